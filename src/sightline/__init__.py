@@ -1,0 +1,31 @@
+"""sightline: a set of images in, a classifier out that is fast to train, accurate, explained and safe to hand on.
+
+Every verb of the command line is a function here, imported on first use, so that nothing slow loads before it is
+needed: ``sightline.train("flowers/")`` is ``sightline train flowers/``.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from sightline.errors import SightlineError
+
+if TYPE_CHECKING:
+    from sightline.evaluating import evaluate
+    from sightline.predicting import Classifier, load, predict
+    from sightline.training import train
+
+__all__ = ["Classifier", "SightlineError", "evaluate", "load", "predict", "train"]
+
+_HOMES = {
+    "Classifier": "sightline.predicting",
+    "evaluate": "sightline.evaluating",
+    "load": "sightline.predicting",
+    "predict": "sightline.predicting",
+    "train": "sightline.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sightline' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,391 @@
+"""The command line: a table of verbs. An error of ours becomes one line and status 2; only this room prints.
+
+Nothing slow is imported until a verb has refused what it can refuse without it.
+"""
+
+import dataclasses
+import inspect
+import os
+import shlex
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import cyclopts
+from cyclopts import App, Group, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from sightline.config import Recipe, named_recipes, read_recipe, resolve
+from sightline.config.resolving import members, merge
+from sightline.errors import Interrupted, SightlineError
+
+__all__ = ["main"]
+
+REFUSED = 2  # status of a refusal
+STOPPED = 130  # status after Ctrl-C, as shells have it
+SETTINGS = Group("Settings", help="Each overrides the recipe; sightline recipes shows what a recipe sets.", sort_key=2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; returns its status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        _application(arguments)(arguments, exit_on_error=False, print_error=False)
+    except SightlineError as error:
+        return _refuse(str(error))
+    except cyclopts.CycloptsError as error:
+        return _refuse(" ".join(str(error).split()))
+    except Interrupted as stopped:
+        print(
+            f"sightline: stopped; continue with: sightline train --resume --run {shlex.quote(str(stopped.run))}",
+            file=sys.stderr,
+        )
+        return STOPPED
+    except KeyboardInterrupt:
+        print("sightline: stopped.", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+# ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def train(
+    data: str | None = None,
+    /,
+    *,
+    recipe: str = "auto",
+    config: Path | None = None,
+    run: Path | None = None,
+    seed: int | None = None,
+    evaluate: Literal["test", "validation", "none"] | None = None,
+    deterministic: Annotated[bool, Parameter(negative=())] = False,
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    **settings: Any,
+) -> None:
+    """Train a classifier on an image set, and measure it.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, an archive of one, a CSV manifest, or the name digits.
+    recipe
+        A recipe's name (see sightline recipes), or auto to choose by the images.
+    config
+        A YAML file of settings over the recipe, such as the recipe.yaml of a run.
+    run
+        Folder to make; runs/<data>-<recipe>-<n> unless named.
+    seed
+        Seed of everything random in the training; 42 unless the recipe says otherwise.
+    evaluate
+        What the finished classifier is measured on; test unless the recipe says otherwise.
+    deterministic
+        Refuse every operation whose result may differ from run to run.
+    resume
+        Continue --run, or the newest unfinished run of the same data and settings.
+    dry_run
+        Describe the training and stop before the first step.
+    """
+    from sightline.images.sources import find_source
+    from sightline.runs import refuse_existing
+
+    if data is not None:
+        find_source(data)
+    layers = ([] if recipe == "auto" else [read_recipe(recipe)]) + ([] if config is None else [read_recipe(config)])
+    named: dict[str, Any] = {}
+    for layer in layers:
+        named = merge(named, layer)
+    flags = _nested(settings)
+    for block, name, value in (
+        ("fit", "seed", seed),
+        ("fit", "deterministic", deterministic or None),
+        ("evaluation", "on", evaluate),
+    ):
+        if value is not None:
+            flags.setdefault(block, {})[name] = value
+    if named:
+        resolve(named, flags)
+    if run is not None and not resume:
+        refuse_existing(run)
+    from sightline.training import train as work
+
+    finished = work(
+        data,
+        recipe=named or "auto",
+        settings=flags,
+        run=run,
+        resume=resume,
+        dry_run=dry_run,
+        console=Console(),
+    )
+    if finished is not None:
+        print(finished)
+
+
+def evaluate(run: str, data: str | None = None, /, *, out: Path | None = None) -> None:
+    """Measure a finished classifier on labelled images.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    data
+        An image set: its test split where it brings one, else every image. Without it the run's own test split is
+        read again, and the reading is counted.
+    out
+        Folder to write evaluation.json and predictions.csv to.
+    """
+    from sightline.images.sources import find_source
+    from sightline.runs import read_model_of_finished
+
+    read_model_of_finished(run)
+    if data is not None:
+        find_source(data)
+    from sightline.describing import Progress, show_measures
+    from sightline.evaluating import evaluate as work
+
+    console = Console()
+    with Progress(console, "Evaluating") as progress:
+        found = work(run, data, out=out, progress=progress)
+    show_measures(console, found)
+
+
+def predict(
+    run: str,
+    /,
+    *images: str,
+    out: Path | None = None,
+    views: Literal["one", "flip", "six"] | None = None,
+) -> None:
+    """Classify images.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run, or its model.safetensors alone.
+    images
+        Files, folders (searched to the bottom) and archives.
+    out
+        CSV file to write; without it one image gets a readable line, and several are printed as CSV.
+    views
+        Views of each image to average; those of the recipe unless named. One view is fastest.
+    """
+    from sightline.errors import DataError
+    from sightline.images.sources import plain_files
+    from sightline.runs import read_model_of_finished
+
+    if not images:
+        raise DataError("no images were named; give files, folders or archives.")
+    for image in images:
+        plain_files(image)
+    if not run.endswith(".safetensors"):
+        read_model_of_finished(run)
+    from sightline.describing import Progress
+    from sightline.predicting import csv_header, csv_rows
+    from sightline.predicting import predict as work
+    from sightline.runs import write_rows
+
+    console = Console(stderr=True)
+    with Progress(console, "Predicting") as progress:
+        found = work(run, images, out=out, views=views, progress=progress)
+    for file, reason in found.unreadable:
+        print(f"sightline: left out {file}: {reason}", file=sys.stderr)
+    if found.unreadable:
+        print(f"sightline: {len(found.unreadable)} unreadable files were left out.", file=sys.stderr)
+    if out is not None:
+        print(f"{len(found.files):,} predictions in {out}")
+    elif len(found.files) == 1:
+        ranked = list(found.predictions[0].probabilities.items())[:5]
+        print(f"{found.files[0]}: " + ", ".join(f"{label} {chance:.1%}" for label, chance in ranked))
+    else:
+        write_rows(sys.stdout, csv_header(), csv_rows(found.files, found.predictions))
+
+
+def recipes() -> None:
+    """List the recipes: what each is for, and what it reached."""
+    import yaml
+
+    table = Table(title_justify="left")
+    table.add_column("recipe")
+    table.add_column("what it is for, and what it reached")
+    table.add_row("auto", "Chooses one of these by the size and number of the images, and says which.")
+    for name, text in named_recipes().items():
+        table.add_row(name, yaml.safe_load(text)["about"])
+    Console().print(table)
+
+
+def runs(folder: Path = Path("runs"), /) -> None:
+    """List the runs in a folder, newest last.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    """
+    from sightline.runs import list_runs
+
+    found = list_runs(folder)
+    if not found:
+        print(f"no runs in {folder}; make one with `sightline train DATA`.")
+        return
+    table = Table()
+    for column in ("run", "state", "data", "recipe", "accuracy", "n"):
+        table.add_column(column, overflow="fold")
+    for run in found:
+        accuracy = "" if run.accuracy is None else f"{run.accuracy:.4f}"
+        state = "finished" if run.finished else "unfinished"
+        table.add_row(str(run.folder), state, run.data, run.recipe, accuracy, "" if run.n is None else f"{run.n:,}")
+    Console().print(table)
+
+
+def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
+    """List the decoded image sets in the cache, or delete them; the sets themselves are never touched.
+
+    Parameters
+    ----------
+    clear
+        Delete every decoded set.
+    """
+    from sightline.images import cache as decoded
+
+    if clear:
+        print(f"freed {decoded.clear() / 1e6:,.0f} MB in {decoded.cache_folder()}")
+        return
+    table = Table(title=str(decoded.cache_folder()), title_justify="left")
+    for column in ("image set", "images", "MB", "from"):
+        table.add_column(column, overflow="fold")
+    for row in decoded.cached():
+        table.add_row(row["name"], f"{row['images']:,}", f"{row['bytes'] / 1e6:,.1f}", row["location"])
+    Console().print(table)
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "recipes": recipes,
+    "runs": runs,
+    "cache": cache,
+}
+
+
+# ── from settings to flags ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _application(arguments: list[str]) -> App:
+    from importlib.metadata import version
+
+    app = App(
+        name="sightline",
+        help="A set of images in, a classifier out: fast to train, accurate, explained and safe to hand on.",
+        version=lambda: version("sightline"),
+        help_format="plaintext",
+    )
+    called = next((argument for argument in arguments if argument in VERBS), None)
+    for name, verb in VERBS.items():
+        settings = list(_settings()) if name == called else []  # only the called verb's parser is built in full
+        app.command(_command(verb, settings), name=name)
+    return app
+
+
+def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) -> Callable[..., None]:
+    """The verb with a flag for each setting of a recipe in place of its ``**settings``."""
+    plain = inspect.signature(verb)
+    own = [parameter for parameter in plain.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+    if len(own) == len(plain.parameters):
+        return verb
+    flags = {f"setting_{index}": setting for index, setting in enumerate(settings)}
+
+    def call(*positional: Any, **named: Any) -> None:
+        given = {flags[name][0]: value for name, value in named.items() if name in flags and value is not None}
+        verb(*positional, **{name: value for name, value in named.items() if name not in flags}, **given)
+
+    call.__doc__, call.__name__ = verb.__doc__, verb.__name__
+    call.__signature__ = plain.replace(  # type: ignore[attr-defined]
+        parameters=own + [_flag(name, *setting) for name, setting in flags.items()]
+    )
+    return call
+
+
+def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Parameter:
+    hyphened = dotted.replace("_", "-")
+    block, _, name = hyphened.rpartition(".")
+    negative: Any = f"--{block}.no-{name}" if kind is bool else ()
+    how = Parameter(name=f"--{hyphened}", negative=negative, help=text, group=SETTINGS, show_default=False)
+    return inspect.Parameter(
+        parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, how]
+    )
+
+
+def _settings(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """(dotted name, type, help) of every setting; one name may serve several kinds of a block."""
+    found: dict[str, tuple[Any, list[str], str]] = {}
+    for kind in members(block):
+        if not dataclasses.is_dataclass(kind):
+            continue
+        hints, texts = typing.get_type_hints(kind), _field_texts(kind)
+        for item in dataclasses.fields(kind):
+            name = f"{prefix}{item.name}"
+            if any(dataclasses.is_dataclass(member) for member in members(hints[item.name])):
+                for inner, annotation, text in _settings(hints[item.name], f"{name}."):
+                    found[inner] = (annotation, [], text)
+            elif prefix:  # the recipe's own name and text are no settings
+                annotation, kinds, text = found.get(name, (hints[item.name], [], texts.get(item.name, "")))
+                found[name] = (annotation, [*kinds, _kind_of(kind)], text)
+    blocks = [kind for kind in members(block) if dataclasses.is_dataclass(kind)]
+    for name, (annotation, kinds, text) in found.items():
+        if name.endswith(".kind") and name.count(".") == prefix.count("."):
+            choices = tuple(_kind_of(kind) for kind in blocks) + (("none",) if type(None) in members(block) else ())
+            yield name, Literal[choices], "Which technique: " + ", ".join(choices) + "."
+        else:
+            of = f" ({', '.join(kinds)})" if len(blocks) > 1 and any(kinds) and len(kinds) < len(blocks) else ""
+            yield name, _flag_type(annotation), text + of
+
+
+def _flag_type(annotation: Any) -> Any:
+    """The type of a flag: an optional setting is simply not given."""
+    plain = [member for member in members(annotation) if member is not type(None)]
+    return plain[0] if len(plain) == 1 else annotation
+
+
+def _kind_of(block: Any) -> str:
+    return str(getattr(block, "kind", ""))
+
+
+def _field_texts(block: Any) -> dict[str, str]:
+    """The docstring under each field of a dataclass."""
+    import ast
+    import textwrap
+
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(block))).body
+    assert isinstance(tree, ast.ClassDef)
+    texts = {}
+    for field, text in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            assert isinstance(field.target, ast.Name)
+            texts[field.target.id] = " ".join(str(text.value.value).split())
+    return texts
+
+
+def _nested(settings: dict[str, Any]) -> dict[str, Any]:
+    """``{"fit.epochs": 3}`` to ``{"fit": {"epochs": 3}}``."""
+    nested: dict[str, Any] = {}
+    for dotted, value in settings.items():
+        *blocks, name = dotted.split(".")
+        place = nested
+        for block in blocks:
+            place = place.setdefault(block, {})
+        place[name] = value
+    return nested
+
+
+def _refuse(sentence: str) -> int:
+    print(f"sightline: {sentence}", file=sys.stderr)
+    return REFUSED

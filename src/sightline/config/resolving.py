@@ -1,0 +1,189 @@
+"""Puts settings together: defaults < recipe < file < flags, in whatever order they were typed."""
+
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Union
+
+import yaml
+
+from sightline.config.settings import Recipe
+from sightline.errors import ConfigError
+
+__all__ = ["build", "members", "merge", "named_recipes", "nearest", "read_recipe", "resolve", "to_mapping", "to_yaml"]
+
+
+def resolve(*layers: Mapping[str, Any]) -> Recipe:
+    """Merge layers of settings, the later ones over the earlier, and check the result.
+
+    Args:
+        layers: nested mappings as a recipe's YAML holds them, lowest first. A block that names another ``kind`` than
+            the layers below starts from that kind's defaults; ``null`` or ``{kind: none}`` turns an optional block off.
+    Raises:
+        ConfigError: a setting is unknown (the nearest known one is named), of the wrong type, or out of range.
+    """
+    merged: dict[str, Any] = to_mapping(Recipe())
+    for layer in layers:
+        merged = merge(merged, layer)
+    recipe = build(Recipe, merged, "")
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def named_recipes() -> dict[str, str]:
+    """Names of the recipes that come with sightline, with the text of each."""
+    folder = resources.files("sightline") / "recipes"
+    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
+    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
+
+
+def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a recipe by its name or from a YAML file, as the mapping that it holds.
+
+    Raises:
+        ConfigError: there is no such recipe or file, or it is not a YAML mapping.
+    """
+    known = named_recipes()
+    text = known.get(str(name_or_path))
+    where = f"recipe {str(name_or_path)!r}"
+    if text is None:
+        path = Path(name_or_path)
+        if not path.is_file():
+            names = ", ".join(["auto", *known])
+            raise ConfigError(
+                f"there is no recipe or file {str(name_or_path)!r}; wanted a YAML file or one of: {names}."
+            )
+        where = str(path)
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{where} cannot be read as text ({error}); wanted a YAML file of settings.") from error
+    try:
+        mapping = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not YAML ({' '.join(str(error).split())}); correct the line named.") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{where} holds a {type(mapping).__name__}; wanted settings as 'block: {{name: value}}'.")
+    return mapping
+
+
+def to_mapping(settings: Any) -> Any:
+    """Turn settings into plain mappings, lists, strings and numbers: what JSON and YAML can hold."""
+    if dataclasses.is_dataclass(settings):
+        return {item.name: to_mapping(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
+    return [to_mapping(value) for value in settings] if isinstance(settings, tuple) else settings
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Write a recipe as the YAML text that ``read_recipe`` reads back to the same settings."""
+    return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True, width=110)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """End of a sentence that names the known word most like ``word``, or all of them where none is like it."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(known)}."
+
+
+def members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, or the annotation by itself."""
+    return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def build(annotation: Any, value: Any, where: str) -> Any:
+    """Make one setting, or a block of them, from plain YAML values.
+
+    Args:
+        annotation: what is wanted: a dataclass, a union of dataclasses told apart by ``kind``, or a plain type.
+        value: what was found.
+        where: the dotted name of the setting, for messages.
+    """
+    choices = members(annotation)
+    if types.NoneType in choices and (value is None or value == {"kind": "none"}):
+        return None
+    blocks: list[Any] = [choice for choice in choices if dataclasses.is_dataclass(choice)]
+    if not blocks:
+        return _plain(annotation, value, where)
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where or 'the recipe'} is {value!r}; wanted a block of settings.")
+    block = blocks[0] if "kind" not in _fields(blocks[0]) else _block_of_kind(blocks, value, where)
+    fields, made = _fields(block), {}
+    for name, item in value.items():
+        dotted = f"{where}.{name}" if where else str(name)
+        if name not in fields:
+            kind = f" of kind {value['kind']!r}" if "kind" in value else ""
+            raise ConfigError(f"unknown setting {dotted!r}{kind}; {nearest(str(name), fields)}")
+        made[name] = build(fields[name], item, dotted)
+    return block(**made)
+
+
+def _block_of_kind(blocks: list[Any], value: Mapping[str, Any], where: str) -> Any:
+    by_kind = {typing.get_args(_fields(block)["kind"])[0]: block for block in blocks}
+    kind = value.get("kind", next(iter(by_kind)) if len(by_kind) == 1 else None)
+    if kind is None:
+        raise ConfigError(f"{where} names no kind; add one of: kind: {', '.join(by_kind)}.")
+    if kind not in by_kind:
+        raise ConfigError(f"unknown {where}.kind {kind!r}; {nearest(str(kind), by_kind)}")
+    return by_kind[kind]
+
+
+@cache
+def _fields(block: Any) -> dict[str, Any]:
+    """Names and types of a block's settings."""
+    hints = typing.get_type_hints(block)
+    return {item.name: hints[item.name] for item in dataclasses.fields(block)}
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay settings over others; a block of another ``kind`` replaces the one below as a whole."""
+    if "kind" in above and above["kind"] != below.get("kind"):
+        below = {}  # another technique: nothing of the old one's settings applies
+    merged = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        merged[name] = merge(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _plain(annotation: Any, value: Any, where: str) -> Any:
+    """A number, word, switch or short list, without guessing: a string is never taken for a number."""
+    for choice in members(annotation):
+        origin = typing.get_origin(choice)
+        if origin is Literal and value in typing.get_args(choice):
+            return value
+        if origin is tuple and isinstance(value, list | tuple) and len(value) == len(typing.get_args(choice)):
+            kinds = typing.get_args(choice)
+            return tuple(_plain(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+        if choice is float and isinstance(value, str):
+            try:
+                value = float(value)  # YAML 1.1 reads 1e-4 as a word
+            except ValueError:
+                continue
+        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if choice is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if choice in (bool, str) and isinstance(value, choice):
+            return value
+    raise ConfigError(f"{where} is {value!r}; wanted {_spoken(annotation)}.")
+
+
+def _spoken(annotation: Any) -> str:
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    spoken = []
+    for choice in members(annotation):
+        origin, arguments = typing.get_origin(choice), typing.get_args(choice)
+        if origin is Literal:
+            spoken.append("one of " + ", ".join(map(str, arguments)))
+        elif origin is tuple:
+            spoken.append(f"a list of {len(arguments)}, each {_spoken(arguments[0])}")
+        else:
+            spoken.append(words.get(choice, str(choice)))
+    return " or ".join(spoken)

@@ -1,0 +1,76 @@
+"""The LightningDataModule over ``images/``."""
+
+from collections.abc import Callable
+
+import lightning as L
+import torch
+
+from sightline.config import Recipe
+from sightline.devices import arithmetic
+from sightline.images.batches import EvaluationBatches, Normalization, TrainingBatches
+from sightline.images.cache import CachedImages, open_images
+from sightline.images.sources import ImageSource
+from sightline.images.splits import Splits, split, statistics
+
+__all__ = ["ImageData", "prepare"]
+
+VALIDATION_BATCH = 256  # images; larger batches fall out of the processor's cache
+
+
+def prepare(
+    source: ImageSource, recipe: Recipe, progress: Callable[[int, int], None] | None = None
+) -> tuple[CachedImages, Splits, Normalization]:
+    """Open an image set, cut it as a recipe asks, and measure the statistics of train."""
+    images = open_images(source, recipe.data.size, progress)
+    splits = split(
+        images, validation=recipe.data.validation, fraction=recipe.data.fraction, seed=recipe.data.split_seed
+    )
+    return images, splits, Normalization(*statistics(images, splits.train))
+
+
+class ImageData(L.LightningDataModule):
+    """Batches of an image set, made on the device that trains."""
+
+    def __init__(self, source: ImageSource, recipe: Recipe) -> None:
+        super().__init__()
+        self.source = source
+        self.recipe = recipe
+
+    def prepare_data(self) -> None:
+        """Decode the set into its cache; runs in one process of a machine and assigns nothing."""
+        open_images(self.source, self.recipe.data.size)
+
+    def setup(self, stage: str) -> None:
+        """Open the cache and cut the splits; runs in every process."""
+        self.images, self.splits, self.normalization = prepare(self.source, self.recipe)
+
+    def train_dataloader(self) -> TrainingBatches:
+        assert self.trainer is not None
+        fit = self.recipe.fit
+        return TrainingBatches(
+            self.images,
+            self.splits.train,
+            self.normalization,
+            self.recipe.augment,
+            batch_size=fit.batch_size,
+            seed=fit.seed,
+            device=self._device,
+            dtype=arithmetic(fit.precision, self._device),
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+
+    def val_dataloader(self) -> EvaluationBatches:
+        return EvaluationBatches(
+            self.images,
+            self.splits.validation,
+            self.normalization,
+            batch_size=VALIDATION_BATCH,
+            device=self._device,
+            dtype=arithmetic(self.recipe.fit.precision, self._device),
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        assert self.trainer is not None
+        return self.trainer.strategy.root_device

@@ -1,0 +1,187 @@
+"""What a training prints before its first step and after its last, on a console that may be a log."""
+
+import copy
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rich.progress
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sightline.config import Recipe
+from sightline.devices import arithmetic, choose_device, describe
+from sightline.images.cache import CachedImages
+from sightline.images.splits import Splits
+from sightline.nets import Network, summarize
+from sightline.progress import spoken_seconds
+
+__all__ = ["Progress", "describe_training", "show_measures", "show_next_steps"]
+
+LISTED = 5  # images left out that are named on the console; all are in the cache's index
+
+
+class Progress:
+    """A bar for work that is counted in images; nothing where the console is a log or quiet."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn(title),
+            rich.progress.BarColumn(bar_width=24),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=console.quiet or not console.is_terminal,
+        )
+        self._task: rich.progress.TaskID | None = None
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._bar.add_task("", total=total)
+        self._bar.update(self._task, completed=done, total=total)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+
+def describe_training(
+    console: Console, recipe: Recipe, why: str, images: CachedImages, splits: Splits, network: Network
+) -> None:
+    """Print the classes, the counts, what was left out, the recipe and why, the network, and an estimate."""
+    if console.quiet:
+        return
+    counts = splits.counts()
+    classes = ", ".join(images.classes[:10]) + (", ..." if len(images.classes) > 10 else "")
+    say = _Lines(console)
+    say(f"{images.name}: {len(images.classes)} classes ({classes})")
+    say("images: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()) + _bracketed(splits.notes))
+    _describe_odd(say, images, splits)
+    say(f"recipe: {recipe.name} ({why})")
+    lines, numbers = summarize(network, images.size)
+    table = Table(title=f"{recipe.network.kind} on {images.size[0]}×{images.size[1]} px", title_justify="left")
+    for column, side in (
+        ("layer", "left"),
+        ("type", "left"),
+        ("output", "left"),
+        ("parameters", "right"),
+        ("MB", "right"),
+    ):
+        table.add_column(column, justify=side)  # type: ignore[arg-type]
+    for line in lines:
+        shape = "×".join(map(str, line.output))
+        table.add_row(line.name, line.kind, shape, f"{line.parameters:,}", f"{line.megabytes:.3f}")
+    parameters = sum(line.parameters for line in lines)
+    table.add_row("total", "", "", f"{parameters:,}", f"{parameters * 4 / 1e6:.3f}", end_section=True)
+    console.print(table)
+    device = choose_device()
+    dtype = arithmetic(recipe.fit.precision, device)
+    speed = _images_per_second(network, images.size, min(recipe.fit.batch_size, 256), device, dtype)
+    seconds = counts["train"] * recipe.fit.epochs / speed
+    size = 2 if dtype != torch.float32 else 4
+    memory = parameters * 16 + 2 * numbers * size * recipe.fit.batch_size
+    say(
+        f"estimate: {spoken_seconds(seconds)} for {recipe.fit.epochs} epochs at {speed:,.0f} images/s, and about"
+        f" {memory / 1e9:.1f} GB of memory, on {describe(device)} in {str(dtype).removeprefix('torch.')}"
+    )
+
+
+def show_measures(console: Console, measured: dict[str, Any]) -> None:
+    """Print the measures of an evaluation as a table."""
+    low, high = measured["accuracy_interval"]
+    where = f" {measured['split']}" if "split" in measured else ""
+    table = Table(title=f"measured on {measured['n']:,}{where} images", title_justify="left")
+    table.add_column("measure")
+    table.add_column("value", justify="right")
+    table.add_row(
+        f"accuracy ({measured['views']} view{'s' if measured['views'] == 'six' else ''})", f"{measured['accuracy']:.4f}"
+    )
+    table.add_row("  95 % interval (Wilson)", f"{low:.4f} to {high:.4f}")
+    if measured["views"] != "one":
+        table.add_row("accuracy with one view", f"{measured['accuracy_one_view']:.4f}")
+    if "top_5_accuracy" in measured:
+        table.add_row("top-5 accuracy", f"{measured['top_5_accuracy']:.4f}")
+    table.add_row("loss", f"{measured['loss']:.4f}")
+    table.add_row("calibration error (15 bins)", f"{measured['calibration_error']:.4f}")
+    table.add_row("  before temperature scaling", f"{measured['calibration_error_unscaled']:.4f}")
+    if "cost" in measured:
+        cost = measured["cost"]
+        seconds = cost["fit_seconds"] + cost["evaluation_seconds"]
+        table.add_row("seconds of fit and evaluation", f"{seconds:.1f}")
+        table.add_row("  × FLOP/s of the probe", f"{seconds:.1f} × {cost['probe_flops']:.3g} = {cost['cost']:.3g}")
+    console.print(table)
+    classes = Table(title="by class", title_justify="left")
+    classes.add_column("class")
+    for column in ("n", "precision", "recall", "F1"):
+        classes.add_column(column, justify="right")
+    for name, row in list(measured["classes"].items())[:30]:
+        numbers = ["–" if row[key] is None else f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
+        classes.add_row(name, str(row["n"]), *numbers)
+    console.print(classes)
+
+
+def show_next_steps(console: Console, run: Path, location: str, model: dict[str, Any]) -> None:
+    """Print what one may do with a finished run."""
+    say = _Lines(console)
+    readings = model["test_readings"]
+    if readings:
+        say(f"The test split was read {'once' if readings == 1 else f'{readings} times'}.")
+    say("Next:")
+    say(f"  sightline predict {run} IMAGES...      what it sees in other images")
+    say(f"  sightline evaluate {run} DATA          how good it is on another image set")
+    say(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
+
+
+class _Lines:
+    """Prints lines as they are: no markup, no wrapping in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def __call__(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _describe_odd(say: _Lines, images: CachedImages, splits: Splits) -> None:
+    if images.left_out:
+        say(f"left out: {len(images.left_out)} unreadable images")
+        for path, reason in images.left_out[:LISTED]:
+            say(f"  {path}: {reason}")
+        if len(images.left_out) > LISTED:
+            say(f"  and {len(images.left_out) - LISTED} more")
+    for kind, count in images.ignored.items():
+        say(f"ignored: {count} {kind}")
+    if images.tiny:
+        say(
+            f"warning: {len(images.tiny)} images were enlarged more than four times ({', '.join(images.tiny[:LISTED])})"
+        )
+    if splits.shared_with_test:
+        say(f"warning: {splits.shared_with_test} test images are also in train or validation, pixel for pixel")
+
+
+def _bracketed(notes: list[str]) -> str:
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
+def _images_per_second(
+    network: Network, size: tuple[int, int], batch: int, device: torch.device, dtype: torch.dtype
+) -> float:
+    """Speed of a forward and backward pass on a copy of the network: one pass to warm up, one timed."""
+    trial = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    images = torch.zeros(batch, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+    for _ in range(2):
+        start = time.perf_counter()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            loss = trial(images).float().logsumexp(1).mean()
+        loss.backward()
+        float(loss.detach())  # waits for the device
+        seconds = time.perf_counter() - start
+    return batch / seconds

@@ -1,0 +1,64 @@
+"""Errors that a user can act on.
+
+    SightlineError
+    ├── ConfigError       a setting is unknown, wrong, or has no effect here
+    ├── DataError         an image set cannot be used
+    ├── RunError          a run folder is missing, unfinished, in the way, or not ours
+    ├── ShapeError        tensors do not fit together
+    ├── TrainingError     a training cannot go on (a loss that is not finite)
+    └── StorageError      a disk is full or a folder cannot be written
+
+``Interrupted`` is a KeyboardInterrupt that knows which run can be continued.
+
+Every message says what was found, what was wanted and what to do now, in one sentence.
+Libraries raise; only ``cli.py`` prints.
+"""
+
+from pathlib import Path
+
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "Interrupted",
+    "RunError",
+    "ShapeError",
+    "SightlineError",
+    "StorageError",
+    "TrainingError",
+]
+
+
+class SightlineError(Exception):
+    """Base class of every error that sightline raises on purpose."""
+
+
+class ConfigError(SightlineError):
+    """A setting is unknown, has a wrong value, or would have no effect."""
+
+
+class DataError(SightlineError):
+    """An image set cannot be used."""
+
+
+class RunError(SightlineError):
+    """A run folder is missing, unfinished, in the way, or was made by something else."""
+
+
+class ShapeError(SightlineError):
+    """Tensors do not fit together."""
+
+
+class TrainingError(SightlineError):
+    """A training cannot go on."""
+
+
+class StorageError(SightlineError):
+    """A disk is full or a folder cannot be written."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a training; its run can be continued."""
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(str(run))
+        self.run = run

@@ -1,0 +1,144 @@
+"""Measure a finished classifier. N images, V views, K classes."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.errors import DataError
+from sightline.images.cache import CachedImages, open_images
+from sightline.images.sources import find_source
+from sightline.images.splits import split
+from sightline.metrics import (
+    calibration_error,
+    confusion_matrix,
+    cross_entropy,
+    per_class,
+    probabilities,
+    top_k_accuracy,
+    wilson_interval,
+)
+from sightline.predicting import Classifier, Prediction, Views, combine, csv_header, csv_rows, load
+from sightline.runs import read_model_of_finished, read_run_recipe, write_csv, write_json
+
+__all__ = ["evaluate", "evaluate_rows", "measures"]
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[int, int], None]
+TOP = 5  # top-5 accuracy says nothing of 5 classes or fewer
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure the classifier of a finished run on labelled images.
+
+    Args:
+        run: the run's folder.
+        data: an image set: its test split where it brings one, else every image. None reads the run's own test split
+            again, and the reading is counted in ``model.json``.
+        out: folder to write ``evaluation.json`` and ``predictions.csv`` to.
+        progress: called with (images done, images in all).
+    Returns:
+        The measures, as in ``evaluation.json``.
+    Raises:
+        RunError: no finished run.
+        DataError: no such image set, a class that the classifier does not know, or the run's own set has changed.
+    """
+    model = read_model_of_finished(run)
+    source = find_source(data if data is not None else model["data"]["location"])
+    classifier = load(run)
+    if data is None:
+        images = open_images(source, read_run_recipe(run).data.size, progress)
+        rows = _own_test(Path(run), model, images)
+        _count_reading(Path(run), model)
+    else:
+        images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
+        test = [row for row in images.readable.tolist() if images.splits[row] == "test"]
+        rows = np.array(test or images.readable.tolist(), np.int64)
+    found, table = evaluate_rows(classifier, images, rows, progress)
+    found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
+    if out is not None:
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "evaluation.json", found)
+        write_csv(folder / "predictions.csv", *table)
+    return found
+
+
+def evaluate_rows(
+    classifier: Classifier, images: CachedImages, rows: Array, progress: Progress | None = None
+) -> tuple[dict[str, Any], tuple[list[str], list[list[str]]]]:
+    """Measure a classifier on some images of a set.
+
+    Returns:
+        The measures, and the table of predictions as (header, rows).
+    Raises:
+        DataError: the set has a class that the classifier does not know.
+    """
+    unknown = sorted(set(images.classes) - set(classifier.classes))
+    if unknown:
+        raise DataError(
+            f"class {unknown[0]!r} of {images.name} is unknown to the classifier, which knows"
+            f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class folders."
+        )
+    index_of = {name: index for index, name in enumerate(classifier.classes)}
+    labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
+    report = (lambda done: progress(done, len(rows))) if progress else None
+    logits_VNK = classifier.view_logits(images.pixels, classifier.views, rows=rows, progress=report)
+    found = measures(logits_VNK, labels, classifier.classes, classifier.views, classifier.model["temperatures"])
+    chances = probabilities(combine(logits_VNK, classifier.views), classifier.model["temperatures"][classifier.views])
+    answers: list[Prediction] = [classifier.prediction(row) for row in chances]
+    lines = csv_rows([images.paths[row] for row in rows], answers)
+    table = [[file, classifier.classes[label], *rest] for (file, *rest), label in zip(lines, labels, strict=True)]
+    header = csv_header()
+    return found, ([header[0], "true_class", *header[1:]], table)
+
+
+def measures(
+    logits_VNK: Array, labels_N: Array, classes: list[str], views: Views, temperatures: dict[str, float]
+) -> dict[str, Any]:
+    """Every measure of a classifier, from the logits of its views and the true classes."""
+    logits = combine(logits_VNK, views)
+    one = combine(logits_VNK, "one")
+    chances = probabilities(logits, temperatures[views])
+    right = int((logits.argmax(1) == labels_N).sum())
+    confusion = confusion_matrix(logits.argmax(1), labels_N, len(classes))
+    found: dict[str, Any] = {
+        "n": len(labels_N),
+        "accuracy": right / len(labels_N),
+        "accuracy_interval": list(wilson_interval(right, len(labels_N))),
+        "accuracy_one_view": float((one.argmax(1) == labels_N).mean()),
+        "views": views,
+        "loss": cross_entropy(logits, labels_N, temperatures[views]),
+        "loss_unscaled": cross_entropy(logits, labels_N),
+        "calibration_error": calibration_error(chances, labels_N),
+        "calibration_error_unscaled": calibration_error(probabilities(logits), labels_N),
+        "temperature": temperatures[views],
+    }
+    if len(classes) > TOP:
+        found["top_5_accuracy"] = top_k_accuracy(logits, labels_N, TOP)
+    found["classes"] = dict(zip(classes, per_class(confusion), strict=True))
+    found["confusion_matrix"] = confusion.tolist()
+    return found
+
+
+def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
+    if images.fingerprint != model["data"]["fingerprint"]:
+        raise DataError(
+            f"the images in {images.location} are not those that {run} was trained on, so its test split cannot be"
+            " cut again; name the image set to evaluate on."
+        )
+    settings = read_run_recipe(run).data
+    return split(images, validation=settings.validation, fraction=settings.fraction, seed=settings.split_seed).test
+
+
+def _count_reading(run: Path, model: dict[str, Any]) -> None:
+    model["test_readings"] += 1  # before the reading: one that is interrupted has been read, too
+    write_json(run / "model.json", model)

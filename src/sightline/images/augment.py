@@ -1,0 +1,195 @@
+"""Augmentation, a batch at a time, with random numbers for each image. B images, height H, width W.
+
+The numbers are drawn on the CPU for the whole batch (``draw``), so a batch is the same on every device and for every
+number of processes; the pixels are moved by one gather or one resampling (``apply``).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sightline.config import AugmentConfig, CutoutConfig, PadCropConfig, RandomResizedCropConfig
+
+__all__ = ["Parameters", "apply", "centre", "cutout", "draw", "normalize", "random_resized_crop", "shift_and_flip"]
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What happens to each image of a batch."""
+
+    flip_B: Tensor
+    """Whether to mirror left and right."""
+    top_B: Tensor
+    """First row of the crop, in pixels of the cached image; negative reaches into the padding."""
+    left_B: Tensor
+    height_B: Tensor
+    """Rows of the crop; other than the training size only for random resized crops."""
+    width_B: Tensor
+    hole_tops_BK: Tensor
+    """First row of each of the K holes, in pixels of the training image; may be negative."""
+    hole_lefts_BK: Tensor
+
+    def part(self, rows: slice, device: torch.device) -> "Parameters":
+        """The numbers of some images of the batch, on a device."""
+        return Parameters(**{name: value[rows].to(device) for name, value in vars(self).items()})
+
+
+def draw(
+    config: AugmentConfig,
+    count: int,
+    cached: tuple[int, int],
+    size: tuple[int, int],
+    generator: torch.Generator,
+    flips: Tensor | None = None,
+) -> Parameters:
+    """Draw the random numbers of a batch.
+
+    Args:
+        config: what to draw for.
+        count: images of the batch.
+        cached: (height, width) of the cached images.
+        size: (height, width) of the images to make.
+        generator: where the numbers come from; on the CPU.
+        flips: whether each image is mirrored, (B,), where that is decided elsewhere (alternating flips).
+    """
+    drawn = torch.rand(count, generator=generator) < 0.5
+    flip = {"none": torch.zeros(count, dtype=torch.bool), "random": drawn}.get(config.flip, flips)
+    assert flip is not None, "alternating flips are decided by the epoch"
+    height, width = (torch.full((count,), float(side)) for side in size)
+    top, left = (torch.full((count,), float((found - wanted) // 2)) for found, wanted in zip(cached, size, strict=True))
+    if isinstance(config.crop, PadCropConfig):
+        for start, found, wanted in zip((top, left), cached, size, strict=True):
+            slack = max(config.crop.padding, (found - wanted) // 2)  # cached larger: there is something to crop from
+            start += torch.randint(-slack, slack + 1, (count,), generator=generator)
+    elif isinstance(config.crop, RandomResizedCropConfig):
+        top, left, height, width = _draw_resized_crop(config.crop, count, cached, generator)
+    holes = config.cutout.holes if config.cutout else 0
+    side = config.cutout.size if config.cutout else 0
+    hole_top, hole_left = (
+        torch.randint(-(side // 2), max(1, extent - side // 2), (count, holes), generator=generator) for extent in size
+    )
+    return Parameters(flip, top, left, height, width, hole_top, hole_left)
+
+
+def apply(
+    config: AugmentConfig,
+    pixels_BHWC: Tensor,
+    parameters: Parameters,
+    size: tuple[int, int],
+    mean: Tensor,
+    std: Tensor,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Make the images of a batch: crop, flip, normalise, cut holes.
+
+    Args:
+        pixels_BHWC: cached images, uint8, (B, H, W, 3).
+        size: (height, width) to make.
+        mean, std: of each channel, from 0 to 1, (3,).
+    Returns:
+        Normalised images, (B, 3, height, width), channels-last in memory.
+    """
+    if isinstance(config.crop, RandomResizedCropConfig):
+        images = random_resized_crop(normalize(pixels_BHWC, mean, std, torch.float32), parameters, size).to(dtype)
+    else:
+        zero = isinstance(config.crop, PadCropConfig) and config.crop.fill == "zero"
+        moved, inside = shift_and_flip(pixels_BHWC, parameters, size)
+        images = normalize(moved, mean, std, dtype)
+        if zero:
+            images = images * inside[:, None]
+    if config.cutout is not None:
+        images = cutout(images, parameters, config.cutout)
+    return images
+
+
+def shift_and_flip(pixels_BHWC: Tensor, parameters: Parameters, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Crop each image at its own place and mirror it if asked, in one gather; beyond the border it is reflected.
+
+    Returns:
+        Pixels, (B, height, width, 3), and whether each lay inside of its image, (B, height, width).
+    """
+    found_height, found_width = pixels_BHWC.shape[1:3]
+    height, width = size
+    device = pixels_BHWC.device
+    columns = torch.arange(width, device=device)
+    rows_BH = parameters.top_B.long()[:, None] + torch.arange(height, device=device)
+    columns_BW = parameters.left_B.long()[:, None] + torch.where(
+        parameters.flip_B[:, None], width - 1 - columns, columns
+    )
+    inside_BHW = _inside(rows_BH, found_height)[:, :, None] & _inside(columns_BW, found_width)[:, None, :]
+    image_B = torch.arange(len(pixels_BHWC), device=device)
+    rows_BH, columns_BW = _reflect(rows_BH, found_height), _reflect(columns_BW, found_width)
+    return pixels_BHWC[image_B[:, None, None], rows_BH[:, :, None], columns_BW[:, None, :]], inside_BHW
+
+
+def random_resized_crop(images_BCHW: Tensor, parameters: Parameters, size: tuple[int, int]) -> Tensor:
+    """Stretch a part of each image to the size, mirrored if asked, by bilinear resampling without a second filter."""
+    height, width = images_BCHW.shape[2:]
+    scale_x, scale_y = parameters.width_B / width, parameters.height_B / height
+    centre_x = (2 * parameters.left_B + parameters.width_B) / width - 1  # from -1 (left border) to 1
+    centre_y = (2 * parameters.top_B + parameters.height_B) / height - 1
+    zero = torch.zeros_like(scale_x)
+    mirror = torch.where(parameters.flip_B, -1.0, 1.0)
+    theta = torch.stack(
+        [torch.stack([scale_x * mirror, zero, centre_x], 1), torch.stack([zero, scale_y, centre_y], 1)], 1
+    )
+    grid = functional.affine_grid(theta, [len(theta), 3, *size], align_corners=False)
+    return functional.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def cutout(images_BCHW: Tensor, parameters: Parameters, config: CutoutConfig) -> Tensor:
+    """Set square holes to zero, the mean colour of normalised images (DeVries and Taylor, 2017)."""
+    height, width = images_BCHW.shape[2:]
+    rows = torch.arange(height, device=images_BCHW.device)
+    columns = torch.arange(width, device=images_BCHW.device)
+    in_rows_BKH = _between(rows, parameters.hole_tops_BK[..., None], config.size)
+    in_columns_BKW = _between(columns, parameters.hole_lefts_BK[..., None], config.size)
+    hole_BHW = (in_rows_BKH[..., :, None] & in_columns_BKW[..., None, :]).any(dim=1)
+    return images_BCHW.masked_fill(hole_BHW[:, None], 0.0)
+
+
+def centre(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:
+    """The middle of each image, (B, height, width, 3)."""
+    top, left = ((found - wanted) // 2 for found, wanted in zip(pixels_BHWC.shape[1:3], size, strict=True))
+    return pixels_BHWC[:, top : top + size[0], left : left + size[1]]
+
+
+def normalize(pixels_BHWC: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 pixels to numbers of mean 0 and deviation 1 a channel; (B, H, W, 3) → (B, 3, H, W), channels-last."""
+    scaled = pixels_BHWC.to(torch.float32).sub_(mean * 255).mul_(1 / (std * 255))
+    return scaled.to(dtype).permute(0, 3, 1, 2)
+
+
+def _draw_resized_crop(
+    config: RandomResizedCropConfig, count: int, cached: tuple[int, int], generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Parts of random area and aspect; a part that would not fit is cut to the image."""
+    found_height, found_width = cached
+    low, high = config.scale
+    area = (low + (high - low) * torch.rand(count, generator=generator)) * found_height * found_width
+    log_low, log_high = torch.log(torch.tensor(config.ratio)).tolist()
+    ratio = torch.exp(log_low + (log_high - log_low) * torch.rand(count, generator=generator))
+    width = (area * ratio).sqrt().clamp(1, found_width)
+    height = (area / ratio).sqrt().clamp(1, found_height)
+    top = torch.rand(count, generator=generator) * (found_height - height)
+    left = torch.rand(count, generator=generator) * (found_width - width)
+    return top, left, height, width
+
+
+def _inside(index: Tensor, extent: int) -> Tensor:
+    return (index >= 0) & (index < extent)
+
+
+def _between(index: Tensor, start: Tensor, length: int) -> Tensor:
+    return (index >= start) & (index < start + length)
+
+
+def _reflect(index: Tensor, extent: int) -> Tensor:
+    """Mirror an index at the borders without repeating them, as often as needed: -1 → 1, extent → extent - 2."""
+    if extent == 1:
+        return torch.zeros_like(index)
+    period = 2 * (extent - 1)
+    index = index % period
+    return torch.where(index < extent, index, period - index)

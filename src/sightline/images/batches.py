@@ -1,0 +1,172 @@
+"""Batches made on the device, a batch at a time: one gather, vectorised augmentation, no Python per image.
+
+Everything random in a batch is a function of (seed, epoch, index of the batch in the epoch): a batch can be made again
+by its position alone, which is what makes a resumed training the same training. The numbers are drawn for the global
+batch, of which each process takes its slice.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sightline.config import AugmentConfig
+from sightline.images import augment
+from sightline.images.cache import CachedImages
+
+__all__ = ["Batch", "EvaluationBatches", "Normalization", "TrainingBatches", "derived_seed"]
+
+Array = np.ndarray[Any, Any]
+
+
+class Batch(NamedTuple):
+    """Some images with their classes."""
+
+    images: Tensor
+    """Normalised, (B, 3, H, W), channels-last in memory."""
+    labels: Tensor
+    """Class indices, (B,)."""
+    epoch: int
+    position: int
+    """Position in the epoch, from 0."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation of each channel, from 0 to 1."""
+
+    mean: list[float]
+    std: list[float]
+
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """(mean, std), each (3,), in float32; a channel that never varies is divided by one level, not by zero."""
+        std = [max(value, 1 / 255) for value in self.std]
+        return torch.tensor(self.mean, device=device), torch.tensor(std, device=device)
+
+
+def derived_seed(*numbers: int | str) -> int:
+    """A seed of its own for every tuple of numbers; neighbours share nothing."""
+    digest = hashlib.sha256("/".join(map(str, numbers)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class TrainingBatches:
+    """The training images, epoch after epoch, in a new order each; every image once an epoch.
+
+    Iterating yields the rest of the current epoch; ``state_dict`` says where it stands, for Lightning's checkpoints.
+    The batches of an epoch differ in size by one image at most, so none is too small for batch-norm.
+    """
+
+    def __init__(
+        self,
+        images: CachedImages,
+        rows: Array,
+        normalization: Normalization,
+        config: AugmentConfig,
+        *,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.size = images.size
+        self.config = config
+        self.seed = seed
+        self.rank, self.world_size = rank, world_size
+        self.device, self.dtype = device, dtype
+        self.epoch = 0
+        self.position = 0  # batches of this epoch already handed out
+        self._pixels, self._rows = _resident(torch.from_numpy(images.pixels), torch.from_numpy(rows), device)
+        self._labels = torch.from_numpy(images.labels[rows])
+        self._mean, self._std = normalization.tensors(device)
+        self._count = len(rows)
+        self._batches = -(-self._count // batch_size)
+        bits = torch.Generator().manual_seed(derived_seed(seed, "flip"))
+        self._flip_first = torch.rand(self._count, generator=bits) < 0.5  # of the first epoch, where flips alternate
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.position >= self._batches:
+            self.epoch, self.position = self.epoch + 1, 0
+        order = self.order(self.epoch)
+        while self.position < self._batches:
+            self.position += 1  # counts as handed out: a checkpoint may be written before the next is asked for
+            yield self.make(self.epoch, self.position - 1, order)
+
+    def order(self, epoch: int) -> Tensor:
+        """The images of an epoch as positions among the training images, (n,)."""
+        return torch.randperm(self._count, generator=torch.Generator().manual_seed(derived_seed(self.seed, epoch)))
+
+    def make(self, epoch: int, index: int, order: Tensor) -> Batch:
+        """Make this process's slice of one batch."""
+        first, last = (self._count * edge // self._batches for edge in (index, index + 1))
+        members = order[first:last]
+        share = slice(*(len(members) * edge // self.world_size for edge in (self.rank, self.rank + 1)))
+        generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, index))
+        flips = self._flip_first[members] ^ bool(epoch % 2)
+        cached = (self._pixels.shape[1], self._pixels.shape[2])
+        drawn = augment.draw(self.config, len(members), cached, self.size, generator, flips)
+        chosen = members[share]
+        pixels = self._pixels[self._rows[chosen]].to(self.device, non_blocking=True)
+        parameters = drawn.part(share, self.device)
+        images = augment.apply(self.config, pixels, parameters, self.size, self._mean, self._std, self.dtype)
+        return Batch(images, self._labels[chosen].to(self.device, non_blocking=True), epoch, index)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.position = state["epoch"], state["position"]
+
+
+class EvaluationBatches:
+    """Images in the order of their rows, the middle of each, nothing random."""
+
+    def __init__(
+        self,
+        images: CachedImages,
+        rows: Array,
+        normalization: Normalization,
+        *,
+        batch_size: int,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.size = images.size
+        self.device, self.dtype = device, dtype
+        self._pixels = torch.from_numpy(images.pixels)
+        self._rows = torch.from_numpy(rows)
+        self._labels = torch.from_numpy(images.labels[rows])
+        self._mean, self._std = normalization.tensors(device)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self._rows) // self._batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in range(len(self)):
+            chosen = slice(index * self._batch_size, (index + 1) * self._batch_size)
+            pixels = self._pixels[self._rows[chosen]].to(self.device)
+            images = augment.normalize(augment.centre(pixels, self.size), self._mean, self._std, self.dtype)
+            yield Batch(images, self._labels[chosen].to(self.device), 0, index)
+
+
+def _resident(pixels: Tensor, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Keep the training images on the device where they take less than a third of what is free there.
+
+    Returns:
+        Pixels to gather from, and the row in them of each training image.
+    """
+    if device.type == "cuda":
+        wanted = len(rows) * pixels[0].numel()
+        if wanted * 3 < torch.cuda.mem_get_info(device)[0]:
+            return pixels[rows].to(device), torch.arange(len(rows))
+    return pixels, rows

@@ -1,0 +1,475 @@
+"""What DATA names: the embedded digits, a folder, an archive or a CSV manifest, read in place.
+
+A source lists its files once (``scan``), hands out their bytes in its own order (``read``), and changes its
+``fingerprint`` when any file changes. Archives are streamed, never unpacked to disk. Nothing here loads torch.
+"""
+
+import csv
+import hashlib
+import itertools
+import os
+import stat
+import tarfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+
+from sightline.config.resolving import nearest
+from sightline.errors import DataError
+
+__all__ = [
+    "DIGITS",
+    "SPLITS",
+    "Entry",
+    "ImageSource",
+    "Listing",
+    "PlainFiles",
+    "find_source",
+    "is_image_name",
+    "plain_files",
+]
+
+DIGITS = "digits"  # the embedded image set: scikit-learn's 1,797 handwritten digits of 8×8 pixels
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"} | {
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image file of a set."""
+
+    path: str
+    """Name inside the set, with forward slashes."""
+    label: str
+    split: str | None = None
+    """``train``, ``val`` or ``test`` where the set says so."""
+    group: str | None = None
+    """What must stay on one side of every split: a person, a patient, a scene."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds, before any image is decoded."""
+
+    entries: list[Entry]
+    ignored: Counter[str]
+    """Files that are no images of a class, counted by what they are."""
+
+
+class ImageSource(Protocol):
+    """A set of image files. ``read`` yields (index into the entries, bytes or decoded pixels), each entry once."""
+
+    name: str
+    location: str
+
+    def fingerprint(self) -> str: ...
+    def scan(self) -> Listing: ...
+    def read(self, entries: list[Entry]) -> Iterator[tuple[int, "bytes | np.ndarray[Any, Any] | OSError"]]: ...
+
+
+def find_source(data: str | os.PathLike[str]) -> ImageSource:
+    """Find out what DATA names, without reading it.
+
+    Raises:
+        DataError: nothing is there, or it is no image set.
+    """
+    text = os.fspath(data)
+    path = Path(text).expanduser()
+    if text == DIGITS:
+        return DigitsSource()
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.exists():
+        hint = nearest(text, [DIGITS]) if "/" not in text else "check the spelling of the path."
+        raise DataError(f"no image set at {text!r}: there is no such file or folder; {hint}")
+    if path.name.lower().endswith(".csv"):
+        return ManifestSource(path)
+    if path.name.lower().endswith(ARCHIVE_SUFFIXES):
+        return ZipSource(path) if path.suffix.lower() == ".zip" else TarSource(path)
+    raise DataError(
+        f"{text!r} is no image set; wanted a folder of class folders, an archive ({', '.join(ARCHIVE_SUFFIXES)}),"
+        f" a CSV manifest with the columns path and label, or the name {DIGITS!r}."
+    )
+
+
+@dataclass(frozen=True)
+class PlainFiles:
+    """Images without classes: what a classifier is asked about."""
+
+    names: list[str]
+    """As they are shown: the path that was given, and the name inside of it."""
+    read: Callable[[], Iterator[tuple[str, bytes | OSError]]]
+    """Yields (name, bytes) of each, in an order of its own."""
+
+
+def plain_files(path: str | os.PathLike[str]) -> PlainFiles:
+    """The images of a file, a folder or an archive.
+
+    Raises:
+        DataError: nothing is there, or no images are in it.
+    """
+    text = os.fspath(path)
+    if not os.path.exists(text):
+        raise DataError(f"no image, folder or archive at {text!r}; check the spelling of the path.")
+    if not os.path.isdir(text) and not text.lower().endswith(ARCHIVE_SUFFIXES):
+        entry = Entry(os.path.basename(text), "")
+        folder = Path(text).parent
+        return PlainFiles([text], lambda: ((text, data) for _, data in _read_files(folder, [entry])))
+    source = find_source(text)
+    assert isinstance(source, FolderSource | ZipSource | TarSource)
+    entries = [Entry(name, "") for name in source.names()[0] if is_image_name(name) and not _hidden(name)]
+    if not entries:
+        raise DataError(f"no images in {text!r}; wanted files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
+    names = [f"{text.rstrip('/')}/{entry.path}" for entry in entries]
+    return PlainFiles(names, lambda: ((names[index], data) for index, data in source.read(entries)))
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name ends like an image's."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+# ── the kinds of source ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class DigitsSource:
+    """The embedded image set: 1,797 handwritten digits from scikit-learn, 8×8 pixels, grey."""
+
+    name = location = DIGITS
+
+    def fingerprint(self) -> str:
+        return "scikit-learn digits 1"
+
+    def scan(self) -> Listing:
+        labels = self._bunch().target
+        return Listing([Entry(f"{label}/{i:04d}.png", str(label)) for i, label in enumerate(labels)], Counter())
+
+    def read(self, entries: list[Entry]) -> Iterator[tuple[int, "np.ndarray[Any, Any]"]]:
+        grey = (self._bunch().images * (255 / 16)).round().astype(np.uint8)  # 17 levels, 0 to 16
+        yield from enumerate(np.repeat(grey[..., None], 3, axis=3))
+
+    @staticmethod
+    def _bunch() -> Any:
+        from sklearn.datasets import load_digits
+
+        return load_digits()
+
+
+class FolderSource:
+    """A folder of class folders, with or without ``train/``, ``val/`` and ``test/`` above them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.resolve().name
+        self.location = str(path.resolve())
+
+    def fingerprint(self) -> str:
+        lines = []
+        for name, folder in _walk(self.path):
+            if not folder:
+                status = os.stat(self.path / name)
+                lines.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
+        return _digest(sorted(lines))
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Names of (files, folders) below the folder."""
+        found = list(_walk(self.path))
+        return sorted(name for name, folder in found if not folder), [name for name, folder in found if folder]
+
+    def scan(self) -> Listing:
+        return lay_out(*self.names(), self.location)
+
+    def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
+        yield from _read_files(self.path, entries)
+
+
+class ManifestSource:
+    """A CSV file with the columns ``path`` and ``label``, and optionally ``split`` and ``group``.
+
+    Paths are relative to the manifest and stay below its folder. A row may name a file again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.resolve().stem
+        self.location = str(path.resolve())
+        self.root = path.resolve().parent
+
+    def fingerprint(self) -> str:
+        lines = [hashlib.sha256(self.path.read_bytes()).hexdigest()]
+        for name in sorted({entry.path for entry in self.scan().entries}):
+            try:
+                status = os.stat(self.root / name)
+                lines.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
+            except OSError:
+                lines.append(f"{name}\0missing")
+        return _digest(lines)
+
+    def scan(self) -> Listing:
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file)
+                columns = reader.fieldnames or []
+                missing = [column for column in ("path", "label") if column not in columns]
+                if missing:
+                    raise DataError(
+                        f"manifest {self.path} has no column {' and no column '.join(map(repr, missing))}"
+                        f" (found: {', '.join(columns) or 'nothing'}); its first line must name path,label[,split][,group]."
+                    )
+                entries = [self._entry(row, line) for line, row in enumerate(reader, start=2)]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"manifest {self.path} is no UTF-8 CSV file ({error}); save it as one.") from error
+        check_labels([entry.label for entry in entries], self.location)
+        return Listing(entries, Counter())
+
+    def _entry(self, row: dict[str, str | None], line: int) -> Entry:
+        path, label = (row["path"] or "").strip().replace("\\", "/"), (row["label"] or "").strip()
+        split, group = (row.get("split") or "").strip(), (row.get("group") or "").strip()
+        where = f"manifest {self.path}, line {line}"
+        if not path or not label:
+            raise DataError(f"{where}: the {'path' if not path else 'label'} is empty; fill it in or delete the line.")
+        inside = os.path.normpath(self.root / path)
+        if not inside.startswith(str(self.root) + os.sep):
+            raise DataError(
+                f"{where}: {path!r} lies outside the manifest's folder; move the manifest above its images."
+            )
+        if split and split.lower() not in SPLIT_NAMES:
+            raise DataError(f"{where}: unknown split {split!r}; wanted train, val, test or nothing.")
+        return Entry(
+            os.path.relpath(inside, self.root).replace(os.sep, "/"),
+            label,
+            SPLIT_NAMES.get(split.lower()),
+            group or None,
+        )
+
+    def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
+        yield from _read_files(self.root, entries)
+
+
+class _ArchiveSource:
+    """What ``.zip`` and ``.tar`` share: known by the archive's own size and time, laid out like a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name[: -len(next(end for end in ARCHIVE_SUFFIXES if path.name.lower().endswith(end)))]
+        self.location = str(path.resolve())
+
+    def fingerprint(self) -> str:
+        status = os.stat(self.path)
+        return _digest([f"{status.st_size}\0{status.st_mtime_ns}"])
+
+    def _checked(self, name: str, *, link: bool) -> str:
+        """A member's name, refused where unpacking it could write outside a folder."""
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if ".." in parts or name.startswith("/") or (len(name) > 1 and name[1] == ":") or link:
+            what = "is a link" if link else "points outside the archive"
+            raise DataError(
+                f"archive {self.path} is refused: its member {name!r} {what}; pack plain files below one folder."
+            )
+        return "/".join(part for part in parts if part != ".")
+
+    def _broken(self, error: Exception) -> DataError:
+        return DataError(f"archive {self.path} cannot be read ({error}); download or pack it again.")
+
+
+class ZipSource(_ArchiveSource):
+    """A folder packed as ``.zip``."""
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Names of (files, folders) in the archive, every member checked."""
+        files: list[str] = []
+        folders: list[str] = []
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                for member in archive.infolist():
+                    link = stat.S_ISLNK(member.external_attr >> 16)
+                    (folders if member.is_dir() else files).append(self._checked(member.filename, link=link))
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise self._broken(error) from error
+        return sorted(files), folders
+
+    def scan(self) -> Listing:
+        return lay_out(*self.names(), self.location)
+
+    def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
+        with zipfile.ZipFile(self.path) as archive:
+            names = {self._checked(member.filename, link=False): member for member in archive.infolist()}
+            for index, entry in enumerate(entries):
+                try:
+                    yield index, archive.read(names[entry.path])
+                except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+                    yield index, OSError(f"cannot be unpacked: {error}")
+
+
+class TarSource(_ArchiveSource):
+    """A folder packed as ``.tar``, ``.tar.gz`` or ``.tar.xz``; read from front to back."""
+
+    def names(self) -> tuple[list[str], list[str]]:
+        """Names of (files, folders) in the archive, every member checked, in its order."""
+        files: list[str] = []
+        folders: list[str] = []
+        for _, member in self._members():
+            name = self._checked(member.name, link=member.issym() or member.islnk())
+            if member.isdir():
+                folders.append(name)
+            elif member.isfile():
+                files.append(name)
+        return list(dict.fromkeys(files)), folders
+
+    def scan(self) -> Listing:
+        return lay_out(*self.names(), self.location)
+
+    def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
+        index_of = {entry.path: index for index, entry in enumerate(entries)}
+        for archive, member in self._members():
+            index = index_of.pop(self._checked(member.name, link=False), None) if member.isfile() else None
+            if index is not None:
+                file = archive.extractfile(member)
+                assert file is not None
+                yield index, file.read()
+                if not index_of:
+                    return
+
+    def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
+        try:
+            with tarfile.open(self.path, "r|*") as archive:
+                for member in archive:
+                    yield archive, member
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member; a million of them would fill the memory
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise self._broken(error) from error
+
+
+# ── from names to classes ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lay_out(files: list[str], folders: list[str], location: str) -> Listing:
+    """Find classes and splits in the names of files and folders.
+
+    Args:
+        files: names with forward slashes, in the source's order.
+        folders: names of folders, so that an empty one is noticed.
+    Raises:
+        DataError: no images, one class, a class without images, classes that differ only in case, mixed layouts.
+    """
+    ignored: Counter[str] = Counter()
+    kept = []
+    for name in files:
+        if _hidden(name):
+            ignored["hidden files"] += 1
+        elif not is_image_name(name):
+            ignored["other files"] += 1
+        else:
+            kept.append(tuple(name.split("/")))
+    visible = [tuple(name.strip("/").split("/")) for name in folders if name.strip("/") and not _hidden(name)]
+    if not kept:
+        raise DataError(
+            f"no images in {location} ({sum(ignored.values())} other files); wanted folders named after the classes,"
+            f" with files ending in {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    depth = _wrapper_depth(kept, visible)
+    tops = {parts[depth] for parts in kept if len(parts) > depth + 1}
+    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
+    if len({SPLIT_NAMES[top.lower()] for top in splits}) > 1 and splits != tops:
+        others = ", ".join(sorted(tops - splits))
+        raise DataError(
+            f"{location} holds {', '.join(sorted(splits))} beside other folders of images ({others}); wanted either"
+            " splits or classes: move the others away."
+        )
+    has_splits = bool(tops) and splits == tops
+    entries = []
+    level = depth + has_splits  # where the class's name stands
+    for parts in kept:
+        if len(parts) < level + 2:
+            ignored["images outside the class folders"] += 1
+            continue
+        split = SPLIT_NAMES[parts[depth].lower()] if has_splits else None
+        entries.append(Entry("/".join(parts), parts[level], split))
+    class_folders = {
+        parts[level] for parts in visible if len(parts) > level and (not has_splits or parts[depth] in splits)
+    }
+    empty = sorted(class_folders - {entry.label for entry in entries})
+    if empty:
+        raise DataError(
+            f"class folder {empty[0]!r} in {location} holds no images"
+            f"{f' ({len(empty)} such folders)' if len(empty) > 1 else ''}; add some or delete the folder."
+        )
+    check_labels([entry.label for entry in entries], location)
+    return Listing(entries, ignored)
+
+
+def check_labels(labels: list[str], location: str) -> None:
+    """Refuse labels that no classifier can be trained on."""
+    classes = sorted(set(labels))
+    if not classes:
+        raise DataError(f"no labelled images in {location}; wanted at least two classes with images.")
+    if len(classes) == 1:
+        raise DataError(f"only one class, {classes[0]!r}, in {location}; a classifier needs at least two.")
+    for folded, same in itertools.groupby(sorted(classes, key=str.casefold), key=str.casefold):
+        twins = list(same)
+        if len(twins) > 1:
+            raise DataError(
+                f"classes {twins[0]!r} and {twins[1]!r} in {location} differ only in case; name both {folded!r} or rename one."
+            )
+
+
+def _hidden(name: str) -> bool:
+    """Whether a file or folder is a system's own: ``.DS_Store``, ``__MACOSX/``, ``.git/``."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _wrapper_depth(kept: list[tuple[str, ...]], folders: list[tuple[str, ...]]) -> int:
+    """How many folders merely wrap the set, as in an archive of one folder."""
+    depth = 0
+    while True:
+        tops = {parts[depth] for parts in kept if len(parts) > depth}
+        siblings = {parts[depth] for parts in folders if len(parts) > depth}
+        deep = all(len(parts) > depth + 2 for parts in kept)
+        if len(tops | siblings) != 1 or not deep or next(iter(tops)).lower() in SPLIT_NAMES:
+            return depth
+        depth += 1
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _walk(root: Path) -> Iterator[tuple[str, bool]]:
+    """Names below a folder and whether each is a folder; links to folders are not followed, in no fixed order."""
+    pending = [""]
+    while pending:
+        prefix = pending.pop()
+        try:
+            with os.scandir(root / prefix) as found:
+                for item in found:
+                    name = f"{prefix}/{item.name}" if prefix else item.name
+                    if item.is_dir(follow_symlinks=False):
+                        pending.append(name)
+                        yield name, True
+                    elif item.is_file():
+                        yield name, False
+        except PermissionError as error:
+            raise DataError(
+                f"folder {root / prefix} cannot be read ({error.strerror}); change its permissions."
+            ) from error
+
+
+def _read_files(root: Path, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
+    for index, entry in enumerate(entries):
+        try:
+            yield index, (root / entry.path).read_bytes()
+        except OSError as error:
+            yield index, error
+
+
+def _digest(lines: list[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()

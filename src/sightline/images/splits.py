@@ -1,0 +1,192 @@
+"""Who is trained on, who chooses, who calibrates, who tests.
+
+Images are dealt by the rank of a hash of their pixels (of their group where there is one) and the split seed, never by
+the run's seed, so every run on a set has the same test images. Identical images, and images of one group, stay on one
+side of every split that is cut here; splits that the set brings along are kept, and images that they share are counted.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sightline.errors import DataError
+from sightline.images.cache import CachedImages
+
+__all__ = ["Splits", "split", "statistics"]
+
+TEST_SHARE = 1 / 5
+VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 1 / 10, 500, 5000
+VALIDATION_LARGEST_SHARE = 1 / 5  # of train: a set of 1,000 images cannot spare 500
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows of a set by what they are for; every array is sorted."""
+
+    train: Array
+    select: Array
+    """Validation images that choose epochs and rates."""
+    calibrate: Array
+    """Validation images that set the temperature and thresholds."""
+    test: Array
+    shared_with_test: int = 0
+    """Test images whose very pixels are also in train or validation (possible only where the set brings its splits)."""
+    notes: list[str] = field(default_factory=list)
+    """What a user should know about how the set was cut."""
+
+    @property
+    def validation(self) -> Array:
+        return np.union1d(self.select, self.calibrate)
+
+    def counts(self) -> dict[str, int]:
+        """Images a split."""
+        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+
+
+def split(
+    images: CachedImages,
+    *,
+    validation: int | None = None,
+    fraction: float = 1.0,
+    seed: int = 0,
+    selects: bool = False,
+) -> Splits:
+    """Deal the readable images of a set.
+
+    Args:
+        images: the set.
+        validation: images to keep out of train where the set has no validation split; None for a tenth of train.
+        fraction: share of the training images to keep, class by class.
+        seed: which of the possible splits is cut.
+        selects: half of validation chooses while training (early stopping, restoring the best); else all of it
+            calibrates.
+    Raises:
+        DataError: the set's own splits leave train without a class, or there are too few images to cut.
+    """
+    rows = images.readable
+    given = {
+        name: np.array([row for row in rows if images.splits[row] == name], np.int64)
+        for name in ("train", "val", "test")
+    }
+    free = np.array([row for row in rows if images.splits[row] is None], np.int64)
+    notes: list[str] = []
+    train = np.concatenate([given["train"], free])
+    test, kept_validation = given["test"], given["val"]
+    if not len(test):
+        test, train = _cut(images, train, lambda n: round(n * TEST_SHARE), seed, "test")
+        notes.append("test: a fifth, class by class" + (", whole groups" if _grouped(images, rows) else ""))
+    if not len(kept_validation):
+        count = validation or _default_validation(len(train))
+        if count >= len(train):
+            raise DataError(
+                f"--data.validation {count} leaves nothing of the {len(train)} training images; choose a smaller number."
+            )
+        share = count / len(train)
+        kept_validation, train = _cut(images, train, lambda n: round(n * share), seed, "validation")
+    elif validation is not None:
+        raise DataError(
+            f"--data.validation {validation} has no effect: {images.name} brings a validation split of"
+            f" {len(kept_validation)} images; leave the option out."
+        )
+    if fraction < 1:
+        train, _ = _cut(images, train, lambda n: max(1, round(n * fraction)), seed, "fraction")
+    missing = set(range(len(images.classes))) - set(images.labels[train].tolist())
+    if missing:
+        name = images.classes[min(missing)]
+        raise DataError(
+            f"class {name!r} of {images.name} has no training image; add some, or split the set another way."
+        )
+    select, calibrate = np.array([], np.int64), kept_validation
+    if selects:
+        select, calibrate = _cut(images, kept_validation, lambda n: round(n / 2), seed, "select")
+    for kind, part in (("test", test), ("validation", kept_validation)):
+        absent = sorted(set(range(len(images.classes))) - set(images.labels[part].tolist()))
+        if absent:
+            notes.append(f"{kind} has no image of {', '.join(repr(images.classes[index]) for index in absent[:5])}")
+    learnt_from = {images.hashes[row] for row in np.concatenate([train, kept_validation])}
+    shared = sum(images.hashes[row] in learnt_from for row in test)
+    return Splits(np.sort(train), np.sort(select), np.sort(calibrate), np.sort(test), shared, notes)
+
+
+def statistics(images: CachedImages, rows: Array) -> tuple[list[float], list[float]]:
+    """Mean and population standard deviation of each channel over all pixels of some rows, from 0 to 1.
+
+    Counted exactly: a histogram of the 256 levels, then float64.
+    """
+    histogram = np.zeros((3, 256), np.int64)
+    step = max(1, (64 << 20) // max(1, images.pixels[0].nbytes))
+    for start in range(0, len(rows), step):
+        block = images.pixels[rows[start : start + step]]
+        for channel in range(3):
+            histogram[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
+    levels = np.arange(256) / 255
+    share = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    variance = (share * (levels - mean[:, None]) ** 2).sum(axis=1)
+    return mean.tolist(), np.sqrt(variance).tolist()
+
+
+def _default_validation(train: int) -> int:
+    wanted = min(max(round(train * VALIDATION_SHARE), VALIDATION_LEAST), VALIDATION_MOST)
+    return max(1, min(wanted, round(train * VALIDATION_LARGEST_SHARE)))
+
+
+def _grouped(images: CachedImages, rows: Array) -> bool:
+    return any(images.groups[row] is not None for row in rows)
+
+
+def _cut(
+    images: CachedImages, rows: Array, count: Callable[[int], int], seed: int, purpose: str
+) -> tuple[Array, Array]:
+    """Cut some rows off, whole units at a time, in the order of their hashes.
+
+    A unit is a group, or the images of the same pixels. Without groups it goes class by class; groups may hold many
+    classes, so they are dealt over the whole set.
+
+    Args:
+        count: images to cut off, given the number there are (of a class, or in all).
+    Returns:
+        (rows cut off, rows left).
+    """
+    units = _units(images, rows)
+    strata: dict[int, list[str]] = defaultdict(list)
+    grouped = _grouped(images, rows)
+    for unit, members in units.items():
+        strata[0 if grouped else int(images.labels[members[0]])].append(unit)
+    cut: list[int] = []
+    for names in strata.values():
+        names.sort(key=lambda unit: hashlib.sha256(f"{purpose}\0{seed}\0{unit}".encode()).digest())
+        total = sum(len(units[unit]) for unit in names)
+        wanted, taken = count(total), 0
+        for unit in names[:-1] if purpose != "fraction" else names:  # something is left of every class
+            if taken >= wanted:
+                break
+            cut.extend(units[unit])
+            taken += len(units[unit])
+    chosen = np.array(sorted(cut), np.int64)
+    return chosen, np.setdiff1d(rows, chosen)
+
+
+def _units(images: CachedImages, rows: Array) -> dict[str, list[int]]:
+    """Rows by what must stay together: joined by a group, by the same pixels, or by a chain of both."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    for row in rows.tolist():
+        if images.groups[row] is not None:
+            pair = sorted((root(f"group {images.groups[row]}"), root(f"pixels {images.hashes[row]}")))
+            parent[pair[1]] = pair[0]  # the same name whatever the order of the rows
+    units: dict[str, list[int]] = defaultdict(list)
+    for row in rows.tolist():
+        units[root(f"pixels {images.hashes[row]}")].append(row)
+    return units

@@ -1,0 +1,109 @@
+"""Measures of a classifier, on plain arrays. N images, K classes. Logits are natural logarithms up to a constant."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "calibration_error",
+    "confusion_matrix",
+    "cross_entropy",
+    "fit_temperature",
+    "per_class",
+    "probabilities",
+    "top_k_accuracy",
+    "wilson_interval",
+]
+
+Array = np.ndarray[Any, Any]
+
+
+def probabilities(logits_NK: Array, temperature: float = 1.0) -> Array:
+    """Softmax of the logits divided by a temperature, (N, K), in float64."""
+    scaled = logits_NK.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    exponentials = np.exp(scaled)
+    shares: Array = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return shares
+
+
+def cross_entropy(logits_NK: Array, labels_N: Array, temperature: float = 1.0) -> float:
+    """Mean negative log-likelihood of the true classes, in nats."""
+    scaled = logits_NK.astype(np.float64) / temperature
+    top = scaled.max(axis=1)
+    log_sum = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
+    return float((log_sum - scaled[np.arange(len(labels_N)), labels_N]).mean())
+
+
+def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Interval that holds the true accuracy with 95 % confidence, given the right answers among n.
+
+    Source:
+        E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    """
+    share, spread = right / n, z * z / n
+    middle = share + spread / 2
+    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    return max(0.0, (middle - half) / (1 + spread)), min(1.0, (middle + half) / (1 + spread))
+
+
+def top_k_accuracy(logits_NK: Array, labels_N: Array, k: int) -> float:
+    """Share of images whose true class is among the k highest logits; a tie counts against the true class."""
+    own = logits_NK[np.arange(len(labels_N)), labels_N]
+    rank = (logits_NK >= own[:, None]).sum(axis=1)
+    return float((rank <= k).mean())
+
+
+def confusion_matrix(predicted_N: Array, labels_N: Array, classes: int) -> Array:
+    """Images by true class (rows) and predicted class (columns), (K, K)."""
+    counts = np.bincount(labels_N * classes + predicted_N, minlength=classes * classes)
+    return counts.reshape(classes, classes)
+
+
+def per_class(confusion_KK: Array) -> list[dict[str, float | int | None]]:
+    """Precision, recall and F1 of each class; None where nothing was predicted, or nothing there, to divide by."""
+    rows: list[dict[str, float | int | None]] = []
+    for index, right in enumerate(np.diag(confusion_KK).tolist()):
+        predicted, true = int(confusion_KK[:, index].sum()), int(confusion_KK[index].sum())
+        rows.append(
+            {
+                "n": true,
+                "precision": right / predicted if predicted else None,
+                "recall": right / true if true else None,
+                "f1": 2 * right / (predicted + true) if predicted + true else None,
+            }
+        )
+    return rows
+
+
+def calibration_error(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> float:
+    """Expected calibration error: mean distance of confidence and accuracy over equal bins of confidence.
+
+    Source:
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
+    """
+    confidence = probabilities_NK.max(axis=1)
+    right = probabilities_NK.argmax(axis=1) == labels_N
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (0, 1/15], (1/15, 2/15], ...
+    gap = np.bincount(bin_of, right - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(labels_N))
+
+
+def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
+    """The temperature of least cross-entropy, by golden-section search of its logarithm between 1/20 and 20.
+
+    Cross-entropy is convex in 1/T, so it has one valley.
+
+    Source:
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
+    """
+    low, high = math.log(1 / 20), math.log(20)
+    golden = (math.sqrt(5) - 1) / 2
+    for _ in range(40):  # shrinks the bracket by 2e8
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if cross_entropy(logits_NK, labels_N, math.exp(left)) < cross_entropy(logits_NK, labels_N, math.exp(right)):
+            high = right
+        else:
+            low = left
+    return math.exp((low + high) / 2)

@@ -1,0 +1,84 @@
+"""Networks: tensors in, tensors out. B images, 3 channels, height H, width W, D features, K classes."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sightline.config import NetworkConfig, ResNet18Config, SpeednetConfig
+from sightline.nets.base import Network
+from sightline.nets.resnet import ResNet18
+from sightline.nets.speednet import Speednet
+
+__all__ = ["LayerSummary", "Network", "ResNet18", "Speednet", "build_network", "flops_per_image", "summarize"]
+
+
+def build_network(config: NetworkConfig, classes: int, size: tuple[int, int]) -> Network:
+    """Build a network from its settings.
+
+    Args:
+        config: its settings; their type names the network.
+        classes: classes to tell apart.
+        size: (height, width) of the images in pixels.
+    """
+    match config:
+        case SpeednetConfig():
+            return Speednet(classes, size, widths=config.widths)
+        case ResNet18Config():
+            return ResNet18(classes, size)
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """One line of a network's summary."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    """Shape of the output for one image."""
+    parameters: int
+    megabytes: float
+    """Of the parameters, in float32."""
+
+
+def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummary], int]:
+    """Describe a network layer by layer.
+
+    Returns:
+        A line for each direct child, and the numbers that all layers put out for one image (their memory while
+        training, times four bytes, roughly).
+    """
+    outputs: dict[nn.Module, tuple[int, ...]] = {}
+    numbers = 0
+
+    def note(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal numbers
+        outputs[module] = tuple(output.shape[1:])
+        numbers += output.numel() if not list(module.children()) else 0
+
+    hooks = [module.register_forward_hook(note) for module in network.modules() if module is not network]
+    _forward_once(network, size)
+    for hook in hooks:
+        hook.remove()
+    lines = []
+    for name, child in network.named_children():
+        count = sum(parameter.numel() for parameter in child.parameters())
+        lines.append(LayerSummary(name, type(child).__name__, outputs.get(child, ()), count, count * 4 / 1e6))
+    return lines, numbers
+
+
+def flops_per_image(network: Network, size: tuple[int, int]) -> int:
+    """Floating-point operations of one forward pass of one image; a training step takes about three times as many."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        _forward_once(network, size)
+    return int(counter.get_total_flops())
+
+
+def _forward_once(network: Network, size: tuple[int, int]) -> None:
+    training = network.training
+    parameter = next(network.parameters())
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype))
+    network.train(training)

@@ -1,0 +1,39 @@
+"""What every network gives. B images, height H, width W, D features, K classes."""
+
+from torch import Tensor, nn
+
+__all__ = ["Network"]
+
+
+class Network(nn.Module):
+    """A classifier: a feature map, its pooled features, and a last layer called ``head``."""
+
+    head: nn.Module
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Images, (B, 3, H, W), to the last feature map, (B, D, h, w)."""
+        raise NotImplementedError(f"{type(self).__name__} must define feature_map.")
+
+    def features(self, images: Tensor) -> Tensor:
+        """Images, (B, 3, H, W), to one vector each, (B, D)."""
+        return self.feature_map(images).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images, (B, 3, H, W), to logits, (B, K)."""
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+    @property
+    def cam_layers(self) -> list[nn.Module]:
+        """Layers whose maps an explanation can show, coarse to fine."""
+        raise NotImplementedError(f"{type(self).__name__} must define cam_layers.")
+
+    def fit_to(self, images: Tensor) -> None:
+        """Set what is computed from the image set rather than learnt; most networks have nothing of the kind.
+
+        Args:
+            images: some normalised training images, (B, 3, H, W), without augmentation.
+        """
+
+    def train_whitening(self, learning: bool) -> None:
+        """Let a bias that is trained for the first epochs only learn, or not; most networks have none."""

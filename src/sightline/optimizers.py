@@ -1,0 +1,120 @@
+"""Optimizers: one for each learner, whose parameter groups say how each part is trained."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sightline.config import AdamWConfig, MuonConfig, OptimizerConfig, SGDConfig
+
+__all__ = ["Muon", "build_optimizer", "orthogonalize"]
+
+
+def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
+    """Make the optimizer of a network's trainable parameters.
+
+    Every group carries ``part``: ``filters``, ``head``, ``biases``, or ``whitening`` for the bias of a whitening layer.
+    Biases and norms (every parameter of fewer than two dimensions) are not decayed, except by Muon's ``shrink``.
+    """
+    parts: dict[str, list[nn.Parameter]] = {"filters": [], "head": [], "biases": [], "whitening": []}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            parts[_part(name, parameter)].append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"part": part, "params": parameters} for part, parameters in parts.items() if parameters
+    ]
+    match config:
+        case SGDConfig():
+            for group in groups:
+                group["weight_decay"] = config.weight_decay if group["part"] in ("filters", "head") else 0.0
+            return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)
+        case AdamWConfig():
+            for group in groups:
+                group["weight_decay"] = config.weight_decay if group["part"] in ("filters", "head") else 0.0
+            return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
+        case MuonConfig():
+            return _muon(config, groups)
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for the groups with ``orthogonal=True``, SGD with Nesterov momentum for the others.
+
+    One optimizer for both, so that clipping, accumulation, averaging and the finders see one.
+
+    Source:
+        Muon: K. Jordan et al., 2024 (kellerjordan.github.io/posts/muon); filters are set back to the norm
+        sqrt(outputs) before each step, as in the CIFAR-10 record of the same author.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]]) -> None:
+        super().__init__(groups, {"lr": 0.0, "momentum": 0.0, "weight_decay": 0.0, "orthogonal": False})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Take one step; a closure, where given, computes the gradients first."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                state = self.state[parameter]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                if group["orthogonal"]:
+                    _muon_step(parameter, parameter.grad, state["momentum_buffer"], group)
+                else:
+                    _nesterov_step(parameter, parameter.grad, state["momentum_buffer"], group)
+        return loss
+
+
+def orthogonalize(matrix: Tensor, steps: int = 3) -> Tensor:
+    """Bring all singular values of a matrix near one, by a quintic Newton–Schulz iteration in bfloat16.
+
+    The coefficients trade accuracy for speed: after three steps the values lie roughly between 0.5 and 1.5.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix.bfloat16()
+    x = x / (x.norm() + 1e-7)  # no singular value above 1, where the iteration would diverge
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    result: Tensor = (x.T if tall else x).to(matrix.dtype)
+    return result
+
+
+def _muon(config: MuonConfig, groups: list[dict[str, Any]]) -> Muon:
+    for group in groups:
+        if group["part"] == "filters":
+            group |= {"lr": config.learning_rate, "momentum": config.momentum, "orthogonal": True}
+            continue
+        rate = config.head_learning_rate if group["part"] == "head" else config.bias_learning_rate
+        group |= {"lr": rate, "momentum": config.head_momentum, "weight_decay": config.shrink / rate}
+    return Muon(groups)
+
+
+def _muon_step(parameter: Tensor, gradient: Tensor, momentum: Tensor, group: dict[str, Any]) -> None:
+    momentum.mul_(group["momentum"]).add_(gradient)
+    ahead = gradient.add(momentum, alpha=group["momentum"])
+    parameter.mul_(len(parameter) ** 0.5 / parameter.norm())
+    parameter.add_(orthogonalize(ahead.flatten(1)).view_as(parameter), alpha=-group["lr"])
+
+
+def _nesterov_step(parameter: Tensor, gradient: Tensor, momentum: Tensor, group: dict[str, Any]) -> None:
+    gradient = gradient.add(parameter, alpha=group["weight_decay"])
+    momentum.mul_(group["momentum"]).add_(gradient)
+    parameter.add_(gradient.add(momentum, alpha=group["momentum"]), alpha=-group["lr"])
+
+
+def _part(name: str, parameter: nn.Parameter) -> str:
+    if name == "whiten.bias":
+        return "whitening"
+    if parameter.ndim < 2:
+        return "biases"
+    return "head" if name.startswith("head.") else "filters"

@@ -1,0 +1,327 @@
+"""Load a finished classifier and ask it about images. B images, height H, width W, K classes.
+
+Nothing here loads Lightning: a classifier is a plain network with what it knows of itself.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from sightline.config import NetworkConfig, resolve
+from sightline.devices import arithmetic, choose_device
+from sightline.errors import ConfigError, DataError, RunError
+from sightline.images.augment import centre, normalize
+from sightline.images.batches import Normalization
+from sightline.images.decoding import UnreadableImageError, decode, in_parallel, resize
+from sightline.images.sources import plain_files
+from sightline.metrics import probabilities
+from sightline.nets import Network, build_network
+from sightline.runs import read_model_of_finished, read_weights, write_csv
+
+__all__ = ["Classifier", "Prediction", "Predictions", "Views", "combine", "load", "logits_of_views", "predict"]
+
+Views = Literal["one", "flip", "six"]
+Array = np.ndarray[Any, Any]
+ImageLike = str | os.PathLike[str] | Array | Image.Image
+VIEWS: dict[str, int] = {"one": 1, "flip": 2, "six": 6}
+BATCH = 256  # images; larger batches fall out of the processor's cache
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one image."""
+
+    label: str
+    """Most probable class."""
+    probability: float
+    probabilities: dict[str, float]
+    """Of every class, most probable first."""
+
+
+class Classifier:
+    """A trained network with everything it needs to read an image; made by ``load``."""
+
+    def __init__(self, network: Network, model: dict[str, Any], device: torch.device) -> None:
+        self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.model = model
+        self.classes: list[str] = model["classes"]
+        self.size: tuple[int, int] = tuple(model["size"])
+        self.resize: tuple[int, int] = tuple(model["resize"])
+        self.views: Views = model["views"]
+        self.device = device
+        self.dtype = arithmetic(model["precision"], device)
+        self.mean, self.std = Normalization(**model["normalization"]).tensors(device)
+
+    def predict(self, images: Iterable[ImageLike], views: Views | None = None) -> list[Prediction]:
+        """Classify paths, arrays or PIL images.
+
+        Args:
+            images: file names, uint8 arrays, (H, W) or (H, W, 3), or PIL images.
+            views: views to average; None takes those of the recipe.
+        Raises:
+            DataError: one of them cannot be read; it is named.
+        """
+        pixels = []
+        for image in images:
+            try:
+                pixels.append(resize(_to_pixels(image), *self.resize))
+            except (UnreadableImageError, OSError) as error:
+                name = image if isinstance(image, str | os.PathLike) else type(image).__name__
+                raise DataError(f"image {name} cannot be read: {error}; leave it out or mend it.") from error
+        return [self.prediction(row) for row in self.probabilities(np.stack(pixels), views)] if pixels else []
+
+    def prediction(self, probabilities_K: Array) -> Prediction:
+        """Name the classes of one row of probabilities."""
+        order = np.argsort(-probabilities_K, kind="stable")
+        ranked = {self.classes[index]: float(probabilities_K[index]) for index in order}
+        label = next(iter(ranked))
+        return Prediction(label, ranked[label], ranked)
+
+    def probabilities(self, pixels_BHWC: Array, views: Views | None = None) -> Array:
+        """Calibrated probabilities, (B, K), of uint8 images already at the cached size.
+
+        Raises:
+            ConfigError: the classifier was not calibrated for these views.
+        """
+        views = views or self.views
+        temperatures = self.model["temperatures"]
+        if views not in temperatures:
+            raise ConfigError(
+                f"--views {views}: this classifier was calibrated for {', '.join(temperatures)}; choose one of them."
+            )
+        return probabilities(combine(self.view_logits(pixels_BHWC, views), views), temperatures[views])
+
+    def view_logits(
+        self,
+        pixels_NHWC: Array,
+        views: Views,
+        *,
+        rows: Array | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Array:
+        """Logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
+
+        Args:
+            pixels_NHWC: the images, (N, H, W, 3); may be memory-mapped.
+            views: which views.
+            rows: which of the images, (B,); None for all of them.
+            progress: called with the images done.
+        """
+        rows = np.arange(len(pixels_NHWC)) if rows is None else rows
+        found = []
+        step = BATCH // VIEWS[views] if self.device.type == "cpu" else 8 * BATCH
+        with torch.inference_mode(), self._autocast():
+            for start in range(0, len(rows), step):
+                pixels = torch.from_numpy(pixels_NHWC[rows[start : start + step]]).to(self.device)
+                images = normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
+                found.append(logits_of_views(self.network, images, views).cpu())
+                if progress:
+                    progress(min(start + step, len(rows)))
+        return torch.cat(found, 1).numpy()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def logits_of_views(network: Callable[[Tensor], Tensor], images: Tensor, views: Views) -> Tensor:
+    """Ask a network about several views of the images, in one batch.
+
+    The views, in order: the image, its mirror image, and both shifted by a pixel up-left and then down-right, with the
+    border reflected; ``flip`` takes the first two, ``one`` the first.
+
+    Args:
+        images: normalised, (B, 3, H, W).
+    Returns:
+        Logits, (V, B, K), in float32.
+    """
+    if views == "one":
+        return network(images).float().unsqueeze(0)
+    seen = [images]
+    if views == "six":
+        height, width = images.shape[2:]
+        padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
+        seen += [padded[:, :, 2:, 2:], padded[:, :, :height, :width]]
+    batch = torch.cat([view for image in seen for view in (image, image.flip(3))])
+    logits = network(batch.contiguous(memory_format=torch.channels_last)).float()
+    return logits.view(VIEWS[views], len(images), -1)
+
+
+def combine(logits_VBK: Array, views: Views) -> Array:
+    """Average the logits of the first views; the four shifted ones share half of the weight. (V, B, K) → (B, K)."""
+    weights = {"one": [1.0], "flip": [0.5, 0.5], "six": [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]}[views]
+    mean: Array = np.tensordot(np.asarray(weights, np.float32), logits_VBK[: len(weights)], axes=1)
+    return mean
+
+
+def load(
+    run: str | os.PathLike[str], *, network: Callable[[int], Network] | None = None, device: str | None = None
+) -> Classifier:
+    """Load the classifier of a finished run, or of a ``model.safetensors`` alone.
+
+    Args:
+        run: the run's folder, or its weights file.
+        network: makes the network from the number of classes, for a network that is not one of sightline's.
+        device: ``cpu``, ``cuda``, ...; None takes the best there is.
+    Raises:
+        RunError: no run, not finished, made by a newer sightline, or its weights do not fit its network.
+    """
+    path = Path(run)
+    weights = path
+    if path.suffix != ".safetensors":
+        model = read_model_of_finished(path)
+        weights = path / "model.safetensors"
+    tensors, inside = read_weights(weights)
+    model = inside if weights == path else model
+    if model.get("kind") != "classifier":
+        raise RunError(f"{str(run)!r} is a {model.get('kind', 'run of an unknown kind')}, not a classifier.")
+    return Classifier(_restore(model, tensors, str(weights), network), model, choose_device(device))
+
+
+def _restore(
+    model: dict[str, Any], tensors: dict[str, Tensor], where: str, factory: Callable[[int], Network] | None
+) -> Network:
+    classes = len(model["classes"])
+    if factory is not None:
+        network = factory(classes)
+    else:
+        settings: NetworkConfig = resolve({"network": model["network"]}).network
+        network = build_network(settings, classes, tuple(model["size"]))
+    expected = network.state_dict()
+    misfits = [f"{name} is missing" for name in expected if name not in tensors]
+    misfits += [f"{name} is not in the network" for name in tensors if name not in expected]
+    misfits += [
+        f"{name} is {tuple(tensors[name].shape)} and the network has {tuple(expected[name].shape)}"
+        for name in expected
+        if name in tensors and tensors[name].shape != expected[name].shape
+    ]
+    if misfits:
+        more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
+        raise RunError(
+            f"the weights {where!r} do not fit the network of the run: {misfits[0]}{more}; copy the run again."
+        )
+    network.load_state_dict(tensors)
+    return network
+
+
+# ── the verb ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Answers for files, in the order they were found."""
+
+    files: list[str]
+    predictions: list[Prediction]
+    unreadable: list[tuple[str, str]]
+    """(file, reason) of each that could not be read."""
+
+
+def predict(
+    run: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    views: Views | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Predictions:
+    """Classify image files, folders of them, and archives.
+
+    Args:
+        run: a finished run, or its weights file.
+        images: files, folders (searched to the bottom) or archives.
+        out: CSV file to write: file, class, probability, and the next four classes with theirs.
+        views: views to average; None takes those of the recipe.
+        progress: called with (images done, images in all).
+    Raises:
+        DataError: a path is missing, or nothing could be read.
+    """
+    sources = [plain_files(item) for item in images]  # refused before the weights are loaded
+    classifier = load(run)
+    total = sum(len(source.names) for source in sources)
+    files: list[str] = []
+    predictions: list[Prediction] = []
+    unreadable: list[tuple[str, str]] = []
+    names: list[str] = []
+    waiting: list[Array] = []
+
+    def flush() -> None:
+        if waiting:
+            rows = classifier.probabilities(np.stack(waiting), views)
+            predictions.extend(classifier.prediction(row) for row in rows)
+            files.extend(names)
+            names.clear()
+            waiting.clear()
+        if progress:
+            progress(len(files) + len(unreadable), total)
+
+    def work(file: tuple[str, bytes | OSError]) -> tuple[str, Array | str]:
+        return file[0], _try_decode(file[1], classifier.resize)
+
+    for source in sources:
+        for name, found in in_parallel(work, source.read(), tiny=max(classifier.resize) <= 64):
+            if isinstance(found, str):
+                unreadable.append((name, found))
+            else:
+                names.append(name)
+                waiting.append(found)
+            if len(waiting) == BATCH:
+                flush()
+    flush()
+    if not files:
+        raise DataError(
+            f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
+        )
+    if out is not None:
+        write_csv(Path(out), csv_header(), csv_rows(files, predictions))
+    return Predictions(files, predictions, unreadable)
+
+
+def csv_header() -> list[str]:
+    """Column names of a CSV of predictions."""
+    return ["file", "class", "probability"] + [
+        f"{name}_{rank}" for rank in range(2, 6) for name in ("class", "probability")
+    ]
+
+
+def csv_rows(files: Sequence[str], predictions: Sequence[Prediction]) -> Iterator[list[str]]:
+    """A row for each file: its five most probable classes; empty cells where there are fewer classes."""
+    for file, prediction in zip(files, predictions, strict=True):
+        row = [file]
+        for label, probability in list(prediction.probabilities.items())[:5]:
+            row += [label, f"{probability:.6f}"]
+        yield row + [""] * (11 - len(row))
+
+
+def _try_decode(data: bytes | OSError, size: tuple[int, int]) -> Array | str:
+    if isinstance(data, OSError):
+        return data.strerror or str(data)
+    try:
+        return resize(decode(data), *size)
+    except UnreadableImageError as error:
+        return str(error)
+
+
+def _to_pixels(image: ImageLike) -> Array:
+    if isinstance(image, str | os.PathLike):
+        return decode(Path(image).read_bytes())
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    array = np.asarray(image)
+    if array.dtype != np.uint8:
+        raise UnreadableImageError(f"an array of {array.dtype}; wanted uint8, 0 to 255")
+    if array.ndim == 2:
+        array = np.repeat(array[..., None], 3, axis=2)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise UnreadableImageError(f"an array of shape {array.shape}; wanted (height, width) or (height, width, 3)")
+    return array

@@ -1,0 +1,121 @@
+"""What one sees while a training runs: a live bar on a terminal, a plain line an epoch in a log."""
+
+import time
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from sightline.learners import ClassifierLearner
+
+__all__ = ["EpochBar", "spoken_seconds"]
+
+READ_EVERY = 50  # steps between two looks at the loss on a GPU, where a look waits for it
+REFRESH_SECONDS = 0.5
+
+
+class EpochBar(Callback):
+    """Epoch, loss and accuracy of train and validation, learning rate, images a second, time left."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar: Progress | None = None
+        self._validation = ""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        self._started = time.perf_counter()
+        self._batches_before = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # of a resumed run
+        if self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[text]}"),
+                console=self.console,
+            )
+            self.task = self.bar.add_task("", text="")
+            self.bar.start()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._epoch_started, self._epoch_batches = time.perf_counter(), 0
+        self._refreshed = 0.0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.bar is None:
+            return
+        now = time.perf_counter()
+        if not hasattr(self, "_epoch_started"):  # resumed within an epoch
+            self.on_train_epoch_start(trainer, pl_module)
+        self._epoch_batches += 1
+        look = pl_module.device.type == "cpu" or batch_idx % READ_EVERY == 0
+        if look and now - self._refreshed >= REFRESH_SECONDS:
+            assert isinstance(pl_module, ClassifierLearner)
+            loss, right, images = pl_module.training_totals.sums.tolist()
+            rate = self._epoch_batches * len(batch.labels) * trainer.world_size / (now - self._epoch_started)
+            text = _numbers("train", loss / max(images, 1), right / max(images, 1)) + self._validation
+            text += f"  rate {_rate(trainer):.3g}  {rate:,.0f} images/s  {self._left(trainer)} left"
+            self._show(trainer, text, batch_idx + 1)
+            self._refreshed = now
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        metrics = trainer.callback_metrics
+        text = _numbers("train", float(metrics["train_loss"]), float(metrics["train_acc"]))
+        if trainer.fit_loop.epoch_loop._should_check_val_epoch():
+            self._validation = "  " + _numbers("val", float(metrics["val_loss"]), float(metrics["val_acc"]))
+            text += self._validation
+        if self.bar is None:
+            done = trainer.current_epoch + 1
+            self.console.print(
+                f"epoch {done}/{trainer.max_epochs}  {text}  rate {_rate(trainer):.3g}  {self._left(trainer)} left",
+                highlight=False,
+                soft_wrap=True,
+            )
+        else:
+            self._show(trainer, text, trainer.num_training_batches)  # type: ignore[arg-type]
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _show(self, trainer: L.Trainer, text: str, done: int) -> None:
+        assert self.bar is not None
+        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+        self.bar.update(self.task, description=epoch, completed=done, total=trainer.num_training_batches, text=text)
+
+    def _left(self, trainer: L.Trainer) -> str:
+        """Time left at the pace so far, validation included."""
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        assert trainer.max_epochs is not None
+        total = trainer.num_training_batches * trainer.max_epochs
+        fresh = max(done - self._batches_before, 1)
+        return spoken_seconds((time.perf_counter() - self._started) / fresh * (total - done))
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def spoken_seconds(seconds: float) -> str:
+    """A length of time as a person says it: ``48 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _numbers(name: str, loss: float, accuracy: float) -> str:
+    return f"{name} loss {loss:.3f} acc {accuracy:.3f}"
+
+
+def _rate(trainer: L.Trainer) -> float:
+    return max(float(group["lr"]) for group in trainer.optimizers[0].param_groups if group["part"] == "filters")

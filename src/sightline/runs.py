@@ -1,0 +1,280 @@
+"""Run folders: what a training leaves behind, and how it is written so that a kill never leaves half a file.
+
+recipe.yaml        every setting; trains the same run again
+model.json         what the classifier knows of itself: classes, sizes, normalisation, temperature, metrics
+metrics.csv        a line an epoch
+last.ckpt          where to continue (until DONE)
+model.safetensors  the weights, with model.json inside
+evaluation.json    the measures; predictions.csv: one line a test image
+DONE               written last
+"""
+
+import csv
+import errno
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sightline.config import Recipe, read_recipe, resolve, to_yaml
+from sightline.errors import RunError, StorageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = [
+    "MODEL_FORMAT",
+    "RunSummary",
+    "create_run",
+    "list_runs",
+    "mark_done",
+    "read_model",
+    "read_model_of_finished",
+    "read_run_recipe",
+    "read_weights",
+    "refuse_existing",
+    "safe_cell",
+    "storage_error",
+    "write_atomically",
+    "write_csv",
+    "write_json",
+    "write_recipe",
+    "write_rows",
+    "write_weights",
+]
+
+MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
+RUNS = Path("runs")
+METADATA_KEY = "sightline"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A line of ``sightline runs``."""
+
+    folder: Path
+    finished: bool
+    data: str
+    recipe: str
+    accuracy: float | None
+    n: int | None
+
+
+# ── making and finding ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def create_run(name: str, wanted: str | os.PathLike[str] | None = None) -> Path:
+    """Make a new run folder.
+
+    Args:
+        name: what the default folder, ``runs/<name>-<n>``, is called.
+        wanted: another folder, which must not exist.
+    Raises:
+        RunError: the wanted folder exists.
+        StorageError: the folder cannot be made.
+    """
+    number = 1
+    while True:
+        folder = Path(wanted) if wanted is not None else RUNS / f"{name}-{number}"
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError as error:
+            if wanted is not None:
+                raise RunError(f"{folder} exists; choose another --run.") from error
+            number += 1
+        except OSError as error:
+            raise storage_error(folder, error) from error
+
+
+def refuse_existing(wanted: str | os.PathLike[str]) -> None:
+    """Refuse a run folder that is there already.
+
+    Raises:
+        RunError: it is.
+    """
+    if Path(wanted).exists():
+        raise RunError(f"{wanted} exists; choose another --run, or continue that run with --resume --run {wanted}.")
+
+
+def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
+    """Runs below a folder, newest last."""
+    found = []
+    for recipe in sorted(Path(root).glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime):
+        folder = recipe.parent
+        try:
+            model = read_model(folder)
+        except RunError:
+            model = {}
+        metrics = model.get("metrics") or {}
+        found.append(
+            RunSummary(
+                folder=folder,
+                finished=(folder / "DONE").exists(),
+                data=model.get("data", {}).get("name", "?"),
+                recipe=read_run_recipe(folder).name,
+                accuracy=metrics.get("accuracy"),
+                n=metrics.get("n"),
+            )
+        )
+    return found
+
+
+def mark_done(run: Path) -> None:
+    """Say that a run is finished; nothing is written to it after this."""
+    for leftover in ("last.ckpt", "previous.ckpt"):
+        (run / leftover).unlink(missing_ok=True)
+    write_atomically(run / "DONE", b"")
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def read_model_of_finished(run: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read ``model.json`` of a run, refusing one that is not finished.
+
+    Raises:
+        RunError: no run, not finished, or made by a newer sightline.
+    """
+    folder = Path(run)
+    if not folder.exists():
+        raise RunError(f"there is no run at {str(run)!r}; `sightline runs` lists those in {RUNS}/.")
+    if not folder.is_dir():
+        raise RunError(f"{str(run)!r} is a file; wanted the folder of a finished run.")
+    if not (folder / "model.json").exists():
+        raise RunError(
+            f"{str(run)!r} is no run folder: it has no model.json; `sightline runs` lists the runs in {RUNS}/."
+        )
+    if not (folder / "DONE").exists():
+        raise RunError(
+            f"{str(run)!r} is not a finished run: it has no DONE file. Continue it with"
+            f" `sightline train --resume --run {run}`."
+        )
+    return read_model(folder)
+
+
+def read_model(run: Path) -> dict[str, Any]:
+    """Read ``model.json`` of a run, finished or not."""
+    return _checked_model(_read_text(run / "model.json"), str(run / "model.json"))
+
+
+def read_run_recipe(run: str | os.PathLike[str]) -> Recipe:
+    """Read the complete settings of a run."""
+    return resolve(read_recipe(Path(run) / "recipe.yaml"))
+
+
+def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
+    """Read a weights file: the tensors by name, and what the classifier knows of itself. No code in it is run.
+
+    Raises:
+        RunError: no such file, or not written by sightline.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:  # type: ignore[no-untyped-call]
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise RunError(
+            f"weights {str(path)!r} cannot be read ({error}); copy the run again from where it was made."
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise RunError(f"{str(path)!r} was not written by sightline: its metadata has no {METADATA_KEY!r}.")
+    return tensors, _checked_model(metadata[METADATA_KEY], str(path))
+
+
+def _checked_model(text: str, where: str) -> dict[str, Any]:
+    try:
+        model = json.loads(text)
+        version = int(model["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{where} is no description of a sightline classifier; copy the run again.") from error
+    if version > MODEL_FORMAT:
+        raise RunError(
+            f"{where} has format {version}, and this sightline reads up to {MODEL_FORMAT}; upgrade with"
+            " `pip install --upgrade sightline`."
+        )
+    return dict(model)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} cannot be read ({error}); copy the run again from where it was made.") from error
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it appears under its name only when whole: beside, synced, renamed.
+
+    Raises:
+        StorageError: the disk is full or the folder cannot be written.
+    """
+    temporary = ""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise storage_error(path.parent, error) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as indented JSON."""
+    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_recipe(run: Path, recipe: Recipe) -> None:
+    """Write the complete settings of a run."""
+    write_atomically(run / "recipe.yaml", to_yaml(recipe).encode())
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table whose text cells a spreadsheet shows and never runs."""
+    text = io.StringIO(newline="")
+    write_rows(text, header, rows)
+    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as CSV to an open file."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in row])
+
+
+def safe_cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula: an apostrophe goes before a leading ``= + - @``, tab or return."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def write_weights(path: Path, tensors: "Mapping[str, Tensor]", model: Mapping[str, Any]) -> None:
+    """Write the tensors with the classifier's description, so that this file alone is a classifier."""
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, save(plain, metadata={METADATA_KEY: json.dumps(model, ensure_ascii=False)}))
+
+
+def storage_error(folder: Path, error: OSError) -> StorageError:
+    """The sentence for a write that failed."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"the disk of {folder} is full; free space, then continue with --resume.")
+    return StorageError(
+        f"{folder} cannot be written ({error.strerror or error}); choose another --run or mend its permissions."
+    )

@@ -1,0 +1,248 @@
+"""The Lightning Trainer: devices, precision, checkpoints that survive a kill, the log of epochs, the live bar."""
+
+import logging
+import os
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from rich.console import Console
+
+from sightline.config import Recipe
+from sightline.devices import arithmetic, choose_device, convolution_flops
+from sightline.learners import ClassifierLearner
+from sightline.progress import EpochBar
+from sightline.runs import storage_error, write_csv
+
+__all__ = ["AtomicCheckpoints", "CostMeter", "EpochLog", "build_trainer", "checkpoint_to_resume"]
+
+CHECK_EVERY = 50  # steps between two looks at whether the loss is finite
+PROBE_WORTH = 15.0  # seconds an epoch must take before another probe of 0.3 s is worth it
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Trainer:
+    """Make the Lightning Trainer of a run.
+
+    Args:
+        recipe: the settings.
+        run: folder of the run; checkpoints and ``metrics.csv`` go there.
+        console: where the live bar is drawn; None draws nothing.
+    """
+    # of Lightning's own: about its internals, or about choices that are made here on purpose
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*eval mode at the start of training.*")
+    fit, device = recipe.fit, choose_device()
+    dtype = arithmetic(fit.precision, device)
+    return L.Trainer(
+        max_epochs=fit.epochs,
+        accelerator="auto",
+        devices=fit.devices or ("auto" if device.type == "cuda" else 1),
+        precision={  # type: ignore[arg-type]
+            torch.bfloat16: "bf16-mixed",
+            torch.float16: "16-mixed",
+            torch.float32: "32-true",
+        }[dtype],
+        deterministic=fit.deterministic,
+        benchmark=not fit.deterministic,
+        callbacks=[
+            CostMeter(dtype),
+            EpochLog(run),
+            *([EpochBar(console)] if console else []),
+            AtomicCheckpoints(run, fit.checkpoint_seconds),
+        ],
+        plugins=[AtomicCheckpointIO()],
+        logger=False,
+        default_root_dir=run,
+        check_val_every_n_epoch=fit.validate_every or fit.epochs,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+
+
+def checkpoint_to_resume(run: Path) -> Path | None:
+    """The newest checkpoint of a run that can be read, or None."""
+    for name in (LAST, PREVIOUS):
+        try:
+            torch.load(run / name, map_location="cpu", weights_only=True)
+            return run / name
+        except (OSError, RuntimeError, EOFError, ValueError):
+            continue
+    return None
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Writes a checkpoint beside its name, syncs, renames, and keeps the one before; reads without running code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.partial")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                os.replace(path, path.with_name(PREVIOUS))
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise storage_error(path.parent, error) from error
+        except RuntimeError as error:  # how torch reports a write that failed
+            temporary.unlink(missing_ok=True)
+            raise storage_error(path.parent, OSError(None, str(error))) from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return dict(torch.load(path, map_location=map_location or "cpu", weights_only=True))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+class AtomicCheckpoints(Checkpoint):
+    """Saves ``last.ckpt`` at each epoch's end, and within an epoch when some seconds have passed.
+
+    A state whose loss is not finite is never saved.
+    """
+
+    def __init__(self, run: Path, seconds: float) -> None:
+        self.path = run / LAST
+        self.seconds = seconds
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, ClassifierLearner)
+        if (batch_idx + 1) % CHECK_EVERY == 0:
+            pl_module.refuse_non_finite()
+        last = batch_idx + 1 == trainer.num_training_batches  # the end of the epoch follows
+        due = self._agreed(trainer, time.monotonic() - self.saved_at >= self.seconds)
+        if due and not last:
+            self._save(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, ClassifierLearner)
+        self._save(trainer, pl_module)
+
+    def _save(self, trainer: L.Trainer, learner: ClassifierLearner) -> None:
+        learner.refuse_non_finite()
+        trainer.save_checkpoint(self.path, weights_only=False)
+        self.saved_at = time.monotonic()
+
+    @staticmethod
+    def _agreed(trainer: L.Trainer, due: bool) -> bool:
+        """Clocks differ between processes: rank zero decides."""
+        return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
+
+
+class CostMeter(Callback):
+    """Seconds of the fit, and the speed of the machine meanwhile. Kept in checkpoints, so a resumed run counts all.
+
+    The probes' own time is not counted.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.seconds = 0.0
+        self.probes: list[float] = []
+        self._epoch_seconds = float("inf")
+        self._since = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._count()
+        if self._epoch_seconds >= PROBE_WORTH:
+            self.probes.append(convolution_flops(pl_module.device, self.dtype))
+        self._since = time.perf_counter()
+        self._epoch_seconds = 0.0
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._count()
+
+    def state_dict(self) -> dict[str, Any]:
+        self._count()
+        return {"seconds": self.seconds, "probes": self.probes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.probes = state_dict["seconds"], list(state_dict["probes"])
+
+    @property
+    def probe_flops(self) -> float:
+        """Median of the probes, in floating-point operations a second."""
+        return statistics.median(self.probes)
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._since
+        self._epoch_seconds += now - self._since
+        self._since = now
+
+
+class EpochLog(Callback):
+    """Writes ``metrics.csv``, a line an epoch. The lines travel in the checkpoint, so resuming repeats none."""
+
+    COLUMNS = (
+        "epoch",
+        "train_loss",
+        "train_acc",
+        "val_loss",
+        "val_acc",
+        "learning_rate",
+        "seconds",
+        "images_per_second",
+    )
+
+    def __init__(self, run: Path) -> None:
+        self.path = run / "metrics.csv"
+        self.rows: list[dict[str, float]] = []
+        self._start = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start = time.perf_counter()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._train_seconds = time.perf_counter() - self._start
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        seconds = time.perf_counter() - self._start
+        validated = trainer.fit_loop.epoch_loop._should_check_val_epoch()
+        names = [name for name in self.COLUMNS if validated or not name.startswith("val_")]
+        known = {name: float(value) for name, value in trainer.callback_metrics.items() if name in names}
+        images = len(trainer.datamodule.splits.train)  # type: ignore[attr-defined]
+        spent = self._train_seconds if validated else seconds
+        self.rows.append(
+            {"epoch": trainer.current_epoch + 1}
+            | known
+            | {
+                "learning_rate": max(group["lr"] for group in trainer.optimizers[0].param_groups if _is_main(group)),
+                "seconds": round(seconds, 3),
+                "images_per_second": round(images / spent, 1),
+            }
+        )
+        if trainer.is_global_zero:
+            lines = [[row.get(name, "") for name in self.COLUMNS] for row in self.rows]
+            write_csv(self.path, self.COLUMNS, lines)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+def _is_main(group: dict[str, Any]) -> bool:
+    return bool(group["part"] == "filters")
