@@ -47,7 +47,7 @@ class ImageData(L.LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None
         fit = self.recipe.fit
-        return TrainingBatches(
+        batches = TrainingBatches(
             self.images,
             self.splits.train,
             self.normalization,
@@ -59,6 +59,9 @@ class ImageData(L.LightningDataModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
+        # Lightning restores a loader's state only within an epoch; between two, the epoch is the loop's to say
+        batches.epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+        return batches
 
     def val_dataloader(self) -> EvaluationBatches:
         return EvaluationBatches(

@@ -16,9 +16,8 @@ from sightline.devices import arithmetic, choose_device, describe
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import Network, summarize
-from sightline.progress import spoken_seconds
 
-__all__ = ["Progress", "describe_training", "show_measures", "show_next_steps"]
+__all__ = ["Progress", "describe_training", "show_measures", "show_next_steps", "spoken_seconds"]
 
 LISTED = 5  # images left out that are named on the console; all are in the cache's index
 
@@ -138,6 +137,14 @@ def show_next_steps(console: Console, run: Path, location: str, model: dict[str,
     say(f"  sightline predict {run} IMAGES...      what it sees in other images")
     say(f"  sightline evaluate {run} DATA          how good it is on another image set")
     say(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
+
+
+def spoken_seconds(seconds: float) -> str:
+    """A length of time as a person says it: ``48 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class _Lines:

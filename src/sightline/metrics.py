@@ -51,7 +51,7 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
 def top_k_accuracy(logits_NK: Array, labels_N: Array, k: int) -> float:
     """Share of images whose true class is among the k highest logits; a tie counts against the true class."""
     own = logits_NK[np.arange(len(labels_N)), labels_N]
-    rank = (logits_NK >= own[:, None]).sum(axis=1)
+    rank = (~(logits_NK < own[:, None])).sum(axis=1)  # logits that are no numbers are wrong, too
     return float((rank <= k).mean())
 
 

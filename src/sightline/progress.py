@@ -8,9 +8,10 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from sightline.describing import spoken_seconds
 from sightline.learners import ClassifierLearner
 
-__all__ = ["EpochBar", "spoken_seconds"]
+__all__ = ["EpochBar"]
 
 READ_EVERY = 50  # steps between two looks at the loss on a GPU, where a look waits for it
 REFRESH_SECONDS = 0.5
@@ -103,14 +104,6 @@ class EpochBar(Callback):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
-
-
-def spoken_seconds(seconds: float) -> str:
-    """A length of time as a person says it: ``48 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _numbers(name: str, loss: float, accuracy: float) -> str:

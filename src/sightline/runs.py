@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from sightline.config import Recipe, read_recipe, resolve, to_yaml
-from sightline.errors import RunError, StorageError
+from sightline.errors import ConfigError, RunError, StorageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -110,13 +110,17 @@ def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
             model = read_model(folder)
         except RunError:
             model = {}
+        try:
+            name = read_run_recipe(folder).name
+        except ConfigError:  # of another sightline, or not a run: one such folder does not hide the others
+            name = "?"
         metrics = model.get("metrics") or {}
         found.append(
             RunSummary(
                 folder=folder,
                 finished=(folder / "DONE").exists(),
                 data=model.get("data", {}).get("name", "?"),
-                recipe=read_run_recipe(folder).name,
+                recipe=name,
                 accuracy=metrics.get("accuracy"),
                 n=metrics.get("n"),
             )
@@ -126,9 +130,9 @@ def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
 
 def mark_done(run: Path) -> None:
     """Say that a run is finished; nothing is written to it after this."""
-    for leftover in ("last.ckpt", "previous.ckpt"):
-        (run / leftover).unlink(missing_ok=True)
     write_atomically(run / "DONE", b"")
+    for leftover in ("last.ckpt", "previous.ckpt"):  # after DONE: a kill between the two must not cost the training
+        (run / leftover).unlink(missing_ok=True)
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -227,15 +231,22 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
+        temporary = ""
     except OSError as error:
+        raise storage_error(path.parent, error) from error
+    finally:  # after Ctrl-C, too
         if temporary:
             Path(temporary).unlink(missing_ok=True)
-        raise storage_error(path.parent, error) from error
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write plain values as indented JSON."""
-    write_atomically(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_atomically(path, (_to_json(value, indent=2) + "\n").encode())
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode()  # a file name that is no UTF-8 becomes \udc80 to \udcff
 
 
 def write_recipe(run: Path, recipe: Recipe) -> None:
@@ -253,9 +264,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table as CSV to an open file."""
     writer = csv.writer(file, lineterminator="\n")
+    quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(header)
     for row in rows:
-        writer.writerow([safe_cell(cell) if isinstance(cell, str) else cell for cell in row])
+        cells = [safe_cell(cell) if isinstance(cell, str) else cell for cell in row]
+        returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)  # not quoted before Python 3.13
+        (quoting if returns else writer).writerow(cells)
 
 
 def safe_cell(text: str) -> str:
@@ -268,13 +282,15 @@ def write_weights(path: Path, tensors: "Mapping[str, Tensor]", model: Mapping[st
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(plain, metadata={METADATA_KEY: json.dumps(model, ensure_ascii=False)}))
+    write_atomically(path, save(plain, metadata={METADATA_KEY: _to_json(model)}))
 
 
 def storage_error(folder: Path, error: OSError) -> StorageError:
     """The sentence for a write that failed."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(f"the disk of {folder} is full; free space, then continue with --resume.")
+        return StorageError(
+            f"the disk of {folder} is full; free space, then run it again (a training goes on with --resume)."
+        )
     return StorageError(
-        f"{folder} cannot be written ({error.strerror or error}); choose another --run or mend its permissions."
+        f"{folder} cannot be written ({error.strerror or error}); choose another folder or mend its permissions."
     )

@@ -25,7 +25,7 @@ def schedule(config: ScheduleConfig, steps: int, steps_per_epoch: int) -> Callab
             return lambda step: (
                 _cosine(config.start, 1.0, step / peak)
                 if step < peak
-                else _cosine(1.0, config.final, (step - peak) / max(1.0, steps - 1 - peak))
+                else _cosine(1.0, config.final, (step - peak) / ((steps - 1 - peak) or 1.0))
             )
         case CosineConfig() | LinearConfig():
             warmup = config.warmup_epochs * steps_per_epoch

@@ -77,7 +77,7 @@ def checkpoint_to_resume(run: Path) -> Path | None:
         try:
             torch.load(run / name, map_location="cpu", weights_only=True)
             return run / name
-        except (OSError, RuntimeError, EOFError, ValueError):
+        except Exception:  # a broken pickle raises whatever it likes; the file before is tried next
             continue
     return None
 

@@ -155,6 +155,8 @@ def _plan(
             name, why = choose_recipe(open_images(source, size, progress))
             named = read_recipe(name)
         chosen = resolve(named, settings, {"image_set": source.location})
+        if "val" in open_images(source, chosen.data.size, progress).splits:
+            chosen = _without_validation(chosen, settings, source.name)
         images, splits, normalization = prepare(source, chosen, progress)
     cutout = chosen.augment.cutout
     if cutout is not None and cutout.size > min(images.size):
@@ -167,11 +169,22 @@ def _plan(
     return _Plan(source, chosen, why, images, splits, normalization, network)
 
 
+def _without_validation(chosen: Recipe, settings: Mapping[str, Any], name: str) -> Recipe:
+    """The recipe for a set that brings a validation split: none is cut, and asking for one is refused."""
+    if (settings.get("data") or {}).get("validation") is not None:
+        raise ConfigError(f"--data.validation has no effect: {name} brings a validation split; leave the option out.")
+    return resolve(to_mapping(chosen), {"data": {"validation": None}})
+
+
 def _run_to_resume(run: str | os.PathLike[str] | None, plan: _Plan) -> Path | None:
     """The run to continue; None where the one that was named does not exist yet."""
     if run is None:
         for summary in reversed(list_runs()):
-            if not summary.finished and not _changed(read_run_recipe(summary.folder), plan.recipe):
+            if (
+                not summary.finished
+                and summary.recipe != "?"
+                and not _changed(read_run_recipe(summary.folder), plan.recipe)
+            ):
                 return summary.folder
         raise RunError(
             f"no unfinished run of {plan.source.name} with these settings in runs/; start one without --resume, or name"
@@ -287,6 +300,10 @@ def _finish(plan: _Plan, run: Path, network: Network, meter: CostMeter, console:
     start = time.perf_counter()
     recipe, images, splits = plan.recipe, plan.images, plan.splits
     model = read_model(run)
+    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+        raise TrainingError(
+            f"the weights are not finite after the last step; {run} is not finished. Try a smaller rate."
+        )
     classifier = Classifier(network, model, choose_device())
     with Progress(console, "Calibrating and testing") as progress:
         views = [name for name, count in VIEWS.items() if count <= VIEWS[recipe.evaluation.views]]

@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import math
 import os
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -17,6 +19,18 @@ from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
 __all__ = ["build", "members", "merge", "named_recipes", "nearest", "read_recipe", "resolve", "to_mapping", "to_yaml"]
+
+# What YAML 1.1 reads as a word and everyone means as a number: 1e-4 has no point, 1.0e4 no sign.
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose only switches are true and false, as in YAML 1.2: ``on: test`` names the setting ``on``."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own name for it
+        letter: [found for found in resolvers if not found[0].endswith(":bool") or letter in "tTfF"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 def resolve(*layers: Mapping[str, Any]) -> Recipe:
@@ -54,7 +68,7 @@ def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     where = f"recipe {str(name_or_path)!r}"
     if text is None:
         path = Path(name_or_path)
-        if not path.is_file():
+        if not os.path.isfile(path):  # unlike Path.is_file, takes a name that is too long for no file
             names = ", ".join(["auto", *known])
             raise ConfigError(
                 f"there is no recipe or file {str(name_or_path)!r}; wanted a YAML file or one of: {names}."
@@ -65,9 +79,11 @@ def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{where} cannot be read as text ({error}); wanted a YAML file of settings.") from error
     try:
-        mapping = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+        mapping = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar does not have
         raise ConfigError(f"{where} is not YAML ({' '.join(str(error).split())}); correct the line named.") from error
+    if mapping is None:  # an empty file
+        return {}
     if not isinstance(mapping, dict):
         raise ConfigError(f"{where} holds a {type(mapping).__name__}; wanted settings as 'block: {{name: value}}'.")
     return mapping
@@ -129,7 +145,7 @@ def _block_of_kind(blocks: list[Any], value: Mapping[str, Any], where: str) -> A
     kind = value.get("kind", next(iter(by_kind)) if len(by_kind) == 1 else None)
     if kind is None:
         raise ConfigError(f"{where} names no kind; add one of: kind: {', '.join(by_kind)}.")
-    if kind not in by_kind:
+    if not isinstance(kind, str) or kind not in by_kind:
         raise ConfigError(f"unknown {where}.kind {kind!r}; {nearest(str(kind), by_kind)}")
     return by_kind[kind]
 
@@ -161,13 +177,10 @@ def _plain(annotation: Any, value: Any, where: str) -> Any:
         if origin is tuple and isinstance(value, list | tuple) and len(value) == len(typing.get_args(choice)):
             kinds = typing.get_args(choice)
             return tuple(_plain(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-        if choice is float and isinstance(value, str):
-            try:
-                value = float(value)  # YAML 1.1 reads 1e-4 as a word
-            except ValueError:
-                continue
-        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if choice is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
             return float(value)
+        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return math.inf if abs(value) > 1e300 else float(value)  # a whole number may be too long for a float
         if choice is int and isinstance(value, int) and not isinstance(value, bool):
             return value
         if choice in (bool, str) and isinstance(value, choice):

@@ -34,12 +34,18 @@ __all__ = [
 
 
 def _within(flag: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
-    """Refuse a number outside [low, high], or (low, high] with ``open_low``. NaN is outside of everything."""
-    if not ((low < value if open_low else low <= value) and value <= high):
+    """Refuse a number outside [low, high], or (low, high] with ``open_low``. NaN and infinity are outside of all."""
+    if not ((low < value if open_low else low <= value) and value <= high) or value == _INFINITY:
         wanted = f"above {low:g}" if open_low else f"at least {low:g}"
         if high != float("inf"):
-            wanted += f" and at most {high:g}"
-        raise ConfigError(f"--{flag} is {value:g}; it must be {wanted}.")
+            wanted += f" and at most {_shown(high)}"
+        elif value == _INFINITY:
+            wanted += " and finite"
+        raise ConfigError(f"--{flag} is {_shown(value)}; it must be {wanted}.")
+
+
+def _shown(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)  # whole numbers keep all their digits
 
 
 _INFINITY = float("inf")
@@ -342,6 +348,8 @@ class Recipe:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
+        if not self.name or "/" in self.name or "\\" in self.name:
+            raise ConfigError(f"the recipe's name is {self.name!r}; it must be a word for a folder, without slashes.")
         schedule, epochs = self.schedule, self.fit.epochs
         if isinstance(schedule, OneCycleConfig):
             _within("schedule.start", schedule.start, 0, 1)

@@ -92,7 +92,8 @@ def apply(
         Normalised images, (B, 3, height, width), channels-last in memory.
     """
     if isinstance(config.crop, RandomResizedCropConfig):
-        images = random_resized_crop(normalize(pixels_BHWC, mean, std, torch.float32), parameters, size).to(dtype)
+        images = random_resized_crop(normalize(pixels_BHWC, mean, std, torch.float32), parameters, size)
+        images = images.to(dtype, memory_format=torch.channels_last)
     else:
         zero = isinstance(config.crop, PadCropConfig) and config.crop.fill == "zero"
         moved, inside = shift_and_flip(pixels_BHWC, parameters, size)
@@ -147,7 +148,7 @@ def cutout(images_BCHW: Tensor, parameters: Parameters, config: CutoutConfig) ->
     in_rows_BKH = _between(rows, parameters.hole_tops_BK[..., None], config.size)
     in_columns_BKW = _between(columns, parameters.hole_lefts_BK[..., None], config.size)
     hole_BHW = (in_rows_BKH[..., :, None] & in_columns_BKW[..., None, :]).any(dim=1)
-    return images_BCHW.masked_fill(hole_BHW[:, None], 0.0)
+    return torch.where(hole_BHW[:, None], 0.0, images_BCHW)  # masked_fill would lose channels-last
 
 
 def centre(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:

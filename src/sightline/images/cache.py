@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import statistics
 from collections.abc import Callable, Iterator
@@ -32,9 +33,10 @@ DEFAULT_SIDE = 128  # pixels; training size of larger images
 MARGIN = 1.15  # larger images are cached this much larger than the training size, to crop from
 SMALLEST_SIDE = 16  # pixels; smaller images are enlarged to ENLARGED_SIDE
 ENLARGED_SIDE = 32
-SAMPLED = 64  # images whose sizes decide the training size
+SAMPLED = 64  # images, at least, whose sizes decide the training size
 CHUNK = 64  # images between two reports of progress
 _SPARE_BYTES = 64 << 20  # left free on the disk
+_OURS = re.compile(r"[\w-]*-[0-9a-f]{20}(\.lock|\.partial-\w+)?")  # names of what lies in the cache folder
 
 Progress = Callable[[int, int], None]
 Array = np.ndarray[Any, Any]
@@ -76,7 +78,7 @@ class CachedImages:
     def fingerprint(self) -> str:
         """Changes when the pixels or labels of the set change, not when it is moved or renamed."""
         pairs = sorted(f"{self.hashes[row]} {self.classes[self.labels[row]]}" for row in self.readable)
-        return hashlib.sha256("\n".join(pairs).encode()).hexdigest()[:16]
+        return hashlib.sha256("\n".join(pairs).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 Shape = tuple[int, int]
@@ -134,6 +136,8 @@ def cached() -> list[dict[str, Any]]:
     """What the cache folder holds: name, location, images, bytes and folder of each set."""
     rows = []
     for index in sorted(cache_folder().glob("*/index.json")):
+        if not _OURS.fullmatch(index.parent.name) or "." in index.parent.name:
+            continue  # another's, or one that is being built
         header = json.loads(index.read_text("utf-8"))
         size = sum(file.stat().st_size for file in index.parent.iterdir())
         rows.append(
@@ -144,16 +148,19 @@ def cached() -> list[dict[str, Any]]:
 
 
 def clear() -> int:
-    """Delete every cache; returns the bytes freed. Image sets themselves are never touched."""
+    """Delete every cache; returns the bytes freed. Image sets and the files of others are never touched."""
     freed = 0
     root = cache_folder()
-    for folder in [*root.glob("*/"), *root.glob("*.lock")]:
-        known = (folder / "index.json").exists() or ".partial-" in folder.name
-        if folder.is_dir() and known:
-            freed += sum(file.stat().st_size for file in folder.iterdir())
-            shutil.rmtree(folder, ignore_errors=True)
-        elif folder.suffix == ".lock":
-            folder.unlink(missing_ok=True)
+    for path in root.glob("*"):
+        if not _OURS.fullmatch(path.name):
+            continue
+        if path.is_dir():
+            freed += sum(file.stat().st_size for file in path.iterdir())
+            if "." not in path.name:  # no cache under its name may be half deleted
+                path = path.rename(f"{path}.partial-{os.getpid()}")
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.suffix == ".lock":
+            path.unlink(missing_ok=True)
     return freed
 
 
@@ -172,7 +179,7 @@ def training_size(sizes: list[tuple[int, int]], wanted: int | None) -> tuple[tup
         if wanted is not None:
             height = width = wanted
         elif shorter < SMALLEST_SIDE:
-            height, width = (round(side * ENLARGED_SIDE / shorter) for side in (height, width))
+            height, width = (min(SMALL_SIDE, round(side * ENLARGED_SIDE / shorter)) for side in (height, width))
         return (height, width), (height, width)
     side = wanted or max(ENLARGED_SIDE, min(DEFAULT_SIDE, int(shorter / MARGIN) // 8 * 8))
     return (side, side), (round(side * MARGIN),) * 2
@@ -198,7 +205,7 @@ def _build(
     order = sorted(range(len(listing.entries)), key=lambda index: (listing.entries[index].path, index))
     row_of = {index: row for row, index in enumerate(order)}
     entries = [listing.entries[index] for index in order]  # in the order of the rows
-    native = _sample_sizes(source, listing.entries)
+    native = _sample_sizes(source, entries)  # by path: the same sample however the set is packed
     trained, (height, width) = exactly or training_size(native, size)
     needed = len(entries) * height * width * 3
     free = shutil.disk_usage(folder.parent).free
@@ -210,7 +217,8 @@ def _build(
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir()
     try:
-        pixels = np.memmap(partial / "pixels.u8", np.uint8, "w+", shape=(len(entries), height, width, 3))
+        _reserve(partial / "pixels.u8", needed)
+        pixels = np.memmap(partial / "pixels.u8", np.uint8, "r+", shape=(len(entries), height, width, 3))
         hashes, tiny, reasons = [""] * len(entries), [], {}
         small = max(max(sides) for sides in native) <= SMALL_SIDE
         for number, digest, reason, enlarged in _decode_all(source, listing.entries, pixels, row_of, small, progress):
@@ -233,6 +241,15 @@ def _build(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of a size and claim its disk space: a map of a file that cannot grow would end in a bus error."""
+    with path.open("wb") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
 
 
 def _index(source: ImageSource, entries: list[Entry], hashes: list[str], reasons: dict[int, str]) -> dict[str, Any]:
@@ -265,7 +282,7 @@ def _index(source: ImageSource, entries: list[Entry], hashes: list[str], reasons
 
 
 def _sample_sizes(source: ImageSource, entries: list[Entry]) -> list[tuple[int, int]]:
-    """(height, width) of up to SAMPLED images spread evenly over the set."""
+    """(height, width) of SAMPLED to twice as many images spread evenly over the set."""
     sample = entries[:: max(1, len(entries) // SAMPLED)]
     sizes = []
     for _, data in source.read(sample):

@@ -55,7 +55,7 @@ def decode(data: bytes) -> Pixels:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         image.load()
         return image
     if image.mode.startswith("I;16"):
@@ -90,11 +90,12 @@ def resize(pixels: Pixels, height: int, width: int) -> Pixels:
     found_height, found_width = pixels.shape[:2]
     scale = max(height / found_height, width / found_width)
     box_height, box_width = height / scale, width / scale
-    top, left = (found_height - box_height) / 2, (found_width - box_width) / 2
+    # rounding may leave a box larger than the image by a last digit, which Pillow refuses
+    top, left = max(0.0, (found_height - box_height) / 2), max(0.0, (found_width - box_width) / 2)
     image = Image.fromarray(pixels).resize(
         (width, height),
         Image.Resampling.BICUBIC,
-        box=(left, top, left + box_width, top + box_height),
+        box=(left, top, min(left + box_width, found_width), min(top + box_height, found_height)),
         reducing_gap=3.0,
     )
     return np.asarray(image)

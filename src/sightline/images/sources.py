@@ -7,10 +7,12 @@ A source lists its files once (``scan``), hands out their bytes in its own order
 import csv
 import hashlib
 import itertools
+import lzma
 import os
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -226,9 +228,13 @@ class ManifestSource:
                         f"manifest {self.path} has no column {' and no column '.join(map(repr, missing))}"
                         f" (found: {', '.join(columns) or 'nothing'}); its first line must name path,label[,split][,group]."
                     )
-                entries = [self._entry(row, line) for line, row in enumerate(reader, start=2)]
+                entries = [self._entry(row, reader.line_num) for row in reader]
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"manifest {self.path} is no UTF-8 CSV file ({error}); save it as one.") from error
+        except OSError as error:
+            raise DataError(
+                f"manifest {self.path} cannot be read ({error.strerror}); change its permissions."
+            ) from error
         check_labels([entry.label for entry in entries], self.location)
         return Listing(entries, Counter())
 
@@ -271,7 +277,7 @@ class _ArchiveSource:
     def _checked(self, name: str, *, link: bool) -> str:
         """A member's name, refused where unpacking it could write outside a folder."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        if ".." in parts or name.startswith("/") or (len(name) > 1 and name[1] == ":") or link:
+        if ".." in parts or name.startswith(("/", "\\")) or (len(name) > 1 and name[1] == ":") or link:
             what = "is a link" if link else "points outside the archive"
             raise DataError(
                 f"archive {self.path} is refused: its member {name!r} {what}; pack plain files below one folder."
@@ -294,9 +300,9 @@ class ZipSource(_ArchiveSource):
                 for member in archive.infolist():
                     link = stat.S_ISLNK(member.external_attr >> 16)
                     (folders if member.is_dir() else files).append(self._checked(member.filename, link=link))
-        except (zipfile.BadZipFile, EOFError) as error:
+        except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, UnicodeDecodeError) as error:
             raise self._broken(error) from error
-        return sorted(files), folders
+        return sorted(set(files)), folders
 
     def scan(self) -> Listing:
         return lay_out(*self.names(), self.location)
@@ -307,7 +313,7 @@ class ZipSource(_ArchiveSource):
             for index, entry in enumerate(entries):
                 try:
                     yield index, archive.read(names[entry.path])
-                except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+                except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as error:
                     yield index, OSError(f"cannot be unpacked: {error}")
 
 
@@ -342,12 +348,25 @@ class TarSource(_ArchiveSource):
 
     def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
         try:
-            with tarfile.open(self.path, "r|*") as archive:
+            with tarfile.open(self.path, "r|*", tarinfo=_Header) as archive:
                 for member in archive:
                     yield archive, member
                     archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member; a million of them would fill the memory
         except (tarfile.TarError, EOFError, OSError) as error:
             raise self._broken(error) from error
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. ``tarfile`` takes a broken or missing one for the end; here only the mark of the end ends."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Header":
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+                raise
+            raise tarfile.ReadError(f"{error} before the mark of its end: broken or truncated") from error
 
 
 # ── from names to classes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -371,7 +390,10 @@ def lay_out(files: list[str], folders: list[str], location: str) -> Listing:
             ignored["other files"] += 1
         else:
             kept.append(tuple(name.split("/")))
-    visible = [tuple(name.strip("/").split("/")) for name in folders if name.strip("/") and not _hidden(name)]
+    holding = {name.rpartition("/")[0] for name in files}  # an archive need not list its folders
+    visible = [
+        tuple(name.strip("/").split("/")) for name in {*folders, *holding} if name.strip("/") and not _hidden(name)
+    ]
     if not kept:
         raise DataError(
             f"no images in {location} ({sum(ignored.values())} other files); wanted folders named after the classes,"

@@ -23,6 +23,7 @@ VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 1 / 10, 500, 5000
 VALIDATION_LARGEST_SHARE = 1 / 5  # of train: a set of 1,000 images cannot spare 500
 
 Array = np.ndarray[Any, Any]
+_NOTHING: Array = np.array([], np.int64)
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,18 @@ def split(
     notes: list[str] = []
     train = np.concatenate([given["train"], free])
     test, kept_validation = given["test"], given["val"]
+    if not len(train):
+        raise DataError(
+            f"{images.name} has no training images, only {' and '.join(name for name in given if len(given[name]))}; add a train split."
+        )
     if not len(test):
-        test, train = _cut(images, train, lambda n: round(n * TEST_SHARE), seed, "test")
+        fixed = given["val"]
+        test, train = _cut(images, train, lambda n: max(1, round(n * TEST_SHARE)), seed, "test", fixed)
+        if not len(test):
+            raise DataError(
+                f"{images.name} has too few images a class ({len(train)} in {len(images.classes)} classes) to cut a fifth"
+                " of each off for test; add images, or a test split of your own."
+            )
         notes.append("test: a fifth, class by class" + (", whole groups" if _grouped(images, rows) else ""))
     if not len(kept_validation):
         count = validation or _default_validation(len(train))
@@ -88,7 +99,12 @@ def split(
                 f"--data.validation {count} leaves nothing of the {len(train)} training images; choose a smaller number."
             )
         share = count / len(train)
-        kept_validation, train = _cut(images, train, lambda n: round(n * share), seed, "validation")
+        kept_validation, train = _cut(images, train, lambda n: max(1, round(n * share)), seed, "validation", test)
+        if not len(kept_validation):
+            raise DataError(
+                f"{images.name} has too few images a class ({len(train)} training images in {len(images.classes)} classes)"
+                " to keep any for validation; add images, or a validation split of your own."
+            )
     elif validation is not None:
         raise DataError(
             f"--data.validation {validation} has no effect: {images.name} brings a validation split of"
@@ -102,7 +118,7 @@ def split(
         raise DataError(
             f"class {name!r} of {images.name} has no training image; add some, or split the set another way."
         )
-    select, calibrate = np.array([], np.int64), kept_validation
+    select, calibrate = _NOTHING, kept_validation
     if selects:
         select, calibrate = _cut(images, kept_validation, lambda n: round(n / 2), seed, "select")
     for kind, part in (("test", test), ("validation", kept_validation)):
@@ -142,7 +158,12 @@ def _grouped(images: CachedImages, rows: Array) -> bool:
 
 
 def _cut(
-    images: CachedImages, rows: Array, count: Callable[[int], int], seed: int, purpose: str
+    images: CachedImages,
+    rows: Array,
+    count: Callable[[int], int],
+    seed: int,
+    purpose: str,
+    fixed: Array = _NOTHING,
 ) -> tuple[Array, Array]:
     """Cut some rows off, whole units at a time, in the order of their hashes.
 
@@ -151,10 +172,15 @@ def _cut(
 
     Args:
         count: images to cut off, given the number there are (of a class, or in all).
+        fixed: rows that are dealt already; what belongs together with one of them is left.
     Returns:
         (rows cut off, rows left).
     """
-    units = _units(images, rows)
+    units = {
+        unit: members
+        for unit, members in _units(images, np.concatenate([rows, fixed])).items()
+        if not np.isin(members, fixed).any()
+    }
     strata: dict[int, list[str]] = defaultdict(list)
     grouped = _grouped(images, rows)
     for unit, members in units.items():

@@ -16,6 +16,8 @@ __all__ = ["Speednet", "whitening_filters"]
 LARGE_SIDE = 64  # pixels; above, the first layer looks at 4×4 patches in steps of 2
 WHITENING_EPSILON = 5e-4  # keeps the faintest patch directions from being blown up into noise
 
+ABSENT = 1e-6  # of the strongest direction's power; weaker ones (colour, in grey images) are rounding noise
+
 
 class Speednet(Network):
     """Whitening layer, three groups that halve the sides, global maximum, linear head without bias."""
@@ -40,11 +42,12 @@ class Speednet(Network):
         self._whitening_learns = True
 
     def feature_map(self, images: Tensor) -> Tensor:
-        bias = self.whiten.bias
-        assert bias is not None
-        if not self._whitening_learns:
-            bias = bias.detach()  # saves the backward pass into the first layer
-        whitened = functional.conv2d(images, self.whiten.weight, bias, self.whiten.stride)
+        if self._whitening_learns:
+            whitened = self.whiten(images)
+        else:  # saves the backward pass into the first layer
+            assert self.whiten.bias is not None
+            bias = self.whiten.bias.detach()
+            whitened = functional.conv2d(images, self.whiten.weight, bias, self.whiten.stride)
         maps: Tensor = self.groups(functional.gelu(whitened))
         return maps
 
@@ -90,6 +93,9 @@ class _Group(nn.Module):
 def whitening_filters(images: Tensor, patch: int) -> Tensor:
     """Filters whose answers to the patches of some images are uncorrelated and of equal power, and their opposites.
 
+    Directions in which the patches never vary (colour, in grey images) have no filter; the strongest others come twice
+    instead. A filter without an answer would make batch-norm divide by zero, and gradients explode.
+
     Args:
         images: (B, C, H, W).
         patch: side of a patch in pixels.
@@ -100,7 +106,9 @@ def whitening_filters(images: Tensor, patch: int) -> Tensor:
     patches_CN = functional.unfold(images.double(), patch).transpose(0, 1).flatten(1)  # N = B · positions
     covariance = patches_CN @ patches_CN.T / patches_CN.shape[1]
     values, vectors = torch.linalg.eigh(covariance)
-    filters = (vectors / (values + WHITENING_EPSILON).sqrt()).T.reshape(-1, channels, patch, patch).flip(0)
+    present = torch.nonzero(values >= ABSENT * values.max()).flatten().flip(0)  # strongest first
+    chosen = present[torch.arange(len(values)) % len(present)]
+    filters = (vectors / (values + WHITENING_EPSILON).sqrt()).T[chosen].reshape(-1, channels, patch, patch)
     return torch.cat([filters, -filters]).to(images.dtype)
 
 

@@ -1,0 +1,64 @@
+# What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
+.SILENT:
+.DEFAULT_GOAL := help
+.PHONY: help install train test check clean
+
+PYTHON ?= python3
+DATA ?= digits
+RECIPE ?= auto
+CIFAR ?= ../shared/data/cifar10-jpeg.tar.xz
+SIGNS ?= ../shared/data/sign-digits.tar.xz
+BIN := .venv/bin
+
+help:
+	echo "make train [DATA=digits] [RECIPE=auto]   train a classifier; the last line is its folder"
+	echo "make test                                run the tests"
+	echo "make check                               ruff and mypy"
+	echo "make install                             only set up .venv"
+	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
+	echo "make bench-cifar [CIFAR=archive]         the recipe fast on CIFAR-10 (JPEG): accuracy, seconds, cost"
+	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
+	echo "make bench-start                         seconds until help and until a refusal"
+	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
+	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	echo "Setting up .venv (a few minutes: PyTorch is large) ..."
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sightline needs Python 3.11 or newer; name one with PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+train: install
+	$(BIN)/sightline train $(DATA) --recipe $(RECIPE)
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+
+bench-resume: install
+	$(BIN)/python benchmarks/resume.py
+
+bench-cifar: install
+	$(BIN)/python benchmarks/cifar.py $(CIFAR)
+
+bench-signs: install
+	$(BIN)/python benchmarks/signs.py $(SIGNS)
+
+bench-start: install
+	$(BIN)/python benchmarks/start.py
+
+bench-decode: install
+	$(BIN)/python benchmarks/decode.py $(CIFAR)
+
+bench-predict: install
+	$(BIN)/python benchmarks/predict.py $(CIFAR)
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

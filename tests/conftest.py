@@ -1,0 +1,181 @@
+"""Small image sets, made on the spot. Every test has a cache folder of its own."""
+
+import hashlib
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sightline.images.cache import CachedImages
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small tensors gain nothing from threads, and wait for each other
+
+Array = np.ndarray[Any, Any]
+
+ARCHIVES = {"zip": "w", "tar": "w", "tar.gz": "w:gz", "tar.xz": "w:xz"}  # and the mode in which tarfile writes it
+
+
+@pytest.fixture(autouse=True)
+def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder of this test."""
+    root = tmp_path / "cache"
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(root))
+    return root
+
+
+@pytest.fixture
+def noise() -> Callable[..., Array]:
+    """Make pixels that depend on a number only."""
+
+    def make(number: int, height: int = 8, width: int = 8) -> Array:
+        return np.random.default_rng(number).integers(0, 256, (height, width, 3), np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def image_file() -> Callable[..., bytes]:
+    """Write pixels, or a Pillow image, to the bytes of an image file."""
+
+    def make(pixels: Array | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+        image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+        file = io.BytesIO()
+        image.save(file, kind, **options)
+        return file.getvalue()
+
+    return make
+
+
+@pytest.fixture
+def files(noise: Callable[..., Array], image_file: Callable[..., bytes]) -> Callable[..., dict[str, bytes]]:
+    """Make the files of a set: so many different images of each class."""
+
+    def make(*classes: str, images: int = 2, side: int = 8) -> dict[str, bytes]:
+        return {
+            f"{name}/{index:02d}.png": image_file(noise(1000 * number + index, side, side))
+            for number, name in enumerate(classes)
+            for index in range(images)
+        }
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """Write files below a new folder."""
+
+    def make(contents: dict[str, bytes], name: str = "set") -> Path:
+        root = tmp_path / name
+        root.mkdir(parents=True, exist_ok=True)
+        for path, data in contents.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(data)
+        return root
+
+    return make
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Callable[..., Path]:
+    """Pack files, in the order they are given."""
+
+    def make(contents: dict[str, bytes], kind: str = "zip", name: str = "packed") -> Path:
+        path = tmp_path / f"{name}.{kind}"
+        if kind == "zip":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+                for member, data in contents.items():
+                    packed.writestr(member, data)
+        else:
+            with tarfile.open(path, ARCHIVES[kind]) as packed:
+                for member, data in contents.items():
+                    header = tarfile.TarInfo(member)
+                    header.size = len(data)
+                    packed.addfile(header, io.BytesIO(data))
+        return path
+
+    return make
+
+
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Callable[..., CachedImages]:
+    """Make an opened set out of columns, without any file."""
+
+    def make(
+        labels: list[int],
+        *,
+        splits: list[str | None] | None = None,
+        groups: list[str | None] | None = None,
+        hashes: list[str] | None = None,
+        pixels: Array | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> CachedImages:
+        count = len(labels)
+        if pixels is None:
+            pixels = np.zeros((count, 1, 1, 3), np.uint8)
+        return CachedImages(
+            name="made",
+            location="nowhere",
+            folder=tmp_path,
+            size=size or pixels.shape[1:3],
+            classes=[f"class {index}" for index in range(max(labels) + 1)],
+            paths=[f"{row:05d}.png" for row in range(count)],
+            labels=np.array(labels, np.int64),
+            splits=splits or [None] * count,
+            groups=groups or [None] * count,
+            hashes=hashes or [hashlib.md5(str(row).encode()).hexdigest() for row in range(count)],
+            left_out=[],
+            tiny=[],
+            ignored={},
+            pixels=pixels,
+        )
+
+    return make
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run, and the folder of images that it was trained on."""
+
+    run: Path
+    data: Path
+    cache: Path
+
+
+QUICK = {
+    "fit": {"epochs": 4, "batch_size": 16},
+    "network": {"kind": "speednet", "widths": [8, 16, 16]},
+}
+"""Settings that train in a second or two."""
+
+
+def coloured_folder(root: Path, images: int = 30) -> Path:
+    """A folder of three classes that a tiny network tells apart: noise around red, green and blue."""
+    for channel, name in enumerate(["=blood", "grass", "ünder wasser"]):
+        (root / name).mkdir(parents=True)
+        for index in range(images):
+            pixels = np.random.default_rng(1000 * channel + index).integers(0, 160, (32, 32, 3), np.uint8)
+            pixels[..., channel] += 90
+            Image.fromarray(pixels).save(root / name / f"{index:03d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One training for all tests that only read a run. Copy the run before changing it."""
+    import sightline
+
+    root = tmp_path_factory.mktemp("finished")
+    data = coloured_folder(root / "colours")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
+        run = sightline.train(data, recipe="small", settings=QUICK, run=root / "run")
+    assert run is not None
+    return Finished(run, data, root / "cache")

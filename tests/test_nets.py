@@ -1,0 +1,319 @@
+"""What every network keeps to, and what each is. B images, height H, width W, D features, K classes."""
+
+import copy
+from functools import cache
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sightline.config import NetworkConfig, ResNet18Config, SpeednetConfig
+from sightline.config.resolving import members
+from sightline.nets import Network, ResNet18, Speednet, build_network, flops_per_image, summarize
+from sightline.nets.speednet import whitening_filters
+
+CLASSES = 5
+EVERY_NETWORK = pytest.mark.parametrize("kind", members(NetworkConfig), ids=lambda kind: kind.__name__)
+EVERY_SIZE = pytest.mark.parametrize("size", [(32, 32), (96, 96), (28, 36)], ids=lambda size: "x".join(map(str, size)))
+
+
+def images(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def network(kind: Any, size: tuple[int, int]) -> Network:
+    """A network that has seen some images, so that its norms are not those of a new one."""
+    return copy.deepcopy(_network(kind, size))
+
+
+@cache
+def _network(kind: Any, size: tuple[int, int]) -> Network:
+    torch.manual_seed(0)
+    made = build_network(kind(), CLASSES, size)
+    made.fit_to(images(4, size, seed=1))
+    with torch.no_grad():
+        made(images(4, size, seed=2))
+    return made.eval()
+
+
+def sides(made: Network, size: tuple[int, int], layers: list[nn.Module]) -> list[tuple[int, ...]]:
+    """(height, width) that each layer puts out."""
+    found: dict[nn.Module, tuple[int, ...]] = {}
+    hooks = [
+        layer.register_forward_hook(lambda module, _, output: found.update({module: tuple(output.shape[2:])}))
+        for layer in layers
+    ]
+    with torch.no_grad():
+        made(images(1, size))
+    for hook in hooks:
+        hook.remove()
+    return [found[layer] for layer in layers]
+
+
+# ── every network ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@EVERY_NETWORK
+@EVERY_SIZE
+def test_a_network_gives_logits_features_and_a_map_whose_head_gives_the_logits(
+    kind: Any, size: tuple[int, int]
+) -> None:
+    made = network(kind, size)
+    batch = images(3, size)
+    with torch.no_grad():
+        logits_BK, features_BD, maps = made(batch), made.features(batch), made.feature_map(batch)
+        assert torch.equal(made.head(features_BD), logits_BK)
+    assert logits_BK.shape == (3, CLASSES)
+    assert maps.ndim == 4
+    assert features_BD.shape == maps.shape[:2] == (3, maps.shape[1])
+    assert torch.isfinite(logits_BK).all()
+
+
+@EVERY_NETWORK
+@EVERY_SIZE
+def test_an_answer_is_the_same_every_time_and_does_not_depend_on_the_other_images(
+    kind: Any, size: tuple[int, int]
+) -> None:
+    made = network(kind, size)
+    batch = images(3, size)
+    with torch.no_grad():
+        logits_BK = made(batch)
+        assert torch.equal(made(batch), logits_BK)
+        torch.testing.assert_close(made(batch[1:2]), logits_BK[1:2], atol=1e-4, rtol=1e-4)
+        others = torch.cat([batch[:1], 100 * batch[2:]])
+        torch.testing.assert_close(made(others)[:1], logits_BK[:1], atol=1e-4, rtol=1e-4)
+
+
+@EVERY_NETWORK
+@EVERY_SIZE
+def test_gradients_reach_every_trainable_parameter_and_no_frozen_one(kind: Any, size: tuple[int, int]) -> None:
+    made = network(kind, size).train()
+    functional.cross_entropy(made(images(5, size)), torch.arange(5)).backward()
+    for name, parameter in made.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, name
+            assert parameter.grad.abs().max() > 0, name
+        else:
+            assert parameter.grad is None, name
+
+
+@EVERY_NETWORK
+@EVERY_SIZE
+def test_the_layers_to_explain_are_the_networks_own_and_go_from_coarse_to_fine(
+    kind: Any, size: tuple[int, int]
+) -> None:
+    made = network(kind, size)
+    modules = set(made.modules())
+    assert len(made.cam_layers) >= 3
+    assert all(layer in modules for layer in made.cam_layers)
+    found = sides(made, size, made.cam_layers)
+    with torch.no_grad():
+        assert found[0] == tuple(made.feature_map(images(1, size)).shape[2:])
+    for coarse, fine in pairwise(found):
+        assert fine[0] > coarse[0]
+        assert fine[1] > coarse[1]
+
+
+@EVERY_NETWORK
+@EVERY_SIZE
+def test_weights_put_into_a_new_network_give_the_same_logits(kind: Any, size: tuple[int, int]) -> None:
+    made = network(kind, size)
+    torch.manual_seed(9)
+    fresh = build_network(kind(), CLASSES, size).eval()
+    with torch.no_grad():
+        logits_BK = made(images(2, size))
+        assert not torch.equal(fresh(images(2, size)), logits_BK)
+        fresh.load_state_dict(made.state_dict())
+        assert torch.equal(fresh(images(2, size)), logits_BK)
+
+
+@EVERY_NETWORK
+@EVERY_SIZE
+def test_a_summary_counts_every_parameter_and_leaves_the_network_as_it_was(kind: Any, size: tuple[int, int]) -> None:
+    made = network(kind, size).train()
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    lines, numbers = summarize(made, size)
+    total = sum(parameter.numel() for parameter in made.parameters())
+    assert sum(line.parameters for line in lines) == total
+    assert sum(line.megabytes for line in lines) == pytest.approx(total * 4 / 1e6)
+    assert [line.name for line in lines] == [name for name, _ in made.named_children()]
+    assert all(line.output for line in lines)
+    assert lines[-1].output == (CLASSES,)
+    assert numbers > sum(torch.Size(line.output).numel() for line in lines if line.name == "head")
+    assert flops_per_image(made, size) > 2 * total / 10
+    assert made.training
+    assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+
+
+@EVERY_NETWORK
+def test_the_same_seed_makes_the_same_network(kind: Any) -> None:
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        weights.append(build_network(kind(), CLASSES, (32, 32)).state_dict())
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@EVERY_NETWORK
+def test_the_settings_of_a_kind_build_a_network_that_takes_16_px(kind: Any) -> None:
+    made = network(kind, (16, 16))
+    with torch.no_grad():
+        assert made(images(2, (16, 16))).shape == (2, CLASSES)
+
+
+def test_a_network_that_does_not_say_what_it_is_says_so() -> None:
+    with pytest.raises(NotImplementedError, match="Network must define feature_map"):
+        Network().features(images(1, (16, 16)))
+    with pytest.raises(NotImplementedError, match="Network must define cam_layers"):
+        _ = Network().cam_layers
+
+
+# ── speednet ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_speednet_has_a_map_of_7_by_7_inside_and_3_by_3_at_the_end_at_32_px() -> None:
+    made = network(SpeednetConfig, (32, 32))
+    assert sides(made, (32, 32), made.cam_layers) == [(3, 3), (7, 7), (15, 15)]
+    assert sides(made, (32, 32), [made.whiten]) == [(31, 31)]  # type: ignore[list-item]
+    small = network(SpeednetConfig, (16, 16))
+    assert sides(small, (16, 16), small.cam_layers) == [(1, 1), (3, 3), (7, 7)]
+
+
+def test_speednets_floating_point_operations_are_those_counted_by_hand_at_32_px() -> None:
+    by_hand = (
+        31 * 31 * 24 * 3 * 2 * 2  # whitening: 2×2 patches of 3 channels to 24
+        + 31 * 31 * 64 * 24 * 9
+        + 15 * 15 * 64 * 64 * 9
+        + 15 * 15 * 256 * 64 * 9
+        + 7 * 7 * 256 * 256 * 9
+        + 7 * 7 * 256 * 256 * 9
+        + 3 * 3 * 256 * 256 * 9
+        + 256 * 10
+    )  # multiplications; each goes with an addition
+    assert flops_per_image(build_network(SpeednetConfig(), 10, (32, 32)), (32, 32)) == 2 * by_hand
+
+
+def test_speednets_parameters_are_those_counted_by_hand() -> None:
+    filters = 24 * 64 + 64 * 64 + 64 * 256 + 3 * 256 * 256
+    norms = 2 * 2 * (64 + 256 + 256)  # a scale, which is frozen, and a bias, twice a group
+    made = build_network(SpeednetConfig(), 10, (32, 32))
+    total = 9 * filters + norms + 24 * 12 + 24 + 256 * 10
+    assert sum(parameter.numel() for parameter in made.parameters()) == total
+
+
+def test_a_group_starts_by_handing_its_inputs_on() -> None:
+    made = build_network(SpeednetConfig(widths=(16, 32, 32)), 2, (32, 32))
+    maps = images(2, (10, 10)).repeat(1, 8, 1, 1)[:, :24]
+    first: Any = made.groups[0]  # type: ignore[index]
+    assert torch.equal(first.conv1(maps), maps[:, :16])  # fewer outputs than inputs
+    second: Any = made.groups[1]  # type: ignore[index]
+    assert torch.equal(second.conv1(maps[:, :16])[:, :16], maps[:, :16])
+    assert second.conv1.weight[16:].flatten(1).norm(dim=1).min() > 0.1  # the outputs beyond look at something too
+
+
+def test_speednets_features_are_the_maxima_of_its_map() -> None:
+    made = network(SpeednetConfig, (32, 32))
+    with torch.no_grad():
+        maps, features_BD = made.feature_map(images(2, (32, 32))), made.features(images(2, (32, 32)))
+    assert features_BD[1, 7] == maps[1, 7].max()
+    assert torch.equal(features_BD, maps.flatten(2).max(dim=2).values)
+
+
+@pytest.mark.parametrize(("side", "patch"), [(32, 2), (64, 2), (65, 4), (96, 4)])
+def test_whitened_patches_of_the_images_are_uncorrelated_and_of_equal_power(side: int, patch: int) -> None:
+    batch = functional.avg_pool2d(images(15, (side, side)), 3, 1, 1) + 0.5 * images(15, (1, 1), seed=3)
+    made = Speednet(CLASSES, (side, side))
+    made.fit_to(batch)
+    directions = 3 * patch**2
+    assert made.whiten.kernel_size == (patch, patch)
+    with torch.no_grad():
+        answers = functional.conv2d(batch, made.whiten.weight, made.whiten.bias)  # every position, whatever the stride
+    first, second = answers.split(directions, dim=1)
+    torch.testing.assert_close(first, -second)
+    answers_CN = first.transpose(0, 1).flatten(1).double()
+    power_CC = answers_CN @ answers_CN.T / answers_CN.shape[1]
+    torch.testing.assert_close(power_CC, torch.eye(directions).double(), atol=0.12, rtol=0)
+    off_diagonal = power_CC - torch.diag(power_CC.diagonal())
+    assert off_diagonal.abs().max() < 1e-3
+    assert (power_CC.diagonal().diff() <= 1e-6).all()  # the strongest direction first, the faintest held back most
+
+
+def test_whitening_of_images_of_one_colour_stays_finite() -> None:
+    assert torch.isfinite(whitening_filters(torch.zeros(2, 3, 16, 16), 2)).all()
+    assert torch.isfinite(whitening_filters(torch.full((2, 3, 16, 16), 2.0), 2)).all()
+
+
+def test_whitening_of_grey_images_has_no_filter_for_the_colour_they_lack() -> None:
+    grey = images(20, (32, 32)).mean(1, keepdim=True).expand(-1, 3, -1, -1).contiguous()
+    filters = whitening_filters(grey, 2)
+    assert filters.shape == (24, 3, 2, 2)
+    power = functional.conv2d(grey, filters).square().mean(dim=(0, 2, 3))
+    torch.testing.assert_close(power, torch.ones(24), atol=0.01, rtol=0)
+    assert len(filters.flatten(1).round(decimals=5).unique(dim=0)) == 8  # one of 2×2 numbers, and their opposites
+
+
+def test_fitting_to_images_sets_the_whitening_and_nothing_else() -> None:
+    made = Speednet(CLASSES, (32, 32))
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    made.fit_to(images(8, (32, 32)))
+    changed = {name for name, value in made.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"whiten.weight", "whiten.bias"}
+    assert not made.whiten.weight.requires_grad
+    assert made.whiten.bias is not None
+    assert made.whiten.bias.abs().max() == 0
+
+
+def test_a_whitening_that_does_not_learn_gets_no_gradient_and_gives_the_same_logits() -> None:
+    made = network(SpeednetConfig, (32, 32)).train()
+    labels = torch.arange(5)
+    logits = made(images(5, (32, 32)))
+    made.train_whitening(False)
+    assert torch.equal(made(images(5, (32, 32))), logits)
+    functional.cross_entropy(made(images(5, (32, 32))), labels).backward()
+    assert made.whiten.bias.grad is None  # type: ignore[union-attr]
+    made.train_whitening(True)
+    functional.cross_entropy(made(images(5, (32, 32))), labels).backward()
+    assert made.whiten.bias.grad.abs().max() > 0  # type: ignore[union-attr]
+
+
+# ── resnet18 ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_resnet18_is_torchvisions_at_96_px() -> None:
+    from torchvision.models import resnet18
+
+    theirs = resnet18(num_classes=CLASSES)
+    with torch.no_grad():
+        theirs(images(2, (96, 96), seed=2))  # so that the norms have something to remember
+    names = {"conv1.": "stem.0.", "bn1.": "stem.1.", "fc.": "head."}
+    ours = ResNet18(CLASSES, (96, 96))
+    ours.load_state_dict(
+        {
+            next((new + name.removeprefix(old) for old, new in names.items() if name.startswith(old)), name): value
+            for name, value in theirs.state_dict().items()
+        }
+    )
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(images(2, (96, 96))), theirs.eval()(images(2, (96, 96))))
+
+
+def test_resnet18_has_the_published_number_of_parameters() -> None:
+    made = build_network(ResNet18Config(), 1000, (224, 224))
+    assert sum(parameter.numel() for parameter in made.parameters()) == 11_689_512
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "side", "last"),
+    [((32, 32), 3, 32, 4), ((64, 64), 3, 64, 8), ((65, 65), 7, 17, 3), ((96, 96), 7, 24, 3), ((32, 65), 7, 8, 1)],
+)
+def test_resnet18_has_a_stem_of_3_by_3_without_pooling_up_to_64_px(
+    size: tuple[int, int], kernel: int, side: int, last: int
+) -> None:
+    made = network(ResNet18Config, size)
+    stem: Any = made.stem
+    assert stem[0].kernel_size == (kernel, kernel)
+    assert any(isinstance(layer, nn.MaxPool2d) for layer in stem) == (kernel == 7)
+    assert [found[0] for found in sides(made, size, [stem, made.cam_layers[0]])] == [side, last]

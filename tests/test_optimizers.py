@@ -1,0 +1,227 @@
+"""One optimizer for each learner: what each part gets, and what a step does."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sightline.config import AdamWConfig, MuonConfig, NetworkConfig, OptimizerConfig, SGDConfig, SpeednetConfig
+from sightline.config.resolving import members
+from sightline.nets import Network, build_network
+from sightline.optimizers import Muon, build_optimizer, orthogonalize
+
+NETWORKS = pytest.mark.parametrize("kind", members(NetworkConfig), ids=lambda kind: kind.__name__)
+OPTIMIZERS = pytest.mark.parametrize("kind", members(OptimizerConfig), ids=lambda kind: kind.__name__)
+
+
+def small() -> Network:
+    torch.manual_seed(0)
+    return build_network(SpeednetConfig(widths=(8, 8, 8)), 3, (16, 16))
+
+
+def parts(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    return {group["part"]: group for group in optimizer.param_groups}
+
+
+def without_gradient(optimizer: torch.optim.Optimizer) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+# ── orthogonal steps ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("shape", [(64, 216), (216, 64), (256, 576), (8, 1), (1, 8)])
+def test_orthogonalizing_brings_every_singular_value_near_one_and_keeps_the_shape(shape: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    found = orthogonalize(torch.randn(shape))
+    assert found.shape == shape
+    assert found.dtype == torch.float32
+    values = torch.linalg.svdvals(found)
+    assert 0.6 < values.min() <= values.max() < 1.3
+
+
+def test_orthogonalizing_lifts_small_singular_values_and_lowers_none_to_nothing() -> None:
+    values = torch.linalg.svdvals(orthogonalize(torch.diag(torch.tensor([1.0, 0.5, 0.3, 0.1, 0.05]))))
+    assert 0.6 < values.min() <= values.max() < 1.3
+
+
+def test_orthogonalizing_keeps_signs_and_forgets_the_scale() -> None:
+    torch.manual_seed(0)
+    matrix = torch.randn(16, 48)
+    found = orthogonalize(matrix)
+    assert torch.equal(orthogonalize(-matrix), -found)
+    assert torch.equal(orthogonalize(matrix * 1024), found)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    signs = (left.T @ found @ right.T).diagonal()  # of every singular direction
+    assert signs.min() > 0.5
+    assert torch.equal(orthogonalize(matrix.T), found.T)
+
+
+def test_orthogonalizing_nothing_gives_nothing() -> None:
+    assert torch.equal(orthogonalize(torch.zeros(4, 6)), torch.zeros(4, 6))
+
+
+# ── what each part gets ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@NETWORKS
+@pytest.mark.parametrize("settings", [kind() for kind in members(OptimizerConfig)], ids=lambda settings: settings.kind)
+def test_every_trainable_parameter_is_in_the_group_of_its_part_and_no_frozen_one_in_any(
+    kind: Any, settings: OptimizerConfig
+) -> None:
+    network = build_network(kind(), 5, (32, 32))
+    optimizer = build_optimizer(settings, network)
+    grouped = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    trainable = {id(parameter): name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == set(trainable)
+    head = {id(parameter) for parameter in network.head.parameters()}
+    for part, group in parts(optimizer).items():
+        for parameter in group["params"]:
+            if part in ("filters", "head"):
+                assert parameter.ndim >= 2
+                assert (id(parameter) in head) == (part == "head")
+            else:
+                assert parameter.ndim == 1
+                assert (trainable[id(parameter)] == "whiten.bias") == (part == "whitening")
+
+
+def test_the_parts_of_speednet_are_those_counted_by_hand() -> None:
+    network = small()
+    counts = {part: len(group["params"]) for part, group in parts(build_optimizer(MuonConfig(), network)).items()}
+    assert counts == {"filters": 6, "head": 1, "biases": 6, "whitening": 1}
+    network.requires_grad_(False)
+    network.head.requires_grad_(True)
+    assert list(parts(build_optimizer(SGDConfig(), network))) == ["head"]
+
+
+@NETWORKS
+@pytest.mark.parametrize("settings", [SGDConfig(weight_decay=0.5), AdamWConfig(weight_decay=0.5)], ids=["sgd", "adamw"])
+def test_without_gradients_filters_decay_and_biases_and_norms_stay(kind: Any, settings: OptimizerConfig) -> None:
+    network = build_network(kind(), 5, (32, 32))
+    optimizer = build_optimizer(settings, network)
+    without_gradient(optimizer)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    optimizer.step()
+    for name, parameter in network.named_parameters():
+        if parameter.ndim >= 2 and parameter.requires_grad:
+            assert parameter.norm() < before[name].norm()
+        else:
+            assert torch.equal(parameter, before[name])
+
+
+def test_muon_gives_each_part_its_own_rate_and_shrinks_all_but_the_filters() -> None:
+    config = MuonConfig(
+        learning_rate=0.3, momentum=0.5, head_learning_rate=0.02, bias_learning_rate=4.0, head_momentum=0.8, shrink=0.01
+    )
+    found = {
+        part: tuple(group[name] for name in ("lr", "momentum", "weight_decay", "orthogonal"))
+        for part, group in parts(build_optimizer(config, small())).items()
+    }
+    assert found == {
+        "filters": (0.3, 0.5, 0.0, True),
+        "head": (0.02, 0.8, 0.5, False),  # 0.01 / 0.02
+        "biases": (4.0, 0.8, 0.0025, False),
+        "whitening": (4.0, 0.8, 0.0025, False),
+    }
+
+
+# ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_muon_does_not_orthogonalize_moves_exactly_as_under_torchs_sgd() -> None:
+    torch.manual_seed(0)
+    ours, theirs = (nn.Parameter(start) for start in torch.randn(7, 5).expand(2, 7, 5).clone())
+    settings = {"lr": 0.1, "momentum": 0.85, "weight_decay": 0.03}
+    muon = Muon([{"params": [ours], **settings}])
+    sgd = torch.optim.SGD([theirs], nesterov=True, **settings)
+    for step in range(20):
+        ours.grad = torch.randn(7, 5)
+        theirs.grad = ours.grad.clone()
+        for optimizer in (muon, sgd):
+            optimizer.param_groups[0]["lr"] = 0.1 / (1 + step)  # a schedule changes it between steps
+            optimizer.step()
+        assert torch.equal(ours, theirs), f"step {step}"
+
+
+def test_without_gradients_a_filter_is_only_set_back_to_the_norm_of_the_root_of_its_outputs() -> None:
+    torch.manual_seed(0)
+    filters = nn.Parameter(torch.randn(16, 3, 3, 3) * 7)
+    before = filters.detach().clone()
+    filters.grad = torch.zeros_like(filters)
+    Muon([{"params": [filters], "lr": 0.3, "momentum": 0.6, "orthogonal": True}]).step()
+    assert filters.norm().item() == pytest.approx(4.0, rel=1e-6)
+    torch.testing.assert_close(filters.detach(), before * 4.0 / before.norm())
+
+
+def test_the_first_muon_step_goes_down_the_orthogonalized_gradient_from_the_reset_filter() -> None:
+    torch.manual_seed(0)
+    start, gradient = torch.randn(16, 3, 3, 3), torch.randn(16, 3, 3, 3)
+    filters = nn.Parameter(start.clone())
+    filters.grad = gradient.clone()
+    Muon([{"params": [filters], "lr": 0.3, "momentum": 0.6, "orthogonal": True}]).step()
+    wanted = start * 4 / start.norm() - 0.3 * orthogonalize(gradient.flatten(1)).view_as(start)
+    torch.testing.assert_close(filters.detach(), wanted, atol=0.01, rtol=0)  # the iteration is in bfloat16
+
+
+def test_a_parameter_without_gradient_stays_and_a_closure_is_asked_for_the_loss() -> None:
+    moved, left = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = Muon([{"params": [moved, left], "lr": 0.5}])
+
+    def closure() -> Tensor:
+        loss = moved.sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) == 2.0
+    assert moved.tolist() == [0.5, 0.5]
+    assert left.tolist() == [1.0, 1.0]
+
+
+@OPTIMIZERS
+def test_a_restored_optimizer_goes_on_bit_by_bit(kind: Any) -> None:
+    images, labels = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(1)), torch.arange(8) % 3
+
+    def train(network: Network, optimizer: torch.optim.Optimizer) -> None:
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(images), labels).backward()
+            optimizer.step()
+
+    network = small()
+    optimizer = build_optimizer(kind(), network)
+    train(network, optimizer)
+    file = io.BytesIO()
+    torch.save([network.state_dict(), optimizer.state_dict()], file)
+    train(network, optimizer)
+
+    restored = small()
+    again = build_optimizer(kind(), restored)
+    file.seek(0)
+    weights, state = torch.load(file, weights_only=True)
+    restored.load_state_dict(weights)
+    again.load_state_dict(state)
+    train(restored, again)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, restored.state_dict()[name]), name
+    assert parts(again).keys() == parts(optimizer).keys()
+
+
+@OPTIMIZERS
+def test_every_optimizer_brings_the_loss_down(kind: Any) -> None:
+    network = small()
+    optimizer = build_optimizer(kind() if kind is not MuonConfig else MuonConfig(bias_learning_rate=1.0), network)
+    images = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(24) % 3
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] * 0.8

@@ -1,0 +1,341 @@
+"""Run folders: what is written whole or not at all, and what is refused on reading."""
+
+import csv
+import errno
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sightline.config import Recipe, resolve
+from sightline.errors import RunError, StorageError
+from sightline.runs import (
+    MODEL_FORMAT,
+    create_run,
+    list_runs,
+    mark_done,
+    read_model,
+    read_model_of_finished,
+    read_run_recipe,
+    read_weights,
+    refuse_existing,
+    safe_cell,
+    storage_error,
+    write_atomically,
+    write_csv,
+    write_json,
+    write_recipe,
+    write_weights,
+)
+
+MODEL = {"format": MODEL_FORMAT, "classes": ["daisy", "花"], "data": {"name": "flowers"}}
+
+
+def a_run(folder: Path, name: str, *, model: dict[str, Any] | None = None, done: bool = False) -> Path:
+    run = folder / name
+    run.mkdir()
+    write_recipe(run, Recipe(name="small"))
+    if model is not None:
+        write_json(run / "model.json", model)
+    if done:
+        mark_done(run)
+    return run
+
+
+def names(folder: Path) -> set[str]:
+    return {item.name for item in folder.iterdir()}
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_file_is_written_over_the_old_one_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    write_atomically(file, b"old")
+    write_atomically(file, b"new")
+    assert file.read_bytes() == b"new"
+    assert names(tmp_path) == {"a.txt"}
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("step", "code"), [("replace", errno.EACCES), ("fsync", errno.EIO), ("chmod", errno.EPERM)])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
+) -> None:
+    file = tmp_path / "a.txt"
+    write_atomically(file, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises(StorageError, match=f"cannot be written .{os.strerror(code)}.; choose another folder"):
+        write_atomically(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert names(tmp_path) == {"a.txt"}
+
+
+def test_ctrl_c_within_a_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.txt"
+    write_atomically(file, b"old")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert names(tmp_path) == {"a.txt"}
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError, match=f"the disk of {tmp_path} is full; free space, then run it again"):
+        write_atomically(tmp_path / "a.txt", b"new")
+    assert names(tmp_path) == set()
+
+
+def test_a_folder_that_is_not_there_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"no cannot be written .No such file or directory."):
+        write_atomically(tmp_path / "no" / "a.txt", b"")
+    assert "mend its permissions" in str(storage_error(tmp_path, OSError("odd")))
+
+
+def test_json_is_written_as_it_reads_and_never_with_what_json_does_not_know(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", MODEL)
+    assert "花" in (tmp_path / "a.json").read_text("utf-8")
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == MODEL
+    with pytest.raises(ValueError, match=r"not JSON compliant"):
+        write_json(tmp_path / "b.json", {"loss": float("nan")})
+    assert names(tmp_path) == {"a.json"}
+
+
+def test_a_class_whose_folder_is_no_utf_8_survives_in_model_and_weights(tmp_path: Path) -> None:
+    model = MODEL | {"classes": [os.fsdecode(b"caf\xe9"), 'a "b" \\ c', "花"]}
+    write_json(tmp_path / "model.json", model)
+    assert read_model(tmp_path) == model
+    write_weights(tmp_path / "model.safetensors", {"w": torch.ones(1)}, model)
+    assert read_weights(tmp_path / "model.safetensors")[1] == model
+
+
+# ── tables ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
+    assert safe_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("text", ["", "daisy", "1=1", "a-b", " x", "花", "'x"])
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert safe_cell(text) == text
+
+
+def test_a_table_reads_back_cell_by_cell(tmp_path: Path) -> None:
+    rows = [
+        ["plain.png", "rose", 0.25],
+        ['with "quotes", and a comma', "two\nlines", 1],
+        ["a return\rwithin", "花", -1],
+        ["", " ", 1e-7],
+        [os.fsdecode(b"caf\xe9.png"), "x", 0],
+    ]
+    write_csv(tmp_path / "a.csv", ["file", "class", "chance"], rows)
+    with (tmp_path / "a.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        found = list(csv.reader(file))
+    assert found == [["file", "class", "chance"], *([str(cell) for cell in row] for row in rows)]
+
+
+def test_a_table_holds_no_formula_but_its_negative_numbers_stay_numbers(tmp_path: Path) -> None:
+    write_csv(tmp_path / "a.csv", ["class", "logit"], [["=HYPERLINK(1)", -1.5]])
+    assert (tmp_path / "a.csv").read_text() == "class,logit\n'=HYPERLINK(1),-1.5\n"
+
+
+# ── making and finding ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_default_folders_are_numbered_from_one_and_never_used_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [str(create_run("digits-small")) for _ in range(3)] == [f"runs/digits-small-{n}" for n in (1, 2, 3)]
+    assert str(create_run("digits-fast")) == "runs/digits-fast-1"
+    Path("runs/digits-small-2").rmdir()
+    Path("runs/digits-small-4").write_text("in the way")
+    assert [str(create_run("digits-small")) for _ in range(2)] == [f"runs/digits-small-{n}" for n in (2, 5)]
+
+
+def test_a_wanted_folder_is_made_with_its_parents_and_refused_where_it_exists(tmp_path: Path) -> None:
+    wanted = tmp_path / "a" / "b"
+    refuse_existing(wanted)
+    assert create_run("x", wanted) == wanted
+    assert wanted.is_dir()
+    with pytest.raises(RunError, match=f"{wanted} exists; choose another --run"):
+        create_run("x", wanted)
+    with pytest.raises(RunError, match=f"{wanted} exists; .* continue that run with --resume --run {wanted}"):
+        refuse_existing(wanted)
+
+
+def test_a_folder_that_cannot_be_made_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot be written"):
+        create_run("x", tmp_path / "file" / "run")
+
+
+def test_runs_are_listed_with_their_state_the_newest_last(tmp_path: Path) -> None:
+    measured = MODEL | {"metrics": {"accuracy": 0.75, "n": 400}}
+    made = [
+        a_run(tmp_path, "z-finished", model=measured, done=True),
+        a_run(tmp_path, "y-unfinished", model=MODEL),
+        a_run(tmp_path, "x-begun"),
+        a_run(tmp_path, "w-unmeasured", model=MODEL, done=True),
+    ]
+    for age, run in enumerate(reversed(made)):
+        os.utime(run / "recipe.yaml", (1e9 - age, 1e9 - age))
+    (tmp_path / "no-run").mkdir()
+    found = list_runs(tmp_path)
+    assert [run.folder for run in found] == made
+    assert [run.finished for run in found] == [True, False, False, True]
+    assert [(run.data, run.recipe, run.accuracy, run.n) for run in found] == [
+        ("flowers", "small", 0.75, 400), ("flowers", "small", None, None),
+        ("?", "small", None, None), ("flowers", "small", None, None),
+    ]  # fmt: skip
+    assert list_runs(tmp_path / "nowhere") == []
+
+
+def test_a_folder_with_a_strange_recipe_does_not_hide_the_other_runs(tmp_path: Path) -> None:
+    a_run(tmp_path, "good", model=MODEL, done=True)
+    for name, text in (("newer", "block: {not: known}"), ("broken", "a: [")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(text)
+    assert {run.folder.name: run.recipe for run in list_runs(tmp_path)} == {
+        "good": "small",
+        "newer": "?",
+        "broken": "?",
+    }
+
+
+def test_a_run_that_is_done_keeps_no_checkpoint(tmp_path: Path) -> None:
+    run = a_run(tmp_path, "x", model=MODEL)
+    for name in ("last.ckpt", "previous.ckpt", "metrics.csv"):
+        (run / name).write_text("")
+    mark_done(run)
+    assert names(run) == {"recipe.yaml", "model.json", "metrics.csv", "DONE"}
+    mark_done(run)
+
+
+def test_a_run_that_cannot_be_marked_done_keeps_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = a_run(tmp_path, "x", model=MODEL)
+    (run / "last.ckpt").write_text("")
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(StorageError, match=r"full"):
+        mark_done(run)
+    assert names(run) == {"recipe.yaml", "model.json", "last.ckpt"}
+
+
+def test_the_recipe_of_a_run_is_its_settings(tmp_path: Path) -> None:
+    recipe = resolve({"network": {"kind": "resnet18"}, "fit": {"epochs": 3}, "image_set": "/data/花"})
+    write_recipe(tmp_path, recipe)
+    assert read_run_recipe(tmp_path) == recipe
+
+
+# ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_finished_run_knows_itself(tmp_path: Path) -> None:
+    assert read_model_of_finished(str(a_run(tmp_path, "x", model=MODEL, done=True))) == MODEL
+
+
+def test_what_is_no_finished_run_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path, message in (
+        (tmp_path / "nowhere", "there is no run at .*nowhere'; `sightline runs` lists"),
+        (tmp_path / "file", "file' is a file; wanted the folder of a finished run"),
+        (a_run(tmp_path, "begun"), "begun' is no run folder: it has no model.json; `sightline runs` lists"),
+        (a_run(tmp_path, "half", model=MODEL), "it has no DONE file. Continue it with .*--resume --run .*half"),
+    ):
+        with pytest.raises(RunError, match=message):
+            read_model_of_finished(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "3", '"x"', "{}", '{"format": null}', '{"format": "new"}', '{"format": NaN}']
+)
+def test_a_model_file_that_describes_no_classifier_is_refused(tmp_path: Path, text: str) -> None:
+    run = a_run(tmp_path, "x", model=MODEL, done=True)
+    (run / "model.json").write_text(text)
+    with pytest.raises(RunError, match=r"model.json is no description of a sightline classifier; copy the run again"):
+        read_model_of_finished(run)
+
+
+def test_a_model_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    run = a_run(tmp_path, "x", model=MODEL, done=True)
+    (run / "model.json").write_bytes(b"\xff")
+    with pytest.raises(RunError, match=r"model.json cannot be read .*; copy the run again"):
+        read_model_of_finished(run)
+
+
+def test_a_newer_format_is_refused_with_how_to_upgrade(tmp_path: Path) -> None:
+    newer = MODEL | {"format": MODEL_FORMAT + 1}
+    run = a_run(tmp_path, "x", model=newer, done=True)
+    message = f"has format {MODEL_FORMAT + 1}, and this sightline reads up to {MODEL_FORMAT}; upgrade with `pip"
+    with pytest.raises(RunError, match=message):
+        read_model_of_finished(run)
+    write_weights(tmp_path / "w.safetensors", {"w": torch.ones(1)}, newer)
+    with pytest.raises(RunError, match=message):
+        read_weights(tmp_path / "w.safetensors")
+
+
+def test_weights_come_back_as_they_were_with_what_the_classifier_knows(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    tensors = {
+        "filters": torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last),
+        "half": torch.randn(5).bfloat16(),
+        "count": torch.tensor(7),
+        "learnt": torch.nn.Parameter(torch.randn(2)),
+        "transposed": torch.randn(2, 3).T,
+    }
+    write_weights(tmp_path / "w.safetensors", tensors, MODEL)
+    found, model = read_weights(str(tmp_path / "w.safetensors"))
+    assert model == MODEL
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(found[name], tensor)
+        assert found[name].dtype == tensor.dtype
+    assert names(tmp_path) == {"w.safetensors"}
+
+
+def test_weights_that_sightline_did_not_write_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    for number, metadata in enumerate((None, {"format": "pt"})):
+        save_file({"w": torch.ones(2)}, tmp_path / f"{number}.safetensors", metadata=metadata)
+        with pytest.raises(RunError, match=r"was not written by sightline: its metadata has no 'sightline'"):
+            read_weights(tmp_path / f"{number}.safetensors")
+
+
+def test_weights_that_are_missing_cut_off_or_something_else_are_refused(tmp_path: Path) -> None:
+    write_weights(tmp_path / "whole.safetensors", {"w": torch.ones(100)}, MODEL)
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    pickled = io.BytesIO()
+    torch.save({"w": torch.ones(2)}, pickled)
+    for name, content in {"cut": whole[:-1], "head": whole[:20], "empty": b"", "pickle": pickled.getvalue()}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder").mkdir()
+    for name in ("cut", "head", "empty", "pickle", "folder", "nowhere"):
+        with pytest.raises(RunError, match=f"{name}' cannot be read .*; copy the run again"):
+            read_weights(tmp_path / name)

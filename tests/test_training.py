@@ -1,0 +1,358 @@
+"""From an image set to a finished run, and back into it after anything that stops a training."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+import sightline
+from conftest import QUICK, Finished, coloured_folder
+from sightline import learners, runs, trainer, training
+from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
+from sightline.images.cache import CachedImages
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    return coloured_folder(tmp_path / "colours", images=20)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return runs.read_weights(run / "model.safetensors")[0]
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    left, right = weights(one), weights(other)
+    return left.keys() == right.keys() and all(left[name].equal(right[name]) for name in left)
+
+
+def epochs_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if "second" not in name} for row in rows]
+
+
+# ── what a training leaves behind ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_finished_run_holds_what_the_manual_says_and_nothing_else(finished: Finished) -> None:
+    assert sorted(path.name for path in finished.run.iterdir()) == [
+        "DONE",
+        "evaluation.json",
+        "metrics.csv",
+        "model.json",
+        "model.safetensors",
+        "predictions.csv",
+        "recipe.yaml",
+    ]
+
+
+def test_three_colours_are_told_apart(finished: Finished) -> None:
+    measured = json.loads((finished.run / "evaluation.json").read_text())
+    assert measured["accuracy"] == 1.0
+    assert measured["n"] == 18  # a fifth of 90, class by class
+    assert measured["accuracy_interval"][0] == pytest.approx(18 / (18 + 1.959964**2))  # Wilson's bound for 18 of 18
+    assert "top_5_accuracy" not in measured  # of three classes
+
+
+def test_every_epoch_has_a_line_with_losses_accuracies_rate_and_speed(finished: Finished) -> None:
+    with (finished.run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert all(all(value != "" for value in row.values()) for row in rows)
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
+def test_the_test_split_was_read_once_and_the_model_says_so(finished: Finished) -> None:
+    model = json.loads((finished.run / "model.json").read_text())
+    assert model["test_readings"] == 1
+    assert model["classes"] == ["=blood", "grass", "ünder wasser"]
+    assert model["data"]["counts"] == {"train": 57, "validation": 15, "test": 18}
+
+
+def test_the_recipe_of_a_run_trains_the_same_run_again(finished: Finished, tmp_path: Path) -> None:
+    again = sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "again")
+    assert again is not None
+    assert same_bits(finished.run, again)
+    assert epochs_of(finished.run) == epochs_of(again)
+    assert (finished.run / "predictions.csv").read_bytes() == (again / "predictions.csv").read_bytes()
+
+
+def test_another_seed_trains_other_weights_on_the_same_test_images(finished: Finished, tmp_path: Path) -> None:
+    other = sightline.train(recipe=finished.run / "recipe.yaml", settings={"fit": {"seed": 7}}, run=tmp_path / "other")
+    assert other is not None
+    assert not same_bits(finished.run, other)
+    files = [[row["file"] for row in csv.DictReader((run / "predictions.csv").open())] for run in (finished.run, other)]
+    assert files[0] == files[1]
+
+
+def test_a_folder_and_an_archive_of_it_train_the_same_weights(colours: Path, tmp_path: Path) -> None:
+    import shutil
+
+    archive = shutil.make_archive(str(tmp_path / "packed"), "zip", colours)
+    quick = QUICK | {"fit": {"epochs": 1, "batch_size": 16}}
+    one = sightline.train(colours, recipe="small", settings=quick, run=tmp_path / "one")
+    two = sightline.train(archive, recipe="small", settings=quick, run=tmp_path / "two")
+    assert one is not None
+    assert two is not None
+    assert same_bits(one, two)
+
+
+def test_evaluate_none_reads_no_test_image(colours: Path, tmp_path: Path) -> None:
+    quick = QUICK | {"fit": {"epochs": 1, "batch_size": 16}, "evaluation": {"on": "none"}}
+    run = sightline.train(colours, recipe="small", settings=quick, run=tmp_path / "run")
+    assert run is not None
+    assert json.loads((run / "model.json").read_text())["test_readings"] == 0
+    assert not (run / "evaluation.json").exists()
+
+
+def test_a_dry_run_describes_and_makes_nothing(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the process
+    assert sightline.train(colours, settings=QUICK, dry_run=True, console=console) is None
+    text = console.export_text()
+    for wanted in (
+        "3 classes",
+        "train 39",
+        "validation 9",
+        "test 12",
+        "recipe: small",
+        "speednet",
+        "total",
+        "estimate:",
+    ):
+        assert wanted in text
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("images", "side", "name"),
+    [(60_000, 32, "fast"), (2_000, 32, "small"), (2_000, 128, "small"), (50_000, 128, "resnet18")],
+)
+def test_auto_chooses_by_number_and_size(images: int, side: int, name: str, in_memory) -> None:
+    made: CachedImages = in_memory([row % 2 for row in range(images)], size=(side, side))
+    assert training.choose_recipe(made)[0] == name
+
+
+# ── resume ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code may catch it."""
+
+
+def interrupt(
+    monkeypatch: pytest.MonkeyPatch, place: object, name: str, occasion: int, error: type[BaseException]
+) -> None:
+    """Raise an error when a function is called for the ``occasion``-th time, counted from 0."""
+    call, count = getattr(place, name), -1
+
+    def wrapped(*arguments, **named):
+        nonlocal count
+        count += 1
+        if count == occasion:
+            raise error
+        return call(*arguments, **named)
+
+    monkeypatch.setattr(place, name, wrapped)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "occasion"),
+    [
+        pytest.param(learners.ClassifierLearner, "training_step", 1, id="before the first checkpoint"),
+        pytest.param(learners.ClassifierLearner, "training_step", 6, id="within an epoch"),
+        pytest.param(learners.ClassifierLearner, "validation_step", 2, id="in validation"),
+        pytest.param(trainer.os, "fsync", 5, id="in a checkpoint"),
+        pytest.param(training, "evaluate_rows", 0, id="in the final evaluation"),
+        pytest.param(training, "write_weights", 0, id="before the weights are written"),
+        pytest.param(training, "mark_done", 0, id="before DONE"),
+    ],
+)
+def test_a_training_that_was_stopped_anywhere_ends_in_the_same_bits(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: object, name: str, occasion: int
+) -> None:
+    settings = {"fit": {"checkpoint_seconds": 0.0}}
+    whole = sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt(patch, place, name, occasion, Killed)
+        with pytest.raises(Killed):
+            sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "run")
+    assert not (tmp_path / "run" / "DONE").exists()
+    resumed = sightline.train(run=tmp_path / "run", resume=True)
+    assert resumed == tmp_path / "run"
+    assert whole is not None
+    assert same_bits(whole, resumed)
+    assert epochs_of(whole) == epochs_of(resumed)
+
+
+def test_a_real_kill_in_the_middle_ends_in_the_same_bits(finished: Finished, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sightline; from sightline import learners; step = learners.ClassifierLearner.training_step\n"
+        "def dying(self, batch, index):\n"
+        "    if (batch.epoch, batch.position) == (2, 2): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return step(self, batch, index)\n"
+        "learners.ClassifierLearner.training_step = dying\n"
+        f"sightline.train(recipe={str(finished.run / 'recipe.yaml')!r}, run={str(tmp_path / 'run')!r})\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert (tmp_path / "run" / "last.ckpt").exists()
+    resumed = sightline.train(run=tmp_path / "run", resume=True)
+    assert resumed is not None
+    assert same_bits(finished.run, resumed)
+
+
+def test_resume_finds_the_newest_unfinished_run_of_the_same_settings(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt(patch, learners.ClassifierLearner, "training_step", 3, Killed)
+        with pytest.raises(Killed):
+            sightline.train(colours, recipe="small", settings=QUICK)
+    with pytest.raises(RunError, match="no unfinished run of colours with these settings"):
+        sightline.train(colours, recipe="small", settings=QUICK | {"data": {"split_seed": 5}}, resume=True)
+    assert sightline.train(colours, recipe="small", settings=QUICK, resume=True) == Path("runs/colours-small-1")
+
+
+def test_resuming_a_finished_run_ends_at_once(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_fit", None)  # would fail if it were called
+    assert sightline.train(run=finished.run, resume=True) == finished.run
+
+
+def test_resume_refuses_changed_settings_by_name(finished: Finished) -> None:
+    with pytest.raises(ConfigError, match=r"fit\.epochs was 4 and is 9"):
+        sightline.train(run=finished.run, resume=True, settings={"fit": {"epochs": 9}})
+
+
+def test_resume_refuses_images_that_have_changed(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt(patch, learners.ClassifierLearner, "training_step", 3, Killed)
+        with pytest.raises(Killed):
+            sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
+    (colours / "grass" / "000.png").unlink()
+    with pytest.raises(DataError, match="have changed since it began"):
+        sightline.train(run=tmp_path / "run", resume=True)
+
+
+def test_resume_of_a_run_that_never_began_begins_it(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()  # killed right after the folder was made
+    quick = QUICK | {"fit": {"epochs": 1, "batch_size": 16}}
+    for run in ("run", "new"):
+        assert sightline.train(colours, recipe="small", settings=quick, run=tmp_path / run, resume=True)
+
+
+def test_resume_leaves_a_folder_alone_that_is_no_run(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "thesis.docx").write_text("dear")
+    with pytest.raises(RunError, match="no run that could be continued"):
+        sightline.train(colours, run=tmp_path / "photos", resume=True)
+    assert (tmp_path / "photos" / "thesis.docx").read_text() == "dear"
+
+
+def test_a_broken_checkpoint_falls_back_to_the_one_before(finished: Finished, tmp_path: Path, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupt(patch, learners.ClassifierLearner, "training_step", 13, Killed)
+        with pytest.raises(Killed):
+            sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run")
+    (tmp_path / "run" / "last.ckpt").write_bytes(b"half of it")
+    assert trainer.checkpoint_to_resume(tmp_path / "run") == tmp_path / "run" / "previous.ckpt"
+    resumed = sightline.train(run=tmp_path / "run", resume=True)
+    assert resumed is not None
+    assert same_bits(finished.run, resumed)
+
+
+# ── what stops a training ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_run_folder_that_exists_is_refused_and_kept(finished: Finished) -> None:
+    before = (finished.run / "model.json").read_bytes()
+    with pytest.raises(RunError, match=r"exists; choose another --run, or continue"):
+        sightline.train(finished.data, run=finished.run)
+    assert (finished.run / "model.json").read_bytes() == before
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss, calls = learners.classification_loss, 0
+
+    def poisoned(network, batch, label_smoothing=0.0):
+        nonlocal calls
+        calls += network.training
+        value, logits = loss(network, batch, label_smoothing)
+        return (value * float("nan") if calls > 5 and network.training else value), logits
+
+    monkeypatch.setattr(learners, "classification_loss", poisoned)
+    with pytest.raises(TrainingError) as caught:
+        sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
+    sentence = str(caught.value)
+    assert "not finite from step 5 on (epoch 2, batch 3, learning rate" in sentence  # 39 images are three batches
+    assert "--optimizer.learning-rate" in sentence
+    assert f"last good state is in {tmp_path / 'run'}" in sentence
+    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert kept["epoch"] == 0
+    assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())
+
+
+def test_ctrl_c_names_the_run_that_can_be_continued(colours: Path, tmp_path: Path, monkeypatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    interrupt(monkeypatch, learners.ClassifierLearner, "training_step", 4, KeyboardInterrupt)
+    with pytest.raises(Interrupted) as caught:
+        sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
+    assert caught.value.run == tmp_path / "run"
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_full_disk_is_an_error_that_says_so(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainer.os, "fsync", full)
+    with pytest.raises(StorageError, match=r"disk of .* is full; free space"):
+        sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
+
+
+def test_a_checkpoint_on_a_disk_that_fills_keeps_the_one_before(colours: Path, tmp_path: Path, monkeypatch) -> None:
+    save, count = torch.save, 0
+
+    def filling(checkpoint, file):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+        save(checkpoint, file)
+
+    monkeypatch.setattr(trainer.torch, "save", filling)
+    with pytest.raises(StorageError):
+        sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
+    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert kept["epoch"] == 1  # the second of the epochs
+    assert not list((tmp_path / "run").glob(".*partial*"))
+
+
+def test_an_unwritable_run_folder_is_an_error_that_says_so(colours: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "file" / "run")
+
+
+def test_a_hole_larger_than_the_images_is_refused_before_training(colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--augment.cutout.size \(40\) is larger than the images \(32 px\)"):
+        sightline.train(colours, settings={"augment": {"cutout": {"size": 40}}}, run=tmp_path / "run")
+
+
+def test_without_data_one_is_asked_for() -> None:
+    with pytest.raises(DataError, match="no image set was named"):
+        sightline.train()
