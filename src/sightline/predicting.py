@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sightline.config import NetworkConfig, resolve
-from sightline.devices import arithmetic, choose_device
+from sightline.devices import arithmetic, choose_device, keep_freed_memory
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.augment import centre, normalize
 from sightline.images.batches import Normalization
@@ -247,6 +247,7 @@ def predict(
         DataError: a path is missing, or nothing could be read.
     """
     sources = [plain_files(item) for item in images]  # refused before the weights are loaded
+    keep_freed_memory()
     classifier = load(run)
     total = sum(len(source.names) for source in sources)
     files: list[str] = []

@@ -17,7 +17,7 @@ from sightline.config import Recipe, read_recipe, resolve
 from sightline.config.resolving import to_mapping
 from sightline.data import ImageData, prepare
 from sightline.describing import Progress, describe_training, show_measures, show_next_steps
-from sightline.devices import choose_device, describe
+from sightline.devices import choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.evaluating import evaluate_rows
 from sightline.images.batches import EvaluationBatches, Normalization, derived_seed
@@ -90,6 +90,7 @@ def train(
         SightlineError: one of its kinds, with a sentence that says what to do.
         Interrupted: Ctrl-C; the run can be resumed.
     """
+    keep_freed_memory()
     console = console or Console(quiet=True)
     if run is not None and not resume:
         refuse_existing(run)
