@@ -339,3 +339,25 @@ def test_weights_that_are_missing_cut_off_or_something_else_are_refused(tmp_path
     for name in ("cut", "head", "empty", "pickle", "folder", "nowhere"):
         with pytest.raises(RunError, match=f"{name}' cannot be read .*; copy the run again"):
             read_weights(tmp_path / name)
+
+
+# ── the package ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_built_wheel_works_by_itself_with_its_recipes(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    root = Path(__file__).parent.parent
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, root], check=True, stderr=subprocess.PIPE)
+    (wheel,) = tmp_path.glob("sightline-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
+    code = "import sightline; from sightline.config import named_recipes; print(sightline.__file__, *named_recipes())"
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert result.stdout.split() == [str(tmp_path / "site/sightline/__init__.py"), "fast", "resnet18", "small"]

@@ -70,7 +70,6 @@ RANGES: list[tuple[Any, str, Any, Any, Any, Any]] = [
     (FitConfig, "validate_every", 0, 8, -1, 9),
     (FitConfig, "checkpoint_seconds", 0.0, 1e9, -1.0, math.inf),
     (FitConfig, "seed", 0, 2**63 - 1, -1, 2**63),
-    (FitConfig, "devices", 1, 1024, 0, None),
 ]
 IDS = [f"{block.__name__}.{name}" for block, name, *_ in RANGES]
 

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from sightline.config import Recipe, named_recipes, read_recipe, resolve
 from sightline.config.resolving import members, merge
-from sightline.errors import Interrupted, SightlineError
+from sightline.errors import DataError, Interrupted, SightlineError
 
 __all__ = ["main"]
 
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns its status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        _application(arguments)(arguments, exit_on_error=False, print_error=False)
+        _application(arguments)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except SightlineError as error:
         return _refuse(str(error))
     except cyclopts.CycloptsError as error:
@@ -98,6 +98,8 @@ def train(
 
     if data is not None:
         find_source(data)
+    elif recipe == "auto" and config is None and not resume:
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or the name digits.")
     layers = ([] if recipe == "auto" else [read_recipe(recipe)]) + ([] if config is None else [read_recipe(config)])
     named: dict[str, Any] = {}
     for layer in layers:
@@ -177,7 +179,6 @@ def predict(
     views
         Views of each image to average; those of the recipe unless named. One view is fastest.
     """
-    from sightline.errors import DataError
     from sightline.images.sources import plain_files
     from sightline.runs import read_model_of_finished
 
@@ -287,6 +288,7 @@ def _application(arguments: list[str]) -> App:
         help="A set of images in, a classifier out: fast to train, accurate, explained and safe to hand on.",
         version=lambda: version("sightline"),
         help_format="plaintext",
+        suppress_keyboard_interrupt=False,  # it would end the process before main can say what to do
     )
     called = next((argument for argument in arguments if argument in VERBS), None)
     for name, verb in VERBS.items():

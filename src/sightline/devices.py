@@ -48,6 +48,8 @@ def arithmetic(precision: str, device: torch.device) -> torch.dtype:
     """The number format that a precision setting means on a device."""
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    if precision == "float16" and device.type == "cpu":
+        raise ConfigError("--fit.precision float16 needs a GPU; choose bfloat16 or float32 on a processor.")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 

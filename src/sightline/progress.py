@@ -26,11 +26,10 @@ class EpochBar(Callback):
         self._validation = ""
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
         self._started = time.perf_counter()
+        self.on_train_epoch_start(trainer, pl_module)  # Lightning calls no start of an epoch that is resumed within
         self._batches_before = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # of a resumed run
-        if self.console.is_terminal:
+        if self.console.is_terminal and trainer.is_global_zero:
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
@@ -41,25 +40,22 @@ class EpochBar(Callback):
             self.bar.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._epoch_started, self._epoch_batches = time.perf_counter(), 0
-        self._refreshed = 0.0
+        self._epoch_started, self._images, self._refreshed = time.perf_counter(), 0, 0.0
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        now = time.perf_counter()
+        self._images += len(batch.labels) * trainer.world_size
+        self._speed = self._images / (now - self._epoch_started)
         if self.bar is None:
             return
-        now = time.perf_counter()
-        if not hasattr(self, "_epoch_started"):  # resumed within an epoch
-            self.on_train_epoch_start(trainer, pl_module)
-        self._epoch_batches += 1
         look = pl_module.device.type == "cpu" or batch_idx % READ_EVERY == 0
         if look and now - self._refreshed >= REFRESH_SECONDS:
             assert isinstance(pl_module, ClassifierLearner)
             loss, right, images = pl_module.training_totals.sums.tolist()
-            rate = self._epoch_batches * len(batch.labels) * trainer.world_size / (now - self._epoch_started)
             text = _numbers("train", loss / max(images, 1), right / max(images, 1)) + self._validation
-            text += f"  rate {_rate(trainer):.3g}  {rate:,.0f} images/s  {self._left(trainer)} left"
+            text += f"  rate {_rate(trainer):.3g}  {self._speed:,.0f} images/s  {self._left(trainer)} left"
             self._show(trainer, text, batch_idx + 1)
             self._refreshed = now
 
@@ -74,7 +70,8 @@ class EpochBar(Callback):
         if self.bar is None:
             done = trainer.current_epoch + 1
             self.console.print(
-                f"epoch {done}/{trainer.max_epochs}  {text}  rate {_rate(trainer):.3g}  {self._left(trainer)} left",
+                f"epoch {done}/{trainer.max_epochs}  {text}  rate {_rate(trainer):.3g}"
+                f"  {self._speed:,.0f} images/s  {self._left(trainer)} left",
                 highlight=False,
                 soft_wrap=True,
             )

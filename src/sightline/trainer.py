@@ -46,7 +46,7 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Train
     return L.Trainer(
         max_epochs=fit.epochs,
         accelerator="auto",
-        devices=fit.devices or ("auto" if device.type == "cuda" else 1),
+        devices=1,
         precision={  # type: ignore[arg-type]
             torch.bfloat16: "bf16-mixed",
             torch.float16: "16-mixed",

@@ -302,8 +302,6 @@ class FitConfig:
     """Seed of everything random in the training."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the arithmetic; auto: bfloat16 where the processor or GPU computes it fast, else float32."""
-    devices: int | None = None
-    """Processes, one a device; null: every GPU, or one process on the processor."""
     deterministic: bool = False
     """Refuse every operation whose result may differ from run to run; on a processor nothing differs either way."""
 
@@ -314,8 +312,6 @@ class FitConfig:
         _within("fit.validate-every", self.validate_every, 0, self.epochs)
         _within("fit.checkpoint-seconds", self.checkpoint_seconds, 0, _INFINITY)
         _within("fit.seed", self.seed, 0, 2**63 - 1)
-        if self.devices is not None:
-            _within("fit.devices", self.devices, 1, _INFINITY)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,252 @@
+"""The command line: what it prints, what it refuses, and its statuses."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from conftest import Finished, coloured_folder
+from sightline.cli import main
+from sightline.config import read_recipe, resolve
+
+QUICK = ["--recipe", "small", "--fit.epochs", "1", "--fit.batch-size", "16", "--network.widths", "8", "16", "16"]
+
+
+@pytest.fixture
+def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return coloured_folder(tmp_path / "colours", images=20)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The sentence with which a command line is refused."""
+    assert main([str(argument) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("sightline: ")
+    assert printed.err.count("\n") == 1
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+# ── train ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_train_describes_measures_and_ends_with_the_path_of_the_run(colours: Path, capsys) -> None:
+    assert main(["train", str(colours), *QUICK, "--seed", "7"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "runs/colours-small-1"
+    text = "\n".join(lines)
+    for wanted in (
+        "3 classes",
+        "recipe: small (as asked)",
+        "epoch 1/1  train loss",
+        "val loss",
+        "measured on 12 test",
+        "Next:",
+    ):
+        assert wanted in text
+    assert json.loads(Path("runs/colours-small-1/model.json").read_text())["seed"] == 7
+
+
+def test_flags_before_and_after_a_file_of_settings_win_over_it(colours: Path, capsys) -> None:
+    Path("mine.yaml").write_text("name: mine\nfit: {epochs: 3, batch_size: 8}\nnetwork: {widths: [8, 16, 16]}\n")
+    arguments = ["--fit.epochs", "1", "--config", "mine.yaml", "--recipe", "small", "--evaluate", "none", "--run", "r"]
+    assert main(["train", str(colours), *arguments]) == 0
+    recipe = resolve(read_recipe("r/recipe.yaml"))
+    assert (recipe.name, recipe.fit.epochs, recipe.fit.batch_size, recipe.evaluation.on) == ("mine", 1, 8, "none")
+    assert recipe.optimizer == resolve(read_recipe("small")).optimizer
+
+
+def test_an_optional_block_is_turned_off_by_its_kind(colours: Path, capsys) -> None:
+    assert main(["train", str(colours), *QUICK, "--augment.crop.kind", "none", "--evaluate", "none", "--run", "r"]) == 0
+    assert "crop: null" in Path("r/recipe.yaml").read_text()
+
+
+def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
+    assert main(["train", str(colours), *QUICK, "--dry-run"]) == 0
+    assert "estimate: " in capsys.readouterr().out
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nowhere"], "no image set at 'nowhere'"),
+        (["digit"], "did you mean 'digits'?"),
+        (["digits", "--fit.epoks", "3"], "--fit.epochs"),
+        (["digits", "--fit.epochs", "many"], "--fit.epochs"),
+        (["digits", "--recipe", "fats"], "there is no recipe or file 'fats'; wanted a YAML file or one of: auto, fast"),
+        (
+            ["digits", "--recipe", "fast", "--optimizer.betas", "0.9", "0.99"],
+            "unknown setting 'optimizer.betas' of kind 'muon'",
+        ),
+        (["digits", "--recipe", "fast", "--schedule.warmup-epochs", "8"], "must be shorter than --fit.epochs (8)"),
+        (["digits", "--recipe", "fast", "--augment.cutout.size", "4", "--augment.cutout.kind", "none"], "kind"),
+        (["digits", "--fit.epochs", "0", "--recipe", "fast"], "--fit.epochs is 0; it must be at least 1"),
+    ],
+)
+def test_train_refuses_in_one_sentence(arguments: list[str], sentence: str, capsys) -> None:
+    assert sentence in refusal(capsys, "train", *arguments)
+
+
+def test_a_setting_that_the_image_set_overrules_is_refused(tmp_path: Path, capsys) -> None:
+    for split in ("train", "val", "test"):
+        coloured_folder(tmp_path / "set" / split, images=8)
+    sentence = refusal(capsys, "train", tmp_path / "set", *QUICK, "--data.validation", 5, "--run", tmp_path / "r")
+    assert "--data.validation has no effect: set brings a validation split" in sentence
+    # of a recipe that names a number for other sets, it is left out
+    assert main(["train", str(tmp_path / "set"), "--recipe", "fast", *QUICK[2:], "--run", str(tmp_path / "r")]) == 0
+    assert "validation: null" in (tmp_path / "r" / "recipe.yaml").read_text()
+
+
+def test_ctrl_c_ends_with_status_130_and_the_command_that_continues(colours: Path, tmp_path: Path) -> None:
+    arguments = [
+        "train",
+        str(colours),
+        "--fit.epochs",
+        "10000",
+        "--network.widths",
+        "8",
+        "16",
+        "16",
+        "--run",
+        "stopped",
+    ]
+    process = subprocess.Popen([sys.executable, "-m", "sightline", *arguments], stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not Path("stopped/last.ckpt").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == ("sightline: stopped; continue with: sightline train --resume --run stopped")
+    assert "Traceback" not in errors
+
+
+# ── evaluate, predict ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_evaluate_prints_a_table(finished: Finished, tmp_path: Path, capsys) -> None:
+    run = shutil.copytree(finished.run, tmp_path / "run")
+    assert main(["evaluate", str(run)]) == 0
+    text = capsys.readouterr().out
+    for wanted in ("accuracy (flip", "95 % interval (Wilson)", "calibration error", "precision", "ünder wasser"):
+        assert wanted in text
+
+
+def test_predict_gives_a_readable_line_for_one_image(finished: Finished, capsys) -> None:
+    image = finished.data / "grass" / "000.png"
+    assert main(["predict", str(finished.run), str(image)]) == 0
+    line = capsys.readouterr().out
+    assert line.startswith(f"{image}: grass ")
+    assert line.count("%") == 3
+
+
+def test_predict_prints_csv_for_many_and_names_what_it_could_not_read(
+    finished: Finished, tmp_path: Path, capsys
+) -> None:
+    good, bad = tmp_path / "good.png", tmp_path / "bad.png"
+    Image.new("RGB", (32, 32), (0, 250, 0)).save(good)
+    bad.write_bytes(b"")
+    assert main(["predict", str(finished.run), str(good), str(good), str(bad)]) == 0
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert (
+        lines[0]
+        == "file,class,probability,class_2,probability_2,class_3,probability_3,class_4,probability_4,class_5,probability_5"
+    )
+    assert len(lines) == 3
+    assert lines[1].startswith(f"{good},grass,")
+    assert f"left out {bad}: the file is empty (0 bytes)" in printed.err
+    assert "1 unreadable files were left out" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["evaluate", "nowhere"], "there is no run at 'nowhere'"),
+        (["predict", "nowhere", "a.png"], "no image, folder or archive at 'a.png'"),
+        (["predict", "nowhere"], "no images were named"),
+        (["pedict", "nowhere"], "predict"),
+        (["cache", "--claer"], "--clear"),
+    ],
+)
+def test_the_other_verbs_refuse_in_one_sentence(arguments: list[str], sentence: str, capsys) -> None:
+    assert sentence in refusal(capsys, *arguments)
+
+
+def test_a_run_without_done_is_refused(finished: Finished, tmp_path: Path, capsys) -> None:
+    run = Path(shutil.copytree(finished.run, tmp_path / "run"))
+    (run / "DONE").unlink()
+    assert "it has no DONE file. Continue it with" in refusal(capsys, "predict", run, finished.data)
+
+
+# ── the lists ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_recipes_says_what_each_reached(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    assert main(["recipes"]) == 0
+    text = capsys.readouterr().out
+    for wanted in ("auto", "fast", "small", "resnet18", "n ="):
+        assert wanted in text
+
+
+def test_runs_lists_finished_and_unfinished_ones(finished: Finished, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    shutil.copytree(finished.run, tmp_path / "runs" / "whole")
+    half = shutil.copytree(finished.run, tmp_path / "runs" / "half")
+    (half / "DONE").unlink()
+    assert main(["runs", str(tmp_path / "runs")]) == 0
+    text = capsys.readouterr().out
+    assert "finished" in text
+    assert "unfinished" in text
+    assert "1.0000" in text
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "no runs in" in capsys.readouterr().out
+
+
+def test_cache_lists_and_clears(capsys, colours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "150")
+    main(["train", str(colours), *QUICK, "--dry-run"])
+    capsys.readouterr()
+    assert main(["cache"]) == 0
+    assert "colours" in capsys.readouterr().out
+    assert main(["cache", "--clear"]) == 0
+    assert "freed" in capsys.readouterr().out
+    assert main(["cache"]) == 0
+    assert "colours" not in capsys.readouterr().out
+    assert len(list(colours.glob("*/*.png"))) == 60
+
+
+# ── speed of the answer ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["train", "nowhere"], ["predict", "no", "where"]]
+)
+def test_help_and_refusals_load_no_torch(arguments: list[str]) -> None:
+    code = f"import sys; from sightline.cli import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | {"COLUMNS": "100"})
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_help_of_train_explains_every_setting(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for wanted in (
+        "--recipe",
+        "--fit.epochs",
+        "--optimizer.learning-rate",
+        "Peak learning rate",
+        "--augment.crop.kind",
+    ):
+        assert wanted in text

@@ -1,0 +1,95 @@
+"""Measure a finished classifier."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sightline
+from conftest import Finished, coloured_folder
+from sightline.errors import DataError
+from sightline.evaluating import measures
+from sightline.metrics import wilson_interval
+
+
+@pytest.fixture
+def copy(finished: Finished, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished.run, tmp_path / "copy"))
+
+
+def test_evaluating_again_gives_what_training_measured_and_counts_the_reading(copy: Path) -> None:
+    before = json.loads((copy / "evaluation.json").read_text())
+    again = sightline.evaluate(copy)
+    for name in ("accuracy", "accuracy_one_view", "accuracy_interval", "n", "confusion_matrix", "temperature"):
+        assert again[name] == before[name]
+    assert again["loss"] == pytest.approx(before["loss"], rel=1e-3)
+    assert json.loads((copy / "model.json").read_text())["test_readings"] == 2
+
+
+def test_a_set_without_a_test_split_is_measured_whole(finished: Finished, tmp_path: Path) -> None:
+    other = coloured_folder(tmp_path / "other", images=5)
+    found = sightline.evaluate(finished.run, other, out=tmp_path / "out")
+    assert found["n"] == 15
+    assert found["data"]["name"] == "other"
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 16
+
+
+def test_of_a_set_with_a_test_split_that_is_measured(finished: Finished, tmp_path: Path) -> None:
+    coloured_folder(tmp_path / "set" / "train", images=5)
+    coloured_folder(tmp_path / "set" / "test", images=4)
+    assert sightline.evaluate(finished.run, tmp_path / "set")["n"] == 12
+
+
+def test_classes_are_matched_by_name_and_not_by_position(finished: Finished, tmp_path: Path) -> None:
+    other = coloured_folder(tmp_path / "other", images=5)
+    shutil.rmtree(other / "=blood")  # grass is the first of two here, and the second of three in the classifier
+    found = sightline.evaluate(finished.run, other)
+    assert found["accuracy"] == 1.0
+    assert found["classes"]["=blood"]["n"] == 0
+    assert found["classes"]["=blood"]["recall"] is None
+
+
+def test_a_class_that_the_classifier_does_not_know_is_refused(finished: Finished, tmp_path: Path) -> None:
+    other = coloured_folder(tmp_path / "other", images=5)
+    (other / "grass").rename(other / "weed")
+    with pytest.raises(
+        DataError, match="class 'weed' of other is unknown to the classifier, which knows =blood, grass"
+    ):
+        sightline.evaluate(finished.run, other)
+
+
+def test_a_set_that_has_changed_has_no_test_split_of_its_own_any_more(finished: Finished, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(finished.data, tmp_path / "colours"))
+    run = Path(shutil.copytree(finished.run, tmp_path / "run"))
+    model = json.loads((run / "model.json").read_text())
+    model["data"]["location"] = str(data)
+    (run / "model.json").write_text(json.dumps(model))
+    assert sightline.evaluate(run)["n"] == 18  # moved, but the same images
+    (data / "grass" / "000.png").unlink()
+    with pytest.raises(DataError, match=r"are not those that .* was trained on"):
+        sightline.evaluate(run)
+    assert json.loads((run / "model.json").read_text())["test_readings"] == 2  # the refused reading is none
+
+
+def test_the_measures_of_a_known_confusion() -> None:
+    labels = np.array([0] * 6 + [1] * 4)
+    predicted = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 0])  # 4 of 6 and 3 of 4 are right
+    logits_VNK = (np.eye(2)[predicted] * 2)[None].astype(np.float32)
+    found = measures(logits_VNK, labels, ["a", "b"], "one", {"one": 1.0})
+    assert found["accuracy"] == found["accuracy_one_view"] == 0.7
+    assert found["accuracy_interval"] == list(wilson_interval(7, 10))
+    assert found["confusion_matrix"] == [[4, 2], [1, 3]]
+    assert found["classes"]["a"] == {"n": 6, "precision": 4 / 5, "recall": 4 / 6, "f1": 8 / 11}
+    chance = np.exp(2) / (np.exp(2) + 1)  # of every prediction
+    assert found["calibration_error"] == pytest.approx(chance - 0.7)
+    assert found["loss"] == pytest.approx(-(7 * np.log(chance) + 3 * np.log(1 - chance)) / 10)
+    assert "top_5_accuracy" not in found
+
+
+def test_top_5_appears_from_six_classes_on() -> None:
+    logits_VNK = np.eye(6, dtype=np.float32)[None]
+    found = measures(logits_VNK, np.arange(6), list("abcdef"), "one", {"one": 1.0})
+    assert found["top_5_accuracy"] == 1.0
