@@ -8,6 +8,7 @@ inside of a validation, and inside of the final evaluation. Digits, a small spee
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 
 ARGUMENTS = [
-    *("digits", "--recipe", "small", "--fit.epochs", "4", "--network.widths", "16", "32", "32"),
+    *("digits", "--recipe", "small", "--fit.epochs", "8", "--network.widths", "16", "32", "32"),
     *("--fit.checkpoint-seconds", "0", "--augment.cutout.size", "6"),
 ]
 INSIDE = ("checkpoint", "validation", "evaluation")
@@ -26,6 +27,7 @@ def main() -> int:
     moments = int(sys.argv[1]) if len(sys.argv) > 1 else 20
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
+        _train(Path(folder) / "first")  # fills the cache and the system's memory of the libraries
         start = time.perf_counter()
         whole = Path(folder) / "whole"
         _train(whole)
@@ -35,11 +37,7 @@ def main() -> int:
         for number in range(moments):
             run = Path(folder) / f"killed-{number}"
             kind = INSIDE[number % 3] if number < 9 else "time"
-            killed = (
-                _kill_inside(run, kind, number // 3)
-                if number < 9
-                else _kill_after(run, random.uniform(0.2, 1) * seconds)
-            )
+            killed = _kill_inside(run, kind, number // 3) if number < 9 else _kill_at_random(run, seconds)
             _train(run, "--resume")
             equal = _same(whole, run)
             same += equal
@@ -56,16 +54,28 @@ def _command(run: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "sightline", "train", *ARGUMENTS, "--run", str(run), *more]
 
 
-def _kill_after(run: Path, seconds: float) -> str:
+def _kill_at_random(run: Path, whole: float) -> str:
+    """Kill at a random time of the process; one that was done by then is started anew and killed at another."""
+    while True:
+        moment = random.uniform(0.1, 1) * whole
+        killed = _kill_after(run, moment)
+        if killed:
+            return killed
+        shutil.rmtree(run)
+
+
+def _kill_after(run: Path, seconds: float) -> str | None:
     process = subprocess.Popen(_command(run), stdout=subprocess.DEVNULL)
     try:
         process.wait(seconds)
-        return "finished before it could be killed"
+        return None
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    if (run / "DONE").exists():
+        return None
     state = "with a checkpoint" if (run / "last.ckpt").exists() else "before the first checkpoint"
-    return f"killed after {seconds:.1f} s, {state if not (run / 'DONE').exists() else 'done'}"
+    return f"killed after {seconds:.1f} s, {state}"
 
 
 def _kill_inside(run: Path, kind: str, number: int) -> str:

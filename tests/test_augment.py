@@ -285,3 +285,19 @@ def test_the_middle_of_an_image_is_what_no_augmentation_shows():
     numbers = draw(config, 3, (13, 12), (8, 8), torch.Generator())
     assert torch.equal(centre(pixels, (8, 8)), pixels[:, 2:10, 2:10])
     assert torch.equal(augment.shift_and_flip(pixels, numbers, (8, 8))[0], pixels[:, 2:10, 2:10])
+
+
+# ── smaller images in the first epochs ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_shrunk_image_keeps_its_mean_and_has_even_sides() -> None:
+    images = torch.rand(4, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    for scale, side in ((0.69, 22), (0.81, 26), (0.25, 16), (1.0, 32)):
+        small = augment.shrink(images, scale)
+        assert small.shape == (4, 3, side, side)
+        assert small.is_contiguous(memory_format=torch.channels_last)
+        assert small.mean().item() == pytest.approx(images.mean().item(), abs=0.01)
+
+
+def test_a_flat_image_stays_flat_when_it_is_shrunk() -> None:
+    assert torch.allclose(augment.shrink(torch.full((1, 3, 32, 32), 0.5), 0.69), torch.tensor(0.5))

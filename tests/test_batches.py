@@ -222,3 +222,13 @@ def test_a_channel_that_never_varies_is_divided_by_one_level():
     mean, std = Normalization([0.5, 0.5, 0.5], [0.0, 0.25, 1e-9]).tensors(CPU)
     assert std.tolist() == pytest.approx([1 / 255, 0.25, 1 / 255])
     assert mean.dtype == std.dtype == torch.float32
+
+
+def test_the_first_epochs_are_shown_smaller_and_the_others_in_full(in_memory):
+    images = in_memory([0, 1] * 10, pixels=np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8))
+    config = AugmentConfig(flip="none", early_scales=(0.5, 0.75))
+    loader = TrainingBatches(
+        images, images.readable, NORMALIZATION, config, batch_size=8, seed=1, device=CPU, dtype=torch.float32
+    )
+    sides = {batch.epoch: tuple(batch.images.shape[2:]) for batch in _epochs(loader, 4)}
+    assert sides == {0: (16, 16), 1: (24, 24), 2: (32, 32), 3: (32, 32)}

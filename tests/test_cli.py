@@ -64,6 +64,12 @@ def test_flags_before_and_after_a_file_of_settings_win_over_it(colours: Path, ca
     assert recipe.optimizer == resolve(read_recipe("small")).optimizer
 
 
+def test_a_list_of_any_length_is_written_with_spaces(colours: Path, capsys) -> None:
+    arguments = ["--fit.epochs", "3", "--augment.early-scales", "0.5", "0.75", "--evaluate", "none", "--run", "r"]
+    assert main(["train", str(colours), *QUICK[:2], *QUICK[4:], *arguments]) == 0
+    assert resolve(read_recipe("r/recipe.yaml")).augment.early_scales == (0.5, 0.75)
+
+
 def test_an_optional_block_is_turned_off_by_its_kind(colours: Path, capsys) -> None:
     assert main(["train", str(colours), *QUICK, "--augment.crop.kind", "none", "--evaluate", "none", "--run", "r"]) == 0
     assert "crop: null" in Path("r/recipe.yaml").read_text()
@@ -89,6 +95,10 @@ def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
         ),
         (["digits", "--recipe", "fast", "--schedule.warmup-epochs", "8"], "must be shorter than --fit.epochs (8)"),
         (["digits", "--recipe", "fast", "--augment.cutout.size", "4", "--augment.cutout.kind", "none"], "kind"),
+        (
+            ["digits", "--recipe", "fast", "--fit.epochs", "1", "--augment.early-scales", "0.5"],
+            "at least the last must see",
+        ),
         (["digits", "--fit.epochs", "0", "--recipe", "fast"], "--fit.epochs is 0; it must be at least 1"),
     ],
 )
@@ -137,7 +147,13 @@ def test_evaluate_prints_a_table(finished: Finished, tmp_path: Path, capsys) -> 
     run = shutil.copytree(finished.run, tmp_path / "run")
     assert main(["evaluate", str(run)]) == 0
     text = capsys.readouterr().out
-    for wanted in ("accuracy (flip", "95 % interval (Wilson)", "calibration error", "precision", "ünder wasser"):
+    for wanted in (
+        "accuracy (with the mirror image)",
+        "95 % interval (Wilson)",
+        "calibration error",
+        "precision",
+        "ünder wasser",
+    ):
         assert wanted in text
 
 

@@ -123,7 +123,7 @@ def test_every_number_of_every_block_is_range_checked_but_the_split_seed() -> No
             annotation = str(item.type)
             if isinstance(default, str | bool) or not ("int" in annotation or "float" in annotation):
                 continue
-            value = (-1e9,) * len(default) if isinstance(default, tuple) else -1e9
+            value = (-1e9,) * max(1, len(default)) if isinstance(default, tuple) else -1e9
             try:
                 with_schedule(block(**{item.name: value})) if block in members(ScheduleConfig) else block(
                     **{item.name: value}

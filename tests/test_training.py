@@ -93,6 +93,23 @@ def test_another_seed_trains_other_weights_on_the_same_test_images(finished: Fin
     assert files[0] == files[1]
 
 
+def test_deterministic_mode_trains_the_same_weights_and_leaves_pytorch_in_it(
+    finished: Finished, tmp_path: Path
+) -> None:
+    settings = {"fit": {"deterministic": True}}
+    run = sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "run")
+    assert run is not None
+    assert torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    assert same_bits(finished.run, run)  # on a processor nothing differs either way
+
+
+def test_half_precision_is_refused_on_a_processor(colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--fit.precision float16 needs a GPU; choose bfloat16 or float32"):
+        sightline.train(colours, settings={"fit": {"precision": "float16"}}, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_and_an_archive_of_it_train_the_same_weights(colours: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -320,7 +320,14 @@ def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Paramete
     hyphened = dotted.replace("_", "-")
     block, _, name = hyphened.rpartition(".")
     negative: Any = f"--{block}.no-{name}" if kind is bool else ()
-    how = Parameter(name=f"--{hyphened}", negative=negative, help=text, group=SETTINGS, show_default=False)
+    how = Parameter(
+        name=f"--{hyphened}",
+        negative=negative,
+        help=text,
+        group=SETTINGS,
+        show_default=False,
+        consume_multiple=Ellipsis in typing.get_args(kind),
+    )
     return inspect.Parameter(
         parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, how]
     )

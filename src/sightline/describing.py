@@ -100,9 +100,8 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
     table = Table(title=f"measured on {measured['n']:,}{where} images", title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
-    table.add_row(
-        f"accuracy ({measured['views']} view{'s' if measured['views'] == 'six' else ''})", f"{measured['accuracy']:.4f}"
-    )
+    views = {"one": "one view", "flip": "with the mirror image", "six": "six views"}[measured["views"]]
+    table.add_row(f"accuracy ({views})", f"{measured['accuracy']:.4f}")
     table.add_row("  95 % interval (Wilson)", f"{low:.4f} to {high:.4f}")
     if measured["views"] != "one":
         table.add_row("accuracy with one view", f"{measured['accuracy_one_view']:.4f}")

@@ -17,7 +17,7 @@ from sightline.config import Recipe, read_recipe, resolve
 from sightline.config.resolving import to_mapping
 from sightline.data import ImageData, prepare
 from sightline.describing import Progress, describe_training, show_measures, show_next_steps
-from sightline.devices import choose_device, describe, keep_freed_memory
+from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.evaluating import evaluate_rows
 from sightline.images.batches import EvaluationBatches, Normalization, derived_seed
@@ -156,6 +156,7 @@ def _plan(
             name, why = choose_recipe(open_images(source, size, progress))
             named = read_recipe(name)
         chosen = resolve(named, settings, {"image_set": source.location})
+        arithmetic(chosen.fit.precision, choose_device())  # refuses what the device cannot
         if "val" in open_images(source, chosen.data.size, progress).splits:
             chosen = _without_validation(chosen, settings, source.name)
         images, splits, normalization = prepare(source, chosen, progress)

@@ -174,8 +174,10 @@ def _plain(annotation: Any, value: Any, where: str) -> Any:
         origin = typing.get_origin(choice)
         if origin is Literal and value in typing.get_args(choice):
             return value
-        if origin is tuple and isinstance(value, list | tuple) and len(value) == len(typing.get_args(choice)):
-            kinds = typing.get_args(choice)
+        kinds = typing.get_args(choice)
+        if origin is tuple and Ellipsis in kinds and isinstance(value, list | tuple):
+            return tuple(_plain(kinds[0], item, where) for item in value)
+        if origin is tuple and isinstance(value, list | tuple) and len(value) == len(kinds):
             return tuple(_plain(kind, item, where) for kind, item in zip(kinds, value, strict=True))
         if choice is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
             return float(value)
@@ -196,7 +198,8 @@ def _spoken(annotation: Any) -> str:
         if origin is Literal:
             spoken.append("one of " + ", ".join(map(str, arguments)))
         elif origin is tuple:
-            spoken.append(f"a list of {len(arguments)}, each {_spoken(arguments[0])}")
+            count = "any number" if Ellipsis in arguments else str(len(arguments))
+            spoken.append(f"a list of {count}, each {_spoken(arguments[0])}")
         else:
             spoken.append(words.get(choice, str(choice)))
     return " or ".join(spoken)

@@ -134,6 +134,13 @@ class AugmentConfig:
     """Shift or cut each image; null: the whole image (its centre where it is cached larger)."""
     cutout: CutoutConfig | None = None
     """Cover holes of each image; null: none."""
+    early_scales: tuple[float, ...] = ()
+    """Shares of the training side at which the images of the first epochs are shown, one number an epoch; smaller is
+    faster. Later epochs, validation and test see the full size."""
+
+    def __post_init__(self) -> None:
+        for scale in self.early_scales:
+            _within("augment.early-scales", scale, 0.25, 1)
 
 
 # ── networks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -363,6 +370,11 @@ class Recipe:
                     f" ({epochs}); the learning rate would never come down."
                 )
         _within("schedule.final", schedule.final, 0, 1)
+        if len(self.augment.early_scales) >= epochs:
+            raise ConfigError(
+                f"--augment.early-scales names {len(self.augment.early_scales)} epochs of --fit.epochs {epochs}; at least"
+                " the last must see the full size, which the finished classifier is shown."
+            )
         size, cutout = self.data.size, self.augment.cutout
         if size is not None and cutout is not None and cutout.size > size:
             raise ConfigError(

@@ -12,7 +12,20 @@ from torch.nn import functional
 
 from sightline.config import AugmentConfig, CutoutConfig, PadCropConfig, RandomResizedCropConfig
 
-__all__ = ["Parameters", "apply", "centre", "cutout", "draw", "normalize", "random_resized_crop", "shift_and_flip"]
+__all__ = [
+    "Parameters",
+    "apply",
+    "centre",
+    "cutout",
+    "draw",
+    "normalize",
+    "random_resized_crop",
+    "shift_and_flip",
+    "shrink",
+]
+
+
+SMALLEST_SIDE = 16  # pixels; every network can read as many
 
 
 @dataclass(frozen=True)
@@ -149,6 +162,13 @@ def cutout(images_BCHW: Tensor, parameters: Parameters, config: CutoutConfig) ->
     in_columns_BKW = _between(columns, parameters.hole_lefts_BK[..., None], config.size)
     hole_BHW = (in_rows_BKH[..., :, None] & in_columns_BKW[..., None, :]).any(dim=1)
     return torch.where(hole_BHW[:, None], 0.0, images_BCHW)  # masked_fill would lose channels-last
+
+
+def shrink(images_BCHW: Tensor, scale: float) -> Tensor:
+    """Scale images down, with a filter, to the nearest even sides, of at least 16 pixels; channels-last in memory."""
+    sides = [min(side, max(SMALLEST_SIDE, 2 * round(side * scale / 2))) for side in images_BCHW.shape[2:]]
+    small = functional.interpolate(images_BCHW.float(), sides, mode="bilinear", antialias=True, align_corners=False)
+    return small.to(images_BCHW.dtype, memory_format=torch.channels_last)
 
 
 def centre(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:

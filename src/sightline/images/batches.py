@@ -118,6 +118,8 @@ class TrainingBatches:
         pixels = self._pixels[self._rows[chosen]].to(self.device, non_blocking=True)
         parameters = drawn.part(share, self.device)
         images = augment.apply(self.config, pixels, parameters, self.size, self._mean, self._std, self.dtype)
+        if epoch < len(self.config.early_scales):
+            images = augment.shrink(images, self.config.early_scales[epoch])
         return Batch(images, self._labels[chosen].to(self.device, non_blocking=True), epoch, index)
 
     def state_dict(self) -> dict[str, int]:
