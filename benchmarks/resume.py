@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 ARGUMENTS = [
-    *("digits", "--recipe", "small", "--fit.epochs", "8", "--network.widths", "16", "32", "32"),
+    *("digits", "--recipe", "small", "--fit.epochs", "16", "--network.widths", "16", "32", "32"),
     *("--fit.checkpoint-seconds", "0", "--augment.cutout.size", "6"),
 ]
 INSIDE = ("checkpoint", "validation", "evaluation")
@@ -57,7 +57,7 @@ def _command(run: Path, *more: str) -> list[str]:
 def _kill_at_random(run: Path, whole: float) -> str:
     """Kill at a random time of the process; one that was done by then is started anew and killed at another."""
     while True:
-        moment = random.uniform(0.1, 1) * whole
+        moment = random.uniform(0.5, 1) * whole  # before half of it the libraries load
         killed = _kill_after(run, moment)
         if killed:
             return killed

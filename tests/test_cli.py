@@ -64,6 +64,19 @@ def test_flags_before_and_after_a_file_of_settings_win_over_it(colours: Path, ca
     assert recipe.optimizer == resolve(read_recipe("small")).optimizer
 
 
+def test_a_file_of_a_few_settings_leaves_the_choice_of_the_recipe_to_auto(colours: Path, capsys) -> None:
+    Path("short.yaml").write_text("fit: {epochs: 1}\nnetwork: {widths: [8, 16, 16]}\nevaluation: {on: none}\n")
+    assert main(["train", str(colours), "--config", "short.yaml", "--run", "r"]) == 0
+    recipe = resolve(read_recipe("r/recipe.yaml"))
+    assert (recipe.name, recipe.fit.epochs, recipe.optimizer.kind) == ("small", 1, "muon")
+
+
+def test_the_recipe_of_a_run_names_its_image_set(colours: Path, capsys) -> None:
+    assert main(["train", str(colours), *QUICK, "--evaluate", "none", "--run", "r"]) == 0
+    assert main(["train", "--config", "r/recipe.yaml", "--run", "again"]) == 0
+    assert Path("r/recipe.yaml").read_text() == Path("again/recipe.yaml").read_text()
+
+
 def test_a_list_of_any_length_is_written_with_spaces(colours: Path, capsys) -> None:
     arguments = ["--fit.epochs", "3", "--augment.early-scales", "0.5", "0.75", "--evaluate", "none", "--run", "r"]
     assert main(["train", str(colours), *QUICK[:2], *QUICK[4:], *arguments]) == 0

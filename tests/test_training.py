@@ -156,6 +156,7 @@ def test_a_dry_run_describes_and_makes_nothing(colours: Path, tmp_path: Path, mo
 def test_auto_chooses_by_number_and_size(images: int, side: int, name: str, in_memory) -> None:
     made: CachedImages = in_memory([row % 2 for row in range(images)], size=(side, side))
     assert training.choose_recipe(made)[0] == name
+    assert training.choose_recipe(made, fraction=0.1)[0] == "small"
 
 
 # ── resume ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -100,10 +100,10 @@ def train(
         find_source(data)
     elif recipe == "auto" and config is None and not resume:
         raise DataError("no image set was named; give a folder, an archive, a manifest, or the name digits.")
-    layers = ([] if recipe == "auto" else [read_recipe(recipe)]) + ([] if config is None else [read_recipe(config)])
-    named: dict[str, Any] = {}
-    for layer in layers:
-        named = merge(named, layer)
+    named = {} if recipe == "auto" else read_recipe(recipe)
+    extra = {} if config is None else read_recipe(config)
+    if not named and "name" in extra:  # a recipe by itself, such as a run's
+        named, extra = extra, {}
     flags = _nested(settings)
     for block, name, value in (
         ("fit", "seed", seed),
@@ -112,6 +112,7 @@ def train(
     ):
         if value is not None:
             flags.setdefault(block, {})[name] = value
+    flags = merge(extra, flags)
     if named:
         resolve(named, flags)
     if run is not None and not resume:

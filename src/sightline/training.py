@@ -114,13 +114,13 @@ def train(
     return folder
 
 
-def choose_recipe(images: CachedImages) -> tuple[str, str]:
-    """Choose a recipe by the size and number of the images.
+def choose_recipe(images: CachedImages, fraction: float = 1.0) -> tuple[str, str]:
+    """Choose a recipe by the size and number of the images, of which a fraction will be trained on.
 
     Returns:
         Its name, and why in words.
     """
-    count, side = len(images.readable), max(images.size)
+    count, side = round(len(images.readable) * fraction), max(images.size)
     small = side <= SMALL_SIDE
     many = count >= (MANY_SMALL if small else MANY_LARGE)
     name = ("fast" if small else "resnet18") if many else "small"
@@ -152,8 +152,8 @@ def _plan(
     why = "as asked"
     with Progress(console, f"Reading {source.name}") as progress:
         if automatic:
-            size = settings.get("data", {}).get("size")
-            name, why = choose_recipe(open_images(source, size, progress))
+            wanted = settings.get("data") or {}
+            name, why = choose_recipe(open_images(source, wanted.get("size"), progress), wanted.get("fraction", 1.0))
             named = read_recipe(name)
         chosen = resolve(named, settings, {"image_set": source.location})
         arithmetic(chosen.fit.precision, choose_device())  # refuses what the device cannot
