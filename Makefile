@@ -18,7 +18,8 @@ help:
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
 	echo "make bench-cifar [CIFAR=archive]         the recipe fast on CIFAR-10 (JPEG): accuracy, seconds, cost"
 	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
-	echo "make bench-batches [CIFAR=archive]        what making a batch costs against a step, and against torchvision"
+	echo "make bench-batches [CIFAR=archive]       what making a batch costs against a step, and against torchvision"
+	echo "make bench-overhead [CIFAR=archive]      what our path adds to a step of a bare loop"
 	echo "make bench-start                         seconds until help and until a refusal"
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
@@ -51,6 +52,9 @@ bench-cifar: install
 
 bench-batches: install
 	$(BIN)/python benchmarks/batches.py $(CIFAR)
+
+bench-overhead: install
+	$(BIN)/python benchmarks/overhead.py $(CIFAR)
 
 bench-signs: install
 	$(BIN)/python benchmarks/signs.py $(SIGNS)

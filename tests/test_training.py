@@ -316,7 +316,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(
     sentence = str(caught.value)
     assert "not finite from step 5 on (epoch 2, batch 3, learning rate" in sentence  # 39 images are three batches
     assert "--optimizer.learning-rate" in sentence
-    assert f"last good state is in {tmp_path / 'run'}" in sentence
+    assert f"last good state is {tmp_path / 'run' / 'last.ckpt'}." in sentence
     kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert kept["epoch"] == 0
     assert all(torch.isfinite(tensor).all() for tensor in kept["state_dict"].values())

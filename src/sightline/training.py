@@ -294,7 +294,9 @@ def _run_trainer(
             raise Interrupted(run) from error
         raise
     except TrainingError as error:
-        raise TrainingError(f"{error} The last good state is in {run}.") from error
+        kept = checkpoint_to_resume(run)
+        state = f"The last good state is {kept}." if kept else "No state was good enough to keep."
+        raise TrainingError(f"{error} {state}") from error
 
 
 def _finish(plan: _Plan, run: Path, network: Network, meter: CostMeter, console: Console) -> None:

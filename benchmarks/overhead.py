@@ -1,0 +1,95 @@
+"""What the general path adds to a step: a tiny network at batch 32, 2,000 steps, a bare loop and ours in turn.
+
+Both make the same batches and run the same network, loss, optimizer and schedule in float32; ours adds Lightning, the
+callbacks, the checks and the checkpoints. From the first step to the last, in wall time and processor time.
+
+    python benchmarks/overhead.py ../shared/data/cifar10-jpeg.tar.xz [ROUNDS]
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from sightline import learners, training
+from sightline.images.batches import TrainingBatches
+from sightline.nets import build_network
+from sightline.optimizers import build_optimizer
+from sightline.schedules import schedule
+
+SETTINGS = {
+    "fit": {"epochs": 2, "batch_size": 32, "precision": "float32", "validate_every": 0},
+    "data": {"fraction": 0.6737, "validation": 2500},  # 32,000 images: a thousand batches an epoch
+    "network": {"widths": [8, 8, 8], "whiten_bias_epochs": 2},
+    "optimizer": {"kind": "sgd", "learning_rate": 0.01},
+}
+
+
+def main() -> None:
+    quiet = Console(quiet=True)
+    plan = training._plan(sys.argv[1], "small", SETTINGS, None, quiet)
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 10
+    extra = []
+    for number in range(rounds):
+        pair = (bare(plan), ours(plan, quiet)) if number % 2 else (ours(plan, quiet), bare(plan))[::-1]
+        (steps, wall, processor), (_, our_wall, our_processor) = pair
+        extra.append(((our_wall - wall) / steps * 1e3, (our_processor - processor) / steps * 1e3))
+        print(
+            f"{steps} steps: bare {wall / steps * 1e3:.2f} ms, ours {our_wall / steps * 1e3:.2f} ms a step;"
+            f" processor {processor / steps * 1e3:.2f} and {our_processor / steps * 1e3:.2f} ms",
+            flush=True,
+        )
+    wall, processor = (statistics.median(column) for column in zip(*extra, strict=True))
+    print(f"median of {rounds}: {wall:+.2f} ms wall, {processor:+.2f} ms processor time a step")
+
+
+def bare(plan) -> tuple[int, float, float]:
+    recipe = plan.recipe
+    network = build_network(recipe.network, len(plan.images.classes), plan.images.size).train()
+    network.to(memory_format=torch.channels_last)
+    batches = TrainingBatches(
+        plan.images,
+        plan.splits.train,
+        plan.normalization,
+        recipe.augment,
+        batch_size=recipe.fit.batch_size,
+        seed=0,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    optimizer = build_optimizer(recipe.optimizer, network)
+    curve = schedule(recipe.schedule, recipe.fit.epochs * len(batches), len(batches))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, curve)
+    start, processor = time.perf_counter(), time.process_time()
+    for _ in range(recipe.fit.epochs):
+        for batch in batches:
+            loss, _ = learners.classification_loss(network, batch, recipe.fit.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+    return recipe.fit.epochs * len(batches), time.perf_counter() - start, time.process_time() - processor
+
+
+def ours(plan, quiet: Console) -> tuple[int, float, float]:
+    times = []
+
+    class Timed(learners.ClassifierLearner):
+        def on_train_start(self) -> None:
+            times.append((time.perf_counter(), time.process_time()))
+
+        on_train_end = on_train_start
+
+    training.ClassifierLearner = Timed
+    with tempfile.TemporaryDirectory() as folder:
+        learner, _ = training._fit(plan, Path(folder), quiet)
+    (start, processor), (end, processor_end) = times
+    return learner.trainer.global_step, end - start, processor_end - processor
+
+
+if __name__ == "__main__":
+    main()
