@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sightline.config import Recipe, SpeednetConfig
+from sightline.devices import seed_generators
 from sightline.errors import TrainingError
 from sightline.images.batches import Batch, derived_seed
 from sightline.nets import Network
@@ -70,7 +71,8 @@ class ClassifierLearner(L.LightningModule):
         self.training_totals, self.validation_totals = Totals(), Totals()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        torch.manual_seed(derived_seed(self.recipe.fit.seed, batch.epoch, batch.position, self.global_rank))
+        seed = derived_seed(self.recipe.fit.seed, batch.epoch, batch.position, self.global_rank)
+        seed_generators(self.device, seed)
         self.network.train_whitening(self._whitening_learns(batch.epoch))
         loss, logits = classification_loss(self.network, batch, self.recipe.fit.label_smoothing)
         self.training_totals.add(loss, logits, batch.labels, batch.epoch * self.steps_per_epoch + batch.position)

@@ -176,10 +176,11 @@ def _cut(
     Returns:
         (rows cut off, rows left).
     """
+    dealt = set(fixed.tolist())
     units = {
         unit: members
         for unit, members in _units(images, np.concatenate([rows, fixed])).items()
-        if not np.isin(members, fixed).any()
+        if dealt.isdisjoint(members)
     }
     strata: dict[int, list[str]] = defaultdict(list)
     grouped = _grouped(images, rows)

@@ -1,0 +1,52 @@
+"""The device, its number formats, its generators and its speed."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sightline.devices import arithmetic, choose_device, convolution_flops, describe, seed_generators
+from sightline.errors import ConfigError
+
+CPU = torch.device("cpu")
+
+
+def test_seeding_repeats_what_is_drawn_as_manual_seed_does() -> None:
+    seed_generators(CPU, 7)
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.rand(3).equal(drawn)
+
+
+def test_seeding_in_every_step_keeps_nothing() -> None:
+    """torch.manual_seed keeps every call for a GPU that may be started later."""
+    code = (
+        "import torch; from sightline.devices import seed_generators as seed; before = len(torch.cuda._queued_calls)\n"
+        "for step in range(100): seed(torch.device('cpu'), step)\n"
+        "assert len(torch.cuda._queued_calls) == before"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_probe_finds_a_speed_and_draws_no_random_numbers() -> None:
+    torch.manual_seed(1)
+    wanted = torch.rand(1)
+    torch.manual_seed(1)
+    assert convolution_flops(CPU, torch.float32, seconds=0.01) > 1e9  # a slow phone reaches as much
+    assert torch.rand(1).equal(wanted)
+
+
+def test_a_precision_is_a_number_format() -> None:
+    assert arithmetic("float32", CPU) == torch.float32
+    assert arithmetic("bfloat16", CPU) == torch.bfloat16
+    assert arithmetic("auto", CPU) in (torch.float32, torch.bfloat16)
+    with pytest.raises(ConfigError, match="float16 needs a GPU"):
+        arithmetic("float16", CPU)
+
+
+def test_a_device_is_described_in_words_and_an_unknown_one_refused() -> None:
+    assert "thread" in describe(CPU)
+    assert choose_device("cpu") == CPU
+    with pytest.raises(ConfigError, match="unknown device 'abacus'; wanted cpu, cuda"):
+        choose_device("abacus")
