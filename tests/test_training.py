@@ -371,6 +371,11 @@ def test_a_hole_larger_than_the_images_is_refused_before_training(colours: Path,
         sightline.train(colours, settings={"augment": {"cutout": {"size": 40}}}, run=tmp_path / "run")
 
 
+def test_images_that_would_shrink_below_what_a_network_can_read_are_refused(colours: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--augment.early-scales 0.4 makes 13 px of 32 px; .* choose 0.50 or more"):
+        sightline.train(colours, settings={"augment": {"early_scales": (0.4,)}}, run=tmp_path / "run")
+
+
 def test_without_data_one_is_asked_for() -> None:
     with pytest.raises(DataError, match="no image set was named"):
         sightline.train()

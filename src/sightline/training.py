@@ -48,6 +48,7 @@ __all__ = ["choose_recipe", "train"]
 MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of ``fast`` are enough steps
 MANY_LARGE = 20_000  # larger images
 SMALL_SIDE = 64  # pixels
+SMALLEST_SIDE = 16  # pixels that every network can read
 WHITENING_IMAGES = 5_000  # images that a network is fitted to before the first step
 
 
@@ -160,15 +161,25 @@ def _plan(
         if "val" in open_images(source, chosen.data.size, progress).splits:
             chosen = _without_validation(chosen, settings, source.name)
         images, splits, normalization = prepare(source, chosen, progress)
-    cutout = chosen.augment.cutout
-    if cutout is not None and cutout.size > min(images.size):
-        raise ConfigError(
-            f"--augment.cutout.size ({cutout.size}) is larger than the images ({min(images.size)} px);"
-            " a hole must fit into the image."
-        )
+    _refuse_misfits(chosen, min(images.size))
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     network = build_network(chosen.network, len(images.classes), images.size)
     return _Plan(source, chosen, why, images, splits, normalization, network)
+
+
+def _refuse_misfits(recipe: Recipe, side: int) -> None:
+    """Refuse what cannot be done with images of a side in pixels."""
+    cutout = recipe.augment.cutout
+    if cutout is not None and cutout.size > side:
+        raise ConfigError(
+            f"--augment.cutout.size ({cutout.size}) is larger than the images ({side} px); a hole must fit into the image."
+        )
+    scale = min(recipe.augment.early_scales, default=1.0)
+    if side * scale < SMALLEST_SIDE:
+        raise ConfigError(
+            f"--augment.early-scales {scale:g} makes {side * scale:.0f} px of {side} px; the networks need at least"
+            f" {SMALLEST_SIDE} px: choose {SMALLEST_SIDE / side:.2f} or more."
+        )
 
 
 def _without_validation(chosen: Recipe, settings: Mapping[str, Any], name: str) -> Recipe:

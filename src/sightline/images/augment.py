@@ -25,9 +25,6 @@ __all__ = [
 ]
 
 
-SMALLEST_SIDE = 16  # pixels; every network can read as many
-
-
 @dataclass(frozen=True)
 class Parameters:
     """What happens to each image of a batch."""
@@ -165,8 +162,8 @@ def cutout(images_BCHW: Tensor, parameters: Parameters, config: CutoutConfig) ->
 
 
 def shrink(images_BCHW: Tensor, scale: float) -> Tensor:
-    """Scale images down, with a filter, to the nearest even sides, of at least 16 pixels; channels-last in memory."""
-    sides = [min(side, max(SMALLEST_SIDE, 2 * round(side * scale / 2))) for side in images_BCHW.shape[2:]]
+    """Scale images down, with a filter, to the nearest even sides; channels-last in memory."""
+    sides = [2 * round(side * scale / 2) for side in images_BCHW.shape[2:]]
     small = functional.interpolate(images_BCHW.float(), sides, mode="bilinear", antialias=True, align_corners=False)
     return small.to(images_BCHW.dtype, memory_format=torch.channels_last)
 

@@ -23,7 +23,8 @@ from filelock import FileLock
 
 from sightline.errors import DataError, StorageError
 from sightline.images.decoding import UnreadableImageError, decode, in_parallel, pixel_hash, resize
-from sightline.images.sources import Entry, ImageSource
+from sightline.images.layout import Entry
+from sightline.images.sources import ImageSource
 
 __all__ = ["CachedImages", "cache_folder", "cached", "clear", "open_images", "training_size"]
 

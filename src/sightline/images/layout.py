@@ -1,0 +1,147 @@
+"""From the names of files to classes and splits. Nothing here loads torch, or reads a file."""
+
+import itertools
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from sightline.errors import DataError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SPLIT_NAMES",
+    "Entry",
+    "Listing",
+    "check_labels",
+    "is_hidden",
+    "is_image_name",
+    "lay_out",
+]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image file of a set."""
+
+    path: str
+    """Name inside the set, with forward slashes."""
+    label: str
+    split: str | None = None
+    """``train``, ``val`` or ``test`` where the set says so."""
+    group: str | None = None
+    """What must stay on one side of every split: a person, a patient, a scene."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a source holds, before any image is decoded."""
+
+    entries: list[Entry]
+    ignored: Counter[str]
+    """Files that are no images of a class, counted by what they are."""
+
+
+def lay_out(files: list[str], folders: list[str], location: str) -> Listing:
+    """Find classes and splits in the names of files and folders.
+
+    Args:
+        files: names with forward slashes, in the source's order.
+        folders: names of folders, so that an empty one is noticed.
+    Raises:
+        DataError: no images, one class, a class without images, classes that differ only in case, mixed layouts.
+    """
+    ignored: Counter[str] = Counter()
+    kept = []
+    for name in files:
+        if is_hidden(name):
+            ignored["hidden files"] += 1
+        elif not is_image_name(name):
+            ignored["other files"] += 1
+        else:
+            kept.append(tuple(name.split("/")))
+    holding = {name.rpartition("/")[0] for name in files}  # an archive need not list its folders
+    visible = [
+        tuple(name.strip("/").split("/")) for name in {*folders, *holding} if name.strip("/") and not is_hidden(name)
+    ]
+    if not kept:
+        raise DataError(
+            f"no images in {location} ({sum(ignored.values())} other files); wanted folders named after the classes,"
+            f" with files ending in {', '.join(sorted(IMAGE_SUFFIXES))}."
+        )
+    depth = _wrapper_depth(kept, visible)
+    tops = {parts[depth] for parts in kept if len(parts) > depth + 1}
+    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
+    if len({SPLIT_NAMES[top.lower()] for top in splits}) > 1 and splits != tops:
+        others = ", ".join(sorted(tops - splits))
+        raise DataError(
+            f"{location} holds {', '.join(sorted(splits))} beside other folders of images ({others}); wanted either"
+            " splits or classes: move the others away."
+        )
+    has_splits = bool(tops) and splits == tops
+    entries = []
+    level = depth + has_splits  # where the class's name stands
+    for parts in kept:
+        if len(parts) < level + 2:
+            ignored["images outside the class folders"] += 1
+            continue
+        split = SPLIT_NAMES[parts[depth].lower()] if has_splits else None
+        entries.append(Entry("/".join(parts), parts[level], split))
+    class_folders = {
+        parts[level] for parts in visible if len(parts) > level and (not has_splits or parts[depth] in splits)
+    }
+    empty = sorted(class_folders - {entry.label for entry in entries})
+    if empty:
+        raise DataError(
+            f"class folder {empty[0]!r} in {location} holds no images"
+            f"{f' ({len(empty)} such folders)' if len(empty) > 1 else ''}; add some or delete the folder."
+        )
+    check_labels([entry.label for entry in entries], location)
+    return Listing(entries, ignored)
+
+
+def check_labels(labels: list[str], location: str) -> None:
+    """Refuse labels that no classifier can be trained on."""
+    classes = sorted(set(labels))
+    if not classes:
+        raise DataError(f"no labelled images in {location}; wanted at least two classes with images.")
+    if len(classes) == 1:
+        raise DataError(f"only one class, {classes[0]!r}, in {location}; a classifier needs at least two.")
+    for folded, same in itertools.groupby(sorted(classes, key=str.casefold), key=str.casefold):
+        twins = list(same)
+        if len(twins) > 1:
+            raise DataError(
+                f"classes {twins[0]!r} and {twins[1]!r} in {location} differ only in case; name both {folded!r} or rename one."
+            )
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name ends like an image's."""
+    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is a system's own: ``.DS_Store``, ``__MACOSX/``, ``.git/``."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _wrapper_depth(kept: list[tuple[str, ...]], folders: list[tuple[str, ...]]) -> int:
+    """How many folders merely wrap the set, as in an archive of one folder."""
+    depth = 0
+    while True:
+        tops = {parts[depth] for parts in kept if len(parts) > depth}
+        siblings = {parts[depth] for parts in folders if len(parts) > depth}
+        deep = all(len(parts) > depth + 2 for parts in kept)
+        if len(tops | siblings) != 1 or not deep or next(iter(tops)).lower() in SPLIT_NAMES:
+            return depth
+        depth += 1
