@@ -57,8 +57,8 @@ def arithmetic(precision: str, device: torch.device) -> torch.dtype:
 def seed_generators(device: torch.device, seed: int) -> None:
     """Seed PyTorch's own generators, of the processor and of a device.
 
-    ``torch.manual_seed`` seeds those of every kind of device, and for one that is not started it keeps the call with a
-    trace of the stack until it is: too slow for every step (0.3 ms), and it grows without end.
+    ``torch.manual_seed`` seeds those of every kind of device, and for one that is not started it takes a trace of the
+    stack: 0.33 ms under Lightning's 40 frames, in every step, where this takes 0.002 ms.
     """
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
