@@ -107,7 +107,8 @@ def in_parallel(
     """Apply a function to items on several threads, a bounded number ahead; results come in the order of the items.
 
     Pillow frees the interpreter while it decodes and resizes a photo, so threads suffice. For tiny images the
-    interpreter itself is the work, and one worker beside the reader is fastest (60,000 of 32 px: 4 s against 6 s).
+    interpreter itself is the work, and one worker beside the reader is fastest (5,000 JPEG files of 32 px: 0.32 s on
+    one thread, 0.45 s on two; one run).
 
     Args:
         tiny: whether the items are images of a few dozen pixels.
