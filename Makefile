@@ -20,6 +20,7 @@ help:
 	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
 	echo "make bench-batches [CIFAR=archive]       what making a batch costs against a step, and against torchvision"
 	echo "make bench-overhead [CIFAR=archive]      what our path adds to a step of a bare loop"
+	echo "make bench-memory [CIFAR=archive]        memory of fast, and what a set ten times larger adds"
 	echo "make bench-start                         seconds until help and until a refusal"
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
@@ -52,6 +53,9 @@ bench-cifar: install
 
 bench-batches: install
 	$(BIN)/python benchmarks/batches.py $(CIFAR)
+
+bench-memory: install
+	$(BIN)/python benchmarks/memory.py $(CIFAR)
 
 bench-overhead: install
 	$(BIN)/python benchmarks/overhead.py $(CIFAR)

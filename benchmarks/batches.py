@@ -53,7 +53,15 @@ def main() -> None:
     dtype = arithmetic("auto", device)
     size = recipe.fit.batch_size
     batches = TrainingBatches(
-        images, splits.train, normalization, recipe.augment, batch_size=size, seed=0, device=device, dtype=dtype
+        images,
+        splits.train,
+        normalization,
+        recipe.augment,
+        batch_size=size,
+        epochs=recipe.fit.epochs,
+        seed=0,
+        device=device,
+        dtype=dtype,
     )
     late = recipe.fit.epochs - 1  # at full size
     order = batches.order(late)

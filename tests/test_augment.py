@@ -51,19 +51,24 @@ def _flipped(images: Tensor) -> Tensor:
     return images.flip(-2)
 
 
+def _moved(pixels: Tensor, parameters: Parameters, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Pixels, and whether each lies inside of its image."""
+    return shift_and_flip(pixels, parameters, size), augment.inside(pixels, parameters, size)
+
+
 # ── shift and flip ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_shift_is_a_slice():
     pixels = _pixels()
-    moved, inside = shift_and_flip(pixels, _parameters(5, top=3.0, left=1.0), (8, 8))
+    moved, inside = _moved(pixels, _parameters(5, top=3.0, left=1.0), (8, 8))
     assert torch.equal(moved, pixels[:, 3:11, 1:9])
     assert inside.all()
 
 
 def test_each_image_is_shifted_by_its_own_numbers():
     pixels = _pixels(3)
-    moved, _ = shift_and_flip(
+    moved, _ = _moved(
         pixels, _parameters(3, flip=[False, True, False], top=[0.0, 2.0, 4.0], left=[2.0, 0.0, 1.0]), (8, 8)
     )
     assert torch.equal(moved[0], pixels[0, 0:8, 2:10])
@@ -73,8 +78,8 @@ def test_each_image_is_shifted_by_its_own_numbers():
 
 def test_a_flip_of_a_flip_is_the_image():
     pixels, numbers = _pixels(4, 8, 8), _parameters(4, flip=True)
-    once, _ = shift_and_flip(pixels, numbers, (8, 8))
-    twice, _ = shift_and_flip(once, numbers, (8, 8))
+    once, _ = _moved(pixels, numbers, (8, 8))
+    twice, _ = _moved(once, numbers, (8, 8))
     assert torch.equal(once, _flipped(pixels))
     assert torch.equal(twice, pixels)
 
@@ -82,8 +87,8 @@ def test_a_flip_of_a_flip_is_the_image():
 def test_a_flip_mirrors_the_crop_and_does_not_move_it():
     pixels = _pixels()
     for top, left in ((-3.0, 4.0), (2.0, -2.0), (0.0, 0.0)):
-        plain, inside = shift_and_flip(pixels, _parameters(5, top=top, left=left), (8, 8))
-        mirrored, inside_mirrored = shift_and_flip(pixels, _parameters(5, top=top, left=left, flip=True), (8, 8))
+        plain, inside = _moved(pixels, _parameters(5, top=top, left=left), (8, 8))
+        mirrored, inside_mirrored = _moved(pixels, _parameters(5, top=top, left=left, flip=True), (8, 8))
         assert torch.equal(mirrored, _flipped(plain))
         assert torch.equal(inside_mirrored, inside.flip(-1))
 
@@ -95,14 +100,14 @@ def test_beyond_the_border_an_image_is_reflected_as_torch_pads_it(top, left):
     padded = functional.pad(pixels.permute(0, 3, 1, 2).float(), (4, 4, 4, 4), mode="reflect").to(torch.uint8)
     first_row, first_column = int(top) + 4, int(left) + 4
     wanted = padded[:, :, first_row : first_row + 8, first_column : first_column + 8].permute(0, 2, 3, 1)
-    moved, inside = shift_and_flip(pixels, _parameters(3, top=top, left=left), (8, 8))
+    moved, inside = _moved(pixels, _parameters(3, top=top, left=left), (8, 8))
     assert torch.equal(moved, wanted)
     assert inside.sum(dim=(1, 2)).tolist() == [int((8 - abs(top)) * (8 - abs(left)))] * 3
 
 
 def test_an_image_smaller_than_its_padding_is_reflected_again_and_again():
     row = torch.tensor([10, 20, 30], dtype=torch.uint8).reshape(1, 1, 3, 1).expand(1, 1, 3, 3)
-    moved, _ = shift_and_flip(row, _parameters(1, left=-5.0), (1, 11))
+    moved, _ = _moved(row, _parameters(1, left=-5.0), (1, 11))
     assert moved[0, 0, :, 0].tolist() == [20, 10, 20, 30, 20, 10, 20, 30, 20, 10, 20]
 
 
@@ -284,7 +289,7 @@ def test_the_middle_of_an_image_is_what_no_augmentation_shows():
     config = AugmentConfig(flip="none")
     numbers = draw(config, 3, (13, 12), (8, 8), torch.Generator())
     assert torch.equal(centre(pixels, (8, 8)), pixels[:, 2:10, 2:10])
-    assert torch.equal(augment.shift_and_flip(pixels, numbers, (8, 8))[0], pixels[:, 2:10, 2:10])
+    assert torch.equal(shift_and_flip(pixels, numbers, (8, 8)), pixels[:, 2:10, 2:10])
 
 
 # ── smaller images in the first epochs ───────────────────────────────────────────────────────────────────────────────

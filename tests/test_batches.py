@@ -37,6 +37,7 @@ def batches(images):
             NORMALIZATION,
             config,
             batch_size=batch_size,
+            epochs=4,
             seed=seed,
             device=CPU,
             dtype=torch.float32,
@@ -178,7 +179,7 @@ def test_the_slices_of_all_processes_are_the_batch_of_one(batches, config, world
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_batch_has_the_number_format_that_was_asked_for(images, dtype):
     loader = TrainingBatches(
-        images, np.arange(60), NORMALIZATION, CONFIGS[3], batch_size=30, seed=0, device=CPU, dtype=dtype
+        images, np.arange(60), NORMALIZATION, CONFIGS[3], batch_size=30, epochs=4, seed=0, device=CPU, dtype=dtype
     )
     batch = next(iter(loader))
     assert (batch.images.dtype, batch.labels.dtype) == (dtype, torch.int64)
@@ -226,9 +227,9 @@ def test_a_channel_that_never_varies_is_divided_by_one_level():
 
 def test_the_first_epochs_are_shown_smaller_and_the_others_in_full(in_memory):
     images = in_memory([0, 1] * 10, pixels=np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), np.uint8))
-    config = AugmentConfig(flip="none", early_scales=(0.5, 0.75))
+    config = AugmentConfig(flip="none", scales=(0.5, 0.75, 1, 1))
     loader = TrainingBatches(
-        images, images.readable, NORMALIZATION, config, batch_size=8, seed=1, device=CPU, dtype=torch.float32
+        images, images.readable, NORMALIZATION, config, batch_size=8, epochs=4, seed=1, device=CPU, dtype=torch.float32
     )
     sides = {batch.epoch: tuple(batch.images.shape[2:]) for batch in _epochs(loader, 4)}
     assert sides == {0: (16, 16), 1: (24, 24), 2: (32, 32), 3: (32, 32)}

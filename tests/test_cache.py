@@ -43,8 +43,8 @@ def decoded(monkeypatch) -> list[int]:
 
 
 def _same(one: CachedImages, other: CachedImages) -> bool:
-    index, index_too = ((images.folder / "index.json").read_text() for images in (one, other))
-    return index == index_too and np.array_equal(one.pixels, other.pixels)
+    stored, stored_too = ({file.name: file.read_bytes() for file in images.folder.iterdir()} for images in (one, other))
+    return stored == stored_too
 
 
 # ── what is in it ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -344,7 +344,7 @@ def test_caches_are_listed_by_name_images_and_bytes(image_set):
         "name": "set",
         "location": str(image_set),
         "images": 10,
-        "bytes": 10 * 20 * 20 * 3 + (images.folder / "index.json").stat().st_size,
+        "bytes": sum(file.stat().st_size for file in images.folder.iterdir()),
         "folder": str(images.folder),
     }
 
@@ -393,5 +393,11 @@ def test_clearing_where_there_is_no_cache_frees_nothing():
 
 def test_what_is_stored_is_plain_text_and_pixels(image_set):
     folder = open_images(find_source(image_set)).folder
-    assert sorted(file.name for file in folder.iterdir()) == ["index.json", "pixels.u8"]
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "ends.npy",
+        "index.json",
+        "labels.npy",
+        "pixels.u8",
+        "texts.utf8",
+    ]
     assert json.loads((folder / "index.json").read_text())["classes"] == ["cats", "dogs"]

@@ -78,9 +78,9 @@ def test_the_recipe_of_a_run_names_its_image_set(colours: Path, capsys) -> None:
 
 
 def test_a_list_of_any_length_is_written_with_spaces(colours: Path, capsys) -> None:
-    arguments = ["--fit.epochs", "3", "--augment.early-scales", "0.5", "0.75", "--evaluate", "none", "--run", "r"]
+    arguments = ["--fit.epochs", "3", "--augment.scales", "0.5", "0.75", "1", "--evaluate", "none", "--run", "r"]
     assert main(["train", str(colours), *QUICK[:2], *QUICK[4:], *arguments]) == 0
-    assert resolve(read_recipe("r/recipe.yaml")).augment.early_scales == (0.5, 0.75)
+    assert resolve(read_recipe("r/recipe.yaml")).augment.scales == (0.5, 0.75, 1)
 
 
 def test_an_optional_block_is_turned_off_by_its_kind(colours: Path, capsys) -> None:
@@ -106,11 +106,11 @@ def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
             ["digits", "--recipe", "fast", "--optimizer.betas", "0.9", "0.99"],
             "unknown setting 'optimizer.betas' of kind 'muon'",
         ),
-        (["digits", "--recipe", "fast", "--schedule.warmup-epochs", "8"], "must be shorter than --fit.epochs (8)"),
+        (["digits", "--recipe", "fast", "--schedule.warmup-epochs", "9"], "must be shorter than --fit.epochs (9)"),
         (["digits", "--recipe", "fast", "--augment.cutout.size", "4", "--augment.cutout.kind", "none"], "kind"),
         (
-            ["digits", "--recipe", "fast", "--fit.epochs", "1", "--augment.early-scales", "0.5"],
-            "at least the last must see",
+            ["digits", "--recipe", "fast", "--augment.scales", "0.5"],
+            "--augment.scales ends with 0.5; the last must be 1",
         ),
         (["digits", "--fit.epochs", "0", "--recipe", "fast"], "--fit.epochs is 0; it must be at least 1"),
     ],

@@ -201,3 +201,23 @@ def test_a_recipe_whose_name_is_no_word_for_a_folder_is_refused(name: str) -> No
 
 def test_the_resnet_has_no_knobs_beyond_its_kind() -> None:
     assert [item.name for item in dataclasses.fields(ResNet18Config)] == ["kind"]
+
+
+@pytest.mark.parametrize(
+    ("scales", "epochs", "shown"),
+    [
+        ((), 3, [1, 1, 1]),
+        ((0.5, 1), 4, [0.5, 0.5, 1, 1]),
+        ((0.5, 1), 5, [0.5, 0.5, 1, 1, 1]),  # a change within the third epoch comes at its start
+        ((0.5, 0.75, 1), 2, [0.75, 1]),
+        ((0.5, 0.75, 1), 1, [1]),
+    ],
+)
+def test_sizes_grow_over_the_training_and_the_last_epoch_is_full(scales, epochs, shown) -> None:
+    config = AugmentConfig(scales=scales)
+    assert [config.scale(epoch, epochs) for epoch in range(epochs)] == shown
+
+
+def test_sizes_that_change_nothing_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"--augment.scales 1 has no effect"):
+        AugmentConfig(scales=(1.0, 1.0))

@@ -7,7 +7,7 @@ import torch
 
 from sightline.config import Recipe
 from sightline.devices import arithmetic
-from sightline.images.batches import EvaluationBatches, Normalization, TrainingBatches
+from sightline.images.batches import Batch, EvaluationBatches, Normalization, TrainingBatches
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split, statistics
@@ -53,6 +53,7 @@ class ImageData(L.LightningDataModule):
             self.normalization,
             self.recipe.augment,
             batch_size=fit.batch_size,
+            epochs=fit.epochs,
             seed=fit.seed,
             device=self._device,
             dtype=arithmetic(fit.precision, self._device),
@@ -72,6 +73,9 @@ class ImageData(L.LightningDataModule):
             device=self._device,
             dtype=arithmetic(self.recipe.fit.precision, self._device),
         )
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # it was made there
 
     @property
     def _device(self) -> torch.device:

@@ -84,11 +84,13 @@ def describe_training(
     device = choose_device()
     dtype = arithmetic(recipe.fit.precision, device)
     speed = _images_per_second(network, images.size, min(recipe.fit.batch_size, 256), device, dtype)
-    seconds = counts["train"] * recipe.fit.epochs / speed
+    epochs = recipe.fit.epochs
+    full_epochs = sum(recipe.augment.scale(epoch, epochs) ** 2 for epoch in range(epochs))  # smaller images are faster
+    seconds = counts["train"] * full_epochs / speed
     size = 2 if dtype != torch.float32 else 4
     memory = parameters * 16 + 2 * numbers * size * recipe.fit.batch_size
     say(
-        f"estimate: {spoken_seconds(seconds)} for {recipe.fit.epochs} epochs at {speed:,.0f} images/s, and about"
+        f"estimate: {spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
         f" {memory / 1e9:.1f} GB of memory, on {describe(device)} in {str(dtype).removeprefix('torch.')}"
     )
 

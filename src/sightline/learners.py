@@ -1,5 +1,6 @@
 """What Lightning trains: one short LightningModule a kind. The arithmetic is plain functions. B images, K classes."""
 
+import math
 from typing import Any
 
 import lightning as L
@@ -17,6 +18,8 @@ from sightline.schedules import falling, schedule
 
 __all__ = ["ClassifierLearner", "Totals", "classification_loss"]
 
+COUNT_EVERY = 50  # batches; their logits are kept until then
+
 
 def classification_loss(network: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of a batch, in float32.
@@ -29,35 +32,59 @@ def classification_loss(network: nn.Module, batch: Batch, label_smoothing: float
 
 
 class Totals:
-    """Loss, right answers and images of an epoch, kept on the device so that no step waits for it."""
+    """Loss, right answers and images of an epoch.
+
+    Batches are set aside and counted ``COUNT_EVERY`` at a time: counting each takes ten small operations a step, and on
+    a GPU it would wait for the device. They are added in their order, so when one looks changes no digit.
+    """
 
     def __init__(self) -> None:
-        self.sums = torch.zeros(3, dtype=torch.float64)
-        self.first_bad_step = torch.tensor(-1)
+        self._loss, self._right, self._images = 0.0, 0, 0
+        self._first_bad_step: int | None = None
+        self._waiting: list[tuple[Tensor, Tensor, Tensor, int]] = []
 
     def add(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int) -> None:
-        """Count a batch; remember the first step whose loss was not finite."""
-        if self.sums.device != loss.device:
-            double = torch.float32 if loss.device.type == "mps" else torch.float64
-            self.sums = self.sums.to(loss.device, double)
-            self.first_bad_step = self.first_bad_step.to(loss.device)
-        loss = loss.detach()
-        right = (logits.detach().argmax(1) == labels).sum()
-        self.sums += torch.stack([loss.double() * len(labels), right.double(), right.new_tensor(len(labels)).double()])
-        bad = ~torch.isfinite(loss) & (self.first_bad_step < 0)
-        self.first_bad_step = torch.where(bad, step, self.first_bad_step)
+        """Count a batch: its mean loss, the logits, (B, K), and the classes, (B,), of step ``step``."""
+        self._waiting.append((loss.detach(), logits.detach(), labels, step))
+        if len(self._waiting) == COUNT_EVERY:
+            self._count()
 
-    def take(self) -> tuple[float, float]:
-        """(mean loss, accuracy) since the last call; waits for the device."""
-        loss, right, images = self.sums.tolist()
-        self.sums = torch.zeros_like(self.sums)
-        return loss / max(images, 1), right / max(images, 1)
+    @property
+    def first_bad_step(self) -> int | None:
+        """The first step whose loss was not finite; waits for the device."""
+        self._count()
+        return self._first_bad_step
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"sums": self.sums.cpu(), "first_bad_step": self.first_bad_step.cpu()}
+    @property
+    def sums(self) -> tuple[float, int, int]:
+        """(sum of the losses, right answers, images) since the last ``take``; waits for the device."""
+        self._count()
+        return self._loss, self._right, self._images
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.sums, self.first_bad_step = state["sums"], state["first_bad_step"]
+    def take(self) -> tuple[float, int, int]:
+        """The sums, which start again from zero."""
+        sums = self.sums
+        self._loss, self._right, self._images = 0.0, 0, 0
+        return sums
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": list(self.sums), "first_bad_step": self.first_bad_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._loss, self._right, self._images = state["sums"]
+        self._first_bad_step = state["first_bad_step"]
+
+    def _count(self) -> None:
+        if not self._waiting:
+            return
+        losses, logits, labels, steps = zip(*self._waiting, strict=True)
+        self._waiting = []
+        self._right += int((torch.cat(logits).argmax(1) == torch.cat(labels)).sum())
+        for loss, classes, step in zip(torch.stack(losses).tolist(), labels, steps, strict=True):
+            self._loss += loss * len(classes)
+            self._images += len(classes)
+            if self._first_bad_step is None and not math.isfinite(loss):
+                self._first_bad_step = step
 
 
 class ClassifierLearner(L.LightningModule):
@@ -109,8 +136,8 @@ class ClassifierLearner(L.LightningModule):
         Raises:
             TrainingError: with the step, the rate, and what to try.
         """
-        step = int(self.training_totals.first_bad_step)
-        if step >= 0:
+        step = self.training_totals.first_bad_step
+        if step is not None:
             epoch, batch = divmod(step, self.steps_per_epoch)
             rate = self.recipe.optimizer.learning_rate
             shape = schedule(self.recipe.schedule, self.recipe.fit.epochs * self.steps_per_epoch, self.steps_per_epoch)
@@ -120,9 +147,10 @@ class ClassifierLearner(L.LightningModule):
             )
 
     def _log_totals(self, stage: str, totals: Totals) -> None:
-        totals.sums = self.trainer.strategy.reduce(totals.sums, reduce_op="sum")  # over all processes
-        loss, accuracy = totals.take()
-        self.log_dict({f"{stage}_loss": loss, f"{stage}_acc": accuracy})
+        sums = torch.tensor(totals.take(), dtype=torch.float32 if self.device.type == "mps" else torch.float64)
+        over_processes = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
+        loss, right, images = over_processes.tolist()
+        self.log_dict({f"{stage}_loss": loss / max(images, 1), f"{stage}_acc": right / max(images, 1)})
 
     def _whitening_epochs(self) -> float:
         network = self.recipe.network

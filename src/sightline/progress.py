@@ -53,7 +53,7 @@ class EpochBar(Callback):
         look = pl_module.device.type == "cpu" or batch_idx % READ_EVERY == 0
         if look and now - self._refreshed >= REFRESH_SECONDS:
             assert isinstance(pl_module, ClassifierLearner)
-            loss, right, images = pl_module.training_totals.sums.tolist()
+            loss, right, images = pl_module.training_totals.sums
             text = _numbers("train", loss / max(images, 1), right / max(images, 1)) + self._validation
             text += f"  rate {_rate(trainer):.3g}  {self._speed:,.0f} images/s  {self._left(trainer)} left"
             self._show(trainer, text, batch_idx + 1)

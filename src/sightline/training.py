@@ -49,7 +49,7 @@ MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of
 MANY_LARGE = 20_000  # larger images
 SMALL_SIDE = 64  # pixels
 SMALLEST_SIDE = 16  # pixels that every network can read
-WHITENING_IMAGES = 5_000  # images that a network is fitted to before the first step
+WHITENING_IMAGES = 2_000  # images that a network is fitted to before the first step
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,18 @@ def _plan(
         if "val" in open_images(source, chosen.data.size, progress).splits:
             chosen = _without_validation(chosen, settings, source.name)
         images, splits, normalization = prepare(source, chosen, progress)
+    if automatic and "scales" not in (settings.get("augment") or {}):
+        chosen = _within_reach(chosen, min(images.size))
     _refuse_misfits(chosen, min(images.size))
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     network = build_network(chosen.network, len(images.classes), images.size)
     return _Plan(source, chosen, why, images, splits, normalization, network)
+
+
+def _within_reach(chosen: Recipe, side: int) -> Recipe:
+    """A recipe that was not asked for by name: images of a side in pixels are shown no smaller than networks can read."""
+    scales = [max(scale, min(1.0, SMALLEST_SIDE / side)) for scale in chosen.augment.scales]
+    return resolve(to_mapping(chosen), {"augment": {"scales": scales if min(scales, default=1.0) < 1 else []}})
 
 
 def _refuse_misfits(recipe: Recipe, side: int) -> None:
@@ -174,10 +182,10 @@ def _refuse_misfits(recipe: Recipe, side: int) -> None:
         raise ConfigError(
             f"--augment.cutout.size ({cutout.size}) is larger than the images ({side} px); a hole must fit into the image."
         )
-    scale = min(recipe.augment.early_scales, default=1.0)
-    if side * scale < SMALLEST_SIDE:
+    scale = min(recipe.augment.scales, default=1.0)
+    if round(side * scale, 3) < SMALLEST_SIDE:
         raise ConfigError(
-            f"--augment.early-scales {scale:g} makes {side * scale:.0f} px of {side} px; the networks need at least"
+            f"--augment.scales {scale:g} makes {side * scale:.0f} px of {side} px; the networks need at least"
             f" {SMALLEST_SIDE} px: choose {SMALLEST_SIDE / side:.2f} or more."
         )
 

@@ -135,13 +135,24 @@ class AugmentConfig:
     """Shift or cut each image; null: the whole image (its centre where it is cached larger)."""
     cutout: CutoutConfig | None = None
     """Cover holes of each image; null: none."""
-    early_scales: tuple[float, ...] = ()
-    """Shares of the training side at which the images of the first epochs are shown, one number an epoch; smaller is
-    faster. Later epochs, validation and test see the full size."""
+    scales: tuple[float, ...] = ()
+    """Shares of the training side at which the images are shown in equal parts of the training, of whole epochs;
+    smaller is faster. The last is 1: the full size, which validation and test see; empty: always."""
 
     def __post_init__(self) -> None:
-        for scale in self.early_scales:
-            _within("augment.early-scales", scale, 0.25, 1)
+        for scale in self.scales:
+            _within("augment.scales", scale, 0.25, 1)
+        if self.scales and self.scales[-1] != 1:
+            raise ConfigError(
+                f"--augment.scales ends with {self.scales[-1]:g}; the last must be 1, the size that the finished"
+                " classifier is shown."
+            )
+        if self.scales and min(self.scales) == 1:
+            raise ConfigError("--augment.scales 1 has no effect: it is the full size; leave the option out.")
+
+    def scale(self, epoch: int, epochs: int) -> float:
+        """Share of the training side in an epoch, counted from 0; a change within an epoch comes at its start."""
+        return self.scales[-(-(epoch + 1) * len(self.scales) // epochs) - 1] if self.scales else 1.0
 
 
 # ── networks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -371,11 +382,6 @@ class Recipe:
                     f" ({epochs}); the learning rate would never come down."
                 )
         _within("schedule.final", schedule.final, 0, 1)
-        if len(self.augment.early_scales) >= epochs:
-            raise ConfigError(
-                f"--augment.early-scales names {len(self.augment.early_scales)} epochs of --fit.epochs {epochs}; at least"
-                " the last must see the full size, which the finished classifier is shown."
-            )
         size, cutout = self.data.size, self.augment.cutout
         if size is not None and cutout is not None and cutout.size > size:
             raise ConfigError(

@@ -69,6 +69,7 @@ class TrainingBatches:
         config: AugmentConfig,
         *,
         batch_size: int,
+        epochs: int,
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
@@ -76,6 +77,7 @@ class TrainingBatches:
         world_size: int = 1,
     ) -> None:
         self.size = images.size
+        self.epochs = epochs
         self.config = config
         self.seed = seed
         self.rank, self.world_size = rank, world_size
@@ -118,8 +120,9 @@ class TrainingBatches:
         pixels = self._pixels[self._rows[chosen]].to(self.device, non_blocking=True)
         parameters = drawn.part(share, self.device)
         images = augment.apply(self.config, pixels, parameters, self.size, self._mean, self._std, self.dtype)
-        if epoch < len(self.config.early_scales):
-            images = augment.shrink(images, self.config.early_scales[epoch])
+        scale = self.config.scale(epoch, self.epochs)
+        if scale < 1:
+            images = augment.shrink(images, scale)
         return Batch(images, self._labels[chosen].to(self.device, non_blocking=True), epoch, index)
 
     def state_dict(self) -> dict[str, int]:

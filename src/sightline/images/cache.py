@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ import numpy as np
 from filelock import FileLock
 
 from sightline.errors import DataError, StorageError
+from sightline.images.columns import read_texts, write_texts
 from sightline.images.decoding import UnreadableImageError, decode, in_parallel, pixel_hash, resize
 from sightline.images.layout import Entry
 from sightline.images.sources import ImageSource
 
 __all__ = ["CachedImages", "cache_folder", "cached", "clear", "open_images", "training_size"]
 
-FORMAT = 1  # rises when what is stored changes; older caches are then built anew
+FORMAT = 2  # rises when what is stored changes; older caches are then built anew
 SMALL_SIDE = 64  # pixels; sets up to here keep their size
 DEFAULT_SIDE = 128  # pixels; training size of larger images
 MARGIN = 1.15  # larger images are cached this much larger than the training size, to crop from
@@ -54,12 +55,12 @@ class CachedImages:
     """Training size, (height, width) in pixels; ``pixels`` may be larger, to crop from."""
     classes: list[str]
     """Names in index order, which is their order as text."""
-    paths: list[str]
+    paths: Sequence[str]
     labels: Array
     """Class indices, (N,); -1 where the image is unreadable."""
-    splits: list[str | None]
-    groups: list[str | None]
-    hashes: list[str]
+    splits: Sequence[str | None]
+    groups: Sequence[str | None]
+    hashes: Sequence[str]
     """Hash of the full-size pixels; empty where unreadable."""
     left_out: list[tuple[str, str]]
     """(path, reason) of every image that cannot be used."""
@@ -143,7 +144,7 @@ def cached() -> list[dict[str, Any]]:
         size = sum(file.stat().st_size for file in index.parent.iterdir())
         rows.append(
             {key: header[key] for key in ("name", "location")}
-            | {"images": len(header["paths"]), "bytes": size, "folder": str(index.parent)}
+            | {"images": header["images"], "bytes": size, "folder": str(index.parent)}
         )
     return rows
 
@@ -231,7 +232,11 @@ def _build(
                 tiny.append(entries[row].path)
         pixels.flush()
         del pixels
-        index = _index(source, entries, hashes, reasons) | {
+        labels, index = _index(source, entries, reasons)
+        np.save(partial / "labels.npy", labels)
+        columns = ([getattr(entry, name) for entry in entries] for name in ("path", "split", "group"))
+        write_texts(partial, (*columns, hashes))
+        index |= {
             "size": trained,
             "cached": [height, width],
             "tiny": sorted(tiny),
@@ -253,8 +258,8 @@ def _reserve(path: Path, size: int) -> None:
             file.truncate(size)
 
 
-def _index(source: ImageSource, entries: list[Entry], hashes: list[str], reasons: dict[int, str]) -> dict[str, Any]:
-    """The columns of a set, checked: every class of the listing must have kept a readable image."""
+def _index(source: ImageSource, entries: list[Entry], reasons: dict[int, str]) -> tuple[Array, dict[str, Any]]:
+    """Class indices and header of a set, checked: every class of the listing must have kept a readable image."""
     if len(reasons) == len(entries):
         first = min(reasons)
         raise DataError(
@@ -264,20 +269,17 @@ def _index(source: ImageSource, entries: list[Entry], hashes: list[str], reasons
     classes = sorted({entry.label for entry in entries})
     index_of = {name: index for index, name in enumerate(classes)}
     labels = [-1 if row in reasons else index_of[entry.label] for row, entry in enumerate(entries)]
-    lost = [name for name in classes if index_of[name] not in set(labels)]
+    kept = set(labels)
+    lost = [name for name in classes if index_of[name] not in kept]
     if lost:
         raise DataError(
             f"class {lost[0]!r} in {source.location} has no readable image; mend its files or delete the class."
         )
-    return {
+    return np.array(labels, np.int64), {
         "name": source.name,
         "location": source.location,
         "classes": classes,
-        "paths": [entry.path for entry in entries],
-        "labels": labels,
-        "splits": [entry.split for entry in entries],
-        "groups": [entry.group for entry in entries],
-        "hashes": hashes,
+        "images": len(entries),
         "left_out": [[entries[row].path, reason] for row, reason in sorted(reasons.items())],
     }
 
@@ -340,18 +342,19 @@ def _pixels(data: Any) -> Array:
 
 def _open(folder: Path) -> CachedImages:
     index = json.loads((folder / "index.json").read_text("utf-8"))
-    shape = (len(index["paths"]), *index["cached"], 3)
+    shape = (index["images"], *index["cached"], 3)
+    paths, splits, groups, hashes = read_texts(folder, index["images"])
     return CachedImages(
         name=index["name"],
         location=index["location"],
         folder=folder,
         size=tuple(index["size"]),
         classes=index["classes"],
-        paths=index["paths"],
-        labels=np.asarray(index["labels"], np.int64),
-        splits=index["splits"],
-        groups=index["groups"],
-        hashes=index["hashes"],
+        paths=paths,
+        labels=np.load(folder / "labels.npy"),
+        splits=splits,
+        groups=groups,
+        hashes=hashes,
         left_out=[tuple(pair) for pair in index["left_out"]],
         tiny=index["tiny"],
         ignored=index["ignored"],

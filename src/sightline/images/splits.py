@@ -71,11 +71,12 @@ def split(
         DataError: the set's own splits leave train without a class, or there are too few images to cut.
     """
     rows = images.readable
-    given = {
-        name: np.array([row for row in rows if images.splits[row] == name], np.int64)
-        for name in ("train", "val", "test")
-    }
-    free = np.array([row for row in rows if images.splits[row] is None], np.int64)
+    dealt: dict[str | None, list[int]] = defaultdict(list)
+    for row, name in enumerate(images.splits):
+        dealt[name].append(row)
+    readable = {name: np.intersect1d(rows, np.array(members, np.int64)) for name, members in dealt.items()}
+    given = {name: readable.get(name, _NOTHING) for name in ("train", "val", "test")}
+    free = readable.get(None, _NOTHING)
     notes: list[str] = []
     train = np.concatenate([given["train"], free])
     test, kept_validation = given["test"], given["val"]
