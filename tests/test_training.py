@@ -15,6 +15,7 @@ from rich.console import Console
 import sightline
 from conftest import QUICK, Finished, coloured_folder
 from sightline import learners, runs, trainer, training
+from sightline.config import read_recipe, resolve
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
 from sightline.images.cache import CachedImages
 
@@ -331,6 +332,35 @@ def test_ctrl_c_names_the_run_that_can_be_continued(colours: Path, tmp_path: Pat
     signal.signal(signal.SIGINT, before)
 
 
+def test_ctrl_c_within_the_writing_of_a_checkpoint_is_still_ctrl_c(colours: Path, tmp_path: Path, monkeypatch) -> None:
+    class PressedInTheThirdWrite:
+        """A file in whose third write the key is pressed; torch.save turns that into an error of its own."""
+
+        def __init__(self, file):
+            self.file, self.writes = file, 0
+
+        def write(self, data):
+            self.writes += 1
+            if self.writes == 3:
+                raise KeyboardInterrupt
+            return self.file.write(data)
+
+    save, count = torch.save, 0
+
+    def pressed(checkpoint, file):
+        nonlocal count
+        count += 1
+        save(checkpoint, PressedInTheThirdWrite(file) if count == 2 else file)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(trainer.torch, "save", pressed)
+    with pytest.raises(Interrupted):
+        sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
+    signal.signal(signal.SIGINT, before)
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["epoch"] == 0
+    assert not list((tmp_path / "run").glob(".*partial*"))
+
+
 def test_a_full_disk_is_an_error_that_says_so(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
@@ -372,8 +402,18 @@ def test_a_hole_larger_than_the_images_is_refused_before_training(colours: Path,
 
 
 def test_images_that_would_shrink_below_what_a_network_can_read_are_refused(colours: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--augment.early-scales 0.4 makes 13 px of 32 px; .* choose 0.50 or more"):
-        sightline.train(colours, settings={"augment": {"early_scales": (0.4,)}}, run=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"--augment.scales 0.4 makes 13 px of 32 px; .* choose 0.50 or more"):
+        sightline.train(colours, settings={"augment": {"scales": (0.4, 1)}}, run=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("side", "scales"), [(32, None), (20, (0.8, 0.8, 0.8, 0.8, 0.8125, 0.8125, 1, 1, 1)), (16, ())]
+)
+def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, scales: tuple[float, ...] | None) -> None:
+    fast = resolve(read_recipe("fast"))
+    fitted = training._within_reach(fast, side)
+    assert fitted.augment.scales == (fast.augment.scales if scales is None else scales)
+    training._refuse_misfits(fitted, side)
 
 
 def test_without_data_one_is_asked_for() -> None:

@@ -97,11 +97,13 @@ class AtomicCheckpointIO(CheckpointIO):
                 os.replace(path, path.with_name(PREVIOUS))
             os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise storage_error(path.parent, error) from error
-        except RuntimeError as error:  # how torch reports a write that failed
-            temporary.unlink(missing_ok=True)
+        except RuntimeError as error:  # how torch reports whatever ended a write
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from error
             raise storage_error(path.parent, OSError(None, str(error))) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return dict(torch.load(path, map_location=map_location or "cpu", weights_only=True))
