@@ -157,11 +157,13 @@ QUICK = {
 
 
 def coloured_folder(root: Path, images: int = 30) -> Path:
-    """A folder of three classes that a tiny network tells apart: noise around red, green and blue."""
+    """A folder of three classes that a tiny network tells apart: red, green and blue, each more or less noisy."""
     for channel, name in enumerate(["=blood", "grass", "ünder wasser"]):
         (root / name).mkdir(parents=True)
         for index in range(images):
-            pixels = np.random.default_rng(1000 * channel + index).integers(0, 160, (32, 32, 3), np.uint8)
+            random = np.random.default_rng(1000 * channel + index)
+            spread = int(random.integers(1, 81))  # from almost plain to noisy
+            pixels = random.integers(80 - spread, 80 + spread, (32, 32, 3), np.uint8)
             pixels[..., channel] += 90
             Image.fromarray(pixels).save(root / name / f"{index:03d}.png")
     return root
