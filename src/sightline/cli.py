@@ -39,6 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     except cyclopts.CycloptsError as error:
         return _refuse(" ".join(str(error).split()))
     except Interrupted as stopped:
+        from sightline.runs import run_to_help
+
+        if run_to_help() is not None:  # the process that started this one says it
+            return STOPPED
         print(
             f"sightline: stopped; continue with: sightline train --resume --run {shlex.quote(str(stopped.run))}",
             file=sys.stderr,

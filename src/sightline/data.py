@@ -65,6 +65,7 @@ class ImageData(L.LightningDataModule):
         return batches
 
     def val_dataloader(self) -> EvaluationBatches:
+        assert self.trainer is not None
         return EvaluationBatches(
             self.images,
             self.splits.validation,
@@ -72,6 +73,8 @@ class ImageData(L.LightningDataModule):
             batch_size=VALIDATION_BATCH,
             device=self._device,
             dtype=arithmetic(self.recipe.fit.precision, self._device),
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -38,8 +38,8 @@ class Totals:
     a GPU it would wait for the device. They are added in their order, so when one looks changes no digit.
     """
 
-    def __init__(self) -> None:
-        self._loss, self._right, self._images = 0.0, 0, 0
+    def __init__(self, loss: float = 0.0, right: int = 0, images: int = 0) -> None:
+        self._loss, self._right, self._images = loss, right, images
         self._first_bad_step: int | None = None
         self._waiting: list[tuple[Tensor, Tensor, Tensor, int]] = []
 
@@ -66,13 +66,6 @@ class Totals:
         sums = self.sums
         self._loss, self._right, self._images = 0.0, 0, 0
         return sums
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"sums": list(self.sums), "first_bad_step": self.first_bad_step}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._loss, self._right, self._images = state["sums"]
-        self._first_bad_step = state["first_bad_step"]
 
     def _count(self) -> None:
         if not self._waiting:
@@ -103,7 +96,7 @@ class ClassifierLearner(L.LightningModule):
         self.network.train_whitening(self._whitening_learns(batch.epoch))
         loss, logits = classification_loss(self.network, batch, self.recipe.fit.label_smoothing)
         self.training_totals.add(loss, logits, batch.labels, batch.epoch * self.steps_per_epoch + batch.position)
-        return loss
+        return loss if batch.weight == 1 else loss * batch.weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         loss, logits = classification_loss(self.network, batch)
@@ -125,19 +118,25 @@ class ClassifierLearner(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["training_totals"] = self.training_totals.state_dict()
+        rows = torch.zeros(self.trainer.world_size, 3, dtype=self._exact, device=self.device)
+        rows[self.global_rank] = torch.tensor(self.training_totals.sums, dtype=self._exact)
+        checkpoint["training_totals"] = self.trainer.strategy.reduce(rows, reduce_op="sum").tolist()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.training_totals.load_state_dict(checkpoint["training_totals"])
+        loss, right, images = checkpoint["training_totals"][self.global_rank]
+        self.training_totals = Totals(loss, int(right), int(images))
 
     def refuse_non_finite(self) -> None:
-        """Stop where a loss was not finite; waits for the device.
+        """Stop where a loss was not finite, in all processes; waits for the device and for them.
 
         Raises:
             TrainingError: with the step, the rate, and what to try.
         """
-        step = self.training_totals.first_bad_step
-        if step is not None:
+        own = self.training_totals.first_bad_step
+        steps = self.recipe.fit.epochs * self.steps_per_epoch
+        first = torch.tensor(steps if own is None else own, device=self.device)
+        step = int(self.trainer.strategy.reduce(first, reduce_op="min"))
+        if step < steps:
             epoch, batch = divmod(step, self.steps_per_epoch)
             rate = self.recipe.optimizer.learning_rate
             shape = schedule(self.recipe.schedule, self.recipe.fit.epochs * self.steps_per_epoch, self.steps_per_epoch)
@@ -147,10 +146,14 @@ class ClassifierLearner(L.LightningModule):
             )
 
     def _log_totals(self, stage: str, totals: Totals) -> None:
-        sums = torch.tensor(totals.take(), dtype=torch.float32 if self.device.type == "mps" else torch.float64)
-        over_processes = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
+        sums = torch.tensor(totals.take(), dtype=self._exact, device=self.device)
+        over_processes = self.trainer.strategy.reduce(sums, reduce_op="sum")
         loss, right, images = over_processes.tolist()
         self.log_dict({f"{stage}_loss": loss / max(images, 1), f"{stage}_acc": right / max(images, 1)})
+
+    @property
+    def _exact(self) -> torch.dtype:
+        return torch.float32 if self.device.type == "mps" else torch.float64  # which MPS does not have
 
     def _whitening_epochs(self) -> float:
         network = self.recipe.network

@@ -15,7 +15,8 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -30,6 +31,7 @@ __all__ = [
     "MODEL_FORMAT",
     "RunSummary",
     "create_run",
+    "helped",
     "list_runs",
     "mark_done",
     "read_model",
@@ -37,6 +39,7 @@ __all__ = [
     "read_run_recipe",
     "read_weights",
     "refuse_existing",
+    "run_to_help",
     "safe_cell",
     "storage_error",
     "write_atomically",
@@ -50,6 +53,7 @@ __all__ = [
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
 METADATA_KEY = "sightline"
+HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
 
 
 @dataclass(frozen=True)
@@ -92,13 +96,38 @@ def create_run(name: str, wanted: str | os.PathLike[str] | None = None) -> Path:
 
 
 def refuse_existing(wanted: str | os.PathLike[str]) -> None:
-    """Refuse a run folder that is there already.
+    """Refuse a run folder that is there already, unless this process was started to help with it.
 
     Raises:
         RunError: it is.
     """
-    if Path(wanted).exists():
+    if Path(wanted).exists() and run_to_help() is None:
         raise RunError(f"{wanted} exists; choose another --run, or continue that run with --resume --run {wanted}.")
+
+
+@contextmanager
+def helped(run: Path) -> Iterator[None]:
+    """Tell the processes that are started meanwhile which run they help with.
+
+    Lightning starts them with the same command as this one. What it says in the environment is taken back afterwards:
+    this process's next training would take itself for one of them.
+    """
+    names = (HELPED_RUN, "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ[HELPED_RUN] = str(run.absolute())
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def run_to_help() -> Path | None:
+    """The run that this process was started to help with, by another process of the same training; None elsewhere."""
+    helping = HELPED_RUN in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+    return Path(os.environ[HELPED_RUN]) if helping else None
 
 
 def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:

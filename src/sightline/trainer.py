@@ -37,7 +37,9 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Train
         console: where the live bar is drawn; None draws nothing.
     """
     # of Lightning's own: about its internals, or about choices that are made here on purpose
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for room in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(room).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*recommended to use `self.log.*sync_dist.*")  # they are sums over all
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*eval mode at the start of training.*")
@@ -45,8 +47,9 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Train
     dtype = arithmetic(fit.precision, device)
     return L.Trainer(
         max_epochs=fit.epochs,
-        accelerator="auto",
-        devices=1,
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=fit.processes,
+        strategy="ddp" if fit.processes > 1 else "auto",
         precision={  # type: ignore[arg-type]
             torch.bfloat16: "bf16-mixed",
             torch.float16: "16-mixed",
@@ -168,7 +171,8 @@ class CostMeter(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._count()
         if self._epoch_seconds >= PROBE_WORTH:
-            self.probes.append(convolution_flops(pl_module.device, self.dtype))
+            own = torch.tensor(convolution_flops(pl_module.device, self.dtype), device=pl_module.device)
+            self.probes.append(float(trainer.strategy.reduce(own, reduce_op="sum")))  # of all processes together
         self._since = time.perf_counter()
         self._epoch_seconds = 0.0
 

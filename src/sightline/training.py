@@ -2,12 +2,14 @@
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
@@ -31,11 +33,13 @@ from sightline.predicting import VIEWS, Classifier, combine
 from sightline.runs import (
     MODEL_FORMAT,
     create_run,
+    helped,
     list_runs,
     mark_done,
     read_model,
     read_run_recipe,
     refuse_existing,
+    run_to_help,
     write_csv,
     write_json,
     write_recipe,
@@ -92,10 +96,13 @@ def train(
         Interrupted: Ctrl-C; the run can be resumed.
     """
     keep_freed_memory()
-    console = console or Console(quiet=True)
+    helping = run_to_help()
+    console = Console(quiet=True) if helping or console is None else console
     if run is not None and not resume:
         refuse_existing(run)
     plan = _plan(data, recipe, settings or {}, Path(run) if resume and run is not None else None, console)
+    if helping is not None:
+        _help(plan, helping)
     folder = _run_to_resume(run, plan) if resume else None
     if folder is not None and (folder / "DONE").exists():
         console.print(f"{folder} is finished already; nothing was done.", highlight=False)
@@ -110,7 +117,8 @@ def train(
     if not (folder / "model.json").exists():
         write_recipe(folder, plan.recipe)
         write_json(folder / "model.json", _describe_classifier(plan))
-    learner, meter = _fit(plan, folder, console)
+    with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
+        learner, meter = _fit(plan, folder, console)
     _finish(plan, folder, learner.network, meter, console)
     return folder
 
@@ -164,6 +172,7 @@ def _plan(
     if automatic and "scales" not in (settings.get("augment") or {}):
         chosen = _within_reach(chosen, min(images.size))
     _refuse_misfits(chosen, min(images.size))
+    _refuse_processes(chosen, len(splits.train))
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     network = build_network(chosen.network, len(images.classes), images.size)
     return _Plan(source, chosen, why, images, splits, normalization, network)
@@ -276,6 +285,47 @@ def _describe_classifier(plan: _Plan) -> dict[str, Any]:
     }
 
 
+# ── several processes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _refuse_processes(recipe: Recipe, images: int) -> None:
+    """Refuse more processes than there can be, or than there is work for."""
+    wanted, device = recipe.fit.processes, choose_device()
+    if wanted == 1:
+        return
+    main = sys.modules["__main__"]
+    if main.__spec__ is None and not os.path.isfile(sys.argv[0]):
+        raise ConfigError(
+            f"--fit.processes {wanted} starts this program again, and it has no file (a notebook, or python -c); use the"
+            " command line or a script."
+        )
+    most = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, os.cpu_count() or 1)
+    if wanted > most:
+        raise ConfigError(
+            f"--fit.processes is {wanted}, and this machine has {most} {'GPUs' if device.type == 'cuda' else 'cores'};"
+            f" choose at most {most}."
+        )
+    batches = -(-images // recipe.fit.batch_size)
+    if images // batches < 2 * wanted:
+        raise ConfigError(
+            f"{images} training images leave less than two a batch to each of --fit.processes ({wanted}); choose fewer."
+        )
+
+
+def _help(plan: _Plan, run: Path) -> NoReturn:
+    """The part in a training of a process that another one started: take its share of every batch, and end.
+
+    Where the loss is not finite all stop at the same step, and the first process says so. Any other failure ends with
+    a status, at which Lightning ends the others, who would wait for ever.
+    """
+    changed = _changed(read_run_recipe(run), plan.recipe)
+    if changed:
+        raise ConfigError(f"{run} is trained with other settings: {'; '.join(changed)}; start one training a program.")
+    with suppress(TrainingError):
+        _fit(plan, run, Console(quiet=True))
+    raise SystemExit(0)
+
+
 # ── fitting and measuring ────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -299,7 +349,9 @@ def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, C
     learner = ClassifierLearner(plan.network, plan.recipe, batches)
     meter = next(callback for callback in trainer.callbacks if isinstance(callback, CostMeter))  # type: ignore[attr-defined]
     meter.seconds += time.perf_counter() - start
+    threads = torch.get_num_threads()
     _run_trainer(trainer, learner, ImageData(plan.source, plan.recipe), checkpoint, run)
+    torch.set_num_threads(threads)  # of which Lightning gives each of several processes its share
     return learner, meter
 
 

@@ -321,6 +321,9 @@ class FitConfig:
     """Seed of everything random in the training."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the arithmetic; auto: bfloat16 where the processor or GPU computes it fast, else float32."""
+    processes: int = 1
+    """Processes that train together, each on a GPU of its own, or on its share of a processor's cores; each takes its part
+    of every batch. Batch-norm sees the part of its process only."""
     deterministic: bool = False
     """Refuse every operation whose result may differ from run to run; on a processor nothing differs either way."""
 
@@ -331,6 +334,12 @@ class FitConfig:
         _within("fit.validate-every", self.validate_every, 0, self.epochs)
         _within("fit.checkpoint-seconds", self.checkpoint_seconds, 0, _INFINITY)
         _within("fit.seed", self.seed, 0, 2**63 - 1)
+        _within("fit.processes", self.processes, 1, 1024)
+        if self.batch_size < 2 * self.processes:
+            raise ConfigError(
+                f"--fit.batch-size ({self.batch_size}) leaves less than two images to each of --fit.processes"
+                f" ({self.processes}); batch-norm needs two: choose {2 * self.processes} or more."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,9 @@ class Batch(NamedTuple):
     epoch: int
     position: int
     """Position in the epoch, from 0."""
+    weight: float = 1.0
+    """What a mean over these images counts for in the mean of the processes' means, so that that is the mean over all
+    images of the batch; 1 where the processes' parts are equal."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,8 @@ class TrainingBatches:
         scale = self.config.scale(epoch, self.epochs)
         if scale < 1:
             images = augment.shrink(images, scale)
-        return Batch(images, self._labels[chosen].to(self.device, non_blocking=True), epoch, index)
+        labels = self._labels[chosen].to(self.device, non_blocking=True)
+        return Batch(images, labels, epoch, index, len(chosen) * self.world_size / len(members))
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
@@ -133,7 +137,10 @@ class TrainingBatches:
 
 
 class EvaluationBatches:
-    """Images in the order of their rows, the middle of each, nothing random."""
+    """Images in the order of their rows, the middle of each, nothing random.
+
+    Every process makes as many batches as the others, for they wait for each other at each.
+    """
 
     def __init__(
         self,
@@ -144,21 +151,24 @@ class EvaluationBatches:
         batch_size: int,
         device: torch.device,
         dtype: torch.dtype,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.size = images.size
         self.device, self.dtype = device, dtype
+        self._batches = -(-len(rows) // (batch_size * world_size))
+        rows = rows[len(rows) * rank // world_size : len(rows) * (rank + 1) // world_size]
         self._pixels = torch.from_numpy(images.pixels)
         self._rows = torch.from_numpy(rows)
         self._labels = torch.from_numpy(images.labels[rows])
         self._mean, self._std = normalization.tensors(device)
-        self._batch_size = batch_size
 
     def __len__(self) -> int:
-        return -(-len(self._rows) // self._batch_size)
+        return self._batches
 
     def __iter__(self) -> Iterator[Batch]:
-        for index in range(len(self)):
-            chosen = slice(index * self._batch_size, (index + 1) * self._batch_size)
+        for index in range(self._batches):
+            chosen = slice(*(len(self._rows) * edge // self._batches for edge in (index, index + 1)))
             pixels = self._pixels[self._rows[chosen]].to(self.device)
             images = augment.normalize(augment.centre(pixels, self.size), self._mean, self._std, self.dtype)
             yield Batch(images, self._labels[chosen].to(self.device), 0, index)
