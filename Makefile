@@ -22,6 +22,7 @@ help:
 	echo "make bench-overhead [CIFAR=archive]      what our path adds to a step of a bare loop"
 	echo "make bench-memory [CIFAR=archive]        memory of fast, and what a set ten times larger adds"
 	echo "make bench-start                         seconds until help and until a refusal"
+	echo "make bench-statistics [CIFAR=archive]    mean and deviation of each channel of train, in float64"
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
 
@@ -65,6 +66,9 @@ bench-signs: install
 
 bench-start: install
 	$(BIN)/python benchmarks/start.py
+
+bench-statistics: install
+	$(BIN)/python benchmarks/statistics_of_train.py $(CIFAR)
 
 bench-decode: install
 	$(BIN)/python benchmarks/decode.py $(CIFAR)

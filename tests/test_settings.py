@@ -70,6 +70,7 @@ RANGES: list[tuple[Any, str, Any, Any, Any, Any]] = [
     (FitConfig, "validate_every", 0, 8, -1, 9),
     (FitConfig, "checkpoint_seconds", 0.0, 1e9, -1.0, math.inf),
     (FitConfig, "seed", 0, 2**63 - 1, -1, 2**63),
+    (FitConfig, "processes", 1, 64, 0, None),  # the batch of 128 holds two images for each of 64
 ]
 IDS = [f"{block.__name__}.{name}" for block, name, *_ in RANGES]
 
@@ -221,3 +222,11 @@ def test_sizes_grow_over_the_training_and_the_last_epoch_is_full(scales, epochs,
 def test_sizes_that_change_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"--augment.scales 1 has no effect"):
         AugmentConfig(scales=(1.0, 1.0))
+
+
+def test_a_batch_holds_two_images_for_each_process() -> None:
+    assert FitConfig(batch_size=8, processes=4).processes == 4
+    with pytest.raises(
+        ConfigError, match=r"--fit\.batch-size \(7\) leaves less than two images to each .* choose 8 or"
+    ):
+        FitConfig(batch_size=7, processes=4)
