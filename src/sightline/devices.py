@@ -3,6 +3,7 @@
 import ctypes
 import statistics
 import time
+from functools import cache
 
 import torch
 
@@ -34,6 +35,7 @@ def choose_device(name: str | None = None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+@cache
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether the device has instructions for bfloat16, so that it is faster and not merely possible."""
     if device.type == "cuda":

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sightline.config import AdamWConfig, MuonConfig, OptimizerConfig, SGDConfig
+from sightline.devices import has_fast_bfloat16
 
 __all__ = ["Muon", "build_optimizer", "orthogonalize"]
 
@@ -72,12 +73,13 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrix: Tensor, steps: int = 3) -> Tensor:
-    """Bring all singular values of a matrix near one, by a quintic Newton–Schulz iteration in bfloat16.
+    """Bring all singular values of a matrix near one, by a quintic Newton–Schulz iteration.
 
-    The coefficients trade accuracy for speed: after three steps the values lie roughly between 0.5 and 1.5.
+    It runs in bfloat16 where the device has instructions for it; elsewhere that takes 27 times as long as float32 (a
+    matrix of 256 × 2,304 on a core of an AMD EPYC with AVX2: 2.3 s and 0.085 s, n = 3). The coefficients trade accuracy for speed: after three steps the values lie roughly between 0.5 and 1.5.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if has_fast_bfloat16(matrix.device) else matrix.float()
     x = x / (x.norm() + 1e-7)  # no singular value above 1, where the iteration would diverge
     tall = x.shape[0] > x.shape[1]
     if tall:
