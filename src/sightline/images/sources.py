@@ -1,4 +1,4 @@
-"""What DATA names: the embedded digits, a folder, an archive or a CSV manifest, read in place.
+"""What DATA names: a published set, a folder, an archive or a manifest, read in place.
 
 A source lists its files once (``scan``), hands out their bytes in its own order (``read``), and changes its
 ``fingerprint`` when any file changes. Archives are streamed, never unpacked to disk. Nothing here loads torch.
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from sightline.images.layout import (
 
 __all__ = [
     "DIGITS",
+    "DownloadedSource",
     "ImageSource",
     "PlainFiles",
     "find_source",
@@ -56,20 +57,32 @@ class ImageSource(Protocol):
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, "bytes | np.ndarray[Any, Any] | OSError"]]: ...
 
 
+@runtime_checkable
+class DownloadedSource(Protocol):
+    """A source that is not on this machine before it is first read."""
+
+    def download(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Have the set's files on the disk; ``progress`` is called with (megabytes done, megabytes in all)."""
+
+
 def find_source(data: str | os.PathLike[str]) -> ImageSource:
-    """Find out what DATA names, without reading it.
+    """Find out what DATA names, without reading or downloading it. A name is never a path: ``./mnist`` is.
 
     Raises:
-        DataError: nothing is there, or it is no image set.
+        DataError: nothing is there, it is no image set, or a library to read it is not installed.
     """
+    from sightline.images.named import NAMED, NamedSource  # here, as these modules build on this one
+
     text = os.fspath(data)
     path = Path(text).expanduser()
     if text == DIGITS:
         return DigitsSource()
+    if text in NAMED:
+        return NamedSource(text)
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():
-        hint = nearest(text, [DIGITS]) if "/" not in text else "check the spelling of the path."
+        hint = nearest(text, [DIGITS, *NAMED]) if "/" not in text else "check the spelling of the path."
         raise DataError(f"no image set at {text!r}: there is no such file or folder; {hint}")
     if path.name.lower().endswith(".csv"):
         return ManifestSource(path)
@@ -77,7 +90,7 @@ def find_source(data: str | os.PathLike[str]) -> ImageSource:
         return ZipSource(path) if path.suffix.lower() == ".zip" else TarSource(path)
     raise DataError(
         f"{text!r} is no image set; wanted a folder of class folders, an archive ({', '.join(ARCHIVE_SUFFIXES)}),"
-        f" a CSV manifest with the columns path and label, or the name {DIGITS!r}."
+        f" a CSV manifest with the columns path and label, or a name: {', '.join([DIGITS, *NAMED])}."
     )
 
 
