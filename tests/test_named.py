@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sightline.cli import main
 from sightline.errors import DataError
-from sightline.images import named
+from sightline.images import downloads, named
 from sightline.images.cache import open_images
 from sightline.images.decoding import pixel_hash
 from sightline.images.named import NAMED, Cifar
@@ -205,3 +206,27 @@ def test_a_set_that_is_decoded_needs_its_archive_no_more(put):
     after = open_images(find_source("mnist"))
     assert after.fingerprint == before.fingerprint
     assert json.loads((after.folder / "index.json").read_text())["location"] == "mnist"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["cifar10", "--fit.epoks", "3"], ["cifar10", "--recipe", "fats"], ["cifar10", "--fit.epochs", "0"]],
+)
+def test_help_and_a_wrong_flag_download_nothing(arguments, monkeypatch, cache_root, capsys):
+    monkeypatch.setattr(downloads.urllib.request, "urlopen", lambda *args, **named: pytest.fail("it went online"))
+    assert main(["train", *arguments]) == (0 if arguments == ["--help"] else 2)
+    assert not cache_root.exists()
+    said = "".join(capsys.readouterr())
+    assert "cifar100" in said if arguments == ["--help"] else "fit.epo" in said or "fats" in said
+
+
+def test_a_training_by_name_can_be_repeated_by_its_recipe_and_evaluated(put, tmp_path):
+    import sightline
+
+    put("mnist")
+    quick = {"fit": {"epochs": 1, "batch_size": 8}, "network": {"kind": "speednet", "widths": [8, 16, 16]}}
+    run = sightline.train("mnist", recipe="small", settings=quick, run=tmp_path / "run")
+    assert run is not None
+    assert "image_set: mnist" in (run / "recipe.yaml").read_text()
+    assert sightline.train(run=run, resume=True) == run
+    assert sightline.evaluate(run, "mnist")["n"] == TEST
