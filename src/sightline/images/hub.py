@@ -189,12 +189,20 @@ class HubSource:
                 " `hf auth login`."
             ) from error
         except Exception as error:  # whatever the hub's client raises, which changed with its versions
-            cause = error.__cause__ or error
-            reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
             raise DataError(
-                f"{self.location} could not be read from the hub ({reason}); start again with a connection (what has"
+                f"{self.location} could not be read from the hub ({_reason(error)}); start again with a connection (what has"
                 " arrived is kept), or download the set and name its file or folder."
             ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, where it lies below the layers of a client; else the client's first line."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror
+        below = below.__cause__ or below.__context__
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def split_of(path: str) -> str | None:
