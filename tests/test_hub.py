@@ -30,7 +30,7 @@ class Hub:
     """Plays the hub: Parquet files in a folder for each branch. Counts what it is asked."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.online, self.asked = root, True, []
+        self.root, self.online, self.asked, self.gone = root, True, [], ""
 
     def put(self, revision: str | None, path: str, label: Any, images: list[bytes], **other: Any) -> None:
         import pyarrow
@@ -54,7 +54,7 @@ class Hub:
         if not self.online:
             raise ConnectionError("no route to the hub")
         branch = self.root / self.sha(revision)
-        if not branch.exists() and revision is not None:
+        if revision == self.gone or (not branch.exists() and revision is not None):
             answer = SimpleNamespace(headers={}, request=None)
             raise RevisionNotFoundError("no such branch", response=answer)
         files = [path for path in branch.rglob("*") if path.is_file()]
@@ -153,6 +153,17 @@ def test_a_set_that_the_hub_has_not_converted_is_read_from_its_own_parquet_files
     assert hub.asked[-1] == "data/train-00000-of-00001.parquet"
 
 
+def test_a_version_that_the_hub_no_longer_has_is_refused_and_the_record_of_it_named(hub, cache_root):
+    record = cache_root / "downloads" / "hf" / "someone--pets.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"commit": "c" * 40, "files": [["default/train/0000.parquet", 100]]}))
+    hub.gone = "c" * 40
+    with pytest.raises(
+        DataError, match=r"no longer has the version of hf:someone/pets .* delete .*someone--pets\.json"
+    ):
+        find_source("hf:someone/pets").scan()
+
+
 def test_a_set_that_the_hub_has_converted_only_in_part_is_read_from_its_own_parquet_files(hub, files):
     hub.put(CONVERTED, "default/partial-train/0000.parquet", [0, 1], list(files("x").values()))
     hub.put(None, "train.parquet", [0, 1, 0], list(files("x", images=3).values()))
@@ -209,7 +220,12 @@ def test_a_disk_without_room_is_refused_before_the_download(hub, files, monkeypa
 
 
 @needs_hub
-def test_without_a_network_it_fails_within_three_seconds_with_one_sentence(tmp_path):
+@pytest.mark.parametrize("kept", [False, True], ids=["never read", "read once, and the hub's cache was emptied"])
+def test_without_a_network_it_fails_within_three_seconds_with_one_sentence(tmp_path, kept):
+    if kept:
+        record = tmp_path / "ours" / "downloads" / "hf" / "someone--pets.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"commit": "c" * 40, "files": [["default/train/0000.parquet", 100]]}))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         refusing = f"http://127.0.0.1:{free.getsockname()[1]}"

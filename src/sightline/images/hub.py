@@ -31,6 +31,10 @@ _NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(/\w[\w.-]*)?")
 File = tuple[str, int]  # path in the repository, bytes
 
 
+class _NoRevisionError(DataError):
+    """The hub has no such branch or commit."""
+
+
 class HubSource:
     """The Parquet files of a set on the hub; ``hf:OWNER/NAME/SUBSET`` where it has several subsets."""
 
@@ -63,8 +67,11 @@ class HubSource:
         import huggingface_hub as hub
         from huggingface_hub.constants import HF_HUB_CACHE
 
+        kept = self._record.exists()
         commit, files = self._pinned()
         missing = [file for file in files if not isinstance(self._cached(file[0], commit), str)]
+        if missing and kept:
+            self._reach(commit)
         there = next(parent for parent in (Path(HF_HUB_CACHE), *Path(HF_HUB_CACHE).parents) if parent.exists())
         check_space(
             there, sum(size for _, size in missing), f"the download of {self.location}", "free space or set HF_HOME"
@@ -83,7 +90,7 @@ class HubSource:
                 if progress:
                     progress(min(done // 1_000_000, total), total)
         self._tables = tables
-        if not self._record.exists():
+        if not kept:
             self._record.parent.mkdir(parents=True, exist_ok=True)
             beside = self._record.with_suffix(f".{os.getpid()}")
             beside.write_text(json.dumps({"commit": commit, "files": files}), "utf-8")
@@ -130,11 +137,9 @@ class HubSource:
         return self._found
 
     def _newest(self) -> tuple[str, list[File]]:
-        from huggingface_hub.errors import RevisionNotFoundError
-
         try:
             commit, files = self._list(CONVERTED)
-        except RevisionNotFoundError:
+        except _NoRevisionError:
             files = []
         if not files or any("/partial-" in path for path, _ in files):  # of large sets the hub converts only a part
             commit, files = self._list(None)
@@ -156,14 +161,21 @@ class HubSource:
         """(commit, Parquet files) of a branch; None is the main one."""
         from huggingface_hub import HfApi
 
-        api = HfApi()
-        about = {"revision": revision}
-        self._ask(lambda: api.dataset_info(self.repository, timeout=CONNECT_SECONDS, **about), CONNECT_SECONDS)
+        self._reach(revision)
         found = self._ask(
-            lambda: api.dataset_info(self.repository, timeout=LIST_SECONDS, files_metadata=True, **about), LIST_SECONDS
+            lambda: HfApi().dataset_info(self.repository, revision=revision, timeout=LIST_SECONDS, files_metadata=True),
+            LIST_SECONDS,
         )
         files = [(str(file.rfilename), int(file.size or 0)) for file in found.siblings or []]
         return str(found.sha), sorted(file for file in files if file[0].endswith(".parquet"))
+
+    def _reach(self, revision: str | None) -> None:
+        """Ask for little, once: the client repeats the requests for files for half a minute."""
+        from huggingface_hub import HfApi
+
+        self._ask(
+            lambda: HfApi().dataset_info(self.repository, revision=revision, timeout=CONNECT_SECONDS), CONNECT_SECONDS
+        )
 
     def _cached(self, path: str, commit: str) -> object:
         from huggingface_hub import try_to_load_from_cache
@@ -171,13 +183,16 @@ class HubSource:
         return try_to_load_from_cache(self.repository, path, repo_type="dataset", revision=commit)
 
     def _ask(self, work: Callable[[], Any], seconds: float | None = None) -> Any:
-        """An answer of the hub; every failure but a missing branch becomes one sentence."""
+        """An answer of the hub; every failure becomes one sentence."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         try:
             return work() if seconds is None else within(seconds, work)
-        except RevisionNotFoundError:
-            raise
+        except RevisionNotFoundError as error:
+            raise _NoRevisionError(
+                f"the hub no longer has the version of {self.location} that was read here before; delete"
+                f" {self._record} to take the newest, for a new training."
+            ) from error
         except GatedRepoError as error:
             raise DataError(
                 f"{self.location} may be read only by those who agreed to its terms; agree to them on its page, then"
