@@ -38,6 +38,8 @@ DOORS = {
     "torchvision": ("nets/",),
     "sklearn": ("images/sources.py",),
     "filelock": ("images/",),
+    "pyarrow": ("images/tables.py",),
+    "huggingface_hub": ("images/hub.py",),
     "timm": ("nets/pretrained.py",),
     "captum": ("explaining.py",),
     "gradio": ("serving.py",),
@@ -181,7 +183,7 @@ def test_these_tests_see_what_goes_upwards_and_what_has_its_door_elsewhere(
 def test_help_settings_and_the_cache_load_no_torch() -> None:
     run(
         "import sightline, sightline.cli, sightline.config, sightline.images.cache, sightline.runs, sys\n"
-        "slow = {'torch', 'lightning', 'torchvision', 'torchmetrics', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+        "slow = {'torch', 'lightning', 'torchvision', 'torchmetrics', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
         "assert not slow, slow"
     )
 

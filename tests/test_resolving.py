@@ -24,7 +24,7 @@ from sightline.config import (
     resolve,
     to_yaml,
 )
-from sightline.config.resolving import members, merge, nearest, to_mapping
+from sightline.config.resolving import members, merge, nearest, refuse_hopeless, to_mapping
 from sightline.errors import ConfigError
 
 
@@ -324,3 +324,10 @@ def test_a_recipe_as_a_mapping_holds_every_setting_as_a_plain_value() -> None:
 def test_the_nearest_word_is_named_and_else_all_of_them() -> None:
     assert nearest("momentun", ["momentum", "rate"]) == "did you mean 'momentum'?"
     assert nearest("zzz", ["momentum", "rate"]) == "known are: momentum, rate."
+
+
+def test_settings_are_refused_at_once_only_where_no_named_recipe_takes_them() -> None:
+    refuse_hopeless({"fit": {"epochs": 3}})
+    refuse_hopeless({"schedule": {"warmup_epochs": 9}})  # too long for the 9 epochs of fast, not for those of small
+    with pytest.raises(ConfigError, match=r"--fit\.epochs is 0; it must be at least 1"):
+        refuse_hopeless({"fit": {"epochs": 0}})

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sightline.config import Recipe, named_recipes, read_recipe, resolve
-from sightline.config.resolving import members, merge
+from sightline.config.resolving import members, merge, refuse_hopeless
 from sightline.errors import DataError, Interrupted, SightlineError
 
 __all__ = ["main"]
@@ -79,7 +79,8 @@ def train(
     Parameters
     ----------
     data
-        A folder of class folders, an archive of one, a CSV manifest, or the name digits.
+        A folder of class folders, an archive of one, a manifest (.csv, .parquet), or a name: digits, cifar10, cifar100,
+        mnist, fashion-mnist, hf:OWNER/NAME.
     recipe
         A recipe's name (see sightline recipes), or auto to choose by the images.
     config
@@ -103,7 +104,7 @@ def train(
     if data is not None:
         find_source(data)
     elif recipe == "auto" and config is None and not resume:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or the name digits.")
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
     named = {} if recipe == "auto" else read_recipe(recipe)
     extra = {} if config is None else read_recipe(config)
     if not named and "name" in extra:  # a recipe by itself, such as a run's
@@ -119,6 +120,8 @@ def train(
     flags = merge(extra, flags)
     if named:
         resolve(named, flags)
+    else:
+        refuse_hopeless(flags)
     if run is not None and not resume:
         refuse_existing(run)
     from sightline.training import train as work
@@ -252,7 +255,7 @@ def runs(folder: Path = Path("runs"), /) -> None:
 
 
 def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """List the decoded image sets in the cache, or delete them; the sets themselves are never touched.
+    """List the decoded image sets in the cache, or delete them; the sets themselves and downloads/ are never touched.
 
     Parameters
     ----------

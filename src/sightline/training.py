@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from sightline.config import Recipe, read_recipe, resolve
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import refuse_hopeless, to_mapping
 from sightline.data import ImageData, prepare
 from sightline.describing import Progress, describe_training, show_measures, show_next_steps
 from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
@@ -82,7 +82,8 @@ def train(
     """Train a classifier on an image set and measure it.
 
     Args:
-        data: a folder, an archive, a manifest, or ``digits``; None where the recipe names it, or the run to resume.
+        data: a folder, an archive, a manifest, or a name such as ``digits``; None where the recipe names it, or the run
+            to resume.
         recipe: a recipe's name, a YAML file, its content, or ``auto`` to choose by the size and number of the images.
         settings: what to set over the recipe, nested as in its YAML.
         run: folder to make; None for ``runs/<data>-<recipe>-<n>``.
@@ -156,8 +157,10 @@ def _plan(
     named = {} if automatic else dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
     location = data if data is not None else named.get("image_set")
     if location is None:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or the name digits.")
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
     source = find_source(location)
+    if automatic:
+        refuse_hopeless(settings)
     why = "as asked"
     with Progress(console, f"Reading {source.name}") as progress:
         if automatic:

@@ -18,7 +18,8 @@ import yaml
 from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
-__all__ = ["build", "members", "merge", "named_recipes", "nearest", "read_recipe", "resolve", "to_mapping", "to_yaml"]
+__all__ = ["build", "members", "merge", "named_recipes", "nearest", "read_recipe", "refuse_hopeless", "resolve"]
+__all__ += ["to_mapping", "to_yaml"]
 
 # What YAML 1.1 reads as a word and everyone means as a number: 1e-4 has no point, 1.0e4 no sign.
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
@@ -48,6 +49,23 @@ def resolve(*layers: Mapping[str, Any]) -> Recipe:
     recipe = build(Recipe, merged, "")
     assert isinstance(recipe, Recipe)
     return recipe
+
+
+def refuse_hopeless(settings: Mapping[str, Any]) -> None:
+    """Refuse settings that fit none of the named recipes, before an image set is read or downloaded to choose among them.
+
+    Raises:
+        ConfigError: what the last of them says.
+    """
+    problem: ConfigError | None = None
+    for name in named_recipes():
+        try:
+            resolve(read_recipe(name), settings)
+            return
+        except ConfigError as error:
+            problem = error
+    assert problem is not None
+    raise problem
 
 
 def named_recipes() -> dict[str, str]:

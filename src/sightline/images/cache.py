@@ -25,7 +25,7 @@ from sightline.errors import DataError, StorageError
 from sightline.images.columns import read_texts, write_texts
 from sightline.images.decoding import UnreadableImageError, decode, in_parallel, pixel_hash, resize
 from sightline.images.layout import Entry
-from sightline.images.sources import ImageSource
+from sightline.images.sources import DownloadedSource, ImageSource
 
 __all__ = ["CachedImages", "cache_folder", "cached", "clear", "open_images", "training_size"]
 
@@ -98,7 +98,8 @@ def open_images(
     Args:
         source: the image set.
         size: side of the training images in pixels; None decides by the images.
-        progress: called with (images done, images in all) while decoding.
+        progress: called with (megabytes done, megabytes in all) while downloading, then with (images done, images in
+            all) while decoding.
         exactly: (training size, cached size), each (height, width), for a classifier that is there already.
     Raises:
         DataError: the set cannot be used: nothing readable, or a class without readable images.
@@ -203,6 +204,8 @@ def _build(
     folder: Path,
     progress: Progress | None,
 ) -> None:
+    if isinstance(source, DownloadedSource):
+        source.download(progress)
     listing = source.scan()
     order = sorted(range(len(listing.entries)), key=lambda index: (listing.entries[index].path, index))
     row_of = {index: row for row, index in enumerate(order)}

@@ -1,4 +1,4 @@
-"""What DATA names: the embedded digits, a folder, an archive or a CSV manifest, read in place.
+"""What DATA names: a published set, a folder, an archive or a manifest, read in place.
 
 A source lists its files once (``scan``), hands out their bytes in its own order (``read``), and changes its
 ``fingerprint`` when any file changes. Archives are streamed, never unpacked to disk. Nothing here loads torch.
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -33,13 +33,8 @@ from sightline.images.layout import (
     lay_out,
 )
 
-__all__ = [
-    "DIGITS",
-    "ImageSource",
-    "PlainFiles",
-    "find_source",
-    "plain_files",
-]
+__all__ = ["DIGITS", "DownloadedSource", "ImageSource", "ManifestSource", "PlainFiles"]
+__all__ += ["digest", "find_source", "plain_files"]
 
 DIGITS = "digits"  # the embedded image set: scikit-learn's 1,797 handwritten digits of 8×8 pixels
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
@@ -56,28 +51,47 @@ class ImageSource(Protocol):
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, "bytes | np.ndarray[Any, Any] | OSError"]]: ...
 
 
+@runtime_checkable
+class DownloadedSource(Protocol):
+    """A source that is not on this machine before it is first read."""
+
+    def download(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Have the set's files on the disk; ``progress`` is called with (megabytes done, megabytes in all)."""
+
+
 def find_source(data: str | os.PathLike[str]) -> ImageSource:
-    """Find out what DATA names, without reading it.
+    """Find out what DATA names, without reading or downloading it. A name is never a path: ``./mnist`` is.
 
     Raises:
-        DataError: nothing is there, or it is no image set.
+        DataError: nothing is there, it is no image set, or a library to read it is not installed.
     """
+    from sightline.images.hub import PREFIX, HubSource  # here, as these modules build on this one
+    from sightline.images.named import NAMED, NamedSource
+    from sightline.images.tables import ParquetSource
+
     text = os.fspath(data)
     path = Path(text).expanduser()
     if text == DIGITS:
         return DigitsSource()
+    if text in NAMED:
+        return NamedSource(text)
+    if text.startswith(PREFIX):
+        return HubSource(text)
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():
-        hint = nearest(text, [DIGITS]) if "/" not in text else "check the spelling of the path."
+        hint = nearest(text, [DIGITS, *NAMED]) if "/" not in text else "check the spelling of the path."
         raise DataError(f"no image set at {text!r}: there is no such file or folder; {hint}")
     if path.name.lower().endswith(".csv"):
         return ManifestSource(path)
+    if path.name.lower().endswith(".parquet"):
+        return ParquetSource(path)
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
         return ZipSource(path) if path.suffix.lower() == ".zip" else TarSource(path)
     raise DataError(
         f"{text!r} is no image set; wanted a folder of class folders, an archive ({', '.join(ARCHIVE_SUFFIXES)}),"
-        f" a CSV manifest with the columns path and label, or the name {DIGITS!r}."
+        " a manifest (.csv, .parquet) with the columns path and label,"
+        f" or a name: {', '.join([DIGITS, *NAMED])}, hf:OWNER/NAME."
     )
 
 
@@ -153,7 +167,7 @@ class FolderSource:
             if not folder:
                 status = os.stat(self.path / name)
                 lines.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
-        return _digest(sorted(lines))
+        return digest(sorted(lines))
 
     def names(self) -> tuple[list[str], list[str]]:
         """Names of (files, folders) below the folder."""
@@ -187,7 +201,7 @@ class ManifestSource:
                 lines.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
             except OSError:
                 lines.append(f"{name}\0missing")
-        return _digest(lines)
+        return digest(lines)
 
     def scan(self) -> Listing:
         try:
@@ -200,7 +214,7 @@ class ManifestSource:
                         f"manifest {self.path} has no column {' and no column '.join(map(repr, missing))}"
                         f" (found: {', '.join(columns) or 'nothing'}); its first line must name path,label[,split][,group]."
                     )
-                entries = [self._entry(row, reader.line_num) for row in reader]
+                entries = [self._entry(row, f"line {reader.line_num}") for row in reader]
         except (UnicodeDecodeError, csv.Error) as error:
             raise DataError(f"manifest {self.path} is no UTF-8 CSV file ({error}); save it as one.") from error
         except OSError as error:
@@ -210,12 +224,14 @@ class ManifestSource:
         check_labels([entry.label for entry in entries], self.location)
         return Listing(entries, Counter())
 
-    def _entry(self, row: dict[str, str | None], line: int) -> Entry:
+    def _entry(self, row: dict[str, str | None], place: str) -> Entry:
         path, label = (row["path"] or "").strip().replace("\\", "/"), (row["label"] or "").strip()
         split, group = (row.get("split") or "").strip(), (row.get("group") or "").strip()
-        where = f"manifest {self.path}, line {line}"
+        where = f"manifest {self.path}, {place}"
         if not path or not label:
-            raise DataError(f"{where}: the {'path' if not path else 'label'} is empty; fill it in or delete the line.")
+            raise DataError(
+                f"{where}: the {'label' if path else 'path'} is empty; fill it in or delete the {place.split()[0]}."
+            )
         inside = os.path.normpath(self.root / path)
         if not inside.startswith(str(self.root) + os.sep):
             raise DataError(
@@ -244,7 +260,7 @@ class _ArchiveSource:
 
     def fingerprint(self) -> str:
         status = os.stat(self.path)
-        return _digest([f"{status.st_size}\0{status.st_mtime_ns}"])
+        return digest([f"{status.st_size}\0{status.st_mtime_ns}"])
 
     def _checked(self, name: str, *, link: bool) -> str:
         """A member's name, refused where unpacking it could write outside a folder."""
@@ -372,5 +388,6 @@ def _read_files(root: Path, entries: list[Entry]) -> Iterator[tuple[int, bytes |
             yield index, error
 
 
-def _digest(lines: list[str]) -> str:
+def digest(lines: list[str]) -> str:
+    """A fingerprint of lines of text."""
     return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
