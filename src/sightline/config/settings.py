@@ -90,8 +90,8 @@ class PadCropConfig:
 
     kind: Literal["pad_crop"] = "pad_crop"
     padding: int = 4
-    """Largest shift, in pixels at the training size, in each direction; never less than what larger images are cached
-    with to crop from."""
+    """Largest shift, in pixels at the training size, in each direction; at least what larger images are cached with to
+    crop from."""
     fill: Literal["reflect", "zero"] = "reflect"
     """What the padding shows: the mirrored border, or the mean colour (zero once normalised)."""
 

@@ -34,6 +34,7 @@ __all__ = [
     "resample",
     "shift_and_flip",
     "shrink",
+    "shrunk_side",
 ]
 
 
@@ -235,9 +236,14 @@ def cutout(images_BCHW: Tensor, parameters: Parameters, config: CutoutConfig) ->
 
 def shrink(images_BCHW: Tensor, scale: float) -> Tensor:
     """Scale images down, with a filter, to the nearest even sides; channels-last in memory."""
-    sides = [2 * round(side * scale / 2) for side in images_BCHW.shape[2:]]
+    sides = [shrunk_side(side, scale) for side in images_BCHW.shape[2:]]
     small = functional.interpolate(images_BCHW.float(), sides, mode="bilinear", antialias=True, align_corners=False)
     return small.to(images_BCHW.dtype, memory_format=torch.channels_last)
+
+
+def shrunk_side(side: int, scale: float) -> int:
+    """The even number of pixels nearest to a share of a side."""
+    return 2 * round(side * scale / 2)
 
 
 def centre(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:
