@@ -1,12 +1,25 @@
 """Batches are a function of (seed, epoch, position), which is what makes a resumed training the same training."""
 
+import hashlib
 import itertools
 
 import numpy as np
 import pytest
 import torch
 
-from sightline.config import AugmentConfig, CutoutConfig, PadCropConfig, RandomResizedCropConfig
+from sightline.config import (
+    AugmentConfig,
+    ColorJitterConfig,
+    CutmixConfig,
+    CutoutConfig,
+    MixupConfig,
+    PadCropConfig,
+    RandomResizedCropConfig,
+    RotationConfig,
+    TrivialAugmentConfig,
+    read_recipe,
+    resolve,
+)
 from sightline.images.batches import Batch, EvaluationBatches, Normalization, TrainingBatches, derived_seed
 
 CPU = torch.device("cpu")
@@ -16,6 +29,11 @@ CONFIGS = [
     AugmentConfig(crop=PadCropConfig(padding=2), cutout=CutoutConfig(size=3)),
     AugmentConfig(flip="alternating", crop=PadCropConfig(padding=2, fill="zero")),
     AugmentConfig(crop=RandomResizedCropConfig(), cutout=CutoutConfig(size=3, holes=2)),
+    AugmentConfig(crop=RandomResizedCropConfig(), rotation=RotationConfig(fill="zero"), color=ColorJitterConfig()),
+    AugmentConfig(crop=PadCropConfig(padding=2), policy=TrivialAugmentConfig(), mix=CutmixConfig()),
+    AugmentConfig(
+        rotation=RotationConfig(), policy=TrivialAugmentConfig(), color=ColorJitterConfig(), mix=MixupConfig(alpha=1)
+    ),
 ]
 
 
@@ -50,6 +68,9 @@ def batches(images):
 def _equal(one: Batch, other: Batch) -> bool:
     """Whether two batches are the same to the bit."""
     same = torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+    assert (one.shares is None) == (other.shares is None) == (one.partner_labels is None)
+    if one.shares is not None:
+        same &= torch.equal(one.shares, other.shares) and torch.equal(one.partner_labels, other.partner_labels)
     return same and (one.epoch, one.position) == (other.epoch, other.position)
 
 
@@ -172,6 +193,9 @@ def test_the_slices_of_all_processes_are_the_batch_of_one(batches, config, world
     for whole, parts in zip(alone, together, strict=True):
         assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
         assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
+        if config.mix is not None:  # partners of other processes' slices among them
+            assert torch.equal(torch.cat([part.shares for part in parts]), whole.shares)
+            assert torch.equal(torch.cat([part.partner_labels for part in parts]), whole.partner_labels)
         sizes = [len(part.labels) for part in parts]
         assert max(sizes) - min(sizes) <= 1
 
@@ -192,6 +216,26 @@ def test_seeds_are_their_own_for_every_tuple_and_fit_into_a_generator():
     assert len(set(seeds)) == len(tuples)
     assert seeds == [derived_seed(*numbers) for numbers in tuples]
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("config", "digest"),
+    [
+        (resolve(read_recipe("fast")).augment, "ce62606fcfe0324c"),
+        (resolve(read_recipe("small")).augment, "71247d7887cd3ca3"),
+        (resolve(read_recipe("resnet18")).augment, "9a2369aaa7c7cfe1"),
+        (AugmentConfig(crop=PadCropConfig(padding=2, fill="zero"), cutout=CutoutConfig(size=3)), "da0e81b39bf86654"),
+        (AugmentConfig(crop=RandomResizedCropConfig(), cutout=CutoutConfig(size=3, holes=2)), "91657b0727ee621b"),
+        (AugmentConfig(flip="none"), "b77ba88dd1ccf08f"),
+    ],
+    ids=["fast", "small", "resnet18", "zero padding", "holes", "nothing"],
+)
+def test_settings_that_exist_keep_their_batches_to_the_bit_when_new_ones_are_added(batches, config, digest):
+    """Digests of quarters, made before rotation and its neighbours were; no value is within 0.00001 of a boundary."""
+    loader = batches(config)
+    made = [loader.make(epoch, position, loader.order(epoch)).images for epoch, position in ((0, 1), (3, 2))]
+    quarters = torch.cat([images.mul(4).round().to(torch.int8).contiguous().flatten() for images in made])
+    assert hashlib.sha256(quarters.numpy().tobytes()).hexdigest()[:16] == digest
 
 
 # ── evaluation ───────────────────────────────────────────────────────────────────────────────────────────────────────

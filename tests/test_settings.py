@@ -10,12 +10,15 @@ import pytest
 from sightline.config import (
     AdamWConfig,
     AugmentConfig,
+    ColorJitterConfig,
     CosineConfig,
+    CutmixConfig,
     CutoutConfig,
     DataConfig,
     EvaluationConfig,
     FitConfig,
     LinearConfig,
+    MixupConfig,
     MuonConfig,
     NetworkConfig,
     OneCycleConfig,
@@ -24,15 +27,18 @@ from sightline.config import (
     RandomResizedCropConfig,
     Recipe,
     ResNet18Config,
+    RotationConfig,
     ScheduleConfig,
     SGDConfig,
     SpeednetConfig,
+    TrivialAugmentConfig,
 )
 from sightline.config.resolving import members
 from sightline.errors import ConfigError
 
 BLOCKS = (
     *(DataConfig, AugmentConfig, FitConfig, EvaluationConfig, PadCropConfig, RandomResizedCropConfig, CutoutConfig),
+    *(RotationConfig, ColorJitterConfig, TrivialAugmentConfig, MixupConfig, CutmixConfig),
     *members(NetworkConfig),
     *members(OptimizerConfig),
     *members(ScheduleConfig),
@@ -50,6 +56,12 @@ RANGES: list[tuple[Any, str, Any, Any, Any, Any]] = [
     (RandomResizedCropConfig, "scale", (0.5, 0.5), (0.5, 1.0), (0.5, 0.4), (1.01, 1.01)),
     (RandomResizedCropConfig, "ratio", (1e-9, 1.0), (1.0, 100.0), (0.0, 1.0), (1.0, math.inf)),
     (RandomResizedCropConfig, "ratio", (1.0, 1.0), (1.0, 2.0), (1.0, 0.9), (math.inf, math.inf)),
+    (RotationConfig, "degrees", 1e-9, 180.0, 0.0, 180.1),
+    (ColorJitterConfig, "brightness", 0.0, 1e9, -0.1, math.inf),
+    (ColorJitterConfig, "contrast", 0.0, 1e9, -0.1, math.inf),
+    (ColorJitterConfig, "saturation", 0.0, 1e9, -0.1, math.inf),
+    (MixupConfig, "alpha", 1e-9, 1e9, 0.0, math.inf),
+    (CutmixConfig, "alpha", 1e-9, 1e9, 0.0, math.inf),
     (SpeednetConfig, "widths", (8, 8, 8), (8192, 8192, 8192), (8, 7, 8), (8, 8, 8193)),
     (SpeednetConfig, "whiten_bias_epochs", 0.0, 1e6, -0.1, math.inf),
     (SGDConfig, "learning_rate", 1e-9, 1e9, 0.0, math.inf),
@@ -230,3 +242,19 @@ def test_a_batch_holds_two_images_for_each_process() -> None:
         ConfigError, match=r"--fit\.batch-size \(7\) leaves less than two images to each .* choose 8 or"
     ):
         FitConfig(batch_size=7, processes=4)
+
+
+def test_colours_that_are_not_varied_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"--augment.color has no effect: brightness, contrast and saturation are all 0"
+    ):
+        ColorJitterConfig(brightness=0, contrast=0, saturation=0)
+
+
+def test_a_crop_and_a_rotation_that_fill_differently_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"--augment.rotation.fill is zero and --augment.crop.fill is reflect; .* same"
+    ):
+        AugmentConfig(crop=PadCropConfig(), rotation=RotationConfig(fill="zero"))
+    AugmentConfig(crop=PadCropConfig(fill="zero"), rotation=RotationConfig(fill="zero"))
+    AugmentConfig(crop=RandomResizedCropConfig(), rotation=RotationConfig(fill="zero"))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -46,6 +47,7 @@ def epochs_of(run: Path) -> list[dict[str, str]]:
 def test_a_finished_run_holds_what_the_manual_says_and_nothing_else(finished: Finished) -> None:
     assert sorted(path.name for path in finished.run.iterdir()) == [
         "DONE",
+        "batch.png",
         "evaluation.json",
         "metrics.csv",
         "model.json",
@@ -158,6 +160,50 @@ def test_auto_chooses_by_number_and_size(images: int, side: int, name: str, in_m
     made: CachedImages = in_memory([row % 2 for row in range(images)], size=(side, side))
     assert training.choose_recipe(made)[0] == name
     assert training.choose_recipe(made, fraction=0.1)[0] == "small"
+
+
+MIXED = {
+    "rotation": {"degrees": 20},
+    "policy": {"kind": "trivial_augment"},
+    "color": {"kind": "color_jitter"},
+    "cutout": {"size": 8},
+}
+
+
+def test_a_picture_that_fails_is_reported_and_changes_no_bit(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        torch.rand(1)
+        raise ValueError("no such\nfont")
+
+    monkeypatch.setattr(training, "draw_batch", broken)
+    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the process
+    run = sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run", console=console)
+    assert run is not None
+    assert "no batch.png: no such font\n" in console.export_text()
+    assert not (run / "batch.png").exists()
+    assert (run / "DONE").exists()
+    assert same_bits(finished.run, run)
+
+
+@pytest.mark.parametrize("mix", [{"kind": "mixup", "alpha": 0.5}, {"kind": "cutmix"}], ids=["mixup", "cutmix"])
+def test_a_training_with_every_augmentation_ends_in_the_same_bits_after_a_kill(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mix: dict[str, object]
+) -> None:
+    settings = QUICK | {"fit": {"epochs": 2, "batch_size": 16}, "augment": MIXED | {"mix": mix}}
+    whole = sightline.train(colours, recipe="small", settings=settings, run=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt(patch, learners.ClassifierLearner, "training_step", 4, Killed)
+        with pytest.raises(Killed):
+            sightline.train(colours, recipe="small", settings=settings, run=tmp_path / "run")
+    picture = (tmp_path / "run" / "batch.png").read_bytes()
+    resumed = sightline.train(run=tmp_path / "run", resume=True)
+    assert whole is not None
+    assert resumed is not None
+    assert same_bits(whole, resumed)
+    assert epochs_of(whole) == epochs_of(resumed)
+    assert picture == (resumed / "batch.png").read_bytes() == (whole / "batch.png").read_bytes()
 
 
 # ── resume ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -404,6 +450,52 @@ def test_a_hole_larger_than_the_images_is_refused_before_training(colours: Path,
 def test_images_that_would_shrink_below_what_a_network_can_read_are_refused(colours: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--augment.scales 0.4 makes 13 px of 32 px; .* choose 0.50 or more"):
         sightline.train(colours, settings={"augment": {"scales": (0.4, 1)}}, run=tmp_path / "run")
+
+
+def test_smaller_images_that_no_epoch_would_show_are_refused_and_a_recipes_are_left_out(
+    colours: Path, tmp_path: Path
+) -> None:
+    one = QUICK | {"fit": {"epochs": 1, "batch_size": 16}}
+    with pytest.raises(ConfigError, match=r"--augment.scales 0.5 1 has no effect with --fit.epochs 1: every epoch is"):
+        sightline.train(colours, settings=one | {"augment": {"scales": (0.5, 1)}}, run=tmp_path / "run")
+    fast = resolve(read_recipe("fast"), {"fit": {"epochs": 1}})
+    assert training._without_scales(fast, {}).augment.scales == ()
+    longer = resolve(read_recipe("fast"), {"fit": {"epochs": 2}})
+    assert training._without_scales(longer, {"augment": {"scales": longer.augment.scales}}) is longer
+
+
+def test_a_scale_that_rounds_to_the_full_side_is_refused(colours: Path, tmp_path: Path) -> None:
+    sentence = (
+        r"--augment.scales 0.98 has no effect: .* nearest to 31.4 px is the full one, 32 px; choose 0.94 or less, or 1"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        sightline.train(colours, settings=QUICK | {"augment": {"scales": (0.98, 1)}}, run=tmp_path / "run")
+
+
+def test_padding_that_is_lost_in_what_larger_images_are_cached_with_is_refused(in_memory) -> None:
+    def cropped(padding: int, cached: int, size: int) -> None:
+        images = in_memory([0, 1], size=(size, size), pixels=np.zeros((2, cached, cached, 3), np.uint8))
+        recipe = resolve({"augment": {"crop": {"kind": "pad_crop", "padding": padding}}})
+        training._refuse_small_padding(recipe, images)
+
+    with pytest.raises(
+        ConfigError, match=r"--augment.crop.padding \(4\) has no effect: .* up to 9 px; choose 9 or more"
+    ):
+        cropped(4, 147, 128)
+    cropped(9, 147, 128)
+    cropped(1, 32, 32)
+
+
+def test_a_split_seed_is_refused_where_nothing_is_cut(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        coloured_folder(tmp_path / "set" / split, images=8)
+    settings = QUICK | {"data": {"split_seed": 3}}
+    with pytest.raises(
+        ConfigError, match=r"--data.split-seed has no effect: set brings its test and validation splits"
+    ):
+        sightline.train(tmp_path / "set", settings=settings, dry_run=True)
+    for used in ({"split_seed": 3, "fraction": 0.5}, {"split_seed": 0}):  # a part of train is cut; the default
+        assert sightline.train(tmp_path / "set", settings=QUICK | {"data": used}, dry_run=True) is None
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,18 @@ COUNT_EVERY = 50  # batches; their logits are kept until then
 
 
 def classification_loss(network: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of a batch, in float32.
+    """Mean cross-entropy of a batch, in float32; of a mixed one, of both labels of each image by their shares.
 
     Returns:
         The loss, a scalar, and the logits, (B, K).
     """
     logits = network(batch.images).float()
+    if batch.shares is not None and batch.partner_labels is not None:
+        own, partner = (
+            functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+            for labels in (batch.labels, batch.partner_labels)
+        )
+        return torch.lerp(partner, own, batch.shares).mean(), logits
     return functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing), logits
 
 
@@ -81,7 +87,11 @@ class Totals:
 
 
 class ClassifierLearner(L.LightningModule):
-    """Trains a network to tell classes apart."""
+    """Trains a network to tell classes apart.
+
+    The accuracy on train is counted on the images as they were shown. Where images are mixed, an image's own label
+    counts as right where its share is at least a half, its partner's where it is less.
+    """
 
     def __init__(self, network: Network, recipe: Recipe, steps_per_epoch: int) -> None:
         super().__init__()
@@ -95,7 +105,7 @@ class ClassifierLearner(L.LightningModule):
         seed_generators(self.device, seed)
         self.network.train_whitening(self._whitening_learns(batch.epoch))
         loss, logits = classification_loss(self.network, batch, self.recipe.fit.label_smoothing)
-        self.training_totals.add(loss, logits, batch.labels, batch.epoch * self.steps_per_epoch + batch.position)
+        self.training_totals.add(loss, logits, batch.main_labels, batch.epoch * self.steps_per_epoch + batch.position)
         return loss if batch.weight == 1 else loss * batch.weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

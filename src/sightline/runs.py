@@ -2,6 +2,7 @@
 
 recipe.yaml        every setting; trains the same run again
 model.json         what the classifier knows of itself: classes, sizes, normalisation, temperature, metrics
+batch.png          the first batch as the network sees it
 metrics.csv        a line an epoch
 last.ckpt          where to continue (until DONE)
 model.safetensors  the weights, with model.json inside

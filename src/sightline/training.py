@@ -15,20 +15,22 @@ import lightning as L
 import torch
 from rich.console import Console
 
-from sightline.config import Recipe, read_recipe, resolve
+from sightline.config import DataConfig, PadCropConfig, Recipe, read_recipe, resolve
 from sightline.config.resolving import refuse_hopeless, to_mapping
 from sightline.data import ImageData, prepare
 from sightline.describing import Progress, describe_training, show_measures, show_next_steps
 from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.evaluating import evaluate_rows
-from sightline.images.batches import EvaluationBatches, Normalization, derived_seed
+from sightline.images.augment import shrunk_side
+from sightline.images.batches import EvaluationBatches, Normalization, TrainingBatches, derived_seed
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import ImageSource, find_source
 from sightline.images.splits import Splits
 from sightline.learners import ClassifierLearner
 from sightline.metrics import fit_temperature
 from sightline.nets import Network, build_network
+from sightline.picturing import draw_batch
 from sightline.predicting import VIEWS, Classifier, combine
 from sightline.runs import (
     MODEL_FORMAT,
@@ -169,13 +171,17 @@ def _plan(
             named = read_recipe(name)
         chosen = resolve(named, settings, {"image_set": source.location})
         arithmetic(chosen.fit.precision, choose_device())  # refuses what the device cannot
-        if "val" in open_images(source, chosen.data.size, progress).splits:
+        opened = open_images(source, chosen.data.size, progress)
+        if "val" in opened.splits:
             chosen = _without_validation(chosen, settings, source.name)
+        _refuse_split_seed(chosen, settings, opened)
         images, splits, normalization = prepare(source, chosen, progress)
+    chosen = _without_scales(chosen, settings)
     if automatic and "scales" not in (settings.get("augment") or {}):
         chosen = _within_reach(chosen, min(images.size))
     _refuse_misfits(chosen, min(images.size))
     _refuse_processes(chosen, len(splits.train))
+    _refuse_small_padding(chosen, images)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     network = build_network(chosen.network, len(images.classes), images.size)
     return _Plan(source, chosen, why, images, splits, normalization, network)
@@ -200,6 +206,12 @@ def _refuse_misfits(recipe: Recipe, side: int) -> None:
             f"--augment.scales {scale:g} makes {side * scale:.0f} px of {side} px; the networks need at least"
             f" {SMALLEST_SIDE} px: choose {SMALLEST_SIDE / side:.2f} or more."
         )
+    for scale in recipe.augment.scales:
+        if scale < 1 and shrunk_side(side, scale) >= side:
+            raise ConfigError(
+                f"--augment.scales {scale:g} has no effect: the even side that is nearest to {side * scale:.1f} px is the full"
+                f" one, {side} px; choose {(side - 2) / side:.2f} or less, or 1."
+            )
 
 
 def _without_validation(chosen: Recipe, settings: Mapping[str, Any], name: str) -> Recipe:
@@ -207,6 +219,40 @@ def _without_validation(chosen: Recipe, settings: Mapping[str, Any], name: str) 
     if (settings.get("data") or {}).get("validation") is not None:
         raise ConfigError(f"--data.validation has no effect: {name} brings a validation split; leave the option out.")
     return resolve(to_mapping(chosen), {"data": {"validation": None}})
+
+
+def _refuse_small_padding(recipe: Recipe, images: CachedImages) -> None:
+    """Refuse a shift that is lost in what larger images are cached with to crop from."""
+    crop = recipe.augment.crop
+    margin = min((found - wanted) // 2 for found, wanted in zip(images.pixels.shape[1:3], images.size, strict=True))
+    if isinstance(crop, PadCropConfig) and crop.padding < margin:
+        raise ConfigError(
+            f"--augment.crop.padding ({crop.padding}) has no effect: images of {min(images.size)} px are cut from larger ones,"
+            f" shifted by up to {margin} px; choose {margin} or more, or another --augment.crop.kind."
+        )
+
+
+def _refuse_split_seed(chosen: Recipe, settings: Mapping[str, Any], images: CachedImages) -> None:
+    """Refuse to choose among the splits of a set of which nothing is cut."""
+    asked = (settings.get("data") or {}).get("split_seed") not in (None, DataConfig().split_seed)
+    if asked and chosen.data.fraction == 1 and {"val", "test"} <= set(images.splits):
+        raise ConfigError(
+            f"--data.split-seed has no effect: {images.name} brings its test and validation splits, and nothing else is cut;"
+            " leave the option out."
+        )
+
+
+def _without_scales(chosen: Recipe, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe for a training too short for smaller images: a recipe's are left out, asking for them is refused."""
+    epochs, scales = chosen.fit.epochs, chosen.augment.scales
+    if not scales or any(chosen.augment.scale(epoch, epochs) < 1 for epoch in range(epochs)):
+        return chosen
+    if (settings.get("augment") or {}).get("scales"):
+        raise ConfigError(
+            f"--augment.scales {' '.join(f'{scale:g}' for scale in scales)} has no effect with --fit.epochs {epochs}: every"
+            " epoch is shown in full; train longer, or leave the option out."
+        )
+    return resolve(to_mapping(chosen), {"augment": {"scales": []}})
 
 
 def _run_to_resume(run: str | os.PathLike[str] | None, plan: _Plan) -> Path | None:
@@ -336,6 +382,8 @@ def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, C
     """Train the network of a plan, from the run's last checkpoint where there is one."""
     trainer = build_trainer(plan.recipe, run, None if console.quiet else console)
     checkpoint = checkpoint_to_resume(run)
+    if checkpoint is None:
+        _picture(plan, run, console)
     start = time.perf_counter()
     if checkpoint is None:
         sample = EvaluationBatches(
@@ -356,6 +404,28 @@ def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, C
     _run_trainer(trainer, learner, ImageData(plan.source, plan.recipe), checkpoint, run)
     torch.set_num_threads(threads)  # of which Lightning gives each of several processes its share
     return learner, meter
+
+
+def _picture(plan: _Plan, run: Path, console: Console) -> None:
+    """Write ``batch.png``, the first batch as the network sees it; one that fails is reported and costs nothing else."""
+    fit = plan.recipe.fit
+    try:
+        batches = TrainingBatches(
+            plan.images,
+            plan.splits.train,
+            plan.normalization,
+            plan.recipe.augment,
+            batch_size=fit.batch_size,
+            epochs=fit.epochs,
+            seed=fit.seed,
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )
+        draw_batch(run / "batch.png", batches.make(0, 0, batches.order(0)), plan.normalization, plan.images.classes)
+    except Exception as error:  # whatever a drawing library may raise
+        console.print(
+            f"no batch.png: {' '.join(str(error).split()) or type(error).__name__}", markup=False, highlight=False
+        )
 
 
 def _run_trainer(

@@ -1,28 +1,40 @@
 """Augmentation, a batch at a time, with random numbers for each image. B images, height H, width W.
 
 The numbers are drawn on the CPU for the whole batch (``draw``), so a batch is the same on every device and for every
-number of processes; the pixels are moved by one gather or one resampling (``apply``).
+number of processes; the pixels are moved by one gather or one resampling (``apply``). Numbers are drawn only for what
+is asked for, newer kinds last, so settings keep their batches when a kind is added.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sightline.config import AugmentConfig, CutoutConfig, PadCropConfig, RandomResizedCropConfig
+from sightline.config import (
+    AugmentConfig,
+    ColorJitterConfig,
+    CutoutConfig,
+    PadCropConfig,
+    RandomResizedCropConfig,
+)
+from sightline.images.color import brightness, contrast, saturation
+from sightline.images.trivial_augment import draw_operations, trivial_augment
 
 __all__ = [
     "Parameters",
     "apply",
     "centre",
+    "color_jitter",
     "cutout",
     "draw",
     "inside",
     "normalize",
-    "random_resized_crop",
+    "resample",
     "shift_and_flip",
     "shrink",
+    "shrunk_side",
 ]
 
 
@@ -41,10 +53,21 @@ class Parameters:
     hole_tops_BK: Tensor
     """First row of each of the K holes, in pixels of the training image; may be negative."""
     hole_lefts_BK: Tensor
+    angle_B: Tensor | None = None
+    """Counter-clockwise turn of what the crop shows, in radians; None: upright."""
+    factors_B3: Tensor | None = None
+    """Factors of brightness, contrast and saturation; None: colours are left alone."""
+    operation_B: Tensor | None = None
+    """Position of the image's TrivialAugment operation; None: no policy. Stays on the CPU."""
+    strength_B: Tensor | None = None
 
-    def part(self, rows: slice, device: torch.device) -> "Parameters":
+    def part(self, rows: slice | Tensor, device: torch.device) -> "Parameters":
         """The numbers of some images of the batch, on a device."""
-        return Parameters(**{name: value[rows].to(device) for name, value in vars(self).items()})
+        numbers: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            chosen = None if value is None else value[rows]
+            numbers[name] = chosen if chosen is None or name == "operation_B" else chosen.to(device)
+        return Parameters(**numbers)
 
 
 def draw(
@@ -81,7 +104,17 @@ def draw(
     hole_top, hole_left = (
         torch.randint(-(side // 2), max(1, extent - side // 2), (count, holes), generator=generator) for extent in size
     )
-    return Parameters(flip, top, left, height, width, hole_top, hole_left)
+    angle = factors = operation = strength = None
+    if config.rotation is not None:
+        largest = torch.tensor(config.rotation.degrees).deg2rad()
+        angle = largest * (2 * torch.rand(count, generator=generator) - 1)
+    if config.color is not None:
+        spread = torch.tensor([config.color.brightness, config.color.contrast, config.color.saturation])
+        lowest = (1 - spread).clamp(min=0)
+        factors = lowest + (1 + spread - lowest) * torch.rand(count, 3, generator=generator)
+    if config.policy is not None:
+        operation, strength = draw_operations(count, generator)
+    return Parameters(flip, top, left, height, width, hole_top, hole_left, angle, factors, operation, strength)
 
 
 def apply(
@@ -93,7 +126,7 @@ def apply(
     std: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Make the images of a batch: crop, flip, normalise, cut holes.
+    """Make the images of a batch: crop, turn and flip, then policy, colours, normalisation and holes.
 
     Args:
         pixels_BHWC: cached images, uint8, (B, H, W, 3).
@@ -102,8 +135,18 @@ def apply(
     Returns:
         Normalised images, (B, 3, height, width), channels-last in memory.
     """
-    if isinstance(config.crop, RandomResizedCropConfig):
-        images = random_resized_crop(normalize(pixels_BHWC, mean, std, torch.float32), parameters, size)
+    resampled = isinstance(config.crop, RandomResizedCropConfig) or config.rotation is not None
+    if config.policy is not None or config.color is not None:
+        levels_BHWC = _moved_levels(config, pixels_BHWC, parameters, size, 255 * mean)
+        if config.policy is not None:
+            assert parameters.operation_B is not None
+            assert parameters.strength_B is not None
+            levels_BHWC = trivial_augment(levels_BHWC.round(), parameters.operation_B, parameters.strength_B)
+        if config.color is not None:
+            levels_BHWC = color_jitter(levels_BHWC, parameters, config.color)
+        images = normalize(levels_BHWC, mean, std, dtype)
+    elif resampled:
+        images = resample(normalize(pixels_BHWC, mean, std, torch.float32), parameters, size, _fill(config))
         images = images.to(dtype, memory_format=torch.channels_last)
     else:
         images = normalize(shift_and_flip(pixels_BHWC, parameters, size), mean, std, dtype)
@@ -137,19 +180,47 @@ def inside(pixels_BHWC: Tensor, parameters: Parameters, size: tuple[int, int]) -
     return _inside(rows_BH, found_height)[:, :, None] & _inside(columns_BW, found_width)[:, None, :]
 
 
-def random_resized_crop(images_BCHW: Tensor, parameters: Parameters, size: tuple[int, int]) -> Tensor:
-    """Stretch a part of each image to the size, mirrored if asked, by bilinear resampling without a second filter."""
+def resample(images_BCHW: Tensor, parameters: Parameters, size: tuple[int, int], fill: str = "reflect") -> Tensor:
+    """Stretch a part of each image to the size, turned and mirrored if asked, by one bilinear resampling.
+
+    Args:
+        fill: beyond the border the image is mirrored (``reflect``), or ``zero``.
+    """
     height, width = images_BCHW.shape[2:]
     scale_x, scale_y = parameters.width_B / width, parameters.height_B / height
     centre_x = (2 * parameters.left_B + parameters.width_B) / width - 1  # from -1 (left border) to 1
     centre_y = (2 * parameters.top_B + parameters.height_B) / height - 1
-    zero = torch.zeros_like(scale_x)
     mirror = torch.where(parameters.flip_B, -1.0, 1.0)
-    theta = torch.stack(
-        [torch.stack([scale_x * mirror, zero, centre_x], 1), torch.stack([zero, scale_y, centre_y], 1)], 1
-    )
+    if parameters.angle_B is None:
+        zero = torch.zeros_like(scale_x)
+        rows = [scale_x * mirror, zero, centre_x], [zero, scale_y, centre_y]
+    else:
+        cos, sin = parameters.angle_B.cos(), parameters.angle_B.sin()
+        aspect = width / height  # units of x and y differ: each is half a side
+        rows = (
+            [cos * scale_x * mirror, -sin * scale_y / aspect, centre_x],
+            [sin * scale_x * aspect * mirror, cos * scale_y, centre_y],
+        )
+    theta = torch.stack([torch.stack(row, 1) for row in rows], 1)
     grid = functional.affine_grid(theta, [len(theta), 3, *size], align_corners=False)
-    return functional.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    padding = {"reflect": "reflection", "zero": "zeros"}[fill]
+    return functional.grid_sample(images_BCHW, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+
+
+def color_jitter(levels_BHWC: Tensor, parameters: Parameters, config: ColorJitterConfig) -> Tensor:
+    """Change brightness, then contrast, then saturation, each by the image's own factor.
+
+    Args:
+        levels_BHWC: pixels in float32 from 0 to 255, (B, H, W, 3).
+    """
+    assert parameters.factors_B3 is not None
+    spreads = (config.brightness, config.contrast, config.saturation)
+    for change, spread, factor_B in zip(
+        (brightness, contrast, saturation), spreads, parameters.factors_B3.unbind(1), strict=True
+    ):
+        if spread > 0:
+            levels_BHWC = change(levels_BHWC, factor_B)
+    return levels_BHWC
 
 
 def cutout(images_BCHW: Tensor, parameters: Parameters, config: CutoutConfig) -> Tensor:
@@ -165,9 +236,14 @@ def cutout(images_BCHW: Tensor, parameters: Parameters, config: CutoutConfig) ->
 
 def shrink(images_BCHW: Tensor, scale: float) -> Tensor:
     """Scale images down, with a filter, to the nearest even sides; channels-last in memory."""
-    sides = [2 * round(side * scale / 2) for side in images_BCHW.shape[2:]]
+    sides = [shrunk_side(side, scale) for side in images_BCHW.shape[2:]]
     small = functional.interpolate(images_BCHW.float(), sides, mode="bilinear", antialias=True, align_corners=False)
     return small.to(images_BCHW.dtype, memory_format=torch.channels_last)
+
+
+def shrunk_side(side: int, scale: float) -> int:
+    """The even number of pixels nearest to a share of a side."""
+    return 2 * round(side * scale / 2)
 
 
 def centre(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:
@@ -177,10 +253,31 @@ def centre(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def normalize(pixels_BHWC: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 pixels to numbers of mean 0 and deviation 1 a channel; (B, H, W, 3) → (B, 3, H, W), channels-last."""
-    scaled = pixels_BHWC.to(torch.float32)
+    """Levels from 0 to 255 to mean 0 and deviation 1 a channel; (B, H, W, 3) → (B, 3, H, W), channels-last."""
+    scaled = pixels_BHWC.to(torch.float32, copy=True)
     torch.addcmul(-mean / std, scaled, 1 / (std * 255), out=scaled)  # one pass over the memory
     return scaled.to(dtype).permute(0, 3, 1, 2)
+
+
+def _fill(config: AugmentConfig) -> str:
+    """How the crop and the rotation, which agree, fill what lies outside of an image."""
+    if config.rotation is not None:
+        return config.rotation.fill
+    return config.crop.fill if isinstance(config.crop, PadCropConfig) else "reflect"
+
+
+def _moved_levels(
+    config: AugmentConfig, pixels_BHWC: Tensor, parameters: Parameters, size: tuple[int, int], fill_C: Tensor
+) -> Tensor:
+    """What the crop, the rotation and the flip show, as levels in float32, (B, height, width, 3)."""
+    if isinstance(config.crop, RandomResizedCropConfig) or config.rotation is not None:
+        around_fill = (pixels_BHWC - fill_C).permute(0, 3, 1, 2)
+        moved = resample(around_fill, parameters, size, _fill(config)).contiguous(memory_format=torch.channels_last)
+        return moved.permute(0, 2, 3, 1) + fill_C
+    levels_BHWC = shift_and_flip(pixels_BHWC, parameters, size).float()
+    if isinstance(config.crop, PadCropConfig) and config.crop.fill == "zero":
+        levels_BHWC = torch.where(inside(pixels_BHWC, parameters, size)[..., None], levels_BHWC, fill_C)
+    return levels_BHWC
 
 
 def _draw_resized_crop(

@@ -17,6 +17,7 @@ from torch import Tensor
 from sightline.config import AugmentConfig
 from sightline.images import augment
 from sightline.images.cache import CachedImages
+from sightline.images.mixing import draw_mixing, mix
 
 __all__ = ["Batch", "EvaluationBatches", "Normalization", "TrainingBatches", "derived_seed"]
 
@@ -36,6 +37,17 @@ class Batch(NamedTuple):
     weight: float = 1.0
     """What a mean over these images counts for in the mean of the processes' means, so that that is the mean over all
     images of the batch; 1 where the processes' parts are equal."""
+    partner_labels: Tensor | None = None
+    """Class indices of the images that are mixed in, (B,); None where nothing is mixed."""
+    shares: Tensor | None = None
+    """How much of each image and its label is its own, from 0 to 1, (B,); the rest is the partner's."""
+
+    @property
+    def main_labels(self) -> Tensor:
+        """The label with the larger share of each image, its own where both have a half, (B,)."""
+        if self.shares is None or self.partner_labels is None:
+            return self.labels
+        return torch.where(self.shares >= 0.5, self.labels, self.partner_labels)
 
 
 @dataclass(frozen=True)
@@ -119,15 +131,27 @@ class TrainingBatches:
         flips = self._flip_first[members] ^ bool(epoch % 2)
         cached = (self._pixels.shape[1], self._pixels.shape[2])
         drawn = augment.draw(self.config, len(members), cached, self.size, generator, flips)
-        chosen = members[share]
-        pixels = self._pixels[self._rows[chosen]].to(self.device, non_blocking=True)
-        parameters = drawn.part(share, self.device)
+        mixing = draw_mixing(self.config.mix, len(members), self.size, generator) if self.config.mix else None
+        made = share if mixing is None else _with_partners(mixing.partner_B, share)
+        pixels = self._pixels[self._rows[members[made]]].to(self.device, non_blocking=True)
+        parameters = drawn.part(made, self.device)
         images = augment.apply(self.config, pixels, parameters, self.size, self._mean, self._std, self.dtype)
+        labels = self._labels[members[share]].to(self.device, non_blocking=True)
+        partner_labels = shares = None
+        if mixing is not None:
+            assert isinstance(made, Tensor)
+            place = torch.empty(len(members), dtype=torch.long)
+            place[made] = torch.arange(len(made))
+            partners = images[place[mixing.partner_B[share]].to(self.device, non_blocking=True)]
+            shares = mixing.share_B[share].to(self.device, non_blocking=True)
+            box = mixing.box_B4[share].to(self.device, non_blocking=True) if mixing.box_B4 is not None else None
+            images = mix(images[: len(labels)], partners, shares, box)
+            partner_labels = self._labels[members[mixing.partner_B[share]]].to(self.device, non_blocking=True)
         scale = self.config.scale(epoch, self.epochs)
         if scale < 1:
             images = augment.shrink(images, scale)
-        labels = self._labels[chosen].to(self.device, non_blocking=True)
-        return Batch(images, labels, epoch, index, len(chosen) * self.world_size / len(members))
+        weight = len(labels) * self.world_size / len(members)
+        return Batch(images, labels, epoch, index, weight, partner_labels, shares)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
@@ -172,6 +196,13 @@ class EvaluationBatches:
             pixels = self._pixels[self._rows[chosen]].to(self.device)
             images = augment.normalize(augment.centre(pixels, self.size), self._mean, self._std, self.dtype)
             yield Batch(images, self._labels[chosen].to(self.device), 0, index)
+
+
+def _with_partners(partner_B: Tensor, share: slice) -> Tensor:
+    """Positions in the global batch of a process's images, and behind them of their partners in other processes."""
+    own = torch.arange(len(partner_B))[share]
+    partners = partner_B[share]
+    return torch.cat([own, partners[~torch.isin(partners, own)]])
 
 
 def _resident(pixels: Tensor, rows: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

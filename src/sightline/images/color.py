@@ -1,0 +1,39 @@
+"""Brightness, contrast and saturation of a batch, a factor for each image. B images, height H, width W.
+
+Levels are pixels in float32 from 0 to 255, (B, H, W, 3). A factor of 1 changes nothing.
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["brightness", "contrast", "saturation"]
+
+GREY = (0.2989, 0.587, 0.114)  # of red, green and blue: luma of ITU-R BT.601, as torchvision rounds it
+
+
+def brightness(levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
+    """Multiply every level of an image by its factor."""
+    return (levels_BHWC * factor_B[:, None, None, None]).clamp_(0, 255)
+
+
+def contrast(levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
+    """Multiply the distance of every level from the image's mean grey."""
+    # in float64, so that the mean does not depend on how many images are made together; Apple's GPUs have none
+    exact = torch.float32 if levels_BHWC.device.type == "mps" else torch.float64
+    grey_B = _grey(levels_BHWC.mean(dim=(1, 2), dtype=exact)).float()
+    return _away_from(grey_B[:, None, None, None], levels_BHWC, factor_B)
+
+
+def saturation(levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
+    """Multiply the distance of every level from the grey of its pixel; 0 makes the image grey."""
+    return _away_from(_grey(levels_BHWC)[..., None], levels_BHWC, factor_B)
+
+
+def _grey(colors: Tensor) -> Tensor:
+    """(..., 3) to (...)."""
+    red, green, blue = colors.unbind(-1)
+    return red * GREY[0] + green * GREY[1] + blue * GREY[2]
+
+
+def _away_from(grey: Tensor, levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
+    return torch.lerp(grey.expand_as(levels_BHWC), levels_BHWC, factor_B[:, None, None, None]).clamp_(0, 255)

@@ -1,0 +1,85 @@
+"""The picture of a batch: what is on it, that it is whole, and that drawing it draws no random number."""
+
+import io
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sightline import picturing
+from sightline.images.batches import Batch, Normalization
+from sightline.picturing import draw_batch
+
+NORMALIZATION = Normalization([0.5, 0.4, 0.3], [0.2, 0.25, 0.0])
+
+
+def _batch(count: int, side: int, colour: tuple[int, int, int] = (200, 100, 0), mixed: bool = False) -> Batch:
+    """Images of one colour, 0 to 255, as the network is given them."""
+    mean, std = NORMALIZATION.tensors(torch.device("cpu"))
+    values = (torch.tensor(colour) / 255 - mean) / std
+    labels = torch.arange(count) % 2
+    mixing = (1 - labels, torch.full((count,), 0.75)) if mixed else (None, None)
+    return Batch(values[None, :, None, None].expand(count, 3, side, side), labels, 0, 0, *mixing)
+
+
+def _read(path) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(path.read_bytes())).convert("RGB"))
+
+
+@pytest.mark.parametrize("side", [16, 22, 32, 80, 128, 400])
+def test_images_of_every_size_have_their_own_colour_and_a_size_to_look_at(tmp_path, side):
+    draw_batch(tmp_path / "batch.png", _batch(3, side), NORMALIZATION, ["a", "b"])
+    page = _read(tmp_path / "batch.png")
+    shown = (page == (200, 100, 0)).all(axis=2)
+    rows, columns = shown.any(axis=1).nonzero()[0], shown.any(axis=0).nonzero()[0]
+    assert 100 <= len(rows) <= 210
+    assert len(columns) == 3 * len(rows)
+    assert columns[-1] < page.shape[1]
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, 1), (8, 8), (9, 9), (64, 64), (1000, 64)])
+def test_up_to_eight_rows_of_eight_are_shown(tmp_path, count, shown):
+    draw_batch(tmp_path / "batch.png", _batch(count, 16), NORMALIZATION, ["a", "b"])
+    pixels = (_read(tmp_path / "batch.png") == (200, 100, 0)).all(axis=2).sum()
+    assert pixels == shown * 128 * 128
+
+
+def test_black_and_white_images_stand_out_from_the_page(tmp_path):
+    for colour in ((0, 0, 0), (255, 255, 255)):
+        draw_batch(tmp_path / "batch.png", _batch(1, 16, colour), NORMALIZATION, ["a", "b"])
+        page = _read(tmp_path / "batch.png")
+        assert (page == colour).all(axis=2).sum() >= 128 * 128
+        assert tuple(page[0, 0]) == (0xE0,) * 3
+
+
+def test_a_mixed_image_names_both_classes_and_their_shares():
+    assert picturing._titles(_batch(2, 16, mixed=True), ["cat", "dog"], 22) == [
+        ["0.75 cat", "0.25 dog"],
+        ["0.75 dog", "0.25 cat"],
+    ]
+    assert picturing._titles(_batch(2, 16), ["cat", "dog"], 22) == [["cat"], ["dog"]]
+
+
+def test_a_long_name_keeps_both_its_ends():
+    assert picturing._short("n02123159 tiger cat, indoors", 15) == "n0212315…ndoors"
+    assert picturing._short("tiger cat", 9) == "tiger cat"
+
+
+def test_names_of_any_letters_are_drawn_without_a_warning(tmp_path):
+    names = ["$\\frac{1$", "貓\n\udc80\x00" + "W" * 300]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_batch(tmp_path / "batch.png", _batch(8, 16), NORMALIZATION, names)
+    page = _read(tmp_path / "batch.png")
+    assert (page[:, -4:] == 0xE0).all()  # the widest name ends within its cell
+
+
+def test_drawing_draws_no_random_number_and_leaves_one_whole_file(tmp_path):
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    draw_batch(tmp_path / "batch.png", _batch(4, 16), NORMALIZATION, ["a", "b"])
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
+    assert [path.name for path in tmp_path.iterdir()] == ["batch.png"]
