@@ -34,6 +34,7 @@ from sightline.images.layout import (
 )
 
 __all__ = [
+    "ARCHIVE_SUFFIXES",
     "DIGITS",
     "ImageSource",
     "PlainFiles",
