@@ -346,7 +346,7 @@ def test_the_loss_of_a_mixed_batch_is_the_cross_entropy_with_mixed_labels(smooth
     images, labels, partners = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1]), torch.tensor([3, 1, 0, 0, 2, 2])
     shares = torch.tensor([0.0, 0.25, 0.5, 0.75, 0.9, 1.0])
     network = torch.nn.Identity()
-    found, logits = classification_loss(network, Batch(images, labels, 0, 0, partners, shares), smoothing)
+    found, logits = classification_loss(network, Batch(images, labels, 0, 0, 1.0, partners, shares), smoothing)
     mixed = shares[:, None] * torch.eye(4)[labels] + (1 - shares[:, None]) * torch.eye(4)[partners]
     _close(found, functional.cross_entropy(images, mixed, label_smoothing=smoothing), 1e-6)
     assert torch.equal(logits, images)
@@ -357,7 +357,7 @@ def test_the_loss_of_a_mixed_batch_is_the_cross_entropy_with_mixed_labels(smooth
 def test_the_label_that_counts_is_the_images_own_where_it_has_at_least_a_half():
     labels, partners = torch.tensor([1, 1, 1, 1]), torch.tensor([2, 2, 2, 2])
     shares = torch.tensor([0.2, 0.49, 0.5, 0.9])
-    assert Batch(torch.zeros(4), labels, 0, 0, partners, shares).main_labels.tolist() == [2, 2, 1, 1]
+    assert Batch(torch.zeros(4), labels, 0, 0, 1.0, partners, shares).main_labels.tolist() == [2, 2, 1, 1]
     assert Batch(torch.zeros(4), labels, 0, 0).main_labels is labels
 
 

@@ -88,6 +88,27 @@ def test_an_optional_block_is_turned_off_by_its_kind(colours: Path, capsys) -> N
     assert "crop: null" in Path("r/recipe.yaml").read_text()
 
 
+def test_a_block_is_named_in_a_word_and_its_other_settings_beside_it(colours: Path, capsys) -> None:
+    words = [
+        "--network",
+        "speednet",
+        "--network.widths",
+        "8",
+        "16",
+        "16",
+        "--optimizer",
+        "adamw",
+        "--augment.crop",
+        "none",
+    ]
+    arguments = [*QUICK[:6], *words, "--schedule", "cosine", "--evaluate", "none", "--run", "r"]
+    assert main(["train", str(colours), *arguments]) == 0
+    recipe = resolve(read_recipe("r/recipe.yaml"))
+    assert (recipe.network.kind, recipe.optimizer.kind, recipe.schedule.kind) == ("speednet", "adamw", "cosine")
+    assert recipe.network.widths == (8, 16, 16)
+    assert recipe.augment.crop is None
+
+
 def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
     assert main(["train", str(colours), *QUICK, "--dry-run"]) == 0
     assert "estimate: " in capsys.readouterr().out
@@ -111,6 +132,16 @@ def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
         (
             ["digits", "--recipe", "fast", "--augment.scales", "0.5"],
             "--augment.scales ends with 0.5; the last must be 1",
+        ),
+        (
+            ["digits", "--recipe", "fast", "--network", "timm"],
+            "network is 'timm', which lacks the name; write timm:NAME",
+        ),
+        (["digits", "--recipe", "fast", "--network", "hub:a/b:c"], "runs the code of a/b on this machine"),
+        (["digits", "--network", "run:nowhere"], "there is no run at 'nowhere'"),
+        (
+            ["digits", "--network", "resnet34", "--network.kind", "resnet18"],
+            "--network and --network.kind both name the technique",
         ),
         (["digits", "--fit.epochs", "0", "--recipe", "fast"], "--fit.epochs is 0; it must be at least 1"),
     ],
@@ -256,6 +287,19 @@ def test_cache_lists_and_clears(capsys, colours: Path, monkeypatch: pytest.Monke
 
 
 # ── speed of the answer ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_missing_extra_is_refused_within_two_seconds_of_the_start_and_without_torch() -> None:
+    code = (
+        "import sys, time, importlib.util as util; find = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name == 'timm' else find(name, *rest)\n"
+        "start = time.process_time(); from sightline.cli import main\n"
+        "assert main(['train', 'digits', '--network', 'timm:resnet18']) == 2\n"
+        "assert time.process_time() - start < 2; assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "run: pip install 'sightline[timm]'" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """What every network keeps to, and what each is. B images, height H, width W, D features, K classes."""
 
 import copy
+import importlib.util
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,14 +12,56 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import NetworkConfig, ResNet18Config, SpeednetConfig
+from sightline.config import (
+    ArchitectureConfig,
+    CustomResNetConfig,
+    HubConfig,
+    ResNet18Config,
+    ResNet34Config,
+    SpeednetConfig,
+    TimmConfig,
+    TorchvisionConfig,
+)
 from sightline.config.resolving import members
 from sightline.nets import Network, ResNet18, Speednet, build_network, flops_per_image, summarize
 from sightline.nets.speednet import whitening_filters
 
 CLASSES = 5
-EVERY_NETWORK = pytest.mark.parametrize("kind", members(NetworkConfig), ids=lambda kind: kind.__name__)
-EVERY_SIZE = pytest.mark.parametrize("size", [(32, 32), (96, 96), (28, 36)], ids=lambda size: "x".join(map(str, size)))
+CLONE = str(Path(__file__).parent / "hub_clone")
+MEMBERS: list[ArchitectureConfig] = [
+    SpeednetConfig(),
+    ResNet18Config(),
+    ResNet34Config(),
+    CustomResNetConfig(),
+    TorchvisionConfig(name="shufflenet_v2_x0_5"),
+    HubConfig(repo=CLONE, name="tiny", trust_code=True),
+    TimmConfig(name="test_resnet"),
+    TimmConfig(name="test_vit"),
+]
+
+
+def shown(value: Any) -> str:
+    return (
+        "x".join(map(str, value)) if isinstance(value, tuple) else f"{value.kind} {getattr(value, 'name', '')}".strip()
+    )
+
+
+def needs(config: ArchitectureConfig, *more: Any) -> Any:
+    missing = isinstance(config, TimmConfig) and importlib.util.find_spec("timm") is None
+    return pytest.param(config, *more, marks=pytest.mark.skip("timm is not installed") if missing else ())
+
+
+EVERY_NETWORK = pytest.mark.parametrize("kind", [needs(config) for config in MEMBERS], ids=shown)
+EVERY_NETWORK_AND_SIZE = pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        needs(config, size)
+        for config in MEMBERS
+        for size in [(32, 32), (96, 96), (28, 36)]
+        if size == (32, 32) or config in MEMBERS[:2] or (size == (28, 36) and config == MEMBERS[3])
+    ],
+    ids=shown,
+)
 
 
 def images(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
@@ -25,14 +69,14 @@ def images(count: int, size: tuple[int, int], seed: int = 0) -> Tensor:
 
 
 def network(kind: Any, size: tuple[int, int]) -> Network:
-    """A network that has seen some images, so that its norms are not those of a new one."""
-    return copy.deepcopy(_network(kind, size))
+    """A network (by its settings, or their kind) that has seen some images, so that its norms are not those of a new one."""
+    return copy.deepcopy(_network(kind() if isinstance(kind, type) else kind, size))
 
 
 @cache
 def _network(kind: Any, size: tuple[int, int]) -> Network:
     torch.manual_seed(0)
-    made = build_network(kind(), CLASSES, size)
+    made = build_network(kind, CLASSES, size)
     made.fit_to(images(4, size, seed=1))
     with torch.no_grad():
         made(images(4, size, seed=2))
@@ -56,8 +100,7 @@ def sides(made: Network, size: tuple[int, int], layers: list[nn.Module]) -> list
 # ── every network ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@EVERY_NETWORK
-@EVERY_SIZE
+@EVERY_NETWORK_AND_SIZE
 def test_a_network_gives_logits_features_and_a_map_whose_head_gives_the_logits(
     kind: Any, size: tuple[int, int]
 ) -> None:
@@ -68,12 +111,12 @@ def test_a_network_gives_logits_features_and_a_map_whose_head_gives_the_logits(
         assert torch.equal(made.head(features_BD), logits_BK)
     assert logits_BK.shape == (3, CLASSES)
     assert maps.ndim == 4
-    assert features_BD.shape == maps.shape[:2] == (3, maps.shape[1])
+    assert features_BD.shape == (3, made.head.in_features)
+    assert len(maps) == 3
     assert torch.isfinite(logits_BK).all()
 
 
-@EVERY_NETWORK
-@EVERY_SIZE
+@EVERY_NETWORK_AND_SIZE
 def test_an_answer_is_the_same_every_time_and_does_not_depend_on_the_other_images(
     kind: Any, size: tuple[int, int]
 ) -> None:
@@ -87,10 +130,15 @@ def test_an_answer_is_the_same_every_time_and_does_not_depend_on_the_other_image
         torch.testing.assert_close(made(others)[:1], logits_BK[:1], atol=1e-4, rtol=1e-4)
 
 
-@EVERY_NETWORK
-@EVERY_SIZE
+@EVERY_NETWORK_AND_SIZE
 def test_gradients_reach_every_trainable_parameter_and_no_frozen_one(kind: Any, size: tuple[int, int]) -> None:
     made = network(kind, size).train()
+    for (
+        name,
+        parameter,
+    ) in made.named_parameters():  # timm starts the last norm of a block at zero, which hides the block
+        if name.endswith("weight") and not parameter.any():
+            nn.init.ones_(parameter)
     functional.cross_entropy(made(images(5, size)), torch.arange(5)).backward()
     for name, parameter in made.named_parameters():
         if parameter.requires_grad:
@@ -100,14 +148,13 @@ def test_gradients_reach_every_trainable_parameter_and_no_frozen_one(kind: Any, 
             assert parameter.grad is None, name
 
 
-@EVERY_NETWORK
-@EVERY_SIZE
+@EVERY_NETWORK_AND_SIZE
 def test_the_layers_to_explain_are_the_networks_own_and_go_from_coarse_to_fine(
     kind: Any, size: tuple[int, int]
 ) -> None:
     made = network(kind, size)
     modules = set(made.modules())
-    assert len(made.cam_layers) >= 3
+    assert len(made.cam_layers) >= (1 if hasattr(made, "body") else 3)  # a transformer has one size of map
     assert all(layer in modules for layer in made.cam_layers)
     found = sides(made, size, made.cam_layers)
     with torch.no_grad():
@@ -117,12 +164,11 @@ def test_the_layers_to_explain_are_the_networks_own_and_go_from_coarse_to_fine(
         assert fine[1] > coarse[1]
 
 
-@EVERY_NETWORK
-@EVERY_SIZE
+@EVERY_NETWORK_AND_SIZE
 def test_weights_put_into_a_new_network_give_the_same_logits(kind: Any, size: tuple[int, int]) -> None:
     made = network(kind, size)
     torch.manual_seed(9)
-    fresh = build_network(kind(), CLASSES, size).eval()
+    fresh = build_network(kind, CLASSES, size).eval()
     with torch.no_grad():
         logits_BK = made(images(2, size))
         assert not torch.equal(fresh(images(2, size)), logits_BK)
@@ -130,8 +176,7 @@ def test_weights_put_into_a_new_network_give_the_same_logits(kind: Any, size: tu
         assert torch.equal(fresh(images(2, size)), logits_BK)
 
 
-@EVERY_NETWORK
-@EVERY_SIZE
+@EVERY_NETWORK_AND_SIZE
 def test_a_summary_counts_every_parameter_and_leaves_the_network_as_it_was(kind: Any, size: tuple[int, int]) -> None:
     made = network(kind, size).train()
     before = {name: value.clone() for name, value in made.state_dict().items()}
@@ -139,8 +184,8 @@ def test_a_summary_counts_every_parameter_and_leaves_the_network_as_it_was(kind:
     total = sum(parameter.numel() for parameter in made.parameters())
     assert sum(line.parameters for line in lines) == total
     assert sum(line.megabytes for line in lines) == pytest.approx(total * 4 / 1e6)
-    assert [line.name for line in lines] == [name for name, _ in made.named_children()]
-    assert all(line.output for line in lines)
+    assert {line.name.split(".")[0] for line in lines} == {name for name, _ in made.named_children()}
+    assert all(line.output for line in lines if line.name != "body")  # which holds what no layer of it holds
     assert lines[-1].output == (CLASSES,)
     assert numbers > sum(torch.Size(line.output).numel() for line in lines if line.name == "head")
     assert flops_per_image(made, size) > 2 * total / 10
@@ -153,7 +198,8 @@ def test_the_same_seed_makes_the_same_network(kind: Any) -> None:
     weights = []
     for _ in range(2):
         torch.manual_seed(3)
-        weights.append(build_network(kind(), CLASSES, (32, 32)).state_dict())
+        weights.append(build_network(kind, CLASSES, (32, 32)).state_dict())
+    assert list(weights[0]) == list(weights[1])
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
@@ -162,6 +208,34 @@ def test_the_settings_of_a_kind_build_a_network_that_takes_16_px(kind: Any) -> N
     made = network(kind, (16, 16))
     with torch.no_grad():
         assert made(images(2, (16, 16))).shape == (2, CLASSES)
+
+
+@EVERY_NETWORK
+def test_channels_last_in_memory_gives_the_same_answer(kind: Any) -> None:
+    made, batch = network(kind, (32, 32)), images(3, (32, 32))
+    with torch.no_grad():
+        logits_BK = made(batch)
+        made.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        again = made(batch.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(again, logits_BK, atol=1e-4, rtol=1e-4)
+
+
+@EVERY_NETWORK
+def test_the_gradient_of_a_logit_reaches_the_layers_to_explain(kind: Any) -> None:
+    made = network(kind, (32, 32))
+    found: list[Tensor] = []
+    hooks = [layer.register_forward_hook(lambda module, _, output: found.append(output)) for layer in made.cam_layers]
+    logit = made(images(1, (32, 32)))[0, 2]
+    for hook in hooks:
+        hook.remove()
+    assert len(found) == len(made.cam_layers)
+    for gradient in torch.autograd.grad(logit, found):
+        assert gradient.ndim == 4
+        assert gradient.abs().max() > 0
+
+
+def test_every_kind_of_network_is_among_these() -> None:
+    assert {type(config) for config in MEMBERS} == set(members(ArchitectureConfig))
 
 
 def test_a_network_that_does_not_say_what_it_is_says_so() -> None:
@@ -317,3 +391,35 @@ def test_resnet18_has_a_stem_of_3_by_3_without_pooling_up_to_64_px(
     assert stem[0].kernel_size == (kernel, kernel)
     assert any(isinstance(layer, nn.MaxPool2d) for layer in stem) == (kernel == 7)
     assert [found[0] for found in sides(made, size, [stem, made.cam_layers[0]])] == [side, last]
+
+
+# ── resnet34, custom_resnet ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_resnet34_has_the_published_number_of_parameters() -> None:
+    made = build_network(ResNet34Config(), 1000, (224, 224))
+    assert sum(parameter.numel() for parameter in made.parameters()) == 21_797_672
+
+
+def test_the_custom_resnet_has_the_published_parameters_layer_by_layer() -> None:
+    lines, _ = summarize(build_network(CustomResNetConfig(), 10, (32, 32)), (32, 32))
+    assert [(line.name, line.output, line.parameters) for line in lines] == [
+        ("prep", (64, 32, 32), 3 * 64 * 9 + 2 * 64),  # 1.9 K
+        ("layer1", (128, 16, 16), 73_984),  # 74.0 K
+        ("residual1", (128, 16, 16), 295_424),  # 295 K
+        ("layer2", (256, 8, 8), 295_424),  # 295 K
+        ("layer3", (512, 4, 4), 1_180_672),  # 1.2 M
+        ("residual2", (512, 4, 4), 4_720_640),  # 4.7 M
+        ("head", (10,), 5_120),  # 5.1 K
+    ]
+    assert sum(line.parameters for line in lines) == 6_573_120
+    assert sum(line.megabytes for line in lines) == pytest.approx(26.292, abs=5e-4)
+
+
+def test_the_custom_resnet_pools_a_map_of_4_by_4_at_32_px_and_the_whole_map_of_larger_images() -> None:
+    for side in (32, 48):
+        made = network(CustomResNetConfig, (side, side))
+        with torch.no_grad():
+            maps, features_BD = made.feature_map(images(2, (side, side))), made.features(images(2, (side, side)))
+        assert maps.shape[2:] == (side // 8, side // 8)
+        assert torch.equal(features_BD, functional.max_pool2d(maps, side // 8).flatten(1))

@@ -22,7 +22,7 @@ def _batch(count: int, side: int, colour: tuple[int, int, int] = (200, 100, 0), 
     values = (torch.tensor(colour) / 255 - mean) / std
     labels = torch.arange(count) % 2
     mixing = (1 - labels, torch.full((count,), 0.75)) if mixed else (None, None)
-    return Batch(values[None, :, None, None].expand(count, 3, side, side), labels, 0, 0, *mixing)
+    return Batch(values[None, :, None, None].expand(count, 3, side, side), labels, 0, 0, 1.0, *mixing)
 
 
 def _read(path) -> np.ndarray:

@@ -17,6 +17,7 @@ from sightline.config import (
     RandomResizedCropConfig,
     Recipe,
     ResNet18Config,
+    ResNet34Config,
     ScheduleConfig,
     SGDConfig,
     named_recipes,
@@ -24,7 +25,7 @@ from sightline.config import (
     resolve,
     to_yaml,
 )
-from sightline.config.resolving import members, merge, nearest, refuse_hopeless, to_mapping
+from sightline.config.resolving import members, merge, nearest, refuse_hopeless, required, spell_out, to_mapping
 from sightline.errors import ConfigError
 
 
@@ -130,6 +131,56 @@ def test_one_optional_block_may_have_several_kinds() -> None:
         resolve({"augment": {"crop": {"kind": kind}}}).augment.crop for kind in ("pad_crop", "random_resized_crop")
     ]
     assert crops == [PadCropConfig(), RandomResizedCropConfig()]
+
+
+# ── blocks in a word ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("word", "network"),
+    [
+        ("resnet34", {"kind": "resnet34"}),
+        ("timm:resnet18.a1_in1k", {"kind": "timm", "name": "resnet18.a1_in1k"}),
+        ("hub:OWNER/REPO:NAME", {"kind": "hub", "repo": "OWNER/REPO", "name": "NAME"}),
+        ("hub:OWNER/REPO:a:b", {"kind": "hub", "repo": "OWNER/REPO", "name": "a:b"}),  # the last takes the rest
+        ("run:C:/runs/a:1", {"kind": "run", "folder": "C:/runs/a:1"}),
+    ],
+)
+def test_a_block_may_be_a_word_of_its_kind_and_what_the_kind_needs(word: str, network: dict[str, str]) -> None:
+    assert spell_out({"network": word}) == {"network": network}
+
+
+def test_every_block_with_kinds_may_be_a_word_in_a_file_too(tmp_path: Path) -> None:
+    text = "network: resnet34\noptimizer: adamw\nschedule: cosine\naugment: {crop: pad_crop, cutout: none}\n"
+    recipe = read(tmp_path, text)
+    assert (recipe.network, recipe.optimizer, recipe.schedule) == (ResNet34Config(), AdamWConfig(), CosineConfig())
+    assert (recipe.augment.crop, recipe.augment.cutout) == (PadCropConfig(), None)
+
+
+def test_a_word_of_the_kind_below_keeps_its_settings() -> None:
+    assert resolve({"optimizer": {"kind": "sgd", "momentum": 0.5}}, {"optimizer": "sgd"}).optimizer == SGDConfig(
+        momentum=0.5
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ("timm", "network is 'timm', which lacks the name; write timm:NAME"),
+        ("timm:", "network is 'timm:', which lacks the name"),
+        ("hub:a/b", "network is 'hub:a/b', which lacks the name; write hub:REPO:NAME"),
+        ("hub::b", "which lacks the repo;"),
+        ("hub", "which lacks the repo and the name;"),
+        ("resnet34:pretrained", "resnet34 takes nothing behind a colon; write resnet34"),
+        ("resnet35", "unknown network.kind 'resnet35'; did you mean 'resnet34'"),
+        ("none", "unknown network.kind 'none'"),
+        ({"kind": "timm"}, "network of kind 'timm' lacks the name; add --network.name"),
+        ({"kind": "hub", "trust_code": True}, "lacks the repo and the name; add --network.repo and --network.name"),
+    ],
+)
+def test_what_a_word_lacks_is_named(network: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve({"network": network})
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -294,7 +345,10 @@ def test_every_recipe_that_comes_along_resolves_and_survives_being_written_and_r
 @pytest.mark.parametrize(
     "settings",
     [
-        *({"network": {"kind": block().kind}} for block in members(NetworkConfig)),
+        *({"network": {"kind": block.kind}} for block in members(NetworkConfig) if not required(block)),
+        {"network": {"kind": "timm", "name": "x:y", "weights": "a.pth"}},
+        {"network": {"kind": "hub", "repo": "a/b", "name": "c", "trust_code": True}},
+        {"network": {"kind": "run", "folder": "runs/a"}},
         *({"optimizer": {"kind": block().kind}} for block in members(OptimizerConfig)),
         *({"schedule": {"kind": block().kind}} for block in members(ScheduleConfig)),
         {"augment": {"crop": {"kind": "random_resized_crop", "ratio": [0.1, 1 / 3]}, "cutout": {"size": 3}}},
@@ -315,7 +369,7 @@ def test_settings_survive_being_written_and_read(tmp_path: Path, settings: dict[
 
 def test_a_recipe_as_a_mapping_holds_every_setting_as_a_plain_value() -> None:
     mapping = to_mapping(resolve({"network": {"kind": "resnet18"}, "schedule": {"kind": "cosine"}}))
-    assert mapping["network"] == {"kind": ResNet18Config().kind}
+    assert mapping["network"] == {"kind": ResNet18Config().kind, "weights": None}
     assert mapping["schedule"] == {"kind": CosineConfig().kind, "warmup_epochs": 0.0, "final": 0.0}
     assert mapping["augment"]["crop"] is None
     assert to_mapping(Recipe())["network"]["widths"] == [64, 256, 256]

@@ -12,11 +12,13 @@ from sightline.config import (
     AugmentConfig,
     ColorJitterConfig,
     CosineConfig,
+    CustomResNetConfig,
     CutmixConfig,
     CutoutConfig,
     DataConfig,
     EvaluationConfig,
     FitConfig,
+    HubConfig,
     LinearConfig,
     MixupConfig,
     MuonConfig,
@@ -26,20 +28,19 @@ from sightline.config import (
     PadCropConfig,
     RandomResizedCropConfig,
     Recipe,
-    ResNet18Config,
     RotationConfig,
     ScheduleConfig,
     SGDConfig,
     SpeednetConfig,
     TrivialAugmentConfig,
 )
-from sightline.config.resolving import members
+from sightline.config.resolving import members, required
 from sightline.errors import ConfigError
 
 BLOCKS = (
     *(DataConfig, AugmentConfig, FitConfig, EvaluationConfig, PadCropConfig, RandomResizedCropConfig, CutoutConfig),
     *(RotationConfig, ColorJitterConfig, TrivialAugmentConfig, MixupConfig, CutmixConfig),
-    *members(NetworkConfig),
+    *(kind for kind in members(NetworkConfig) if not required(kind)),
     *members(OptimizerConfig),
     *members(ScheduleConfig),
 )
@@ -212,8 +213,25 @@ def test_a_recipe_whose_name_is_no_word_for_a_folder_is_refused(name: str) -> No
         Recipe(name=name)
 
 
-def test_the_resnet_has_no_knobs_beyond_its_kind() -> None:
-    assert [item.name for item in dataclasses.fields(ResNet18Config)] == ["kind"]
+def test_the_custom_resnet_has_no_knobs_beyond_its_kind() -> None:
+    assert [item.name for item in dataclasses.fields(CustomResNetConfig)] == ["kind"]
+
+
+def test_the_networks_of_others_are_named_by_what_has_no_default() -> None:
+    assert {kind.kind: required(kind) for kind in members(NetworkConfig) if required(kind)} == {
+        "timm": ["name"],
+        "torchvision": ["name"],
+        "hub": ["repo", "name"],
+        "run": ["folder"],
+    }
+
+
+def test_code_of_a_repository_is_not_run_unless_it_is_trusted() -> None:
+    with pytest.raises(
+        ConfigError, match=r"runs the code of a/b on this machine .*; read it, then add --network.trust"
+    ):
+        HubConfig(repo="a/b", name="net")
+    assert HubConfig(repo="a/b", name="net", trust_code=True).repo == "a/b"
 
 
 @pytest.mark.parametrize(

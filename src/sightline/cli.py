@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sightline.config import Recipe, named_recipes, read_recipe, resolve
-from sightline.config.resolving import members, merge, refuse_hopeless
-from sightline.errors import DataError, Interrupted, SightlineError
+from sightline.config.resolving import members, merge, refuse_hopeless, required, spell_out
+from sightline.errors import ConfigError, DataError, Interrupted, SightlineError
 
 __all__ = ["main"]
 
@@ -122,6 +122,7 @@ def train(
         resolve(named, flags)
     else:
         refuse_hopeless(flags)
+    _refuse_network(merge(named, flags).get("network") or {})
     if run is not None and not resume:
         refuse_existing(run)
     from sightline.training import train as work
@@ -139,7 +140,14 @@ def train(
         print(finished)
 
 
-def evaluate(run: str, data: str | None = None, /, *, out: Path | None = None) -> None:
+def evaluate(
+    run: str,
+    data: str | None = None,
+    /,
+    *,
+    out: Path | None = None,
+    trust_code: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
     """Measure a finished classifier on labelled images.
 
     Parameters
@@ -151,6 +159,8 @@ def evaluate(run: str, data: str | None = None, /, *, out: Path | None = None) -
         read again, and the reading is counted.
     out
         Folder to write evaluation.json and predictions.csv to.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by.
     """
     from sightline.images.sources import find_source
     from sightline.runs import read_model_of_finished
@@ -163,7 +173,7 @@ def evaluate(run: str, data: str | None = None, /, *, out: Path | None = None) -
 
     console = Console()
     with Progress(console, "Evaluating") as progress:
-        found = work(run, data, out=out, progress=progress)
+        found = work(run, data, out=out, trust_code=trust_code, progress=progress)
     show_measures(console, found)
 
 
@@ -173,6 +183,7 @@ def predict(
     *images: str,
     out: Path | None = None,
     views: Literal["one", "flip", "six"] | None = None,
+    trust_code: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Classify images.
 
@@ -186,6 +197,8 @@ def predict(
         CSV file to write; without it one image gets a readable line, and several are printed as CSV.
     views
         Views of each image to average; those of the recipe unless named. One view is fastest.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by.
     """
     from sightline.images.sources import plain_files
     from sightline.runs import read_model_of_finished
@@ -203,11 +216,8 @@ def predict(
 
     console = Console(stderr=True)
     with Progress(console, "Predicting") as progress:
-        found = work(run, images, out=out, views=views, progress=progress)
-    for file, reason in found.unreadable:
-        print(f"sightline: left out {file}: {reason}", file=sys.stderr)
-    if found.unreadable:
-        print(f"sightline: {len(found.unreadable)} unreadable files were left out.", file=sys.stderr)
+        found = work(run, images, out=out, views=views, trust_code=trust_code, progress=progress)
+    _name_unreadable(found.unreadable)
     if out is not None:
         print(f"{len(found.files):,} predictions in {out}")
     elif len(found.files) == 1:
@@ -215,6 +225,47 @@ def predict(
         print(f"{found.files[0]}: " + ", ".join(f"{label} {chance:.1%}" for label, chance in ranked))
     else:
         write_rows(sys.stdout, csv_header(), csv_rows(found.files, found.predictions))
+
+
+def encode(
+    run: str,
+    /,
+    *images: str,
+    out: Path,
+    layer: str = "features",
+    trust_code: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Write what a classifier makes of images, one vector an image, for use elsewhere.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run, or its model.safetensors alone.
+    images
+        Files, folders and archives; labels are kept of those that are image sets with classes.
+    out
+        File to write (.npz): features, files, layer, fingerprint, and labels and classes where all images have them.
+    layer
+        Whose output to take: features, which the last layer reads, or a layer by its name; maps are averaged.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by.
+    """
+    from sightline.runs import read_model_of_finished
+
+    if not images:
+        raise DataError("no images were named; give files, folders, archives or image sets.")
+    if out.suffix != ".npz":
+        raise ConfigError(f"--out {out} must end in .npz, the format of the features.")
+    if not run.endswith(".safetensors"):
+        read_model_of_finished(run)
+    from sightline.describing import Progress
+    from sightline.encoding import encode as work
+
+    with Progress(Console(stderr=True), "Encoding") as progress:
+        found = work(run, images, out=out, layer=layer, trust_code=trust_code, progress=progress)
+    _name_unreadable(found.unreadable)
+    labelled = f", of {len(found.classes)} classes" if found.classes is not None else ""
+    print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labelled} in {out}")
 
 
 def recipes() -> None:
@@ -279,10 +330,29 @@ VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
     "predict": predict,
+    "encode": encode,
     "recipes": recipes,
     "runs": runs,
     "cache": cache,
 }
+
+
+def _refuse_network(network: dict[str, Any]) -> None:
+    """Refuse before torch is loaded what a network lacks: its library, or the run that it comes from."""
+    from sightline.extras import require
+    from sightline.runs import read_model_of_finished
+
+    if network.get("kind") == "timm":
+        require("timm", "timm", f"the network timm:{network.get('name')}")
+    if network.get("kind") == "run" and network.get("folder"):
+        read_model_of_finished(Path(network["folder"]).expanduser())
+
+
+def _name_unreadable(unreadable: list[tuple[str, str]]) -> None:
+    for file, reason in unreadable:
+        print(f"sightline: left out {file}: {reason}", file=sys.stderr)
+    if unreadable:
+        print(f"sightline: {len(unreadable)} unreadable files were left out.", file=sys.stderr)
 
 
 # ── from settings to flags ───────────────────────────────────────────────────────────────────────────────────────────
@@ -360,10 +430,16 @@ def _settings(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, Any,
     for name, (annotation, kinds, text) in found.items():
         if name.endswith(".kind") and name.count(".") == prefix.count("."):
             choices = tuple(_kind_of(kind) for kind in blocks) + (("none",) if type(None) in members(block) else ())
+            yield name.removesuffix(".kind"), str, "The technique in a word, with what it needs: " + _words(blocks)
             yield name, Literal[choices], "Which technique: " + ", ".join(choices) + "."
         else:
             of = f" ({', '.join(kinds)})" if len(blocks) > 1 and any(kinds) and len(kinds) < len(blocks) else ""
             yield name, _flag_type(annotation), text + of
+
+
+def _words(blocks: list[Any]) -> str:
+    """How each kind is written as a word: ``resnet34, timm:NAME``."""
+    return ", ".join(":".join([_kind_of(kind), *(name.upper() for name in required(kind))]) for kind in blocks) + "."
 
 
 def _flag_type(annotation: Any) -> Any:
@@ -392,14 +468,18 @@ def _field_texts(block: Any) -> dict[str, str]:
 
 
 def _nested(settings: dict[str, Any]) -> dict[str, Any]:
-    """``{"fit.epochs": 3}`` to ``{"fit": {"epochs": 3}}``."""
+    """``{"fit.epochs": 3}`` to ``{"fit": {"epochs": 3}}``; the word of a block comes before the block's settings."""
     nested: dict[str, Any] = {}
-    for dotted, value in settings.items():
+    for dotted, value in sorted(settings.items(), key=lambda item: item[0].count(".")):
         *blocks, name = dotted.split(".")
+        block = ".".join(blocks)
+        if name == "kind" and block in settings:
+            raise ConfigError(f"--{block} and --{block}.kind both name the technique; leave one of them out.")
         place = nested
-        for block in blocks:
-            place = place.setdefault(block, {})
+        for part in blocks:
+            place = place.setdefault(part, {})
         place[name] = value
+        nested = spell_out(nested)
     return nested
 
 

@@ -31,10 +31,17 @@ def prepare(
 class ImageData(L.LightningDataModule):
     """Batches of an image set, made on the device that trains."""
 
-    def __init__(self, source: ImageSource, recipe: Recipe) -> None:
+    def __init__(self, source: ImageSource, recipe: Recipe, normalization: Normalization | None = None) -> None:
+        """
+        Args:
+            source: the image set.
+            recipe: every setting of the training.
+            normalization: of the weights that the training starts from; None for the set's own.
+        """
         super().__init__()
         self.source = source
         self.recipe = recipe
+        self._given = normalization
 
     def prepare_data(self) -> None:
         """Decode the set into its cache; runs in one process of a machine and assigns nothing."""
@@ -42,7 +49,8 @@ class ImageData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the cache and cut the splits; runs in every process."""
-        self.images, self.splits, self.normalization = prepare(self.source, self.recipe)
+        self.images, self.splits, measured = prepare(self.source, self.recipe)
+        self.normalization = self._given or measured
 
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None

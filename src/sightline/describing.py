@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -53,9 +54,15 @@ class Progress:
 
 
 def describe_training(
-    console: Console, recipe: Recipe, why: str, images: CachedImages, splits: Splits, network: Network
+    console: Console,
+    recipe: Recipe,
+    why: str,
+    images: CachedImages,
+    splits: Splits,
+    network: Network,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Print the classes, the counts, what was left out, the recipe and why, the network, and an estimate."""
+    """Print the classes, the counts, what was left out, the recipe and why, notes, the network, and an estimate."""
     if console.quiet:
         return
     counts = splits.counts()
@@ -65,8 +72,12 @@ def describe_training(
     say("images: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()) + _bracketed(splits.notes))
     _describe_odd(say, images, splits)
     say(f"recipe: {recipe.name} ({why})")
+    for note in notes:
+        say(note)
     lines, numbers = summarize(network, images.size)
-    table = Table(title=f"{recipe.network.kind} on {images.size[0]}×{images.size[1]} px", title_justify="left")
+    parts = (getattr(recipe.network, part, None) for part in ("kind", "repo", "name", "folder"))
+    name = ":".join(part for part in parts if part)
+    table = Table(title=f"{name} on {images.size[0]}×{images.size[1]} px", title_justify="left")
     for column, side in (
         ("layer", "left"),
         ("type", "left"),

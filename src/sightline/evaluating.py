@@ -36,6 +36,7 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    trust_code: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Measure the classifier of a finished run on labelled images.
@@ -45,6 +46,7 @@ def evaluate(
         data: an image set: its test split where it brings one, else every image. None reads the run's own test split
             again, and the reading is counted in ``model.json``.
         out: folder to write ``evaluation.json`` and ``predictions.csv`` to.
+        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         progress: called with (images done, images in all).
     Returns:
         The measures, as in ``evaluation.json``.
@@ -55,7 +57,7 @@ def evaluate(
     model = read_model_of_finished(run)
     source = find_source(data if data is not None else model["data"]["location"])
     keep_freed_memory()
-    classifier = load(run)
+    classifier = load(run, trust_code=trust_code)
     if data is None:
         images = open_images(source, read_run_recipe(run).data.size, progress)
         rows = _own_test(Path(run), model, images)

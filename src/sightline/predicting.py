@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from sightline.config import NetworkConfig, resolve
+from sightline.backbones import architecture_of
 from sightline.devices import arithmetic, choose_device, keep_freed_memory
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.augment import centre, normalize
@@ -27,7 +27,18 @@ from sightline.metrics import probabilities
 from sightline.nets import Network, build_network
 from sightline.runs import read_model_of_finished, read_weights, write_csv
 
-__all__ = ["Classifier", "Prediction", "Predictions", "Views", "combine", "load", "logits_of_views", "predict"]
+__all__ = [
+    "BATCH",
+    "Classifier",
+    "Prediction",
+    "Predictions",
+    "Views",
+    "combine",
+    "load",
+    "logits_of_views",
+    "predict",
+    "try_decode",
+]
 
 Views = Literal["one", "flip", "six"]
 Array = np.ndarray[Any, Any]
@@ -119,7 +130,7 @@ class Classifier:
         rows = np.arange(len(pixels_NHWC)) if rows is None else rows
         found = []
         step = BATCH // VIEWS[views] if self.device.type == "cpu" else 8 * BATCH
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), self.autocast():
             for start in range(0, len(rows), step):
                 pixels = torch.from_numpy(pixels_NHWC[rows[start : start + step]]).to(self.device)
                 images = normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
@@ -128,7 +139,8 @@ class Classifier:
                     progress(min(start + step, len(rows)))
         return torch.cat(found, 1).numpy()
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The number format of the arithmetic, as a context."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
@@ -165,7 +177,11 @@ def combine(logits_VBK: Array, views: Views) -> Array:
 
 
 def load(
-    run: str | os.PathLike[str], *, network: Callable[[int], Network] | None = None, device: str | None = None
+    run: str | os.PathLike[str],
+    *,
+    network: Callable[[int], Network] | None = None,
+    device: str | None = None,
+    trust_code: bool = False,
 ) -> Classifier:
     """Load the classifier of a finished run, or of a ``model.safetensors`` alone.
 
@@ -173,7 +189,9 @@ def load(
         run: the run's folder, or its weights file.
         network: makes the network from the number of classes, for a network that is not one of sightline's.
         device: ``cpu``, ``cuda``, ...; None takes the best there is.
+        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
     Raises:
+        ConfigError: the network needs a library that is missing, or code that is not trusted.
         RunError: no run, not finished, made by a newer sightline, or its weights do not fit its network.
     """
     path = Path(run)
@@ -185,18 +203,15 @@ def load(
     model = inside if weights == path else model
     if model.get("kind") != "classifier":
         raise RunError(f"{str(run)!r} is a {model.get('kind', 'run of an unknown kind')}, not a classifier.")
-    return Classifier(_restore(model, tensors, str(weights), network), model, choose_device(device))
-
-
-def _restore(
-    model: dict[str, Any], tensors: dict[str, Tensor], where: str, factory: Callable[[int], Network] | None
-) -> Network:
-    classes = len(model["classes"])
-    if factory is not None:
-        network = factory(classes)
+    if network is None:
+        settings = architecture_of(model, str(weights), trust_code=trust_code)
+        made = build_network(settings, len(model["classes"]), tuple(model.get("built_for") or model["size"]))
     else:
-        settings: NetworkConfig = resolve({"network": model["network"]}).network
-        network = build_network(settings, classes, tuple(model["size"]))
+        made = network(len(model["classes"]))
+    return Classifier(_restored(made, tensors, str(weights)), model, choose_device(device))
+
+
+def _restored(network: Network, tensors: dict[str, Tensor], where: str) -> Network:
     expected = network.state_dict()
     misfits = [f"{name} is missing" for name in expected if name not in tensors]
     misfits += [f"{name} is not in the network" for name in tensors if name not in expected]
@@ -233,6 +248,7 @@ def predict(
     *,
     out: str | os.PathLike[str] | None = None,
     views: Views | None = None,
+    trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
     """Classify image files, folders of them, and archives.
@@ -242,13 +258,14 @@ def predict(
         images: files, folders (searched to the bottom) or archives.
         out: CSV file to write: file, class, probability, and the next four classes with theirs.
         views: views to average; None takes those of the recipe.
+        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         progress: called with (images done, images in all).
     Raises:
         DataError: a path is missing, or nothing could be read.
     """
     sources = [plain_files(item) for item in images]  # refused before the weights are loaded
     keep_freed_memory()
-    classifier = load(run)
+    classifier = load(run, trust_code=trust_code)
     total = sum(len(source.names) for source in sources)
     files: list[str] = []
     predictions: list[Prediction] = []
@@ -267,7 +284,7 @@ def predict(
             progress(len(files) + len(unreadable), total)
 
     def work(file: tuple[str, bytes | OSError]) -> tuple[str, Array | str]:
-        return file[0], _try_decode(file[1], classifier.resize)
+        return file[0], try_decode(file[1], classifier.resize)
 
     for source in sources:
         for name, found in in_parallel(work, source.read(), tiny=max(classifier.resize) <= 64):
@@ -304,11 +321,12 @@ def csv_rows(files: Sequence[str], predictions: Sequence[Prediction]) -> Iterato
         yield row + [""] * (11 - len(row))
 
 
-def _try_decode(data: bytes | OSError, size: tuple[int, int]) -> Array | str:
+def try_decode(data: bytes | Array | OSError, size: tuple[int, int]) -> Array | str:
+    """The pixels of an image file at a size, (H, W, 3), or why it cannot be read; pixels are only resized."""
     if isinstance(data, OSError):
         return data.strerror or str(data)
     try:
-        return resize(decode(data), *size)
+        return resize(decode(data) if isinstance(data, bytes) else data, *size)
     except UnreadableImageError as error:
         return str(error)
 

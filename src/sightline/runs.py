@@ -3,6 +3,7 @@
 recipe.yaml        every setting; trains the same run again
 model.json         what the classifier knows of itself: classes, sizes, normalisation, temperature, metrics
 batch.png          the first batch as the network sees it
+seen.npz           hashes of the images that the weights depend on
 metrics.csv        a line an epoch
 last.ckpt          where to continue (until DONE)
 model.safetensors  the weights, with model.json inside
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "METADATA_KEY",
     "MODEL_FORMAT",
     "RunSummary",
     "create_run",
@@ -38,6 +40,7 @@ __all__ = [
     "read_model",
     "read_model_of_finished",
     "read_run_recipe",
+    "read_tensors",
     "read_weights",
     "refuse_existing",
     "run_to_help",
@@ -207,19 +210,28 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dic
     Raises:
         RunError: no such file, or not written by sightline.
     """
+    tensors, metadata = read_tensors(path)
+    if METADATA_KEY not in metadata:
+        raise RunError(f"{str(path)!r} was not written by sightline: its metadata has no {METADATA_KEY!r}.")
+    return tensors, _checked_model(metadata[METADATA_KEY], str(path))
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """Read the tensors of a safetensors file by name, and its metadata.
+
+    Raises:
+        RunError: no such file, or it is broken.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(os.fspath(path), framework="pt") as file:  # type: ignore[no-untyped-call]
-            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return tensors, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise RunError(
-            f"weights {str(path)!r} cannot be read ({error}); copy the run again from where it was made."
+            f"weights {str(path)!r} cannot be read ({error}); copy the file again from where it was made."
         ) from error
-    if METADATA_KEY not in metadata:
-        raise RunError(f"{str(path)!r} was not written by sightline: its metadata has no {METADATA_KEY!r}.")
-    return tensors, _checked_model(metadata[METADATA_KEY], str(path))
 
 
 def _checked_model(text: str, where: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import lightning as L
 import torch
 from rich.console import Console
 
+from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths, write_seen
 from sightline.config import DataConfig, PadCropConfig, Recipe, read_recipe, resolve
 from sightline.config.resolving import refuse_hopeless, to_mapping
 from sightline.data import ImageData, prepare
@@ -29,7 +30,7 @@ from sightline.images.sources import ImageSource, find_source
 from sightline.images.splits import Splits
 from sightline.learners import ClassifierLearner
 from sightline.metrics import fit_temperature
-from sightline.nets import Network, build_network
+from sightline.nets import Network
 from sightline.picturing import draw_batch
 from sightline.predicting import VIEWS, Classifier, combine
 from sightline.runs import (
@@ -68,7 +69,11 @@ class _Plan:
     images: CachedImages
     splits: Splits
     normalization: Normalization
-    network: Network
+    built: Built
+
+    @property
+    def network(self) -> Network:
+        return self.built.network
 
 
 def train(
@@ -110,7 +115,7 @@ def train(
     if folder is not None and (folder / "DONE").exists():
         console.print(f"{folder} is finished already; nothing was done.", highlight=False)
         return folder
-    describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network)
+    describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, _notes(plan))
     if dry_run:
         return None
     if folder is None:
@@ -119,6 +124,7 @@ def train(
         console.print(f"Continuing {folder}.", highlight=False)
     if not (folder / "model.json").exists():
         write_recipe(folder, plan.recipe)
+        write_seen(folder, plan.images, plan.splits, plan.built.seen)
         write_json(folder / "model.json", _describe_classifier(plan))
     with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
         learner, meter = _fit(plan, folder, console)
@@ -169,7 +175,7 @@ def _plan(
             wanted = settings.get("data") or {}
             name, why = choose_recipe(open_images(source, wanted.get("size"), progress), wanted.get("fraction", 1.0))
             named = read_recipe(name)
-        chosen = resolve(named, settings, {"image_set": source.location})
+        chosen = with_whole_paths(resolve(named, settings, {"image_set": source.location}))
         arithmetic(chosen.fit.precision, choose_device())  # refuses what the device cannot
         opened = open_images(source, chosen.data.size, progress)
         if "val" in opened.splits:
@@ -183,8 +189,23 @@ def _plan(
     _refuse_processes(chosen, len(splits.train))
     _refuse_small_padding(chosen, images)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
-    network = build_network(chosen.network, len(images.classes), images.size)
-    return _Plan(source, chosen, why, images, splits, normalization, network)
+    built = build(chosen, images, splits)
+    if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
+        normalization = Normalization(built.weights.mean, built.weights.std)
+    return _Plan(source, chosen, why, images, splits, normalization, built)
+
+
+def _notes(plan: _Plan) -> list[str]:
+    """What a user should know of the weights that the training starts from."""
+    if plan.built.weights is None:
+        return []
+    mean, std = (
+        " ".join(f"{value:.3f}" for value in part) for part in (plan.normalization.mean, plan.normalization.std)
+    )
+    return [
+        *plan.built.weights.lines(),
+        f"  normalised by the statistics these weights were trained with: mean {mean}, deviation {std}",
+    ]
 
 
 def _within_reach(chosen: Recipe, side: int) -> Recipe:
@@ -273,7 +294,7 @@ def _run_to_resume(run: str | os.PathLike[str] | None, plan: _Plan) -> Path | No
     if not folder.exists():
         return None
     if not (folder / "model.json").exists():  # killed before anything was kept
-        if any(not item.name.startswith(".") and item.name != "recipe.yaml" for item in folder.iterdir()):
+        if any(not item.name.startswith(".") and item.name not in ("recipe.yaml", SEEN) for item in folder.iterdir()):
             raise RunError(f"{folder} is no run that could be continued: it has no model.json; choose another --run.")
         return folder
     changed = _changed(read_run_recipe(folder), plan.recipe)
@@ -311,7 +332,7 @@ def _describe_classifier(plan: _Plan) -> dict[str, Any]:
         "format": MODEL_FORMAT,
         "kind": "classifier",
         "classes": images.classes,
-        "network": to_mapping(recipe.network),
+        **describe_network(plan.built),
         "size": list(images.size),
         "resize": list(images.pixels.shape[1:3]),
         "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},
@@ -385,7 +406,7 @@ def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, C
     if checkpoint is None:
         _picture(plan, run, console)
     start = time.perf_counter()
-    if checkpoint is None:
+    if checkpoint is None and plan.built.weights is None:
         sample = EvaluationBatches(
             plan.images,
             plan.splits.train[:: max(1, len(plan.splits.train) // WHITENING_IMAGES)],
@@ -401,7 +422,7 @@ def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, C
     meter = next(callback for callback in trainer.callbacks if isinstance(callback, CostMeter))  # type: ignore[attr-defined]
     meter.seconds += time.perf_counter() - start
     threads = torch.get_num_threads()
-    _run_trainer(trainer, learner, ImageData(plan.source, plan.recipe), checkpoint, run)
+    _run_trainer(trainer, learner, ImageData(plan.source, plan.recipe, plan.normalization), checkpoint, run)
     torch.set_num_threads(threads)  # of which Lightning gives each of several processes its share
     return learner, meter
 

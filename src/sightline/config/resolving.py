@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import math
 import os
 import re
@@ -18,8 +19,20 @@ import yaml
 from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
-__all__ = ["build", "members", "merge", "named_recipes", "nearest", "read_recipe", "refuse_hopeless", "resolve"]
-__all__ += ["to_mapping", "to_yaml"]
+__all__ = [
+    "build",
+    "members",
+    "merge",
+    "named_recipes",
+    "nearest",
+    "read_recipe",
+    "refuse_hopeless",
+    "required",
+    "resolve",
+    "spell_out",
+    "to_mapping",
+    "to_yaml",
+]
 
 # What YAML 1.1 reads as a word and everyone means as a number: 1e-4 has no point, 1.0e4 no sign.
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
@@ -40,12 +53,13 @@ def resolve(*layers: Mapping[str, Any]) -> Recipe:
     Args:
         layers: nested mappings as a recipe's YAML holds them, lowest first. A block that names another ``kind`` than
             the layers below starts from that kind's defaults; ``null`` or ``{kind: none}`` turns an optional block off.
+            A block with kinds may be a word (see ``spell_out``).
     Raises:
         ConfigError: a setting is unknown (the nearest known one is named), of the wrong type, or out of range.
     """
     merged: dict[str, Any] = to_mapping(Recipe())
     for layer in layers:
-        merged = merge(merged, layer)
+        merged = merge(merged, spell_out(layer))
     recipe = build(Recipe, merged, "")
     assert isinstance(recipe, Recipe)
     return recipe
@@ -104,7 +118,58 @@ def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     if not isinstance(mapping, dict):
         raise ConfigError(f"{where} holds a {type(mapping).__name__}; wanted settings as 'block: {{name: value}}'.")
-    return mapping
+    return spell_out(mapping)
+
+
+def spell_out(layer: Mapping[str, Any], block: Any = Recipe, where: str = "") -> dict[str, Any]:
+    """Write blocks that are given as a word in full: ``network: timm:resnet18`` is ``{kind: timm, name: resnet18}``.
+
+    Behind the kind follow the settings that the kind cannot do without, in their order; the last takes the rest, with
+    its colons.
+
+    Args:
+        layer: some settings of a block.
+        block: the dataclass, or union of them, that the settings are of.
+        where: the dotted name of the block, for messages.
+    Raises:
+        ConfigError: a setting is missing behind the kind, or there are none to give.
+    """
+    kinds: list[Any] = [choice for choice in members(block) if dataclasses.is_dataclass(choice)]
+    hints = {name: hint for kind in kinds for name, hint in _fields(kind).items()}
+    written = dict(layer)
+    for name, value in layer.items():
+        blocks: list[Any] = [choice for choice in members(hints.get(name)) if dataclasses.is_dataclass(choice)]
+        dotted = f"{where}.{name}" if where else str(name)
+        if isinstance(value, str) and blocks and "kind" in _fields(blocks[0]):
+            written[name] = _spelt_word(blocks, value, dotted)
+        elif isinstance(value, Mapping) and blocks:
+            written[name] = spell_out(value, hints[name], dotted)
+    return written
+
+
+def _spelt_word(blocks: list[Any], word: str, where: str) -> dict[str, Any]:
+    kind, *rest = word.split(":", 1)
+    if kind == "none":
+        return {"kind": kind}
+    block = _block_of_kind(blocks, {"kind": kind}, where)
+    wanted = required(block)
+    if rest and not wanted:
+        raise ConfigError(f"{where} is {word!r}, and {kind} takes nothing behind a colon; write {kind}.")
+    given = rest[0].split(":", len(wanted) - 1) if rest else []
+    missing = [name for name, text in itertools.zip_longest(wanted, given) if not text]
+    if missing:
+        whole = ":".join([kind, *(name.upper() for name in wanted)])
+        raise ConfigError(f"{where} is {word!r}, which lacks the {' and the '.join(missing)}; write {whole}.")
+    return {"kind": kind, **dict(zip(wanted, given, strict=True))}
+
+
+def required(block: Any) -> list[str]:
+    """Names of the settings that have no default."""
+    return [
+        item.name
+        for item in dataclasses.fields(block)
+        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+    ]
 
 
 def to_mapping(settings: Any) -> Any:
@@ -155,6 +220,10 @@ def build(annotation: Any, value: Any, where: str) -> Any:
             kind = f" of kind {value['kind']!r}" if "kind" in value else ""
             raise ConfigError(f"unknown setting {dotted!r}{kind}; {nearest(str(name), fields)}")
         made[name] = build(fields[name], item, dotted)
+    missing = [name for name in required(block) if name not in made]
+    if missing:
+        flags = " and ".join(f"--{where}.{name}".replace("_", "-") for name in missing)
+        raise ConfigError(f"{where} of kind {value.get('kind')!r} lacks the {' and the '.join(missing)}; add {flags}.")
     return block(**made)
 
 

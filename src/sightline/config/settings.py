@@ -12,14 +12,17 @@ from sightline.errors import ConfigError
 
 __all__ = [
     "AdamWConfig",
+    "ArchitectureConfig",
     "AugmentConfig",
     "ColorJitterConfig",
     "CosineConfig",
+    "CustomResNetConfig",
     "CutmixConfig",
     "CutoutConfig",
     "DataConfig",
     "EvaluationConfig",
     "FitConfig",
+    "HubConfig",
     "LinearConfig",
     "MixupConfig",
     "MuonConfig",
@@ -30,10 +33,14 @@ __all__ = [
     "RandomResizedCropConfig",
     "Recipe",
     "ResNet18Config",
+    "ResNet34Config",
     "RotationConfig",
+    "RunConfig",
     "SGDConfig",
     "ScheduleConfig",
     "SpeednetConfig",
+    "TimmConfig",
+    "TorchvisionConfig",
     "TrivialAugmentConfig",
 ]
 
@@ -265,9 +272,84 @@ class ResNet18Config:
     """The 18-layer residual network; a 3×3 stem without pooling up to 64 px, the original 7×7 stem above."""
 
     kind: Literal["resnet18"] = "resnet18"
+    weights: str | None = None
+    """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
 
 
-NetworkConfig = SpeednetConfig | ResNet18Config
+@dataclass(frozen=True, kw_only=True)
+class ResNet34Config:
+    """The 34-layer residual network, with the stems of the 18-layer one."""
+
+    kind: Literal["resnet34"] = "resnet34"
+    weights: str | None = None
+    """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomResNetConfig:
+    """Nine layers of 6.6 million parameters for small images, without knobs."""
+
+    kind: Literal["custom_resnet"] = "custom_resnet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig:
+    """A network of the library timm, an extra of sightline."""
+
+    kind: Literal["timm"] = "timm"
+    name: str
+    """What the library or repository calls the network."""
+    weights: str | None = None
+    """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionConfig:
+    """A network of torchvision whose last layer is linear; its ResNets get a 3×3 stem without pooling up to 64 px."""
+
+    kind: Literal["torchvision"] = "torchvision"
+    name: str
+    """What the library or repository calls the network."""
+    weights: str | None = None
+    """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubConfig:
+    """A network that torch.hub builds by running the code of a repository."""
+
+    kind: Literal["hub"] = "hub"
+    repo: str
+    """OWNER/REPO[:BRANCH], or the folder of a clone."""
+    name: str
+    """What the library or repository calls the network."""
+    trust_code: bool = False
+    """Run the code of the repository, which may do whatever you may do."""
+
+    def __post_init__(self) -> None:
+        if not self.trust_code:
+            raise ConfigError(
+                f"network hub runs the code of {self.repo} on this machine (torch.hub downloads and executes it); read"
+                " it, then add --network.trust-code."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """The network of an earlier run, with its weights; the head is new where the classes differ."""
+
+    kind: Literal["run"] = "run"
+    folder: str
+    """Folder of the finished run."""
+    trust_code: bool = False
+    """Run the code of the repository, which may do whatever you may do."""
+
+
+ArchitectureConfig = (
+    SpeednetConfig | ResNet18Config | ResNet34Config | CustomResNetConfig | TimmConfig | TorchvisionConfig | HubConfig
+)
+"""What a network can be built from; a run's network is one of these."""
+NetworkConfig = ArchitectureConfig | RunConfig
 
 
 # ── optimizers ───────────────────────────────────────────────────────────────────────────────────────────────────────

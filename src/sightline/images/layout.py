@@ -9,6 +9,7 @@ from sightline.errors import DataError
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "OUTSIDE",
     "SPLIT_NAMES",
     "Entry",
     "Listing",
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+OUTSIDE = "images outside the class folders"
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -93,7 +95,7 @@ def lay_out(files: list[str], folders: list[str], location: str) -> Listing:
     level = depth + has_splits  # where the class's name stands
     for parts in kept:
         if len(parts) < level + 2:
-            ignored["images outside the class folders"] += 1
+            ignored[OUTSIDE] += 1
             continue
         split = SPLIT_NAMES[parts[depth].lower()] if has_splits else None
         entries.append(Entry("/".join(parts), parts[level], split))

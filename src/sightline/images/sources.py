@@ -33,8 +33,17 @@ from sightline.images.layout import (
     lay_out,
 )
 
-__all__ = ["DIGITS", "DownloadedSource", "ImageSource", "ManifestSource", "PlainFiles"]
-__all__ += ["digest", "find_source", "plain_files"]
+__all__ = [
+    "ARCHIVE_SUFFIXES",
+    "DIGITS",
+    "DownloadedSource",
+    "ImageSource",
+    "ManifestSource",
+    "PlainFiles",
+    "digest",
+    "find_source",
+    "plain_files",
+]
 
 DIGITS = "digits"  # the embedded image set: scikit-learn's 1,797 handwritten digits of 8×8 pixels
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")

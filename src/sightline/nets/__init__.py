@@ -1,31 +1,63 @@
 """Networks: tensors in, tensors out. B images, 3 channels, height H, width W, D features, K classes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from sightline.config import NetworkConfig, ResNet18Config, SpeednetConfig
+from sightline.config import (
+    ArchitectureConfig,
+    CustomResNetConfig,
+    HubConfig,
+    ResNet18Config,
+    ResNet34Config,
+    SpeednetConfig,
+    TimmConfig,
+    TorchvisionConfig,
+)
 from sightline.nets.base import Network
-from sightline.nets.resnet import ResNet18
+from sightline.nets.pretrained import LoadedWeights, build_foreign, load_weights, put_in
+from sightline.nets.resnet import CustomResNet, ResNet18, ResNet34
 from sightline.nets.speednet import Speednet
 
-__all__ = ["LayerSummary", "Network", "ResNet18", "Speednet", "build_network", "flops_per_image", "summarize"]
+__all__ = [
+    "CustomResNet",
+    "LayerSummary",
+    "LoadedWeights",
+    "Network",
+    "ResNet18",
+    "ResNet34",
+    "Speednet",
+    "build_network",
+    "flops_per_image",
+    "load_weights",
+    "put_in",
+    "summarize",
+]
 
 
-def build_network(config: NetworkConfig, classes: int, size: tuple[int, int]) -> Network:
-    """Build a network from its settings.
+def build_network(config: ArchitectureConfig, classes: int, size: tuple[int, int]) -> Network:
+    """Build a network from its settings, without the weights that they may name.
 
     Args:
         config: its settings; their type names the network.
         classes: classes to tell apart.
         size: (height, width) of the images in pixels.
+    Raises:
+        ConfigError: a network of another library cannot be had, or does not take such images.
     """
     match config:
         case SpeednetConfig():
             return Speednet(classes, size, widths=config.widths)
         case ResNet18Config():
             return ResNet18(classes, size)
+        case ResNet34Config():
+            return ResNet34(classes, size)
+        case CustomResNetConfig():
+            return CustomResNet(classes)
+        case TimmConfig() | TorchvisionConfig() | HubConfig():
+            return build_foreign(config, classes, size)
 
 
 @dataclass(frozen=True)
@@ -45,14 +77,16 @@ def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummar
     """Describe a network layer by layer.
 
     Returns:
-        A line for each direct child, and the numbers that all layers put out for one image (their memory while
+        A line for each direct child (of another library's network, for each of its children), and the numbers that all layers put out for one image (their memory while
         training, times four bytes, roughly).
     """
     outputs: dict[nn.Module, tuple[int, ...]] = {}
     numbers = 0
 
-    def note(module: nn.Module, _: object, output: Tensor) -> None:
+    def note(module: nn.Module, _: object, output: object) -> None:
         nonlocal numbers
+        if not isinstance(output, Tensor):
+            return
         outputs[module] = tuple(output.shape[1:])
         numbers += output.numel() if not list(module.children()) else 0
 
@@ -61,10 +95,23 @@ def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummar
     for hook in hooks:
         hook.remove()
     lines = []
-    for name, child in network.named_children():
-        count = sum(parameter.numel() for parameter in child.parameters())
+    for name, child, own in _layers(network):
+        count = sum(parameter.numel() for parameter in child.parameters(recurse=not own))
         lines.append(LayerSummary(name, type(child).__name__, outputs.get(child, ()), count, count * 4 / 1e6))
     return lines, numbers
+
+
+def _layers(network: Network) -> Iterator[tuple[str, nn.Module, bool]]:
+    """(name, layer, whether only what it holds itself counts) of what a summary lists."""
+    for name, child in network.named_children():
+        if name != "body":
+            yield name, child, False
+            continue
+        if any(True for _ in child.parameters(recurse=False)):
+            yield name, child, True
+        for inner, layer in child.named_children():
+            if not isinstance(layer, nn.Identity):
+                yield f"{name}.{inner}", layer, False
 
 
 def flops_per_image(network: Network, size: tuple[int, int]) -> int:

@@ -9,6 +9,10 @@ class Network(nn.Module):
     """A classifier: a feature map, its pooled features, and a last layer called ``head``."""
 
     head: nn.Module
+    original_names: tuple[tuple[str, str], ...] = ()
+    """How published weights call the parameters, as (beginning of a name there, here); the first that fits holds."""
+    exchanged: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that an image size has given other shapes than the published ones."""
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Images, (B, 3, H, W), to the last feature map, (B, D, h, w)."""

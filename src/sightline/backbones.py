@@ -1,0 +1,205 @@
+"""Which network a recipe asks for, whose weights it starts from, and which images those weights have seen.
+
+A network that starts from an earlier run must not be tested on images that the run has learnt from, so every run keeps
+the hashes of its images (``seen.npz``), and those of the runs that it started from.
+"""
+
+import io
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.config import ArchitectureConfig, HubConfig, Recipe, RunConfig, resolve
+from sightline.config.resolving import to_mapping
+from sightline.errors import ConfigError, DataError, RunError
+from sightline.images.cache import CachedImages
+from sightline.images.splits import Splits
+from sightline.nets import LoadedWeights, Network, build_network, load_weights, put_in
+from sightline.nets.foreign import answer
+from sightline.runs import read_model_of_finished, read_weights, write_atomically
+
+__all__ = ["SEEN", "Built", "Seen", "architecture_of", "build", "describe_network", "with_whole_paths", "write_seen"]
+
+SEEN = "seen.npz"  # in a run folder
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Images that weights depend on, as the first 8 bytes of the hashes of their pixels: sorted uint64, (n,)."""
+
+    trained: Array
+    validated: Array
+    """Not learnt from, but looked at to choose or to calibrate."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network before the first step, and where it comes from."""
+
+    network: Network
+    architecture: ArchitectureConfig
+    """Builds it again, without the weights."""
+    size: tuple[int, int]
+    """(height, width) that it was built for; that of the images, but for the network of an earlier run."""
+    weights: LoadedWeights | None
+    seen: Seen | None
+    """Of the earlier run whose weights it has."""
+
+
+def build(recipe: Recipe, images: CachedImages, splits: Splits) -> Built:
+    """Build the network of a recipe for an image set, with the weights that it asks for.
+
+    Raises:
+        ConfigError: the network cannot be had, or does not take such images.
+        DataError: an image of test or validation was learnt from by the run that it starts from.
+        RunError: that run is missing, unfinished or broken.
+    """
+    config, classes = recipe.network, len(images.classes)
+    if isinstance(config, RunConfig):
+        built = _from_run(config, images, splits)
+    else:
+        network = build_network(config, classes, images.size)
+        weights = load_weights(network, config, images.size)
+        built = Built(network, config, images.size, weights, None)
+    if hasattr(built.network, "body"):  # only networks of other libraries may insist on a size
+        _try_sizes(built, recipe, images.size)
+    return built
+
+
+def describe_network(built: Built) -> dict[str, Any]:
+    """What ``model.json`` needs to build the network again by itself."""
+    settings = to_mapping(built.architecture)
+    return {
+        "network": {name: value for name, value in settings.items() if name not in ("weights", "trust_code")},
+        "built_for": list(built.size),
+        "weights": built.weights.to_json() if built.weights else None,
+    }
+
+
+def architecture_of(model: Mapping[str, Any], where: str, *, trust_code: bool) -> ArchitectureConfig:
+    """The network's settings in a ``model.json``.
+
+    Args:
+        model: its content.
+        where: where it lies, for messages.
+        trust_code: whether code of a foreign repository may be run.
+    Raises:
+        ConfigError: it may not, and the network is one of torch.hub.
+    """
+    settings = dict(model["network"])
+    if settings["kind"] == HubConfig.kind:
+        if not trust_code:
+            raise ConfigError(
+                f"the network of {where} is built by the code of {settings['repo']}, which torch.hub would run on this"
+                " machine; read it, then add --trust-code (for a training: --network.trust-code)."
+            )
+        settings["trust_code"] = True
+    config = resolve({"network": settings}).network
+    assert not isinstance(config, RunConfig)
+    return config
+
+
+def with_whole_paths(recipe: Recipe) -> Recipe:
+    """The recipe with absolute paths in the settings of its network, so that it can be repeated from anywhere."""
+    network: Any = recipe.network
+    changed = {}
+    for name in ("folder", "weights", "repo"):
+        path = getattr(network, name, None)
+        if path is not None and os.path.exists(os.path.expanduser(path)):
+            changed[name] = os.path.abspath(os.path.expanduser(path))
+    return replace(recipe, network=replace(network, **changed)) if changed else recipe
+
+
+def write_seen(run: Path, images: CachedImages, splits: Splits, before: Seen | None) -> None:
+    """Write the hashes of the images that a run depends on, and of those that its backbone does."""
+    parts = {"trained": splits.train, "validated": splits.validation}
+    content = {name: _numbers(images.hashes[row] for row in rows) for name, rows in parts.items()}
+    if before is not None:
+        content = {name: np.union1d(numbers, getattr(before, name)) for name, numbers in content.items()}
+    file = io.BytesIO()
+    np.savez(file, **content)  # type: ignore[arg-type]
+    write_atomically(run / SEEN, file.getvalue())
+
+
+def _from_run(config: RunConfig, images: CachedImages, splits: Splits) -> Built:
+    folder = Path(config.folder)
+    model = read_model_of_finished(folder)
+    if model.get("kind") != "classifier":
+        raise RunError(f"{folder} is a {model.get('kind', 'run of an unknown kind')}, not a classifier.")
+    if config.trust_code and model["network"]["kind"] != HubConfig.kind:
+        raise ConfigError(
+            f"--network.trust-code has no effect: the network of {folder} is a {model['network']['kind']}, of our own"
+            " code; leave the option out."
+        )
+    seen = _read_seen(folder)
+    _refuse_seen(images, splits, seen, folder)
+    architecture = architecture_of(model, str(folder), trust_code=config.trust_code)
+    size = tuple(model.get("built_for") or model["size"])
+    network = build_network(architecture, len(images.classes), size)
+    tensors, _ = read_weights(folder / "model.safetensors")
+    same = model["classes"] == images.classes
+    kept = {name: tensor for name, tensor in tensors.items() if same or not name.startswith("head.")}
+    weights = put_in(network, kept, f"the run {folder}", **model["normalization"])
+    misfits = [name for name in weights.missing if same or not name.startswith("head.")]
+    misfits += weights.unexpected + weights.misshapen
+    if misfits:
+        raise RunError(f"the weights of {folder} do not fit its network ({misfits[0]}); copy the run again.")
+    return Built(network, architecture, size, replace(weights, missing=[], fresh_head=not same), seen)
+
+
+def _read_seen(run: Path) -> Seen:
+    try:
+        with np.load(run / SEEN, allow_pickle=False) as file:
+            return Seen(file["trained"], file["validated"])
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{run} cannot be a backbone: it has no {SEEN}, which tells the images it was trained on, and an earlier"
+            f" sightline made it; train it again: sightline train --config {run}/recipe.yaml --run ANOTHER."
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{run / SEEN} cannot be read ({error}); copy the run again from where it was made.") from error
+
+
+def _refuse_seen(images: CachedImages, splits: Splits, seen: Seen, folder: Path) -> None:
+    """Refuse test images that the backbone depends on, and validation images that it was trained on.
+
+    An image that lies, pixel for pixel, in train as well is left to the warning that every training gives of it.
+    """
+    for kind, rows, known, own in (
+        ("test", splits.test, np.union1d(seen.trained, seen.validated), np.union1d(splits.train, splits.validation)),
+        ("validation", splits.validation, seen.trained, splits.train),
+    ):
+        excused = _numbers(images.hashes[row] for row in own)
+        numbers = np.array([_number(images.hashes[row]) for row in rows], np.uint64)
+        met = rows[np.isin(numbers, known) & ~np.isin(numbers, excused)]
+        if len(met):
+            raise DataError(
+                f"{len(met)} of the {len(rows)} {kind} images of {images.name} were trained or selected on by the"
+                f" backbone {folder} (the first: {images.paths[met[0]]}), so {kind} would flatter the new classifier; split"
+                " as that run did (--data.split-seed, --data.validation, --data.fraction), or take another image set."
+            )
+
+
+def _numbers(hashes: Iterable[str]) -> Array:
+    return np.unique(np.array([_number(digest) for digest in hashes], np.uint64))
+
+
+def _number(digest: str) -> int:
+    return int(digest[:16], 16)  # hexadecimal: 8 bytes
+
+
+def _try_sizes(built: Built, recipe: Recipe, size: tuple[int, int]) -> None:
+    """Refuse images of a size that the network cannot read, before the first step."""
+    built.network.eval()
+    name = f"the network {recipe.network.kind}"
+    if size != built.size:
+        answer(built.network, size, name)
+    for scale in sorted({scale for scale in recipe.augment.scales if scale != 1}):
+        answer(built.network, (round(size[0] * scale), round(size[1] * scale)), f"{name} (--augment.scales {scale:g})")
+    built.network.train()
