@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,85 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_bits(
     assert epochs_of(whole) == epochs_of(resumed)
 
 
+# 50 images in batches of 8: 7 batches an epoch, 4 epochs
+VARIANTS: dict[str, dict] = {
+    "accumulation": {"fit": {"accumulate": {0: 3, 2: 2, 3: 1}}},
+    "ema": {"averaging": {"kind": "ema", "decay": 0.9, "start": 0.3}, "optimizer": {"kind": "adam"}},
+    "swa": {"averaging": {"kind": "swa", "start": 0.4}, "fit": {"accumulate": 3, "keep": "val_loss"}},
+    "plateau": {
+        "schedule": {"kind": "plateau", "patience": 0, "monitor": "val_acc", "factor": 0.5},
+        "data": {"sampling": "balanced"},
+    },
+    "early stopping": {
+        "early_stopping": {"kind": "patience", "patience": 1, "min_delta": 0.5},  # stops after two epochs
+        "averaging": {"kind": "ema", "decay": 0.9},
+        "clip": {"kind": "value", "limit": 0.01},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes, one of which is rare."""
+    folder = coloured_folder(tmp_path_factory.mktemp("unequal") / "colours")
+    for image in sorted((folder / "grass").iterdir())[18:]:
+        image.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_runs(unequal: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a variant that nothing stopped, made once."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    def run_of(variant: str) -> Path:
+        if not (folder / variant).exists():
+            sightline.train(unequal, recipe="small", settings=variant_settings(variant), run=folder / variant)
+        return folder / variant
+
+    return run_of
+
+
+def variant_settings(variant: str) -> dict:
+    fit = {"epochs": 4, "batch_size": 8, "checkpoint_seconds": 0.0} | VARIANTS[variant].get("fit", {})
+    return QUICK | VARIANTS[variant] | {"fit": fit}
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "occasion"),
+    [
+        pytest.param(learners.ClassifierLearner, "training_step", 12, id="within an epoch"),
+        pytest.param(learners.ClassifierLearner, "validation_step", 1, id="in validation"),
+        pytest.param(training, "hand_on", 0, id="after the last step"),
+    ],
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_way_of_fitting_that_was_stopped_anywhere_ends_in_the_same_bits(
+    variant: str,
+    whole_runs: Callable[[str], Path],
+    unequal: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: object,
+    name: str,
+    occasion: int,
+) -> None:
+    whole = whole_runs(variant)
+    with monkeypatch.context() as patch:
+        interrupt(patch, place, name, occasion, Killed)
+        with pytest.raises(Killed):
+            sightline.train(unequal, recipe="small", settings=variant_settings(variant), run=tmp_path / "run")
+    resumed = sightline.train(run=tmp_path / "run", resume=True)
+    assert resumed is not None
+    assert same_bits(whole, resumed)
+    assert epochs_of(whole) == epochs_of(resumed)
+    kept = runs.read_model(resumed).get("kept")
+    assert runs.read_model(whole).get("kept") == kept
+    assert (kept or {}).get("stopped_after", 0) == (2 if variant == "early stopping" else 0)
+    if variant == "plateau":
+        assert min(float(row["learning_rate"]) for row in epochs_of(resumed)) < 0.1  # the peak was left
+
+
 def test_a_real_kill_in_the_middle_ends_in_the_same_bits(finished: Finished, tmp_path: Path) -> None:
     code = (
         "import os, signal, sightline; from sightline import learners; step = learners.ClassifierLearner.training_step\n"
@@ -305,10 +385,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(
 ) -> None:
     loss, calls = learners.classification_loss, 0
 
-    def poisoned(network, batch, label_smoothing=0.0):
+    def poisoned(network, batch, *more):
         nonlocal calls
         calls += network.training
-        value, logits = loss(network, batch, label_smoothing)
+        value, logits = loss(network, batch, *more)
         return (value * float("nan") if calls > 5 and network.training else value), logits
 
     monkeypatch.setattr(learners, "classification_loss", poisoned)

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from rich.console import Console
 
+from sightline.averaging import hand_on
 from sightline.config import Recipe, read_recipe, resolve
 from sightline.config.resolving import to_mapping
 from sightline.data import ImageData, prepare
-from sightline.describing import Progress, describe_training, show_measures, show_next_steps
+from sightline.describing import Progress, describe_training, show_kept, show_measures, show_next_steps
 from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.evaluating import evaluate_rows
@@ -24,7 +26,7 @@ from sightline.images.batches import EvaluationBatches, Normalization, derived_s
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import ImageSource, find_source
 from sightline.images.splits import Splits
-from sightline.learners import ClassifierLearner
+from sightline.learners import ClassifierLearner, balanced_weights
 from sightline.metrics import fit_temperature
 from sightline.nets import Network, build_network
 from sightline.predicting import VIEWS, Classifier, combine
@@ -110,8 +112,8 @@ def train(
     if not (folder / "model.json").exists():
         write_recipe(folder, plan.recipe)
         write_json(folder / "model.json", _describe_classifier(plan))
-    learner, meter = _fit(plan, folder, console)
-    _finish(plan, folder, learner.network, meter, console)
+    learner, meter, kept = _fit(plan, folder, console)
+    _finish(plan, folder, learner.network, meter, kept, console)
     return folder
 
 
@@ -164,6 +166,7 @@ def _plan(
     if automatic and "scales" not in (settings.get("augment") or {}):
         chosen = _within_reach(chosen, min(images.size))
     _refuse_misfits(chosen, min(images.size))
+    _refuse_without_effect(chosen, images, splits)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     network = build_network(chosen.network, len(images.classes), images.size)
     return _Plan(source, chosen, why, images, splits, normalization, network)
@@ -188,6 +191,25 @@ def _refuse_misfits(recipe: Recipe, side: int) -> None:
             f"--augment.scales {scale:g} makes {side * scale:.0f} px of {side} px; the networks need at least"
             f" {SMALLEST_SIDE} px: choose {SMALLEST_SIDE / side:.2f} or more."
         )
+
+
+def _refuse_without_effect(recipe: Recipe, images: CachedImages, splits: Splits) -> None:
+    """Refuse what would change nothing with these training images."""
+    batches = -(-len(splits.train) // recipe.fit.batch_size)
+    most = max(recipe.fit.batches_a_step(epoch) for epoch in range(recipe.fit.epochs))
+    if most > batches:
+        raise ConfigError(
+            f"--fit.accumulate {most} is more than the {batches} batches of an epoch ({len(splits.train)} images in batches"
+            f" of {recipe.fit.batch_size}); choose at most {batches}."
+        )
+    counts = np.bincount(images.labels[splits.train], minlength=len(images.classes))
+    if counts.min() == counts.max():
+        for flag, value in (("fit.class-weights", recipe.fit.class_weights), ("data.sampling", recipe.data.sampling)):
+            if value == "balanced":
+                raise ConfigError(
+                    f"--{flag} balanced has no effect: every class of {images.name} has {counts[0]} training images; leave"
+                    " it out."
+                )
 
 
 def _without_validation(chosen: Recipe, settings: Mapping[str, Any], name: str) -> Recipe:
@@ -279,8 +301,12 @@ def _describe_classifier(plan: _Plan) -> dict[str, Any]:
 # ── fitting and measuring ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, CostMeter]:
-    """Train the network of a plan, from the run's last checkpoint where there is one."""
+def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, CostMeter, dict[str, Any] | None]:
+    """Train the network of a plan, from the run's last checkpoint where there is one.
+
+    Returns:
+        The learner with the weights to hand on, the seconds, and which validation chose the weights, if one did.
+    """
     trainer = build_trainer(plan.recipe, run, None if console.quiet else console)
     checkpoint = checkpoint_to_resume(run)
     start = time.perf_counter()
@@ -296,11 +322,16 @@ def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, C
         plan.network.fit_to(next(iter(sample)).images)
     plan.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = -(-len(plan.splits.train) // plan.recipe.fit.batch_size)
-    learner = ClassifierLearner(plan.network, plan.recipe, batches)
+    weighted = plan.recipe.fit.class_weights == "balanced"
+    weights = balanced_weights(plan.images.labels[plan.splits.train], len(plan.images.classes)) if weighted else None
+    learner = ClassifierLearner(plan.network, plan.recipe, batches, weights)
     meter = next(callback for callback in trainer.callbacks if isinstance(callback, CostMeter))  # type: ignore[attr-defined]
     meter.seconds += time.perf_counter() - start
     _run_trainer(trainer, learner, ImageData(plan.source, plan.recipe), checkpoint, run)
-    return learner, meter
+    kept = hand_on(trainer, learner)
+    if kept is not None:
+        show_kept(console, kept, plan.recipe.fit.epochs)
+    return learner, meter, kept
 
 
 def _run_trainer(
@@ -318,11 +349,15 @@ def _run_trainer(
         raise TrainingError(f"{error} {state}") from error
 
 
-def _finish(plan: _Plan, run: Path, network: Network, meter: CostMeter, console: Console) -> None:
+def _finish(
+    plan: _Plan, run: Path, network: Network, meter: CostMeter, kept: dict[str, Any] | None, console: Console
+) -> None:
     """Calibrate, read the test split once, write what is handed on."""
     start = time.perf_counter()
     recipe, images, splits = plan.recipe, plan.images, plan.splits
     model = read_model(run)
+    if kept is not None:
+        model["kept"] = kept
     if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
         raise TrainingError(
             f"the weights are not finite after the last step; {run} is not finished. Try a smaller rate."
