@@ -215,12 +215,11 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_bits(
 
 # 50 images in batches of 8: 7 batches an epoch, 4 epochs
 VARIANTS: dict[str, dict] = {
-    "accumulation": {"fit": {"accumulate": {0: 3, 2: 2, 3: 1}}},
     "ema": {"averaging": {"kind": "ema", "decay": 0.9, "start": 0.3}, "optimizer": {"kind": "adam"}},
-    "swa": {"averaging": {"kind": "swa", "start": 0.4}, "fit": {"accumulate": 3, "keep": "val_loss"}},
+    "swa": {"averaging": {"kind": "swa", "start": 0.4}, "fit": {"accumulate": {0: 3, 2: 2, 3: 1}, "keep": "val_loss"}},
     "plateau": {
         "schedule": {"kind": "plateau", "patience": 0, "monitor": "val_acc", "factor": 0.5},
-        "data": {"sampling": "balanced"},
+        "data": {"sampling": "balanced", "size": 16},
     },
     "early stopping": {
         "early_stopping": {"kind": "patience", "patience": 1, "min_delta": 0.5},  # stops after two epochs
@@ -252,9 +251,15 @@ def whole_runs(unequal: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return run_of
 
 
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The speed of the machine is not measured: it takes longer than these trainings."""
+    monkeypatch.setattr(trainer, "convolution_flops", lambda *_: 1.0)
+
+
 def variant_settings(variant: str) -> dict:
     fit = {"epochs": 4, "batch_size": 8, "checkpoint_seconds": 0.0} | VARIANTS[variant].get("fit", {})
-    return QUICK | VARIANTS[variant] | {"fit": fit}
+    return QUICK | {"data": {"size": 16}} | VARIANTS[variant] | {"fit": fit}
 
 
 @pytest.mark.parametrize(
@@ -268,6 +273,7 @@ def variant_settings(variant: str) -> dict:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_way_of_fitting_that_was_stopped_anywhere_ends_in_the_same_bits(
     variant: str,
+    no_probe: None,
     whole_runs: Callable[[str], Path],
     unequal: Path,
     tmp_path: Path,
@@ -484,6 +490,28 @@ def test_a_hole_larger_than_the_images_is_refused_before_training(colours: Path,
 def test_images_that_would_shrink_below_what_a_network_can_read_are_refused(colours: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--augment.scales 0.4 makes 13 px of 32 px; .* choose 0.50 or more"):
         sightline.train(colours, settings={"augment": {"scales": (0.4, 1)}}, run=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"fit": {"class_weights": "balanced"}},
+            "--fit.class-weights balanced has no effect: every class of colours has 13",
+        ),
+        ({"data": {"sampling": "balanced"}}, "--data.sampling balanced has no effect: every class of colours has 13"),
+        (
+            {"fit": {"accumulate": 4, "batch_size": 16}},
+            "--fit.accumulate 4 is more than the 3 batches of an epoch \\(39 images in batches of 16\\); choose at most 3.",
+        ),
+    ],
+)
+def test_what_would_have_no_effect_on_these_images_is_refused_before_training(
+    colours: Path, tmp_path: Path, settings: dict, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        sightline.train(colours, recipe="small", settings=settings, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
