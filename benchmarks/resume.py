@@ -3,7 +3,7 @@
 Eleven moments are times drawn at random over the whole process; three each lie inside of the writing of a checkpoint,
 inside of a validation, and inside of the final evaluation. Digits, a small speednet, a checkpoint after every step.
 
-    python benchmarks/resume.py [MOMENTS]
+    python benchmarks/resume.py [MOMENTS [plain|swa|ema|accumulation|stopping]]
 """
 
 import os
@@ -20,11 +20,30 @@ ARGUMENTS = [
     *("digits", "--recipe", "small", "--fit.epochs", "16", "--network.widths", "16", "32", "32"),
     *("--fit.checkpoint-seconds", "0", "--augment.cutout.size", "6"),
 ]
+VARIANTS = {
+    "plain": [],
+    "swa": ["--averaging.kind", "swa"],
+    "ema": ["--averaging.kind", "ema", "--averaging.decay", "0.98", "--optimizer.kind", "adam"],
+    "accumulation": ["--fit.accumulate", "0:8", "4:4", "8:1", "--clip.kind", "norm"],
+    "stopping": [
+        *(
+            "--early-stopping.kind",
+            "patience",
+            "--early-stopping.monitor",
+            "val_loss",
+            "--early-stopping.min-delta",
+            "0.2",
+        ),
+        *("--schedule.kind", "plateau", "--schedule.patience", "1", "--data.sampling", "balanced"),
+    ],
+}
 INSIDE = ("checkpoint", "validation", "evaluation")
 
 
 def main() -> int:
     moments = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    variant = sys.argv[2] if len(sys.argv) > 2 else "plain"
+    ARGUMENTS.extend(VARIANTS[variant])
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
         _train(Path(folder) / "first")  # fills the cache and the system's memory of the libraries
@@ -32,7 +51,7 @@ def main() -> int:
         whole = Path(folder) / "whole"
         _train(whole)
         seconds = time.perf_counter() - start
-        print(f"left alone: {seconds:.1f} s", flush=True)
+        print(f"{variant}, left alone: {seconds:.1f} s", flush=True)
         same = 0
         for number in range(moments):
             run = Path(folder) / f"killed-{number}"

@@ -18,7 +18,7 @@ ROOMS = (
     ("errors", "config", "metrics", "schedules", "optimizers", "runs", "devices", "extras"),
     ("images",),
     ("nets",),
-    ("learners", "data", "progress", "trainer", "describing", "picturing", "backbones"),
+    ("learners", "averaging", "data", "progress", "trainer", "describing", "picturing", "backbones"),
     ("predicting", "encoding"),
     ("evaluating", "explaining"),
     ("reporting",),
@@ -29,7 +29,7 @@ ROOMS = (
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
 )
 HEIGHT = {module: height for height, room in enumerate(ROOMS) for module in room}
-FITTING = ("learners", "data", "progress", "trainer", "training")
+FITTING = ("learners", "averaging", "data", "progress", "trainer", "training")
 
 # The only modules (or folders) that may import a library.
 DOORS = {

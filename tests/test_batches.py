@@ -20,7 +20,14 @@ from sightline.config import (
     read_recipe,
     resolve,
 )
-from sightline.images.batches import Batch, EvaluationBatches, Normalization, TrainingBatches, derived_seed
+from sightline.images.batches import (
+    Batch,
+    EvaluationBatches,
+    Normalization,
+    TrainingBatches,
+    balanced_order,
+    derived_seed,
+)
 
 CPU = torch.device("cpu")
 NORMALIZATION = Normalization([0.5, 0.4, 0.3], [0.2, 0.25, 0.3])
@@ -277,3 +284,50 @@ def test_the_first_epochs_are_shown_smaller_and_the_others_in_full(in_memory):
     )
     sides = {batch.epoch: tuple(batch.images.shape[2:]) for batch in _epochs(loader, 4)}
     assert sides == {0: (16, 16), 1: (24, 24), 2: (32, 32), 3: (32, 32)}
+
+
+# ── balanced sampling ────────────────────────────────────────────────────────────────────────────────────────────────
+
+UNEQUAL = torch.tensor([0] * 40 + [1] * 15 + [2] * 3)  # 58 images
+
+
+def test_a_balanced_epoch_has_as_many_draws_as_images_and_every_class_as_often_give_or_take_one():
+    for epoch in range(6):
+        order = balanced_order(UNEQUAL, 1, epoch)
+        assert len(order) == 58
+        assert sorted(torch.bincount(UNEQUAL[order]).tolist()) == [19, 19, 20]
+    drawn = torch.cat([balanced_order(UNEQUAL, 1, epoch) for epoch in range(3)])
+    assert torch.bincount(UNEQUAL[drawn]).tolist() == [58, 58, 58]  # who is one short changes from epoch to epoch
+
+
+def test_no_image_is_drawn_again_before_all_others_of_its_class_have_been():
+    for epochs in range(1, 8):
+        drawn = torch.cat([balanced_order(UNEQUAL, 1, epoch) for epoch in range(epochs)])
+        times = torch.bincount(drawn, minlength=58)
+        for label in range(3):
+            assert int(times[label == UNEQUAL].max() - times[label == UNEQUAL].min()) <= 1
+
+
+def test_a_balanced_epoch_is_a_function_of_seed_and_epoch_in_an_order_of_its_own():
+    one = balanced_order(UNEQUAL, 1, 2)
+    assert one.equal(balanced_order(UNEQUAL, 1, 2))
+    assert not one.equal(balanced_order(UNEQUAL, 2, 2))
+    assert not one.equal(balanced_order(UNEQUAL, 1, 3))
+    first_half = torch.bincount(UNEQUAL[one[:29]], minlength=3)
+    assert first_half.min() >= 4  # mixed, not class after class
+
+
+def test_processes_share_a_balanced_batch_as_they_share_any_other(in_memory):
+    pixels = np.random.default_rng(0).integers(0, 256, (58, 8, 8, 3), np.uint8)
+    images = in_memory(UNEQUAL.tolist(), pixels=pixels, size=(8, 8))
+
+    def made(rank: int = 0, world_size: int = 1) -> list[Batch]:
+        options = {"batch_size": 8, "epochs": 2, "seed": 1, "device": CPU, "dtype": torch.float32, "balanced": True}
+        loader = TrainingBatches(
+            images, np.arange(58), NORMALIZATION, CONFIGS[1], rank=rank, world_size=world_size, **options
+        )
+        return list(loader)
+
+    for whole, first, second in zip(made(), made(0, 2), made(1, 2), strict=True):
+        assert whole.images.equal(torch.cat([first.images, second.images]))
+        assert whole.labels.equal(torch.cat([first.labels, second.labels]))

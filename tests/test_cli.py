@@ -83,6 +83,15 @@ def test_a_list_of_any_length_is_written_with_spaces(colours: Path, capsys) -> N
     assert resolve(read_recipe("r/recipe.yaml")).augment.scales == (0.5, 0.75, 1)
 
 
+def test_a_schedule_of_accumulation_is_written_as_pairs_and_a_number_as_itself(colours: Path, capsys) -> None:
+    arguments = ["--fit.epochs", "3", "--fit.accumulate", "0:3", "1:1", "--evaluate", "none", "--run", "r"]
+    assert main(["train", str(colours), *QUICK[:2], *QUICK[4:], *arguments]) == 0
+    assert resolve(read_recipe("r/recipe.yaml")).fit.accumulate == {0: 3, 1: 1}
+    text = Path("r/recipe.yaml").read_text()
+    assert main(["train", str(colours), "--config", "r/recipe.yaml", "--fit.accumulate", "2", "--run", "s"]) == 0
+    assert Path("s/recipe.yaml").read_text() == text.replace("accumulate:\n    0: 3\n    1: 1\n", "accumulate: 2\n")
+
+
 def test_an_optional_block_is_turned_off_by_its_kind(colours: Path, capsys) -> None:
     assert main(["train", str(colours), *QUICK, "--augment.crop.kind", "none", "--evaluate", "none", "--run", "r"]) == 0
     assert "crop: null" in Path("r/recipe.yaml").read_text()
@@ -144,6 +153,9 @@ def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
             "--network and --network.kind both name the technique",
         ),
         (["digits", "--fit.epochs", "0", "--recipe", "fast"], "--fit.epochs is 0; it must be at least 1"),
+        (["digits", "--fit.accumulate", "0:8", "4"], "--fit.accumulate is 0:8 4; wanted a whole number, or pairs"),
+        (["digits", "--fit.accumulate", "0:8", "0:4"], "--fit.accumulate is 0:8 0:4; wanted a whole number, or pairs"),
+        (["digits", "--fit.accumulate", "-2"], "--fit.accumulate"),
     ],
 )
 def test_train_refuses_in_one_sentence(arguments: list[str], sentence: str, capsys) -> None:

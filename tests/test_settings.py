@@ -6,33 +6,51 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from sightline.config import (
+    AdagradConfig,
+    AdamConfig,
     AdamWConfig,
     AugmentConfig,
+    AveragingConfig,
+    ClipConfig,
     ColorJitterConfig,
     CosineConfig,
     CustomResNetConfig,
     CutmixConfig,
     CutoutConfig,
+    CyclicConfig,
     DataConfig,
+    EarlyStoppingConfig,
+    EMAConfig,
     EvaluationConfig,
+    ExponentialConfig,
     FitConfig,
     HubConfig,
     LinearConfig,
     MixupConfig,
+    MultiStepConfig,
     MuonConfig,
     NetworkConfig,
+    NormClipConfig,
     OneCycleConfig,
     OptimizerConfig,
     PadCropConfig,
+    PlateauConfig,
     RandomResizedCropConfig,
     Recipe,
+    RMSpropConfig,
     RotationConfig,
     ScheduleConfig,
     SGDConfig,
     SpeednetConfig,
+    StepConfig,
+    SWAConfig,
     TrivialAugmentConfig,
+    ValueClipConfig,
+    resolve,
+    to_yaml,
 )
 from sightline.config.resolving import members, required
 from sightline.errors import ConfigError
@@ -43,6 +61,9 @@ BLOCKS = (
     *(kind for kind in members(NetworkConfig) if not required(kind)),
     *members(OptimizerConfig),
     *members(ScheduleConfig),
+    *members(ClipConfig),
+    *members(AveragingConfig),
+    EarlyStoppingConfig,
 )
 
 # block, setting, smallest and largest value allowed, one too small, one too large (None: no such limit)
@@ -77,6 +98,32 @@ RANGES: list[tuple[Any, str, Any, Any, Any, Any]] = [
     (MuonConfig, "momentum", 1e-9, 0.999999, 0.0, 1.0),
     (MuonConfig, "head_momentum", 1e-9, 0.999999, 0.0, 1.0),
     (MuonConfig, "shrink", 0.0, 1.0, -0.1, 1.1),
+    (AdamConfig, "learning_rate", 1e-9, 1e9, 0.0, math.inf),
+    (AdamConfig, "betas", (0.0, 0.0), (0.999999, 0.999999), (-0.1, 0.9), (0.9, 1.0)),
+    (AdamConfig, "weight_decay", 0.0, 1e9, -1e-9, math.inf),
+    (AdagradConfig, "learning_rate", 1e-9, 1e9, 0.0, math.inf),
+    (AdagradConfig, "weight_decay", 0.0, 1e9, -1e-9, math.inf),
+    (RMSpropConfig, "learning_rate", 1e-9, 1e9, 0.0, math.inf),
+    (RMSpropConfig, "alpha", 0.0, 0.999999, -0.1, 1.0),
+    (RMSpropConfig, "momentum", 0.0, 1.0, -0.1, 1.1),
+    (RMSpropConfig, "weight_decay", 0.0, 1e9, -1e-9, math.inf),
+    *((kind, "factor", 1e-9, 0.999999, 0.0, 1.0) for kind in (StepConfig, MultiStepConfig, ExponentialConfig)),
+    (StepConfig, "every_epochs", 1, 10**6, 0, None),
+    (MultiStepConfig, "epochs", (1, 2), (10**6, 10**7), (0, 1), None),
+    (CyclicConfig, "low", 1e-9, 0.999999, 0.0, 1.0),
+    (CyclicConfig, "period_epochs", 1e-9, 1e9, 0.0, math.inf),
+    (PlateauConfig, "factor", 1e-9, 0.999999, 0.0, 1.0),
+    (PlateauConfig, "patience", 0, 10**6, -1, None),
+    (NormClipConfig, "limit", 1e-9, 1e9, 0.0, math.inf),
+    (ValueClipConfig, "limit", 1e-9, 1e9, 0.0, math.inf),
+    (EMAConfig, "start", 0.0, 0.999999, -0.1, 1.0),
+    (EMAConfig, "decay", 1e-9, 0.999999, 0.0, 1.0),
+    (SWAConfig, "start", 0.0, 0.999999, -0.1, 1.0),
+    (SWAConfig, "rate", 1e-9, 1.0, 0.0, 1.1),
+    (SWAConfig, "anneal_epochs", 0.0, 1e9, -0.1, math.inf),
+    (EarlyStoppingConfig, "patience", 1, 10**6, 0, None),
+    (EarlyStoppingConfig, "min_delta", 0.0, 1e9, -0.1, math.inf),
+    (FitConfig, "accumulate", 1, 10**6, 0, None),
     (FitConfig, "epochs", 1, 10**6, 0, None),
     (FitConfig, "batch_size", 2, 10**6, 1, None),
     (FitConfig, "label_smoothing", 0.0, 0.9, -0.1, 0.91),
@@ -117,7 +164,9 @@ def test_a_number_out_of_its_range_is_refused_with_the_flag_the_number_and_the_r
             continue
         with pytest.raises(ConfigError) as caught:
             block(**{name: value})
-        assert re.match(rf"--[a-z.]+\.{name.replace('_', '-')} is \S+; it must be (at least|above) ", str(caught.value))
+        assert re.match(
+            rf"--[a-z.-]+\.{name.replace('_', '-')} is \S+; it must be (at least|above) ", str(caught.value)
+        )
         wrong = value if not isinstance(value, tuple) else None
         assert wrong is None or (str(wrong) if isinstance(wrong, int) else f"{wrong:g}") in str(caught.value)
 
@@ -166,9 +215,13 @@ def test_nesterov_without_momentum_is_refused_because_it_would_have_no_effect() 
     assert SGDConfig(momentum=0.0, nesterov=False).momentum == 0
 
 
-@pytest.mark.parametrize("kind", [LinearConfig, CosineConfig], ids=["linear", "cosine"])
+WARM_UPS = [kind for kind in members(ScheduleConfig) if kind not in (OneCycleConfig, MultiStepConfig)]
+
+
+@pytest.mark.parametrize("kind", WARM_UPS, ids=lambda kind: kind.__name__)
 def test_a_warm_up_as_long_as_the_training_is_refused(kind: Any) -> None:
-    with_schedule(kind(warmup_epochs=7.9))
+    if kind not in (StepConfig, CyclicConfig):  # of which a cut or a cycle must fit in behind it
+        with_schedule(kind(warmup_epochs=7.9))
     for epochs in (8.0, 9.5):
         with pytest.raises(
             ConfigError, match=rf"--schedule.warmup-epochs \({epochs:g}\) must be shorter than --fit.epochs"
@@ -190,7 +243,7 @@ def test_a_peak_at_the_end_of_the_training_is_refused() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
 def test_a_rate_that_starts_or_ends_beyond_its_peak_is_refused(share: float) -> None:
-    for kind in members(ScheduleConfig):
+    for kind in (LinearConfig, CosineConfig, OneCycleConfig):
         with pytest.raises(ConfigError, match=r"--schedule.final is .*; it must be at least 0 and at most 1"):
             with_schedule(kind(final=share))
     with pytest.raises(ConfigError, match=r"--schedule.start is .*; it must be at least 0 and at most 1"):
@@ -276,3 +329,141 @@ def test_a_crop_and_a_rotation_that_fill_differently_are_refused() -> None:
         AugmentConfig(crop=PadCropConfig(), rotation=RotationConfig(fill="zero"))
     AugmentConfig(crop=PadCropConfig(fill="zero"), rotation=RotationConfig(fill="zero"))
     AugmentConfig(crop=RandomResizedCropConfig(), rotation=RotationConfig(fill="zero"))
+
+
+# ── what cannot be, or would have no effect, among the settings of a fit ─────────────────────────────────────────────
+
+SWA = {"averaging": {"kind": "swa"}}
+EARLY = {"early_stopping": {"kind": "patience"}}
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"schedule": {"kind": "step", "every_epochs": 8}},
+        "--schedule.every-epochs 8 has no effect: it must be less than",
+    ),
+    (
+        {"schedule": {"kind": "step", "warmup_epochs": 2}},
+        "--schedule.every-epochs 2 cuts the rate before the warm-up ends",
+    ),
+    ({"schedule": {"kind": "multi_step", "epochs": []}}, "--schedule.epochs is empty; name one epoch or more"),
+    (
+        {"schedule": {"kind": "multi_step", "epochs": [4, 4]}},
+        "--schedule.epochs is 4 4; name one epoch or more, each later",
+    ),
+    ({"schedule": {"kind": "multi_step", "epochs": [4, 8]}}, "--schedule.epochs 8 has no effect: it must be less than"),
+    (
+        {"schedule": {"kind": "multi_step", "warmup_epochs": 4}},
+        "--schedule.epochs 4 cuts the rate before the warm-up ends",
+    ),
+    (
+        {"schedule": {"kind": "cyclic", "period_epochs": 8.5}},
+        "--schedule.period-epochs (8.5) is more than the 8 epochs",
+    ),
+    (
+        {"schedule": {"kind": "cyclic", "warmup_epochs": 4.5}},
+        "--schedule.period-epochs (4) is more than the 3.5 epochs",
+    ),
+    ({"schedule": {"kind": "plateau", "patience": 6}}, "--schedule.patience 6 cannot run out within --fit.epochs 8"),
+    (
+        {"schedule": {"kind": "plateau", "patience": 2}, "fit": {"validate_every": 2}},
+        "--schedule.patience 2 cannot run out within --fit.epochs 8 with a measurement every 2 epochs",
+    ),
+    (
+        {"schedule": {"kind": "plateau"}, "fit": {"validate_every": 0}},
+        "--schedule waits for val_loss, but --fit.validate-every 0 measures it only after the last epoch",
+    ),
+    ({**EARLY, "fit": {"validate_every": 0}}, "--early-stopping waits for val_acc, but --fit.validate-every 0"),
+    ({"early_stopping": {"kind": "patience", "patience": 7}}, "--early-stopping.patience 7 cannot run out within"),
+    ({**EARLY, "fit": {"keep": "val_acc"}}, "--fit.keep val_acc has no effect with --early-stopping"),
+    ({"fit": {"keep": "val_acc", "validate_every": 0}}, "--fit.keep val_acc has nothing to choose from"),
+    ({"fit": {"keep": "val_loss", "validate_every": 5}}, "--fit.keep val_loss has nothing to choose from"),
+    (
+        {"fit": {"class_weights": "balanced"}, "data": {"sampling": "balanced"}},
+        "--fit.class-weights balanced and --data.sampling balanced both make up for rare classes",
+    ),
+    ({"fit": {"accumulate": {}}}, "--fit.accumulate is empty; its epochs must begin with 0 and rise"),
+    ({"fit": {"accumulate": {1: 4}}}, "--fit.accumulate is 1:4; its epochs must begin with 0 and rise"),
+    (
+        {"fit": {"accumulate": {0: 4, 5: 2, 3: 1}}},
+        "--fit.accumulate is 0:4 5:2 3:1; its epochs must begin with 0 and rise",
+    ),
+    (
+        {"fit": {"accumulate": {0: 4, 8: 1}}},
+        "--fit.accumulate 8:1 has no effect: the epochs of --fit.epochs 8 are 0 to 7",
+    ),
+    ({"fit": {"accumulate": {0: 4, 3: 4}}}, "--fit.accumulate 3:4 has no effect: it is so already"),
+    ({"fit": {"accumulate": {0: 1}}}, "--fit.accumulate 0:1 has no effect: it is so already"),
+    ({"fit": {"accumulate": {0: 0}}}, "--fit.accumulate is 0; it must be at least 1"),
+    (
+        {"fit": {"accumulate": {0: 1.5}}},
+        "fit.accumulate is 1.5; wanted a whole number.",
+    ),
+    ({"fit": {"accumulate": "8"}}, "fit.accumulate is '8'; wanted a whole number or pairs such as {0: 8, 4: 4}."),
+    ({"averaging": {"kind": "ema", "start": 0.9}}, "--averaging.start 0.9 of --fit.epochs 8 leaves less than an epoch"),
+    (
+        {"averaging": {"kind": "swa", "start": 0.8}},
+        "--averaging.start 0.8 of --fit.epochs 8 leaves 1.6 epochs to average",
+    ),
+    (
+        {"averaging": {"kind": "swa", "anneal_epochs": 2}},
+        "--averaging.anneal-epochs (2) must be less than the 2 epochs",
+    ),
+    ({**SWA, "schedule": {"kind": "plateau"}}, "--averaging.kind swa and --schedule.kind plateau both set the rate"),
+    ({**SWA, **EARLY}, "--averaging.kind swa averages the last epochs, which --early-stopping would cut off"),
+    ({**SWA, "schedule": {"kind": "one_cycle", "peak_epoch": 7}}, "--averaging.start 0.75 is epoch 6, before the peak"),
+    ({**SWA, "schedule": {"kind": "cosine", "warmup_epochs": 7}}, "--averaging.start 0.75 is epoch 6, before the peak"),
+]
+TAKEN: list[dict[str, Any]] = [
+    {"schedule": {"kind": "step", "every_epochs": 7}},
+    {"schedule": {"kind": "multi_step", "epochs": [1, 7], "warmup_epochs": 0.9}},
+    {"schedule": {"kind": "cyclic", "period_epochs": 8}},
+    {"schedule": {"kind": "plateau", "patience": 5}},
+    {"schedule": {"kind": "plateau", "monitor": "train_acc"}, "fit": {"validate_every": 0}},
+    {"early_stopping": {"kind": "patience", "patience": 6}},
+    {"fit": {"keep": "val_loss", "validate_every": 4}},
+    {"fit": {"accumulate": {0: 8, 4: 4, 7: 1}}},
+    {"averaging": {"kind": "ema", "start": 0.875}, **EARLY},
+    {"averaging": {"kind": "swa", "anneal_epochs": 1.9}, "schedule": {"kind": "one_cycle", "peak_epoch": 6}},
+    {"averaging": {"kind": "swa"}, "fit": {"keep": "val_acc"}},
+]
+
+
+@pytest.mark.parametrize(("settings", "sentence"), REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_cannot_be_is_refused_when_the_settings_are_made(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(settings)
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize("settings", TAKEN, ids=str)
+def test_what_just_can_be_is_taken_and_comes_back_from_yaml(settings: dict[str, Any]) -> None:
+    recipe = resolve(settings)
+    assert resolve(yaml.safe_load(to_yaml(recipe))) == recipe
+
+
+def test_a_schedule_of_accumulation_replaces_another_whole() -> None:
+    assert resolve({"fit": {"accumulate": {0: 2, 3: 1}}}, {"fit": {"accumulate": {0: 4}}}).fit.accumulate == {0: 4}
+    assert resolve({"fit": {"accumulate": {0: 2, 3: 1}}}, {"fit": {"accumulate": 4}}).fit.accumulate == 4
+
+
+def test_batches_a_step_are_those_of_the_newest_epoch_named() -> None:
+    fit = FitConfig(epochs=10, accumulate={0: 8, 4: 4, 8: 1})
+    assert [fit.batches_a_step(epoch) for epoch in range(10)] == [8, 8, 8, 8, 4, 4, 4, 4, 1, 1]
+    assert FitConfig(accumulate=3).batches_a_step(7) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "selects"),
+    [
+        ({}, False),
+        ({"schedule": {"kind": "plateau"}}, True),
+        ({"schedule": {"kind": "plateau", "monitor": "train_acc"}}, False),
+        ({"fit": {"keep": "val_acc"}}, True),
+        (EARLY, True),
+        (SWA, False),
+    ],
+    ids=str,
+)
+def test_half_of_validation_is_kept_to_calibrate_exactly_where_the_other_half_chooses(
+    settings: dict[str, Any], selects: bool
+) -> None:
+    assert resolve(settings).selects == selects

@@ -67,6 +67,19 @@ def test_half_of_validation_selects_where_something_is_selected(in_memory):
     assert _counts(images, selecting.select) == [25, 25]
 
 
+def test_the_two_halves_of_validation_are_told(in_memory):
+    images = in_memory([0, 1] * 500)
+    assert "validation: 50 choose, 50 calibrate" in split(images, validation=100, selects=True).notes
+    assert not any("choose" in note for note in split(images, validation=100).notes)
+
+
+def test_a_validation_of_which_no_half_can_choose_is_refused(in_memory):
+    images = in_memory([0, 1] * 50)
+    split(images, validation=2)
+    with pytest.raises(DataError, match=r"too few validation images \(2 in 2 classes\) to choose by one half of them"):
+        split(images, validation=2, selects=True)
+
+
 def test_something_of_every_class_is_left_to_train_on(in_memory):
     images = in_memory([0] * 50 + [1])
     splits = split(images)

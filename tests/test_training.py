@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +260,91 @@ def test_a_training_that_was_stopped_anywhere_ends_in_the_same_bits(
     assert epochs_of(whole) == epochs_of(resumed)
 
 
+# 50 images in batches of 8: 7 batches an epoch, 4 epochs
+VARIANTS: dict[str, dict] = {
+    "ema": {"averaging": {"kind": "ema", "decay": 0.9, "start": 0.3}, "optimizer": {"kind": "adam"}},
+    "swa": {"averaging": {"kind": "swa", "start": 0.4}, "fit": {"accumulate": {0: 3, 2: 2, 3: 1}, "keep": "val_loss"}},
+    "plateau": {
+        "schedule": {"kind": "plateau", "patience": 0, "monitor": "val_acc", "factor": 0.5},
+        "data": {"sampling": "balanced", "size": 16},
+    },
+    "early stopping": {
+        "early_stopping": {"kind": "patience", "patience": 1, "min_delta": 0.5},  # stops after two epochs
+        "averaging": {"kind": "ema", "decay": 0.9},
+        "clip": {"kind": "value", "limit": 0.01},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of three classes, one of which is rare."""
+    folder = coloured_folder(tmp_path_factory.mktemp("unequal") / "colours")
+    for image in sorted((folder / "grass").iterdir())[18:]:
+        image.unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole_runs(unequal: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a variant that nothing stopped, made once."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    def run_of(variant: str) -> Path:
+        if not (folder / variant).exists():
+            sightline.train(unequal, recipe="small", settings=variant_settings(variant), run=folder / variant)
+        return folder / variant
+
+    return run_of
+
+
+@pytest.fixture
+def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The speed of the machine is not measured: it takes longer than these trainings."""
+    monkeypatch.setattr(trainer, "convolution_flops", lambda *_: 1.0)
+
+
+def variant_settings(variant: str) -> dict:
+    fit = {"epochs": 4, "batch_size": 8, "checkpoint_seconds": 0.0} | VARIANTS[variant].get("fit", {})
+    return QUICK | {"data": {"size": 16}} | VARIANTS[variant] | {"fit": fit}
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "occasion"),
+    [
+        pytest.param(learners.ClassifierLearner, "training_step", 12, id="within an epoch"),
+        pytest.param(learners.ClassifierLearner, "validation_step", 1, id="in validation"),
+        pytest.param(training, "hand_on", 0, id="after the last step"),
+    ],
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_way_of_fitting_that_was_stopped_anywhere_ends_in_the_same_bits(
+    variant: str,
+    no_probe: None,
+    whole_runs: Callable[[str], Path],
+    unequal: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: object,
+    name: str,
+    occasion: int,
+) -> None:
+    whole = whole_runs(variant)
+    with monkeypatch.context() as patch:
+        interrupt(patch, place, name, occasion, Killed)
+        with pytest.raises(Killed):
+            sightline.train(unequal, recipe="small", settings=variant_settings(variant), run=tmp_path / "run")
+    resumed = sightline.train(run=tmp_path / "run", resume=True)
+    assert resumed is not None
+    assert same_bits(whole, resumed)
+    assert epochs_of(whole) == epochs_of(resumed)
+    kept = runs.read_model(resumed).get("kept")
+    assert runs.read_model(whole).get("kept") == kept
+    assert (kept or {}).get("stopped_after", 0) == (2 if variant == "early stopping" else 0)
+    if variant == "plateau":
+        assert min(float(row["learning_rate"]) for row in epochs_of(resumed)) < 0.1  # the peak was left
+
+
 def test_a_real_kill_in_the_middle_ends_in_the_same_bits(finished: Finished, tmp_path: Path) -> None:
     code = (
         "import os, signal, sightline; from sightline import learners; step = learners.ClassifierLearner.training_step\n"
@@ -352,10 +438,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(
 ) -> None:
     loss, calls = learners.classification_loss, 0
 
-    def poisoned(network, batch, label_smoothing=0.0):
+    def poisoned(network, batch, *more):
         nonlocal calls
         calls += network.training
-        value, logits = loss(network, batch, label_smoothing)
+        value, logits = loss(network, batch, *more)
         return (value * float("nan") if calls > 5 and network.training else value), logits
 
     monkeypatch.setattr(learners, "classification_loss", poisoned)
@@ -497,6 +583,28 @@ def test_a_split_seed_is_refused_where_nothing_is_cut(tmp_path: Path) -> None:
         sightline.train(tmp_path / "set", settings=settings, dry_run=True)
     for used in ({"split_seed": 3, "fraction": 0.5}, {"split_seed": 0}):  # a part of train is cut; the default
         assert sightline.train(tmp_path / "set", settings=QUICK | {"data": used}, dry_run=True) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"fit": {"class_weights": "balanced"}},
+            "--fit.class-weights balanced has no effect: every class of colours has 13",
+        ),
+        ({"data": {"sampling": "balanced"}}, "--data.sampling balanced has no effect: every class of colours has 13"),
+        (
+            {"fit": {"accumulate": 4, "batch_size": 16}},
+            "--fit.accumulate 4 is more than the 3 batches of an epoch \\(39 images in batches of 16\\); choose at most 3.",
+        ),
+    ],
+)
+def test_what_would_have_no_effect_on_these_images_is_refused_before_training(
+    colours: Path, tmp_path: Path, settings: dict, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        sightline.train(colours, recipe="small", settings=settings, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

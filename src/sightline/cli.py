@@ -384,7 +384,11 @@ def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) ->
     flags = {f"setting_{index}": setting for index, setting in enumerate(settings)}
 
     def call(*positional: Any, **named: Any) -> None:
-        given = {flags[name][0]: value for name, value in named.items() if name in flags and value is not None}
+        given = {
+            flags[name][0]: _pairs(flags[name][0], value) if flags[name][1] is _Pairs else value
+            for name, value in named.items()
+            if name in flags and value is not None
+        }
         verb(*positional, **{name: value for name, value in named.items() if name not in flags}, **given)
 
     call.__doc__, call.__name__ = verb.__doc__, verb.__name__
@@ -445,7 +449,26 @@ def _words(blocks: list[Any]) -> str:
 def _flag_type(annotation: Any) -> Any:
     """The type of a flag: an optional setting is simply not given."""
     plain = [member for member in members(annotation) if member is not type(None)]
+    if any(typing.get_origin(member) is dict for member in plain):
+        return _Pairs
     return plain[0] if len(plain) == 1 else annotation
+
+
+_Pairs = tuple[str, ...]  # how a setting that is a number, or pairs such as {0: 8, 4: 4}, is typed: 8, or 0:8 4:4
+
+
+def _pairs(dotted: str, words: tuple[str, ...]) -> int | dict[int, int]:
+    """``("8",)`` to 8, and ``("0:8", "4:4")`` to {0: 8, 4: 4}."""
+    if len(words) == 1 and words[0].isdecimal():
+        return int(words[0])
+    halves = [word.split(":") for word in words]
+    if all(len(half) == 2 and half[0].isdecimal() and half[1].isdecimal() for half in halves):
+        found = {int(epoch): int(number) for epoch, number in halves}
+        if len(found) == len(words):
+            return found
+    raise ConfigError(
+        f"--{dotted.replace('_', '-')} is {' '.join(words)}; wanted a whole number, or pairs such as 0:8 4:4."
+    )
 
 
 def _kind_of(block: Any) -> str:

@@ -7,7 +7,7 @@ import torch
 
 from sightline.config import Recipe
 from sightline.devices import arithmetic
-from sightline.images.batches import Batch, EvaluationBatches, Normalization, TrainingBatches
+from sightline.images.batches import Array, Batch, EvaluationBatches, Normalization, TrainingBatches
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split, statistics
@@ -23,7 +23,11 @@ def prepare(
     """Open an image set, cut it as a recipe asks, and measure the statistics of train."""
     images = open_images(source, recipe.data.size, progress)
     splits = split(
-        images, validation=recipe.data.validation, fraction=recipe.data.fraction, seed=recipe.data.split_seed
+        images,
+        validation=recipe.data.validation,
+        fraction=recipe.data.fraction,
+        seed=recipe.data.split_seed,
+        selects=recipe.selects,
     )
     return images, splits, Normalization(*statistics(images, splits.train))
 
@@ -65,6 +69,7 @@ class ImageData(L.LightningDataModule):
             seed=fit.seed,
             device=self._device,
             dtype=arithmetic(fit.precision, self._device),
+            balanced=self.recipe.data.sampling == "balanced",
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
@@ -73,10 +78,18 @@ class ImageData(L.LightningDataModule):
         return batches
 
     def val_dataloader(self) -> EvaluationBatches:
+        return self._as_they_are(self.splits.select if self.recipe.selects else self.splits.validation)
+
+    def sample(self, images: int) -> EvaluationBatches:
+        """At least so many training images (all, where there are fewer), as validation would see them."""
+        train = self.splits.train
+        return self._as_they_are(train[:: max(1, len(train) // images)])
+
+    def _as_they_are(self, rows: Array) -> EvaluationBatches:
         assert self.trainer is not None
         return EvaluationBatches(
             self.images,
-            self.splits.validation,
+            rows,
             self.normalization,
             batch_size=VALIDATION_BATCH,
             device=self._device,

@@ -18,7 +18,7 @@ from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import Network, summarize
 
-__all__ = ["Progress", "describe_training", "show_measures", "show_next_steps", "spoken_seconds"]
+__all__ = ["Progress", "describe_training", "show_kept", "show_measures", "show_next_steps", "spoken_seconds"]
 
 LISTED = 5  # images left out that are named on the console; all are in the cache's index
 
@@ -99,11 +99,18 @@ def describe_training(
     full_epochs = sum(recipe.augment.scale(epoch, epochs) ** 2 for epoch in range(epochs))  # smaller images are faster
     seconds = counts["train"] * full_epochs / speed
     size = 2 if dtype != torch.float32 else 4
-    memory = parameters * 16 + 2 * numbers * size * recipe.fit.batch_size
+    copies = 16 if recipe.averaging is None else 20  # bytes: weights, gradients, two of the optimizer; and the mean
+    memory = parameters * copies + 2 * numbers * size * recipe.fit.batch_size
     say(
-        f"estimate: {spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
+        f"estimate: {'at most ' if recipe.early_stopping else ''}{spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
         f" {memory / 1e9:.1f} GB of memory, on {describe(device)} in {str(dtype).removeprefix('torch.')}"
     )
+
+
+def show_kept(console: Console, kept: dict[str, Any], epochs: int) -> None:
+    """Print which validation chose the weights, as ``averaging.hand_on`` gives it."""
+    stopped = f"stopped early, after epoch {kept['stopped_after']} of {epochs}; " if kept["stopped_after"] else ""
+    _Lines(console)(f"{stopped}weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}")
 
 
 def show_measures(console: Console, measured: dict[str, Any]) -> None:

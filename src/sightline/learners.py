@@ -8,33 +8,53 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import Recipe, SpeednetConfig
+from sightline.config import PlateauConfig, Recipe, SpeednetConfig
 from sightline.devices import seed_generators
 from sightline.errors import TrainingError
-from sightline.images.batches import Batch, derived_seed
+from sightline.images.batches import Array, Batch, derived_seed
 from sightline.nets import Network
 from sightline.optimizers import build_optimizer
-from sightline.schedules import falling, schedule
+from sightline.schedules import Plateau, Steps, falling, schedule
 
-__all__ = ["ClassifierLearner", "Totals", "classification_loss"]
+__all__ = ["ClassifierLearner", "Totals", "balanced_weights", "classification_loss", "validated"]
 
 COUNT_EVERY = 50  # batches; their logits are kept until then
 
 
-def classification_loss(network: nn.Module, batch: Batch, label_smoothing: float = 0.0) -> tuple[Tensor, Tensor]:
+def classification_loss(
+    network: nn.Module, batch: Batch, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of a batch, in float32; of a mixed one, of both labels of each image by their shares.
+
+    With weights of the classes, (K,), that of each image times its class's weight: the weights are one on average over
+    the training images, so the mean is divided by the images, and is the same for every number of processes.
 
     Returns:
         The loss, a scalar, and the logits, (B, K).
     """
     logits = network(batch.images).float()
-    if batch.shares is not None and batch.partner_labels is not None:
-        own, partner = (
-            functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-            for labels in (batch.labels, batch.partner_labels)
+    if batch.shares is None and class_weights is None:
+        return functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing), logits
+
+    def losses(labels: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            logits, labels, class_weights, label_smoothing=label_smoothing, reduction="none"
         )
-        return torch.lerp(partner, own, batch.shares).mean(), logits
-    return functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing), logits
+
+    if batch.shares is None or batch.partner_labels is None:
+        return losses(batch.labels).mean(), logits
+    return torch.lerp(losses(batch.partner_labels), losses(batch.labels), batch.shares).mean(), logits
+
+
+def balanced_weights(labels: Array, classes: int) -> Tensor:
+    """Weights that let every class count the same in all: images / (classes · images of the class), (K,)."""
+    counts = torch.bincount(torch.from_numpy(labels), minlength=classes)
+    return len(labels) / (classes * counts.float())
+
+
+def validated(trainer: L.Trainer) -> bool:
+    """Whether the epoch that ends was validated."""
+    return trainer.fit_loop.epoch_loop._should_check_val_epoch()
 
 
 class Totals:
@@ -93,19 +113,28 @@ class ClassifierLearner(L.LightningModule):
     counts as right where its share is at least a half, its partner's where it is less.
     """
 
-    def __init__(self, network: Network, recipe: Recipe, steps_per_epoch: int) -> None:
+    class_weights: Tensor | None
+
+    def __init__(
+        self, network: Network, recipe: Recipe, batches_per_epoch: int, class_weights: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.recipe = recipe
-        self.steps_per_epoch = steps_per_epoch
+        self.batches_per_epoch = batches_per_epoch
+        self.steps = Steps(recipe.fit, batches_per_epoch)
+        self._curve = schedule(recipe.schedule, self.steps, recipe.averaging)
+        self.plateau = Plateau(recipe.schedule) if isinstance(recipe.schedule, PlateauConfig) else None
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.training_totals, self.validation_totals = Totals(), Totals()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed = derived_seed(self.recipe.fit.seed, batch.epoch, batch.position, self.global_rank)
         seed_generators(self.device, seed)
         self.network.train_whitening(self._whitening_learns(batch.epoch))
-        loss, logits = classification_loss(self.network, batch, self.recipe.fit.label_smoothing)
-        self.training_totals.add(loss, logits, batch.main_labels, batch.epoch * self.steps_per_epoch + batch.position)
+        loss, logits = classification_loss(self.network, batch, self.recipe.fit.label_smoothing, self.class_weights)
+        position = batch.epoch * self.batches_per_epoch + batch.position
+        self.training_totals.add(loss, logits, batch.main_labels, position)
         return loss if batch.weight == 1 else loss * batch.weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -119,22 +148,39 @@ class ClassifierLearner(L.LightningModule):
         if self.trainer.is_last_batch:  # callbacks read it at the end of the epoch, before the module's own hook
             self._log_totals("train", self.training_totals)
 
+    def on_train_epoch_end(self) -> None:
+        if self.plateau is not None and self._measured(self.plateau.config.monitor):
+            self.refuse_non_finite()
+            self.plateau.see(float(self.trainer.callback_metrics[self.plateau.config.monitor]))
+            scheduler = self.lr_schedulers()
+            assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+            for group, peak, curve in zip(
+                scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+            ):
+                group["lr"] = peak * curve(scheduler.last_epoch)  # from the next step on, not from the one after it
+
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.recipe.optimizer, self.network)
-        curve = schedule(self.recipe.schedule, self.recipe.fit.epochs * self.steps_per_epoch, self.steps_per_epoch)
-        whitening = falling(self._whitening_epochs(), self.steps_per_epoch)
-        curves = [whitening if group["part"] == "whitening" else curve for group in optimizer.param_groups]
+        whitening = falling(self._whitening_epochs(), self.steps)
+        curves = [whitening if group["part"] == "whitening" else self.share for group in optimizer.param_groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, curves)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def share(self, step: int) -> float:
+        """Share of the peak rate that an optimizer step is taken at, by what has been measured so far."""
+        return self._curve(step) * (1.0 if self.plateau is None else self.plateau.factor)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         rows = torch.zeros(self.trainer.world_size, 3, dtype=self._exact, device=self.device)
         rows[self.global_rank] = torch.tensor(self.training_totals.sums, dtype=self._exact)
         checkpoint["training_totals"] = self.trainer.strategy.reduce(rows, reduce_op="sum").tolist()
+        checkpoint["plateau"] = None if self.plateau is None else self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         loss, right, images = checkpoint["training_totals"][self.global_rank]
         self.training_totals = Totals(loss, int(right), int(images))
+        if self.plateau is not None:
+            self.plateau.load_state_dict(checkpoint["plateau"])
 
     def refuse_non_finite(self) -> None:
         """Stop where a loss was not finite, in all processes; waits for the device and for them.
@@ -143,16 +189,16 @@ class ClassifierLearner(L.LightningModule):
             TrainingError: with the step, the rate, and what to try.
         """
         own = self.training_totals.first_bad_step
-        steps = self.recipe.fit.epochs * self.steps_per_epoch
-        first = torch.tensor(steps if own is None else own, device=self.device)
-        step = int(self.trainer.strategy.reduce(first, reduce_op="min"))
-        if step < steps:
-            epoch, batch = divmod(step, self.steps_per_epoch)
+        none = self.recipe.fit.epochs * self.batches_per_epoch
+        first = torch.tensor(none if own is None else own, device=self.device)
+        bad = int(self.trainer.strategy.reduce(first, reduce_op="min"))
+        if bad < none:
+            epoch, batch = divmod(bad, self.batches_per_epoch)
+            step = self.steps.of(epoch, batch)
             rate = self.recipe.optimizer.learning_rate
-            shape = schedule(self.recipe.schedule, self.recipe.fit.epochs * self.steps_per_epoch, self.steps_per_epoch)
             raise TrainingError(
                 f"the loss is not finite from step {step} on (epoch {epoch + 1}, batch {batch + 1}, learning rate"
-                f" {rate * shape(step):.3g}); try --optimizer.learning-rate {rate / 10:g} or --fit.precision float32."
+                f" {rate * self.share(step):.3g}); try --optimizer.learning-rate {rate / 10:g} or --fit.precision float32."
             )
 
     def _log_totals(self, stage: str, totals: Totals) -> None:
@@ -164,6 +210,10 @@ class ClassifierLearner(L.LightningModule):
     @property
     def _exact(self) -> torch.dtype:
         return torch.float32 if self.device.type == "mps" else torch.float64  # which MPS does not have
+
+    def _measured(self, monitor: str) -> bool:
+        """Whether a measure is new at the end of this epoch."""
+        return monitor.startswith("train_") or validated(self.trainer)
 
     def _whitening_epochs(self) -> float:
         network = self.recipe.network

@@ -6,7 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sightline.config import AdamWConfig, MuonConfig, OptimizerConfig, SGDConfig
+from sightline.config import (
+    AdagradConfig,
+    AdamConfig,
+    AdamWConfig,
+    MuonConfig,
+    OptimizerConfig,
+    RMSpropConfig,
+    SGDConfig,
+)
 from sightline.devices import has_fast_bfloat16
 
 __all__ = ["Muon", "build_optimizer", "orthogonalize"]
@@ -25,17 +33,22 @@ def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.
     groups: list[dict[str, Any]] = [
         {"part": part, "params": parameters} for part, parameters in parts.items() if parameters
     ]
+    if isinstance(config, MuonConfig):
+        return _muon(config, groups)
+    for group in groups:
+        group["weight_decay"] = config.weight_decay if group["part"] in ("filters", "head") else 0.0
+    rate = config.learning_rate
     match config:
         case SGDConfig():
-            for group in groups:
-                group["weight_decay"] = config.weight_decay if group["part"] in ("filters", "head") else 0.0
-            return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, nesterov=config.nesterov)
+            return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov)
         case AdamWConfig():
-            for group in groups:
-                group["weight_decay"] = config.weight_decay if group["part"] in ("filters", "head") else 0.0
-            return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
-        case MuonConfig():
-            return _muon(config, groups)
+            return torch.optim.AdamW(groups, lr=rate, betas=config.betas)
+        case AdamConfig():
+            return torch.optim.Adam(groups, lr=rate, betas=config.betas)
+        case AdagradConfig():
+            return torch.optim.Adagrad(groups, lr=rate)
+        case RMSpropConfig():
+            return torch.optim.RMSprop(groups, lr=rate, alpha=config.alpha, momentum=config.momentum)
 
 
 class Muon(torch.optim.Optimizer):

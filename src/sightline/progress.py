@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from sightline.describing import spoken_seconds
-from sightline.learners import ClassifierLearner
+from sightline.learners import ClassifierLearner, validated
 
 __all__ = ["EpochBar"]
 
@@ -64,7 +64,7 @@ class EpochBar(Callback):
             return
         metrics = trainer.callback_metrics
         text = _numbers("train", float(metrics["train_loss"]), float(metrics["train_acc"]))
-        if trainer.fit_loop.epoch_loop._should_check_val_epoch():
+        if validated(trainer):
             self._validation = "  " + _numbers("val", float(metrics["val_loss"]), float(metrics["val_acc"]))
             text += self._validation
         if self.bar is None:

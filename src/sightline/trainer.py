@@ -11,12 +11,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, GradientAccumulationScheduler
 from rich.console import Console
 
+from sightline.averaging import Averaging, Chosen
 from sightline.config import Recipe
 from sightline.devices import arithmetic, choose_device, convolution_flops
-from sightline.learners import ClassifierLearner
+from sightline.learners import ClassifierLearner, validated
 from sightline.progress import EpochBar
 from sightline.runs import storage_error, write_csv
 
@@ -45,6 +46,9 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Train
     warnings.filterwarnings("ignore", message=".*eval mode at the start of training.*")
     fit, device = recipe.fit, choose_device()
     dtype = arithmetic(fit.precision, device)
+    scheduled = isinstance(fit.accumulate, dict)
+    averaging = None if recipe.averaging is None else Averaging(recipe.averaging, fit.epochs)
+    chooses = recipe.early_stopping is not None or fit.keep != "last"
     return L.Trainer(
         max_epochs=fit.epochs,
         accelerator="gpu" if device.type == "cuda" else device.type,
@@ -57,10 +61,16 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Train
         }[dtype],
         deterministic=fit.deterministic,
         benchmark=not fit.deterministic,
+        accumulate_grad_batches=1 if scheduled else fit.accumulate,  # type: ignore[arg-type]
+        gradient_clip_val=recipe.clip.limit if recipe.clip else None,
+        gradient_clip_algorithm=recipe.clip.kind if recipe.clip else None,
         callbacks=[
             CostMeter(dtype),
             EpochLog(run),
             *([EpochBar(console)] if console else []),
+            *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
+            *([averaging] if averaging else []),
+            *([Chosen(recipe, averaging)] if chooses else []),
             AtomicCheckpoints(run, fit.checkpoint_seconds),
         ],
         plugins=[AtomicCheckpointIO()],
@@ -118,7 +128,8 @@ class AtomicCheckpointIO(CheckpointIO):
 class AtomicCheckpoints(Checkpoint):
     """Saves ``last.ckpt`` at each epoch's end, and within an epoch when some seconds have passed.
 
-    A state whose loss is not finite is never saved.
+    Within an epoch only right after an optimizer step: gradients that accumulate are not part of a checkpoint. A state whose
+    loss is not finite is never saved.
     """
 
     def __init__(self, run: Path, seconds: float) -> None:
@@ -134,7 +145,8 @@ class AtomicCheckpoints(Checkpoint):
             pl_module.refuse_non_finite()
         last = batch_idx + 1 == trainer.num_training_batches  # the end of the epoch follows
         due = self._agreed(trainer, time.monotonic() - self.saved_at >= self.seconds)
-        if due and not last:
+        stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if due and stepped and not last:
             self._save(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -150,6 +162,14 @@ class AtomicCheckpoints(Checkpoint):
     def _agreed(trainer: L.Trainer, due: bool) -> bool:
         """Clocks differ between processes: rank zero decides."""
         return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
+
+
+class Accumulation(GradientAccumulationScheduler):
+    """Lightning's, which is not told of the start of an epoch that is resumed within."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.on_train_epoch_start(trainer)
 
 
 class CostMeter(Callback):
@@ -225,11 +245,11 @@ class EpochLog(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         seconds = time.perf_counter() - self._start
-        validated = trainer.fit_loop.epoch_loop._should_check_val_epoch()
-        names = [name for name in self.COLUMNS if validated or not name.startswith("val_")]
+        measured = validated(trainer)
+        names = [name for name in self.COLUMNS if measured or not name.startswith("val_")]
         known = {name: float(value) for name, value in trainer.callback_metrics.items() if name in names}
         images = len(trainer.datamodule.splits.train)  # type: ignore[attr-defined]
-        spent = self._train_seconds if validated else seconds
+        spent = self._train_seconds if measured else seconds
         self.rows.append(
             {"epoch": trainer.current_epoch + 1}
             | known

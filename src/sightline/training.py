@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning as L
+import numpy as np
 import torch
 from rich.console import Console
 
+from sightline.averaging import hand_on
 from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths, write_seen
 from sightline.config import DataConfig, PadCropConfig, Recipe, read_recipe, resolve
 from sightline.config.resolving import refuse_hopeless, to_mapping
 from sightline.data import ImageData, prepare
-from sightline.describing import Progress, describe_training, show_measures, show_next_steps
+from sightline.describing import Progress, describe_training, show_kept, show_measures, show_next_steps
 from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.evaluating import evaluate_rows
@@ -28,7 +30,7 @@ from sightline.images.batches import EvaluationBatches, Normalization, TrainingB
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import ImageSource, find_source
 from sightline.images.splits import Splits
-from sightline.learners import ClassifierLearner
+from sightline.learners import ClassifierLearner, balanced_weights
 from sightline.metrics import fit_temperature
 from sightline.nets import Network
 from sightline.picturing import draw_batch
@@ -127,8 +129,8 @@ def train(
         write_seen(folder, plan.images, plan.splits, plan.built.seen)
         write_json(folder / "model.json", _describe_classifier(plan))
     with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
-        learner, meter = _fit(plan, folder, console)
-    _finish(plan, folder, learner.network, meter, console)
+        learner, meter, kept = _fit(plan, folder, console)
+    _finish(plan, folder, learner.network, meter, kept, console)
     return folder
 
 
@@ -188,6 +190,7 @@ def _plan(
     _refuse_misfits(chosen, min(images.size))
     _refuse_processes(chosen, len(splits.train))
     _refuse_small_padding(chosen, images)
+    _refuse_without_effect(chosen, images, splits)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
     if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
@@ -233,6 +236,25 @@ def _refuse_misfits(recipe: Recipe, side: int) -> None:
                 f"--augment.scales {scale:g} has no effect: the even side that is nearest to {side * scale:.1f} px is the full"
                 f" one, {side} px; choose {(side - 2) / side:.2f} or less, or 1."
             )
+
+
+def _refuse_without_effect(recipe: Recipe, images: CachedImages, splits: Splits) -> None:
+    """Refuse what would change nothing with these training images."""
+    batches = -(-len(splits.train) // recipe.fit.batch_size)
+    most = max(recipe.fit.batches_a_step(epoch) for epoch in range(recipe.fit.epochs))
+    if most > batches:
+        raise ConfigError(
+            f"--fit.accumulate {most} is more than the {batches} batches of an epoch ({len(splits.train)} images in batches"
+            f" of {recipe.fit.batch_size}); choose at most {batches}."
+        )
+    counts = np.bincount(images.labels[splits.train], minlength=len(images.classes))
+    if counts.min() == counts.max():
+        for flag, value in (("fit.class-weights", recipe.fit.class_weights), ("data.sampling", recipe.data.sampling)):
+            if value == "balanced":
+                raise ConfigError(
+                    f"--{flag} balanced has no effect: every class of {images.name} has {counts[0]} training images; leave"
+                    " it out."
+                )
 
 
 def _without_validation(chosen: Recipe, settings: Mapping[str, Any], name: str) -> Recipe:
@@ -399,8 +421,12 @@ def _help(plan: _Plan, run: Path) -> NoReturn:
 # ── fitting and measuring ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, CostMeter]:
-    """Train the network of a plan, from the run's last checkpoint where there is one."""
+def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, CostMeter, dict[str, Any] | None]:
+    """Train the network of a plan, from the run's last checkpoint where there is one.
+
+    Returns:
+        The learner with the weights to hand on, the seconds, and which validation chose the weights, if one did.
+    """
     trainer = build_trainer(plan.recipe, run, None if console.quiet else console)
     checkpoint = checkpoint_to_resume(run)
     if checkpoint is None:
@@ -418,13 +444,18 @@ def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, C
         plan.network.fit_to(next(iter(sample)).images)
     plan.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = -(-len(plan.splits.train) // plan.recipe.fit.batch_size)
-    learner = ClassifierLearner(plan.network, plan.recipe, batches)
+    weighted = plan.recipe.fit.class_weights == "balanced"
+    weights = balanced_weights(plan.images.labels[plan.splits.train], len(plan.images.classes)) if weighted else None
+    learner = ClassifierLearner(plan.network, plan.recipe, batches, weights)
     meter = next(callback for callback in trainer.callbacks if isinstance(callback, CostMeter))  # type: ignore[attr-defined]
     meter.seconds += time.perf_counter() - start
     threads = torch.get_num_threads()
     _run_trainer(trainer, learner, ImageData(plan.source, plan.recipe, plan.normalization), checkpoint, run)
     torch.set_num_threads(threads)  # of which Lightning gives each of several processes its share
-    return learner, meter
+    kept = hand_on(trainer, learner)
+    if kept is not None:
+        show_kept(console, kept, plan.recipe.fit.epochs)
+    return learner, meter, kept
 
 
 def _picture(plan: _Plan, run: Path, console: Console) -> None:
@@ -464,11 +495,15 @@ def _run_trainer(
         raise TrainingError(f"{error} {state}") from error
 
 
-def _finish(plan: _Plan, run: Path, network: Network, meter: CostMeter, console: Console) -> None:
+def _finish(
+    plan: _Plan, run: Path, network: Network, meter: CostMeter, kept: dict[str, Any] | None, console: Console
+) -> None:
     """Calibrate, read the test split once, write what is handed on."""
     start = time.perf_counter()
     recipe, images, splits = plan.recipe, plan.images, plan.splits
     model = read_model(run)
+    if kept is not None:
+        model["kept"] = kept
     if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
         raise TrainingError(
             f"the weights are not finite after the last step; {run} is not finished. Try a smaller rate."

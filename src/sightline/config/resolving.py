@@ -251,8 +251,13 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for name, value in above.items():
         old = merged.get(name)
-        merged[name] = merge(old if isinstance(old, Mapping) else {}, value) if isinstance(value, Mapping) else value
+        merged[name] = merge(old if isinstance(old, Mapping) else {}, value) if _is_block(value) else value
     return merged
+
+
+def _is_block(value: Any) -> bool:
+    """Whether a mapping is a block of settings, and not one setting such as ``{0: 8, 4: 4}``."""
+    return isinstance(value, Mapping) and not any(isinstance(key, int) for key in value)
 
 
 def _plain(annotation: Any, value: Any, where: str) -> Any:
@@ -266,6 +271,8 @@ def _plain(annotation: Any, value: Any, where: str) -> Any:
             return tuple(_plain(kinds[0], item, where) for item in value)
         if origin is tuple and isinstance(value, list | tuple) and len(value) == len(kinds):
             return tuple(_plain(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+        if origin is dict and isinstance(value, Mapping):
+            return {_plain(kinds[0], key, where): _plain(kinds[1], item, where) for key, item in value.items()}
         if choice is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
             return float(value)
         if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -287,6 +294,8 @@ def _spoken(annotation: Any) -> str:
         elif origin is tuple:
             count = "any number" if Ellipsis in arguments else str(len(arguments))
             spoken.append(f"a list of {count}, each {_spoken(arguments[0])}")
+        elif origin is dict:
+            spoken.append("pairs such as {0: 8, 4: 4}")
         else:
             spoken.append(words.get(choice, str(choice)))
     return " or ".join(spoken)

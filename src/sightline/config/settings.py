@@ -6,30 +6,44 @@ Values are checked at birth, in the user's spelling; ``Recipe`` checks what one 
 """
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 from sightline.errors import ConfigError
 
 __all__ = [
+    "AdagradConfig",
+    "AdamConfig",
     "AdamWConfig",
     "ArchitectureConfig",
     "AugmentConfig",
+    "AveragingConfig",
+    "ClipConfig",
     "ColorJitterConfig",
+    "ConstantConfig",
     "CosineConfig",
     "CustomResNetConfig",
     "CutmixConfig",
     "CutoutConfig",
+    "CyclicConfig",
     "DataConfig",
+    "EMAConfig",
+    "EarlyStoppingConfig",
     "EvaluationConfig",
+    "ExponentialConfig",
     "FitConfig",
     "HubConfig",
     "LinearConfig",
     "MixupConfig",
+    "MultiStepConfig",
     "MuonConfig",
     "NetworkConfig",
+    "NormClipConfig",
     "OneCycleConfig",
     "OptimizerConfig",
     "PadCropConfig",
+    "PlateauConfig",
+    "RMSpropConfig",
     "RandomResizedCropConfig",
     "Recipe",
     "ResNet18Config",
@@ -37,11 +51,14 @@ __all__ = [
     "RotationConfig",
     "RunConfig",
     "SGDConfig",
+    "SWAConfig",
     "ScheduleConfig",
     "SpeednetConfig",
+    "StepConfig",
     "TimmConfig",
     "TorchvisionConfig",
     "TrivialAugmentConfig",
+    "ValueClipConfig",
 ]
 
 
@@ -77,6 +94,9 @@ class DataConfig:
     """Which of the possible splits is cut; the run's seed never moves an image from one side to the other."""
     fraction: float = 1.0
     """Share of the training images to use, drawn class by class by the split seed; validation and test stay whole."""
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    """How an epoch draws its images: each once; or as many in all, every class as often as any other, so that images of
+    rare classes come several times and not every image of a common class comes in every epoch."""
     size: int | None = None
     """Side of the images that the network sees, in pixels; null: their own up to 64, else at most 128."""
 
@@ -399,6 +419,61 @@ class AdamWConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdamConfig:
+    """Adam: momentum, and a rate for each weight; the weight decay is added to the gradient."""
+
+    kind: Literal["adam"] = "adam"
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of the running mean of gradients and of their squares."""
+    weight_decay: float = 0.0
+    """Pull of filters and matrices towards zero; biases and norms are not decayed."""
+
+    def __post_init__(self) -> None:
+        _within("optimizer.learning-rate", self.learning_rate, 0, _INFINITY, open_low=True)
+        for beta in self.betas:
+            _within("optimizer.betas", beta, 0, 0.999999)
+        _within("optimizer.weight-decay", self.weight_decay, 0, _INFINITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdagradConfig:
+    """Adagrad: a rate for each weight, which falls with the sum of its squared gradients."""
+
+    kind: Literal["adagrad"] = "adagrad"
+    learning_rate: float = 1e-2
+    """Peak learning rate."""
+    weight_decay: float = 0.0
+    """Pull of filters and matrices towards zero; biases and norms are not decayed."""
+
+    def __post_init__(self) -> None:
+        _within("optimizer.learning-rate", self.learning_rate, 0, _INFINITY, open_low=True)
+        _within("optimizer.weight-decay", self.weight_decay, 0, _INFINITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMSpropConfig:
+    """RMSProp: a rate for each weight, by the running mean of its squared gradients."""
+
+    kind: Literal["rmsprop"] = "rmsprop"
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    alpha: float = 0.99
+    """Decay of the running mean of squared gradients."""
+    momentum: float = 0.0
+    """Share of the last step that is kept."""
+    weight_decay: float = 0.0
+    """Pull of filters and matrices towards zero; biases and norms are not decayed."""
+
+    def __post_init__(self) -> None:
+        _within("optimizer.learning-rate", self.learning_rate, 0, _INFINITY, open_low=True)
+        _within("optimizer.alpha", self.alpha, 0, 0.999999)
+        _within("optimizer.momentum", self.momentum, 0, 1)
+        _within("optimizer.weight-decay", self.weight_decay, 0, _INFINITY)
+
+
+@dataclass(frozen=True, kw_only=True)
 class MuonConfig:
     """Muon (orthogonalised momentum, filters kept at unit norm) for filters; Nesterov SGD for head and biases."""
 
@@ -424,7 +499,7 @@ class MuonConfig:
         _within("optimizer.shrink", self.shrink, 0, 1)
 
 
-OptimizerConfig = SGDConfig | AdamWConfig | MuonConfig
+OptimizerConfig = SGDConfig | AdamWConfig | MuonConfig | AdamConfig | AdagradConfig | RMSpropConfig
 
 
 # ── schedules ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -438,7 +513,11 @@ class LinearConfig:
     warmup_epochs: float = 0.0
     """Epochs of linear ramp from zero; fractions allowed."""
     final: float = 0.0
-    """Last rate as a share of the peak."""
+    """The rate one step after the last, as a share of the peak, so that no step is taken at a rate of zero."""
+
+    def __post_init__(self) -> None:
+        _within("schedule.warmup-epochs", self.warmup_epochs, 0, _INFINITY)
+        _within("schedule.final", self.final, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,7 +528,11 @@ class CosineConfig:
     warmup_epochs: float = 0.0
     """Epochs of linear ramp from zero; fractions allowed."""
     final: float = 0.0
-    """Last rate as a share of the peak."""
+    """The rate one step after the last, as a share of the peak, so that no step is taken at a rate of zero."""
+
+    def __post_init__(self) -> None:
+        _within("schedule.warmup-epochs", self.warmup_epochs, 0, _INFINITY)
+        _within("schedule.final", self.final, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -464,8 +547,212 @@ class OneCycleConfig:
     final: float = 0.0001
     """Last rate as a share of the peak."""
 
+    def __post_init__(self) -> None:
+        _within("schedule.start", self.start, 0, 1)
+        _within("schedule.peak-epoch", self.peak_epoch, 0, _INFINITY)
+        _within("schedule.final", self.final, 0, 1)
 
-ScheduleConfig = LinearConfig | CosineConfig | OneCycleConfig
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantConfig:
+    """The peak rate throughout, after an optional warm-up."""
+
+    kind: Literal["constant"] = "constant"
+    warmup_epochs: float = 0.0
+    """Epochs of linear ramp from zero; fractions allowed."""
+
+    def __post_init__(self) -> None:
+        _within("schedule.warmup-epochs", self.warmup_epochs, 0, _INFINITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """The peak rate, multiplied by ``factor`` every few epochs."""
+
+    kind: Literal["step"] = "step"
+    every_epochs: int = 2
+    """Epochs between two cuts of the rate, counted from the start of the training."""
+    factor: float = 0.5
+    """What the rate is multiplied by; by the exponential schedule once an epoch, spread over its steps."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear ramp from zero; fractions allowed."""
+
+    def __post_init__(self) -> None:
+        _within("schedule.every-epochs", self.every_epochs, 1, _INFINITY)
+        _within("schedule.factor", self.factor, 0, 0.999999, open_low=True)
+        _within("schedule.warmup-epochs", self.warmup_epochs, 0, _INFINITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiStepConfig:
+    """The peak rate, multiplied by ``factor`` after each of the named epochs."""
+
+    kind: Literal["multi_step"] = "multi_step"
+    epochs: tuple[int, ...] = (4, 6)
+    """Epochs after which the rate is cut, rising."""
+    factor: float = 0.1
+    """What the rate is multiplied by."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear ramp from zero; fractions allowed."""
+
+    def __post_init__(self) -> None:
+        for epoch in self.epochs:
+            _within("schedule.epochs", epoch, 1, _INFINITY)
+        if not self.epochs or any(later <= earlier for earlier, later in pairwise(self.epochs)):
+            raise ConfigError(
+                f"--schedule.epochs is {_listed(self.epochs)}; name one epoch or more, each later than the one before."
+            )
+        _within("schedule.factor", self.factor, 0, 0.999999, open_low=True)
+        _within("schedule.warmup-epochs", self.warmup_epochs, 0, _INFINITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExponentialConfig:
+    """From the peak rate down by ``factor`` an epoch, a little at every step, after an optional warm-up."""
+
+    kind: Literal["exponential"] = "exponential"
+    factor: float = 0.7
+    """What the rate is multiplied by over an epoch."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear ramp from zero; fractions allowed."""
+
+    def __post_init__(self) -> None:
+        _within("schedule.factor", self.factor, 0, 0.999999, open_low=True)
+        _within("schedule.warmup-epochs", self.warmup_epochs, 0, _INFINITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CyclicConfig:
+    """Straight lines from ``low`` of the peak rate up to the peak and back, again and again."""
+
+    kind: Literal["cyclic"] = "cyclic"
+    low: float = 0.1
+    """Lowest rate of a cycle as a share of the peak."""
+    period_epochs: float = 4.0
+    """Epochs of a cycle, up and down; fractions allowed."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear ramp from zero, here to ``low``; fractions allowed."""
+
+    def __post_init__(self) -> None:
+        _within("schedule.low", self.low, 0, 0.999999, open_low=True)
+        _within("schedule.period-epochs", self.period_epochs, 0, _INFINITY, open_low=True)
+        _within("schedule.warmup-epochs", self.warmup_epochs, 0, _INFINITY)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlateauConfig:
+    """The peak rate, multiplied by ``factor`` whenever a measure has not improved for more than some measurements."""
+
+    kind: Literal["plateau"] = "plateau"
+    monitor: Literal["val_loss", "val_acc", "train_acc"] = "val_loss"
+    """The measure: loss or accuracy on validation, measured at each validation; or accuracy on train, each epoch."""
+    factor: float = 0.1
+    """What the rate is multiplied by."""
+    patience: int = 4
+    """Measurements in a row without improvement that are borne; the one after them cuts the rate."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear ramp from zero; fractions allowed."""
+
+    def __post_init__(self) -> None:
+        _within("schedule.factor", self.factor, 0, 0.999999, open_low=True)
+        _within("schedule.patience", self.patience, 0, _INFINITY)
+        _within("schedule.warmup-epochs", self.warmup_epochs, 0, _INFINITY)
+
+
+ScheduleConfig = (
+    LinearConfig
+    | CosineConfig
+    | OneCycleConfig
+    | ConstantConfig
+    | StepConfig
+    | MultiStepConfig
+    | ExponentialConfig
+    | CyclicConfig
+    | PlateauConfig
+)
+
+
+# ── clipping, averaging, stopping early ──────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormClipConfig:
+    """Shorten the gradient of all weights together to a largest length, keeping its direction."""
+
+    kind: Literal["norm"] = "norm"
+    limit: float = 1.0
+    """Largest length of the whole gradient (norm), or largest size of each of its numbers (value)."""
+
+    def __post_init__(self) -> None:
+        _within("clip.limit", self.limit, 0, _INFINITY, open_low=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueClipConfig:
+    """Cut every number of the gradient to a largest size."""
+
+    kind: Literal["value"] = "value"
+    limit: float = 0.5
+    """Largest size of each number of the gradient."""
+
+    def __post_init__(self) -> None:
+        _within("clip.limit", self.limit, 0, _INFINITY, open_low=True)
+
+
+ClipConfig = NormClipConfig | ValueClipConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EMAConfig:
+    """Hand on a running mean of the weights, taken at every step."""
+
+    kind: Literal["ema"] = "ema"
+    start: float = 0.0
+    """Share of the training after which the averaging begins."""
+    decay: float = 0.999
+    """Share of the mean that is kept at a step; less over its first steps: (1 + n) / (10 + n) after n of them."""
+
+    def __post_init__(self) -> None:
+        _within("averaging.start", self.start, 0, 0.999999)
+        _within("averaging.decay", self.decay, 0, 0.999999, open_low=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SWAConfig:
+    """Hand on the mean of the weights at the ends of the last epochs, trained at a rate of their own."""
+
+    kind: Literal["swa"] = "swa"
+    start: float = 0.75
+    """Share of the training after which the averaging begins."""
+    rate: float = 0.1
+    """Rate while averaging as a share of the peak."""
+    anneal_epochs: float = 1.0
+    """Epochs over which the rate goes there from where the schedule is, along half a cosine; fractions allowed."""
+
+    def __post_init__(self) -> None:
+        _within("averaging.start", self.start, 0, 0.999999)
+        _within("averaging.rate", self.rate, 0, 1, open_low=True)
+        _within("averaging.anneal-epochs", self.anneal_epochs, 0, _INFINITY)
+
+
+AveragingConfig = EMAConfig | SWAConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStoppingConfig:
+    """Stop when validation has not improved for a while, and hand on the weights of the best validation."""
+
+    kind: Literal["patience"] = "patience"
+    monitor: Literal["val_loss", "val_acc"] = "val_acc"
+    """What must improve, and chooses the weights."""
+    patience: int = 3
+    """Validations in a row without improvement after which the training stops."""
+    min_delta: float = 0.0
+    """Smallest gain that counts as an improvement; the best weights are the best however small their lead."""
+
+    def __post_init__(self) -> None:
+        _within("early-stopping.patience", self.patience, 1, _INFINITY)
+        _within("early-stopping.min-delta", self.min_delta, 0, _INFINITY)
 
 
 # ── fitting and evaluation ───────────────────────────────────────────────────────────────────────────────────────────
@@ -478,11 +765,22 @@ class FitConfig:
     epochs: int = 8
     """Passes over the training images."""
     batch_size: int = 128
-    """Images a step, over all processes; the batches of an epoch differ by one image at most."""
+    """Images a batch, over all processes; the batches of an epoch differ by one image at most. An optimizer step sees
+    so many times ``accumulate``."""
+    accumulate: int | dict[int, int] = 1
+    """Batches whose gradients are averaged for one optimizer step: a number, or one from each of some epochs on, counted
+    from 0; in YAML {0: 8, 4: 4, 8: 1}, as a flag 0:8 4:4 8:1. The last step of an epoch sees what is left, and each image
+    weighs the same in it."""
     label_smoothing: float = 0.0
     """Share of the target that is spread evenly over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """How much an image counts in the training loss: each the same, or by the number of train images, over classes times
+    images of its class. Validation and test are not weighted."""
     validate_every: int = 1
     """Epochs between two validations; 0: only after the last."""
+    keep: Literal["last", "val_acc", "val_loss"] = "last"
+    """Which weights are handed on: those of the last epoch, or of the validation with the best accuracy or loss. Half of
+    validation then chooses, and only the other half calibrates; so too with early stopping and plateau on validation."""
     checkpoint_seconds: float = 60.0
     """Seconds between two checkpoints within an epoch; there is one at the end of every epoch too."""
     seed: int = 42
@@ -507,6 +805,41 @@ class FitConfig:
             raise ConfigError(
                 f"--fit.batch-size ({self.batch_size}) leaves less than two images to each of --fit.processes"
                 f" ({self.processes}); batch-norm needs two: choose {2 * self.processes} or more."
+            )
+        if isinstance(self.accumulate, dict):
+            self._check_accumulation(self.accumulate)
+        else:
+            _within("fit.accumulate", self.accumulate, 1, _INFINITY)
+        if self.keep != "last" and not 0 < self.validate_every <= self.epochs // 2:
+            raise ConfigError(
+                f"--fit.keep {self.keep} has nothing to choose from with --fit.validate-every {self.validate_every} of"
+                f" {self.epochs} epochs; validate twice or more, or leave it out."
+            )
+
+    def batches_a_step(self, epoch: int) -> int:
+        """Batches of an optimizer step in an epoch, counted from 0."""
+        if not isinstance(self.accumulate, dict):
+            return self.accumulate
+        return self.accumulate[max(first for first in self.accumulate if first <= epoch)]
+
+    def _check_accumulation(self, schedule: dict[int, int]) -> None:
+        epochs, counts = list(schedule), list(schedule.values())
+        for count in counts:
+            _within("fit.accumulate", count, 1, _INFINITY)
+        spoken = " ".join(f"{epoch}:{count}" for epoch, count in schedule.items())
+        if not epochs or epochs[0] != 0 or any(later <= earlier for earlier, later in pairwise(epochs)):
+            raise ConfigError(f"--fit.accumulate is {spoken or 'empty'}; its epochs must begin with 0 and rise.")
+        if epochs[-1] >= self.epochs:
+            raise ConfigError(
+                f"--fit.accumulate {epochs[-1]}:{counts[-1]} has no effect: the epochs of --fit.epochs {self.epochs} are"
+                f" 0 to {self.epochs - 1}; leave it out."
+            )
+        same = next(
+            (epoch for epoch, (one, other) in zip(epochs[1:], pairwise(counts), strict=True) if one == other), None
+        )
+        if same is not None or counts == [1]:
+            raise ConfigError(
+                f"--fit.accumulate {same or 0}:{schedule[same or 0]} has no effect: it is so already; leave it out."
             )
 
 
@@ -536,32 +869,145 @@ class Recipe:
     network: NetworkConfig = field(default_factory=SpeednetConfig)
     optimizer: OptimizerConfig = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=LinearConfig)
+    clip: ClipConfig | None = None
+    averaging: AveragingConfig | None = None
+    early_stopping: EarlyStoppingConfig | None = None
     fit: FitConfig = field(default_factory=FitConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or "\\" in self.name:
             raise ConfigError(f"the recipe's name is {self.name!r}; it must be a word for a folder, without slashes.")
-        schedule, epochs = self.schedule, self.fit.epochs
-        if isinstance(schedule, OneCycleConfig):
-            _within("schedule.start", schedule.start, 0, 1)
-            _within("schedule.peak-epoch", schedule.peak_epoch, 0, _INFINITY)
-            if schedule.peak_epoch >= epochs:
+        _check_schedule(self.schedule, self.fit)
+        if self.averaging is not None:
+            _check_averaging(self.averaging, self.schedule, self.early_stopping, self.fit.epochs)
+        if self.early_stopping is not None:
+            _check_patience(
+                "early-stopping.patience", self.early_stopping.patience, 1, self.early_stopping.monitor, self.fit
+            )
+            if self.fit.keep != "last":
                 raise ConfigError(
-                    f"--schedule.peak-epoch ({schedule.peak_epoch:g}) must be shorter than --fit.epochs ({epochs});"
-                    " the learning rate would never come down."
+                    f"--fit.keep {self.fit.keep} has no effect with --early-stopping, which hands on the weights that are"
+                    " best by its own monitor; leave --fit.keep out."
                 )
-        else:
-            _within("schedule.warmup-epochs", schedule.warmup_epochs, 0, _INFINITY)
-            if schedule.warmup_epochs >= epochs:
-                raise ConfigError(
-                    f"--schedule.warmup-epochs ({schedule.warmup_epochs:g}) must be shorter than --fit.epochs"
-                    f" ({epochs}); the learning rate would never come down."
-                )
-        _within("schedule.final", schedule.final, 0, 1)
+        if self.fit.class_weights == "balanced" and self.data.sampling == "balanced":
+            raise ConfigError(
+                "--fit.class-weights balanced and --data.sampling balanced both make up for rare classes, together twice"
+                " over; choose one."
+            )
         size, cutout = self.data.size, self.augment.cutout
         if size is not None and cutout is not None and cutout.size > size:
             raise ConfigError(
                 f"--augment.cutout.size ({cutout.size}) is larger than the images (--data.size {size});"
                 " a hole must fit into the image."
             )
+
+    @property
+    def selects(self) -> bool:
+        """Whether validation chooses anything while training; half of it is then kept from that, to calibrate."""
+        plateau = isinstance(self.schedule, PlateauConfig) and self.schedule.monitor != "train_acc"
+        return plateau or self.early_stopping is not None or self.fit.keep != "last"
+
+
+def _check_schedule(schedule: ScheduleConfig, fit: FitConfig) -> None:
+    """Refuse a schedule that would not do in so many epochs what it says."""
+    epochs = fit.epochs
+    if isinstance(schedule, OneCycleConfig):
+        if schedule.peak_epoch >= epochs:
+            raise ConfigError(
+                f"--schedule.peak-epoch ({schedule.peak_epoch:g}) must be shorter than --fit.epochs ({epochs});"
+                " the learning rate would never come down."
+            )
+        return
+    if schedule.warmup_epochs >= epochs:
+        raise ConfigError(
+            f"--schedule.warmup-epochs ({schedule.warmup_epochs:g}) must be shorter than --fit.epochs"
+            f" ({epochs}); the learning rate would never come down."
+        )
+    match schedule:
+        case StepConfig():
+            _check_cuts("every-epochs", (schedule.every_epochs,), schedule.warmup_epochs, epochs)
+        case MultiStepConfig():
+            _check_cuts("epochs", schedule.epochs, schedule.warmup_epochs, epochs)
+        case CyclicConfig():
+            if schedule.period_epochs > epochs - schedule.warmup_epochs:
+                raise ConfigError(
+                    f"--schedule.period-epochs ({schedule.period_epochs:g}) is more than the"
+                    f" {epochs - schedule.warmup_epochs:g} epochs that --fit.epochs and the warm-up leave; the learning"
+                    " rate would never come back down."
+                )
+        case PlateauConfig():
+            _check_patience("schedule.patience", schedule.patience, 2, schedule.monitor, fit)
+
+
+def _check_cuts(name: str, cuts: tuple[int, ...], warmup: float, epochs: int) -> None:
+    if cuts[-1] >= epochs:
+        raise ConfigError(f"--schedule.{name} {cuts[-1]} has no effect: it must be less than --fit.epochs ({epochs}).")
+    if cuts[0] <= warmup:
+        raise ConfigError(
+            f"--schedule.{name} {cuts[0]} cuts the rate before the warm-up ends (--schedule.warmup-epochs {warmup:g});"
+            " choose a later epoch or a shorter warm-up."
+        )
+
+
+def _check_patience(flag: str, patience: int, more: int, monitor: str, fit: FitConfig) -> None:
+    """Refuse a patience that cannot run out before the last epoch.
+
+    Args:
+        more: measurements until it has run out, beyond the patience: the first, which is the best so far, and the one
+            that is not borne any more.
+    """
+    every = 1 if monitor == "train_acc" else fit.validate_every
+    if every == 0:
+        raise ConfigError(
+            f"--{flag.partition('.')[0]} waits for {monitor}, but --fit.validate-every 0 measures it only after the last"
+            " epoch; choose --fit.validate-every 1."
+        )
+    if (patience + more) * every >= fit.epochs:
+        raise ConfigError(
+            f"--{flag} {patience} cannot run out within --fit.epochs {fit.epochs} with a measurement every"
+            f" {f'{every} epochs' if every > 1 else 'epoch'}; choose less patience or more epochs."
+        )
+
+
+def _check_averaging(
+    averaging: AveragingConfig, schedule: ScheduleConfig, stopping: EarlyStoppingConfig | None, epochs: int
+) -> None:
+    start = averaging.start * epochs
+    if isinstance(averaging, EMAConfig):
+        if epochs - start < 1:
+            raise ConfigError(
+                f"--averaging.start {averaging.start:g} of --fit.epochs {epochs} leaves less than an epoch to average; choose"
+                " an earlier start."
+            )
+        return
+    if isinstance(schedule, PlateauConfig):
+        raise ConfigError(
+            "--averaging.kind swa and --schedule.kind plateau both set the rate of the last epochs; choose another"
+            " schedule, or --averaging.kind ema."
+        )
+    if stopping is not None:
+        raise ConfigError(
+            "--averaging.kind swa averages the last epochs, which --early-stopping would cut off; choose one of the two,"
+            " or --averaging.kind ema."
+        )
+    if epochs - start < 2:
+        raise ConfigError(
+            f"--averaging.start {averaging.start:g} of --fit.epochs {epochs} leaves {epochs - start:g} epochs to average;"
+            " two or more are needed: choose an earlier start, or more epochs."
+        )
+    if averaging.anneal_epochs >= epochs - start:
+        raise ConfigError(
+            f"--averaging.anneal-epochs ({averaging.anneal_epochs:g}) must be less than the {epochs - start:g} epochs after"
+            " --averaging.start; the rate would never be reached."
+        )
+    rising = schedule.peak_epoch if isinstance(schedule, OneCycleConfig) else schedule.warmup_epochs
+    if start < rising:
+        raise ConfigError(
+            f"--averaging.start {averaging.start:g} is epoch {start:g}, before the peak of the schedule (epoch {rising:g});"
+            " choose a later start."
+        )
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return " ".join(map(str, numbers)) or "empty"

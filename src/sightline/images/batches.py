@@ -19,7 +19,7 @@ from sightline.images import augment
 from sightline.images.cache import CachedImages
 from sightline.images.mixing import draw_mixing, mix
 
-__all__ = ["Batch", "EvaluationBatches", "Normalization", "TrainingBatches", "derived_seed"]
+__all__ = ["Array", "Batch", "EvaluationBatches", "Normalization", "TrainingBatches", "balanced_order", "derived_seed"]
 
 Array = np.ndarray[Any, Any]
 
@@ -70,7 +70,7 @@ def derived_seed(*numbers: int | str) -> int:
 
 
 class TrainingBatches:
-    """The training images, epoch after epoch, in a new order each; every image once an epoch.
+    """The training images, epoch after epoch, in a new order each; every image once an epoch, unless they are balanced.
 
     Iterating yields the rest of the current epoch; ``state_dict`` says where it stands, for Lightning's checkpoints.
     The batches of an epoch differ in size by one image at most, so none is too small for batch-norm.
@@ -88,10 +88,12 @@ class TrainingBatches:
         seed: int,
         device: torch.device,
         dtype: torch.dtype,
+        balanced: bool = False,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self.size = images.size
+        self.balanced = balanced
         self.epochs = epochs
         self.config = config
         self.seed = seed
@@ -120,7 +122,9 @@ class TrainingBatches:
 
     def order(self, epoch: int) -> Tensor:
         """The images of an epoch as positions among the training images, (n,)."""
-        return torch.randperm(self._count, generator=torch.Generator().manual_seed(derived_seed(self.seed, epoch)))
+        if self.balanced:
+            return balanced_order(self._labels, self.seed, epoch)
+        return _shuffled(self._count, self.seed, epoch)
 
     def make(self, epoch: int, index: int, order: Tensor) -> Batch:
         """Make this process's slice of one batch."""
@@ -158,6 +162,32 @@ class TrainingBatches:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.epoch, self.position = state["epoch"], state["position"]
+
+
+def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
+    """Draw an epoch in which every class comes equally often, give or take one.
+
+    The draws of all epochs are one sequence that deals the classes in turn. Within a class the images come in rounds, each
+    of all of them in a new order, so that none comes again before the others have; a round goes on in the next epoch.
+
+    Args:
+        labels: classes of the training images, (n,).
+    Returns:
+        Positions among the training images, (n,); some come several times, some not at all.
+    """
+    count, classes = len(labels), np.unique(labels.numpy()).tolist()
+    drawn = []
+    for turn, label in enumerate(classes):
+        members = torch.nonzero(labels == label).flatten()
+        first, last = (-((turn - draws) // len(classes)) for draws in (epoch * count, (epoch + 1) * count))
+        rounds = range(first // len(members), -(-last // len(members)))
+        stream = torch.cat([members[_shuffled(len(members), seed, "class", label, round)] for round in rounds])
+        drawn.append(stream[first - rounds.start * len(members) :][: last - first])
+    return torch.cat(drawn)[_shuffled(count, seed, epoch)]
+
+
+def _shuffled(count: int, *seed: int | str) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derived_seed(*seed)))
 
 
 class EvaluationBatches:

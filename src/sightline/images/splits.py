@@ -122,6 +122,13 @@ def split(
     select, calibrate = _NOTHING, kept_validation
     if selects:
         select, calibrate = _cut(images, kept_validation, lambda n: round(n / 2), seed, "select")
+        if not len(select):
+            raise DataError(
+                f"{images.name} has too few validation images ({len(kept_validation)} in {len(images.classes)} classes) to"
+                " choose by one half of them and calibrate on the other; leave out what chooses (--fit.keep,"
+                " --early-stopping, plateau on validation), or validate on more."
+            )
+        notes.append(f"validation: {len(select):,} choose, {len(calibrate):,} calibrate")
     for kind, part in (("test", test), ("validation", kept_validation)):
         absent = sorted(set(range(len(images.classes))) - set(images.labels[part].tolist()))
         if absent:
