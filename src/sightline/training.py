@@ -429,13 +429,13 @@ def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, C
     """
     trainer = build_trainer(plan.recipe, run, None if console.quiet else console)
     checkpoint = checkpoint_to_resume(run)
-    if checkpoint is None:
+    if checkpoint is None and run_to_help() is None:
         _picture(plan, run, console)
     start = time.perf_counter()
     if checkpoint is None and plan.built.weights is None:
         sample = EvaluationBatches(
             plan.images,
-            plan.splits.train[:: max(1, len(plan.splits.train) // WHITENING_IMAGES)],
+            plan.splits.train[:: max(1, len(plan.splits.train) // WHITENING_IMAGES)][:WHITENING_IMAGES],
             plan.normalization,
             batch_size=WHITENING_IMAGES,
             device=torch.device("cpu"),
@@ -472,6 +472,7 @@ def _picture(plan: _Plan, run: Path, console: Console) -> None:
             seed=fit.seed,
             device=torch.device("cpu"),
             dtype=torch.float32,
+            balanced=plan.recipe.data.sampling == "balanced",
         )
         draw_batch(run / "batch.png", batches.make(0, 0, batches.order(0)), plan.normalization, plan.images.classes)
     except Exception as error:  # whatever a drawing library may raise
