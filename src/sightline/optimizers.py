@@ -24,7 +24,8 @@ def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.
     """Make the optimizer of a network's trainable parameters.
 
     Every group carries ``part``: ``filters``, ``head``, ``biases``, or ``whitening`` for the bias of a whitening layer.
-    Biases and norms (every parameter of fewer than two dimensions) are not decayed, except by Muon's ``shrink``.
+    Biases and norms (every parameter of fewer than two dimensions, and what is called no weight: positions, tokens) are
+    not decayed, except by Muon's ``shrink``.
     """
     parts: dict[str, list[nn.Parameter]] = {"filters": [], "head": [], "biases": [], "whitening": []}
     for name, parameter in network.named_parameters():
@@ -130,6 +131,6 @@ def _nesterov_step(parameter: Tensor, gradient: Tensor, momentum: Tensor, group:
 def _part(name: str, parameter: nn.Parameter) -> str:
     if name == "whiten.bias":
         return "whitening"
-    if parameter.ndim < 2:
+    if parameter.ndim < 2 or not name.endswith("weight"):  # also positions, class tokens and scales
         return "biases"
     return "head" if name.startswith("head.") else "filters"
