@@ -9,6 +9,17 @@ from torch import Tensor, nn
 
 from sightline.config import AdamWConfig, MuonConfig, NetworkConfig, OptimizerConfig, SGDConfig, SpeednetConfig
 from sightline.config.resolving import members, required
+from sightline.config import (
+    AdagradConfig,
+    AdamConfig,
+    MuonConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    RMSpropConfig,
+    SGDConfig,
+    SpeednetConfig,
+)
+from sightline.config.resolving import members
 from sightline.nets import Network, build_network
 from sightline.optimizers import Muon, build_optimizer, orthogonalize
 
@@ -102,10 +113,10 @@ def test_the_parts_of_speednet_are_those_counted_by_hand() -> None:
 
 
 @NETWORKS
-@pytest.mark.parametrize("settings", [SGDConfig(weight_decay=0.5), AdamWConfig(weight_decay=0.5)], ids=["sgd", "adamw"])
-def test_without_gradients_filters_decay_and_biases_and_norms_stay(kind: Any, settings: OptimizerConfig) -> None:
+@pytest.mark.parametrize("kind_of_optimizer", [kind for kind in members(OptimizerConfig) if kind is not MuonConfig])
+def test_without_gradients_filters_decay_and_biases_and_norms_stay(kind: Any, kind_of_optimizer: Any) -> None:
     network = build_network(kind(), 5, (32, 32))
-    optimizer = build_optimizer(settings, network)
+    optimizer = build_optimizer(kind_of_optimizer(learning_rate=1e-5, weight_decay=0.5), network)
     without_gradient(optimizer)
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     optimizer.step()
@@ -168,6 +179,30 @@ def test_the_first_muon_step_goes_down_the_orthogonalized_gradient_from_the_rese
     Muon([{"params": [filters], "lr": 0.3, "momentum": 0.6, "orthogonal": True}]).step()
     wanted = start * 4 / start.norm() - 0.3 * orthogonalize(gradient.flatten(1)).view_as(start)
     torch.testing.assert_close(filters.detach(), wanted, atol=0.01, rtol=0)  # the iteration is in bfloat16
+
+
+@pytest.mark.parametrize(
+    ("settings", "step"),
+    [
+        (
+            AdamConfig(learning_rate=0.1, weight_decay=0.5),
+            0.1,
+        ),  # the first step of Adam: the rate, whatever the gradient
+        (AdagradConfig(learning_rate=0.1, weight_decay=0.5), 0.1),  # gradient over the root of its square
+        (RMSpropConfig(learning_rate=0.1, alpha=0.99, weight_decay=0.5), 1.0),  # over the root of a hundredth of it
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_the_first_step_of_what_adapts_its_rates_does_not_depend_on_the_size_of_the_gradient(
+    settings: OptimizerConfig, step: float
+) -> None:
+    network = small()
+    optimizer = build_optimizer(settings, network)
+    weight = network.head.weight
+    before = weight.detach().clone()
+    weight.grad = torch.full_like(weight, 7.0)
+    optimizer.step()
+    torch.testing.assert_close(weight.detach(), before - step)
 
 
 def test_a_parameter_without_gradient_stays_and_a_closure_is_asked_for_the_loss() -> None:

@@ -516,7 +516,8 @@ def _finish(
         labels = images.labels[splits.calibrate]
         model["temperatures"] = {name: fit_temperature(combine(logits_VNK, name), labels) for name in views}  # type: ignore[arg-type]
         model["calibrated_on"] = len(labels)
-        rows = {"test": splits.test, "validation": splits.validation, "none": splits.test[:0]}[recipe.evaluation.on]
+        # of validation only what chose nothing while training: all of it, or half
+        rows = {"test": splits.test, "validation": splits.calibrate, "none": splits.test[:0]}[recipe.evaluation.on]
         measured = None
         if len(rows):
             model["test_readings"] += recipe.evaluation.on == "test"
