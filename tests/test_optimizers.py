@@ -7,8 +7,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sightline.config import AdamWConfig, MuonConfig, NetworkConfig, OptimizerConfig, SGDConfig, SpeednetConfig
-from sightline.config.resolving import members, required
 from sightline.config import (
     AdagradConfig,
     AdamConfig,
@@ -19,7 +17,7 @@ from sightline.config import (
     SGDConfig,
     SpeednetConfig,
 )
-from sightline.config.resolving import members
+from sightline.config.resolving import members, required
 from sightline.nets import Network, build_network
 from sightline.optimizers import Muon, build_optimizer, orthogonalize
 
