@@ -15,10 +15,10 @@ ROOT = Path(sightline.__file__).parent
 
 # Rooms, lowest first. A module imports from its own room and from those below.
 ROOMS = (
-    ("errors", "config", "metrics", "schedules", "optimizers", "runs", "devices"),
+    ("errors", "config", "extras", "metrics", "schedules", "optimizers", "runs", "devices"),
     ("images",),
     ("nets",),
-    ("learners", "data", "progress", "trainer", "describing"),
+    ("learners", "data", "progress", "trainer", "tracking", "describing"),
     ("predicting", "encoding"),
     ("evaluating", "explaining"),
     ("reporting",),
@@ -29,7 +29,7 @@ ROOMS = (
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
 )
 HEIGHT = {module: height for height, room in enumerate(ROOMS) for module in room}
-FITTING = ("learners", "data", "progress", "trainer", "training")
+FITTING = ("learners", "data", "progress", "trainer", "tracking", "training")
 
 # The only modules (or folders) that may import a library.
 DOORS = {
@@ -41,6 +41,8 @@ DOORS = {
     "timm": ("nets/pretrained.py",),
     "captum": ("explaining.py",),
     "gradio": ("serving.py",),
+    "wandb": ("tracking.py",),
+    "tensorboard": (),  # Lightning's logger loads it
     "lightning": tuple(f"{module}.py" for module in FITTING),
     "torchmetrics": (),
     "pytorch_lightning": (),

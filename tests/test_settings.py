@@ -27,12 +27,14 @@ from sightline.config import (
     ScheduleConfig,
     SGDConfig,
     SpeednetConfig,
+    TrackConfig,
 )
 from sightline.config.resolving import members
 from sightline.errors import ConfigError
 
 BLOCKS = (
     *(DataConfig, AugmentConfig, FitConfig, EvaluationConfig, PadCropConfig, RandomResizedCropConfig, CutoutConfig),
+    TrackConfig,
     *members(NetworkConfig),
     *members(OptimizerConfig),
     *members(ScheduleConfig),

@@ -93,6 +93,7 @@ def train(
     dry_run
         Describe the training and stop before the first step.
     """
+    from sightline.extras import refuse_missing_trackers
     from sightline.images.sources import find_source
     from sightline.runs import refuse_existing
 
@@ -115,6 +116,7 @@ def train(
     flags = merge(extra, flags)
     if named:
         resolve(named, flags)
+    refuse_missing_trackers(named, flags)
     if run is not None and not resume:
         refuse_existing(run)
     from sightline.training import train as work

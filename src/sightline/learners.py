@@ -122,7 +122,10 @@ class ClassifierLearner(L.LightningModule):
         whitening = falling(self._whitening_epochs(), self.steps_per_epoch)
         curves = [whitening if group["part"] == "whitening" else curve for group in optimizer.param_groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, curves)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        parts = [group["part"] for group in optimizer.param_groups]
+        for index, group in enumerate(optimizer.param_groups):  # what the rates are called in trackers
+            group["name"] = group["part"] if parts.count(group["part"]) == 1 else f"{group['part']}-{index}"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "rate"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["training_totals"] = self.training_totals.state_dict()
@@ -150,7 +153,8 @@ class ClassifierLearner(L.LightningModule):
         sums = torch.tensor(totals.take(), dtype=torch.float32 if self.device.type == "mps" else torch.float64)
         over_processes = self.trainer.strategy.reduce(sums.to(self.device), reduce_op="sum")
         loss, right, images = over_processes.tolist()
-        self.log_dict({f"{stage}_loss": loss / max(images, 1), f"{stage}_acc": right / max(images, 1)})
+        means = {f"{stage}_loss": loss / max(images, 1), f"{stage}_acc": right / max(images, 1)}
+        self.log_dict(means, logger=False)  # trackers get them from EpochLog, before the checkpoint is written
 
     def _whitening_epochs(self) -> float:
         network = self.recipe.network

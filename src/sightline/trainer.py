@@ -5,13 +5,15 @@ import os
 import statistics
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
 from sightline.config import Recipe
@@ -20,27 +22,30 @@ from sightline.learners import ClassifierLearner
 from sightline.progress import EpochBar
 from sightline.runs import storage_error, write_csv
 
-__all__ = ["AtomicCheckpoints", "CostMeter", "EpochLog", "build_trainer", "checkpoint_to_resume"]
+__all__ = ["AtomicCheckpoints", "CostMeter", "EpochLog", "build_trainer", "checkpoint_to_resume", "steps_done"]
 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite
+TRACK_EVERY = 50  # steps between two learning rates in the trackers
 PROBE_WORTH = 15.0  # seconds an epoch must take before another probe of 0.3 s is worth it
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
-def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Trainer:
+def build_trainer(recipe: Recipe, run: Path, console: Console | None, trackers: Sequence[Logger] = ()) -> L.Trainer:
     """Make the Lightning Trainer of a run.
 
     Args:
         recipe: the settings.
         run: folder of the run; checkpoints and ``metrics.csv`` go there.
         console: where the live bar is drawn; None draws nothing.
+        trackers: what gets the rates of the steps and the numbers of the epochs.
     """
     # of Lightning's own: about its internals, or about choices that are made here on purpose
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     fit, device = recipe.fit, choose_device()
     dtype = arithmetic(fit.precision, device)
     return L.Trainer(
@@ -58,10 +63,12 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Train
             CostMeter(dtype),
             EpochLog(run),
             *([EpochBar(console)] if console else []),
+            *([LearningRateMonitor("step")] if trackers else []),
             AtomicCheckpoints(run, fit.checkpoint_seconds),
         ],
         plugins=[AtomicCheckpointIO()],
-        logger=False,
+        logger=trackers or False,
+        log_every_n_steps=recipe.track.every or TRACK_EVERY,
         default_root_dir=run,
         check_val_every_n_epoch=fit.validate_every or fit.epochs,
         num_sanity_val_steps=0,
@@ -80,6 +87,14 @@ def checkpoint_to_resume(run: Path) -> Path | None:
         except Exception:  # a broken pickle raises whatever it likes; the file before is tried next
             continue
     return None
+
+
+def steps_done(run: Path) -> int:
+    """Steps that the newest readable checkpoint of a run comes after; 0 where there is none."""
+    checkpoint = checkpoint_to_resume(run)
+    if checkpoint is None:
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -238,6 +253,8 @@ class EpochLog(Callback):
         if trainer.is_global_zero:
             lines = [[row.get(name, "") for name in self.COLUMNS] for row in self.rows]
             write_csv(self.path, self.COLUMNS, lines)
+        for tracker in trainer.loggers:
+            tracker.log_metrics(self.rows[-1], step=trainer.global_step - 1)  # the epoch's last step
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -14,12 +14,13 @@ import torch
 from rich.console import Console
 
 from sightline.config import Recipe, read_recipe, resolve
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import flatten, to_mapping
 from sightline.data import ImageData, prepare
 from sightline.describing import Progress, describe_training, show_measures, show_next_steps
 from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.evaluating import evaluate_rows
+from sightline.extras import refuse_missing_trackers
 from sightline.images.batches import EvaluationBatches, Normalization, derived_seed
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import ImageSource, find_source
@@ -41,6 +42,7 @@ from sightline.runs import (
     write_recipe,
     write_weights,
 )
+from sightline.tracking import Tracker, tracked
 from sightline.trainer import CostMeter, build_trainer, checkpoint_to_resume
 
 __all__ = ["choose_recipe", "train"]
@@ -110,8 +112,11 @@ def train(
     if not (folder / "model.json").exists():
         write_recipe(folder, plan.recipe)
         write_json(folder / "model.json", _describe_classifier(plan))
-    learner, meter = _fit(plan, folder, console)
-    _finish(plan, folder, learner.network, meter, console)
+    with tracked(plan.recipe, folder, console) as trackers:
+        learner, meter = _fit(plan, folder, trackers, console)
+        _finish(plan, folder, learner.network, meter, console)
+        for tracker in trackers:
+            tracker.log_final(read_model(folder), learner.trainer.global_step)
     return folder
 
 
@@ -150,6 +155,7 @@ def _plan(
     if location is None:
         raise DataError("no image set was named; give a folder, an archive, a manifest, or the name digits.")
     source = find_source(location)
+    refuse_missing_trackers(named, settings)
     why = "as asked"
     with Progress(console, f"Reading {source.name}") as progress:
         if automatic:
@@ -233,15 +239,7 @@ def _run_to_resume(run: str | os.PathLike[str] | None, plan: _Plan) -> Path | No
 
 def _changed(before: Recipe, now: Recipe) -> list[str]:
     """The settings that differ, as ``fit.epochs was 8 and is 10``."""
-
-    def flat(value: Any, name: str = "") -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {name: value}
-        return {
-            key: item for part, inner in value.items() for key, item in flat(inner, f"{name}.{part}".strip(".")).items()
-        }
-
-    old, new = flat(to_mapping(before)), flat(to_mapping(now))
+    old, new = flatten(to_mapping(before)), flatten(to_mapping(now))
     names = [name for name in {**old, **new} if name != "about" and old.get(name) != new.get(name)]
     return [f"{name} was {old.get(name)} and is {new.get(name)}" for name in names]
 
@@ -279,9 +277,9 @@ def _describe_classifier(plan: _Plan) -> dict[str, Any]:
 # ── fitting and measuring ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, CostMeter]:
+def _fit(plan: _Plan, run: Path, trackers: list[Tracker], console: Console) -> tuple[ClassifierLearner, CostMeter]:
     """Train the network of a plan, from the run's last checkpoint where there is one."""
-    trainer = build_trainer(plan.recipe, run, None if console.quiet else console)
+    trainer = build_trainer(plan.recipe, run, None if console.quiet else console, trackers)
     checkpoint = checkpoint_to_resume(run)
     start = time.perf_counter()
     if checkpoint is None:

@@ -21,6 +21,7 @@ from sightline.config.settings import (
     ScheduleConfig,
     SGDConfig,
     SpeednetConfig,
+    TrackConfig,
 )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "SGDConfig",
     "ScheduleConfig",
     "SpeednetConfig",
+    "TrackConfig",
     "named_recipes",
     "read_recipe",
     "resolve",

@@ -18,7 +18,18 @@ import yaml
 from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
-__all__ = ["build", "members", "merge", "named_recipes", "nearest", "read_recipe", "resolve", "to_mapping", "to_yaml"]
+__all__ = [
+    "build",
+    "flatten",
+    "members",
+    "merge",
+    "named_recipes",
+    "nearest",
+    "read_recipe",
+    "resolve",
+    "to_mapping",
+    "to_yaml",
+]
 
 # What YAML 1.1 reads as a word and everyone means as a number: 1e-4 has no point, 1.0e4 no sign.
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
@@ -94,6 +105,15 @@ def to_mapping(settings: Any) -> Any:
     if dataclasses.is_dataclass(settings):
         return {item.name: to_mapping(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
     return [to_mapping(value) for value in settings] if isinstance(settings, tuple) else settings
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Turn nested mappings into one: ``{"fit": {"epochs": 3}}`` into ``{"fit.epochs": 3}``."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {
+        key: item for part, inner in value.items() for key, item in flatten(inner, f"{name}.{part}".strip(".")).items()
+    }
 
 
 def to_yaml(recipe: Recipe) -> str:

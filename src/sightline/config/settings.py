@@ -30,6 +30,7 @@ __all__ = [
     "SGDConfig",
     "ScheduleConfig",
     "SpeednetConfig",
+    "TrackConfig",
 ]
 
 
@@ -345,6 +346,36 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    """Where the numbers of a training go besides its run folder; ``metrics.csv`` is written always."""
+
+    to: tuple[Literal["tensorboard", "wandb", "csv"], ...] = ()
+    """Trackers, several at once: all settings, the rates step by step, the epochs and the final numbers, below logs/ in
+    the run. TensorBoard and Weights & Biases come with the extra track; empty: none."""
+    every: int | None = None
+    """Steps between two learning rates that are tracked; null: 50."""
+    project: str | None = None
+    """Project of Weights & Biases; null: sightline."""
+    offline: bool = False
+    """Keep the run of Weights & Biases in logs/wandb, for `wandb sync`; without a key or a network it stays there too."""
+
+    def __post_init__(self) -> None:
+        for name in {name for name in self.to if self.to.count(name) > 1}:
+            raise ConfigError(f"--track.to names {name} twice; once is enough.")
+        if self.every is not None:
+            _within("track.every", self.every, 1, _INFINITY)
+            if not self.to:
+                raise ConfigError("--track.every has no effect without a tracker; add --track.to csv, or leave it out.")
+        for flag, given in (("project", self.project is not None), ("offline", self.offline)):
+            if given and "wandb" not in self.to:
+                raise ConfigError(f"--track.{flag} has no effect without --track.to wandb; add it, or leave it out.")
+        if self.project is not None and (not self.project.strip() or set(self.project) & set("/\\#?%:")):
+            raise ConfigError(
+                f"--track.project is {self.project!r}; it must be a name without any of / \\ # ? % :, such as flowers."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Every setting of a training."""
 
@@ -361,6 +392,7 @@ class Recipe:
     schedule: ScheduleConfig = field(default_factory=LinearConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or "\\" in self.name:

@@ -1,0 +1,60 @@
+"""Optional libraries: which extra brings them, and the sentence where one is missing. Nothing here imports them."""
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, requires
+from typing import Any
+
+from sightline.config import resolve
+from sightline.errors import ConfigError
+
+__all__ = ["extras", "pip_line", "refuse_missing", "refuse_missing_trackers"]
+
+_OPTIONAL = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
+_NOT_A_FEATURE = ("all", "dev")
+
+
+def extras() -> dict[str, list[str]]:
+    """The extras of the installed sightline, and the libraries that each brings."""
+    try:
+        lines = requires("sightline") or []
+    except PackageNotFoundError:  # run from a copy of the source
+        lines = []
+    found: dict[str, list[str]] = {}
+    for match in filter(None, map(_OPTIONAL.match, lines)):
+        library, extra = match.groups()
+        if extra not in _NOT_A_FEATURE:
+            found.setdefault(extra, []).append(library)
+    return found
+
+
+def pip_line(extra: str) -> str:
+    """What one types to install an extra."""
+    return f"pip install 'sightline[{extra}]'"
+
+
+def refuse_missing(library: str, extra: str, asked: str, instead: str) -> None:
+    """Refuse what needs a library that is not installed.
+
+    Args:
+        library: its name in an import.
+        extra: the extra that brings it.
+        asked: what needs it, such as ``--track.to wandb``.
+        instead: what else one may do, such as ``leave it out``.
+    Raises:
+        ConfigError: the library is missing.
+    """
+    if importlib.util.find_spec(library) is None:
+        raise ConfigError(f"{asked} needs {library}, which is not installed: `{pip_line(extra)}`, or {instead}.")
+
+
+def refuse_missing_trackers(*layers: Mapping[str, Any]) -> None:
+    """Refuse trackers, named in layers of settings, whose library is missing; long before anything is decoded.
+
+    Raises:
+        ConfigError: a library is missing, or the settings of the trackers are wrong.
+    """
+    for name in resolve(*({"track": layer["track"]} for layer in layers if "track" in layer)).track.to:
+        if name != "csv":
+            refuse_missing(name, "track", f"--track.to {name}", "leave it out")
