@@ -19,7 +19,7 @@ ROOMS = (
     ("images",),
     ("nets",),
     ("learners", "data", "progress", "trainer", "tracking", "describing"),
-    ("predicting", "encoding"),
+    ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
     ("reporting",),
     ("training",),

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 from sightline.errors import SightlineError
 
 if TYPE_CHECKING:
+    from sightline.diagnosing import environment
     from sightline.evaluating import evaluate
     from sightline.predicting import Classifier, load, predict
     from sightline.training import train
 
-__all__ = ["Classifier", "SightlineError", "evaluate", "load", "predict", "train"]
+__all__ = ["Classifier", "SightlineError", "environment", "evaluate", "load", "predict", "train"]
 
 _HOMES = {
     "Classifier": "sightline.predicting",
+    "environment": "sightline.diagnosing",
     "evaluate": "sightline.evaluating",
     "load": "sightline.predicting",
     "predict": "sightline.predicting",

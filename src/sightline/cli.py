@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 import cyclopts
 from cyclopts import App, Group, Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sightline.config import Recipe, named_recipes, read_recipe, resolve
@@ -270,6 +271,20 @@ def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
     Console().print(table)
 
 
+def environment() -> None:
+    """Describe this machine and what is installed, for a bug report."""
+    from rich import box
+
+    from sightline.diagnosing import environment as work
+
+    table = Table(box=box.MARKDOWN)  # pasted into a report, it is a table there too
+    table.add_column("what", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    for name, found in work().items():
+        table.add_row(name, escape(found))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
@@ -277,6 +292,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "recipes": recipes,
     "runs": runs,
     "cache": cache,
+    "environment": environment,
 }
 
 

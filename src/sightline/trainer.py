@@ -22,10 +22,19 @@ from sightline.learners import ClassifierLearner
 from sightline.progress import EpochBar
 from sightline.runs import storage_error, write_csv
 
-__all__ = ["AtomicCheckpoints", "CostMeter", "EpochLog", "build_trainer", "checkpoint_to_resume", "steps_done"]
+__all__ = [
+    "AtomicCheckpoints",
+    "CompiledSteps",
+    "CostMeter",
+    "EpochLog",
+    "build_trainer",
+    "checkpoint_to_resume",
+    "steps_done",
+]
 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite
 TRACK_EVERY = 50  # steps between two learning rates in the trackers
+SIZES = 64  # of images and batches that may be compiled for
 PROBE_WORTH = 15.0  # seconds an epoch must take before another probe of 0.3 s is worth it
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -64,6 +73,7 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None, trackers: 
             EpochLog(run),
             *([EpochBar(console)] if console else []),
             *([LearningRateMonitor("step")] if trackers else []),
+            *([CompiledSteps()] if fit.compile else []),
             AtomicCheckpoints(run, fit.checkpoint_seconds),
         ],
         plugins=[AtomicCheckpointIO()],
@@ -162,6 +172,30 @@ class AtomicCheckpoints(Checkpoint):
     def _agreed(trainer: L.Trainer, due: bool) -> bool:
         """Clocks differ between processes: rank zero decides."""
         return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
+
+
+class CompiledSteps(Callback):
+    """Training steps run compiled; validation, whose batches have other sizes, and all that follows run as written.
+
+    Every size is compiled by itself: one program for all sizes would be made for the sizes seen so far, and a resumed
+    training, which sees others first, would end in other bits.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, ClassifierLearner)
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, SIZES)  # beyond it the network would run as written
+        pl_module.network.compile(dynamic=False)
+        self._compiled = pl_module.network._compiled_call_impl
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.network._compiled_call_impl = None  # type: ignore[union-attr]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.network._compiled_call_impl = self._compiled  # type: ignore[union-attr]
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.network._compiled_call_impl = None  # type: ignore[union-attr]
 
 
 class CostMeter(Callback):

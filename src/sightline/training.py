@@ -17,7 +17,14 @@ from sightline.config import Recipe, read_recipe, resolve
 from sightline.config.resolving import flatten, to_mapping
 from sightline.data import ImageData, prepare
 from sightline.describing import Progress, describe_training, show_measures, show_next_steps
-from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
+from sightline.devices import (
+    arithmetic,
+    choose_device,
+    describe,
+    keep_freed_memory,
+    refuse_without_compiler,
+    set_determinism,
+)
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.evaluating import evaluate_rows
 from sightline.extras import refuse_missing_trackers
@@ -164,6 +171,9 @@ def _plan(
             named = read_recipe(name)
         chosen = resolve(named, settings, {"image_set": source.location})
         arithmetic(chosen.fit.precision, choose_device())  # refuses what the device cannot
+        set_determinism(chosen.fit.deterministic)
+        if chosen.fit.compile:
+            refuse_without_compiler(choose_device())
         if "val" in open_images(source, chosen.data.size, progress).splits:
             chosen = _without_validation(chosen, settings, source.name)
         images, splits, normalization = prepare(source, chosen, progress)
