@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sightline.config import Recipe, named_recipes, read_recipe, resolve
-from sightline.config.resolving import members, merge
+from sightline.config.resolving import field_texts, kind_of, members, merge
 from sightline.errors import DataError, Interrupted, SightlineError
 
 __all__ = ["main"]
@@ -358,7 +358,7 @@ def _settings(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, Any,
     for kind in members(block):
         if not dataclasses.is_dataclass(kind):
             continue
-        hints, texts = typing.get_type_hints(kind), _field_texts(kind)
+        hints, texts = typing.get_type_hints(kind), field_texts(kind)
         for item in dataclasses.fields(kind):
             name = f"{prefix}{item.name}"
             if any(dataclasses.is_dataclass(member) for member in members(hints[item.name])):
@@ -366,11 +366,11 @@ def _settings(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, Any,
                     found[inner] = (annotation, [], text)
             elif prefix:  # the recipe's own name and text are no settings
                 annotation, kinds, text = found.get(name, (hints[item.name], [], texts.get(item.name, "")))
-                found[name] = (annotation, [*kinds, _kind_of(kind)], text)
+                found[name] = (annotation, [*kinds, kind_of(kind)], text)
     blocks = [kind for kind in members(block) if dataclasses.is_dataclass(kind)]
     for name, (annotation, kinds, text) in found.items():
         if name.endswith(".kind") and name.count(".") == prefix.count("."):
-            choices = tuple(_kind_of(kind) for kind in blocks) + (("none",) if type(None) in members(block) else ())
+            choices = tuple(kind_of(kind) for kind in blocks) + (("none",) if type(None) in members(block) else ())
             yield name, Literal[choices], "Which technique: " + ", ".join(choices) + "."
         else:
             of = f" ({', '.join(kinds)})" if len(blocks) > 1 and any(kinds) and len(kinds) < len(blocks) else ""
@@ -381,25 +381,6 @@ def _flag_type(annotation: Any) -> Any:
     """The type of a flag: an optional setting is simply not given."""
     plain = [member for member in members(annotation) if member is not type(None)]
     return plain[0] if len(plain) == 1 else annotation
-
-
-def _kind_of(block: Any) -> str:
-    return str(getattr(block, "kind", ""))
-
-
-def _field_texts(block: Any) -> dict[str, str]:
-    """The docstring under each field of a dataclass."""
-    import ast
-    import textwrap
-
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(block))).body
-    assert isinstance(tree, ast.ClassDef)
-    texts = {}
-    for field, text in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            assert isinstance(field.target, ast.Name)
-            texts[field.target.id] = " ".join(str(text.value.value).split())
-    return texts
 
 
 def _nested(settings: dict[str, Any]) -> dict[str, Any]:

@@ -326,8 +326,8 @@ class FitConfig:
     """Refuse every operation whose result may differ from run to run; on a processor nothing differs either way."""
     compile: bool = False
     """Compile the network for the training steps (torch.compile), anew for every batch size and scale: for long trainings
-    on a GPU. Where it was tried, on 2 busy cores, each took a minute or two and saved nothing. Losses differ in the last
-    digits."""
+    on a GPU. Where it was tried, on 2 busy cores, each took one to two minutes (a few seconds the next time) and the steps
+    were not faster. Losses differ in the last digits."""
 
     def __post_init__(self) -> None:
         _within("fit.epochs", self.epochs, 1, _INFINITY)
