@@ -42,6 +42,9 @@ class Place:
     """Steps before the checkpoint that is continued from; 0: from the beginning."""
     settings: TrackConfig
     say: Callable[[str], None]
+    """Takes what is good to know."""
+    warn: Callable[[str], None]
+    """Takes what went otherwise than asked."""
 
     @property
     def logs(self) -> Path:
@@ -59,12 +62,14 @@ def tracked(recipe: Recipe, run: Path, console: Console) -> Iterator[list["Track
     """
 
     def say(sentence: str) -> None:
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(sentence: str) -> None:
         if console.quiet:
             warnings.warn(sentence, stacklevel=2)
-        else:
-            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        say(f"warning: {sentence}")
 
-    place = Place(run, steps_done(run) if recipe.track.to else 0, recipe.track, say)
+    place = Place(run, steps_done(run) if recipe.track.to else 0, recipe.track, say, warn)
     trackers = [Tracker(name, place) for name in recipe.track.to]
     settings = flatten(to_mapping(recipe))
     ended = 1
@@ -151,7 +156,7 @@ class Tracker(Logger):
         except Exception as error:  # whatever a tracker raises: it must never cost a training
             self._logger = None
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self._place.say(f"warning: the tracker {self._name} failed and is left out from here on ({reason}).")
+            self._place.warn(f"the tracker {self._name} failed and is left out from here on ({reason}).")
 
 
 def final_numbers(model: Mapping[str, Any]) -> dict[str, float]:
@@ -212,7 +217,7 @@ def _wandb(place: Place) -> Logger:
         place.say(f"wandb: the run stays in its folder; {later}.")
     elif not _has_wandb_key(wandb.setup().settings):
         logger = start("offline")
-        place.say(f"wandb: there is no key (`wandb login` asks for one), so the run stays in its folder; {later}.")
+        place.warn(f"wandb: there is no key (`wandb login` asks for one), so the run stays in its folder; {later}.")
     else:
         try:
             logger = start("online")
@@ -221,7 +226,7 @@ def _wandb(place: Place) -> Logger:
             reason = " ".join(str(error).split())
             wandb.teardown()  # its service still holds the id of the run that could not begin
             logger = start("offline")
-            place.say(f"wandb: there was no connection ({reason}), so the run stays in its folder; {later}.")
+            place.warn(f"wandb: there was no connection ({reason}), so the run stays in its folder; {later}.")
     return logger
 
 
