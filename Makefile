@@ -1,7 +1,7 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test check clean
+.PHONY: help install train test check docs clean
 
 PYTHON ?= python3
 DATA ?= digits
@@ -14,6 +14,7 @@ help:
 	echo "make train [DATA=digits] [RECIPE=auto]   train a classifier; the last line is its folder"
 	echo "make test                                run the tests"
 	echo "make check                               ruff and mypy"
+	echo "make docs                                write docs/names.md from the code"
 	echo "make install                             only set up .venv"
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
 	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping"
@@ -47,6 +48,9 @@ check: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
+
+docs: install
+	$(BIN)/python docs/make_names.py
 
 bench-resume: install
 	$(BIN)/python benchmarks/resume.py

@@ -18,8 +18,8 @@ ROOMS = (
     ("errors", "config", "metrics", "schedules", "optimizers", "runs", "devices", "extras"),
     ("images",),
     ("nets",),
-    ("learners", "averaging", "data", "progress", "trainer", "describing", "picturing", "backbones"),
-    ("predicting", "encoding"),
+    ("learners", "averaging", "data", "progress", "trainer", "tracking", "describing", "picturing", "backbones"),
+    ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
     ("reporting",),
     ("training",),
@@ -29,7 +29,7 @@ ROOMS = (
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
 )
 HEIGHT = {module: height for height, room in enumerate(ROOMS) for module in room}
-FITTING = ("learners", "averaging", "data", "progress", "trainer", "training")
+FITTING = ("learners", "averaging", "data", "progress", "trainer", "tracking", "training")
 
 # The only modules (or folders) that may import a library.
 DOORS = {
@@ -44,6 +44,8 @@ DOORS = {
     "timm": ("nets/pretrained.py",),
     "captum": ("explaining.py",),
     "gradio": ("serving.py",),
+    "wandb": ("tracking.py",),
+    "tensorboard": (),  # Lightning's logger loads it
     "lightning": tuple(f"{module}.py" for module in FITTING),
     "torchmetrics": (),
     "pytorch_lightning": (),

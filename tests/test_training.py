@@ -107,6 +107,84 @@ def test_deterministic_mode_trains_the_same_weights_and_leaves_pytorch_in_it(
     assert torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(False)
     assert same_bits(finished.run, run)  # on a processor nothing differs either way
+    assert "deterministic: true" in (run / "recipe.yaml").read_text()
+
+
+def test_deterministic_mode_is_on_before_the_first_product_of_matrices_which_cublas_remembers(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    modes = []
+
+    def build(*arguments):
+        cudnn = torch.backends.cudnn
+        modes.append((torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark))
+        return build_network(*arguments)
+
+    build_network = training.build_network
+    monkeypatch.setattr(training, "build_network", build)
+    for wanted in (True, False):
+        settings = {"fit": {"deterministic": wanted}}
+        sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, dry_run=True)
+    assert modes == [(True, True, False), (False, False, True)]
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+# ── torch.compile ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def compile_without_compiler(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let torch.compile trace as always and run what it traced as written: seconds instead of minutes.
+
+    Returns:
+        The sizes that were traced, as a list that grows.
+    """
+    real, sizes = torch.compile, []
+
+    def as_written(graph, examples):
+        images = [tuple(example.shape) for example in examples if example.ndim == 4 and example.shape[1] == 3]
+        sizes.extend(f"{count} of {side}" for count, _, side, _ in images if side > 8)  # not filters
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda call, **named: real(call, backend=as_written, **named))
+    return sizes
+
+
+def test_a_compiled_training_ends_in_the_same_bits_when_it_is_resumed_and_names_its_weights_as_always(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = compile_without_compiler(monkeypatch)
+    settings = {"fit": {"compile": True, "epochs": 2, "batch_size": 19}, "augment": {"scales": [0.5, 1]}}
+    whole = sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "whole")
+    assert set(sizes) == {"19 of 16", "19 of 32"}  # 57 images are three batches; validation and test are not compiled
+    with monkeypatch.context() as patch:
+        interrupt(patch, learners.ClassifierLearner, "training_step", 4, Killed)
+        with pytest.raises(Killed):
+            sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "run")
+    resumed = sightline.train(run=tmp_path / "run", resume=True)
+    settings["fit"]["compile"] = False
+    plain = sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "plain")
+    assert whole is not None
+    assert resumed is not None
+    assert plain is not None
+    assert same_bits(whole, resumed)
+    assert weights(whole).keys() == weights(plain).keys()
+    for name, tensor in weights(plain).items():
+        assert torch.allclose(tensor, weights(whole)[name], rtol=1e-3, atol=1e-4), name
+
+
+def test_compiling_where_there_is_no_compiler_is_refused_before_the_images_are_read(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_, **__):
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", missing)
+    wanted = r"--fit.compile cannot be used here: a trial was not compiled \(No working C\+\+ compiler found\); install"
+    with pytest.raises(ConfigError, match=wanted):
+        sightline.train(colours, recipe="small", settings={"fit": {"compile": True}}, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "cache").exists()
 
 
 def test_half_precision_is_refused_on_a_processor(colours: Path, tmp_path: Path) -> None:

@@ -16,10 +16,19 @@ from typing import Annotated, Any, Literal
 import cyclopts
 from cyclopts import App, Group, Parameter
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sightline.config import Recipe, named_recipes, read_recipe, resolve
-from sightline.config.resolving import members, merge, refuse_hopeless, required, spell_out
+from sightline.config.resolving import (
+    field_texts,
+    kind_of,
+    members,
+    merge,
+    refuse_hopeless,
+    required,
+    spell_out,
+)
 from sightline.errors import ConfigError, DataError, Interrupted, SightlineError
 
 __all__ = ["main"]
@@ -98,6 +107,7 @@ def train(
     dry_run
         Describe the training and stop before the first step.
     """
+    from sightline.extras import refuse_missing_trackers
     from sightline.images.sources import find_source
     from sightline.runs import refuse_existing
 
@@ -123,6 +133,7 @@ def train(
     else:
         refuse_hopeless(flags)
     _refuse_network(merge(named, flags).get("network") or {})
+    refuse_missing_trackers(named, flags)
     if run is not None and not resume:
         refuse_existing(run)
     from sightline.training import train as work
@@ -326,6 +337,20 @@ def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
     Console().print(table)
 
 
+def environment() -> None:
+    """Describe this machine and what is installed, for a bug report."""
+    from rich import box
+
+    from sightline.diagnosing import environment as work
+
+    table = Table(box=box.MARKDOWN)  # pasted into a report, it is a table there too
+    table.add_column("what", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    for name, found in work().items():
+        table.add_row(name, escape(found))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "evaluate": evaluate,
@@ -334,6 +359,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "recipes": recipes,
     "runs": runs,
     "cache": cache,
+    "environment": environment,
 }
 
 
@@ -421,7 +447,7 @@ def _settings(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, Any,
     for kind in members(block):
         if not dataclasses.is_dataclass(kind):
             continue
-        hints, texts = typing.get_type_hints(kind), _field_texts(kind)
+        hints, texts = typing.get_type_hints(kind), field_texts(kind)
         for item in dataclasses.fields(kind):
             name = f"{prefix}{item.name}"
             if any(dataclasses.is_dataclass(member) for member in members(hints[item.name])):
@@ -429,11 +455,11 @@ def _settings(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, Any,
                     found[inner] = (annotation, [], text)
             elif prefix:  # the recipe's own name and text are no settings
                 annotation, kinds, text = found.get(name, (hints[item.name], [], texts.get(item.name, "")))
-                found[name] = (annotation, [*kinds, _kind_of(kind)], text)
+                found[name] = (annotation, [*kinds, kind_of(kind)], text)
     blocks = [kind for kind in members(block) if dataclasses.is_dataclass(kind)]
     for name, (annotation, kinds, text) in found.items():
         if name.endswith(".kind") and name.count(".") == prefix.count("."):
-            choices = tuple(_kind_of(kind) for kind in blocks) + (("none",) if type(None) in members(block) else ())
+            choices = tuple(kind_of(kind) for kind in blocks) + (("none",) if type(None) in members(block) else ())
             yield name.removesuffix(".kind"), str, "The technique in a word, with what it needs: " + _words(blocks)
             yield name, Literal[choices], "Which technique: " + ", ".join(choices) + "."
         else:
@@ -443,7 +469,7 @@ def _settings(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, Any,
 
 def _words(blocks: list[Any]) -> str:
     """How each kind is written as a word: ``resnet34, timm:NAME``."""
-    return ", ".join(":".join([_kind_of(kind), *(name.upper() for name in required(kind))]) for kind in blocks) + "."
+    return ", ".join(":".join([kind_of(kind), *(name.upper() for name in required(kind))]) for kind in blocks) + "."
 
 
 def _flag_type(annotation: Any) -> Any:
@@ -469,25 +495,6 @@ def _pairs(dotted: str, words: tuple[str, ...]) -> int | dict[int, int]:
     raise ConfigError(
         f"--{dotted.replace('_', '-')} is {' '.join(words)}; wanted a whole number, or pairs such as 0:8 4:4."
     )
-
-
-def _kind_of(block: Any) -> str:
-    return str(getattr(block, "kind", ""))
-
-
-def _field_texts(block: Any) -> dict[str, str]:
-    """The docstring under each field of a dataclass."""
-    import ast
-    import textwrap
-
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(block))).body
-    assert isinstance(tree, ast.ClassDef)
-    texts = {}
-    for field, text in zip(tree.body, tree.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            assert isinstance(field.target, ast.Name)
-            texts[field.target.id] = " ".join(str(text.value.value).split())
-    return texts
 
 
 def _nested(settings: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which device computes, in which number format, and how fast it is just now."""
 
 import ctypes
+import os
 import statistics
 import time
 from functools import cache
@@ -16,7 +17,9 @@ __all__ = [
     "describe",
     "has_fast_bfloat16",
     "keep_freed_memory",
+    "refuse_without_compiler",
     "seed_generators",
+    "set_determinism",
 ]
 
 PROBE_SECONDS = 0.3
@@ -54,6 +57,35 @@ def arithmetic(precision: str, device: torch.device) -> torch.dtype:
     if precision == "float16" and device.type == "cpu":
         raise ConfigError("--fit.precision float16 needs a GPU; choose bfloat16 or float32 on a processor.")
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def set_determinism(wanted: bool) -> None:
+    """Let PyTorch refuse operations whose result may differ from run to run, or allow them again.
+
+    It comes before the first product of matrices: cuBLAS, and PyTorch's check of it, read the variable once and keep it.
+    """
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(wanted)
+    torch.backends.cudnn.deterministic = wanted
+    torch.backends.cudnn.benchmark = not wanted
+
+
+def refuse_without_compiler(device: torch.device) -> None:
+    """Compile a trial on the device.
+
+    Raises:
+        ConfigError: it cannot be compiled here.
+    """
+    try:
+        torch.compile(torch.sin)(torch.ones(8, device=device))
+    except Exception as error:  # the libraries below have no common kind of error
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).strip()
+        needed = "a C++ compiler such as g++" if device.type == "cpu" else "Triton and a C compiler"
+        raise ConfigError(
+            f"--fit.compile cannot be used here: a trial was not compiled ({reason}); install {needed}, or leave the"
+            " option out."
+        ) from error
 
 
 def seed_generators(device: torch.device, seed: int) -> None:

@@ -1,23 +1,59 @@
-"""Libraries that are not installed with sightline itself: each one missing is named with its pip line."""
+"""Optional libraries: which extra brings them, and the sentence where one is missing. Nothing here imports them."""
 
 import importlib.util
+import re
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, requires
+from typing import Any
 
+from sightline.config import resolve
 from sightline.errors import ConfigError
 
-__all__ = ["require"]
+__all__ = ["extras", "pip_line", "refuse_missing_trackers", "require"]
+
+_OPTIONAL = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
+_NOT_A_FEATURE = ("all", "dev")
 
 
-def require(library: str, extra: str, wanted_by: str) -> None:
+def extras() -> dict[str, list[str]]:
+    """The extras of the installed sightline, and the libraries that each brings."""
+    try:
+        lines = requires("sightline") or []
+    except PackageNotFoundError:  # run from a copy of the source
+        lines = []
+    found: dict[str, list[str]] = {}
+    for match in filter(None, map(_OPTIONAL.match, lines)):
+        library, extra = match.groups()
+        if extra not in _NOT_A_FEATURE:
+            found.setdefault(extra, []).append(library)
+    return found
+
+
+def pip_line(extra: str) -> str:
+    """What one types to install an extra."""
+    return f"pip install 'sightline[{extra}]'"
+
+
+def require(library: str, extra: str, asked: str) -> None:
     """Refuse what needs a library that is not installed, without loading it.
 
     Args:
-        library: the module to import.
-        extra: what installs it, as in ``sightline[extra]``.
-        wanted_by: what the user asked for.
+        library: its name in an import.
+        extra: the extra that brings it.
+        asked: what needs it, such as ``--track.to wandb``.
     Raises:
-        ConfigError: it is missing.
+        ConfigError: the library is missing.
     """
     if importlib.util.find_spec(library) is None:
-        raise ConfigError(
-            f"{wanted_by} needs the library {library}, which is not installed; run: pip install 'sightline[{extra}]'"
-        )
+        raise ConfigError(f"{asked} needs {library}, which is not installed; run: {pip_line(extra)}")
+
+
+def refuse_missing_trackers(*layers: Mapping[str, Any]) -> None:
+    """Refuse trackers, named in layers of settings, whose library is missing; long before anything is decoded.
+
+    Raises:
+        ConfigError: a library is missing, or the settings of the trackers are wrong.
+    """
+    for name in resolve(*({"track": layer["track"]} for layer in layers if "track" in layer)).track.to:
+        if name != "csv":
+            require(name, "track", f"--track.to {name}")

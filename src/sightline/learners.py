@@ -164,7 +164,10 @@ class ClassifierLearner(L.LightningModule):
         whitening = falling(self._whitening_epochs(), self.steps)
         curves = [whitening if group["part"] == "whitening" else self.share for group in optimizer.param_groups]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, curves)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        parts = [group["part"] for group in optimizer.param_groups]
+        for index, group in enumerate(optimizer.param_groups):  # what the rates are called in trackers
+            group["name"] = group["part"] if parts.count(group["part"]) == 1 else f"{group['part']}-{index}"
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "rate"}}
 
     def share(self, step: int) -> float:
         """Share of the peak rate that an optimizer step is taken at, by what has been measured so far."""
@@ -205,7 +208,8 @@ class ClassifierLearner(L.LightningModule):
         sums = torch.tensor(totals.take(), dtype=self._exact, device=self.device)
         over_processes = self.trainer.strategy.reduce(sums, reduce_op="sum")
         loss, right, images = over_processes.tolist()
-        self.log_dict({f"{stage}_loss": loss / max(images, 1), f"{stage}_acc": right / max(images, 1)})
+        means = {f"{stage}_loss": loss / max(images, 1), f"{stage}_acc": right / max(images, 1)}
+        self.log_dict(means, logger=False)  # trackers get them from EpochLog, before the checkpoint is written
 
     @property
     def _exact(self) -> torch.dtype:

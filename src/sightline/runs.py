@@ -8,7 +8,8 @@ metrics.csv        a line an epoch
 last.ckpt          where to continue (until DONE)
 model.safetensors  the weights, with model.json inside
 evaluation.json    the measures; predictions.csv: one line a test image
-DONE               written last
+logs/              what trackers write, where any are named
+DONE               written last; after it only the trackers get their final numbers
 """
 
 import csv
@@ -162,7 +163,7 @@ def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
 
 
 def mark_done(run: Path) -> None:
-    """Say that a run is finished; nothing is written to it after this."""
+    """Say that a run is finished; nothing but the last numbers of trackers is written to it after this."""
     write_atomically(run / "DONE", b"")
     for leftover in ("last.ckpt", "previous.ckpt"):  # after DONE: a kill between the two must not cost the training
         (run / leftover).unlink(missing_ok=True)

@@ -5,13 +5,15 @@ import os
 import statistics
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import Callback, Checkpoint, GradientAccumulationScheduler
+from lightning.pytorch.callbacks import Callback, Checkpoint, GradientAccumulationScheduler, LearningRateMonitor
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
 from sightline.averaging import Averaging, Chosen
@@ -21,21 +23,32 @@ from sightline.learners import ClassifierLearner, validated
 from sightline.progress import EpochBar
 from sightline.runs import storage_error, write_csv
 
-__all__ = ["AtomicCheckpoints", "CostMeter", "EpochLog", "build_trainer", "checkpoint_to_resume"]
+__all__ = [
+    "AtomicCheckpoints",
+    "CompiledSteps",
+    "CostMeter",
+    "EpochLog",
+    "build_trainer",
+    "checkpoint_to_resume",
+    "steps_done",
+]
 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite
+TRACK_EVERY = 50  # steps between two learning rates in the trackers
+SIZES = 64  # of images and batches that may be compiled for
 PROBE_WORTH = 15.0  # seconds an epoch must take before another probe of 0.3 s is worth it
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
-def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Trainer:
+def build_trainer(recipe: Recipe, run: Path, console: Console | None, trackers: Sequence[Logger] = ()) -> L.Trainer:
     """Make the Lightning Trainer of a run.
 
     Args:
         recipe: the settings.
         run: folder of the run; checkpoints and ``metrics.csv`` go there.
         console: where the live bar is drawn; None draws nothing.
+        trackers: what gets the rates of the steps and the numbers of the epochs.
     """
     # of Lightning's own: about its internals, or about choices that are made here on purpose
     for room in ("lightning.pytorch", "lightning.fabric"):
@@ -44,6 +57,7 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Train
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     fit, device = recipe.fit, choose_device()
     dtype = arithmetic(fit.precision, device)
     scheduled = isinstance(fit.accumulate, dict)
@@ -71,10 +85,13 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None) -> L.Train
             *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
             *([averaging] if averaging else []),
             *([Chosen(recipe, averaging)] if chooses else []),
+            *([LearningRateMonitor("step")] if trackers else []),
+            *([CompiledSteps()] if fit.compile else []),
             AtomicCheckpoints(run, fit.checkpoint_seconds),
         ],
         plugins=[AtomicCheckpointIO()],
-        logger=False,
+        logger=trackers or False,
+        log_every_n_steps=recipe.track.every or TRACK_EVERY,
         default_root_dir=run,
         check_val_every_n_epoch=fit.validate_every or fit.epochs,
         num_sanity_val_steps=0,
@@ -93,6 +110,14 @@ def checkpoint_to_resume(run: Path) -> Path | None:
         except Exception:  # a broken pickle raises whatever it likes; the file before is tried next
             continue
     return None
+
+
+def steps_done(run: Path) -> int:
+    """Steps that the newest readable checkpoint of a run comes after; 0 where there is none."""
+    checkpoint = checkpoint_to_resume(run)
+    if checkpoint is None:
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -170,6 +195,30 @@ class Accumulation(GradientAccumulationScheduler):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self.on_train_epoch_start(trainer)
+
+
+class CompiledSteps(Callback):
+    """Training steps run compiled; validation, whose batches have other sizes, and all that follows run as written.
+
+    Every size is compiled by itself: one program for all sizes would be made for the sizes seen so far, and a resumed
+    training, which sees others first, would end in other bits.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, ClassifierLearner)
+        dynamo = torch._dynamo.config
+        dynamo.recompile_limit = max(dynamo.recompile_limit, SIZES)  # beyond it the network would run as written
+        pl_module.network.compile(dynamic=False)
+        self._compiled = pl_module.network._compiled_call_impl
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.network._compiled_call_impl = None  # type: ignore[union-attr]
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.network._compiled_call_impl = self._compiled  # type: ignore[union-attr]
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.network._compiled_call_impl = None  # type: ignore[union-attr]
 
 
 class CostMeter(Callback):
@@ -262,6 +311,8 @@ class EpochLog(Callback):
         if trainer.is_global_zero:
             lines = [[row.get(name, "") for name in self.COLUMNS] for row in self.rows]
             write_csv(self.path, self.COLUMNS, lines)
+        for tracker in trainer.loggers:
+            tracker.log_metrics(self.rows[-1], step=trainer.global_step - 1)  # the epoch's last step
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

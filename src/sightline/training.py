@@ -19,12 +19,20 @@ from rich.console import Console
 from sightline.averaging import hand_on
 from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths, write_seen
 from sightline.config import DataConfig, PadCropConfig, Recipe, read_recipe, resolve
-from sightline.config.resolving import refuse_hopeless, to_mapping
+from sightline.config.resolving import flatten, refuse_hopeless, to_mapping
 from sightline.data import ImageData, prepare
 from sightline.describing import Progress, describe_training, show_kept, show_measures, show_next_steps
-from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
+from sightline.devices import (
+    arithmetic,
+    choose_device,
+    describe,
+    keep_freed_memory,
+    refuse_without_compiler,
+    set_determinism,
+)
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.evaluating import evaluate_rows
+from sightline.extras import refuse_missing_trackers
 from sightline.images.augment import shrunk_side
 from sightline.images.batches import EvaluationBatches, Normalization, TrainingBatches, derived_seed
 from sightline.images.cache import CachedImages, open_images
@@ -50,6 +58,7 @@ from sightline.runs import (
     write_recipe,
     write_weights,
 )
+from sightline.tracking import Tracker, tracked
 from sightline.trainer import CostMeter, build_trainer, checkpoint_to_resume
 
 __all__ = ["choose_recipe", "train"]
@@ -128,9 +137,12 @@ def train(
         write_recipe(folder, plan.recipe)
         write_seen(folder, plan.images, plan.splits, plan.built.seen)
         write_json(folder / "model.json", _describe_classifier(plan))
-    with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
-        learner, meter, kept = _fit(plan, folder, console)
-    _finish(plan, folder, learner.network, meter, kept, console)
+    with tracked(plan.recipe, folder, console) as trackers:
+        with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
+            learner, meter, kept = _fit(plan, folder, trackers, console)
+        _finish(plan, folder, learner.network, meter, kept, console)
+        for tracker in trackers:
+            tracker.log_final(read_model(folder), learner.trainer.global_step)
     return folder
 
 
@@ -171,6 +183,7 @@ def _plan(
     source = find_source(location)
     if automatic:
         refuse_hopeless(settings)
+    refuse_missing_trackers(named, settings)
     why = "as asked"
     with Progress(console, f"Reading {source.name}") as progress:
         if automatic:
@@ -179,6 +192,9 @@ def _plan(
             named = read_recipe(name)
         chosen = with_whole_paths(resolve(named, settings, {"image_set": source.location}))
         arithmetic(chosen.fit.precision, choose_device())  # refuses what the device cannot
+        set_determinism(chosen.fit.deterministic)
+        if chosen.fit.compile:
+            refuse_without_compiler(choose_device())
         opened = open_images(source, chosen.data.size, progress)
         if "val" in opened.splits:
             chosen = _without_validation(chosen, settings, source.name)
@@ -334,15 +350,7 @@ def _run_to_resume(run: str | os.PathLike[str] | None, plan: _Plan) -> Path | No
 
 def _changed(before: Recipe, now: Recipe) -> list[str]:
     """The settings that differ, as ``fit.epochs was 8 and is 10``."""
-
-    def flat(value: Any, name: str = "") -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {name: value}
-        return {
-            key: item for part, inner in value.items() for key, item in flat(inner, f"{name}.{part}".strip(".")).items()
-        }
-
-    old, new = flat(to_mapping(before)), flat(to_mapping(now))
+    old, new = flatten(to_mapping(before)), flatten(to_mapping(now))
     names = [name for name in {**old, **new} if name != "about" and old.get(name) != new.get(name)]
     return [f"{name} was {old.get(name)} and is {new.get(name)}" for name in names]
 
@@ -414,20 +422,22 @@ def _help(plan: _Plan, run: Path) -> NoReturn:
     if changed:
         raise ConfigError(f"{run} is trained with other settings: {'; '.join(changed)}; start one training a program.")
     with suppress(TrainingError):
-        _fit(plan, run, Console(quiet=True))
+        _fit(plan, run, [], Console(quiet=True))
     raise SystemExit(0)
 
 
 # ── fitting and measuring ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _fit(plan: _Plan, run: Path, console: Console) -> tuple[ClassifierLearner, CostMeter, dict[str, Any] | None]:
+def _fit(
+    plan: _Plan, run: Path, trackers: list[Tracker], console: Console
+) -> tuple[ClassifierLearner, CostMeter, dict[str, Any] | None]:
     """Train the network of a plan, from the run's last checkpoint where there is one.
 
     Returns:
         The learner with the weights to hand on, the seconds, and which validation chose the weights, if one did.
     """
-    trainer = build_trainer(plan.recipe, run, None if console.quiet else console)
+    trainer = build_trainer(plan.recipe, run, None if console.quiet else console, trackers)
     checkpoint = checkpoint_to_resume(run)
     if checkpoint is None and run_to_help() is None:
         _picture(plan, run, console)

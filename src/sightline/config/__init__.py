@@ -47,6 +47,7 @@ from sightline.config.settings import (
     SWAConfig,
     TimmConfig,
     TorchvisionConfig,
+    TrackConfig,
     TrivialAugmentConfig,
     ValueClipConfig,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "StepConfig",
     "TimmConfig",
     "TorchvisionConfig",
+    "TrackConfig",
     "TrivialAugmentConfig",
     "ValueClipConfig",
     "named_recipes",

@@ -1,11 +1,14 @@
 """Puts settings together: defaults < recipe < file < flags, in whatever order they were typed."""
 
+import ast
 import dataclasses
 import difflib
+import inspect
 import itertools
 import math
 import os
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -21,6 +24,9 @@ from sightline.errors import ConfigError
 
 __all__ = [
     "build",
+    "field_texts",
+    "flatten",
+    "kind_of",
     "members",
     "merge",
     "named_recipes",
@@ -179,6 +185,15 @@ def to_mapping(settings: Any) -> Any:
     return [to_mapping(value) for value in settings] if isinstance(settings, tuple) else settings
 
 
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Turn nested mappings into one: ``{"fit": {"epochs": 3}}`` into ``{"fit.epochs": 3}``."""
+    if not isinstance(value, Mapping):
+        return {name: value}
+    return {
+        key: item for part, inner in value.items() for key, item in flatten(inner, f"{name}.{part}".strip(".")).items()
+    }
+
+
 def to_yaml(recipe: Recipe) -> str:
     """Write a recipe as the YAML text that ``read_recipe`` reads back to the same settings."""
     return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True, width=110)
@@ -194,6 +209,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def members(annotation: Any) -> tuple[Any, ...]:
     """The members of a union, or the annotation by itself."""
     return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def kind_of(block: Any) -> str:
+    """What a block is called where one of several may be chosen; empty where there is no choice."""
+    return str(getattr(block, "kind", ""))
+
+
+def field_texts(block: Any) -> dict[str, str]:
+    """The docstring under each field of a dataclass."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(block))).body
+    assert isinstance(tree, ast.ClassDef)
+    texts = {}
+    for field, text in zip(tree.body, tree.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            assert isinstance(field.target, ast.Name)
+            texts[field.target.id] = " ".join(str(text.value.value).split())
+    return texts
 
 
 def build(annotation: Any, value: Any, where: str) -> Any:

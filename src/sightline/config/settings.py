@@ -57,6 +57,7 @@ __all__ = [
     "StepConfig",
     "TimmConfig",
     "TorchvisionConfig",
+    "TrackConfig",
     "TrivialAugmentConfig",
     "ValueClipConfig",
 ]
@@ -792,6 +793,10 @@ class FitConfig:
     of every batch. Batch-norm sees the part of its process only."""
     deterministic: bool = False
     """Refuse every operation whose result may differ from run to run; on a processor nothing differs either way."""
+    compile: bool = False
+    """Compile the network for the training steps (torch.compile), anew for every batch size and scale: for long trainings
+    on a GPU. Where it was tried, on 2 busy cores, each took one to two minutes (a few seconds the next time) and the steps
+    were not faster. Losses differ in the last digits."""
 
     def __post_init__(self) -> None:
         _within("fit.epochs", self.epochs, 1, _INFINITY)
@@ -855,6 +860,36 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    """Where the numbers of a training go besides its run folder; ``metrics.csv`` is written always."""
+
+    to: tuple[Literal["tensorboard", "wandb", "csv"], ...] = ()
+    """Trackers, several at once: all settings, the rates step by step, the epochs and the final numbers, below logs/ in
+    the run. TensorBoard and Weights & Biases come with the extra track; empty: none."""
+    every: int | None = None
+    """Steps between two learning rates that are tracked; null: 50."""
+    project: str | None = None
+    """Project of Weights & Biases; null: sightline."""
+    offline: bool = False
+    """Keep the run of Weights & Biases in logs/wandb, for `wandb sync`; without a key or a network it stays there too."""
+
+    def __post_init__(self) -> None:
+        for name in {name for name in self.to if self.to.count(name) > 1}:
+            raise ConfigError(f"--track.to names {name} twice; once is enough.")
+        if self.every is not None:
+            _within("track.every", self.every, 1, _INFINITY)
+            if not self.to:
+                raise ConfigError("--track.every has no effect without a tracker; add --track.to csv, or leave it out.")
+        for flag, given in (("project", self.project is not None), ("offline", self.offline)):
+            if given and "wandb" not in self.to:
+                raise ConfigError(f"--track.{flag} has no effect without --track.to wandb; add it, or leave it out.")
+        if self.project is not None and (not self.project.strip() or set(self.project) & set("/\\#?%:")):
+            raise ConfigError(
+                f"--track.project is {self.project!r}; it must be a name without any of / \\ # ? % :, such as flowers."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Every setting of a training."""
 
@@ -874,6 +909,7 @@ class Recipe:
     early_stopping: EarlyStoppingConfig | None = None
     fit: FitConfig = field(default_factory=FitConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    track: TrackConfig = field(default_factory=TrackConfig)
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name or "\\" in self.name:

@@ -1,0 +1,164 @@
+"""Write docs/names.md: everything that has a name, from the code itself. ``make docs`` runs it; a test compares."""
+
+import dataclasses
+import inspect
+import re
+import tomllib
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sightline.cli import VERBS
+from sightline.config import Recipe, TrackConfig, named_recipes
+from sightline.config.resolving import field_texts, kind_of, members
+from sightline.images import sources
+from sightline.tracking import TRACKERS
+
+ROOT = Path(__file__).parent.parent
+TITLES = {
+    "data": "The image set",
+    "augment": "Augmentation",
+    "network": "Networks",
+    "optimizer": "Optimizers",
+    "schedule": "Schedules",
+    "fit": "Fitting",
+    "evaluation": "Evaluation",
+    "track": "Tracking",
+}
+"""Headings of the blocks of a recipe; one that is not listed is called by its own name."""
+
+
+def main() -> None:
+    (ROOT / "docs" / "names.md").write_text(names(), "utf-8")
+
+
+def names() -> str:
+    """The whole page."""
+    parts = [
+        "# Everything by its name\n\nWritten by `make docs` from the code; do not edit. A setting is a flag of"
+        " `sightline train` (`--fit.batch-size 64`) and a line of a recipe (`fit: {batch_size: 64}`).\n",
+        _section(
+            "Verbs", ("verb", "what it does"), ((f"`sightline {name}`", _first(verb)) for name, verb in VERBS.items())
+        ),
+        _section("Image sets", ("name", "what it is"), _image_sets()),
+        _section("Recipes", ("recipe", "what it is for, and what it reached"), _recipes()),
+        *_blocks(Recipe),
+        _section(
+            "Trackers", ("`track.to`", "what it is"), ((f"`{name}`", _first(TRACKERS[name])) for name in _choices())
+        ),
+        _section("Extras", ("extra", "libraries", "how"), _extras()),
+    ]
+    return "\n".join(parts)
+
+
+def _section(title: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]], about: str = "") -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    table = "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+    return f"## {title}\n\n" + (f"{about}\n\n" if about else "") + f"{table}\n"
+
+
+def _cell(text: str) -> str:
+    """Text that stays in its cell."""
+    return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
+
+
+def _first(documented: Any) -> str:
+    """The first paragraph of a docstring, in Markdown."""
+    return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("``", "`")
+
+
+def _image_sets() -> Iterator[tuple[str, str]]:
+    """Every class of sources whose name is its own, not that of a file."""
+    for source in vars(sources).values():
+        if inspect.isclass(source) and isinstance(getattr(source, "name", None), str):
+            yield f"`{source.name}`", _first(source)
+
+
+def _recipes() -> Iterator[tuple[str, str]]:
+    yield "`auto`", "Chooses one of these by the size and number of the images, and says which."
+    for name, text in named_recipes().items():
+        yield f"`{name}`", yaml.safe_load(text)["about"]
+
+
+def _extras() -> Iterator[tuple[str, str, str]]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for extra, libraries in project["optional-dependencies"].items():
+        plain = ", ".join(f"`{library}`" for library in libraries if not library.startswith("sightline"))
+        yield f"`{extra}`", plain or "all of these but `dev`", f"`pip install 'sightline[{extra}]'`"
+
+
+def _choices() -> tuple[str, ...]:
+    """The trackers that a setting may name."""
+    (literal, _) = typing.get_args(typing.get_type_hints(TrackConfig)["to"])
+    return typing.get_args(literal)
+
+
+# ── the blocks of a recipe ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _blocks(block: Any, prefix: str = "") -> Iterator[str]:
+    """A table for every block of settings in a block, each before those of the blocks within it."""
+    hints = typing.get_type_hints(block)
+    for item in dataclasses.fields(block):
+        kinds = _dataclasses(hints[item.name])
+        if kinds:
+            yield _table(f"{prefix}{item.name}", hints[item.name], _default(item))
+            for kind in kinds:
+                yield from _blocks(kind, f"{prefix}{item.name}.")
+
+
+def _dataclasses(annotation: Any) -> list[Any]:
+    return [kind for kind in members(annotation) if dataclasses.is_dataclass(kind)]
+
+
+def _table(name: str, annotation: Any, default: Any) -> str:
+    """The table of one block: each kind of it, and below the kind its settings."""
+    kinds = _dataclasses(annotation)
+    chosen = bool(kind_of(kinds[0]))  # by its kind, or there always
+    rows = []
+    for kind in kinds:
+        if chosen:
+            rows.append((f"**`{kind_of(kind)}`**", "", "", _first(kind)))
+        hints, texts = typing.get_type_hints(kind), field_texts(kind)
+        for item in dataclasses.fields(kind):
+            if item.name == "kind" or _dataclasses(hints[item.name]):
+                continue
+            text = texts.get(item.name, "").replace("``", "`") + _choice(hints[item.name])
+            rows.append(("", f"`{name}.{item.name}`", f"`{_plain(_default(item))}`", text))
+    if chosen:
+        about = f"Unless named: {'none' if default is None else f'`{kind_of(default)}`'}."
+        if type(None) in members(annotation):
+            about += " `null` in a recipe, and `none` as a flag, turn it off."
+        header = ("kind", "setting", "default", "what it is")
+    else:
+        about, rows, header = _first(kinds[0]), [row[1:] for row in rows], ("setting", "default", "what it is")
+    title = f"{TITLES.get(name, name.capitalize())} (`{name}`)" if "." not in name else f"`{name}`"
+    return _section(title, header, rows, about)
+
+
+def _choice(annotation: Any) -> str:
+    """The words that a setting may be, as the end of its text."""
+    for part in (*members(annotation), *typing.get_args(annotation)):
+        if typing.get_origin(part) is typing.Literal:
+            return " One of: " + ", ".join(f"`{word}`" for word in typing.get_args(part)) + "."
+    return ""
+
+
+def _default(item: Any) -> Any:
+    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+
+
+def _plain(value: Any) -> str:
+    """A value as YAML has it."""
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(_plain, value)) + "]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""docs/names.md is the code's own list of names, complete and up to date."""
+
+import importlib.util
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import pytest
+
+from sightline.cli import VERBS, _settings
+from sightline.config import named_recipes
+
+PAGE = Path(__file__).parent.parent / "docs" / "names.md"
+
+
+@dataclass(frozen=True)
+class Fine:
+    """How fine | coarse."""
+
+    kind: Literal["fine"] = "fine"
+    grain: float = 1e-3
+    """Share of ``grain``."""
+
+
+@dataclass(frozen=True)
+class Sieve:
+    """Sieves.
+
+    Twice.
+    """
+
+    kind: Literal["sieve"] = "sieve"
+    mesh: Fine | None = None
+    """Its mesh."""
+    colours: tuple[Literal["red", "blue"], ...] = ("red",)
+    """Colours."""
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """All of it."""
+
+    name: str = "kitchen"
+    tool: Sieve | Fine | None = field(default_factory=Fine)
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_names", PAGE.parent / "make_names.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_names_is_up_to_date(script: ModuleType) -> None:
+    assert PAGE.read_text("utf-8") == script.names(), "docs/names.md is not what the code says: run `make docs`"
+
+
+def test_every_setting_verb_and_recipe_is_on_the_page() -> None:
+    text = PAGE.read_text("utf-8")
+    for name, annotation, _ in _settings():
+        if name.endswith(".kind"):
+            wanted = [f"**`{kind}`**" for kind in typing.get_args(annotation) if kind != "none"]
+        else:
+            wanted = [f"| `{name}` |"]
+        for words in wanted:
+            assert words in text, name
+    for verb in VERBS:
+        assert f"| `sightline {verb}` |" in text
+    for recipe in named_recipes():
+        assert f"| `{recipe}` |" in text
+
+
+def test_optional_and_nested_blocks_come_out_right(script: ModuleType) -> None:
+    outer, inner = script._blocks(Kitchen)
+    assert outer.splitlines() == [
+        "## Tool (`tool`)",
+        "",
+        "Unless named: `fine`. `null` in a recipe, and `none` as a flag, turn it off.",
+        "",
+        "| kind | setting | default | what it is |",
+        "| --- | --- | --- | --- |",
+        "| **`sieve`** |  |  | Sieves. |",
+        "|  | `tool.colours` | `[red]` | Colours. One of: `red`, `blue`. |",
+        r"| **`fine`** |  |  | How fine \| coarse. |",
+        "|  | `tool.grain` | `0.001` | Share of `grain`. |",
+    ]
+    assert inner.splitlines()[:3] == [
+        "## `tool.mesh`",
+        "",
+        "Unless named: none. `null` in a recipe, and `none` as a flag, turn it off.",
+    ]
