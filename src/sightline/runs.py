@@ -231,7 +231,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dic
             return tensors, file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise RunError(
-            f"weights {str(path)!r} cannot be read ({error}); copy the file again from where it was made."
+            f"weights {str(path)!r} cannot be read ({error}); copy the run again from where it was made."
         ) from error
 
 
