@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from sightline.errors import DataError, StorageError
-from sightline.images import tables
+from sightline import extras
+from sightline.errors import ConfigError, DataError, StorageError
 from sightline.images.cache import open_images
 from sightline.images.hub import CONVERTED, split_of
 from sightline.images.sources import find_source
@@ -81,8 +81,8 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("missing", EXTRA)
 def test_without_its_libraries_the_pip_line_is_named(monkeypatch, missing):
-    monkeypatch.setattr(tables.importlib.util, "find_spec", lambda name: None if name == missing else True)
-    with pytest.raises(DataError) as refused:
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None if name == missing else True)
+    with pytest.raises(ConfigError) as refused:
         find_source("hf:someone/pets")
     assert str(refused.value) == (
         f"the set hf:someone/pets needs {missing}, which is not installed; run: pip install 'sightline[hf]'"

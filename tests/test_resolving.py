@@ -299,7 +299,7 @@ def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
 def test_a_missing_recipe_is_refused_with_those_there_are(tmp_path: Path) -> None:
     for name in ("fsat", str(tmp_path / "no.yaml"), str(tmp_path), "x" * 5000, ""):
         with pytest.raises(
-            ConfigError, match=r"there is no recipe or file .*; wanted a YAML file or one of: auto, fast, "
+            ConfigError, match=r"there is no recipe or file .*; wanted a YAML file or one of: auto, .*fast, "
         ):
             read_recipe(name)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from sightline.config import Recipe, resolve
+from sightline.config import Recipe, named_recipes, resolve
 from sightline.errors import RunError, StorageError
 from sightline.runs import (
     MODEL_FORMAT,
@@ -360,4 +360,4 @@ def test_a_built_wheel_works_by_itself_with_its_recipes(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    assert result.stdout.split() == [str(tmp_path / "site/sightline/__init__.py"), "fast", "resnet18", "small"]
+    assert result.stdout.split() == [str(tmp_path / "site/sightline/__init__.py"), *named_recipes()]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sightline.errors import DataError
-from sightline.images import tables
+from sightline import extras
+from sightline.errors import ConfigError, DataError
 from sightline.images.cache import open_images
 from sightline.images.decoding import decode
 from sightline.images.sources import find_source
@@ -41,8 +41,8 @@ def as_struct(images: list[bytes | None]) -> list[dict[str, Any]]:
 
 def test_without_pyarrow_the_pip_line_is_named_before_anything_is_read(tmp_path, monkeypatch):
     (tmp_path / "set.parquet").write_bytes(b"")
-    monkeypatch.setattr(tables.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError) as refused:
+    monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as refused:
         find_source(tmp_path / "set.parquet")
     assert str(refused.value) == (
         f"the Parquet file {tmp_path / 'set.parquet'} needs pyarrow, which is not installed;"

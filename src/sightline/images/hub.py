@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sightline.errors import DataError
+from sightline.extras import require
 from sightline.images.cache import Progress, cache_folder
 from sightline.images.downloads import check_space, within
 from sightline.images.layout import SPLIT_NAMES, Entry, Listing, check_labels
-from sightline.images.tables import ImageTable, need
+from sightline.images.tables import ImageTable
 
 __all__ = ["PREFIX", "HubSource", "split_of"]
 
@@ -46,8 +47,8 @@ class HubSource:
         named = text.removeprefix(PREFIX)
         if not _NAME.fullmatch(named):
             raise DataError(f"{text!r} names no set of the hub; wanted hf:OWNER/NAME, or hf:OWNER/NAME/SUBSET.")
-        need("huggingface_hub", "hf", f"the set {text}")
-        need("pyarrow", "hf", f"the set {text}")
+        require("huggingface_hub", "hf", f"the set {text}")
+        require("pyarrow", "hf", f"the set {text}")
         owner, name, *subset = named.split("/")
         self.repository, self.subset = f"{owner}/{name}", subset[0] if subset else None
         self.name = "-".join([name, *subset])

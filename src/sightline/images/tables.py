@@ -4,7 +4,6 @@ A table has a column of labels, and either the images themselves (bytes, or stru
 Hugging Face stores them) or their paths. Whole numbers get the names that Hugging Face's ``ClassLabel`` gives them.
 """
 
-import importlib.util
 import json
 import os
 from collections import Counter
@@ -14,25 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from sightline.errors import DataError
+from sightline.extras import require
 from sightline.images.layout import Entry, Listing, check_labels
 from sightline.images.sources import ManifestSource, digest
 
-__all__ = ["ImageTable", "ParquetSource", "need"]
+__all__ = ["ImageTable", "ParquetSource"]
 
 ROWS = 64  # images read at once
 BUFFER = 1 << 20  # bytes of a column read ahead
 
 Image = bytes | OSError
-
-
-def need(library: str, extra: str, what: str) -> None:
-    """Refuse what a missing library would have to read.
-
-    Raises:
-        DataError: the library is not installed; the sentence has the pip line.
-    """
-    if importlib.util.find_spec(library) is None:
-        raise DataError(f"{what} needs {library}, which is not installed; run: pip install 'sightline[{extra}]'")
 
 
 class ImageTable:
@@ -166,7 +156,7 @@ class ParquetSource(ManifestSource):
     """
 
     def __init__(self, path: Path) -> None:
-        need("pyarrow", "parquet", f"the Parquet file {path}")
+        require("pyarrow", "parquet", f"the Parquet file {path}")
         super().__init__(path)
 
     def fingerprint(self) -> str:
