@@ -15,6 +15,9 @@ from sightline.cli import VERBS
 from sightline.config import Recipe, TrackConfig, named_recipes
 from sightline.config.resolving import field_texts, kind_of, members
 from sightline.images import sources
+from sightline.images.hub import PREFIX, HubSource
+from sightline.images.named import NAMED, NamedSource
+from sightline.images.tables import ParquetSource
 from sightline.tracking import TRACKERS
 
 ROOT = Path(__file__).parent.parent
@@ -71,10 +74,14 @@ def _first(documented: Any) -> str:
 
 
 def _image_sets() -> Iterator[tuple[str, str]]:
-    """Every class of sources whose name is its own, not that of a file."""
-    for source in vars(sources).values():
-        if inspect.isclass(source) and isinstance(getattr(source, "name", None), str):
-            yield f"`{source.name}`", _first(source)
+    yield f"`{sources.DIGITS}`", _first(sources.DigitsSource)
+    for name in NAMED:
+        yield f"`{name}`", _first(NamedSource)
+    yield "FOLDER", _first(sources.FolderSource)
+    yield ", ".join(f"`{suffix}`" for suffix in sources.ARCHIVE_SUFFIXES), "A folder packed in one file, read in place."
+    yield "`.csv`", _first(sources.ManifestSource)
+    yield "`.parquet`", _first(ParquetSource)
+    yield f"`{PREFIX}OWNER/NAME`", _first(HubSource)
 
 
 def _recipes() -> Iterator[tuple[str, str]]:
@@ -127,7 +134,9 @@ def _table(name: str, annotation: Any, default: Any) -> str:
             if item.name == "kind" or _dataclasses(hints[item.name]):
                 continue
             text = texts.get(item.name, "").replace("``", "`") + _choice(hints[item.name])
-            rows.append(("", f"`{name}.{item.name}`", f"`{_plain(_default(item))}`", text))
+            usual = _default(item)
+            shown = "must be given" if usual is dataclasses.MISSING else f"`{_plain(usual)}`"
+            rows.append(("", f"`{name}.{item.name}`", shown, text))
     if chosen:
         about = f"Unless named: {'none' if default is None else f'`{kind_of(default)}`'}."
         if type(None) in members(annotation):
@@ -148,11 +157,14 @@ def _choice(annotation: Any) -> str:
 
 
 def _default(item: Any) -> Any:
+    """What a setting is unless it is given; ``MISSING`` where it must be."""
     return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
 
 
 def _plain(value: Any) -> str:
     """A value as YAML has it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):
         return "[" + ", ".join(map(_plain, value)) + "]"
     if isinstance(value, float):

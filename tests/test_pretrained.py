@@ -1,6 +1,7 @@
 """Networks and weights from elsewhere: what is taken over, what is told, what is refused."""
 
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -179,10 +180,17 @@ def test_without_the_network_published_weights_fail_at_once_with_what_to_do(nowh
 def test_a_host_that_never_answers_is_given_up_within_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("https_proxy", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(pretrained.socket, "create_connection", lambda *_, **__: time.sleep(30))
+    ended = threading.Event()
+
+    def silent(*_: object, **__: object) -> None:
+        ended.wait(30)
+        raise TimeoutError
+
+    monkeypatch.setattr(pretrained.socket, "create_connection", silent)
     start = time.perf_counter()
     assert not pretrained._reachable("https://127.0.0.1", seconds=0.1)
     assert time.perf_counter() - start < 1
+    ended.set()
 
 
 # ── networks of others ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,7 +21,7 @@ PROGRAM = """
 import json, os, sys
 import torch
 import sightline
-from sightline import learners, training
+from sightline import backbones, learners
 from sightline.nets import Network
 
 class Plain(Network):  # without batch-norm, which would see the part of its process only
@@ -32,7 +32,7 @@ class Plain(Network):  # without batch-norm, which would see the part of its pro
     def feature_map(self, images):
         return torch.relu(self.convolution(images))
 
-training.build_network = lambda *_: Plain()
+backbones.build_network = lambda *_: Plain()
 step, rank = learners.ClassifierLearner.training_step, int(os.environ.get("LOCAL_RANK", "0"))
 
 def noted(self, batch, index):

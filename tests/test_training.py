@@ -16,7 +16,7 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished, coloured_folder
-from sightline import learners, runs, trainer, training
+from sightline import backbones, learners, runs, trainer, training
 from sightline.config import read_recipe, resolve
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
 from sightline.images.cache import CachedImages
@@ -121,8 +121,8 @@ def test_deterministic_mode_is_on_before_the_first_product_of_matrices_which_cub
         modes.append((torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark))
         return build_network(*arguments)
 
-    build_network = training.build_network
-    monkeypatch.setattr(training, "build_network", build)
+    build_network = backbones.build_network
+    monkeypatch.setattr(backbones, "build_network", build)
     for wanted in (True, False):
         settings = {"fit": {"deterministic": wanted}}
         sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, dry_run=True)
