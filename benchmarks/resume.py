@@ -3,7 +3,7 @@
 Eleven moments are times drawn at random over the whole process; three each lie inside of the writing of a checkpoint,
 inside of a validation, and inside of the final evaluation. Digits, a small speednet, a checkpoint after every step.
 
-    python benchmarks/resume.py [MOMENTS [plain|swa|ema|accumulation|stopping]]
+    python benchmarks/resume.py [MOMENTS [plain|swa|ema|accumulation|stopping|mixup|ddp]]
 """
 
 import os
@@ -26,16 +26,11 @@ VARIANTS = {
     "ema": ["--averaging.kind", "ema", "--averaging.decay", "0.98", "--optimizer.kind", "adam"],
     "accumulation": ["--fit.accumulate", "0:8", "4:4", "8:1", "--clip.kind", "norm"],
     "stopping": [
-        *(
-            "--early-stopping.kind",
-            "patience",
-            "--early-stopping.monitor",
-            "val_loss",
-            "--early-stopping.min-delta",
-            "0.2",
-        ),
+        *("--early-stopping", "patience", "--early-stopping.monitor", "val_loss", "--early-stopping.min-delta", "0.2"),
         *("--schedule.kind", "plateau", "--schedule.patience", "1", "--data.sampling", "balanced"),
     ],
+    "mixup": ["--augment.mix", "mixup", "--augment.rotation", "rotation", "--augment.rotation.degrees", "10"],
+    "ddp": ["--fit.processes", "2"],
 }
 INSIDE = ("checkpoint", "validation", "evaluation")
 
