@@ -20,6 +20,7 @@ help:
 	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, ddp"
 	echo "make bench-unbalanced                    a rare class: its recall with weights, and with balanced sampling"
 	echo "make bench-cifar [CIFAR=archive]         the recipe fast on CIFAR-10 (JPEG): accuracy, seconds, cost"
+	echo "make bench-onecycle [CIFAR=archive]      custom-resnet-onecycle: images/s by number format, then in full"
 	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
 	echo "make bench-batches [CIFAR=archive]       what making a batch costs against a step, and against torchvision"
 	echo "make bench-overhead [CIFAR=archive]      what our path adds to a step of a bare loop"
@@ -63,6 +64,9 @@ bench-unbalanced: install
 
 bench-cifar: install
 	$(BIN)/python benchmarks/cifar.py $(CIFAR)
+
+bench-onecycle: install
+	$(BIN)/python benchmarks/onecycle.py $(CIFAR)
 
 bench-batches: install
 	$(BIN)/python benchmarks/batches.py $(CIFAR)

@@ -97,7 +97,10 @@ def _titles(batch: Batch, classes: Sequence[str], letters: int) -> list[list[str
         return [[_short(classes[label], letters)] for label in labels]
     mixed = zip(labels, batch.partner_labels.tolist(), batch.shares.tolist(), strict=False)  # of the images shown
     return [
-        [f"{share:.2f} {_short(classes[own], letters - 5)}", f"{1 - share:.2f} {_short(classes[partner], letters - 5)}"]
+        [
+            f"{_short(classes[own], letters - 6)}, {share:.0%}",
+            f"{_short(classes[partner], letters - 6)}, {1 - share:.0%}",
+        ]
         for own, partner, share in mixed
     ]
 
