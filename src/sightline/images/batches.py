@@ -137,9 +137,11 @@ class TrainingBatches:
         drawn = augment.draw(self.config, len(members), cached, self.size, generator, flips)
         mixing = draw_mixing(self.config.mix, len(members), self.size, generator) if self.config.mix else None
         made = share if mixing is None else _with_partners(mixing.partner_B, share)
-        pixels = self._pixels[self._rows[members[made]]].to(self.device, non_blocking=True)
-        parameters = drawn.part(made, self.device)
-        images = augment.apply(self.config, pixels, parameters, self.size, self._mean, self._std, self.dtype)
+        pixels, rows = self._pixels, self._rows[members[made]]
+        if pixels.device.type != self.device.type:  # too many to keep there
+            pixels, rows = pixels[rows].to(self.device, non_blocking=True), torch.arange(len(rows))
+        parameters, rows = drawn.part(made, self.device), rows.to(self.device, non_blocking=True)
+        images = augment.apply(self.config, pixels, parameters, self.size, self._mean, self._std, self.dtype, rows)
         labels = self._labels[members[share]].to(self.device, non_blocking=True)
         partner_labels = shares = None
         if mixing is not None:
