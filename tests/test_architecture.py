@@ -25,6 +25,7 @@ ROOMS = (
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
     ("comparing", "tuning", "serving"),
+    ("flags",),
     ("cli",),
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
 )
@@ -34,7 +35,7 @@ FITTING = ("learners", "averaging", "data", "progress", "trainer", "tracking", "
 # The only modules (or folders) that may import a library.
 DOORS = {
     "safetensors": ("runs.py",),
-    "cyclopts": ("cli.py",),
+    "cyclopts": ("cli.py", "flags.py"),
     "torchvision": ("nets/",),
     "sklearn": ("images/sources.py",),
     "filelock": ("images/",),
