@@ -22,6 +22,7 @@ ROOMS = (
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
     ("reporting",),
+    ("preparing",),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
     ("comparing", "tuning", "serving"),
@@ -193,9 +194,10 @@ def test_help_settings_and_the_cache_load_no_torch() -> None:
     )
 
 
-def test_inference_loads_neither_lightning_nor_torchmetrics() -> None:
+def test_inference_and_what_precedes_the_first_step_load_neither_lightning_nor_torchmetrics() -> None:
     run(
         "import sightline.predicting, sightline.encoding, sightline.evaluating, sightline.describing, sightline.runs, sys\n"
+        "import sightline.preparing\n"
         "import safetensors.torch\n"
         "slow = {'lightning', 'torchmetrics', 'pytorch_lightning', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not slow, slow"
