@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from sightline import learners, training
+from sightline import learners, preparing, training
 from sightline.devices import keep_freed_memory
 from sightline.images.batches import TrainingBatches
 from sightline.nets import build_network
@@ -36,7 +36,7 @@ SETTINGS = {
 def main() -> None:
     keep_freed_memory()  # as ``sightline train`` does; the bare loop in the same process has it, too
     quiet = Console(quiet=True)
-    plan = training._plan(sys.argv[1], "fast", SETTINGS, None, quiet)
+    plan = preparing.prepare_training(sys.argv[1], "fast", SETTINGS, None, quiet)
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 10
     extra = []
     for number in range(rounds):

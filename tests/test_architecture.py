@@ -22,9 +22,11 @@ ROOMS = (
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
     ("reporting",),
+    ("preparing",),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
     ("comparing", "tuning", "serving"),
+    ("flags",),
     ("cli",),
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
 )
@@ -34,7 +36,7 @@ FITTING = ("learners", "averaging", "data", "progress", "trainer", "tracking", "
 # The only modules (or folders) that may import a library.
 DOORS = {
     "safetensors": ("runs.py",),
-    "cyclopts": ("cli.py",),
+    "cyclopts": ("cli.py", "flags.py"),
     "torchvision": ("nets/",),
     "sklearn": ("images/sources.py",),
     "filelock": ("images/",),
@@ -192,9 +194,10 @@ def test_help_settings_and_the_cache_load_no_torch() -> None:
     )
 
 
-def test_inference_loads_neither_lightning_nor_torchmetrics() -> None:
+def test_inference_and_what_precedes_the_first_step_load_neither_lightning_nor_torchmetrics() -> None:
     run(
         "import sightline.predicting, sightline.encoding, sightline.evaluating, sightline.describing, sightline.runs, sys\n"
+        "import sightline.preparing\n"
         "import safetensors.torch\n"
         "slow = {'lightning', 'torchmetrics', 'pytorch_lightning', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not slow, slow"

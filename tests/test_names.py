@@ -9,8 +9,9 @@ from typing import Literal
 
 import pytest
 
-from sightline.cli import VERBS, _settings
+from sightline.cli import VERBS
 from sightline.config import named_recipes
+from sightline.flags import every_setting
 
 PAGE = Path(__file__).parent.parent / "docs" / "names.md"
 
@@ -62,7 +63,7 @@ def test_the_page_of_names_is_up_to_date(script: ModuleType) -> None:
 
 def test_every_setting_verb_and_recipe_is_on_the_page() -> None:
     text = PAGE.read_text("utf-8")
-    settings = {name: annotation for name, annotation, _ in _settings()}
+    settings = {name: annotation for name, annotation, _ in every_setting()}
     for name, annotation in settings.items():
         if f"{name}.kind" in settings:  # the block in a word
             continue

@@ -16,7 +16,7 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished, coloured_folder
-from sightline import backbones, learners, runs, trainer, training
+from sightline import backbones, learners, preparing, runs, trainer, training
 from sightline.config import read_recipe, resolve
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
 from sightline.images.cache import CachedImages
@@ -238,8 +238,8 @@ def test_a_dry_run_describes_and_makes_nothing(colours: Path, tmp_path: Path, mo
 )
 def test_auto_chooses_by_number_and_size(images: int, side: int, name: str, in_memory) -> None:
     made: CachedImages = in_memory([row % 2 for row in range(images)], size=(side, side))
-    assert training.choose_recipe(made)[0] == name
-    assert training.choose_recipe(made, fraction=0.1)[0] == "small"
+    assert preparing.choose_recipe(made)[0] == name
+    assert preparing.choose_recipe(made, fraction=0.1)[0] == "small"
 
 
 MIXED = {
@@ -624,9 +624,9 @@ def test_smaller_images_that_no_epoch_would_show_are_refused_and_a_recipes_are_l
     with pytest.raises(ConfigError, match=r"--augment.scales 0.5 1 has no effect with --fit.epochs 1: every epoch is"):
         sightline.train(colours, settings=one | {"augment": {"scales": (0.5, 1)}}, run=tmp_path / "run")
     fast = resolve(read_recipe("fast"), {"fit": {"epochs": 1}})
-    assert training._without_scales(fast, {}).augment.scales == ()
+    assert preparing._without_scales(fast, {}).augment.scales == ()
     longer = resolve(read_recipe("fast"), {"fit": {"epochs": 2}})
-    assert training._without_scales(longer, {"augment": {"scales": longer.augment.scales}}) is longer
+    assert preparing._without_scales(longer, {"augment": {"scales": longer.augment.scales}}) is longer
 
 
 def test_a_scale_that_rounds_to_the_full_side_is_refused(colours: Path, tmp_path: Path) -> None:
@@ -641,7 +641,7 @@ def test_padding_that_is_lost_in_what_larger_images_are_cached_with_is_refused(i
     def cropped(padding: int, cached: int, size: int) -> None:
         images = in_memory([0, 1], size=(size, size), pixels=np.zeros((2, cached, cached, 3), np.uint8))
         recipe = resolve({"augment": {"crop": {"kind": "pad_crop", "padding": padding}}})
-        training._refuse_small_padding(recipe, images)
+        preparing._refuse_small_padding(recipe, images)
 
     with pytest.raises(
         ConfigError, match=r"--augment.crop.padding \(4\) has no effect: .* up to 9 px; choose 9 or more"
@@ -690,9 +690,9 @@ def test_what_would_have_no_effect_on_these_images_is_refused_before_training(
 )
 def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, scales: tuple[float, ...] | None) -> None:
     fast = resolve(read_recipe("fast"))
-    fitted = training._within_reach(fast, side)
+    fitted = preparing._within_reach(fast, side)
     assert fitted.augment.scales == (fast.augment.scales if scales is None else scales)
-    training._refuse_misfits(fitted, side)
+    preparing._refuse_misfits(fitted, side)
 
 
 def test_without_data_one_is_asked_for() -> None:

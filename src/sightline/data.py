@@ -1,35 +1,17 @@
 """The LightningDataModule over ``images/``."""
 
-from collections.abc import Callable
-
 import lightning as L
 import torch
 
 from sightline.config import Recipe
 from sightline.devices import arithmetic
-from sightline.images.batches import Array, Batch, EvaluationBatches, Normalization, TrainingBatches
-from sightline.images.cache import CachedImages, open_images
+from sightline.images.batches import Array, Batch, EvaluationBatches, Normalization, TrainingBatches, prepare
+from sightline.images.cache import open_images
 from sightline.images.sources import ImageSource
-from sightline.images.splits import Splits, split, statistics
 
-__all__ = ["ImageData", "prepare"]
+__all__ = ["ImageData"]
 
 VALIDATION_BATCH = 256  # images; larger batches fall out of the processor's cache
-
-
-def prepare(
-    source: ImageSource, recipe: Recipe, progress: Callable[[int, int], None] | None = None
-) -> tuple[CachedImages, Splits, Normalization]:
-    """Open an image set, cut it as a recipe asks, and measure the statistics of train."""
-    images = open_images(source, recipe.data.size, progress)
-    splits = split(
-        images,
-        validation=recipe.data.validation,
-        fraction=recipe.data.fraction,
-        seed=recipe.data.split_seed,
-        selects=recipe.selects,
-    )
-    return images, splits, Normalization(*statistics(images, splits.train))
 
 
 class ImageData(L.LightningDataModule):

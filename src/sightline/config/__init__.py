@@ -1,108 +1,20 @@
-"""Every setting of a training, how recipes are read, and how they are put together. Nothing here loads torch."""
+"""Every setting of a training, how recipes are read, and how they are put together. Nothing here loads torch.
 
-from sightline.config.resolving import named_recipes, read_recipe, resolve, to_yaml
-from sightline.config.settings import (
-    AdagradConfig,
-    AdamConfig,
-    AdamWConfig,
-    ArchitectureConfig,
-    AugmentConfig,
-    AveragingConfig,
-    ClipConfig,
-    ColorJitterConfig,
-    ConstantConfig,
-    CosineConfig,
-    CustomResNetConfig,
-    CutmixConfig,
-    CutoutConfig,
-    CyclicConfig,
-    DataConfig,
-    EarlyStoppingConfig,
-    EMAConfig,
-    EvaluationConfig,
-    ExponentialConfig,
-    FitConfig,
-    HubConfig,
-    LinearConfig,
-    MixupConfig,
-    MultiStepConfig,
-    MuonConfig,
-    NetworkConfig,
-    NormClipConfig,
-    OneCycleConfig,
-    OptimizerConfig,
-    PadCropConfig,
-    PlateauConfig,
-    RandomResizedCropConfig,
-    Recipe,
-    ResNet18Config,
-    ResNet34Config,
-    RMSpropConfig,
-    RotationConfig,
-    RunConfig,
-    ScheduleConfig,
-    SGDConfig,
-    SpeednetConfig,
-    StepConfig,
-    SWAConfig,
-    TimmConfig,
-    TorchvisionConfig,
-    TrackConfig,
-    TrivialAugmentConfig,
-    ValueClipConfig,
-)
+Settings are small frozen dataclasses, a file for each family. The docstring under a field is its help text. A technique
+lives in its own block with a ``kind``; an optional block is ``null`` in YAML and ``--block.kind none`` on the command
+line, so a knob without effect cannot be written. Values are checked at birth, in the user's spelling; ``Recipe`` checks
+what one block asks of another.
+"""
 
-__all__ = [
-    "AdagradConfig",
-    "AdamConfig",
-    "AdamWConfig",
-    "ArchitectureConfig",
-    "AugmentConfig",
-    "AveragingConfig",
-    "ClipConfig",
-    "ColorJitterConfig",
-    "ConstantConfig",
-    "CosineConfig",
-    "CustomResNetConfig",
-    "CutmixConfig",
-    "CutoutConfig",
-    "CyclicConfig",
-    "DataConfig",
-    "EMAConfig",
-    "EarlyStoppingConfig",
-    "EvaluationConfig",
-    "ExponentialConfig",
-    "FitConfig",
-    "HubConfig",
-    "LinearConfig",
-    "MixupConfig",
-    "MultiStepConfig",
-    "MuonConfig",
-    "NetworkConfig",
-    "NormClipConfig",
-    "OneCycleConfig",
-    "OptimizerConfig",
-    "PadCropConfig",
-    "PlateauConfig",
-    "RMSpropConfig",
-    "RandomResizedCropConfig",
-    "Recipe",
-    "ResNet18Config",
-    "ResNet34Config",
-    "RotationConfig",
-    "RunConfig",
-    "SGDConfig",
-    "SWAConfig",
-    "ScheduleConfig",
-    "SpeednetConfig",
-    "StepConfig",
-    "TimmConfig",
-    "TorchvisionConfig",
-    "TrackConfig",
-    "TrivialAugmentConfig",
-    "ValueClipConfig",
-    "named_recipes",
-    "read_recipe",
-    "resolve",
-    "to_yaml",
-]
+# ruff: noqa: F403 - each of these modules lists its names once, in its own __all__
+
+from sightline.config.augmentation import *
+from sightline.config.fitting import *
+from sightline.config.networks import *
+from sightline.config.optimizers import *
+from sightline.config.resolving import named_recipes as named_recipes
+from sightline.config.resolving import read_recipe as read_recipe
+from sightline.config.resolving import resolve as resolve
+from sightline.config.resolving import to_yaml as to_yaml
+from sightline.config.schedules import *
+from sightline.config.settings import *

@@ -6,7 +6,7 @@ batch, of which each process takes its slice.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,12 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.config import AugmentConfig
+from sightline.config import AugmentConfig, Recipe
 from sightline.images import augment
-from sightline.images.cache import CachedImages
+from sightline.images.cache import CachedImages, open_images
 from sightline.images.mixing import draw_mixing, mix
+from sightline.images.sources import ImageSource
+from sightline.images.splits import Splits, split, statistics
 
-__all__ = ["Array", "Batch", "EvaluationBatches", "Normalization", "TrainingBatches", "balanced_order", "derived_seed"]
+__all__ = [
+    "Array",
+    "Batch",
+    "EvaluationBatches",
+    "Normalization",
+    "TrainingBatches",
+    "balanced_order",
+    "derived_seed",
+    "prepare",
+]
 
 Array = np.ndarray[Any, Any]
 
@@ -61,6 +72,21 @@ class Normalization:
         """(mean, std), each (3,), in float32; a channel that never varies is divided by one level, not by zero."""
         std = [max(value, 1 / 255) for value in self.std]
         return torch.tensor(self.mean, device=device), torch.tensor(std, device=device)
+
+
+def prepare(
+    source: ImageSource, recipe: Recipe, progress: Callable[[int, int], None] | None = None
+) -> tuple[CachedImages, Splits, Normalization]:
+    """Open an image set, cut it as a recipe asks, and measure the statistics of train."""
+    images = open_images(source, recipe.data.size, progress)
+    splits = split(
+        images,
+        validation=recipe.data.validation,
+        fraction=recipe.data.fraction,
+        seed=recipe.data.split_seed,
+        selects=recipe.selects,
+    )
+    return images, splits, Normalization(*statistics(images, splits.train))
 
 
 def derived_seed(*numbers: int | str) -> int:
