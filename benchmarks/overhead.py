@@ -21,7 +21,7 @@ from sightline.devices import keep_freed_memory
 from sightline.images.batches import TrainingBatches
 from sightline.nets import build_network
 from sightline.optimizers import build_optimizer
-from sightline.schedules import schedule
+from sightline.schedules import Steps, schedule
 
 SETTINGS = {
     "fit": {"epochs": 2, "batch_size": 32, "precision": "float32", "validate_every": 0},
@@ -68,7 +68,7 @@ def bare(plan) -> tuple[int, float, float]:
         dtype=torch.float32,
     )
     optimizer = build_optimizer(recipe.optimizer, network)
-    curve = schedule(recipe.schedule, recipe.fit.epochs * len(batches), len(batches))
+    curve = schedule(recipe.schedule, Steps(recipe.fit, len(batches)))
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, curve)
     start, processor = time.perf_counter(), time.process_time()
     for _ in range(recipe.fit.epochs):
@@ -95,7 +95,7 @@ def ours(plan, quiet: Console) -> tuple[int, float, float]:
 
     training.ClassifierLearner = Timed
     with tempfile.TemporaryDirectory() as folder:
-        learner, _ = training._fit(plan, Path(folder), quiet)
+        learner, _, _ = training._fit(plan, Path(folder), [], quiet)
     (start, processor), (end, processor_end) = times[0], times[-1]
     return learner.trainer.global_step, end - start, processor_end - processor
 
