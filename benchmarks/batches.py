@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from sightline.config import read_recipe, resolve
 from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
 from sightline.images.batches import TrainingBatches, prepare
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 from sightline.learners import classification_loss
 from sightline.nets import build_network
 from sightline.optimizers import build_optimizer

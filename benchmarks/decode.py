@@ -23,7 +23,7 @@ def main() -> None:
 
 def one(data: str) -> None:
     from sightline.images.cache import open_images
-    from sightline.images.sources import find_source
+    from sightline.images.lookup import find_source
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()

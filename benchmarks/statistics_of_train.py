@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from sightline.images.cache import open_images
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 from sightline.images.splits import statistics
 
 

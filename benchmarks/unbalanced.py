@@ -3,7 +3,7 @@
 The embedded digits with explicit splits (a fifth of each class is test, a tenth validation), and all but a twentieth of the
 eights taken out of train. The ways are compared by mean and standard deviation over seeds; nothing is chosen on test.
 
-    python benchmarks/unbalanced.py [SEEDS [EPOCHS]]
+    python benchmarks/unbalanced.py [SEEDS [EPOCHS [none|class_weights|sampling ...]]]
 """
 
 import csv
@@ -34,6 +34,8 @@ def main() -> None:
             f"{'':14} {'recall of ' + str(RARE):>17} {'accuracy':>17}   mean ± sd over {seeds} seeds, {epochs} epochs"
         )
         for way, settings in WAYS.items():
+            if sys.argv[3:] and way not in sys.argv[3:]:
+                continue
             runs = [_measure(data, Path(folder) / f"{way}-{seed}", settings, seed, epochs) for seed in range(seeds)]
             print(f"{way:14} " + " ".join(f"{_spread(values):>17}" for values in zip(*runs, strict=True)), flush=True)
 

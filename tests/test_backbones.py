@@ -16,7 +16,7 @@ from conftest import Finished
 from sightline import learners, preparing, runs
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.cache import open_images
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 from sightline.images.splits import split
 
 QUICK = {"fit": {"epochs": 1, "batch_size": 16}}

@@ -18,7 +18,7 @@ from sightline.errors import StorageError
 from sightline.images import cache
 from sightline.images.cache import CachedImages, cache_folder, cached, clear, open_images, training_size
 from sightline.images.decoding import decode, in_parallel, resize
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 
@@ -205,7 +205,7 @@ def test_threads_at_once_build_once(image_set, decoded):
 COUNTING = """
 import sys
 from sightline.images.cache import open_images
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 print("ready", flush=True)
 sys.stdin.readline()
 calls = []
@@ -237,7 +237,7 @@ def test_two_processes_at_once_build_once(image_set):
 HANGING = """
 import sys, threading
 from sightline.images import cache
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 whole = cache.decode
 def decode(data):
     if list(cache.cache_folder().glob("*.partial-*")):

@@ -17,7 +17,7 @@ from sightline import extras
 from sightline.errors import ConfigError, DataError, StorageError
 from sightline.images.cache import open_images
 from sightline.images.hub import CONVERTED, split_of
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 from sightline.images.splits import split
 
 EXTRA = ("huggingface_hub", "pyarrow")
@@ -231,7 +231,7 @@ def test_without_a_network_it_fails_within_three_seconds_with_one_sentence(tmp_p
         refusing = f"http://127.0.0.1:{free.getsockname()[1]}"
     program = (
         "import time; from huggingface_hub import HfApi\n"
-        "from sightline.images.sources import find_source; from sightline.images.cache import open_images\n"
+        "from sightline.images.lookup import find_source; from sightline.images.cache import open_images\n"
         "start = time.perf_counter()\n"
         "try: open_images(find_source('hf:someone/pets'))\n"
         "except Exception as error: print(type(error).__name__, error)\n"

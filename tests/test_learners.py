@@ -2,10 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
-from sightline.learners import COUNT_EVERY, Totals
+from sightline.images.batches import Batch
+from sightline.learners import COUNT_EVERY, Totals, balanced_weights, classification_loss
 
 
 def batches(count, images=4, classes=3):
@@ -70,3 +74,42 @@ def test_what_waits_holds_no_graph():
     logits = torch.randn(2, 3, requires_grad=True)
     totals.add(logits.sum(), logits * 2, torch.tensor([0, 1]), 0)
     assert all(not item.requires_grad for item in totals._waiting[0][:2])
+
+
+# ── weights of the classes ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_balanced_weights_let_every_class_count_the_same_and_are_one_on_average():
+    labels = np.array([0] * 16 + [1] * 3 + [2])
+    weights = balanced_weights(labels, 3)
+    assert weights.tolist() == pytest.approx([20 / 48, 20 / 9, 20 / 3])
+    assert float(weights[labels].mean()) == pytest.approx(1)
+    assert [float(weights[label]) * int((labels == label).sum()) for label in range(3)] == pytest.approx([20 / 3] * 3)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_image_counts_by_the_weight_of_its_class_and_is_pulled_to_no_other(smoothing):
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    labels, weights = torch.tensor([0, 0, 1, 2]), torch.tensor([0.5, 1.0, 18.0])
+    loss, _ = classification_loss(nn.Identity(), Batch(logits, labels, 0, 0), smoothing, weights)
+    plain = functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    assert float(loss) == pytest.approx(float((plain * torch.tensor([0.5, 0.5, 1.0, 18.0])).mean()))
+
+    common = logits[:1].clone().requires_grad_()
+    classification_loss(nn.Identity(), Batch(common, labels[:1], 0, 0), smoothing, weights)[0].backward()
+    gradient = common.grad.clone()
+    common.grad = None
+    classification_loss(nn.Identity(), Batch(common, labels[:1], 0, 0), smoothing)[0].backward()
+    assert torch.allclose(gradient, 0.5 * common.grad)
+
+
+def test_a_mixed_image_counts_by_the_weights_of_both_its_classes():
+    logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    own, partner, shares = torch.tensor([0, 2]), torch.tensor([1, 0]), torch.tensor([0.75, 0.5])
+    weights = torch.tensor([0.5, 1.0, 18.0])
+    batch = Batch(logits, own, 0, 0, 1.0, partner, shares)
+    loss, _ = classification_loss(nn.Identity(), batch, 0.1, weights)
+    of = [functional.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none") for labels in (own, partner)]
+    first = 0.75 * 0.5 * of[0][0] + 0.25 * 1.0 * of[1][0]
+    second = 0.5 * 18.0 * of[0][1] + 0.5 * 0.5 * of[1][1]
+    assert float(loss) == pytest.approx(float((first + second) / 2))

@@ -16,8 +16,8 @@ from sightline.errors import DataError
 from sightline.images import downloads, named
 from sightline.images.cache import open_images
 from sightline.images.decoding import pixel_hash
+from sightline.images.lookup import find_source
 from sightline.images.named import NAMED, Cifar
-from sightline.images.sources import find_source
 from sightline.images.splits import split
 
 TRAIN, TEST = 24, 8  # images of the small sets

@@ -14,7 +14,7 @@ from sightline.errors import DataError, SightlineError
 from sightline.images.cache import open_images
 from sightline.images.decoding import decode, pixel_hash
 from sightline.images.layout import is_image_name
-from sightline.images.sources import find_source, plain_files
+from sightline.images.lookup import find_source, plain_files
 from sightline.images.splits import split
 
 ARCHIVES = ["zip", "tar", "tar.gz", "tar.xz"]

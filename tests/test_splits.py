@@ -11,7 +11,7 @@ import pytest
 
 from sightline.errors import DataError
 from sightline.images.cache import open_images
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 from sightline.images.splits import split, statistics
 
 
@@ -144,7 +144,7 @@ def test_a_set_that_is_moved_and_renamed_is_cut_the_same_way(folder, files):
 def test_another_process_cuts_the_same_way(folder, files):
     root = folder(files("a", "b", images=20))
     script = (
-        "import sys; from sightline.images.cache import open_images; from sightline.images.sources import find_source;"
+        "import sys; from sightline.images.cache import open_images; from sightline.images.lookup import find_source;"
         " from sightline.images.splits import split; print(split(open_images(find_source(sys.argv[1]))).test.tolist())"
     )
     done = subprocess.run([sys.executable, "-c", script, str(root)], capture_output=True, text=True, check=True)

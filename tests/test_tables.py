@@ -14,7 +14,7 @@ from sightline import extras
 from sightline.errors import ConfigError, DataError
 from sightline.images.cache import open_images
 from sightline.images.decoding import decode
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 from sightline.images.splits import split
 
 needs_pyarrow = pytest.mark.skipif(
@@ -183,7 +183,7 @@ def test_of_a_table_a_few_row_groups_at_most_are_in_memory(tmp_path):
     path = write(tmp_path / "set.parquet", {"label": ["a", "b"] * 200, "image": as_struct([image] * 400)}, None, 20)
     program = (
         "import pyarrow\n"
-        "from sightline.images.sources import find_source\n"
+        "from sightline.images.lookup import find_source\n"
         f"source = find_source({path!r})\n"
         "assert sum(len(data) for _, data in source.read(source.scan().entries)) == 40_000_000\n"
         "print(pyarrow.default_memory_pool().max_memory())\n"

@@ -97,7 +97,7 @@ def train(
         Describe the training and stop before the first step.
     """
     from sightline.extras import refuse_missing_trackers
-    from sightline.images.sources import find_source
+    from sightline.images.lookup import find_source
     from sightline.runs import refuse_existing
 
     if data is not None:
@@ -162,7 +162,7 @@ def evaluate(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
-    from sightline.images.sources import find_source
+    from sightline.images.lookup import find_source
     from sightline.runs import read_model_of_finished
 
     read_model_of_finished(run)
@@ -200,7 +200,7 @@ def predict(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
-    from sightline.images.sources import plain_files
+    from sightline.images.lookup import plain_files
     from sightline.runs import read_model_of_finished
 
     if not images:

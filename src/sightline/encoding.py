@@ -21,7 +21,8 @@ from sightline.errors import ConfigError, DataError
 from sightline.images.augment import centre, normalize
 from sightline.images.decoding import in_parallel
 from sightline.images.layout import OUTSIDE, Entry
-from sightline.images.sources import ARCHIVE_SUFFIXES, DIGITS, ImageSource, find_source, plain_files
+from sightline.images.lookup import find_source, plain_files
+from sightline.images.sources import ARCHIVE_SUFFIXES, DIGITS, ImageSource
 from sightline.predicting import BATCH, Classifier, load, try_decode
 from sightline.runs import write_atomically
 

@@ -10,7 +10,7 @@ import numpy as np
 from sightline.devices import keep_freed_memory
 from sightline.errors import DataError
 from sightline.images.cache import CachedImages, open_images
-from sightline.images.sources import find_source
+from sightline.images.lookup import find_source
 from sightline.images.splits import split
 from sightline.metrics import (
     calibration_error,

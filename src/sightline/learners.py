@@ -37,9 +37,10 @@ def classification_loss(
         return functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing), logits
 
     def losses(labels: Tensor) -> Tensor:
-        return functional.cross_entropy(
-            logits, labels, class_weights, label_smoothing=label_smoothing, reduction="none"
-        )
+        plain = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
+        # not by the loss's own weight=: with label smoothing that weighs the classes that are smoothed to as well, and
+        # every image is pushed towards the rare class (recall 1.00 at an accuracy of 0.52 in bench-unbalanced)
+        return plain if class_weights is None else plain * class_weights[labels]
 
     if batch.shares is None or batch.partner_labels is None:
         return losses(batch.labels).mean(), logits

@@ -22,7 +22,7 @@ from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.augment import centre, normalize
 from sightline.images.batches import Normalization
 from sightline.images.decoding import UnreadableImageError, decode, in_parallel, resize
-from sightline.images.sources import plain_files
+from sightline.images.lookup import plain_files
 from sightline.metrics import probabilities
 from sightline.nets import Network, build_network
 from sightline.runs import read_model_of_finished, read_weights, write_csv

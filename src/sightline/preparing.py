@@ -23,7 +23,8 @@ from sightline.extras import refuse_missing_trackers
 from sightline.images.augment import shrunk_side
 from sightline.images.batches import Normalization, derived_seed, prepare
 from sightline.images.cache import CachedImages, open_images
-from sightline.images.sources import ImageSource, find_source
+from sightline.images.lookup import find_source
+from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits
 from sightline.nets import Network
 from sightline.runs import MODEL_FORMAT, list_runs, read_model, read_run_recipe

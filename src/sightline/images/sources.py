@@ -1,4 +1,4 @@
-"""What DATA names: a published set, a folder, an archive or a manifest, read in place.
+"""The kinds of image set on a disk: a folder, an archive or a manifest, read in place; and the embedded digits.
 
 A source lists its files once (``scan``), hands out their bytes in its own order (``read``), and changes its
 ``fingerprint`` when any file changes. Archives are streamed, never unpacked to disk. Nothing here loads torch.
@@ -14,35 +14,32 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sightline.config.resolving import nearest
 from sightline.errors import DataError
 from sightline.images.layout import (
-    IMAGE_SUFFIXES,
     SPLIT_NAMES,
     Entry,
     Listing,
     check_labels,
-    is_hidden,
-    is_image_name,
     lay_out,
 )
 
 __all__ = [
     "ARCHIVE_SUFFIXES",
     "DIGITS",
+    "DigitsSource",
     "DownloadedSource",
+    "FolderSource",
     "ImageSource",
     "ManifestSource",
-    "PlainFiles",
+    "TarSource",
+    "ZipSource",
     "digest",
-    "find_source",
-    "plain_files",
+    "read_files",
 ]
 
 DIGITS = "digits"  # the embedded image set: scikit-learn's 1,797 handwritten digits of 8×8 pixels
@@ -66,74 +63,6 @@ class DownloadedSource(Protocol):
 
     def download(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Have the set's files on the disk; ``progress`` is called with (megabytes done, megabytes in all)."""
-
-
-def find_source(data: str | os.PathLike[str]) -> ImageSource:
-    """Find out what DATA names, without reading or downloading it. A name is never a path: ``./mnist`` is.
-
-    Raises:
-        DataError: nothing is there, it is no image set, or a library to read it is not installed.
-    """
-    from sightline.images.hub import PREFIX, HubSource  # here, as these modules build on this one
-    from sightline.images.named import NAMED, NamedSource
-    from sightline.images.tables import ParquetSource
-
-    text = os.fspath(data)
-    path = Path(text).expanduser()
-    if text == DIGITS:
-        return DigitsSource()
-    if text in NAMED:
-        return NamedSource(text)
-    if text.startswith(PREFIX):
-        return HubSource(text)
-    if path.is_dir():
-        return FolderSource(path)
-    if not path.exists():
-        hint = nearest(text, [DIGITS, *NAMED]) if "/" not in text else "check the spelling of the path."
-        raise DataError(f"no image set at {text!r}: there is no such file or folder; {hint}")
-    if path.name.lower().endswith(".csv"):
-        return ManifestSource(path)
-    if path.name.lower().endswith(".parquet"):
-        return ParquetSource(path)
-    if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return ZipSource(path) if path.suffix.lower() == ".zip" else TarSource(path)
-    raise DataError(
-        f"{text!r} is no image set; wanted a folder of class folders, an archive ({', '.join(ARCHIVE_SUFFIXES)}),"
-        " a manifest (.csv, .parquet) with the columns path and label,"
-        f" or a name: {', '.join([DIGITS, *NAMED])}, hf:OWNER/NAME."
-    )
-
-
-@dataclass(frozen=True)
-class PlainFiles:
-    """Images without classes: what a classifier is asked about."""
-
-    names: list[str]
-    """As they are shown: the path that was given, and the name inside of it."""
-    read: Callable[[], Iterator[tuple[str, bytes | OSError]]]
-    """Yields (name, bytes) of each, in an order of its own."""
-
-
-def plain_files(path: str | os.PathLike[str]) -> PlainFiles:
-    """The images of a file, a folder or an archive.
-
-    Raises:
-        DataError: nothing is there, or no images are in it.
-    """
-    text = os.fspath(path)
-    if not os.path.exists(text):
-        raise DataError(f"no image, folder or archive at {text!r}; check the spelling of the path.")
-    if not os.path.isdir(text) and not text.lower().endswith(ARCHIVE_SUFFIXES):
-        entry = Entry(os.path.basename(text), "")
-        folder = Path(text).parent
-        return PlainFiles([text], lambda: ((text, data) for _, data in _read_files(folder, [entry])))
-    source = find_source(text)
-    assert isinstance(source, FolderSource | ZipSource | TarSource)
-    entries = [Entry(name, "") for name in source.names()[0] if is_image_name(name) and not is_hidden(name)]
-    if not entries:
-        raise DataError(f"no images in {text!r}; wanted files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    names = [f"{text.rstrip('/')}/{entry.path}" for entry in entries]
-    return PlainFiles(names, lambda: ((names[index], data) for index, data in source.read(entries)))
 
 
 # ── the kinds of source ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,7 +116,7 @@ class FolderSource:
         return lay_out(*self.names(), self.location)
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
-        yield from _read_files(self.path, entries)
+        yield from read_files(self.path, entries)
 
 
 class ManifestSource:
@@ -256,7 +185,7 @@ class ManifestSource:
         )
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
-        yield from _read_files(self.root, entries)
+        yield from read_files(self.root, entries)
 
 
 class _ArchiveSource:
@@ -389,7 +318,7 @@ def _walk(root: Path) -> Iterator[tuple[str, bool]]:
             ) from error
 
 
-def _read_files(root: Path, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
+def read_files(root: Path, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
     for index, entry in enumerate(entries):
         try:
             yield index, (root / entry.path).read_bytes()
