@@ -14,7 +14,7 @@ from sightline.errors import DataError, SightlineError
 from sightline.images.cache import open_images
 from sightline.images.decoding import decode, pixel_hash
 from sightline.images.layout import is_image_name
-from sightline.images.lookup import find_source, plain_files
+from sightline.images.lookup import always_labelled, find_source, plain_files
 from sightline.images.splits import split
 
 ARCHIVES = ["zip", "tar", "tar.gz", "tar.xz"]
@@ -519,3 +519,13 @@ def test_plain_files_that_are_not_there_are_refused(folder):
         plain_files("nowhere")
     with pytest.raises(DataError, match=r"no images in .*; wanted files ending in"):
         plain_files(folder({"notes.txt": b""}))
+
+
+@pytest.mark.parametrize("text", ["digits", "mnist", "cifar10", "hf:owner/name", "set.CSV", "folder/set.parquet"])
+def test_published_sets_and_manifests_have_classes_in_any_case(text):
+    assert always_labelled(text)
+
+
+@pytest.mark.parametrize("text", ["photos", "./digits", "photos.zip", "mnist/photo.png"])
+def test_folders_archives_and_files_may_have_none(text):
+    assert not always_labelled(text)

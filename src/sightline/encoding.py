@@ -21,8 +21,8 @@ from sightline.errors import ConfigError, DataError
 from sightline.images.augment import centre, normalize
 from sightline.images.decoding import in_parallel
 from sightline.images.layout import OUTSIDE, Entry
-from sightline.images.lookup import find_source, plain_files
-from sightline.images.sources import ARCHIVE_SUFFIXES, DIGITS, ImageSource
+from sightline.images.lookup import always_labelled, find_source, plain_files
+from sightline.images.sources import ARCHIVE_SUFFIXES, ImageSource
 from sightline.predicting import BATCH, Classifier, load, try_decode
 from sightline.runs import write_atomically
 
@@ -190,7 +190,7 @@ class _Part:
 def _part(path: str | os.PathLike[str]) -> _Part:
     """The images of an image set, with their classes, or else of a file, a folder or an archive, without."""
     text = os.fspath(path)
-    needs_classes = text == DIGITS or text.lower().endswith(".csv")
+    needs_classes = always_labelled(text)
     if needs_classes or os.path.isdir(text) or text.lower().endswith(ARCHIVE_SUFFIXES):
         try:
             source = find_source(text)
@@ -205,7 +205,8 @@ def _part(path: str | os.PathLike[str]) -> _Part:
 
 
 def _labelled(source: ImageSource, entries: list[Entry], text: str) -> _Part:
-    root = os.path.dirname(text) if text.lower().endswith(".csv") else text.rstrip("/")
+    manifest = text.lower().endswith((".csv", ".parquet"))
+    root = os.path.dirname(text) if manifest else text.rstrip("/")
 
     def read() -> Iterator[_File]:
         for index, data in source.read(entries):

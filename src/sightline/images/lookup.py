@@ -23,7 +23,7 @@ from sightline.images.sources import (
 )
 from sightline.images.tables import ParquetSource
 
-__all__ = ["PlainFiles", "find_source", "plain_files"]
+__all__ = ["PlainFiles", "always_labelled", "find_source", "plain_files"]
 
 
 def find_source(data: str | os.PathLike[str]) -> ImageSource:
@@ -56,6 +56,12 @@ def find_source(data: str | os.PathLike[str]) -> ImageSource:
         " a manifest (.csv, .parquet) with the columns path and label,"
         f" or a name: {', '.join([DIGITS, *NAMED])}, hf:OWNER/NAME."
     )
+
+
+def always_labelled(text: str) -> bool:
+    """Whether a text names an image set that has classes in any case: a published set, or a manifest."""
+    named = text == DIGITS or text in NAMED or text.startswith(PREFIX)
+    return named or text.lower().endswith((".csv", ".parquet"))
 
 
 @dataclass(frozen=True)
