@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import signal
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -16,6 +17,10 @@ from PIL import Image
 
 from sightline.images.cache import CachedImages
 
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in a background job of a shell; its children could not be stopped
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small tensors gain nothing from threads, and wait for each other
 
 Array = np.ndarray[Any, Any]

@@ -43,6 +43,7 @@ from sightline.trainer import CostMeter, build_trainer, checkpoint_to_resume
 
 __all__ = ["train"]
 
+PATIENCE = 5.0  # seconds in which a process that lost its connection sees that the other one has ended
 WHITENING_IMAGES = 2_000  # images that a network is fitted to before the first step
 
 
@@ -111,14 +112,24 @@ def train(
 def _help(plan: Plan, run: Path) -> NoReturn:
     """The part in a training of a process that another one started: take its share of every batch, and end.
 
-    Where the loss is not finite all stop at the same step, and the first process says so. Any other failure ends with
-    a status, at which Lightning ends the others, who would wait for ever.
+    Where the loss is not finite all stop at the same step, and the first process says so; where the first has ended,
+    whatever it ended of is its to say. Any other failure ends with a status, at which Lightning ends the others, who
+    would wait for ever.
     """
+    first = os.getppid()
     changed = changes(read_run_recipe(run), plan.recipe)
     if changed:
         raise ConfigError(f"{run} is trained with other settings: {'; '.join(changed)}; start one training a program.")
-    with suppress(TrainingError):
-        _fit(plan, run, [], Console(quiet=True))
+    try:
+        with suppress(TrainingError):
+            _fit(plan, run, [], Console(quiet=True))
+    except RuntimeError as error:  # how torch.distributed reports a partner that is gone
+        until = time.monotonic() + PATIENCE
+        while os.getppid() == first and time.monotonic() < until:
+            time.sleep(0.05)
+        if os.getppid() == first:
+            raise
+        raise SystemExit(1) from error
     raise SystemExit(0)
 
 
