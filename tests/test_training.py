@@ -698,3 +698,23 @@ def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, sca
 def test_without_data_one_is_asked_for() -> None:
     with pytest.raises(DataError, match="no image set was named"):
         sightline.train()
+
+
+def test_the_saturation_of_grey_images_is_not_varied_and_asking_for_it_is_refused(
+    colours: Path, tmp_path: Path
+) -> None:
+    color = {"kind": "color_jitter", "brightness": 0.4, "contrast": 0}
+    with pytest.raises(ConfigError, match=r"saturation \(0.4\) has no effect: .* digits are grey; set it to 0."):
+        sightline.train("digits", recipe="small", settings={"augment": {"color": color}}, run=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"are grey; leave --augment.color out."):
+        sightline.train("digits", settings={"augment": {"color": color | {"brightness": 0}}}, dry_run=True)
+    sightline.train("digits", settings={"augment": {"color": color | {"saturation": 0}}}, dry_run=True)
+    sightline.train(colours, settings={"augment": {"color": color}}, dry_run=True)
+
+
+def test_one_coloured_pixel_in_the_last_image_makes_a_set_coloured() -> None:
+    pixels = np.full((2_500, 2, 2, 3), 7, np.uint8)
+    assert preparing.is_grey(pixels, np.arange(2_500))
+    pixels[2_499, 1, 1, 2] = 8
+    assert not preparing.is_grey(pixels, np.arange(2_500))
+    assert preparing.is_grey(pixels, np.arange(2_499))

@@ -34,6 +34,7 @@ __all__ = [
     "changes",
     "choose_recipe",
     "describe_classifier",
+    "is_grey",
     "notes",
     "prepare_training",
     "run_to_resume",
@@ -43,6 +44,7 @@ MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of
 MANY_LARGE = 20_000  # larger images
 SMALL_SIDE = 64  # pixels
 SMALLEST_SIDE = 16  # pixels that every network can read
+ROWS_AT_ONCE = 1_000  # images that are looked at for colours before the next are
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def prepare_training(
     _refuse_processes(chosen, len(splits.train))
     _refuse_small_padding(chosen, images)
     _refuse_without_effect(chosen, images, splits)
+    _refuse_saturation_of_grey(chosen, images, splits)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
     if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
@@ -242,6 +245,26 @@ def _refuse_without_effect(recipe: Recipe, images: CachedImages, splits: Splits)
                     f"--{flag} balanced has no effect: every class of {images.name} has {counts[0]} training images; leave"
                     " it out."
                 )
+
+
+def _refuse_saturation_of_grey(recipe: Recipe, images: CachedImages, splits: Splits) -> None:
+    """Refuse to vary the saturation of images that have no colours."""
+    color = recipe.augment.color
+    if color is None or color.saturation == 0 or not is_grey(images.pixels, splits.train):
+        return
+    raise ConfigError(
+        f"--augment.color.saturation ({color.saturation:g}) has no effect: the training images of {images.name} are grey;"
+        + (" leave --augment.color out." if color.brightness == color.contrast == 0 else " set it to 0.")
+    )
+
+
+def is_grey(pixels_NHWC: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> bool:
+    """Whether the three channels of every pixel of some images are equal; looks no further than the first colour."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = pixels_NHWC[rows[start : start + ROWS_AT_ONCE]]
+        if (part[..., :1] != part[..., 1:]).any():
+            return False
+    return True
 
 
 def run_to_resume(run: str | os.PathLike[str] | None, plan: Plan) -> Path | None:

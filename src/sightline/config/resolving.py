@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import re
-import textwrap
+import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -218,14 +218,20 @@ def kind_of(block: Any) -> str:
 
 def field_texts(block: Any) -> dict[str, str]:
     """The docstring under each field of a dataclass."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(block))).body
-    assert isinstance(tree, ast.ClassDef)
     texts = {}
-    for field, text in zip(tree.body, tree.body[1:], strict=False):
+    body = _class_bodies(block.__module__)[block.__name__]
+    for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             assert isinstance(field.target, ast.Name)
             texts[field.target.id] = " ".join(str(text.value.value).split())
     return texts
+
+
+@cache
+def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """What stands in each class of a module; parsed once, where ``inspect.getsource`` does so for each class."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def build(annotation: Any, value: Any, where: str) -> Any:
