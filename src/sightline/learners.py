@@ -129,6 +129,12 @@ class ClassifierLearner(L.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.training_totals, self.validation_totals = Totals(), Totals()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning notes here which hook runs, 44 times a step;
+            object.__setattr__(self, name, value)  # a module's own way looks through its parameters first
+        else:
+            super().__setattr__(name, value)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed = derived_seed(self.recipe.fit.seed, batch.epoch, batch.position, self.global_rank)
         seed_generators(self.device, seed)
