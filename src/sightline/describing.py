@@ -76,7 +76,7 @@ def describe_training(
         say(note)
     lines, numbers = summarize(network, images.size)
     parts = (getattr(recipe.network, part, None) for part in ("kind", "repo", "name", "folder"))
-    name = ":".join(part for part in parts if part)
+    name = ":".join(part for part in parts if part) + (f" + {recipe.head.kind}" if recipe.head else "")
     table = Table(title=f"{name} on {images.size[0]}×{images.size[1]} px", title_justify="left")
     for column, side in (
         ("layer", "left"),

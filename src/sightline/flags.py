@@ -61,14 +61,17 @@ def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) ->
 def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Parameter:
     hyphened = dotted.replace("_", "-")
     block, _, name = hyphened.rpartition(".")
-    negative: Any = f"--{block}.no-{name}" if kind is bool else ()
+    listed = Ellipsis in typing.get_args(kind)
+    if listed and kind is not _Pairs:
+        kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]  # cyclopts lets it be emptied, and no tuple
+    negative: Any = f"--{block}.no-{name}" if kind is bool or typing.get_origin(kind) is list else ()
     how = Parameter(
         name=f"--{hyphened}",
         negative=negative,
         help=text,
         group=SETTINGS,
         show_default=False,
-        consume_multiple=Ellipsis in typing.get_args(kind),
+        consume_multiple=listed,
     )
     return inspect.Parameter(
         parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, how]

@@ -23,7 +23,8 @@ __all__ = ["Muon", "build_optimizer", "orthogonalize"]
 def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
     """Make the optimizer of a network's trainable parameters.
 
-    Every group carries ``part``: ``filters``, ``head``, ``biases``, or ``whitening`` for the bias of a whitening layer.
+    Every group carries ``part``: ``filters``, ``head`` (the last linear layer alone, also behind an attention, whose
+    matrices are filters), ``biases``, or ``whitening`` for the bias of a whitening layer.
     Biases and norms (every parameter of fewer than two dimensions, and what is called no weight: positions, tokens) are
     not decayed, except by Muon's ``shrink``.
     """
@@ -129,7 +130,7 @@ def _nesterov_step(parameter: Tensor, gradient: Tensor, momentum: Tensor, group:
 
 
 def _part(name: str, parameter: nn.Parameter) -> str:
-    if name == "whiten.bias":
+    if name.removeprefix("backbone.") == "whiten.bias":  # also where the network has a head of its own
         return "whitening"
     if parameter.ndim < 2 or not name.endswith("weight"):  # also positions, class tokens and scales
         return "biases"

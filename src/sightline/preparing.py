@@ -315,8 +315,10 @@ def notes(plan: Plan) -> list[str]:
     mean, std = (
         " ".join(f"{value:.3f}" for value in part) for part in (plan.normalization.mean, plan.normalization.std)
     )
+    head = plan.recipe.head
     return [
         *plan.built.weights.lines(),
+        *([] if head is None else [f"  a fresh head, as asked: {head.kind}"]),
         f"  normalised by the statistics these weights were trained with: mean {mean}, deviation {std}",
     ]
 

@@ -10,6 +10,7 @@ what one block asks of another.
 
 from sightline.config.augmentation import *
 from sightline.config.fitting import *
+from sightline.config.heads import *
 from sightline.config.networks import *
 from sightline.config.optimizers import *
 from sightline.config.resolving import named_recipes as named_recipes

@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import itertools
 import math
@@ -11,7 +10,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal, Union
 
 import yaml
 
+from sightline.config.checks import nearest
 from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
@@ -197,13 +197,6 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
 def to_yaml(recipe: Recipe) -> str:
     """Write a recipe as the YAML text that ``read_recipe`` reads back to the same settings."""
     return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True, width=110)
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """End of a sentence that names the known word most like ``word``, or all of them where none is like it."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(known)}."
 
 
 def members(annotation: Any) -> tuple[Any, ...]:

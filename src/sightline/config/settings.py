@@ -13,7 +13,13 @@ from sightline.config.fitting import (
     FitConfig,
     TrackConfig,
 )
-from sightline.config.networks import NetworkConfig, SpeednetConfig
+from sightline.config.heads import (
+    GraphAttentionHeadConfig,
+    HeadConfig,
+    SelfAttentionHeadConfig,
+    refuse_unknown_layer,
+)
+from sightline.config.networks import NetworkConfig, RunConfig, SpeednetConfig
 from sightline.config.optimizers import OptimizerConfig, SGDConfig
 from sightline.config.schedules import (
     CyclicConfig,
@@ -42,6 +48,7 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     network: NetworkConfig = field(default_factory=SpeednetConfig)
+    head: HeadConfig | None = None
     optimizer: OptimizerConfig = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=LinearConfig)
     clip: ClipConfig | None = None
@@ -60,6 +67,8 @@ class Recipe:
             _check_early_stopping(self.early_stopping, self.fit)
         _check_rare_classes(self.fit, self.data)
         _check_cutout(self.augment, self.data)
+        if self.head is not None:
+            _check_head(self.head, self.network, self.augment)
 
     @property
     def selects(self) -> bool:
@@ -196,4 +205,15 @@ def _check_cutout(augment: AugmentConfig, data: DataConfig) -> None:
         raise ConfigError(
             f"--augment.cutout.size ({cutout.size}) is larger than the images (--data.size {size});"
             " a hole must fit into the image."
+        )
+
+
+def _check_head(head: HeadConfig, network: NetworkConfig, augment: AugmentConfig) -> None:
+    if head.layer is not None and not isinstance(network, RunConfig):  # of which only its folder tells what it is
+        name = ":".join(filter(None, (network.kind, getattr(network, "name", None))))
+        refuse_unknown_layer(head.layer, getattr(network, "layers", ()), name)
+    if isinstance(head, GraphAttentionHeadConfig | SelfAttentionHeadConfig) and augment.scales:
+        raise ConfigError(
+            f"--augment.scales shows smaller images first, and --head {head.kind} reads one size only: it learns a"
+            " position and weights for each patch of the map; add --augment.no-scales, or choose --head attention_pool."
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from sightline.config import (
     ArchitectureConfig,
     CustomResNetConfig,
+    HeadConfig,
     HubConfig,
     ResNet18Config,
     ResNet34Config,
@@ -17,12 +18,14 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.nets.base import Network
+from sightline.nets.heads import HeadedNetwork
 from sightline.nets.pretrained import LoadedWeights, build_foreign, load_weights, put_in
 from sightline.nets.resnet import CustomResNet, ResNet18, ResNet34
 from sightline.nets.speednet import Speednet
 
 __all__ = [
     "CustomResNet",
+    "HeadedNetwork",
     "LayerSummary",
     "LoadedWeights",
     "Network",
@@ -37,16 +40,31 @@ __all__ = [
 ]
 
 
-def build_network(config: ArchitectureConfig, classes: int, size: tuple[int, int]) -> Network:
+def build_network(
+    config: ArchitectureConfig,
+    classes: int,
+    size: tuple[int, int],
+    head: HeadConfig | None = None,
+    head_size: tuple[int, int] | None = None,
+) -> Network:
     """Build a network from its settings, without the weights that they may name.
 
     Args:
         config: its settings; their type names the network.
         classes: classes to tell apart.
         size: (height, width) of the images in pixels.
+        head: settings of a head of its own; None keeps the network's last layer.
+        head_size: (height, width) of the images that the head is made for, where they are others (of a network that was
+            built for the images of an earlier run).
     Raises:
-        ConfigError: a network of another library cannot be had, or does not take such images.
+        ConfigError: a network of another library cannot be had, or does not take such images, or its map does not fit
+            the head.
     """
+    network = _plain_network(config, classes, size)
+    return network if head is None else HeadedNetwork(network, head, classes, head_size or size)
+
+
+def _plain_network(config: ArchitectureConfig, classes: int, size: tuple[int, int]) -> Network:
     match config:
         case SpeednetConfig():
             return Speednet(classes, size, widths=config.widths)
@@ -58,6 +76,9 @@ def build_network(config: ArchitectureConfig, classes: int, size: tuple[int, int
             return CustomResNet(classes)
         case TimmConfig() | TorchvisionConfig() | HubConfig():
             return build_foreign(config, classes, size)
+
+
+OPENED = ("backbone", "body", "neck")  # parts of which a summary lists the children
 
 
 @dataclass(frozen=True)
@@ -77,8 +98,8 @@ def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummar
     """Describe a network layer by layer.
 
     Returns:
-        A line for each direct child (of another library's network, for each of its children), and the numbers that all layers put out for one image (their memory while
-        training, times four bytes, roughly).
+        A line for each direct child (of another library's network, a backbone and a neck, for each of its children), and
+        the numbers that all layers put out for one image (their memory while training, times four bytes, roughly).
     """
     outputs: dict[nn.Module, tuple[int, ...]] = {}
     numbers = 0
@@ -101,17 +122,15 @@ def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummar
     return lines, numbers
 
 
-def _layers(network: Network) -> Iterator[tuple[str, nn.Module, bool]]:
+def _layers(network: nn.Module, where: str = "") -> Iterator[tuple[str, nn.Module, bool]]:
     """(name, layer, whether only what it holds itself counts) of what a summary lists."""
     for name, child in network.named_children():
-        if name != "body":
-            yield name, child, False
-            continue
-        if any(True for _ in child.parameters(recurse=False)):
-            yield name, child, True
-        for inner, layer in child.named_children():
-            if not isinstance(layer, nn.Identity):
-                yield f"{name}.{inner}", layer, False
+        if name in OPENED:
+            if any(True for _ in child.parameters(recurse=False)):
+                yield f"{where}{name}", child, True
+            yield from _layers(child, f"{where}{name}.")
+        elif not where or not isinstance(child, nn.Identity):
+            yield f"{where}{name}", child, False
 
 
 def flops_per_image(network: Network, size: tuple[int, int]) -> int:

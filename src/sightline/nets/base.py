@@ -13,6 +13,12 @@ class Network(nn.Module):
     """How published weights call the parameters, as (beginning of a name there, here); the first that fits holds."""
     exchanged: tuple[str, ...] = ()
     """Beginnings of the names of parameters that an image size has given other shapes than the published ones."""
+    layers: tuple[str, ...] = ()
+    """Names of the layers that hand a map on, in their order: the network may end at each. None where not known."""
+    dropped: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that the network could have and does without."""
+    beyond_backbone: tuple[str, ...] = ("head.",)
+    """Beginnings of the names of parameters that are none of the backbone's: they learn where it is frozen."""
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Images, (B, 3, H, W), to the last feature map, (B, D, h, w)."""
@@ -26,6 +32,18 @@ class Network(nn.Module):
         """Images, (B, 3, H, W), to logits, (B, K)."""
         logits: Tensor = self.head(self.features(images))
         return logits
+
+    def drop(self, layer: str) -> None:
+        """Do without a layer: it hands on what it is given, and its parameters are gone."""
+        self.set_submodule(layer, nn.Identity())
+        self.dropped += (f"{layer}.",)
+
+    def end_at(self, layer: str) -> None:
+        """Make the map of one of ``layers`` the last: those behind it are neither kept nor computed."""
+        end = self.layers.index(layer) + 1
+        for later in self.layers[end:]:
+            self.drop(later)
+        self.layers = self.layers[:end]
 
     @property
     def cam_layers(self) -> list[nn.Module]:
