@@ -27,6 +27,7 @@ from sightline.optimizers import part_of
 __all__ = ["Layer", "Phase", "frozen_modules", "layers_of", "phases_of", "shares_of", "whitening_epochs"]
 
 MOST = 0.8  # of the parameters below the head; a layer that holds more is taken apart
+FEW = 4  # layers; where there are fewer, the largest is taken apart
 
 
 @dataclass(frozen=True)
@@ -59,41 +60,45 @@ def layers_of(network: nn.Module) -> list[Layer]:
     """The layers of a network in which anything learns, the first first and the head last.
 
     They are the children of the network in their order; one that holds more than four fifths of the parameters below the head
-    is taken apart into its own children, and so on (a body, a stack of blocks). What has no filters and matrices of its own
-    (a norm, positions, a class token) goes with the layer before it, or at the very beginning with the one after it.
+    (a body, a stack of blocks), or the largest while there are fewer than four, is taken apart into its own children. What has
+    no filters or matrices of its own (a norm, positions, a class token) goes with the layer before it, or at the very beginning
+    with the one after it.
     """
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
-    below = {name: parameter.numel() for name, parameter in learning.items() if not lies_in(name, HEAD)}
-    names = _pieces(network, "", below)
-    while names:
-        sizes = {name: sum(size for inner, size in below.items() if lies_in(inner, name)) for name in names}
-        largest = max(names, key=sizes.__getitem__)
-        pieces = _pieces(network, largest, below) if largest not in learning else []
-        if sizes[largest] <= MOST * sum(below.values()) or all(piece in learning for piece in pieces):
-            break
-        place = names.index(largest)
-        names[place : place + 1] = pieces
+    filters = {name for name, parameter in learning.items() if part_of(name, parameter) == "filters"}
     joined: list[list[str]] = []
     loose: list[str] = []  # at the very beginning
-    for name in names:
-        if any(part_of(inner, learning[inner]) == "filters" for inner in below if lies_in(inner, name)):
+    for name in _taken_apart(network):
+        if any(lies_in(inner, name) for inner in filters):
             joined.append([*loose, name])
             loose = []
-        else:
+        elif any(lies_in(inner, name) for inner in learning):
             (joined[-1] if joined else loose).append(name)
     if loose:
         joined.append(loose)
-    layers = [Layer(tuple(names), _within(learning, names)) for names in joined]
-    head = Layer((HEAD,), _within(learning, [HEAD]))
-    return [*layers, head] if head.parameters else layers
+    layers = [Layer(tuple(names), _within(learning, names)) for names in [*joined, [HEAD]]]
+    return [layer for layer in layers if layer.parameters]
+
+
+def _taken_apart(network: nn.Module) -> list[str]:
+    """The names of the layers below the head, whether they learn or not, by the sizes of their parameters."""
+    below = {name: item.numel() for name, item in network.named_parameters() if not lies_in(name, HEAD)}
+    names = _pieces(network, "", below)
+    while True:
+        sizes = {name: sum(size for inner, size in below.items() if lies_in(inner, name)) for name in names}
+        pieces = {name: _pieces(network, name, below) for name in names if name not in below}
+        wholes = [name for name, inner in pieces.items() if any(piece not in below for piece in inner)]
+        largest = max(wholes, key=sizes.__getitem__, default="")
+        if not largest or (len(names) >= FEW and sizes[largest] <= MOST * sum(below.values())):
+            return names
+        place = names.index(largest)
+        names[place : place + 1] = pieces[largest]
 
 
 def _pieces(network: nn.Module, name: str, below: Mapping[str, int]) -> list[str]:
-    """What a layer is made of: its own parameters, then its children, each as far as anything in it learns."""
+    """What a layer is made of: its own parameters, then its children, each as far as it holds any."""
     module = network.get_submodule(name)
-    inner = [where for where, _ in module.named_parameters(recurse=False)] + [
-        where for where, _ in module.named_children()
-    ]
+    inner = [where for where, _ in [*module.named_parameters(recurse=False), *module.named_children()]]
     found = [f"{name}.{where}" if name else where for where in inner]
     return [piece for piece in found if any(lies_in(parameter, piece) for parameter in below)]
 
