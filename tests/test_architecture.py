@@ -15,10 +15,13 @@ ROOT = Path(sightline.__file__).parent
 
 # Rooms, lowest first. A module imports from its own room and from those below.
 ROOMS = (
-    ("errors", "config", "metrics", "schedules", "optimizers", "runs", "devices", "extras"),
+    ("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "extras"),
     ("images",),
     ("nets",),
-    ("learners", "averaging", "data", "progress", "trainer", "tracking", "describing", "picturing", "backbones"),
+    (
+        *("learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
+        *("describing", "picturing", "backbones"),
+    ),
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
     ("reporting",),
@@ -31,7 +34,7 @@ ROOMS = (
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
 )
 HEIGHT = {module: height for height, room in enumerate(ROOMS) for module in room}
-FITTING = ("learners", "averaging", "data", "progress", "trainer", "tracking", "training")
+FITTING = ("learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking", "training")
 
 # The only modules (or folders) that may import a library.
 DOORS = {

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Group, Parameter
 
 from sightline.config import Recipe
-from sightline.config.resolving import field_texts, kind_of, members, required, spell_out
+from sightline.config.resolving import field_texts, kind_of, listed_block, members, required, spell_out
 from sightline.errors import ConfigError
 
 __all__ = ["application", "every_setting", "nest"]
@@ -87,6 +87,8 @@ def every_setting(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, 
         hints, texts = typing.get_type_hints(kind), field_texts(kind)
         for item in dataclasses.fields(kind):
             name = f"{prefix}{item.name}"
+            if listed_block(hints[item.name]) is not None:
+                continue  # a list of blocks is written in YAML only
             if any(dataclasses.is_dataclass(member) for member in members(hints[item.name])):
                 for inner, annotation, text in every_setting(hints[item.name], f"{name}."):
                     found[inner] = (annotation, [], text)

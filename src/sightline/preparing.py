@@ -14,9 +14,9 @@ import torch
 from rich.console import Console
 
 from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths
-from sightline.config import DataConfig, PadCropConfig, Recipe, read_recipe, resolve
+from sightline.config import DataConfig, DiscriminativeConfig, PadCropConfig, Recipe, read_recipe, resolve
 from sightline.config.resolving import flatten, refuse_hopeless, to_mapping
-from sightline.describing import Progress
+from sightline.describing import Progress, describe_phase
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.extras import refuse_missing_trackers
@@ -27,6 +27,7 @@ from sightline.images.lookup import find_source
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits
 from sightline.nets import Network
+from sightline.phases import phases_of
 from sightline.runs import MODEL_FORMAT, list_runs, read_model, read_run_recipe
 
 __all__ = [
@@ -118,6 +119,7 @@ def prepare_training(
     _refuse_saturation_of_grey(chosen, images, splits)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
+    phases_of(chosen, built.network)  # refuses what the network does not have
     if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
         normalization = Normalization(built.weights.mean, built.weights.std)
     return Plan(source, chosen, why, images, splits, normalization, built)
@@ -309,9 +311,9 @@ def changes(before: Recipe, now: Recipe) -> list[str]:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What a user should know of the weights that the training starts from."""
+    """What a user should know of the weights that the training starts from, and of which of them learn."""
     if plan.built.weights is None:
-        return []
+        return _notes_of_phases(plan)
     mean, std = (
         " ".join(f"{value:.3f}" for value in part) for part in (plan.normalization.mean, plan.normalization.std)
     )
@@ -320,7 +322,21 @@ def notes(plan: Plan) -> list[str]:
         *plan.built.weights.lines(),
         *([] if head is None else [f"  a fresh head, as asked: {head.kind}"]),
         f"  normalised by the statistics these weights were trained with: mean {mean}, deviation {std}",
+        *_notes_of_phases(plan),
     ]
+
+
+def _notes_of_phases(plan: Plan) -> list[str]:
+    """A line for each phase of a fine-tuning, and a warning where what is frozen has learnt nothing yet."""
+    if plan.recipe.finetune is None:
+        return []
+    phases = phases_of(plan.recipe, plan.network)
+    lines = [describe_phase(phases, index, plan.network) for index in range(len(phases))]
+    if plan.built.weights is None and not isinstance(plan.recipe.finetune, DiscriminativeConfig):
+        lines.append(
+            "  warning: what is frozen has random weights; start from some that have learnt: --network run:FOLDER"
+        )
+    return lines
 
 
 def describe_classifier(plan: Plan) -> dict[str, Any]:

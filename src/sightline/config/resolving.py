@@ -27,6 +27,7 @@ __all__ = [
     "field_texts",
     "flatten",
     "kind_of",
+    "listed_block",
     "members",
     "merge",
     "named_recipes",
@@ -204,6 +205,12 @@ def members(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
+def listed_block(annotation: Any) -> Any:
+    """The dataclass of a setting that is a list of blocks, such as ``tuple[PhaseConfig, ...]``; None of any other."""
+    inner = typing.get_args(annotation)[:1] if typing.get_origin(annotation) is tuple else ()
+    return next((block for block in inner if dataclasses.is_dataclass(block)), None)
+
+
 def kind_of(block: Any) -> str:
     """What a block is called where one of several may be chosen; empty where there is no choice."""
     return str(getattr(block, "kind", ""))
@@ -239,6 +246,9 @@ def build(annotation: Any, value: Any, where: str) -> Any:
     if types.NoneType in choices and (value is None or value == {"kind": "none"}):
         return None
     blocks: list[Any] = [choice for choice in choices if dataclasses.is_dataclass(choice)]
+    listed = listed_block(annotation)
+    if listed is not None:
+        return _built_list(listed, value, where)
     if not blocks:
         return _plain(annotation, value, where)
     if not isinstance(value, Mapping):
@@ -253,9 +263,20 @@ def build(annotation: Any, value: Any, where: str) -> Any:
         made[name] = build(fields[name], item, dotted)
     missing = [name for name in required(block) if name not in made]
     if missing:
+        lacks = f"lacks the {' and the '.join(missing)}"
+        if "kind" not in fields:  # one of a list, which is written in YAML only
+            raise ConfigError(f"{where} {lacks}; add {' and '.join(f'{name}: ...' for name in missing)}.")
         flags = " and ".join(f"--{where}.{name}".replace("_", "-") for name in missing)
-        raise ConfigError(f"{where} of kind {value.get('kind')!r} lacks the {' and the '.join(missing)}; add {flags}.")
+        raise ConfigError(f"{where} of kind {value.get('kind')!r} {lacks}; add {flags}.")
     return block(**made)
+
+
+def _built_list(block: Any, value: Any, where: str) -> tuple[Any, ...]:
+    """A list of blocks, each of which is called by its number, counted from 1, in messages."""
+    if not isinstance(value, list | tuple):
+        fields = ", ".join(f"{name}: ..." for name in _fields(block))
+        raise ConfigError(f"{where} is {value!r}; wanted a list of blocks, as YAML has it: [{{{fields}}}, ...].")
+    return tuple(build(block, item, f"{where}.{number}") for number, item in enumerate(value, start=1))
 
 
 def _block_of_kind(blocks: list[Any], value: Mapping[str, Any], where: str) -> Any:
