@@ -15,11 +15,11 @@ ROOT = Path(sightline.__file__).parent
 
 # Rooms, lowest first. A module imports from its own room and from those below.
 ROOMS = (
-    ("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "extras"),
+    ("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
     ("images",),
     ("nets",),
     (
-        *("learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
+        *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
         *("describing", "picturing", "backbones"),
     ),
     ("predicting", "encoding", "diagnosing"),

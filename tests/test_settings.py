@@ -339,6 +339,18 @@ SWA = {"averaging": {"kind": "swa"}}
 EARLY = {"early_stopping": {"kind": "patience"}}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
+        {"finetune": {"kind": "frozen", "features": "keep"}, "augment": {"flip": "none", "cutout": {"kind": "cutout"}}},
+        r"--finetune.features keep has no effect with --augment.cutout, which shows an image in ever new ways",
+    ),
+    (
+        {"finetune": {"kind": "frozen", "features": "recompute"}, "augment": {"scales": [0.5, 1]}},
+        r"--finetune.features recompute has no effect with --augment.scales",
+    ),
+    (
+        {"finetune": {"kind": "frozen", "features": "keep"}, "fit": {"compile": True}},
+        r"--fit.compile has no effect on frozen layers that compute once \(--finetune.features keep\)",
+    ),
+    (
         {"schedule": {"kind": "step", "every_epochs": 8}},
         "--schedule.every-epochs 8 has no effect: it must be less than",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from sightline.config import PlateauConfig, Recipe
@@ -25,7 +25,7 @@ COUNT_EVERY = 50  # batches; their logits are kept until then
 
 
 def classification_loss(
-    network: nn.Module, batch: Batch, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    network: Network, batch: Batch, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of a batch, in float32; of a mixed one, of both labels of each image by their shares.
 
@@ -35,7 +35,7 @@ def classification_loss(
     Returns:
         The loss, a scalar, and the logits, (B, K).
     """
-    logits = network(batch.images).float()
+    logits = (network.classify(batch.images) if batch.features else network(batch.images)).float()
     if batch.shares is None and class_weights is None:
         return functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing), logits
 

@@ -20,6 +20,7 @@ from sightline.describing import Progress, describe_phase
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.extras import refuse_missing_trackers
+from sightline.features import settle_features
 from sightline.images.augment import shrunk_side
 from sightline.images.batches import Normalization, derived_seed, prepare
 from sightline.images.cache import CachedImages, open_images
@@ -59,6 +60,8 @@ class Plan:
     splits: Splits
     normalization: Normalization
     built: Built
+    kept: str = ""
+    """Whether the features of a frozen backbone are kept, in words."""
 
     @property
     def network(self) -> Network:
@@ -120,9 +123,11 @@ def prepare_training(
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
     phases_of(chosen, built.network)  # refuses what the network does not have
+    shown = len(splits.train) + len(splits.validation)
+    chosen, kept = settle_features(chosen, built.network, shown, images.size, choose_device())
     if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
         normalization = Normalization(built.weights.mean, built.weights.std)
-    return Plan(source, chosen, why, images, splits, normalization, built)
+    return Plan(source, chosen, why, images, splits, normalization, built, kept)
 
 
 def choose_recipe(images: CachedImages, fraction: float = 1.0) -> tuple[str, str]:
@@ -332,6 +337,7 @@ def _notes_of_phases(plan: Plan) -> list[str]:
         return []
     phases = phases_of(plan.recipe, plan.network)
     lines = [describe_phase(phases, index, plan.network) for index in range(len(phases))]
+    lines += [plan.kept] if plan.kept else []
     if plan.built.weights is None and not isinstance(plan.recipe.finetune, DiscriminativeConfig):
         lines.append(
             "  warning: what is frozen has random weights; start from some that have learnt: --network run:FOLDER"

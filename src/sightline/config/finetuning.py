@@ -32,6 +32,10 @@ class FrozenConfig:
     """Only the head learns; what lies below it is frozen, in evaluation mode, batch-norm's statistics included."""
 
     kind: Literal["frozen"] = "frozen"
+    features: Literal["keep", "recompute"] | None = None
+    """Whether what the frozen layers make of an image and of its mirror image is computed once and kept in memory, or anew in
+    every epoch, with the same result but for rounding. null: kept where images are shown as they are, or mirrored, and
+    there is memory for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

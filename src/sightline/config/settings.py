@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from sightline.config.augmentation import AugmentConfig
-from sightline.config.finetuning import FinetuneConfig, GradualConfig, PhasesConfig, phase_epochs
+from sightline.config.finetuning import FinetuneConfig, FrozenConfig, GradualConfig, PhasesConfig, phase_epochs
 from sightline.config.fitting import (
     AveragingConfig,
     ClipConfig,
@@ -73,8 +73,14 @@ class Recipe:
             _check_early_stopping(self.early_stopping, self.fit)
         _check_rare_classes(self.fit, self.data)
         _check_cutout(self.augment, self.data)
+        _check_features(self.finetune, self.augment, self.fit)
         if self.head is not None:
             _check_head(self.head, self.network, self.augment)
+
+    @property
+    def shows_two_views(self) -> bool:
+        """Whether every image is shown in training as it is, or mirrored, and in no other way."""
+        return not _varied(self.augment)
 
     @property
     def selects(self) -> bool:
@@ -237,6 +243,28 @@ def _check_rare_classes(fit: FitConfig, data: DataConfig) -> None:
         raise ConfigError(
             "--fit.class-weights balanced and --data.sampling balanced both make up for rare classes, together twice"
             " over; choose one."
+        )
+
+
+def _varied(augment: AugmentConfig) -> str:
+    """The setting by which an image is shown in more than two ways; empty where there is none."""
+    blocks = ("crop", "rotation", "policy", "color", "cutout", "mix", "scales")
+    return next((name for name in blocks if getattr(augment, name)), "")
+
+
+def _check_features(finetune: FinetuneConfig | None, augment: AugmentConfig, fit: FitConfig) -> None:
+    if not isinstance(finetune, FrozenConfig) or finetune.features is None:
+        return
+    varied = _varied(augment)
+    if varied:
+        raise ConfigError(
+            f"--finetune.features {finetune.features} has no effect with --augment.{varied}, which shows an image in ever new"
+            " ways; leave one of the two out."
+        )
+    if fit.compile and finetune.features == "keep":
+        raise ConfigError(
+            "--fit.compile has no effect on frozen layers that compute once (--finetune.features keep); leave one of the two"
+            " out."
         )
 
 

@@ -28,10 +28,18 @@ class Network(nn.Module):
         """Images, (B, 3, H, W), to one vector each, (B, D)."""
         return self.feature_map(images).mean(dim=(2, 3))
 
+    def backbone_output(self, images: Tensor) -> Tensor:
+        """Images, (B, 3, H, W), to what ``classify`` reads: the last that does not depend on the head's parameters."""
+        return self.features(images)
+
+    def classify(self, backbone_output: Tensor) -> Tensor:
+        """What ``backbone_output`` gives, to logits, (B, K)."""
+        logits: Tensor = self.head(backbone_output)
+        return logits
+
     def forward(self, images: Tensor) -> Tensor:
         """Images, (B, 3, H, W), to logits, (B, K)."""
-        logits: Tensor = self.head(self.features(images))
-        return logits
+        return self.classify(self.backbone_output(images))
 
     def drop(self, layer: str) -> None:
         """Do without a layer: it hands on what it is given, and its parameters are gone."""

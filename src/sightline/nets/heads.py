@@ -348,6 +348,11 @@ class HeadedNetwork(Network):
         """Images, (B, 3, H, W), to what the neck reads: a map, (B, D, h, w), or pooled features, (B, D)."""
         return self.backbone.features(images) if self.pooled else self.backbone.feature_map(images)
 
+    def classify(self, backbone_output: Tensor) -> Tensor:
+        """A map, (B, D, h, w), or pooled features, (B, D), to logits, (B, K)."""
+        logits: Tensor = self.head(self.neck(backbone_output))
+        return logits
+
     def feature_map(self, images: Tensor) -> Tensor:
         return self.backbone.feature_map(images)
 
