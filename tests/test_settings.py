@@ -348,7 +348,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"finetune": {"kind": "frozen", "features": "keep"}, "fit": {"compile": True}},
-        r"--fit.compile has no effect on frozen layers that compute once \(--finetune.features keep\)",
+        "--fit.compile has no effect on frozen layers that compute once (--finetune.features keep)",
     ),
     (
         {"schedule": {"kind": "step", "every_epochs": 8}},
