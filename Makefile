@@ -44,7 +44,7 @@ train: install
 	$(BIN)/sightline train $(DATA) --recipe $(RECIPE)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: install
 	$(BIN)/ruff check

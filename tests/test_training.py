@@ -376,12 +376,6 @@ def whole_runs(unequal: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return run_of
 
 
-@pytest.fixture
-def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The speed of the machine is not measured: it takes longer than these trainings."""
-    monkeypatch.setattr(trainer, "convolution_flops", lambda *_: 1.0)
-
-
 def variant_settings(variant: str) -> dict:
     fit = {"epochs": 4, "batch_size": 8, "checkpoint_seconds": 0.0} | VARIANTS[variant].get("fit", {})
     return QUICK | {"data": {"size": 16}} | VARIANTS[variant] | {"fit": fit}
@@ -398,7 +392,6 @@ def variant_settings(variant: str) -> dict:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_way_of_fitting_that_was_stopped_anywhere_ends_in_the_same_bits(
     variant: str,
-    no_probe: None,
     whole_runs: Callable[[str], Path],
     unequal: Path,
     tmp_path: Path,
