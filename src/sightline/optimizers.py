@@ -24,19 +24,22 @@ def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.
     """Make the optimizer of a network's trainable parameters.
 
     Every group carries ``part``: ``filters``, ``head`` (the last linear layer alone, also behind an attention, whose
-    matrices are filters), ``biases``, or ``whitening`` for the bias of a whitening layer.
-    Biases and norms (every parameter of fewer than two dimensions, and what is called no weight: positions, tokens) are
-    not decayed, except by Muon's ``shrink``.
+    matrices are filters), ``biases``, ``whitening`` for the bias of a whitening layer, or ``head_biases`` for those that
+    are none of the backbone's. Biases and norms (every parameter of fewer than two dimensions, and what is called no
+    weight: positions, tokens, queries) are not decayed, except by Muon's ``shrink``.
     """
-    parts: dict[str, list[nn.Parameter]] = {"filters": [], "head": [], "biases": [], "whitening": []}
+    parts: dict[str, list[nn.Parameter]] = {
+        part: [] for part in ("filters", "head", "biases", "whitening", "head_biases")
+    }
+    beyond_backbone = getattr(network, "beyond_backbone", ("head.",))
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            parts[_part(name, parameter)].append(parameter)
+            parts[_part(name, parameter, beyond_backbone)].append(parameter)
     groups: list[dict[str, Any]] = [
         {"part": part, "params": parameters} for part, parameters in parts.items() if parameters
     ]
     if isinstance(config, MuonConfig):
-        return _muon(config, groups)
+        return _muon(config, groups, getattr(network, "side_by_side", 1))
     for group in groups:
         group["weight_decay"] = config.weight_decay if group["part"] in ("filters", "head") else 0.0
     rate = config.learning_rate
@@ -106,12 +109,16 @@ def orthogonalize(matrix: Tensor, steps: int = 3) -> Tensor:
     return result
 
 
-def _muon(config: MuonConfig, groups: list[dict[str, Any]]) -> Muon:
+def _muon(config: MuonConfig, groups: list[dict[str, Any]], side_by_side: int) -> Muon:
+    rates = {
+        "head": config.head_learning_rate / side_by_side,  # of so many inputs more each step moves the logits more
+        "head_biases": config.head_learning_rate,  # the logits' own gradient is large, that of the backbone's small
+    }
     for group in groups:
         if group["part"] == "filters":
             group |= {"lr": config.learning_rate, "momentum": config.momentum, "orthogonal": True}
             continue
-        rate = config.head_learning_rate if group["part"] == "head" else config.bias_learning_rate
+        rate = rates.get(group["part"], config.bias_learning_rate)
         group |= {"lr": rate, "momentum": config.head_momentum, "weight_decay": config.shrink / rate}
     return Muon(groups)
 
@@ -129,9 +136,9 @@ def _nesterov_step(parameter: Tensor, gradient: Tensor, momentum: Tensor, group:
     parameter.add_(gradient.add(momentum, alpha=group["momentum"]), alpha=-group["lr"])
 
 
-def _part(name: str, parameter: nn.Parameter) -> str:
+def _part(name: str, parameter: nn.Parameter, beyond_backbone: tuple[str, ...]) -> str:
     if name.removeprefix("backbone.") == "whiten.bias":  # also where the network has a head of its own
         return "whitening"
-    if parameter.ndim < 2 or not name.endswith("weight"):  # also positions, class tokens and scales
-        return "biases"
+    if parameter.ndim < 2 or not name.endswith("weight"):  # also positions, class tokens, queries and scales
+        return "head_biases" if name.startswith(beyond_backbone) else "biases"
     return "head" if name.startswith("head.") else "filters"
