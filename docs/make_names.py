@@ -25,6 +25,7 @@ TITLES = {
     "data": "The image set",
     "augment": "Augmentation",
     "network": "Networks",
+    "head": "Heads",
     "optimizer": "Optimizers",
     "schedule": "Schedules",
     "fit": "Fitting",

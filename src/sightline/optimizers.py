@@ -19,7 +19,7 @@ from sightline.devices import has_fast_bfloat16
 
 __all__ = ["Muon", "build_optimizer", "main_rate", "orthogonalize", "part_of"]
 
-PARTS = ("filters", "head", "biases", "whitening")
+PARTS = ("filters", "head", "biases", "whitening", "head_biases")
 
 
 def build_optimizer(
@@ -28,24 +28,26 @@ def build_optimizer(
     """Make the optimizer of a network's trainable parameters.
 
     Every group carries ``part``: ``filters``, ``head`` (the last linear layer alone, also behind an attention, whose
-    matrices are filters), ``biases``, or ``whitening`` for the bias of a whitening layer.
-    Biases and norms (every parameter of fewer than two dimensions, and what is called no weight: positions, tokens) are
-    not decayed, except by Muon's ``shrink``.
+    matrices are filters), ``biases``, ``whitening`` for the bias of a whitening layer, or ``head_biases`` for those that
+    are none of the backbone's. Biases and norms (every parameter of fewer than two dimensions, and what is called no
+    weight: positions, tokens, queries) are not decayed, except by Muon's ``shrink``.
 
     Args:
         shares: of the part's rate that some parameters, by their names, learn at; those of one part and one share are a
             group, which carries its ``share``.
     """
+    beyond_backbone = getattr(network, "beyond_backbone", ("head.",))
     found: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            found.setdefault((part_of(name, parameter), (shares or {}).get(name, 1.0)), []).append(parameter)
+            group = part_of(name, parameter, beyond_backbone), (shares or {}).get(name, 1.0)
+            found.setdefault(group, []).append(parameter)
     groups: list[dict[str, Any]] = [
         {"part": part, "share": share, "params": found[part, share]}
         for part, share in sorted(found, key=lambda group: (PARTS.index(group[0]), -group[1]))
     ]
     if isinstance(config, MuonConfig):
-        return _muon(config, groups)
+        return _muon(config, groups, getattr(network, "side_by_side", 1))
     rate = config.learning_rate
     for group in groups:
         group["lr"] = rate * group["share"]
@@ -63,12 +65,18 @@ def build_optimizer(
             return torch.optim.RMSprop(groups, lr=rate, alpha=config.alpha, momentum=config.momentum)
 
 
-def part_of(name: str, parameter: nn.Parameter) -> str:
-    """The part of a network that a parameter belongs to: ``filters``, ``head``, ``biases`` or ``whitening``."""
+def part_of(name: str, parameter: nn.Parameter, beyond_backbone: tuple[str, ...] = ("head.",)) -> str:
+    """The part of a network that a parameter belongs to: one of ``PARTS``.
+
+    Args:
+        name: of the parameter.
+        parameter: whose dimensions tell filters and matrices from biases and norms.
+        beyond_backbone: beginnings of the names of those that are none of the backbone's.
+    """
     if name.removeprefix("backbone.") == "whiten.bias":  # also where the network has a head of its own
         return "whitening"
-    if parameter.ndim < 2 or not name.endswith("weight"):  # also positions, class tokens and scales
-        return "biases"
+    if parameter.ndim < 2 or not name.endswith("weight"):  # also positions, class tokens, queries and scales
+        return "head_biases" if name.startswith(beyond_backbone) else "biases"
     return "head" if name.startswith("head.") else "filters"
 
 
@@ -134,13 +142,17 @@ def orthogonalize(matrix: Tensor, steps: int = 3) -> Tensor:
     return result
 
 
-def _muon(config: MuonConfig, groups: list[dict[str, Any]]) -> Muon:
+def _muon(config: MuonConfig, groups: list[dict[str, Any]], side_by_side: int) -> Muon:
+    rates = {
+        "head": config.head_learning_rate / side_by_side,  # of so many inputs more each step moves the logits more
+        "head_biases": config.head_learning_rate,  # the logits' own gradient is large, that of the backbone's small
+    }
     for group in groups:
         if group["part"] == "filters":
             rate = config.learning_rate
             group |= {"momentum": config.momentum, "orthogonal": True}
         else:
-            rate = config.head_learning_rate if group["part"] == "head" else config.bias_learning_rate
+            rate = rates.get(group["part"], config.bias_learning_rate)
             group |= {"momentum": config.head_momentum, "weight_decay": config.shrink / rate}
         group["lr"] = rate * group["share"]
     return Muon(groups)

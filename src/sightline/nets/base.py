@@ -19,6 +19,8 @@ class Network(nn.Module):
     """Beginnings of the names of parameters that the network could have and does without."""
     beyond_backbone: tuple[str, ...] = ("head.",)
     """Beginnings of the names of parameters that are none of the backbone's: they learn where it is frozen."""
+    side_by_side: int = 1
+    """Vectors that ``head`` reads side by side, such as the nodes of an attention; pooled features are one."""
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Images, (B, 3, H, W), to the last feature map, (B, D, h, w)."""

@@ -247,7 +247,7 @@ class AttentionEncoder(nn.Module):
                 for _ in range(config.depth)
             )
         )
-        self.outputs = self.embedding.grid[0] * self.embedding.grid[1] * width
+        self.nodes, self.width = self.embedding.grid[0] * self.embedding.grid[1], width
 
     def forward(self, maps_BDhw: Tensor) -> Tensor:
         nodes_BND: Tensor = self.blocks(self.embedding(maps_BDhw))
@@ -280,7 +280,7 @@ class AttentionPool(nn.Module):
         self.key = nn.Linear(channels, width, bias=False)
         self.value = nn.Linear(channels, width, bias=False)
         self.dropout = nn.Dropout(config.dropout)
-        self.outputs = config.queries * width
+        self.nodes, self.width = config.queries, width
 
     def forward(self, maps_BDhw: Tensor) -> Tensor:
         nodes_BND = self._nodes(maps_BDhw)
@@ -333,12 +333,13 @@ class HeadedNetwork(Network):
         self.pooled = isinstance(config, LinearHeadConfig)
         """Whether the backbone pools its map itself."""
         given = answer(self.backbone_output, size, "the network")
+        self.neck: AttentionEncoder | AttentionPool | nn.Identity
         if isinstance(config, LinearHeadConfig):
-            self.neck: nn.Module = nn.Identity()
-            inputs = given.shape[1]
+            self.neck, inputs = nn.Identity(), given.shape[1]
         else:
             _drop_unread(backbone, size)
-            self.neck, inputs = _neck(config, given.shape[1:], choices)
+            self.neck = _neck(config, given.shape[1:], choices)
+            self.side_by_side, inputs = self.neck.nodes, self.neck.nodes * self.neck.width
         self.head = nn.Linear(inputs, classes)
         nn.init.normal_(self.head.weight, std=1 / inputs)  # small, as speednet's own: what a backbone has learnt is not
         nn.init.zeros_(self.head.bias)  # swept away by the first gradients
@@ -362,9 +363,7 @@ class HeadedNetwork(Network):
 
     def attention_weights(self, images: Tensor) -> list[Tensor]:
         """How the head attends: (B, H, N, N) for each encoder block, one (B, H, Q, N) for a pool, none if linear."""
-        if isinstance(self.neck, AttentionEncoder | AttentionPool):
-            return self.neck.weights(self.backbone_output(images))
-        return []
+        return [] if isinstance(self.neck, nn.Identity) else self.neck.weights(self.backbone_output(images))
 
     @property
     def cam_layers(self) -> list[nn.Module]:
@@ -381,8 +380,16 @@ def _neck(
     config: GraphAttentionHeadConfig | SelfAttentionHeadConfig | AttentionPoolHeadConfig,
     given: tuple[int, ...],
     choices: dict[str, tuple[int, int]],
-) -> tuple[nn.Module, int]:
-    """The neck for a map, (D, h, w), and how many numbers it gives for an image."""
+) -> AttentionEncoder | AttentionPool:
+    """The neck for a map, (D, h, w).
+
+    Args:
+        config: the settings.
+        given: the shape of the map.
+        choices: (h, w) of the other maps that could be read.
+    Raises:
+        ConfigError: it is too small, or its channels do not divide among the heads.
+    """
     channels, height, width = given
     patch = 1 if isinstance(config, AttentionPoolHeadConfig) else config.patch
     if min(height, width) // patch < LEAST_NODES:
@@ -393,10 +400,8 @@ def _neck(
             f" --head.heads ({config.heads}); choose other heads, or a --head.width that divides by them."
         )
     if isinstance(config, AttentionPoolHeadConfig):
-        pool = AttentionPool(config, channels)
-        return pool, pool.outputs
-    encoder = AttentionEncoder(config, channels, (height, width))
-    return encoder, encoder.outputs
+        return AttentionPool(config, channels)
+    return AttentionEncoder(config, channels, (height, width))
 
 
 def _too_small(kind: str, patch: int, sides: tuple[int, int], choices: dict[str, tuple[int, int]]) -> str:
