@@ -128,14 +128,12 @@ def describe_phase(
         optimizer: knows the peak rate of each part; None before there is one.
     """
     phase = phases[index]
-    last = phase.first + phase.epochs
-    when = f"epochs {phase.first + 1} to {last}" if phase.epochs > 1 else f"epoch {last}"
     counts = {name: parameter.numel() for name, parameter in network.named_parameters()}
     learning = sum(counts[name] for name in phase.trained)
     layers = ", ".join(phase.layers[:LISTED]) + (
         f" and {len(phase.layers) - LISTED} more" if len(phase.layers) > LISTED else ""
     )
-    line = f"phase {index + 1} of {len(phases)}, {when}: " if len(phases) > 1 else "fine-tuning: "
+    line = f"phase {index + 1} of {len(phases)}, {phase.when}: " if len(phases) > 1 else "fine-tuning: "
     line += f"{learning:,} of {sum(counts.values()):,} parameters learn ({layers})"
     if optimizer is None:
         return line + (f", at {phase.rate:g} of the peak rates" if phase.rate != 1 else "")

@@ -94,7 +94,7 @@ def _lines(settled: Plan, phase: Phase) -> Iterator[str]:
     layers = phase.layers
     if layers == (ALL,):
         layers = tuple(name for layer in reversed(layers_of(settled.network)) for name in layer.names)
-    yield f"    - epochs: {phase.epochs} # {phase.first + 1} to {phase.first + phase.epochs}; {sum(sizes.values()):,} parameters learn"
+    yield f"    - epochs: {phase.epochs} # {phase.when}; {sum(sizes.values()):,} parameters learn"
     yield f"      rate: {_plain(phase.rate)}"
     yield "      train:"
     for layer in layers:
