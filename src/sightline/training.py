@@ -18,10 +18,11 @@ from sightline.describing import Progress, describe_training, show_kept, show_me
 from sightline.devices import choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, Interrupted, TrainingError
 from sightline.evaluating import evaluate_rows
+from sightline.images.augment import shown_size
 from sightline.images.batches import EvaluationBatches, TrainingBatches
 from sightline.learners import ClassifierLearner, balanced_weights
 from sightline.metrics import fit_temperature
-from sightline.nets import Network
+from sightline.nets import Network, training_flops
 from sightline.picturing import draw_batch
 from sightline.predicting import VIEWS, Classifier, combine
 from sightline.preparing import Plan, changes, describe_classifier, notes, prepare_training, run_to_resume
@@ -233,6 +234,8 @@ def _finish(
         labels = images.labels[splits.calibrate]
         model["temperatures"] = {name: fit_temperature(combine(logits_VNK, name), labels) for name in views}  # type: ignore[arg-type]
         model["calibrated_on"] = len(labels)
+        answers = combine(logits_VNK, recipe.evaluation.views).argmax(1)
+        model["validation"] = {"n": len(labels), "accuracy": float((answers == labels).mean())}
         # of validation only what chose nothing while training: all of it, or half
         rows = {"test": splits.test, "validation": splits.calibrate, "none": splits.test[:0]}[recipe.evaluation.on]
         measured = None
@@ -243,11 +246,14 @@ def _finish(
             measured["split"] = recipe.evaluation.on
             write_csv(run / "predictions.csv", *table)
     seconds = time.perf_counter() - start
+    epochs = (kept or {}).get("stopped_after") or recipe.fit.epochs
+    sizes = [shown_size(recipe.augment, images.size, epoch, recipe.fit.epochs) for epoch in range(epochs)]
     model["cost"] = {
         "fit_seconds": meter.seconds,
         "evaluation_seconds": seconds,
         "probe_flops": meter.probe_flops,
         "cost": (meter.seconds + seconds) * meter.probe_flops,
+        "training_flops": training_flops(network, sizes, len(splits.train)),
         "device": describe(classifier.device),
     }
     if measured is not None:

@@ -1,6 +1,7 @@
 """Networks: tensors in, tensors out. B images, 3 channels, height H, width W, D features, K classes."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,7 +35,10 @@ __all__ = [
     "load_weights",
     "put_in",
     "summarize",
+    "training_flops",
 ]
+
+LEARNING = 3  # forward passes that a training step takes as long as: itself, and a backward pass of about two
 
 
 def build_network(config: ArchitectureConfig, classes: int, size: tuple[int, int]) -> Network:
@@ -116,11 +120,38 @@ def _layers(network: Network) -> Iterator[tuple[str, nn.Module, bool]]:
 
 def flops_per_image(network: Network, size: tuple[int, int]) -> int:
     """Floating-point operations of one forward pass of one image; a training step takes about three times as many."""
+    return sum(_flops_by_part(network, size))
+
+
+def training_flops(
+    network: Network, sizes: Sequence[tuple[int, int]], images: int, *, backbone_passes: int = LEARNING
+) -> int:
+    """Floating-point operations of the convolutions and matrix products of a training.
+
+    Those of the optimizer, of augmentation, and of validation and test are not counted.
+
+    Args:
+        network: what was trained.
+        sizes: (height, width) in pixels of the images in each epoch.
+        images: images an epoch.
+        backbone_passes: what all below the head took for an image, in forward passes: 3 where it learnt, 1 where it was
+            frozen and only run forwards, 0 where its features were kept.
+    """
+    total = 0
+    for size, epochs in Counter(sizes).items():
+        backbone, head = _flops_by_part(network, size)
+        total += epochs * images * (backbone_passes * backbone + LEARNING * head)
+    return total
+
+
+def _flops_by_part(network: Network, size: tuple[int, int]) -> tuple[int, int]:
+    """Floating-point operations of a forward pass of one image: (all below the head, the head)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
         _forward_once(network, size)
-    return int(counter.get_total_flops())
+    head = sum(counter.get_flop_counts().get(f"{type(network).__name__}.head", {}).values())
+    return int(counter.get_total_flops()) - int(head), int(head)
 
 
 def _forward_once(network: Network, size: tuple[int, int]) -> None:
