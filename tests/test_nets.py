@@ -23,7 +23,7 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.config.resolving import members
-from sightline.nets import Network, ResNet18, Speednet, build_network, flops_per_image, summarize
+from sightline.nets import Network, ResNet18, Speednet, build_network, flops_per_image, summarize, training_flops
 from sightline.nets.speednet import whitening_filters
 
 CLASSES = 5
@@ -191,6 +191,26 @@ def test_a_summary_counts_every_parameter_and_leaves_the_network_as_it_was(kind:
     assert flops_per_image(made, size) > 2 * total / 10
     assert made.training
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+
+
+def test_operations_of_a_training_counted_by_hand() -> None:
+    class Counted(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filters = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+            self.head = nn.Linear(8, 2, bias=False)
+
+        def feature_map(self, images: Tensor) -> Tensor:
+            maps: Tensor = self.filters(images)
+            return maps
+
+    filters, head = 2 * (8 * 8) * 8 * (3 * 9), 2 * 8 * 2  # multiplications and additions of an image of 8 × 8 px
+    sizes = [(4, 4), (8, 8), (8, 8)]  # the first epoch shows images of a quarter of the pixels
+    assert flops_per_image(Counted(), (8, 8)) == filters + head
+    assert training_flops(Counted(), sizes, images=10) == 10 * (3 * 2.25 * filters + 9 * head)
+    frozen = training_flops(Counted(), sizes, images=10, backbone_passes=1)
+    assert frozen == 10 * (2.25 * filters + 9 * head)  # forwards only, but for the head
+    assert training_flops(Counted(), sizes, images=10, backbone_passes=0) == 10 * 9 * head
 
 
 @EVERY_NETWORK

@@ -273,9 +273,10 @@ def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(study: Study) -> dict[str, Any]:
-    found = dict(vars(study), seeds=list(study.seeds))
+    found = dict(vars(study), seeds=list(study.seeds), recipe=_whole(study.recipe))
     for part in ("variants", "backbones"):
-        found[part] = [dict(vars(variant)) for variant in getattr(study, part)]
+        variants = [dict(vars(variant)) for variant in getattr(study, part)]
+        found[part] = [one | {"recipe": None if one["recipe"] is None else _whole(one["recipe"])} for one in variants]
     found.pop("trained", None)  # not a setting: kept once it was asked for
     return found
 
@@ -337,10 +338,12 @@ def _fields(content: Mapping[str, Any], of: Any, where: str) -> dict[str, Any]:
 
 
 def _recipe(recipe: Any, where: str) -> dict[str, Any]:
-    """The content of a recipe, whole: what its defaults were when the study began is part of the study."""
-    content = recipe if isinstance(recipe, Mapping) else read_recipe(build(str, recipe, f"{where}: recipe"))
-    whole = to_mapping(resolve(content))
-    return {name: value for name, value in whole.items() if name not in STUDY_OWN}
+    return _whole(recipe if isinstance(recipe, Mapping) else read_recipe(build(str, recipe, f"{where}: recipe")))
+
+
+def _whole(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with all its settings: what the defaults were when a study began is part of the study."""
+    return {name: value for name, value in to_mapping(resolve(recipe)).items() if name not in STUDY_OWN}
 
 
 def _counted(seeds: int) -> int:
