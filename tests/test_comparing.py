@@ -144,7 +144,12 @@ def test_a_study_is_trained_ranked_and_shown(written, pretend: list[str], tmp_pa
     folder = tmp_path / "studies" / "made-colours"
     assert printed.splitlines()[-1] == "studies/made-colours/study.html"
     assert len(pretend) == 9
-    for wanted in ("[9/9] same-2", "validation 0.8110, test 0.8010", "made, ranked by validation", "better good (+10."):
+    for wanted in (
+        "[9/9] same-2",
+        "validation 0.8110, test 0.8010",
+        "made, ranked by validation",
+        "Better than plain on test: good (+10.",
+    ):
         assert wanted in printed
     names = {"study.html", "study.csv", "runs.csv", "settings.csv", "curves.csv", "study.yaml", "runs", "work", ".lock"}
     assert {path.name for path in folder.iterdir()} == names

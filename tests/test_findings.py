@@ -86,14 +86,16 @@ def test_a_planted_difference_is_told_with_its_interval_and_an_absent_one_as_not
     assert difference.low < 0.05 < difference.high
     text = " ".join(answer.lead)
     assert "3 recipes, each trained with 4 seeds on digits (100 train, 50 validation, 200 test images)" in text
-    assert "On validation, against plain: better good (+5.10 points, +4." in text
-    assert f"{NO_DIFFERENCE} for same" in text
+    assert "Better than plain on validation: good (+5.10 points, +4." in text
+    assert "No difference shown against plain on test: same." in text
     assert "would have been shown with a probability of 80 %" in text
     assert answer.warnings == ()
 
 
 def test_a_worse_recipe_is_called_worse() -> None:
-    assert "worse poor (−9.90 points" in " ".join(found(runs(plain=0.8, poor=0.7), "plain", "poor").lead)
+    assert "Worse than plain on test: poor (−9.90 points" in " ".join(
+        found(runs(plain=0.8, poor=0.7), "plain", "poor").lead
+    )
     assert verdict(Difference(-0.1, -0.2, -0.05)) == "worse"
     assert verdict(Difference(-0.1, -0.2, 0.05)) == NO_DIFFERENCE
     assert verdict(None) == ""

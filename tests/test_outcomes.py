@@ -18,6 +18,7 @@ from sightline.outcomes import (
     read_outcome,
     run_rows,
     settings_that_differ,
+    spoken_value,
     unlike_images,
 )
 
@@ -120,6 +121,21 @@ def test_only_settings_that_differ_are_told_and_of_another_kind_only_its_own(lik
     ]
     assert settings_that_differ([plain, plain]) == []
     assert settings_that_differ([plain, like("seed", {"fit": {"seed": 1}})], "fit.seed") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "spoken"),
+    [
+        (None, "none"),
+        (True, "yes"),
+        (0.0001, "0.0001"),
+        ([8, 16, 16], "8 16 16"),
+        ([], "none"),
+        ([0.5, 0.5, 0.5, 0.75, 1], "3 × 0.5, 0.75, 1"),
+    ],
+)
+def test_values_are_written_as_a_person_does(value: object, spoken: str) -> None:
+    assert spoken_value(value) == spoken
 
 
 def test_runs_on_the_same_images_are_alike_whatever_their_seed_and_recipe(like) -> None:

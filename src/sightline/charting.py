@@ -3,6 +3,7 @@
 import html
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ __all__ = ["Curve", "Interval", "Point", "draw_curves", "draw_intervals", "draw_
 WIDTH = 360  # CSS pixels: of a phone, where letters are shown at their size; elsewhere a page may enlarge all of it
 DPI = 96  # CSS pixels an inch
 LETTERS = 8.5  # points
+LETTERS_A_LINE = 20  # of a name beside a chart
 INK, GRID = "#1a1a1a", "#d8d8d8"
 # Okabe and Ito's colours, which people tell apart however they see colours, but for the yellow, too pale on white
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")
@@ -98,12 +100,12 @@ def draw_intervals(title: str, unit: str, intervals: Sequence[Interval]) -> str:
             axes.hlines(line, one.low, one.high, colors=look["color"], linewidth=1.8)
             axes.plot([one.estimate], [line], **look)
         axes.set_ylim(len(intervals) - 0.4, -0.6)
-        axes.set_yticks(range(len(intervals)), [_short(one.name) for one in intervals], parse_math=False)
+        axes.set_yticks(range(len(intervals)), [_lines(one.name) for one in intervals], parse_math=False)
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(unit)
 
-    return _drawn(title, 70 + 26 * len(intervals), draw)
+    return _drawn(title, 70 + 30 * len(intervals), draw)
 
 
 def draw_points(title: str, x_unit: str, y_unit: str, found: Sequence[Point]) -> str:
@@ -202,5 +204,9 @@ def _svg(figure: "Figure", name: str, title: str) -> str:
     return f'<svg {told} width="{width * DPI:.0f}" viewBox="0 0 {width * 72:g} {height * 72:g}">{text}'
 
 
-def _short(name: str, letters: int = 20) -> str:
-    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+def _lines(name: str) -> str:
+    """A name on two lines at most."""
+    lines = textwrap.wrap(name, LETTERS_A_LINE) or [name]
+    if len(lines) > 2:
+        lines = [lines[0], f"{lines[1][: LETTERS_A_LINE - 1]}…"]
+    return "\n".join(lines)

@@ -211,16 +211,20 @@ def _answers(study: Study, found: Findings) -> list[str]:
     for split, comparison in found.comparisons.items():
         if comparison is None:
             continue
+        summaries = [(row.name, getattr(row, split)) for row in found.ranked]
         groups: dict[str, list[str]] = {"better": [], "worse": [], NO_DIFFERENCE: []}
-        for row in found.ranked:
-            summary: Summary | None = getattr(row, split)
+        for name, summary in summaries:
             if summary is not None and summary.difference is not None:
-                groups[verdict(summary.difference)].append(_spoken(row.name, summary.difference))
-        words = {"better": "better", "worse": "worse", NO_DIFFERENCE: f"{NO_DIFFERENCE} for"}
-        told = "; ".join(f"{words[answer]} {', '.join(names)}" for answer, names in groups.items() if names)
+                groups[verdict(summary.difference)].append(_spoken(name, summary.difference))
+        told = {
+            "better": f"Better than {study.baseline} on {split}",
+            "worse": f"Worse than {study.baseline} on {split}",
+            NO_DIFFERENCE: f"{NO_DIFFERENCE.capitalize()} against {study.baseline} on {split}",
+        }
+        lines += [f"{told[answer]}: {', '.join(names)}." for answer, names in groups.items() if names]
         lines.append(
-            f"On {split}, against {study.baseline}: {told}. A true difference of {points(comparison.detectable, '')} points"
-            f" would have been shown with a probability of {POWER * 100:g} %."
+            f"A true difference of {points(comparison.detectable, '')} points on {split} would have been shown with a"
+            f" probability of {POWER * 100:g} %."
         )
     return lines
 

@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ RUN_COLUMNS = (
 )
 CURVE_COLUMNS = ("name", "seed", "measure", "epoch", "value")
 CURVES = ("train_loss", "train_acc", "val_loss", "val_acc")
+SHORT = 2  # equal values in a row that are all written out
 NO_SETTINGS = ("name", "about", "image_set")  # of a recipe
 
 
@@ -151,8 +153,11 @@ def settings_that_differ(outcomes: Sequence[Outcome], *left_out: str) -> list[tu
 
 
 def spoken_value(value: Any) -> str:
-    """A value of a setting as a person writes it: ``0.1``, ``8 16 16``, ``none``."""
+    """A value of a setting as a person writes it: ``0.1``, ``8 16 16``, ``4 × 0.5, 1``, ``none``."""
     if isinstance(value, list):
+        runs = [(one, len(list(same))) for one, same in groupby(map(spoken_value, value))]
+        if any(count > SHORT for _, count in runs):
+            return ", ".join(f"{count} × {one}" if count > 1 else one for one, count in runs)
         return " ".join(map(spoken_value, value)) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -39,6 +39,8 @@ class Section:
     about: str = ""
     table: Table | None = None
     charts: Sequence[Chart] = ()
+    folded: bool = False
+    """Shown when its heading is clicked; for what is long."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 UNITS = ((1e15, "10¹⁵"), (1e12, "10¹²"), (1e9, "10⁹"), (1.0, "1"))
+LONG = 15  # rows, from which on a table of runs is folded
 OF_SEEDS = ("fit.seed", "network.folder")  # settings in which the runs of one recipe differ
 
 
@@ -53,7 +54,7 @@ def study_page(study: Study, found: Findings, outcomes: Sequence[Outcome]) -> Pa
         Section("Accuracy against cost", charts=_cost_charts(groups)),
         Section("Learning curves", _about_curves(groups), charts=_curve_charts(groups)),
         _settings_section([group.outcomes[0] for group in groups], *OF_SEEDS),
-        Section("Every run", table=_every_run(outcomes)),
+        Section("Every run", table=_every_run(outcomes), folded=len(outcomes) > LONG),
     ]
     return Page(
         title=f"Study: {study.name}",
@@ -193,7 +194,7 @@ def _settings_section(outcomes: Sequence[Outcome], *left_out: str) -> Section:
         return Section(title, table=Table(("setting",), [("none: the recipes are the same",)]))
     columns = ("setting", *(outcome.name for outcome in outcomes))
     about = f"{MISSING}: the recipe has no such setting. All that is not listed is the same."
-    return Section(title, about, table=Table(columns, [(name, *values) for name, values in differing]))
+    return Section(title, about, table=Table(columns, [(name, *values) for name, values in differing], len(columns)))
 
 
 def _number(value: float | None, form: str, unit: float = 1) -> str:
@@ -285,7 +286,7 @@ _TIMED = (
 
 
 def _sure() -> str:
-    return f"{CONFIDENCE * 100:g} %"
+    return f"{CONFIDENCE * 100:g}\N{NO-BREAK SPACE}%"
 
 
 def _about_differences(study: Study, found: Findings) -> str:
