@@ -206,6 +206,26 @@ def test_a_recipe_that_fails_leaves_the_others_a_page_and_the_command_that_tries
     assert "broken, seed 1, failed: the loss is not finite from step 3 on." in page
 
 
+def test_ctrl_c_ends_with_status_130_and_the_command_that_continues(
+    written, pretend: list[str], capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, train = written(), studying.train_in_child
+
+    def stopped(job: Job, lock: int | None = None) -> None:
+        if job.name == "same-1":
+            raise KeyboardInterrupt
+        train(job, lock)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(studying, "train_in_child", stopped)
+        assert main(["compare", str(path)]) == 130
+    sentence = "sightline: stopped; continue with: sightline compare studies/made-colours\n"
+    assert capsys.readouterr().err == sentence
+    assert len(pretend) == 5
+    assert main(["compare", "studies/made-colours"]) == 0
+    assert pretend[5:] == ["same-1", "plain-2", "good-2", "same-2"]
+
+
 def test_the_fraction_is_part_of_the_folder_and_of_every_run(written, pretend, tmp_path: Path, capsys) -> None:
     assert main(["compare", str(written()), "--fraction", "0.5", "--seeds", "1"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "studies/made-colours-0.5/study.html"

@@ -210,19 +210,21 @@ def test_a_training_is_told_its_images_recipe_settings_and_to_go_on(study: Study
     ]
 
 
-def test_a_second_study_waits_for_a_training_that_outlived_the_first(study: Study, pretend, tmp_path: Path) -> None:
-    folder = tmp_path / "study"
+def test_a_study_waits_for_a_training_that_outlived_the_one_that_was_killed(
+    study: Study, pretend, tmp_path: Path
+) -> None:
+    folder, console = tmp_path / "study", Console(file=io.StringIO(), width=200)
     study = open_study(folder, study)
-    with studying._held(folder) as lock:
+    with studying._held(folder, QUIET) as lock:
         assert lock is not None
-        orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], pass_fds=(lock,))
-    try:  # the first study is gone
-        with pytest.raises(RunError, match="is being trained by another process"):
-            train_study(study, folder, QUIET, pretend)
-    finally:
-        orphan.kill()
-        orphan.wait()
-    assert train_study(study, folder, QUIET, pretend) == {}
+        orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"], pass_fds=(lock,))
+
+    def train(job: Job) -> None:
+        assert orphan.poll() is not None  # it has ended
+        pretend(job)
+
+    assert train_study(study, folder, console, train) == {}
+    assert console.file.getvalue().startswith("Waiting for a training of")  # type: ignore[attr-defined]
 
 
 # ── a process of its own, stopped and continued ──────────────────────────────────────────────────────────────────────

@@ -141,7 +141,7 @@ def train_study(
     """
     everything, failures = jobs(study, folder), {}
     try:
-        with _held(folder) as lock:
+        with _held(folder, console) as lock:
             _refuse_early(everything, console)
             for position, job in enumerate(everything, 1):
                 if job.finished:
@@ -258,11 +258,10 @@ def _refuse_early(everything: list[Job], console: Console) -> None:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[int | None]:
-    """Hold the lock of a study's folder; it is free again when this process and those that it passes it to have ended.
+def _held(folder: Path, console: Console) -> Iterator[int | None]:
+    """Hold the lock of a study's folder, of which this process and those that it passes it to let go when they end.
 
-    Raises:
-        RunError: another process trains here.
+    A training whose study was killed goes on to its end; the study waits for it.
     """
     try:
         import fcntl
@@ -271,14 +270,11 @@ def _held(folder: Path) -> Iterator[int | None]:
         return
     descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise RunError(
-            f"{folder} is being trained by another process (one whose study was killed trains its run to the end); wait for"
-            " it, or end it."
-        ) from error
-    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print(f"Waiting for a training of {folder} that still runs.", markup=False, highlight=False)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:
         os.close(descriptor)
