@@ -25,6 +25,7 @@ help:
 	echo "make bench-batches [CIFAR=archive]       what making a batch costs against a step, and against torchvision"
 	echo "make bench-overhead [CIFAR=archive]      what our path adds to a step of a bare loop"
 	echo "make bench-memory [CIFAR=archive]        memory of fast, and what a set ten times larger adds"
+	echo "make bench-features [CIFAR=archive]      a head on a frozen backbone: seconds an epoch with kept features, and without"
 	echo "make bench-start                         seconds until help and until a refusal"
 	echo "make bench-statistics [CIFAR=archive]    mean and deviation of each channel of train, in float64"
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
@@ -43,7 +44,7 @@ train: install
 	$(BIN)/sightline train $(DATA) --recipe $(RECIPE)
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 check: install
 	$(BIN)/ruff check
@@ -76,6 +77,9 @@ bench-memory: install
 
 bench-overhead: install
 	$(BIN)/python benchmarks/overhead.py $(CIFAR)
+
+bench-features: install
+	$(BIN)/python benchmarks/features.py $(CIFAR)
 
 bench-signs: install
 	$(BIN)/python benchmarks/signs.py $(SIGNS)

@@ -26,6 +26,7 @@ TITLES = {
     "data": "The image set",
     "augment": "Augmentation",
     "network": "Networks",
+    "head": "Heads",
     "optimizer": "Optimizers",
     "schedule": "Schedules",
     "fit": "Fitting",

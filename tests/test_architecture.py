@@ -16,32 +16,14 @@ ROOT = Path(sightline.__file__).parent
 # Rooms, lowest first. A module imports from its own room and from those below.
 ROOMS = (
     (
-        "errors",
-        "config",
-        "metrics",
-        "schedules",
-        "optimizers",
-        "runs",
-        "devices",
-        "extras",
-        "significance",
-        "outcomes",
-        "findings",
+        *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
+        *("significance", "outcomes", "findings"),
     ),
     ("images",),
     ("nets",),
     (
-        "learners",
-        "averaging",
-        "data",
-        "progress",
-        "trainer",
-        "tracking",
-        "describing",
-        "picturing",
-        "charting",
-        "pages",
-        "backbones",
+        *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
+        *("describing", "picturing", "charting", "pages", "backbones"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
@@ -55,7 +37,7 @@ ROOMS = (
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
 )
 HEIGHT = {module: height for height, room in enumerate(ROOMS) for module in room}
-FITTING = ("learners", "averaging", "data", "progress", "trainer", "tracking", "training")
+FITTING = ("learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking", "training")
 
 # The only modules (or folders) that may import a library.
 DOORS = {

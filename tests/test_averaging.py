@@ -99,9 +99,7 @@ class Images(L.LightningDataModule):
 
 
 @pytest.fixture
-def fit(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Any, Watching]]:
-    monkeypatch.setattr("sightline.trainer.convolution_flops", lambda *_: 1.0)
-
+def fit(tmp_path: Any) -> Callable[..., tuple[Any, Any, Watching]]:
     def run(batches: int = BATCHES, **settings: Any) -> tuple[L.Trainer, ClassifierLearner, Watching]:
         settings["fit"] = {"epochs": 4, "precision": "float32"} | settings.get("fit", {})
         recipe = resolve({"schedule": {"kind": "constant"}, "optimizer": {"kind": "sgd"}}, settings)

@@ -197,20 +197,29 @@ def test_operations_of_a_training_counted_by_hand() -> None:
     class Counted(Network):
         def __init__(self) -> None:
             super().__init__()
-            self.filters = nn.Conv2d(3, 8, 3, padding=1, bias=False)
-            self.head = nn.Linear(8, 2, bias=False)
+            self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+            self.second = nn.Conv2d(8, 4, 1, bias=False)
+            self.head = nn.Linear(4, 2, bias=False)
 
         def feature_map(self, images: Tensor) -> Tensor:
-            maps: Tensor = self.filters(images)
+            maps: Tensor = self.second(self.first(images))
             return maps
 
-    filters, head = 2 * (8 * 8) * 8 * (3 * 9), 2 * 8 * 2  # multiplications and additions of an image of 8 × 8 px
-    sizes = [(4, 4), (8, 8), (8, 8)]  # the first epoch shows images of a quarter of the pixels
-    assert flops_per_image(Counted(), (8, 8)) == filters + head
-    assert training_flops(Counted(), sizes, images=10) == 10 * (3 * 2.25 * filters + 9 * head)
-    frozen = training_flops(Counted(), sizes, images=10, backbone_passes=1)
-    assert frozen == 10 * (2.25 * filters + 9 * head)  # forwards only, but for the head
-    assert training_flops(Counted(), sizes, images=10, backbone_passes=0) == 10 * 9 * head
+    pixels = 8 * 8  # multiplications and additions of an image of 8 × 8 px:
+    first, second, head = 2 * pixels * 8 * (3 * 9), 2 * pixels * 4 * 8, 2 * 4 * 2
+    whole = ((8, 8), frozenset({"first.weight", "second.weight", "head.weight"}))
+    assert flops_per_image(Counted(), (8, 8)) == first + second + head
+    # forwards, gradients of weights, and, but for the first layer, of what a layer is given
+    assert training_flops(Counted(), [whole], images=10) == 10 * (2 * first + 3 * second + 3 * head)
+    quarter = ((4, 4), whole[1])
+    both = training_flops(Counted(), [quarter, whole], images=10)
+    assert both == 10 * (1.25 * (2 * first + 3 * second) + 2 * 3 * head)
+    frozen = ((8, 8), frozenset({"head.weight"}))
+    assert training_flops(Counted(), [frozen] * 2, images=10) == 2 * 10 * (first + second + 2 * head)
+    kept = training_flops(Counted(), [frozen] * 2, images=10, kept_views=2)
+    assert kept == 2 * 10 * (first + second) + 2 * 10 * 2 * head  # two views of each image once, then the head alone
+    middle = ((8, 8), frozenset({"first.weight", "head.weight"}))  # through a frozen layer gradients go all the same
+    assert training_flops(Counted(), [middle], images=10) == 10 * (2 * first + 2 * second + 3 * head)
 
 
 @EVERY_NETWORK

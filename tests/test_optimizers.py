@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from sightline.config import (
     AdagradConfig,
     AdamConfig,
+    GraphAttentionHeadConfig,
     MuonConfig,
     NetworkConfig,
     OptimizerConfig,
@@ -25,6 +26,10 @@ NETWORKS = pytest.mark.parametrize(
     "kind", [kind for kind in members(NetworkConfig) if not required(kind)], ids=lambda kind: kind.__name__
 )
 OPTIMIZERS = pytest.mark.parametrize("kind", members(OptimizerConfig), ids=lambda kind: kind.__name__)
+
+MUON = MuonConfig(
+    learning_rate=0.3, momentum=0.5, head_learning_rate=0.02, bias_learning_rate=4.0, head_momentum=0.8, shrink=0.01
+)
 
 
 def small() -> Network:
@@ -99,6 +104,7 @@ def test_every_trainable_parameter_is_in_the_group_of_its_part_and_no_frozen_one
             else:
                 assert parameter.ndim == 1
                 assert (trainable[id(parameter)] == "whiten.bias") == (part == "whitening")
+                assert (id(parameter) in head) == (part == "head_biases")
 
 
 def test_the_parts_of_speednet_are_those_counted_by_hand() -> None:
@@ -126,12 +132,9 @@ def test_without_gradients_filters_decay_and_biases_and_norms_stay(kind: Any, ki
 
 
 def test_muon_gives_each_part_its_own_rate_and_shrinks_all_but_the_filters() -> None:
-    config = MuonConfig(
-        learning_rate=0.3, momentum=0.5, head_learning_rate=0.02, bias_learning_rate=4.0, head_momentum=0.8, shrink=0.01
-    )
     found = {
         part: tuple(group[name] for name in ("lr", "momentum", "weight_decay", "orthogonal"))
-        for part, group in parts(build_optimizer(config, small())).items()
+        for part, group in parts(build_optimizer(MUON, small())).items()
     }
     assert found == {
         "filters": (0.3, 0.5, 0.0, True),
@@ -282,5 +285,21 @@ def test_positions_and_tokens_of_a_transformer_are_no_filters() -> None:
         "block.weight": "filters",
         "block.bias": "biases",
         "head.weight": "head",
-        "head.bias": "biases",
+        "head.bias": "head_biases",
+    }
+
+
+def test_muon_gives_a_heads_biases_the_rate_of_the_last_layer_which_is_less_for_more_nodes_side_by_side() -> None:
+    torch.manual_seed(0)
+    head = GraphAttentionHeadConfig(heads=2, patch=1)
+    network = build_network(SpeednetConfig(widths=(8, 8, 8)), 3, (32, 32), head)  # a map of 3×3
+    found = {
+        part: (group["lr"], group["weight_decay"]) for part, group in parts(build_optimizer(MUON, network)).items()
+    }
+    assert found == {
+        "filters": (0.3, 0.0),
+        "head": (0.02 / 9, pytest.approx(4.5)),  # 0.01 · 9 / 0.02
+        "biases": (4.0, 0.0025),
+        "whitening": (4.0, 0.0025),
+        "head_biases": (0.02, 0.5),
     }

@@ -12,6 +12,7 @@ from sightline.config import (
     AdagradConfig,
     AdamConfig,
     AdamWConfig,
+    AttentionPoolHeadConfig,
     AugmentConfig,
     AveragingConfig,
     ClipConfig,
@@ -27,6 +28,8 @@ from sightline.config import (
     EvaluationConfig,
     ExponentialConfig,
     FitConfig,
+    GraphAttentionHeadConfig,
+    HeadConfig,
     HubConfig,
     LinearConfig,
     MixupConfig,
@@ -43,6 +46,7 @@ from sightline.config import (
     RMSpropConfig,
     RotationConfig,
     ScheduleConfig,
+    SelfAttentionHeadConfig,
     SGDConfig,
     SpeednetConfig,
     StepConfig,
@@ -61,6 +65,7 @@ BLOCKS = (
     *(RotationConfig, ColorJitterConfig, TrivialAugmentConfig, MixupConfig, CutmixConfig),
     *(kind for kind in members(NetworkConfig) if not required(kind)),
     TrackConfig,
+    *members(HeadConfig),
     *members(OptimizerConfig),
     *members(ScheduleConfig),
     *members(ClipConfig),
@@ -88,6 +93,14 @@ RANGES: list[tuple[Any, str, Any, Any, Any, Any]] = [
     (CutmixConfig, "alpha", 1e-9, 1e9, 0.0, math.inf),
     (SpeednetConfig, "widths", (8, 8, 8), (8192, 8192, 8192), (8, 7, 8), (8, 8, 8193)),
     (SpeednetConfig, "whiten_bias_epochs", 0.0, 1e6, -0.1, math.inf),
+    *(
+        (kind, *limits)
+        for kind in (GraphAttentionHeadConfig, SelfAttentionHeadConfig, AttentionPoolHeadConfig)
+        for limits in (("heads", 1, 64, 0, 65), ("width", 8, 8192, 7, 8193), ("dropout", 0.0, 0.9, -0.1, 0.91))
+    ),
+    *((kind, "patch", 1, 64, 0, 65) for kind in (GraphAttentionHeadConfig, SelfAttentionHeadConfig)),
+    *((kind, "depth", 1, 24, 0, 25) for kind in (GraphAttentionHeadConfig, SelfAttentionHeadConfig)),
+    (AttentionPoolHeadConfig, "queries", 1, 64, 0, 65),
     (SGDConfig, "learning_rate", 1e-9, 1e9, 0.0, math.inf),
     (SGDConfig, "momentum", 1e-9, 1.0, -0.1, 1.1),
     (SGDConfig, "weight_decay", 0.0, 1e9, -1e-9, math.inf),
@@ -339,6 +352,18 @@ SWA = {"averaging": {"kind": "swa"}}
 EARLY = {"early_stopping": {"kind": "patience"}}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
+        {"finetune": {"kind": "frozen", "features": "keep"}, "augment": {"flip": "none", "cutout": {"kind": "cutout"}}},
+        r"--finetune.features keep has no effect with --augment.cutout, which shows an image in ever new ways",
+    ),
+    (
+        {"finetune": {"kind": "frozen", "features": "recompute"}, "augment": {"scales": [0.5, 1]}},
+        r"--finetune.features recompute has no effect with --augment.scales",
+    ),
+    (
+        {"finetune": {"kind": "frozen", "features": "keep"}, "fit": {"compile": True}},
+        "--fit.compile has no effect on frozen layers that compute once (--finetune.features keep)",
+    ),
+    (
         {"schedule": {"kind": "step", "every_epochs": 8}},
         "--schedule.every-epochs 8 has no effect: it must be less than",
     ),
@@ -413,6 +438,37 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**SWA, **EARLY}, "--averaging.kind swa averages the last epochs, which --early-stopping would cut off"),
     ({**SWA, "schedule": {"kind": "one_cycle", "peak_epoch": 7}}, "--averaging.start 0.75 is epoch 6, before the peak"),
     ({**SWA, "schedule": {"kind": "cosine", "warmup_epochs": 7}}, "--averaging.start 0.75 is epoch 6, before the peak"),
+    (
+        {"head": {"kind": "graph_attention", "width": 100}},
+        "--head.width (100) must divide by --head.heads (8), for each head has an equal part; choose 96.",
+    ),
+    (
+        {"head": {"kind": "attention_pool", "width": 8, "heads": 5}},
+        "--head.width (8) must divide by --head.heads (5), for each head has an equal part; choose 10.",
+    ),
+    (
+        {"head": {"kind": "linear", "layer": "group.1"}},
+        "--head.layer group.1 is no layer of the network speednet; did you mean 'groups.1'?",
+    ),
+    (
+        {"head": {"kind": "linear", "layer": "x"}, "network": "custom_resnet"},
+        "--head.layer x is no layer of the network custom_resnet; known are: prep, layer1, residual1, layer2, layer3, res",
+    ),
+    (
+        {"head": {"kind": "self_attention", "layer": "layer4"}, "network": "timm:resnet18"},
+        "--head.layer layer4 cannot be read: only the last map of the network timm:resnet18 is known; leave the option out",
+    ),
+    *(
+        (
+            {"head": kind, "augment": {"scales": [0.5, 1]}},
+            f"--augment.scales shows smaller images first, and --head {kind} reads one size only: ",
+        )
+        for kind in ("graph_attention", "self_attention")
+    ),
+    (
+        {"head": {"kind": "linear", "patch": 2}},
+        "unknown setting 'head.patch' of kind 'linear'; known are: kind, layer.",
+    ),
 ]
 TAKEN: list[dict[str, Any]] = [
     {"schedule": {"kind": "step", "every_epochs": 7}},
@@ -426,6 +482,9 @@ TAKEN: list[dict[str, Any]] = [
     {"averaging": {"kind": "ema", "start": 0.875}, **EARLY},
     {"averaging": {"kind": "swa", "anneal_epochs": 1.9}, "schedule": {"kind": "one_cycle", "peak_epoch": 6}},
     {"averaging": {"kind": "swa"}, "fit": {"keep": "val_acc"}},
+    {"head": "linear", "network": "timm:resnet18", "augment": {"scales": [0.5, 1]}},
+    {"head": {"kind": "graph_attention", "layer": "groups.2", "width": 96, "heads": 12}},
+    {"head": {"kind": "attention_pool", "layer": "any"}, "network": "run:a", "augment": {"scales": [0.5, 1]}},
 ]
 
 

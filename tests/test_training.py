@@ -92,7 +92,8 @@ def test_a_run_knows_its_accuracy_on_validation_its_parameters_and_the_operation
     model = runs.read_model(finished.run)
     assert model["parameters"] == 10_888
     per_image = flops_per_image(load(finished.run).network, (32, 32))
-    assert model["cost"]["training_flops"] == 3 * per_image * 57 * 4  # images × epochs
+    whitening = 2 * 31 * 31 * 24 * (3 * 2 * 2)  # whose input is the images: they need no gradient
+    assert model["cost"]["training_flops"] == (3 * per_image - whitening) * 57 * 4  # images × epochs
     assert model["validation"]["n"] == model["calibrated_on"] == 15
     settings = {"evaluation": {"on": "validation"}}
     run = sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "run")
@@ -408,12 +409,6 @@ def whole_runs(unequal: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return run_of
 
 
-@pytest.fixture
-def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The speed of the machine is not measured: it takes longer than these trainings."""
-    monkeypatch.setattr(trainer, "convolution_flops", lambda *_: 1.0)
-
-
 def variant_settings(variant: str) -> dict:
     fit = {"epochs": 4, "batch_size": 8, "checkpoint_seconds": 0.0} | VARIANTS[variant].get("fit", {})
     return QUICK | {"data": {"size": 16}} | VARIANTS[variant] | {"fit": fit}
@@ -430,7 +425,6 @@ def variant_settings(variant: str) -> dict:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_way_of_fitting_that_was_stopped_anywhere_ends_in_the_same_bits(
     variant: str,
-    no_probe: None,
     whole_runs: Callable[[str], Path],
     unequal: Path,
     tmp_path: Path,
@@ -730,3 +724,23 @@ def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, sca
 def test_without_data_one_is_asked_for() -> None:
     with pytest.raises(DataError, match="no image set was named"):
         sightline.train()
+
+
+def test_the_saturation_of_grey_images_is_not_varied_and_asking_for_it_is_refused(
+    colours: Path, tmp_path: Path
+) -> None:
+    color = {"kind": "color_jitter", "brightness": 0.4, "contrast": 0}
+    with pytest.raises(ConfigError, match=r"saturation \(0.4\) has no effect: .* digits are grey; set it to 0."):
+        sightline.train("digits", recipe="small", settings={"augment": {"color": color}}, run=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"are grey; leave --augment.color out."):
+        sightline.train("digits", settings={"augment": {"color": color | {"brightness": 0}}}, dry_run=True)
+    sightline.train("digits", settings={"augment": {"color": color | {"saturation": 0}}}, dry_run=True)
+    sightline.train(colours, settings={"augment": {"color": color}}, dry_run=True)
+
+
+def test_one_coloured_pixel_in_the_last_image_makes_a_set_coloured() -> None:
+    pixels = np.full((2_500, 2, 2, 3), 7, np.uint8)
+    assert preparing.is_grey(pixels, np.arange(2_500))
+    pixels[2_499, 1, 1, 2] = 8
+    assert not preparing.is_grey(pixels, np.arange(2_500))
+    assert preparing.is_grey(pixels, np.arange(2_499))

@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     from sightline.diagnosing import environment
     from sightline.encoding import encode
     from sightline.evaluating import evaluate
+    from sightline.planning import plan
     from sightline.predicting import Classifier, load, predict
     from sightline.training import train
 
-__all__ = ["Classifier", "SightlineError", "compare", "encode", "environment", "evaluate", "load", "predict", "train"]
+__all__ = [
+    "Classifier",
+    "SightlineError",
+    "compare",
+    "encode",
+    "environment",
+    "evaluate",
+    "load",
+    "plan",
+    "predict",
+    "train",
+]
 
 _HOMES = {
     "Classifier": "sightline.predicting",
@@ -26,6 +38,7 @@ _HOMES = {
     "environment": "sightline.diagnosing",
     "evaluate": "sightline.evaluating",
     "load": "sightline.predicting",
+    "plan": "sightline.planning",
     "predict": "sightline.predicting",
     "train": "sightline.training",
 }

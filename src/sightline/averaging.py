@@ -1,21 +1,24 @@
 """Averages of the weights, and the weights of the best validation: what a training hands on in place of its last step."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
-from torch import Tensor
-from torch.optim.swa_utils import get_ema_multi_avg_fn, update_bn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sightline.config import EMAConfig, Recipe, SWAConfig
 from sightline.devices import seed_generators
 from sightline.errors import TrainingError
-from sightline.images.batches import derived_seed
+from sightline.images.batches import Batch, derived_seed
 from sightline.learners import ClassifierLearner, validated
 from sightline.nets import Network
 from sightline.schedules import Best
 
-__all__ = ["Averaging", "Chosen", "hand_on"]
+__all__ = ["Averaging", "Chosen", "hand_on", "measure_norms"]
 
 NORM_IMAGES = 2_000  # training images by which batch-norm's statistics of averaged weights are measured
 
@@ -86,8 +89,27 @@ class Averaging(WeightAveraging):
         seed_generators(
             learner.device, derived_seed(learner.recipe.fit.seed, "averaging", trainer.global_step)
         )  # dropout
+        for module, own in zip(self.network.modules(), learner.network.modules(), strict=True):
+            module.training = own.training  # what is frozen keeps its statistics
         with trainer.precision_plugin.forward_context():
-            update_bn(trainer.datamodule.sample(NORM_IMAGES), self.network)  # type: ignore[attr-defined]
+            measure_norms(self.network, trainer.datamodule.sample(NORM_IMAGES))  # type: ignore[attr-defined]
+
+
+@torch.no_grad()
+def measure_norms(network: nn.Module, batches: Iterable[Batch]) -> None:
+    """Set the statistics of every batch-norm in training mode to the means of those of some batches.
+
+    As ``torch.optim.swa_utils.update_bn``, which would bring what is frozen into training mode.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm) and module.training]
+    memories = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean of all batches
+    for batch in batches if norms else ():
+        network(batch.images)
+    for norm, momentum in zip(norms, memories, strict=True):
+        norm.momentum = momentum
 
 
 class Chosen(Callback):

@@ -13,16 +13,28 @@ from typing import Any
 
 import numpy as np
 
-from sightline.config import ArchitectureConfig, HubConfig, Recipe, RunConfig, resolve
+from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, Recipe, RunConfig, resolve
+from sightline.config.heads import refuse_unknown_layer
+from sightline.config.resolving import build as build_settings
 from sightline.config.resolving import to_mapping
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
-from sightline.nets import LoadedWeights, Network, build_network, load_weights, put_in
+from sightline.nets import HeadedNetwork, LoadedWeights, Network, build_network, load_weights, put_in
 from sightline.nets.foreign import answer
 from sightline.runs import read_model_of_finished, read_weights, write_atomically
 
-__all__ = ["SEEN", "Built", "Seen", "architecture_of", "build", "describe_network", "with_whole_paths", "write_seen"]
+__all__ = [
+    "SEEN",
+    "Built",
+    "Seen",
+    "architecture_of",
+    "build",
+    "describe_network",
+    "head_of",
+    "with_whole_paths",
+    "write_seen",
+]
 
 SEEN = "seen.npz"  # in a run folder
 
@@ -45,6 +57,8 @@ class Built:
     network: Network
     architecture: ArchitectureConfig
     """Builds it again, without the weights."""
+    head: HeadConfig | None
+    """With this head; None: with its own."""
     size: tuple[int, int]
     """(height, width) that it was built for; that of the images, but for the network of an earlier run."""
     weights: LoadedWeights | None
@@ -56,18 +70,18 @@ def build(recipe: Recipe, images: CachedImages, splits: Splits) -> Built:
     """Build the network of a recipe for an image set, with the weights that it asks for.
 
     Raises:
-        ConfigError: the network cannot be had, or does not take such images.
+        ConfigError: the network cannot be had, does not take such images, or does not suit the head.
         DataError: an image of test or validation was learnt from by the run that it starts from.
         RunError: that run is missing, unfinished or broken.
     """
     config, classes = recipe.network, len(images.classes)
     if isinstance(config, RunConfig):
-        built = _from_run(config, images, splits)
+        built = _from_run(config, recipe.head, images, splits)
     else:
-        network = build_network(config, classes, images.size)
-        weights = load_weights(network, config, images.size)
-        built = Built(network, config, images.size, weights, None)
-    if hasattr(built.network, "body"):  # only networks of other libraries may insist on a size
+        network = build_network(config, classes, images.size, recipe.head)
+        weights = load_weights(_backbone(network), config, images.size)
+        built = Built(network, config, recipe.head, images.size, weights, None)
+    if built.head is not None or hasattr(built.network, "body"):  # only those may insist on a size
         _try_sizes(built, recipe, images.size)
     return built
 
@@ -77,6 +91,7 @@ def describe_network(built: Built) -> dict[str, Any]:
     settings = to_mapping(built.architecture)
     return {
         "network": {name: value for name, value in settings.items() if name not in ("weights", "trust_code")},
+        "head": to_mapping(built.head),
         "built_for": list(built.size),
         "weights": built.weights.to_json() if built.weights else None,
     }
@@ -105,6 +120,12 @@ def architecture_of(model: Mapping[str, Any], where: str, *, trust_code: bool) -
     return config
 
 
+def head_of(model: Mapping[str, Any]) -> HeadConfig | None:
+    """The settings of the head in a ``model.json``; None where the network has its own last layer."""
+    head: HeadConfig | None = build_settings(HeadConfig | None, model.get("head"), "head")
+    return head
+
+
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths in the settings of its network, so that it can be repeated from anywhere."""
     network: Any = recipe.network
@@ -127,7 +148,13 @@ def write_seen(run: Path, images: CachedImages, splits: Splits, before: Seen | N
     write_atomically(run / SEEN, file.getvalue())
 
 
-def _from_run(config: RunConfig, images: CachedImages, splits: Splits) -> Built:
+def _backbone(network: Network) -> Network:
+    """What published weights are of: the network without a head of its own."""
+    return network.backbone if isinstance(network, HeadedNetwork) else network
+
+
+def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages, splits: Splits) -> Built:
+    """The network of an earlier run: with its head, or its backbone with the head that is asked for, which is fresh."""
     folder = Path(config.folder)
     model = read_model_of_finished(folder)
     if model.get("kind") != "classifier":
@@ -140,17 +167,47 @@ def _from_run(config: RunConfig, images: CachedImages, splits: Splits) -> Built:
     seen = _read_seen(folder)
     _refuse_seen(images, splits, seen, folder)
     architecture = architecture_of(model, str(folder), trust_code=config.trust_code)
-    size = tuple(model.get("built_for") or model["size"])
-    network = build_network(architecture, len(images.classes), size)
+    own, size = head_of(model), tuple(model.get("built_for") or model["size"])
+    head = own if asked is None else _on_what_is_left(asked, own, architecture, folder)
+    head_size = tuple(model["size"]) if asked is None else images.size
+    network = build_network(architecture, len(images.classes), size, head, head_size)
     tensors, _ = read_weights(folder / "model.safetensors")
     same = model["classes"] == images.classes
-    kept = {name: tensor for name, tensor in tensors.items() if same or not name.startswith("head.")}
-    weights = put_in(network, kept, f"the run {folder}", **model["normalization"])
-    misfits = [name for name in weights.missing if same or not name.startswith("head.")]
+    if asked is None:
+        kept = {name: tensor for name, tensor in tensors.items() if same or not name.startswith("head.")}
+        weights = put_in(network, kept, f"the run {folder}", **model["normalization"])
+    else:
+        mark = "" if own is None else "backbone."
+        kept = {name.removeprefix(mark): tensor for name, tensor in tensors.items() if name.startswith(mark)}
+        weights = put_in(_backbone(network), kept, f"the run {folder}", **model["normalization"])
+        if own is not None and weights.missing:
+            raise ConfigError(
+                f"--head {asked.kind} reads layers that {folder} does without ({weights.missing[0]}, ...), since its own head"
+                f" is a {own.kind}; choose another head, or an earlier run."
+            )
+    fresh_head = asked is None and not same
+    misfits = [name for name in weights.missing if not (fresh_head and name.startswith("head."))]
     misfits += weights.unexpected + weights.misshapen
     if misfits:
         raise RunError(f"the weights of {folder} do not fit its network ({misfits[0]}); copy the run again.")
-    return Built(network, architecture, size, replace(weights, missing=[], fresh_head=not same), seen)
+    return Built(network, architecture, head, size, replace(weights, missing=[], fresh_head=fresh_head), seen)
+
+
+def _on_what_is_left(
+    asked: HeadConfig, own: HeadConfig | None, architecture: ArchitectureConfig, folder: Path
+) -> HeadConfig:
+    """A head for the backbone of a run, which ends where the run's own head reads it.
+
+    Raises:
+        ConfigError: the layer that it asks for is unknown, or not kept by the run.
+    """
+    layers: tuple[str, ...] = getattr(architecture, "layers", ())
+    if own is not None and own.layer is not None:
+        layers = layers[: layers.index(own.layer) + 1]
+    if asked.layer is not None:
+        refuse_unknown_layer(asked.layer, layers, f"of {folder}")
+        return asked
+    return asked if own is None else replace(asked, layer=own.layer)
 
 
 def _read_seen(run: Path) -> Seen:

@@ -137,6 +137,52 @@ def train(
         print(finished)
 
 
+def plan(
+    data: str | None = None,
+    /,
+    *,
+    recipe: str = "auto",
+    config: Path | None = None,
+    out: Path | None = None,
+    **settings: Any,
+) -> None:
+    """Write out which layers of a network learn in which epochs, as YAML to edit and to train with.
+
+    Parameters
+    ----------
+    data
+        A folder of class folders, an archive of one, a manifest (.csv, .parquet), or a name: digits, cifar10, cifar100,
+        mnist, fashion-mnist, hf:OWNER/NAME.
+    recipe
+        A recipe's name (see sightline recipes), or auto to choose by the images.
+    config
+        A YAML file of settings over the recipe.
+    out
+        File to write (.yaml), for sightline train --config; without it the schedule is printed.
+    """
+    from sightline.images.lookup import find_source
+    from sightline.runs import refuse_to_overwrite
+
+    if data is not None:
+        find_source(data)
+    extra = {} if config is None else read_recipe(config)
+    if recipe == "auto" and "name" in extra:  # a recipe by itself, such as a run's
+        recipe, extra = str(config), {}
+    named = {} if recipe == "auto" else read_recipe(recipe)
+    flags = merge(extra, nest(settings))
+    if named:
+        resolve(named, flags)
+    else:
+        refuse_hopeless(flags)
+    _refuse_network(merge(named, flags).get("network") or {})
+    if out is not None:
+        refuse_to_overwrite(out)
+    from sightline.planning import plan as work
+
+    text = work(data, recipe=recipe, settings=flags, out=out, console=Console(stderr=True))
+    print(text.rstrip() if out is None else out)
+
+
 def evaluate(
     run: str,
     data: str | None = None,
@@ -365,6 +411,7 @@ def environment() -> None:
 
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
+    "plan": plan,
     "evaluate": evaluate,
     "predict": predict,
     "encode": encode,

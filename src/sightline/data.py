@@ -1,13 +1,17 @@
 """The LightningDataModule over ``images/``."""
 
+from typing import Any
+
 import lightning as L
 import torch
 
-from sightline.config import Recipe
+from sightline.config import FrozenConfig, Recipe
 from sightline.devices import arithmetic
+from sightline.features import Backbone, FeatureBatches, KeptEvaluation
 from sightline.images.batches import Array, Batch, EvaluationBatches, Normalization, TrainingBatches, prepare
 from sightline.images.cache import open_images
 from sightline.images.sources import ImageSource
+from sightline.nets import Network
 
 __all__ = ["ImageData"]
 
@@ -41,33 +45,48 @@ class ImageData(L.LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None
         fit = self.recipe.fit
-        batches = TrainingBatches(
-            self.images,
-            self.splits.train,
-            self.normalization,
-            self.recipe.augment,
-            batch_size=fit.batch_size,
-            epochs=fit.epochs,
-            seed=fit.seed,
-            device=self._device,
-            dtype=arithmetic(fit.precision, self._device),
-            balanced=self.recipe.data.sampling == "balanced",
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
-        )
+        arguments = (self.images, self.splits.train, self.normalization, self.recipe.augment)
+        named: dict[str, Any] = {
+            "batch_size": fit.batch_size,
+            "epochs": fit.epochs,
+            "seed": fit.seed,
+            "device": self._device,
+            "dtype": arithmetic(fit.precision, self._device),
+            "balanced": self.recipe.data.sampling == "balanced",
+            "rank": self.trainer.global_rank,
+            "world_size": self.trainer.world_size,
+        }
+        backbone = self._frozen_backbone()
+        if backbone is None:
+            batches = TrainingBatches(*arguments, **named)
+        else:
+            every = self._as_they_are(self.splits.train, shared=False)
+            batches = FeatureBatches(*arguments, **named, as_they_are=every, backbone=backbone)
         # Lightning restores a loader's state only within an epoch; between two, the epoch is the loop's to say
         batches.epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         return batches
 
-    def val_dataloader(self) -> EvaluationBatches:
-        return self._as_they_are(self.splits.select if self.recipe.selects else self.splits.validation)
+    def val_dataloader(self) -> EvaluationBatches | KeptEvaluation:
+        batches = self._as_they_are(self.splits.select if self.recipe.selects else self.splits.validation)
+        backbone = self._frozen_backbone()
+        return batches if backbone is None else KeptEvaluation(batches, backbone)
 
     def sample(self, images: int) -> EvaluationBatches:
         """At least so many training images (all, where there are fewer), as validation would see them."""
         train = self.splits.train
         return self._as_they_are(train[:: max(1, len(train) // images)])
 
-    def _as_they_are(self, rows: Array) -> EvaluationBatches:
+    def _frozen_backbone(self) -> Backbone | None:
+        """What computes the features that are kept; None where none are."""
+        finetune = self.recipe.finetune
+        if not isinstance(finetune, FrozenConfig) or finetune.features != "keep":
+            return None
+        assert self.trainer is not None
+        network: Network = self.trainer.lightning_module.network  # type: ignore[assignment]
+        return Backbone(network, self.trainer.precision_plugin.forward_context)
+
+    def _as_they_are(self, rows: Array, shared: bool = True) -> EvaluationBatches:
+        """Images without augmentation: this process's share of them, or all."""
         assert self.trainer is not None
         return EvaluationBatches(
             self.images,
@@ -76,8 +95,8 @@ class ImageData(L.LightningDataModule):
             batch_size=VALIDATION_BATCH,
             device=self._device,
             dtype=arithmetic(self.recipe.fit.precision, self._device),
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=self.trainer.global_rank if shared else 0,
+            world_size=self.trainer.world_size if shared else 1,
         )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

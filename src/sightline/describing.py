@@ -17,8 +17,17 @@ from sightline.devices import arithmetic, choose_device, describe
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import Network, summarize
+from sightline.phases import Phase
 
-__all__ = ["Progress", "describe_training", "show_kept", "show_measures", "show_next_steps", "spoken_seconds"]
+__all__ = [
+    "Progress",
+    "describe_phase",
+    "describe_training",
+    "show_kept",
+    "show_measures",
+    "show_next_steps",
+    "spoken_seconds",
+]
 
 LISTED = 5  # images left out that are named on the console; all are in the cache's index
 
@@ -76,7 +85,7 @@ def describe_training(
         say(note)
     lines, numbers = summarize(network, images.size)
     parts = (getattr(recipe.network, part, None) for part in ("kind", "repo", "name", "folder"))
-    name = ":".join(part for part in parts if part)
+    name = ":".join(part for part in parts if part) + (f" + {recipe.head.kind}" if recipe.head else "")
     table = Table(title=f"{name} on {images.size[0]}×{images.size[1]} px", title_justify="left")
     for column, side in (
         ("layer", "left"),
@@ -102,9 +111,44 @@ def describe_training(
     copies = 16 if recipe.averaging is None else 20  # bytes: weights, gradients, two of the optimizer; and the mean
     memory = parameters * copies + 2 * numbers * size * recipe.fit.batch_size
     say(
-        f"estimate: {'at most ' if recipe.early_stopping else ''}{spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
+        f"estimate: {'at most ' if recipe.early_stopping or recipe.finetune else ''}{spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
         f" {memory / 1e9:.1f} GB of memory, on {describe(device)} in {str(dtype).removeprefix('torch.')}"
     )
+
+
+def describe_phase(
+    phases: Sequence[Phase], index: int, network: Network, optimizer: torch.optim.Optimizer | None = None
+) -> str:
+    """A line that says what learns in a phase: how many parameters, of which layers, at which rates.
+
+    Args:
+        phases: of the training.
+        index: which of them, counted from 0.
+        network: whose parameters are counted.
+        optimizer: knows the peak rate of each part; None before there is one.
+    """
+    phase = phases[index]
+    last = phase.first + phase.epochs
+    when = f"epochs {phase.first + 1} to {last}" if phase.epochs > 1 else f"epoch {last}"
+    counts = {name: parameter.numel() for name, parameter in network.named_parameters()}
+    learning = sum(counts[name] for name in phase.trained)
+    layers = ", ".join(phase.layers[:LISTED]) + (
+        f" and {len(phase.layers) - LISTED} more" if len(phase.layers) > LISTED else ""
+    )
+    line = f"phase {index + 1} of {len(phases)}, {when}: " if len(phases) > 1 else "fine-tuning: "
+    line += f"{learning:,} of {sum(counts.values()):,} parameters learn ({layers})"
+    if optimizer is None:
+        return line + (f", at {phase.rate:g} of the peak rates" if phase.rate != 1 else "")
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    peaks: dict[str, list[float]] = {}
+    for group in optimizer.param_groups:
+        if any(names[id(parameter)] in phase.trained for parameter in group["params"]):
+            peaks.setdefault(group["part"], []).append(group["initial_lr"] * phase.rate)
+    spoken = (
+        f"{part} {min(rates):.3g}" + (f" to {max(rates):.3g}" if len(rates) > 1 else "")
+        for part, rates in peaks.items()
+    )
+    return f"{line}; peak rates: {', '.join(spoken)}"
 
 
 def show_kept(console: Console, kept: dict[str, Any], epochs: int) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Group, Parameter
 
 from sightline.config import Recipe
-from sightline.config.resolving import field_texts, kind_of, members, required, spell_out
+from sightline.config.resolving import field_texts, kind_of, listed_block, members, required, spell_out
 from sightline.errors import ConfigError
 
 __all__ = ["application", "every_setting", "nest"]
@@ -61,14 +61,17 @@ def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) ->
 def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Parameter:
     hyphened = dotted.replace("_", "-")
     block, _, name = hyphened.rpartition(".")
-    negative: Any = f"--{block}.no-{name}" if kind is bool else ()
+    listed = Ellipsis in typing.get_args(kind)
+    if listed and kind is not _Pairs:
+        kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]  # cyclopts lets it be emptied, and no tuple
+    negative: Any = f"--{block}.no-{name}" if kind is bool or typing.get_origin(kind) is list else ()
     how = Parameter(
         name=f"--{hyphened}",
         negative=negative,
         help=text,
         group=SETTINGS,
         show_default=False,
-        consume_multiple=Ellipsis in typing.get_args(kind),
+        consume_multiple=listed,
     )
     return inspect.Parameter(
         parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, how]
@@ -84,6 +87,8 @@ def every_setting(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, 
         hints, texts = typing.get_type_hints(kind), field_texts(kind)
         for item in dataclasses.fields(kind):
             name = f"{prefix}{item.name}"
+            if listed_block(hints[item.name]) is not None:
+                continue  # a list of blocks is written in YAML only
             if any(dataclasses.is_dataclass(member) for member in members(hints[item.name])):
                 for inner, annotation, text in every_setting(hints[item.name], f"{name}."):
                     found[inner] = (annotation, [], text)

@@ -1,19 +1,22 @@
 """What Lightning trains: one short LightningModule a kind. The arithmetic is plain functions. B images, K classes."""
 
 import math
+from bisect import bisect_right
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from sightline.config import PlateauConfig, Recipe, SpeednetConfig
+from sightline.config import PlateauConfig, Recipe
 from sightline.devices import seed_generators
 from sightline.errors import TrainingError
 from sightline.images.batches import Array, Batch, derived_seed
 from sightline.nets import Network
 from sightline.optimizers import build_optimizer
+from sightline.phases import phases_of, shares_of, whitening_epochs
 from sightline.schedules import Plateau, Steps, falling, schedule
 
 __all__ = ["ClassifierLearner", "Totals", "balanced_weights", "classification_loss", "validated"]
@@ -22,7 +25,7 @@ COUNT_EVERY = 50  # batches; their logits are kept until then
 
 
 def classification_loss(
-    network: nn.Module, batch: Batch, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    network: Network, batch: Batch, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Mean cross-entropy of a batch, in float32; of a mixed one, of both labels of each image by their shares.
 
@@ -32,7 +35,7 @@ def classification_loss(
     Returns:
         The loss, a scalar, and the logits, (B, K).
     """
-    logits = network(batch.images).float()
+    logits = (network.classify(batch.images) if batch.features else network(batch.images)).float()
     if batch.shares is None and class_weights is None:
         return functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing), logits
 
@@ -124,10 +127,18 @@ class ClassifierLearner(L.LightningModule):
         self.recipe = recipe
         self.batches_per_epoch = batches_per_epoch
         self.steps = Steps(recipe.fit, batches_per_epoch)
-        self._curve = schedule(recipe.schedule, self.steps, recipe.averaging)
+        self.phases = phases_of(recipe, network)  # by what could learn, before anything is frozen
+        self._rate_shares = shares_of(recipe, network)
+        self._curve = schedule(recipe.schedule, self.steps, recipe.averaging, [phase.first for phase in self.phases])
         self.plateau = Plateau(recipe.schedule) if isinstance(recipe.schedule, PlateauConfig) else None
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.training_totals, self.validation_totals = Totals(), Totals()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # Lightning notes here which hook runs, 44 times a step;
+            object.__setattr__(self, name, value)  # a module's own way looks through its parameters first
+        else:
+            super().__setattr__(name, value)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         seed = derived_seed(self.recipe.fit.seed, batch.epoch, batch.position, self.global_rank)
@@ -153,26 +164,49 @@ class ClassifierLearner(L.LightningModule):
         if self.plateau is not None and self._measured(self.plateau.config.monitor):
             self.refuse_non_finite()
             self.plateau.see(float(self.trainer.callback_metrics[self.plateau.config.monitor]))
-            scheduler = self.lr_schedulers()
-            assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
-            for group, peak, curve in zip(
-                scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-            ):
-                group["lr"] = peak * curve(scheduler.last_epoch)  # from the next step on, not from the one after it
+            self._set_rates()
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.recipe.optimizer, self.network)
-        whitening = falling(self._whitening_epochs(), self.steps)
-        curves = [whitening if group["part"] == "whitening" else self.share for group in optimizer.param_groups]
+        optimizer = build_optimizer(self.recipe.optimizer, self.network, self._rate_shares)
+        fall = falling(whitening_epochs(self.recipe), self.steps)
+
+        def whitening(step: int) -> float:
+            return fall(step) * self._phase_rate(step)
+
+        curves: list[Callable[[int], float]] = [
+            whitening if group["part"] == "whitening" else self.share for group in optimizer.param_groups
+        ]
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, curves)
         parts = [group["part"] for group in optimizer.param_groups]
-        for index, group in enumerate(optimizer.param_groups):  # what the rates are called in trackers
-            group["name"] = group["part"] if parts.count(group["part"]) == 1 else f"{group['part']}-{index}"
+        for group in optimizer.param_groups:  # what the rates are called in trackers
+            group["name"] = group["part"] if parts.count(group["part"]) == 1 else f"{group['part']}-{group['share']:g}"
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "rate"}}
 
     def share(self, step: int) -> float:
         """Share of the peak rate that an optimizer step is taken at, by what has been measured so far."""
-        return self._curve(step) * (1.0 if self.plateau is None else self.plateau.factor)
+        return self._curve(step) * self._phase_rate(step) * (1.0 if self.plateau is None else self.plateau.factor)
+
+    def phase_at(self, epoch: int) -> int:
+        """Which of ``phases`` an epoch is in; both are counted from 0."""
+        return bisect_right([phase.first for phase in self.phases], epoch) - 1
+
+    def begin_phase(self) -> None:
+        """Let what the rate depends on by measurements begin anew, as the curve does by itself."""
+        if self.plateau is not None:
+            self.plateau = Plateau(self.plateau.config)
+            self._set_rates()
+
+    def _phase_rate(self, step: int) -> float:
+        return self.phases[self.phase_at(int(self.steps.epochs(step)))].rate
+
+    def _set_rates(self) -> None:
+        """Take the rates from now on, not from the step after the next one on, as ``LambdaLR`` by itself would."""
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+        for group, peak, curve in zip(
+            scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+        ):
+            group["lr"] = peak * curve(scheduler.last_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         rows = torch.zeros(self.trainer.world_size, 3, dtype=self._exact, device=self.device)
@@ -220,10 +254,6 @@ class ClassifierLearner(L.LightningModule):
         """Whether a measure is new at the end of this epoch."""
         return monitor.startswith("train_") or validated(self.trainer)
 
-    def _whitening_epochs(self) -> float:
-        network = self.recipe.network
-        return network.whiten_bias_epochs if isinstance(network, SpeednetConfig) else 0.0
-
     def _whitening_learns(self, epoch: int) -> bool:
         # with several processes Lightning's ddp expects every parameter to take part; the rate is zero by then
-        return epoch < self._whitening_epochs() or self.trainer.world_size > 1
+        return epoch < whitening_epochs(self.recipe) or self.trainer.world_size > 1

@@ -1,6 +1,6 @@
 """Optimizers: one for each learner, whose parameter groups say how each part is trained."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,28 +17,41 @@ from sightline.config import (
 )
 from sightline.devices import has_fast_bfloat16
 
-__all__ = ["Muon", "build_optimizer", "orthogonalize"]
+__all__ = ["Muon", "build_optimizer", "main_rate", "orthogonalize", "part_of"]
+
+PARTS = ("filters", "head", "biases", "whitening", "head_biases")
 
 
-def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(
+    config: OptimizerConfig, network: nn.Module, shares: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """Make the optimizer of a network's trainable parameters.
 
-    Every group carries ``part``: ``filters``, ``head``, ``biases``, or ``whitening`` for the bias of a whitening layer.
-    Biases and norms (every parameter of fewer than two dimensions, and what is called no weight: positions, tokens) are
-    not decayed, except by Muon's ``shrink``.
+    Every group carries ``part``: ``filters``, ``head`` (the last linear layer alone, also behind an attention, whose
+    matrices are filters), ``biases``, ``whitening`` for the bias of a whitening layer, or ``head_biases`` for those that
+    are none of the backbone's. Biases and norms (every parameter of fewer than two dimensions, and what is called no
+    weight: positions, tokens, queries) are not decayed, except by Muon's ``shrink``.
+
+    Args:
+        shares: of the part's rate that some parameters, by their names, learn at; those of one part and one share are a
+            group, which carries its ``share``.
     """
-    parts: dict[str, list[nn.Parameter]] = {"filters": [], "head": [], "biases": [], "whitening": []}
+    beyond_backbone = getattr(network, "beyond_backbone", ("head.",))
+    found: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            parts[_part(name, parameter)].append(parameter)
+            group = part_of(name, parameter, beyond_backbone), (shares or {}).get(name, 1.0)
+            found.setdefault(group, []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"part": part, "params": parameters} for part, parameters in parts.items() if parameters
+        {"part": part, "share": share, "params": found[part, share]}
+        for part, share in sorted(found, key=lambda group: (PARTS.index(group[0]), -group[1]))
     ]
     if isinstance(config, MuonConfig):
-        return _muon(config, groups)
-    for group in groups:
-        group["weight_decay"] = config.weight_decay if group["part"] in ("filters", "head") else 0.0
+        return _muon(config, groups, getattr(network, "side_by_side", 1))
     rate = config.learning_rate
+    for group in groups:
+        group["lr"] = rate * group["share"]
+        group["weight_decay"] = config.weight_decay if group["part"] in ("filters", "head") else 0.0
     match config:
         case SGDConfig():
             return torch.optim.SGD(groups, lr=rate, momentum=config.momentum, nesterov=config.nesterov)
@@ -50,6 +63,30 @@ def build_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.
             return torch.optim.Adagrad(groups, lr=rate)
         case RMSpropConfig():
             return torch.optim.RMSprop(groups, lr=rate, alpha=config.alpha, momentum=config.momentum)
+
+
+def part_of(name: str, parameter: nn.Parameter, beyond_backbone: tuple[str, ...] = ("head.",)) -> str:
+    """The part of a network that a parameter belongs to: one of ``PARTS``.
+
+    Args:
+        name: of the parameter.
+        parameter: whose dimensions tell filters and matrices from biases and norms.
+        beyond_backbone: beginnings of the names of those that are none of the backbone's.
+    """
+    if name.removeprefix("backbone.") == "whiten.bias":  # also where the network has a head of its own
+        return "whitening"
+    if parameter.ndim < 2 or not name.endswith("weight"):  # also positions, class tokens, queries and scales
+        return "head_biases" if name.startswith(beyond_backbone) else "biases"
+    return "head" if name.startswith("head.") else "filters"
+
+
+def main_rate(optimizer: torch.optim.Optimizer) -> float:
+    """The rate that is shown of all: the largest of the filters that learn; of the head, where all of them are frozen."""
+    rates: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        if any(parameter.requires_grad for parameter in group["params"]):
+            rates[group["part"]] = max(rates.get(group["part"], 0.0), float(group["lr"]))
+    return next((rates[part] for part in PARTS if part in rates), 0.0)
 
 
 class Muon(torch.optim.Optimizer):
@@ -105,13 +142,19 @@ def orthogonalize(matrix: Tensor, steps: int = 3) -> Tensor:
     return result
 
 
-def _muon(config: MuonConfig, groups: list[dict[str, Any]]) -> Muon:
+def _muon(config: MuonConfig, groups: list[dict[str, Any]], side_by_side: int) -> Muon:
+    rates = {
+        "head": config.head_learning_rate / side_by_side,  # of so many inputs more each step moves the logits more
+        "head_biases": config.head_learning_rate,  # the logits' own gradient is large, that of the backbone's small
+    }
     for group in groups:
         if group["part"] == "filters":
-            group |= {"lr": config.learning_rate, "momentum": config.momentum, "orthogonal": True}
-            continue
-        rate = config.head_learning_rate if group["part"] == "head" else config.bias_learning_rate
-        group |= {"lr": rate, "momentum": config.head_momentum, "weight_decay": config.shrink / rate}
+            rate = config.learning_rate
+            group |= {"momentum": config.momentum, "orthogonal": True}
+        else:
+            rate = rates.get(group["part"], config.bias_learning_rate)
+            group |= {"momentum": config.head_momentum, "weight_decay": config.shrink / rate}
+        group["lr"] = rate * group["share"]
     return Muon(groups)
 
 
@@ -126,11 +169,3 @@ def _nesterov_step(parameter: Tensor, gradient: Tensor, momentum: Tensor, group:
     gradient = gradient.add(parameter, alpha=group["weight_decay"])
     momentum.mul_(group["momentum"]).add_(gradient)
     parameter.add_(gradient.add(momentum, alpha=group["momentum"]), alpha=-group["lr"])
-
-
-def _part(name: str, parameter: nn.Parameter) -> str:
-    if name == "whiten.bias":
-        return "whitening"
-    if parameter.ndim < 2 or not name.endswith("weight"):  # also positions, class tokens and scales
-        return "biases"
-    return "head" if name.startswith("head.") else "filters"

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from sightline.backbones import architecture_of
+from sightline.backbones import architecture_of, head_of
 from sightline.devices import arithmetic, choose_device, keep_freed_memory
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.augment import centre, normalize
@@ -205,7 +205,10 @@ def load(
         raise RunError(f"{str(run)!r} is a {model.get('kind', 'run of an unknown kind')}, not a classifier.")
     if network is None:
         settings = architecture_of(model, str(weights), trust_code=trust_code)
-        made = build_network(settings, len(model["classes"]), tuple(model.get("built_for") or model["size"]))
+        size = tuple(model["size"])
+        made = build_network(
+            settings, len(model["classes"]), tuple(model.get("built_for") or size), head_of(model), size
+        )
     else:
         made = network(len(model["classes"]))
     return Classifier(_restored(made, tensors, str(weights)), model, choose_device(device))

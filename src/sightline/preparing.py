@@ -14,12 +14,13 @@ import torch
 from rich.console import Console
 
 from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths
-from sightline.config import DataConfig, PadCropConfig, Recipe, read_recipe, resolve
+from sightline.config import DataConfig, DiscriminativeConfig, PadCropConfig, Recipe, read_recipe, resolve
 from sightline.config.resolving import flatten, refuse_hopeless, to_mapping
-from sightline.describing import Progress
+from sightline.describing import Progress, describe_phase
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.extras import refuse_missing_trackers
+from sightline.features import settle_features
 from sightline.images.augment import shrunk_side
 from sightline.images.batches import Normalization, derived_seed, prepare
 from sightline.images.cache import CachedImages, open_images
@@ -27,6 +28,7 @@ from sightline.images.lookup import find_source
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits
 from sightline.nets import Network
+from sightline.phases import phases_of
 from sightline.runs import MODEL_FORMAT, list_runs, read_model, read_run_recipe
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "changes",
     "choose_recipe",
     "describe_classifier",
+    "is_grey",
     "notes",
     "prepare_training",
     "run_to_resume",
@@ -43,6 +46,7 @@ MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of
 MANY_LARGE = 20_000  # larger images
 SMALL_SIDE = 64  # pixels
 SMALLEST_SIDE = 16  # pixels that every network can read
+ROWS_AT_ONCE = 1_000  # images that are looked at for colours before the next are
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class Plan:
     splits: Splits
     normalization: Normalization
     built: Built
+    kept: str = ""
+    """Whether the features of a frozen backbone are kept, in words."""
 
     @property
     def network(self) -> Network:
@@ -113,11 +119,15 @@ def prepare_training(
     _refuse_processes(chosen, len(splits.train))
     _refuse_small_padding(chosen, images)
     _refuse_without_effect(chosen, images, splits)
+    _refuse_saturation_of_grey(chosen, images, splits)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
+    phases_of(chosen, built.network)  # refuses what the network does not have
+    shown = len(splits.train) + len(splits.validation)
+    chosen, kept = settle_features(chosen, built.network, shown, images.size, choose_device())
     if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
         normalization = Normalization(built.weights.mean, built.weights.std)
-    return Plan(source, chosen, why, images, splits, normalization, built)
+    return Plan(source, chosen, why, images, splits, normalization, built, kept)
 
 
 def choose_recipe(images: CachedImages, fraction: float = 1.0) -> tuple[str, str]:
@@ -244,6 +254,26 @@ def _refuse_without_effect(recipe: Recipe, images: CachedImages, splits: Splits)
                 )
 
 
+def _refuse_saturation_of_grey(recipe: Recipe, images: CachedImages, splits: Splits) -> None:
+    """Refuse to vary the saturation of images that have no colours."""
+    color = recipe.augment.color
+    if color is None or color.saturation == 0 or not is_grey(images.pixels, splits.train):
+        return
+    raise ConfigError(
+        f"--augment.color.saturation ({color.saturation:g}) has no effect: the training images of {images.name} are grey;"
+        + (" leave --augment.color out." if color.brightness == color.contrast == 0 else " set it to 0.")
+    )
+
+
+def is_grey(pixels_NHWC: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> bool:
+    """Whether the three channels of every pixel of some images are equal; looks no further than the first colour."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = pixels_NHWC[rows[start : start + ROWS_AT_ONCE]]
+        if (part[..., :1] != part[..., 1:]).any():
+            return False
+    return True
+
+
 def run_to_resume(run: str | os.PathLike[str] | None, plan: Plan) -> Path | None:
     """The run to continue; None where the one that was named does not exist yet."""
     if run is None:
@@ -286,16 +316,33 @@ def changes(before: Recipe, now: Recipe) -> list[str]:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What a user should know of the weights that the training starts from."""
+    """What a user should know of the weights that the training starts from, and of which of them learn."""
     if plan.built.weights is None:
-        return []
+        return _notes_of_phases(plan)
     mean, std = (
         " ".join(f"{value:.3f}" for value in part) for part in (plan.normalization.mean, plan.normalization.std)
     )
+    head = plan.recipe.head
     return [
         *plan.built.weights.lines(),
+        *([] if head is None else [f"  a fresh head, as asked: {head.kind}"]),
         f"  normalised by the statistics these weights were trained with: mean {mean}, deviation {std}",
+        *_notes_of_phases(plan),
     ]
+
+
+def _notes_of_phases(plan: Plan) -> list[str]:
+    """A line for each phase of a fine-tuning, and a warning where what is frozen has learnt nothing yet."""
+    if plan.recipe.finetune is None:
+        return []
+    phases = phases_of(plan.recipe, plan.network)
+    lines = [describe_phase(phases, index, plan.network) for index in range(len(phases))]
+    lines += [plan.kept] if plan.kept else []
+    if plan.built.weights is None and not isinstance(plan.recipe.finetune, DiscriminativeConfig):
+        lines.append(
+            "  warning: what is frozen has random weights; start from some that have learnt: --network run:FOLDER"
+        )
+    return lines
 
 
 def describe_classifier(plan: Plan) -> dict[str, Any]:

@@ -276,8 +276,9 @@ def _curve(group: Group, column: str) -> Curve | None:
 
 _COUNTED = (
     "Training FLOPs are counted, not timed: the floating-point operations of all convolutions and matrix products of the"
-    " forward and backward passes (three forward passes an image), smaller images where the recipe shows them smaller, and"
-    " those of the runs that the weights come from. Not counted: the optimizer, augmentation, validation and test."
+    " forward and backward passes: less where images are shown smaller, where layers are frozen, or where what they make of"
+    " an image is kept; and with those of the runs that the weights come from. Not counted: the optimizer, augmentation,"
+    " validation and test."
 )
 _TIMED = (
     "Seconds are those of fit, calibration and test on the machine as it was. Cost is these seconds times the FLOP/s that a"

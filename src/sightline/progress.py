@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from sightline.describing import spoken_seconds
 from sightline.learners import ClassifierLearner, validated
+from sightline.optimizers import main_rate
 
 __all__ = ["EpochBar"]
 
@@ -42,6 +43,11 @@ class EpochBar(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._epoch_started, self._images, self._refreshed = time.perf_counter(), 0, 0.0
 
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._rate = main_rate(trainer.optimizers[0])
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -55,7 +61,7 @@ class EpochBar(Callback):
             assert isinstance(pl_module, ClassifierLearner)
             loss, right, images = pl_module.training_totals.sums
             text = _numbers("train", loss / max(images, 1), right / max(images, 1)) + self._validation
-            text += f"  rate {_rate(trainer):.3g}  {self._speed:,.0f} images/s  {self._left(trainer)} left"
+            text += f"  rate {self._rate:.3g}  {self._speed:,.0f} images/s  {self._left(trainer)} left"
             self._show(trainer, text, batch_idx + 1)
             self._refreshed = now
 
@@ -70,7 +76,7 @@ class EpochBar(Callback):
         if self.bar is None:
             done = trainer.current_epoch + 1
             self.console.print(
-                f"epoch {done}/{trainer.max_epochs}  {text}  rate {_rate(trainer):.3g}"
+                f"epoch {done}/{trainer.max_epochs}  {text}  rate {self._rate:.3g}"
                 f"  {self._speed:,.0f} images/s  {self._left(trainer)} left",
                 highlight=False,
                 soft_wrap=True,
@@ -105,7 +111,3 @@ class EpochBar(Callback):
 
 def _numbers(name: str, loss: float, accuracy: float) -> str:
     return f"{name} loss {loss:.3f} acc {accuracy:.3f}"
-
-
-def _rate(trainer: L.Trainer) -> float:
-    return max(float(group["lr"]) for group in trainer.optimizers[0].param_groups if group["part"] == "filters")

@@ -44,6 +44,7 @@ __all__ = [
     "read_tensors",
     "read_weights",
     "refuse_existing",
+    "refuse_to_overwrite",
     "run_to_help",
     "safe_cell",
     "storage_error",
@@ -108,6 +109,16 @@ def refuse_existing(wanted: str | os.PathLike[str]) -> None:
     """
     if Path(wanted).exists() and run_to_help() is None:
         raise RunError(f"{wanted} exists; choose another --run, or continue that run with --resume --run {wanted}.")
+
+
+def refuse_to_overwrite(file: str | os.PathLike[str]) -> None:
+    """Refuse to write over a file that someone may have edited.
+
+    Raises:
+        ConfigError: there is one of that name.
+    """
+    if Path(file).exists():
+        raise ConfigError(f"--out {file} exists; choose another name, or delete it.")
 
 
 @contextmanager

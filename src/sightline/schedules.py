@@ -6,7 +6,7 @@ plateau, is a factor by itself.
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sightline.config import (
@@ -29,19 +29,25 @@ __all__ = ["Best", "Plateau", "Steps", "falling", "schedule"]
 
 
 class Steps:
-    """The optimizer steps of a training, counted from 0; a step sees several batches where gradients accumulate."""
+    """The optimizer steps of some epochs, counted from 0; a step sees several batches where gradients accumulate."""
 
-    def __init__(self, fit: FitConfig, batches: int) -> None:
+    def __init__(self, fit: FitConfig, batches: int, first: int = 0, end: int | None = None) -> None:
         """
         Args:
             fit: its epochs, and how many batches make a step in each.
             batches: batches of an epoch.
+            first: the first of the epochs that are counted; a phase of a training counts by itself.
+            end: the epoch after the last of them; None: after the last of all.
         """
-        self._fit = fit
+        self._fit, self._batches, self._first = fit, batches, first
         self.starts = [0]
         """The first step of each epoch, and the number of all steps last."""
-        for epoch in range(fit.epochs):
+        for epoch in range(first, fit.epochs if end is None else end):
             self.starts.append(self.starts[-1] - (-batches // fit.batches_a_step(epoch)))
+
+    def part(self, first: int, end: int) -> "Steps":
+        """The steps of some of the epochs of a training, by themselves."""
+        return Steps(self._fit, self._batches, first, end)
 
     @property
     def total(self) -> int:
@@ -50,22 +56,25 @@ class Steps:
 
     def of(self, epoch: int, batch: int) -> int:
         """The step that a batch of an epoch is part of."""
-        return self.starts[epoch] + batch // self._fit.batches_a_step(epoch)
+        return self.starts[epoch] + batch // self._fit.batches_a_step(self._first + epoch)
 
     def at(self, epochs: float) -> float:
         """Steps that have been taken after so many epochs; fractions allowed."""
-        epoch = min(int(epochs), self._fit.epochs - 1)
+        epoch = min(int(epochs), len(self.starts) - 2)
         length = self.starts[epoch + 1] - self.starts[epoch]
         return self.starts[epoch] + (epochs * length - epoch * length)
 
     def epochs(self, step: float) -> float:
         """Epochs that are over when a step begins; the inverse of ``at``."""
-        epoch = min(bisect_right(self.starts, step), self._fit.epochs) - 1
+        epoch = min(bisect_right(self.starts, step), len(self.starts) - 1) - 1
         return epoch + (step - self.starts[epoch]) / (self.starts[epoch + 1] - self.starts[epoch])
 
 
 def schedule(
-    config: ScheduleConfig, steps: Steps, averaging: SWAConfig | EMAConfig | None = None
+    config: ScheduleConfig,
+    steps: Steps,
+    averaging: SWAConfig | EMAConfig | None = None,
+    phases: Sequence[int] = (0,),
 ) -> Callable[[int], float]:
     """Make the function from a step to the share of the peak rate.
 
@@ -73,8 +82,9 @@ def schedule(
         config: which curve.
         steps: the steps of the training.
         averaging: of weights; SWA leads the rate to its own for the last epochs.
+        phases: the epochs that phases begin with, rising from 0; each goes through the curve anew.
     """
-    curve = _with_warmup(config, steps)
+    curve = _with_warmup(config, steps) if len(phases) == 1 else _anew(config, steps, phases)
     if not isinstance(averaging, SWAConfig):
         return curve
     first = averaging.start * len(steps.starts[1:])
@@ -84,6 +94,19 @@ def schedule(
         if step < start
         else _cosine(curve(start), averaging.rate, (step - start) / (end - start) if end > start else 1.0)
     )
+
+
+def _anew(config: ScheduleConfig, steps: Steps, phases: Sequence[int]) -> Callable[[float], float]:
+    """The curve of a kind over the steps of each phase by itself."""
+    starts = [steps.starts[first] for first in phases]
+    ends = [*phases[1:], len(steps.starts) - 1]
+    curves = [_with_warmup(config, steps.part(first, end)) for first, end in zip(phases, ends, strict=True)]
+
+    def curve(step: float) -> float:
+        phase = bisect_right(starts, step) - 1
+        return curves[phase](step - starts[phase])
+
+    return curve
 
 
 def falling(epochs: float, steps: Steps) -> Callable[[int], float]:

@@ -9,7 +9,9 @@ what one block asks of another.
 # ruff: noqa: F403 - each of these modules lists its names once, in its own __all__
 
 from sightline.config.augmentation import *
+from sightline.config.finetuning import *
 from sightline.config.fitting import *
+from sightline.config.heads import *
 from sightline.config.networks import *
 from sightline.config.optimizers import *
 from sightline.config.resolving import named_recipes as named_recipes

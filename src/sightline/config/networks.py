@@ -1,7 +1,7 @@
 """The settings of networks: what is built, and whose weights it starts from."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from sightline.config.checks import INFINITY, within
 from sightline.errors import ConfigError
@@ -24,6 +24,7 @@ __all__ = [
 class SpeednetConfig:
     """A small, fast convolutional network with a whitening first layer fitted to the image set."""
 
+    layers: ClassVar[tuple[str, ...]] = ("groups.0", "groups.1", "groups.2")  # whose maps a head can read, in order
     kind: Literal["speednet"] = "speednet"
     widths: tuple[int, int, int] = (64, 256, 256)
     """Channels of the three groups."""
@@ -40,6 +41,7 @@ class SpeednetConfig:
 class ResNet18Config:
     """The 18-layer residual network; a 3×3 stem without pooling up to 64 px, the original 7×7 stem above."""
 
+    layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3", "layer4")
     kind: Literal["resnet18"] = "resnet18"
     weights: str | None = None
     """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
@@ -49,6 +51,7 @@ class ResNet18Config:
 class ResNet34Config:
     """The 34-layer residual network, with the stems of the 18-layer one."""
 
+    layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3", "layer4")
     kind: Literal["resnet34"] = "resnet34"
     weights: str | None = None
     """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
@@ -58,6 +61,7 @@ class ResNet34Config:
 class CustomResNetConfig:
     """Nine layers of 6.6 million parameters for small images, without knobs."""
 
+    layers: ClassVar[tuple[str, ...]] = ("prep", "layer1", "residual1", "layer2", "layer3", "residual2")
     kind: Literal["custom_resnet"] = "custom_resnet"
 
 

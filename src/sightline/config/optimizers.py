@@ -125,9 +125,11 @@ class MuonConfig:
     momentum: float = 0.6
     """Momentum of the filters."""
     head_learning_rate: float = 0.02
-    """Peak learning rate of the last layer."""
+    """Peak learning rate of the last layer, divided by the nodes that it reads side by side (one unless a head has more),
+    and of the biases, norms and positions of a head."""
     bias_learning_rate: float = 106.0
-    """Peak learning rate of biases and norms; it is this large because the head, and so their gradient, is small."""
+    """Peak learning rate of the biases and norms before the head; it is this large because the head, and so their
+    gradient, is small."""
     head_momentum: float = 0.85
     """Momentum of the last layer, the biases and the norms."""
     shrink: float = 0.004

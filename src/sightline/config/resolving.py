@@ -2,16 +2,15 @@
 
 import ast
 import dataclasses
-import difflib
 import inspect
 import itertools
 import math
 import os
 import re
-import textwrap
+import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal, Union
 
 import yaml
 
+from sightline.config.checks import nearest
 from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
@@ -27,6 +27,7 @@ __all__ = [
     "field_texts",
     "flatten",
     "kind_of",
+    "listed_block",
     "members",
     "merge",
     "named_recipes",
@@ -218,16 +219,15 @@ def to_yaml(recipe: Recipe) -> str:
     return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True, width=110)
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """End of a sentence that names the known word most like ``word``, or all of them where none is like it."""
-    known = list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(known)}."
-
-
 def members(annotation: Any) -> tuple[Any, ...]:
     """The members of a union, or the annotation by itself."""
     return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def listed_block(annotation: Any) -> Any:
+    """The dataclass of a setting that is a list of blocks, such as ``tuple[PhaseConfig, ...]``; None of any other."""
+    inner = typing.get_args(annotation)[:1] if typing.get_origin(annotation) is tuple else ()
+    return next((block for block in inner if dataclasses.is_dataclass(block)), None)
 
 
 def kind_of(block: Any) -> str:
@@ -237,14 +237,20 @@ def kind_of(block: Any) -> str:
 
 def field_texts(block: Any) -> dict[str, str]:
     """The docstring under each field of a dataclass."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(block))).body
-    assert isinstance(tree, ast.ClassDef)
     texts = {}
-    for field, text in zip(tree.body, tree.body[1:], strict=False):
+    body = _class_bodies(block.__module__)[block.__name__]
+    for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             assert isinstance(field.target, ast.Name)
             texts[field.target.id] = " ".join(str(text.value.value).split())
     return texts
+
+
+@cache
+def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """What stands in each class of a module; parsed once, where ``inspect.getsource`` does so for each class."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
 def build(annotation: Any, value: Any, where: str) -> Any:
@@ -259,6 +265,9 @@ def build(annotation: Any, value: Any, where: str) -> Any:
     if types.NoneType in choices and (value is None or value == {"kind": "none"}):
         return None
     blocks: list[Any] = [choice for choice in choices if dataclasses.is_dataclass(choice)]
+    listed = listed_block(annotation)
+    if listed is not None:
+        return _built_list(listed, value, where)
     if not blocks:
         return _plain(annotation, value, where)
     if not isinstance(value, Mapping):
@@ -273,9 +282,20 @@ def build(annotation: Any, value: Any, where: str) -> Any:
         made[name] = build(fields[name], item, dotted)
     missing = [name for name in required(block) if name not in made]
     if missing:
+        lacks = f"lacks the {' and the '.join(missing)}"
+        if "kind" not in fields:  # one of a list, which is written in YAML only
+            raise ConfigError(f"{where} {lacks}; add {' and '.join(f'{name}: ...' for name in missing)}.")
         flags = " and ".join(f"--{where}.{name}".replace("_", "-") for name in missing)
-        raise ConfigError(f"{where} of kind {value.get('kind')!r} lacks the {' and the '.join(missing)}; add {flags}.")
+        raise ConfigError(f"{where} of kind {value.get('kind')!r} {lacks}; add {flags}.")
     return block(**made)
+
+
+def _built_list(block: Any, value: Any, where: str) -> tuple[Any, ...]:
+    """A list of blocks, each of which is called by its number, counted from 1, in messages."""
+    if not isinstance(value, list | tuple):
+        fields = ", ".join(f"{name}: ..." for name in _fields(block))
+        raise ConfigError(f"{where} is {value!r}; wanted a list of blocks, as YAML has it: [{{{fields}}}, ...].")
+    return tuple(build(block, item, f"{where}.{number}") for number, item in enumerate(value, start=1))
 
 
 def _block_of_kind(blocks: list[Any], value: Mapping[str, Any], where: str) -> Any:

@@ -1,8 +1,10 @@
 """A recipe: all blocks of settings together, and the checks of what one block asks of another."""
 
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 from sightline.config.augmentation import AugmentConfig
+from sightline.config.finetuning import FinetuneConfig, FrozenConfig, GradualConfig, PhasesConfig, phase_epochs
 from sightline.config.fitting import (
     AveragingConfig,
     ClipConfig,
@@ -13,7 +15,13 @@ from sightline.config.fitting import (
     FitConfig,
     TrackConfig,
 )
-from sightline.config.networks import NetworkConfig, SpeednetConfig
+from sightline.config.heads import (
+    GraphAttentionHeadConfig,
+    HeadConfig,
+    SelfAttentionHeadConfig,
+    refuse_unknown_layer,
+)
+from sightline.config.networks import NetworkConfig, RunConfig, SpeednetConfig
 from sightline.config.optimizers import OptimizerConfig, SGDConfig
 from sightline.config.schedules import (
     CyclicConfig,
@@ -42,30 +50,44 @@ class Recipe:
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     network: NetworkConfig = field(default_factory=SpeednetConfig)
+    head: HeadConfig | None = None
     optimizer: OptimizerConfig = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=LinearConfig)
     clip: ClipConfig | None = None
     averaging: AveragingConfig | None = None
     early_stopping: EarlyStoppingConfig | None = None
+    finetune: FinetuneConfig | None = None
     fit: FitConfig = field(default_factory=FitConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     track: TrackConfig = field(default_factory=TrackConfig)
 
     def __post_init__(self) -> None:
         _check_name(self.name)
-        _check_schedule(self.schedule, self.fit)
+        lengths = phase_epochs(self.finetune, self.fit.epochs)
+        _check_schedule(self.schedule, self.fit, lengths)
         if self.averaging is not None:
-            _check_averaging(self.averaging, self.schedule, self.early_stopping, self.fit.epochs)
+            _check_averaging(self.averaging, self.schedule, self.early_stopping, lengths)
+        if isinstance(self.finetune, GradualConfig | PhasesConfig):
+            _check_phases(self.finetune, self.early_stopping, self.fit.validate_every, lengths)
         if self.early_stopping is not None:
             _check_early_stopping(self.early_stopping, self.fit)
         _check_rare_classes(self.fit, self.data)
         _check_cutout(self.augment, self.data)
+        _check_features(self.finetune, self.augment, self.fit)
+        if self.head is not None:
+            _check_head(self.head, self.network, self.augment)
+
+    @property
+    def shows_two_views(self) -> bool:
+        """Whether every image is shown in training as it is, or mirrored, and in no other way."""
+        return not _varied(self.augment)
 
     @property
     def selects(self) -> bool:
         """Whether validation chooses anything while training; half of it is then kept from that, to calibrate."""
         plateau = isinstance(self.schedule, PlateauConfig) and self.schedule.monitor != "train_acc"
-        return plateau or self.early_stopping is not None or self.fit.keep != "last"
+        restores = isinstance(self.finetune, GradualConfig | PhasesConfig) and self.finetune.restore_best != "none"
+        return plateau or restores or self.early_stopping is not None or self.fit.keep != "last"
 
 
 def _check_name(name: str) -> None:
@@ -73,40 +95,42 @@ def _check_name(name: str) -> None:
         raise ConfigError(f"the recipe's name is {name!r}; it must be a word for a folder, without slashes.")
 
 
-def _check_schedule(schedule: ScheduleConfig, fit: FitConfig) -> None:
-    """Refuse a schedule that would not do in so many epochs what it says."""
-    epochs = fit.epochs
+def _check_schedule(schedule: ScheduleConfig, fit: FitConfig, lengths: tuple[int, ...]) -> None:
+    """Refuse a schedule that would not do in so many epochs what it says; each phase goes through it anew."""
+    epochs = min(lengths)
+    span = "--fit.epochs" if len(lengths) == 1 else "the shortest phase of --finetune"
     if isinstance(schedule, OneCycleConfig):
         if schedule.peak_epoch >= epochs:
             raise ConfigError(
-                f"--schedule.peak-epoch ({schedule.peak_epoch:g}) must be shorter than --fit.epochs ({epochs});"
+                f"--schedule.peak-epoch ({schedule.peak_epoch:g}) must be shorter than {span} ({epochs});"
                 " the learning rate would never come down."
             )
         return
     if schedule.warmup_epochs >= epochs:
         raise ConfigError(
-            f"--schedule.warmup-epochs ({schedule.warmup_epochs:g}) must be shorter than --fit.epochs"
+            f"--schedule.warmup-epochs ({schedule.warmup_epochs:g}) must be shorter than {span}"
             f" ({epochs}); the learning rate would never come down."
         )
     match schedule:
         case StepConfig():
-            _check_cuts("every-epochs", (schedule.every_epochs,), schedule.warmup_epochs, epochs)
+            _check_cuts("every-epochs", (schedule.every_epochs,), schedule.warmup_epochs, lengths)
         case MultiStepConfig():
-            _check_cuts("epochs", schedule.epochs, schedule.warmup_epochs, epochs)
+            _check_cuts("epochs", schedule.epochs, schedule.warmup_epochs, lengths)
         case CyclicConfig():
             if schedule.period_epochs > epochs - schedule.warmup_epochs:
                 raise ConfigError(
                     f"--schedule.period-epochs ({schedule.period_epochs:g}) is more than the"
-                    f" {epochs - schedule.warmup_epochs:g} epochs that --fit.epochs and the warm-up leave; the learning"
+                    f" {epochs - schedule.warmup_epochs:g} epochs that {span} and the warm-up leave; the learning"
                     " rate would never come back down."
                 )
         case PlateauConfig():
-            _check_patience("schedule.patience", schedule.patience, 2, schedule.monitor, fit)
+            _check_patience("schedule.patience", schedule.patience, 2, schedule.monitor, fit, lengths)
 
 
-def _check_cuts(name: str, cuts: tuple[int, ...], warmup: float, epochs: int) -> None:
-    if cuts[-1] >= epochs:
-        raise ConfigError(f"--schedule.{name} {cuts[-1]} has no effect: it must be less than --fit.epochs ({epochs}).")
+def _check_cuts(name: str, cuts: tuple[int, ...], warmup: float, lengths: tuple[int, ...]) -> None:
+    if cuts[-1] >= max(lengths):
+        span = "--fit.epochs" if len(lengths) == 1 else "the longest phase of --finetune"
+        raise ConfigError(f"--schedule.{name} {cuts[-1]} has no effect: it must be less than {span} ({max(lengths)}).")
     if cuts[0] <= warmup:
         raise ConfigError(
             f"--schedule.{name} {cuts[0]} cuts the rate before the warm-up ends (--schedule.warmup-epochs {warmup:g});"
@@ -114,8 +138,10 @@ def _check_cuts(name: str, cuts: tuple[int, ...], warmup: float, epochs: int) ->
         )
 
 
-def _check_patience(flag: str, patience: int, more: int, monitor: str, fit: FitConfig) -> None:
-    """Refuse a patience that cannot run out before the last epoch.
+def _check_patience(
+    flag: str, patience: int, more: int, monitor: str, fit: FitConfig, lengths: tuple[int, ...]
+) -> None:
+    """Refuse a patience that cannot run out before the last epoch, or that of the longest phase.
 
     Args:
         more: measurements until it has run out, beyond the patience: the first, which is the best so far, and the one
@@ -127,16 +153,21 @@ def _check_patience(flag: str, patience: int, more: int, monitor: str, fit: FitC
             f"--{flag.partition('.')[0]} waits for {monitor}, but --fit.validate-every 0 measures it only after the last"
             " epoch; choose --fit.validate-every 1."
         )
-    if (patience + more) * every >= fit.epochs:
+    if (patience + more) * every >= max(lengths):
+        span = "--fit.epochs" if len(lengths) == 1 else "the longest phase of --finetune,"
         raise ConfigError(
-            f"--{flag} {patience} cannot run out within --fit.epochs {fit.epochs} with a measurement every"
+            f"--{flag} {patience} cannot run out within {span} {max(lengths)} with a measurement every"
             f" {f'{every} epochs' if every > 1 else 'epoch'}; choose less patience or more epochs."
         )
 
 
 def _check_averaging(
-    averaging: AveragingConfig, schedule: ScheduleConfig, stopping: EarlyStoppingConfig | None, epochs: int
+    averaging: AveragingConfig,
+    schedule: ScheduleConfig,
+    stopping: EarlyStoppingConfig | None,
+    lengths: tuple[int, ...],
 ) -> None:
+    epochs = sum(lengths)
     start = averaging.start * epochs
     if isinstance(averaging, EMAConfig):
         if epochs - start < 1:
@@ -165,16 +196,41 @@ def _check_averaging(
             f"--averaging.anneal-epochs ({averaging.anneal_epochs:g}) must be less than the {epochs - start:g} epochs after"
             " --averaging.start; the rate would never be reached."
         )
-    rising = schedule.peak_epoch if isinstance(schedule, OneCycleConfig) else schedule.warmup_epochs
-    if start < rising:
+    peak = schedule.peak_epoch if isinstance(schedule, OneCycleConfig) else schedule.warmup_epochs
+    peak += epochs - lengths[-1]
+    if start < peak:
+        which = "the schedule" if len(lengths) == 1 else "the schedule in the last phase of --finetune"
         raise ConfigError(
-            f"--averaging.start {averaging.start:g} is epoch {start:g}, before the peak of the schedule (epoch {rising:g});"
+            f"--averaging.start {averaging.start:g} is epoch {start:g}, before the peak of {which} (epoch {peak:g});"
             " choose a later start."
         )
 
 
+def _check_phases(
+    finetune: GradualConfig | PhasesConfig,
+    stopping: EarlyStoppingConfig | None,
+    every: int,
+    lengths: tuple[int, ...],
+) -> None:
+    if stopping is not None and len(lengths) > 1:
+        raise ConfigError(
+            f"--early-stopping would end the training before all phases of --finetune.kind {finetune.kind} have begun;"
+            " leave it out (--fit.keep hands on the best weights, --finetune.restore-best begins a phase with them)."
+        )
+    if finetune.restore_best == "none":
+        return
+    ends = list(accumulate(lengths, initial=0))
+    measured = [end // every - start // every if every else 0 for start, end in pairwise(ends)][:-1]
+    if min(measured) < 1 or max(measured) < 2:
+        raise ConfigError(
+            f"--finetune.restore-best {finetune.restore_best} needs a validation in each phase before the last, and two or"
+            f" more in one of them; with --fit.validate-every {every} they have {', '.join(map(str, measured))}: validate"
+            " more often, or give the phases more epochs."
+        )
+
+
 def _check_early_stopping(stopping: EarlyStoppingConfig, fit: FitConfig) -> None:
-    _check_patience("early-stopping.patience", stopping.patience, 1, stopping.monitor, fit)
+    _check_patience("early-stopping.patience", stopping.patience, 1, stopping.monitor, fit, (fit.epochs,))
     if fit.keep != "last":
         raise ConfigError(
             f"--fit.keep {fit.keep} has no effect with --early-stopping, which hands on the weights that are"
@@ -190,10 +246,43 @@ def _check_rare_classes(fit: FitConfig, data: DataConfig) -> None:
         )
 
 
+def _varied(augment: AugmentConfig) -> str:
+    """The setting by which an image is shown in more than two ways; empty where there is none."""
+    blocks = ("crop", "rotation", "policy", "color", "cutout", "mix", "scales")
+    return next((name for name in blocks if getattr(augment, name)), "")
+
+
+def _check_features(finetune: FinetuneConfig | None, augment: AugmentConfig, fit: FitConfig) -> None:
+    if not isinstance(finetune, FrozenConfig) or finetune.features is None:
+        return
+    varied = _varied(augment)
+    if varied:
+        raise ConfigError(
+            f"--finetune.features {finetune.features} has no effect with --augment.{varied}, which shows an image in ever new"
+            " ways; leave one of the two out."
+        )
+    if fit.compile and finetune.features == "keep":
+        raise ConfigError(
+            "--fit.compile has no effect on frozen layers that compute once (--finetune.features keep); leave one of the two"
+            " out."
+        )
+
+
 def _check_cutout(augment: AugmentConfig, data: DataConfig) -> None:
     size, cutout = data.size, augment.cutout
     if size is not None and cutout is not None and cutout.size > size:
         raise ConfigError(
             f"--augment.cutout.size ({cutout.size}) is larger than the images (--data.size {size});"
             " a hole must fit into the image."
+        )
+
+
+def _check_head(head: HeadConfig, network: NetworkConfig, augment: AugmentConfig) -> None:
+    if head.layer is not None and not isinstance(network, RunConfig):  # of which only its folder tells what it is
+        name = ":".join(filter(None, (network.kind, getattr(network, "name", None))))
+        refuse_unknown_layer(head.layer, getattr(network, "layers", ()), name)
+    if isinstance(head, GraphAttentionHeadConfig | SelfAttentionHeadConfig) and augment.scales:
+        raise ConfigError(
+            f"--augment.scales shows smaller images first, and --head {head.kind} reads one size only: it learns a"
+            " position and weights for each patch of the map; add --augment.no-scales, or choose --head attention_pool."
         )

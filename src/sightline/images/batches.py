@@ -17,7 +17,7 @@ from torch import Tensor
 from sightline.config import AugmentConfig, Recipe
 from sightline.images import augment
 from sightline.images.cache import CachedImages, open_images
-from sightline.images.mixing import draw_mixing, mix
+from sightline.images.mixing import Mixing, draw_mixing, mix
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split, statistics
 
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     """Some images with their classes."""
 
     images: Tensor
-    """Normalised, (B, 3, H, W), channels-last in memory."""
+    """Normalised, (B, 3, H, W), channels-last in memory; or what a frozen backbone made of them."""
     labels: Tensor
     """Class indices, (B,)."""
     epoch: int
@@ -52,6 +52,8 @@ class Batch(NamedTuple):
     """Class indices of the images that are mixed in, (B,); None where nothing is mixed."""
     shares: Tensor | None = None
     """How much of each image and its label is its own, from 0 to 1, (B,); the rest is the partner's."""
+    features: bool = False
+    """Whether ``images`` are what a frozen backbone made of the images, for the head to read."""
 
     @property
     def main_labels(self) -> Tensor:
@@ -152,8 +154,13 @@ class TrainingBatches:
             return balanced_order(self._labels, self.seed, epoch)
         return _shuffled(self._count, self.seed, epoch)
 
-    def make(self, epoch: int, index: int, order: Tensor) -> Batch:
-        """Make this process's slice of one batch."""
+    def draw(self, epoch: int, index: int, order: Tensor) -> tuple[Tensor, slice, augment.Parameters, Mixing | None]:
+        """Choose the images of one batch, and draw its random numbers.
+
+        Returns:
+            Their positions among the training images, (n,); which of them are this process's; what happens to each of all;
+            and how they are mixed, where they are.
+        """
         first, last = (self._count * edge // self._batches for edge in (index, index + 1))
         members = order[first:last]
         share = slice(*(len(members) * edge // self.world_size for edge in (self.rank, self.rank + 1)))
@@ -162,6 +169,11 @@ class TrainingBatches:
         cached = (self._pixels.shape[1], self._pixels.shape[2])
         drawn = augment.draw(self.config, len(members), cached, self.size, generator, flips)
         mixing = draw_mixing(self.config.mix, len(members), self.size, generator) if self.config.mix else None
+        return members, share, drawn, mixing
+
+    def make(self, epoch: int, index: int, order: Tensor) -> Batch:
+        """Make this process's slice of one batch."""
+        members, share, drawn, mixing = self.draw(epoch, index, order)
         made = share if mixing is None else _with_partners(mixing.partner_B, share)
         pixels, rows = self._pixels, self._rows[members[made]]
         if pixels.device.type != self.device.type:  # too many to keep there

@@ -1,15 +1,14 @@
 """Networks: tensors in, tensors out. B images, 3 channels, height H, width W, D features, K classes."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from sightline.config import (
     ArchitectureConfig,
     CustomResNetConfig,
+    HeadConfig,
     HubConfig,
     ResNet18Config,
     ResNet34Config,
@@ -18,12 +17,15 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.nets.base import Network
+from sightline.nets.counting import flops_per_image, forward_once, training_flops
+from sightline.nets.heads import HeadedNetwork
 from sightline.nets.pretrained import LoadedWeights, build_foreign, load_weights, put_in
 from sightline.nets.resnet import CustomResNet, ResNet18, ResNet34
 from sightline.nets.speednet import Speednet
 
 __all__ = [
     "CustomResNet",
+    "HeadedNetwork",
     "LayerSummary",
     "LoadedWeights",
     "Network",
@@ -38,19 +40,32 @@ __all__ = [
     "training_flops",
 ]
 
-LEARNING = 3  # forward passes that a training step takes as long as: itself, and a backward pass of about two
 
-
-def build_network(config: ArchitectureConfig, classes: int, size: tuple[int, int]) -> Network:
+def build_network(
+    config: ArchitectureConfig,
+    classes: int,
+    size: tuple[int, int],
+    head: HeadConfig | None = None,
+    head_size: tuple[int, int] | None = None,
+) -> Network:
     """Build a network from its settings, without the weights that they may name.
 
     Args:
         config: its settings; their type names the network.
         classes: classes to tell apart.
         size: (height, width) of the images in pixels.
+        head: settings of a head of its own; None keeps the network's last layer.
+        head_size: (height, width) of the images that the head is made for, where they are others (of a network that was
+            built for the images of an earlier run).
     Raises:
-        ConfigError: a network of another library cannot be had, or does not take such images.
+        ConfigError: a network of another library cannot be had, or does not take such images, or its map does not fit
+            the head.
     """
+    network = _plain_network(config, classes, size)
+    return network if head is None else HeadedNetwork(network, head, classes, head_size or size)
+
+
+def _plain_network(config: ArchitectureConfig, classes: int, size: tuple[int, int]) -> Network:
     match config:
         case SpeednetConfig():
             return Speednet(classes, size, widths=config.widths)
@@ -62,6 +77,9 @@ def build_network(config: ArchitectureConfig, classes: int, size: tuple[int, int
             return CustomResNet(classes)
         case TimmConfig() | TorchvisionConfig() | HubConfig():
             return build_foreign(config, classes, size)
+
+
+OPENED = ("backbone", "body", "neck")  # parts of which a summary lists the children
 
 
 @dataclass(frozen=True)
@@ -81,8 +99,8 @@ def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummar
     """Describe a network layer by layer.
 
     Returns:
-        A line for each direct child (of another library's network, for each of its children), and the numbers that all layers put out for one image (their memory while
-        training, times four bytes, roughly).
+        A line for each direct child (of another library's network, a backbone and a neck, for each of its children), and
+        the numbers that all layers put out for one image (their memory while training, times four bytes, roughly).
     """
     outputs: dict[nn.Module, tuple[int, ...]] = {}
     numbers = 0
@@ -95,7 +113,7 @@ def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummar
         numbers += output.numel() if not list(module.children()) else 0
 
     hooks = [module.register_forward_hook(note) for module in network.modules() if module is not network]
-    _forward_once(network, size)
+    forward_once(network, size)
     for hook in hooks:
         hook.remove()
     lines = []
@@ -105,58 +123,12 @@ def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummar
     return lines, numbers
 
 
-def _layers(network: Network) -> Iterator[tuple[str, nn.Module, bool]]:
+def _layers(network: nn.Module, where: str = "") -> Iterator[tuple[str, nn.Module, bool]]:
     """(name, layer, whether only what it holds itself counts) of what a summary lists."""
     for name, child in network.named_children():
-        if name != "body":
-            yield name, child, False
-            continue
-        if any(True for _ in child.parameters(recurse=False)):
-            yield name, child, True
-        for inner, layer in child.named_children():
-            if not isinstance(layer, nn.Identity):
-                yield f"{name}.{inner}", layer, False
-
-
-def flops_per_image(network: Network, size: tuple[int, int]) -> int:
-    """Floating-point operations of one forward pass of one image; a training step takes about three times as many."""
-    return sum(_flops_by_part(network, size))
-
-
-def training_flops(
-    network: Network, sizes: Sequence[tuple[int, int]], images: int, *, backbone_passes: int = LEARNING
-) -> int:
-    """Floating-point operations of the convolutions and matrix products of a training.
-
-    Those of the optimizer, of augmentation, and of validation and test are not counted.
-
-    Args:
-        network: what was trained.
-        sizes: (height, width) in pixels of the images in each epoch.
-        images: images an epoch.
-        backbone_passes: what all below the head took for an image, in forward passes: 3 where it learnt, 1 where it was
-            frozen and only run forwards, 0 where its features were kept.
-    """
-    total = 0
-    for size, epochs in Counter(sizes).items():
-        backbone, head = _flops_by_part(network, size)
-        total += epochs * images * (backbone_passes * backbone + LEARNING * head)
-    return total
-
-
-def _flops_by_part(network: Network, size: tuple[int, int]) -> tuple[int, int]:
-    """Floating-point operations of a forward pass of one image: (all below the head, the head)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        _forward_once(network, size)
-    head = sum(counter.get_flop_counts().get(f"{type(network).__name__}.head", {}).values())
-    return int(counter.get_total_flops()) - int(head), int(head)
-
-
-def _forward_once(network: Network, size: tuple[int, int]) -> None:
-    training = network.training
-    parameter = next(network.parameters())
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype))
-    network.train(training)
+        if name in OPENED:
+            if any(True for _ in child.parameters(recurse=False)):
+                yield f"{where}{name}", child, True
+            yield from _layers(child, f"{where}{name}.")
+        elif not where or not isinstance(child, nn.Identity):
+            yield f"{where}{name}", child, False

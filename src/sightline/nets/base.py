@@ -13,6 +13,14 @@ class Network(nn.Module):
     """How published weights call the parameters, as (beginning of a name there, here); the first that fits holds."""
     exchanged: tuple[str, ...] = ()
     """Beginnings of the names of parameters that an image size has given other shapes than the published ones."""
+    layers: tuple[str, ...] = ()
+    """Names of the layers that hand a map on, in their order: the network may end at each. None where not known."""
+    dropped: tuple[str, ...] = ()
+    """Beginnings of the names of parameters that the network could have and does without."""
+    beyond_backbone: tuple[str, ...] = ("head.",)
+    """Beginnings of the names of parameters that are none of the backbone's: they learn where it is frozen."""
+    side_by_side: int = 1
+    """Vectors that ``head`` reads side by side, such as the nodes of an attention; pooled features are one."""
 
     def feature_map(self, images: Tensor) -> Tensor:
         """Images, (B, 3, H, W), to the last feature map, (B, D, h, w)."""
@@ -22,10 +30,30 @@ class Network(nn.Module):
         """Images, (B, 3, H, W), to one vector each, (B, D)."""
         return self.feature_map(images).mean(dim=(2, 3))
 
+    def backbone_output(self, images: Tensor) -> Tensor:
+        """Images, (B, 3, H, W), to what ``classify`` reads: the last that does not depend on the head's parameters."""
+        return self.features(images)
+
+    def classify(self, backbone_output: Tensor) -> Tensor:
+        """What ``backbone_output`` gives, to logits, (B, K)."""
+        logits: Tensor = self.head(backbone_output)
+        return logits
+
     def forward(self, images: Tensor) -> Tensor:
         """Images, (B, 3, H, W), to logits, (B, K)."""
-        logits: Tensor = self.head(self.features(images))
-        return logits
+        return self.classify(self.backbone_output(images))
+
+    def drop(self, layer: str) -> None:
+        """Do without a layer: it hands on what it is given, and its parameters are gone."""
+        self.set_submodule(layer, nn.Identity())
+        self.dropped += (f"{layer}.",)
+
+    def end_at(self, layer: str) -> None:
+        """Make the map of one of ``layers`` the last: those behind it are neither kept nor computed."""
+        end = self.layers.index(layer) + 1
+        for later in self.layers[end:]:
+            self.drop(later)
+        self.layers = self.layers[:end]
 
     @property
     def cam_layers(self) -> list[nn.Module]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sightline.errors import ConfigError
+from sightline.errors import ConfigError, ShapeError
 from sightline.nets.base import Network
 
 __all__ = ["ForeignNetwork", "TimmNetwork", "answer"]
@@ -170,7 +170,7 @@ def answer(ask: Callable[[Tensor], Any], size: tuple[int, int], name: str) -> Te
     try:
         with torch.no_grad():
             output = ask(images)
-    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError) as error:
+    except (RuntimeError, ValueError, AssertionError, IndexError, TypeError, ShapeError) as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise ConfigError(
             f"{name} cannot read images of {size[0]}×{size[1]} px ({reason}); choose another --data.size or network."

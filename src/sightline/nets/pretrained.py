@@ -211,6 +211,8 @@ def put_in(
 ) -> LoadedWeights:
     """Take over the tensors whose names and shapes fit; the head and an exchanged stem only as a whole.
 
+    Those of layers that the network does without are passed over: a head of its own reads an earlier map.
+
     Raises:
         ConfigError: none fits.
     """
@@ -218,6 +220,7 @@ def put_in(
     found = {_translated(name, network.original_names): tensor for name, tensor in tensors.items()}
     if sum(name in own for name in tensors) > sum(name in own for name in found):
         found = dict(tensors)  # they have our names already
+    found = {name: tensor for name, tensor in found.items() if not name.startswith(network.dropped)}
     apart = {name for name in own if name in found and found[name].shape != own[name].shape}
     fresh = {
         part: any(name.startswith(begin) for begin in begins for name in apart)

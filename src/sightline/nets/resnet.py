@@ -7,6 +7,7 @@ Source:
 
 from torch import Tensor, nn
 
+from sightline.config import CustomResNetConfig, ResNet18Config
 from sightline.nets.base import Network
 
 __all__ = ["SMALL_SIDE", "CustomResNet", "ResNet18", "ResNet34", "small_stem"]
@@ -18,6 +19,7 @@ class ResNet18(Network):
     """torchvision's ResNet-18 with a stem for the size of the images."""
 
     blocks = (2, 2, 2, 2)
+    layers = ResNet18Config.layers
     original_names = (("conv1.", "stem.0."), ("bn1.", "stem.1."), ("fc.", "head."))
 
     def __init__(self, classes: int, size: tuple[int, int]) -> None:
@@ -40,7 +42,7 @@ class ResNet18(Network):
 
     @property
     def cam_layers(self) -> list[nn.Module]:
-        return [self.layer4, self.layer3, self.layer2, self.layer1]
+        return [self.get_submodule(layer) for layer in reversed(self.layers)]
 
 
 class ResNet34(ResNet18):
@@ -62,6 +64,8 @@ class CustomResNet(Network):
     Its last pooling takes the maximum of the whole map, which at 32 px is the original's maximum of 4×4.
     """
 
+    layers = CustomResNetConfig.layers
+
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.prep = _layer(3, 64)
@@ -82,7 +86,9 @@ class CustomResNet(Network):
 
     @property
     def cam_layers(self) -> list[nn.Module]:
-        return [self.residual2, self.layer2, self.residual1, self.prep]
+        followed = {"layer1": "residual1", "layer3": "residual2"}  # by one whose map is of the same size
+        shown = [layer for layer in reversed(self.layers) if followed.get(layer) not in self.layers]
+        return [self.get_submodule(layer) for layer in shown]
 
 
 class _Residual(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sightline.config import SpeednetConfig
 from sightline.nets.base import Network
 
 __all__ = ["Speednet", "whitening_filters"]
@@ -21,6 +22,8 @@ ABSENT = 1e-6  # of the strongest direction's power; weaker ones (colour, in gre
 
 class Speednet(Network):
     """Whitening layer, three groups that halve the sides, global maximum, linear head without bias."""
+
+    layers = SpeednetConfig.layers
 
     def __init__(self, classes: int, size: tuple[int, int], widths: tuple[int, int, int] = (64, 256, 256)) -> None:
         """
@@ -56,7 +59,7 @@ class Speednet(Network):
 
     @property
     def cam_layers(self) -> list[nn.Module]:
-        return list(self.groups)[::-1]
+        return [self.get_submodule(layer) for layer in reversed(self.layers)]
 
     def fit_to(self, images: Tensor) -> None:
         """Compute the whitening filters from the patches of some training images."""
