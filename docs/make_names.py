@@ -14,6 +14,7 @@ import yaml
 from sightline.cli import VERBS
 from sightline.config import Recipe, TrackConfig, named_recipes
 from sightline.config.resolving import field_texts, kind_of, listed_block, members
+from sightline.config.studies import named_studies
 from sightline.images import sources
 from sightline.images.hub import PREFIX, HubSource
 from sightline.images.named import NAMED, NamedSource
@@ -50,6 +51,7 @@ def names() -> str:
         ),
         _section("Image sets", ("name", "what it is"), _image_sets()),
         _section("Recipes", ("recipe", "what it is for, and what it reached"), _recipes()),
+        _section("Studies", ("study", "what it asks"), _studies()),
         *_blocks(Recipe),
         _section(
             "Trackers", ("`track.to`", "what it is"), ((f"`{name}`", _first(TRACKERS[name])) for name in _choices())
@@ -89,6 +91,11 @@ def _image_sets() -> Iterator[tuple[str, str]]:
 def _recipes() -> Iterator[tuple[str, str]]:
     yield "`auto`", "Chooses one of these by the size and number of the images, and says which."
     for name, text in named_recipes().items():
+        yield f"`{name}`", yaml.safe_load(text)["about"]
+
+
+def _studies() -> Iterator[tuple[str, str]]:
+    for name, text in named_studies().items():
         yield f"`{name}`", yaml.safe_load(text)["about"]
 
 

@@ -15,12 +15,15 @@ ROOT = Path(sightline.__file__).parent
 
 # Rooms, lowest first. A module imports from its own room and from those below.
 ROOMS = (
-    ("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
+    (
+        *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
+        *("significance", "outcomes", "findings"),
+    ),
     ("images",),
     ("nets",),
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
-        *("describing", "picturing", "backbones"),
+        *("describing", "picturing", "charting", "pages", "backbones"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
@@ -28,7 +31,7 @@ ROOMS = (
     ("preparing",),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
-    ("comparing", "tuning", "serving"),
+    ("studying", "presenting", "comparing", "tuning", "serving"),
     ("flags",),
     ("cli",),
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
@@ -45,7 +48,9 @@ DOORS = {
     "filelock": ("images/",),
     "pyarrow": ("images/tables.py",),
     "huggingface_hub": ("images/hub.py", "nets/pretrained.py"),
-    "matplotlib": ("picturing.py",),
+    "matplotlib": ("picturing.py", "charting.py"),
+    "scipy": ("significance.py",),
+    "jinja2": ("pages.py",),
     "timm": ("nets/pretrained.py",),
     "captum": ("explaining.py",),
     "gradio": ("serving.py",),
@@ -192,6 +197,7 @@ def test_these_tests_see_what_goes_upwards_and_what_has_its_door_elsewhere(
 def test_help_settings_and_the_cache_load_no_torch() -> None:
     run(
         "import sightline, sightline.cli, sightline.config, sightline.images.cache, sightline.runs, sys\n"
+        "import sightline.config.studies\n"
         "slow = {'torch', 'lightning', 'torchvision', 'torchmetrics', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
         "assert not slow, slow"
     )

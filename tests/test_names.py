@@ -11,6 +11,7 @@ import pytest
 
 from sightline.cli import VERBS
 from sightline.config import named_recipes
+from sightline.config.studies import named_studies
 from sightline.flags import every_setting
 
 PAGE = Path(__file__).parent.parent / "docs" / "names.md"
@@ -61,7 +62,7 @@ def test_the_page_of_names_is_up_to_date(script: ModuleType) -> None:
     assert PAGE.read_text("utf-8") == script.names(), "docs/names.md is not what the code says: run `make docs`"
 
 
-def test_every_setting_verb_and_recipe_is_on_the_page() -> None:
+def test_every_setting_verb_recipe_and_study_is_on_the_page() -> None:
     text = PAGE.read_text("utf-8")
     settings = {name: annotation for name, annotation, _ in every_setting()}
     for name, annotation in settings.items():
@@ -75,8 +76,8 @@ def test_every_setting_verb_and_recipe_is_on_the_page() -> None:
             assert words in text, name
     for verb in VERBS:
         assert f"| `sightline {verb}` |" in text
-    for recipe in named_recipes():
-        assert f"| `{recipe}` |" in text
+    for name in (*named_recipes(), *named_studies()):
+        assert f"| `{name}` |" in text
 
 
 def test_optional_and_nested_blocks_come_out_right(script: ModuleType) -> None:

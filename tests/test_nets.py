@@ -23,7 +23,7 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.config.resolving import members
-from sightline.nets import Network, ResNet18, Speednet, build_network, flops_per_image, summarize
+from sightline.nets import Network, ResNet18, Speednet, build_network, flops_per_image, summarize, training_flops
 from sightline.nets.speednet import whitening_filters
 
 CLASSES = 5
@@ -191,6 +191,35 @@ def test_a_summary_counts_every_parameter_and_leaves_the_network_as_it_was(kind:
     assert flops_per_image(made, size) > 2 * total / 10
     assert made.training
     assert all(torch.equal(value, before[name]) for name, value in made.state_dict().items())
+
+
+def test_operations_of_a_training_counted_by_hand() -> None:
+    class Counted(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(3, 8, 3, padding=1, bias=False)
+            self.second = nn.Conv2d(8, 4, 1, bias=False)
+            self.head = nn.Linear(4, 2, bias=False)
+
+        def feature_map(self, images: Tensor) -> Tensor:
+            maps: Tensor = self.second(self.first(images))
+            return maps
+
+    pixels = 8 * 8  # multiplications and additions of an image of 8 × 8 px:
+    first, second, head = 2 * pixels * 8 * (3 * 9), 2 * pixels * 4 * 8, 2 * 4 * 2
+    whole = ((8, 8), frozenset({"first.weight", "second.weight", "head.weight"}))
+    assert flops_per_image(Counted(), (8, 8)) == first + second + head
+    # forwards, gradients of weights, and, but for the first layer, of what a layer is given
+    assert training_flops(Counted(), [whole], images=10) == 10 * (2 * first + 3 * second + 3 * head)
+    quarter = ((4, 4), whole[1])
+    both = training_flops(Counted(), [quarter, whole], images=10)
+    assert both == 10 * (1.25 * (2 * first + 3 * second) + 2 * 3 * head)
+    frozen = ((8, 8), frozenset({"head.weight"}))
+    assert training_flops(Counted(), [frozen] * 2, images=10) == 2 * 10 * (first + second + 2 * head)
+    kept = training_flops(Counted(), [frozen] * 2, images=10, kept_views=2)
+    assert kept == 2 * 10 * (first + second) + 2 * 10 * 2 * head  # two views of each image once, then the head alone
+    middle = ((8, 8), frozenset({"first.weight", "head.weight"}))  # through a frozen layer gradients go all the same
+    assert training_flops(Counted(), [middle], images=10) == 10 * (2 * first + 2 * second + 3 * head)
 
 
 @EVERY_NETWORK

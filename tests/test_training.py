@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,11 @@ import sightline
 from conftest import QUICK, Finished, coloured_folder
 from sightline import backbones, learners, preparing, runs, trainer, training
 from sightline.config import read_recipe, resolve
+from sightline.config.resolving import merge
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
 from sightline.images.cache import CachedImages
+from sightline.nets import flops_per_image
+from sightline.predicting import load
 
 
 @pytest.fixture
@@ -80,6 +84,35 @@ def test_the_test_split_was_read_once_and_the_model_says_so(finished: Finished) 
     assert model["test_readings"] == 1
     assert model["classes"] == ["=blood", "grass", "ünder wasser"]
     assert model["data"]["counts"] == {"train": 57, "validation": 15, "test": 18}
+
+
+def test_a_run_knows_its_accuracy_on_validation_its_parameters_and_the_operations_of_its_training(
+    finished: Finished, tmp_path: Path
+) -> None:
+    model = runs.read_model(finished.run)
+    assert model["parameters"] == 10_888
+    per_image = flops_per_image(load(finished.run).network, (32, 32))
+    whitening = 2 * 31 * 31 * 24 * (3 * 2 * 2)  # whose input is the images: they need no gradient
+    assert model["cost"]["training_flops"] == (3 * per_image - whitening) * 57 * 4  # images × epochs
+    assert model["validation"]["n"] == model["calibrated_on"] == 15
+    settings = {"evaluation": {"on": "validation"}}
+    run = sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "run")
+    assert run is not None
+    again = runs.read_model(run)
+    assert again["validation"] == model["validation"]  # whatever else is measured
+    assert again["validation"]["accuracy"] == again["metrics"]["accuracy"]
+
+
+def test_smaller_images_and_an_early_end_cost_fewer_operations(colours: Path, tmp_path: Path) -> None:
+    def operations(name: str, **settings: Any) -> int:
+        run = sightline.train(colours, recipe="small", settings=merge(QUICK, settings), run=tmp_path / name)
+        assert run is not None
+        return int(runs.read_model(run)["cost"]["training_flops"])
+
+    whole = operations("whole")
+    assert 0.5 < operations("smaller", augment={"scales": [0.5, 1]}) / whole < 0.65  # half the epochs at a quarter
+    stopping = {"kind": "patience", "monitor": "val_acc", "patience": 1, "min_delta": 1.0}  # more than there is to gain
+    assert operations("stopped", early_stopping=stopping) == whole / 2  # after two epochs of four
 
 
 def test_the_recipe_of_a_run_trains_the_same_run_again(finished: Finished, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sightline.errors import SightlineError
 
 if TYPE_CHECKING:
+    from sightline.comparing import compare
     from sightline.diagnosing import environment
     from sightline.encoding import encode
     from sightline.evaluating import evaluate
@@ -17,10 +18,22 @@ if TYPE_CHECKING:
     from sightline.predicting import Classifier, load, predict
     from sightline.training import train
 
-__all__ = ["Classifier", "SightlineError", "encode", "environment", "evaluate", "load", "plan", "predict", "train"]
+__all__ = [
+    "Classifier",
+    "SightlineError",
+    "compare",
+    "encode",
+    "environment",
+    "evaluate",
+    "load",
+    "plan",
+    "predict",
+    "train",
+]
 
 _HOMES = {
     "Classifier": "sightline.predicting",
+    "compare": "sightline.comparing",
     "encode": "sightline.encoding",
     "environment": "sightline.diagnosing",
     "evaluate": "sightline.evaluating",

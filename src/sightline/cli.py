@@ -4,7 +4,6 @@ Nothing slow is imported until a verb has refused what it can refuse without it.
 """
 
 import os
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from rich.table import Table
 
 from sightline.config import named_recipes, read_recipe, resolve
 from sightline.config.resolving import merge, refuse_hopeless
+from sightline.config.studies import named_studies
 from sightline.errors import ConfigError, DataError, Interrupted, SightlineError
 from sightline.flags import application, nest
 
@@ -41,10 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         if run_to_help() is not None:  # the process that started this one says it
             return STOPPED
-        print(
-            f"sightline: stopped; continue with: sightline train --resume --run {shlex.quote(str(stopped.run))}",
-            file=sys.stderr,
-        )
+        print(f"sightline: stopped; continue with: {stopped.command}", file=sys.stderr)
         return STOPPED
     except KeyboardInterrupt:
         print("sightline: stopped.", file=sys.stderr)
@@ -316,17 +313,43 @@ def encode(
     print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labelled} in {out}")
 
 
+def compare(
+    *what: str,
+    data: str | None = None,
+    seeds: int | None = None,
+    fraction: float | None = None,
+    out: Path | None = None,
+) -> None:
+    """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
+
+    Parameters
+    ----------
+    what
+        Folders of finished runs; or one study, which is trained first: a name (see sightline studies), a YAML file, or
+        the folder of one that has begun, to continue it.
+    data
+        The image set of a study, in place of its own.
+    seeds
+        Number of seeds of a study, counted from 0, in place of its own.
+    fraction
+        Share of the training images that a study uses, in place of its own.
+    out
+        Folder to write to; studies/<study>-<data>[-<fraction>] unless named, or studies/runs-<n>.
+    """
+    from sightline.comparing import compare as work
+
+    print(work(*what, data=data, seeds=seeds, fraction=fraction, out=out, console=Console()))
+
+
+def studies() -> None:
+    """List the studies: what each asks."""
+    _list_named("study", "what it asks", named_studies())
+
+
 def recipes() -> None:
     """List the recipes: what each is for, and what it reached."""
-    import yaml
-
-    table = Table(title_justify="left")
-    table.add_column("recipe")
-    table.add_column("what it is for, and what it reached")
-    table.add_row("auto", "Chooses one of these by the size and number of the images, and says which.")
-    for name, text in named_recipes().items():
-        table.add_row(name, yaml.safe_load(text)["about"])
-    Console().print(table)
+    automatic = {"auto": "about: Chooses one of these by the size and number of the images, and says which."}
+    _list_named("recipe", "what it is for, and what it reached", automatic | named_recipes())
 
 
 def runs(folder: Path = Path("runs"), /) -> None:
@@ -394,11 +417,25 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "encode": encode,
+    "compare": compare,
+    "studies": studies,
     "recipes": recipes,
     "runs": runs,
     "cache": cache,
     "environment": environment,
 }
+
+
+def _list_named(what: str, about: str, texts: dict[str, str]) -> None:
+    """Print the names of YAML texts, with what each says of itself."""
+    import yaml
+
+    table = Table(title_justify="left")
+    table.add_column(what)
+    table.add_column(about)
+    for name, text in texts.items():
+        table.add_row(name, escape(yaml.safe_load(text)["about"]))
+    Console().print(table)
 
 
 def _refuse_network(network: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ Every message says what was found, what was wanted and what to do now, in one se
 Libraries raise; only ``cli.py`` prints.
 """
 
+import shlex
 from pathlib import Path
 
 __all__ = [
@@ -57,8 +58,9 @@ class StorageError(SightlineError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped a training; its run can be continued."""
+    """The user stopped a training; its run can be continued, by a command unless it is that of the run itself."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, command: str | None = None) -> None:
         super().__init__(str(run))
         self.run = run
+        self.command = command or f"sightline train --resume --run {shlex.quote(str(run))}"

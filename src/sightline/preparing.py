@@ -353,6 +353,7 @@ def describe_classifier(plan: Plan) -> dict[str, Any]:
         "kind": "classifier",
         "classes": images.classes,
         **describe_network(plan.built),
+        "parameters": sum(parameter.numel() for parameter in plan.network.parameters()),
         "size": list(images.size),
         "resize": list(images.pixels.shape[1:3]),
         "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},

@@ -13,15 +13,17 @@ from rich.console import Console
 
 from sightline.averaging import hand_on
 from sightline.backbones import write_seen
+from sightline.config import FrozenConfig
 from sightline.data import ImageData
 from sightline.describing import Progress, describe_training, show_kept, show_measures, show_next_steps
 from sightline.devices import choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, Interrupted, TrainingError
 from sightline.evaluating import evaluate_rows
+from sightline.images.augment import shown_size
 from sightline.images.batches import EvaluationBatches, TrainingBatches
 from sightline.learners import ClassifierLearner, balanced_weights
 from sightline.metrics import fit_temperature
-from sightline.nets import Network
+from sightline.nets import training_flops
 from sightline.picturing import draw_batch
 from sightline.predicting import VIEWS, Classifier, combine
 from sightline.preparing import Plan, changes, describe_classifier, notes, prepare_training, run_to_resume
@@ -100,7 +102,7 @@ def train(
     with tracked(plan.recipe, folder, console) as trackers:
         with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
             learner, meter, kept = _fit(plan, folder, trackers, console)
-        _finish(plan, folder, learner.network, meter, kept, console)
+        _finish(plan, folder, learner, meter, kept, console)
         for tracker in trackers:
             tracker.log_final(read_model(folder), learner.trainer.global_step)
     return folder
@@ -214,10 +216,11 @@ def _run_trainer(
 
 
 def _finish(
-    plan: Plan, run: Path, network: Network, meter: CostMeter, kept: dict[str, Any] | None, console: Console
+    plan: Plan, run: Path, learner: ClassifierLearner, meter: CostMeter, kept: dict[str, Any] | None, console: Console
 ) -> None:
     """Calibrate, read the test split once, write what is handed on."""
     start = time.perf_counter()
+    network = learner.network
     recipe, images, splits = plan.recipe, plan.images, plan.splits
     model = read_model(run)
     if kept is not None:
@@ -233,6 +236,8 @@ def _finish(
         labels = images.labels[splits.calibrate]
         model["temperatures"] = {name: fit_temperature(combine(logits_VNK, name), labels) for name in views}  # type: ignore[arg-type]
         model["calibrated_on"] = len(labels)
+        answers = combine(logits_VNK, recipe.evaluation.views).argmax(1)
+        model["validation"] = {"n": len(labels), "accuracy": float((answers == labels).mean())}
         # of validation only what chose nothing while training: all of it, or half
         rows = {"test": splits.test, "validation": splits.calibrate, "none": splits.test[:0]}[recipe.evaluation.on]
         measured = None
@@ -243,11 +248,13 @@ def _finish(
             measured["split"] = recipe.evaluation.on
             write_csv(run / "predictions.csv", *table)
     seconds = time.perf_counter() - start
+    epochs = (kept or {}).get("stopped_after") or recipe.fit.epochs
     model["cost"] = {
         "fit_seconds": meter.seconds,
         "evaluation_seconds": seconds,
         "probe_flops": meter.probe_flops,
         "cost": (meter.seconds + seconds) * meter.probe_flops,
+        "training_flops": _operations(plan, learner, epochs),
         "device": describe(classifier.device),
     }
     if measured is not None:
@@ -261,3 +268,14 @@ def _finish(
     if measured is not None:
         show_measures(console, measured)
     show_next_steps(console, run, plan.source.location, model)
+
+
+def _operations(plan: Plan, learner: ClassifierLearner, epochs: int) -> int:
+    """Floating-point operations of so many epochs of a training: smaller images, and what is frozen, cost less."""
+    recipe = plan.recipe
+    shown = [shown_size(recipe.augment, plan.images.size, epoch, recipe.fit.epochs) for epoch in range(epochs)]
+    trained = [learner.phases[learner.phase_at(epoch)].trained for epoch in range(epochs)]
+    kept = isinstance(recipe.finetune, FrozenConfig) and recipe.finetune.features == "keep"
+    views = 0 if not kept else 1 if recipe.augment.flip == "none" else 2
+    epochs_as_shown = list(zip(shown, trained, strict=True))
+    return training_flops(learner.network, epochs_as_shown, len(plan.splits.train), kept_views=views)

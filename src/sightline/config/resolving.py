@@ -32,7 +32,9 @@ __all__ = [
     "merge",
     "named_recipes",
     "nearest",
+    "parse_yaml",
     "read_recipe",
+    "read_text",
     "refuse_hopeless",
     "required",
     "resolve",
@@ -112,11 +114,28 @@ def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ConfigError(
                 f"there is no recipe or file {str(name_or_path)!r}; wanted a YAML file or one of: {names}."
             )
-        where = str(path)
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{where} cannot be read as text ({error}); wanted a YAML file of settings.") from error
+        where, text = str(path), read_text(path)
+    return spell_out(parse_yaml(text, where))
+
+
+def read_text(path: Path) -> str:
+    """The text of a YAML file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as text ({error}); wanted a YAML file of settings.") from error
+
+
+def parse_yaml(text: str, where: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds.
+
+    Raises:
+        ConfigError: it is not YAML, or no mapping.
+    """
     try:
         mapping = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar does not have
@@ -125,7 +144,7 @@ def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     if not isinstance(mapping, dict):
         raise ConfigError(f"{where} holds a {type(mapping).__name__}; wanted settings as 'block: {{name: value}}'.")
-    return spell_out(mapping)
+    return mapping
 
 
 def spell_out(layer: Mapping[str, Any], block: Any = Recipe, where: str = "") -> dict[str, Any]:

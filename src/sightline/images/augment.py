@@ -33,6 +33,7 @@ __all__ = [
     "normalize",
     "resample",
     "shift_and_flip",
+    "shown_size",
     "shrink",
     "shrunk_side",
 ]
@@ -247,6 +248,13 @@ def shrink(images_BCHW: Tensor, scale: float) -> Tensor:
     sides = [shrunk_side(side, scale) for side in images_BCHW.shape[2:]]
     small = functional.interpolate(images_BCHW.float(), sides, mode="bilinear", antialias=True, align_corners=False)
     return small.to(images_BCHW.dtype, memory_format=torch.channels_last)
+
+
+def shown_size(config: AugmentConfig, size: tuple[int, int], epoch: int, epochs: int) -> tuple[int, int]:
+    """(height, width) in pixels at which an epoch, counted from 0, shows images of a size."""
+    scale = config.scale(epoch, epochs)
+    height, width = size
+    return size if scale == 1 else (shrunk_side(height, scale), shrunk_side(width, scale))
 
 
 def shrunk_side(side: int, scale: float) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from sightline.config import (
@@ -18,6 +17,7 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.nets.base import Network
+from sightline.nets.counting import flops_per_image, forward_once, training_flops
 from sightline.nets.heads import HeadedNetwork
 from sightline.nets.pretrained import LoadedWeights, build_foreign, load_weights, put_in
 from sightline.nets.resnet import CustomResNet, ResNet18, ResNet34
@@ -37,6 +37,7 @@ __all__ = [
     "load_weights",
     "put_in",
     "summarize",
+    "training_flops",
 ]
 
 
@@ -112,7 +113,7 @@ def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummar
         numbers += output.numel() if not list(module.children()) else 0
 
     hooks = [module.register_forward_hook(note) for module in network.modules() if module is not network]
-    _forward_once(network, size)
+    forward_once(network, size)
     for hook in hooks:
         hook.remove()
     lines = []
@@ -131,20 +132,3 @@ def _layers(network: nn.Module, where: str = "") -> Iterator[tuple[str, nn.Modul
             yield from _layers(child, f"{where}{name}.")
         elif not where or not isinstance(child, nn.Identity):
             yield f"{where}{name}", child, False
-
-
-def flops_per_image(network: Network, size: tuple[int, int]) -> int:
-    """Floating-point operations of one forward pass of one image; a training step takes about three times as many."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        _forward_once(network, size)
-    return int(counter.get_total_flops())
-
-
-def _forward_once(network: Network, size: tuple[int, int]) -> None:
-    training = network.training
-    parameter = next(network.parameters())
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype))
-    network.train(training)

@@ -1,0 +1,212 @@
+"""Charts for pages, drawn by matplotlib as SVG that stands within HTML: narrow enough for a phone, text that stays text."""
+
+import html
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Curve", "Interval", "Point", "draw_curves", "draw_intervals", "draw_points", "draw_swatch"]
+
+WIDTH = 360  # CSS pixels: of a phone, where letters are shown at their size; elsewhere a page may enlarge all of it
+DPI = 96  # CSS pixels an inch
+LETTERS = 8.5  # points
+LETTERS_A_LINE = 20  # of a name beside a chart
+INK, GRID = "#1a1a1a", "#d8d8d8"
+# Okabe and Ito's colours, which people tell apart however they see colours, but for the yellow, too pale on white
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+LINES = ("-", "--", ":")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measure over epochs, with the spread over seeds."""
+
+    style: int
+    epochs: Sequence[float]
+    values: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval, on a line of its own."""
+
+    style: int
+    name: str
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """A recipe at its cost and its accuracy, and each of its runs."""
+
+    style: int
+    x: float
+    y: float
+    runs: Sequence[tuple[float, float]]
+
+
+def draw_curves(title: str, unit: str, curves: Sequence[Curve]) -> str:
+    """Draw measures over epochs: lines, and where there are several seeds bands from the lowest to the highest.
+
+    Args:
+        title: what is shown, for those who do not see it; also makes the names within the SVG unlike others'.
+        unit: of the values.
+    Returns:
+        An ``<svg>`` element.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    def draw(axes: "Axes") -> None:
+        for curve in curves:
+            look = _look(curve.style)
+            alone = len(curve.epochs) == 1
+            axes.plot(curve.epochs, curve.values, **look | ({} if alone else {"marker": "", "linewidth": 1.6}))
+            if any(low < high for low, high in zip(curve.low, curve.high, strict=True)):
+                if alone:
+                    axes.vlines(curve.epochs, curve.low, curve.high, colors=look["color"], linewidth=1.2)
+                else:
+                    axes.fill_between(curve.epochs, curve.low, curve.high, color=look["color"], alpha=0.14, linewidth=0)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(unit)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    return _drawn(title, 240, draw)
+
+
+def draw_intervals(title: str, unit: str, intervals: Sequence[Interval]) -> str:
+    """Draw estimates with their intervals, a line each from the top, and a line at zero.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+
+    def draw(axes: "Axes") -> None:
+        axes.axvline(0, color=INK, linewidth=0.9)
+        for line, one in enumerate(intervals):
+            look = _look(one.style)
+            axes.hlines(line, one.low, one.high, colors=look["color"], linewidth=1.8)
+            axes.plot([one.estimate], [line], **look)
+        axes.set_ylim(len(intervals) - 0.4, -0.6)
+        axes.set_yticks(range(len(intervals)), [_lines(one.name) for one in intervals], parse_math=False)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(unit)
+
+    return _drawn(title, 70 + 30 * len(intervals), draw)
+
+
+def draw_points(title: str, x_unit: str, y_unit: str, found: Sequence[Point]) -> str:
+    """Draw accuracy against a cost: each recipe's mean, and small its runs.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+
+    def draw(axes: "Axes") -> None:
+        for point in found:
+            look = _look(point.style)
+            if len(point.runs) > 1:
+                axes.plot(*zip(*point.runs, strict=True), **look | {"markersize": 3, "alpha": 0.4, "linestyle": ""})
+        for point in found:
+            axes.plot([point.x], [point.y], **_look(point.style) | {"markersize": 8, "markeredgecolor": "white"})
+        axes.set_xlim(left=0, right=1.06 * max(max([x for x, _ in point.runs] + [point.x]) for point in found))
+        axes.set_xlabel(x_unit)
+        axes.set_ylabel(y_unit)
+
+    return _drawn(title, 240, draw)
+
+
+def draw_swatch(style: int) -> str:
+    """Draw the line and the marker of a recipe, for a legend.
+
+    Returns:
+        An ``<svg>`` element of 34 × 14 pixels.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(34 / DPI, 14 / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.plot([0, 1, 2], [0, 0, 0], **_look(style) | {"markevery": [1], "linewidth": 1.6})
+    axes.set_xlim(0, 2)
+    return _svg(figure, f"swatch-{style}", "")
+
+
+def _look(style: int) -> dict[str, Any]:
+    """Colour, marker and line of a style; the first ten differ in marker, all of 70 in marker or colour."""
+    return {
+        "color": COLOURS[style % len(COLOURS)],
+        "marker": MARKERS[style % len(MARKERS)],
+        "linestyle": LINES[style // len(COLOURS) % len(LINES)],
+        "markersize": 6,
+    }
+
+
+def _drawn(title: str, height: int, draw: Callable[["Axes"], None]) -> str:
+    from matplotlib.figure import Figure
+
+    with _own_style():
+        figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained")
+        axes = figure.add_subplot()
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color=GRID, linewidth=0.6)
+        axes.set_axisbelow(True)
+        draw(axes)
+        return _svg(figure, re.sub(r"\W+", "-", title).strip("-").lower(), title)
+
+
+@contextmanager
+def _own_style() -> Iterator[None]:
+    from matplotlib import rc_context
+
+    with rc_context(
+        {
+            "font.size": LETTERS,
+            "axes.edgecolor": INK,
+            "axes.labelcolor": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+            "axes.formatter.useoffset": False,
+        }
+    ):
+        yield
+
+
+def _svg(figure: "Figure", name: str, title: str) -> str:
+    """The figure as an element for HTML: no names that another chart on the page has, and the page's own letters."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    file = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        FigureCanvasSVG(figure).print_svg(file)  # type: ignore[no-untyped-call]
+    text = file.getvalue()
+    text = text[text.index(">", text.index("<svg")) + 1 :]  # its own head names files and has a size in points
+    text = re.sub(
+        r"<metadata>.*?</metadata>\s*|<style.*?</style>\s*|font-family: [^;\"]*;? ?", "", text, flags=re.DOTALL
+    )
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    width, height = figure.get_size_inches()
+    told = f'role="img" aria-label="{html.escape(title)}"' if title else 'aria-hidden="true"'
+    return f'<svg {told} width="{width * DPI:.0f}" viewBox="0 0 {width * 72:g} {height * 72:g}">{text}'
+
+
+def _lines(name: str) -> str:
+    """A name on two lines at most."""
+    lines = textwrap.wrap(name, LETTERS_A_LINE) or [name]
+    if len(lines) > 2:
+        lines = [lines[0], f"{lines[1][: LETTERS_A_LINE - 1]}…"]
+    return "\n".join(lines)

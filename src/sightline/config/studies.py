@@ -1,0 +1,351 @@
+"""Studies: recipes that are compared, each trained with the same seeds. Nothing here loads torch."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sightline.config.checks import INFINITY, within
+from sightline.config.resolving import (
+    build,
+    flatten,
+    merge,
+    nearest,
+    parse_yaml,
+    read_recipe,
+    read_text,
+    resolve,
+    spell_out,
+    to_mapping,
+)
+from sightline.config.settings import Recipe
+from sightline.errors import ConfigError
+
+__all__ = ["Study", "Variant", "differences", "named_studies", "read_study", "study_to_yaml"]
+
+RUN = "run"  # the kind of network that an earlier run is
+STUDY_OWN = ("name", "about", "image_set", "fit.seed")  # of a recipe; a study sets these itself
+ONE_SPLIT = ("data.split_seed", "data.validation")  # would cut other test or validation images
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One of the recipes of a study."""
+
+    name: str
+    """What it is called, and its runs."""
+    about: str = ""
+    """What it is for."""
+    recipe: Mapping[str, Any] | None = None
+    """Content of the recipe that it starts from; None: the study's."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What it sets over the study's settings."""
+    backbone: str | None = None
+    """The variant or backbone whose run with the same seed this one's network and weights come from."""
+    data: str | None = None
+    """An image set of its own, which only a backbone may have; None: the study's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Recipes × seeds: every variant is trained with every seed, on the same images.
+
+    Raises:
+        ConfigError: a name is missing, unknown or twice there, a setting is wrong, or a comparison would mean nothing.
+    """
+
+    name: str
+    """What the study is called."""
+    about: str = ""
+    """What it asks."""
+    data: str | None = None
+    """The image set; None where the command line names it."""
+    recipe: Mapping[str, Any]
+    """Content of the recipe that all variants start from."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What all variants set over it."""
+    fraction: float | None = None
+    """Share of the training images to use; None: what the settings say. A backbone with images of its own uses them all."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the runs. The images of train, validation and test are the same for all."""
+    variants: tuple[Variant, ...]
+    """What is compared, the baseline among them."""
+    baseline: str
+    """The variant that the others are compared with."""
+    backbones: tuple[Variant, ...] = ()
+    """What is trained for variants to start from, and not compared."""
+    unequal: str = ""
+    """Why the variants take different numbers of operations on purpose; empty: they are meant to take the same."""
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        for seed in self.seeds:
+            within("seeds", seed, 0, 2**63 - 1)
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ConfigError(f"{self._where}: seeds are {list(self.seeds)}; wanted one or more, each once.")
+        if self.fraction is not None:
+            within("fraction", self.fraction, 0, 1, open_low=True)
+        self._check_backbones()
+        for variant in self.trained:
+            self._check_settings(variant)
+        self._check_differences()
+
+    @property
+    def _where(self) -> str:
+        return f"study {self.name!r}"
+
+    @cached_property
+    def trained(self) -> tuple[Variant, ...]:
+        """Backbones and variants, each after the one that it starts from."""
+        known = {variant.name: variant for variant in (*self.backbones, *self.variants)}
+        ordered: dict[str, Variant] = {}
+
+        def place(variant: Variant) -> None:
+            if variant.backbone is not None and variant.backbone not in ordered:
+                place(known[variant.backbone])
+            ordered.setdefault(variant.name, variant)
+
+        for variant in known.values():
+            place(variant)
+        return tuple(ordered.values())
+
+    def base(self, variant: Variant) -> Recipe:
+        """The recipe below a variant's own settings."""
+        whole = self.fraction is None or variant.data is not None
+        fraction = {} if whole else {"data": {"fraction": self.fraction}}
+        return resolve(self.recipe if variant.recipe is None else variant.recipe, self.settings, fraction)
+
+    def overrides(self, variant: Variant, seed: int, backbone: str | None) -> dict[str, Any]:
+        """What one run of a variant sets over ``base``.
+
+        Args:
+            backbone: folder of the run that it starts from.
+        """
+        network = {} if backbone is None else {"network": {"kind": RUN, "folder": backbone}}
+        own = {"name": variant.name, "about": variant.about or self.about, "fit": {"seed": seed}}
+        return merge(merge(network, variant.settings), own)
+
+    def recipe_of(self, variant: Variant, seed: int = 0, backbone: str | None = None) -> Recipe:
+        """The whole recipe of one run."""
+        backbone = variant.backbone if backbone is None else backbone
+        return resolve(to_mapping(self.base(variant)), self.overrides(variant, seed, backbone))
+
+    # ── checks ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _check_names(self) -> None:
+        names = [variant.name for variant in (*self.backbones, *self.variants)]
+        for name in (self.name, *names):
+            if not name.strip() or set(name) & set("/\\\0") or name.startswith("."):
+                raise ConfigError(f"{self._where}: {name!r} is no name for a folder; use a word, without slashes.")
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(f"{self._where}: two recipes are called {twice!r}; give each a name of its own.")
+        if len(self.variants) < 2:
+            raise ConfigError(f"{self._where} has {len(self.variants)} variants; wanted two or more to compare.")
+        compared = [variant.name for variant in self.variants]
+        if self.baseline not in compared:
+            raise ConfigError(
+                f"{self._where}: there is no variant {self.baseline!r} to be the baseline; {nearest(self.baseline, compared)}"
+            )
+
+    def _check_backbones(self) -> None:
+        known = {variant.name: variant for variant in (*self.backbones, *self.variants)}
+        for variant in known.values():
+            name = variant.backbone
+            if name is not None and name not in known:
+                raise ConfigError(
+                    f"{self._where}: {variant.name!r} starts from {name!r}, which is not there; {nearest(name, known)}"
+                )
+            path = [variant.name]
+            while (step := known[path[-1]].backbone) is not None and len(path) <= len(known):
+                path.append(step)
+                if step == variant.name:
+                    way = " from ".join(repr(name) for name in path)
+                    raise ConfigError(f"{self._where}: {way} is a circle; let one of them start from nothing.")
+            if variant.data is not None and variant not in self.backbones:
+                raise ConfigError(
+                    f"{self._where}: {variant.name!r} has images of its own, and would be compared on others than the rest;"
+                    " move it to backbones, or leave its data out."
+                )
+        used = {variant.backbone for variant in known.values()}
+        idle = next((backbone.name for backbone in self.backbones if backbone.name not in used), None)
+        if idle is not None:
+            raise ConfigError(f"{self._where}: no variant starts from the backbone {idle!r}; leave it out.")
+
+    def _check_settings(self, variant: Variant) -> None:
+        try:
+            for owner, settings in (("the study", self.settings), (repr(variant.name), variant.settings)):
+                set_here = next((name for name in flatten(settings) if name in STUDY_OWN), None)
+                if set_here is not None:
+                    raise ConfigError(f"{owner} sets {set_here}, which the study gives every run; leave it out.")
+            network = variant.settings.get("network")
+            if variant.backbone is not None and (isinstance(network, str) or "kind" in (network or {})):
+                raise ConfigError(f"the network comes from {variant.backbone!r}; leave network out.")
+            self.recipe_of(variant)
+        except ConfigError as error:
+            raise ConfigError(f"{self._where}, {variant.name!r}: {error}") from error
+
+    def _check_differences(self) -> None:
+        """Refuse variants that are the same, and such as would be measured on other images."""
+        seen: dict[str, str] = {}
+        first: dict[str, Any] = {}
+        for variant in self.trained:
+            settings = flatten(to_mapping(self.recipe_of(variant)))
+            settings = {name: value for name, value in settings.items() if name not in STUDY_OWN}
+            twin = seen.setdefault(repr((settings, variant.data)), variant.name)
+            if twin != variant.name:
+                raise ConfigError(
+                    f"{self._where}: {twin!r} and {variant.name!r} have the same settings; leave one out."
+                )
+            if variant.data is not None:
+                continue
+            for name in ONE_SPLIT:
+                if settings[name] != first.setdefault(name, settings[name]):
+                    raise ConfigError(
+                        f"{self._where}: {name} is {settings[name]} in {variant.name!r} and {first[name]} in others, which"
+                        " would then be measured on other images; set it in the settings of the study, for all."
+                    )
+
+
+# ── reading and writing ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def named_studies() -> dict[str, str]:
+    """Names of the studies that come with sightline, with the text of each."""
+    folder = resources.files("sightline") / "studies"
+    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
+    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
+
+
+def read_study(
+    name_or_path: str | os.PathLike[str],
+    *,
+    data: str | None = None,
+    seeds: int | None = None,
+    fraction: float | None = None,
+) -> Study:
+    """Read a study by its name or from a YAML file.
+
+    Args:
+        data: the image set, in place of the study's.
+        seeds: their number, counted from 0, in place of the study's.
+        fraction: share of the training images, in place of the study's.
+    Raises:
+        ConfigError: there is no such study or file, or it is not a study (see ``Study``).
+    """
+    known = named_studies()
+    text = known.get(str(name_or_path))
+    where = f"study {str(name_or_path)!r}"
+    if text is None:
+        if not os.path.isfile(name_or_path):
+            raise ConfigError(f"there is no study or file {str(name_or_path)!r}; {nearest(str(name_or_path), known)}")
+        where, text = str(name_or_path), read_text(Path(name_or_path))
+    content = parse_yaml(text, where)
+    given = {"data": data, "seeds": seeds, "fraction": fraction}
+    return _study(content | {name: value for name, value in given.items() if value is not None}, where)
+
+
+def study_to_yaml(study: Study) -> str:
+    """Write a study, with the content of its recipes, as the YAML text that ``read_study`` reads back to the same."""
+    return yaml.safe_dump(_plain(study), sort_keys=False, allow_unicode=True, width=110)
+
+
+def differences(before: Study, now: Study) -> list[str]:
+    """What a study has otherwise than before, as ``seeds was [0, 1] and is [0, 1, 2]``; what it says about itself left out."""
+    old, new = (dict(_flat(_plain(study))) for study in (before, now))
+    names = [name for name in {**old, **new} if not name.endswith("about")]
+    return [f"{name} was {old.get(name)} and is {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+
+
+def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of all that a study holds; variants by their names."""
+    for name, value in content.items():
+        if name in ("variants", "backbones"):
+            for variant in value:
+                yield from flatten(variant, f"{name}.{variant['name']}").items()
+        else:
+            yield from flatten(value, name).items()
+
+
+def _plain(study: Study) -> dict[str, Any]:
+    found = dict(vars(study), seeds=list(study.seeds), recipe=_whole(study.recipe))
+    for part in ("variants", "backbones"):
+        variants = [dict(vars(variant)) for variant in getattr(study, part)]
+        found[part] = [one | {"recipe": None if one["recipe"] is None else _whole(one["recipe"])} for one in variants]
+    found.pop("trained", None)  # not a setting: kept once it was asked for
+    return found
+
+
+def _study(content: Mapping[str, Any], where: str) -> Study:
+    """Make a study from the mapping that its YAML holds."""
+    found = _fields(content, Study, where)
+    name = found.setdefault("name", "")
+    within_it = f"study {name!r}"
+    for part in ("variants", "backbones"):
+        entries = found.get(part, [])
+        if not isinstance(entries, Sequence) or isinstance(entries, str):
+            raise ConfigError(f"{within_it}: {part} is {entries!r}; wanted a list of '- {{name: ..., settings: ...}}'.")
+        found[part] = tuple(_variant(entry, f"{within_it}, {part}") for entry in entries)
+    seeds = build(int | tuple[int, ...], found.get("seeds", 3), f"{within_it}: seeds")
+    found["seeds"] = tuple(range(_counted(seeds))) if isinstance(seeds, int) else seeds
+    if not found["variants"]:
+        raise ConfigError(f"{within_it} has no variants; wanted two or more to compare.")
+    found.setdefault("baseline", found["variants"][0].name)
+    if "recipe" not in found:
+        raise ConfigError(
+            f"{within_it} names no recipe that its variants start from; add recipe: small, or another one."
+        )
+    for key, kind in (("name", str), ("about", str), ("data", str | None), ("baseline", str), ("unequal", str)):
+        if key in found:
+            found[key] = build(kind, found[key], f"{within_it}: {key}")
+    if found.get("fraction") is not None:
+        found["fraction"] = build(float, found["fraction"], f"{within_it}: fraction")
+    found["recipe"] = _recipe(found["recipe"], within_it)
+    return Study(**found)
+
+
+def _variant(entry: Any, where: str) -> Variant:
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"{where}: {entry!r} is no variant; wanted {{name: ..., settings: ...}}.")
+    found = _fields(entry, Variant, where)
+    for key, kind in (("name", str), ("about", str), ("backbone", str | None), ("data", str | None)):
+        if key in found:
+            found[key] = build(kind, found[key], f"{where}: {key}")
+    if "name" not in found:
+        raise ConfigError(f"{where}: a variant has no name; add name: ... to {dict(entry)!r}.")
+    if found.get("recipe") is not None:
+        found["recipe"] = _recipe(found["recipe"], where)
+    return Variant(**found)
+
+
+def _fields(content: Mapping[str, Any], of: Any, where: str) -> dict[str, Any]:
+    """The content, of whose names all are known and whose settings are settings."""
+    known = list(of.__dataclass_fields__)
+    for name in content:
+        if name not in known:
+            raise ConfigError(f"{where}: unknown {name!r}; {nearest(str(name), known)}")
+    found = dict(content)
+    settings = found.get("settings") or {}
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{where}: settings are {settings!r}; wanted settings as 'block: {{name: value}}'.")
+    found["settings"] = spell_out(settings)
+    return found
+
+
+def _recipe(recipe: Any, where: str) -> dict[str, Any]:
+    return _whole(recipe if isinstance(recipe, Mapping) else read_recipe(build(str, recipe, f"{where}: recipe")))
+
+
+def _whole(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with all its settings: what the defaults were when a study began is part of the study."""
+    return {name: value for name, value in to_mapping(resolve(recipe)).items() if name not in STUDY_OWN}
+
+
+def _counted(seeds: int) -> int:
+    within("seeds", seeds, 1, INFINITY)
+    return seeds

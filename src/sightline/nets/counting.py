@@ -1,0 +1,89 @@
+"""Floating-point operations of a network and of its training, counted: convolutions and matrix products, nothing else."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import torch
+
+from sightline.nets.base import Network
+
+__all__ = ["flops_per_image", "forward_once", "training_flops"]
+
+Size = tuple[int, int]
+
+
+def flops_per_image(network: Network, size: Size) -> int:
+    """Operations of one forward pass of one image; a training step takes about three times as many."""
+    return _by_module(network, size)[""]
+
+
+def training_flops(
+    network: Network, epochs: Sequence[tuple[Size, frozenset[str]]], images: int, *, kept_views: int = 0
+) -> int:
+    """Operations of the forward and backward passes of a training.
+
+    A layer's forward pass counts once; once more where its weights learn, and once more where anything before it does, for
+    the gradients of its weights and of what it is given. Those of the optimizer, of augmentation, and of validation and test
+    are not counted.
+
+    Args:
+        network: what was trained.
+        epochs: of each epoch the (height, width) of its images in pixels, and the names of the parameters that learnt.
+        images: images an epoch.
+        kept_views: views of each image of which what a frozen backbone makes was computed once and kept; 0: it was computed
+            in every epoch anew.
+    """
+    total, once = 0, 0
+    for (size, trained), times in Counter(epochs).items():
+        step = _step_flops(network, size, trained)
+        once = _backbone_flops(network, size) if kept_views else 0
+        total += times * images * (step - once)
+    return total + kept_views * images * once
+
+
+def _step_flops(network: Network, size: Size, trained: Collection[str]) -> int:
+    """Operations of a training step for one image."""
+    counts = _by_module(network, size)
+    learnt, total = False, 0  # whether anything learns in what comes before, in the order in which modules were made
+    for name, module in network.named_modules():
+        begin = f"{name}." if name else ""
+        own = counts[name] - sum(counts[f"{begin}{child}"] for child, _ in module.named_children())
+        weights = [f"{begin}{weight}" for weight, _ in module.named_parameters(recurse=False)]
+        if weights:
+            learns = any(weight in trained for weight in weights)
+            total += own * (1 + learns + learnt)
+            learnt = learnt or learns
+        else:  # a product of what it is given, such as a query and a key
+            total += own * (3 if learnt or any(parameter.startswith(begin) for parameter in trained) else 1)
+    return total
+
+
+def _backbone_flops(network: Network, size: Size) -> int:
+    """Operations of a forward pass of one image, but for what lies beyond the backbone."""
+    counts = _by_module(network, size)
+    return counts[""] - sum(counts[begin.removesuffix(".")] for begin in network.beyond_backbone)
+
+
+def _by_module(network: Network, size: Size) -> Counter[str]:
+    """Operations of a forward pass of one image by the names of modules, each with all that it holds."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        forward_once(network, size)
+    root = type(network).__name__
+    return Counter(
+        {
+            name.removeprefix(root).removeprefix("."): int(sum(operations.values()))
+            for name, operations in counter.get_flop_counts().items()
+            if name == root or name.startswith(f"{root}.")
+        }
+    )
+
+
+def forward_once(network: Network, size: Size) -> None:
+    """Run an image of nothing but zeros through a network, which is left as it was."""
+    training = network.training
+    parameter = next(network.parameters())
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype))
+    network.train(training)

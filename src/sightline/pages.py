@@ -1,0 +1,85 @@
+"""Pages of HTML in one file each, that load nothing from elsewhere: sentences, tables and charts, by a template."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from sightline.runs import write_atomically
+
+__all__ = ["Chart", "Page", "Section", "Table", "print_table", "write_page"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; a cell of two lines has its main thing in the first."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    texts: int = 1
+    """How many of the first columns are words; the others are numbers."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart and what it shows."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page under a heading."""
+
+    title: str
+    about: str = ""
+    table: Table | None = None
+    charts: Sequence[Chart] = ()
+    folded: bool = False
+    """Shown when its heading is clicked; for what is long."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that a page says, from its top."""
+
+    title: str
+    about: str
+    lead: Sequence[str]
+    warnings: Sequence[str]
+    legend: Sequence[tuple[str, str]]
+    """(name, swatch as SVG) of all that the charts show."""
+    sections: Sequence[Section]
+    method: Sequence[str] = field(default=())
+    """How the numbers were made, in paragraphs."""
+
+
+def write_page(path: Path, page: Page) -> None:
+    """Write a page as one file of HTML.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    text = (resources.files("sightline") / "templates" / "page.html").read_text("utf-8")
+    surroundings = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    write_atomically(path, surroundings.from_string(text).render(page=page).encode("utf-8", "replace"))
+
+
+def print_table(console: Console, title: str, table: Table) -> None:
+    """Print a table on a console."""
+    from rich import box
+    from rich.table import Table as Lines
+
+    apart = any("\n" in cell for row in table.rows for cell in row)
+    lines = Lines(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
+    for index, name in enumerate(table.columns):
+        lines.add_column(escape(name), justify="left" if index < table.texts else "right", overflow="fold")
+    for row in table.rows:
+        lines.add_row(*map(escape, row))
+    console.print(lines)
