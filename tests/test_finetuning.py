@@ -52,6 +52,7 @@ class Watching(L.Callback):
 
     def __init__(self) -> None:
         self.before: list[dict[str, torch.Tensor]] = []
+        self.averages: list[dict[str, torch.Tensor]] = []
         self.after: list[dict[str, torch.Tensor]] = []
         self.validated: list[dict[str, torch.Tensor]] = []
         self.modes: list[dict[str, bool]] = []
@@ -67,6 +68,8 @@ class Watching(L.Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:  # the callbacks of the epoch's start have run
             self.before.append(state(pl_module.network))
+            averages = [item.network for item in trainer.callbacks if isinstance(item, Averaging)]
+            self.averages.append({} if averages in ([], [None]) else state(averages[0]))
             optimizer = trainer.optimizers[0]
             self.buffers.append(
                 [float(item.abs().sum()) for kept in optimizer.state.values() for item in kept.values()]
@@ -253,6 +256,8 @@ def test_a_phase_begins_with_the_best_weights_of_the_one_before_and_no_memory(
     finetune = phases((3, ["head"], 1.0), (3, ["all"], 1.0), restore_best="val_loss")
     _, _, seen = fit(finetune=finetune, optimizer={"kind": kind}, averaging=averaging)
     assert changed(seen.before[3], seen.validated[1]) == set()  # the averaged ones, where there are such
+    if averaging is not None:
+        assert changed(seen.averages[3], seen.validated[1]) == set()
     assert changed(seen.before[3], seen.after[2]) == HEAD
     assert set(seen.buffers[3]) <= {0.0}  # momenta, squares and counts of steps
     assert max(seen.buffers[2], default=0.0) > 0
