@@ -1,4 +1,4 @@
-"""Freezing and unfreezing while a network trains: what is frozen keeps every bit, and the rest learns at the rates that are written."""
+"""Freezing and unfreezing while a network trains: what is frozen keeps every bit, the rest learns at the rates written."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from torch import nn
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline import backbones, learners, runs, trainer, training
+from sightline import backbones, learners, preparing, runs, trainer, training
 from sightline.averaging import Averaging
 from sightline.config import resolve
 from sightline.errors import ConfigError, TrainingError
@@ -410,6 +410,34 @@ def test_the_whitening_of_a_frozen_speednet_does_not_learn_and_one_is_told_that_
     assert "warning: what is frozen has random weights; start from some that have learnt: --network run:FOLDER" in (
         console.export_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("finetune", "until"),
+    [
+        ("frozen", "frozen throughout; `sightline plan` writes a schedule to edit"),
+        ("gradual", "frozen at first; "),
+        (phases((3, ["head", "stem"], 1.0), (3, ["all"], 1.0)), None),
+        ("discriminative", None),
+    ],
+    ids=["frozen", "gradual", "not frozen", "discriminative"],
+)
+def test_a_stem_that_is_new_and_frozen_is_told(
+    finished: Finished, tmp_path: Path, finetune: Any, until: str | None
+) -> None:
+    """Weights of ImageNet have another stem than a network for small images."""
+    from torchvision.models import resnet18
+
+    torch.save(resnet18().state_dict(), tmp_path / "a.pth")
+    network = {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}
+    settings = from_earlier(finished, finetune=finetune) | {"network": network}
+    plan = preparing.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
+    told = [line for line in preparing.notes(plan) if "random weights" in line]
+    if until is None:
+        assert told == []
+    else:
+        assert told[0].startswith(f"  warning: stem begins with random weights and is {until}")
+        assert len(told) == 1
 
 
 def test_a_layer_that_is_not_there_is_refused_before_there_is_a_run(finished: Finished, tmp_path: Path) -> None:
