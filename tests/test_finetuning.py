@@ -1,4 +1,4 @@
-"""Freezing and unfreezing while a network trains: what is frozen keeps every bit, and the rest learns at the rates that are written."""
+"""Freezing and unfreezing while a network trains: what is frozen keeps every bit, the rest learns at the rates written."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from torch import nn
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline import backbones, learners, runs, trainer, training
+from sightline import backbones, learners, preparing, runs, trainer, training
 from sightline.averaging import Averaging
 from sightline.config import resolve
 from sightline.errors import ConfigError, TrainingError
@@ -52,6 +52,7 @@ class Watching(L.Callback):
 
     def __init__(self) -> None:
         self.before: list[dict[str, torch.Tensor]] = []
+        self.averages: list[dict[str, torch.Tensor]] = []
         self.after: list[dict[str, torch.Tensor]] = []
         self.validated: list[dict[str, torch.Tensor]] = []
         self.modes: list[dict[str, bool]] = []
@@ -67,6 +68,8 @@ class Watching(L.Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:  # the callbacks of the epoch's start have run
             self.before.append(state(pl_module.network))
+            averages = [item.network for item in trainer.callbacks if isinstance(item, Averaging)]
+            self.averages.append({} if averages in ([], [None]) else state(averages[0]))
             optimizer = trainer.optimizers[0]
             self.buffers.append(
                 [float(item.abs().sum()) for kept in optimizer.state.values() for item in kept.values()]
@@ -253,6 +256,8 @@ def test_a_phase_begins_with_the_best_weights_of_the_one_before_and_no_memory(
     finetune = phases((3, ["head"], 1.0), (3, ["all"], 1.0), restore_best="val_loss")
     _, _, seen = fit(finetune=finetune, optimizer={"kind": kind}, averaging=averaging)
     assert changed(seen.before[3], seen.validated[1]) == set()  # the averaged ones, where there are such
+    if averaging is not None:
+        assert changed(seen.averages[3], seen.validated[1]) == set()
     assert changed(seen.before[3], seen.after[2]) == HEAD
     assert set(seen.buffers[3]) <= {0.0}  # momenta, squares and counts of steps
     assert max(seen.buffers[2], default=0.0) > 0
@@ -405,6 +410,34 @@ def test_the_whitening_of_a_frozen_speednet_does_not_learn_and_one_is_told_that_
     assert "warning: what is frozen has random weights; start from some that have learnt: --network run:FOLDER" in (
         console.export_text()
     )
+
+
+@pytest.mark.parametrize(
+    ("finetune", "until"),
+    [
+        ("frozen", "frozen throughout; `sightline plan` writes a schedule to edit"),
+        ("gradual", "frozen at first; "),
+        (phases((3, ["head", "stem"], 1.0), (3, ["all"], 1.0)), None),
+        ("discriminative", None),
+    ],
+    ids=["frozen", "gradual", "not frozen", "discriminative"],
+)
+def test_a_stem_that_is_new_and_frozen_is_told(
+    finished: Finished, tmp_path: Path, finetune: Any, until: str | None
+) -> None:
+    """Weights of ImageNet have another stem than a network for small images."""
+    from torchvision.models import resnet18
+
+    torch.save(resnet18().state_dict(), tmp_path / "a.pth")
+    network = {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}
+    settings = from_earlier(finished, finetune=finetune) | {"network": network}
+    plan = preparing.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
+    told = [line for line in preparing.notes(plan) if "random weights" in line]
+    if until is None:
+        assert told == []
+    else:
+        assert told[0].startswith(f"  warning: stem begins with random weights and is {until}")
+        assert len(told) == 1
 
 
 def test_a_layer_that_is_not_there_is_refused_before_there_is_a_run(finished: Finished, tmp_path: Path) -> None:

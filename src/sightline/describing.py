@@ -109,9 +109,10 @@ def describe_training(
     seconds = counts["train"] * full_epochs / speed
     size = 2 if dtype != torch.float32 else 4
     copies = 16 if recipe.averaging is None else 20  # bytes: weights, gradients, two of the optimizer; and the mean
+    freezes = recipe.finetune is not None and recipe.finetune.kind != "discriminative"
     memory = parameters * copies + 2 * numbers * size * recipe.fit.batch_size
     say(
-        f"estimate: {'at most ' if recipe.early_stopping or recipe.finetune else ''}{spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
+        f"estimate: {'at most ' if recipe.early_stopping or freezes else ''}{spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
         f" {memory / 1e9:.1f} GB of memory, on {describe(device)} in {str(dtype).removeprefix('torch.')}"
     )
 

@@ -65,10 +65,10 @@ class Phase:
 def layers_of(network: nn.Module) -> list[Layer]:
     """The layers of a network in which anything learns, the first first and the head last.
 
-    They are the children of the network in their order; one that holds more than four fifths of the parameters below the head
-    (a body, a stack of blocks), or the largest while there are fewer than four, is taken apart into its own children. What has
-    no filters or matrices of its own (a norm, positions, a class token) goes with the layer before it, or at the very beginning
-    with the one after it.
+    They are the children of the network in their order; one that holds more than four fifths of the parameters below the
+    head (a body, a stack of blocks), or the largest while there are fewer than four, is taken apart into its own children.
+    What has no filters or matrices that learn (a norm, positions, a class token) goes with the layer before it, or at the
+    very beginning with the one after it.
     """
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     filters = {name for name, parameter in learning.items() if part_of(name, parameter) == "filters"}
