@@ -167,7 +167,7 @@ def test_no_gradient_is_computed_below_the_lowest_layer_that_learns(fit) -> None
 def test_frozen_trains_the_head_alone_and_only_the_head_is_in_the_optimizer(fit) -> None:
     trainer, _, seen = fit(finetune="frozen")
     assert changed(seen.before[0], seen.after[-1]) == HEAD
-    assert {group["part"] for group in trainer.optimizers[0].param_groups} == {"head", "biases"}
+    assert {group["part"] for group in trainer.optimizers[0].param_groups} == {"head", "head_biases"}
     assert sum(len(group["params"]) for group in trainer.optimizers[0].param_groups) == 2
 
 
