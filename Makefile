@@ -17,7 +17,7 @@ help:
 	echo "make docs                                write docs/names.md from the code"
 	echo "make install                             only set up .venv"
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
-	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, ddp"
+	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, fine-tuning, ddp"
 	echo "make bench-unbalanced                    a rare class: its recall with weights, and with balanced sampling"
 	echo "make bench-cifar [CIFAR=archive]         the recipe fast on CIFAR-10 (JPEG): accuracy, seconds, cost"
 	echo "make bench-onecycle [CIFAR=archive]      custom-resnet-onecycle: images/s by number format, then in full"
@@ -58,7 +58,7 @@ bench-resume: install
 	$(BIN)/python benchmarks/resume.py
 
 bench-resume-ways: install
-	for way in swa ema accumulation stopping mixup ddp; do $(BIN)/python benchmarks/resume.py 10 $$way || exit 1; done
+	for way in swa ema accumulation stopping mixup finetune ddp; do $(BIN)/python benchmarks/resume.py 10 $$way || exit 1; done
 
 bench-unbalanced: install
 	$(BIN)/python benchmarks/unbalanced.py

@@ -3,7 +3,7 @@
 Eleven moments are times drawn at random over the whole process; three each lie inside of the writing of a checkpoint,
 inside of a validation, and inside of the final evaluation. Two fifths of digits, a small speednet, a checkpoint after every step.
 
-    python benchmarks/resume.py [MOMENTS [plain|swa|ema|accumulation|stopping|mixup|ddp]]
+    python benchmarks/resume.py [MOMENTS [plain|swa|ema|accumulation|stopping|mixup|finetune|ddp]]
 """
 
 import os
@@ -30,6 +30,10 @@ VARIANTS = {
         *("--schedule.kind", "plateau", "--schedule.patience", "1", "--data.sampling", "balanced"),
     ],
     "mixup": ["--augment.mix", "mixup", "--augment.rotation", "rotation", "--augment.rotation.degrees", "10"],
+    "finetune": [
+        *("--finetune", "gradual", "--finetune.phases", "4", "--finetune.layer-decay", "0.7"),
+        *("--finetune.restore-best", "val_loss", "--averaging.kind", "ema", "--averaging.decay", "0.9"),
+    ],
     "ddp": ["--fit.processes", "2"],
 }
 INSIDE = ("checkpoint", "validation", "evaluation")

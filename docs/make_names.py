@@ -13,7 +13,7 @@ import yaml
 
 from sightline.cli import VERBS
 from sightline.config import Recipe, TrackConfig, named_recipes
-from sightline.config.resolving import field_texts, kind_of, members
+from sightline.config.resolving import field_texts, kind_of, listed_block, members
 from sightline.config.studies import named_studies
 from sightline.images import sources
 from sightline.images.hub import PREFIX, HubSource
@@ -29,6 +29,7 @@ TITLES = {
     "head": "Heads",
     "optimizer": "Optimizers",
     "schedule": "Schedules",
+    "finetune": "Fine-tuning",
     "fit": "Fitting",
     "evaluation": "Evaluation",
     "track": "Tracking",
@@ -123,6 +124,8 @@ def _blocks(block: Any, prefix: str = "") -> Iterator[str]:
             yield _table(f"{prefix}{item.name}", hints[item.name], _default(item))
             for kind in kinds:
                 yield from _blocks(kind, f"{prefix}{item.name}.")
+        elif listed_block(hints[item.name]) is not None:
+            yield _table(f"{prefix}{item.name}", listed_block(hints[item.name]), None)
 
 
 def _dataclasses(annotation: Any) -> list[Any]:

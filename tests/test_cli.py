@@ -118,6 +118,18 @@ def test_a_block_is_named_in_a_word_and_its_other_settings_beside_it(colours: Pa
     assert recipe.augment.crop is None
 
 
+def test_a_fine_tuning_is_named_in_a_word_or_by_its_settings(finished: Finished, colours: Path, capsys) -> None:
+    network = ["--network", f"run:{finished.run}", "--evaluate", "none"]
+    assert main(["train", str(finished.data), *QUICK[:2], *network, "--finetune", "frozen", "--dry-run"]) == 0
+    assert "fine-tuning: 48 of 10,888 parameters learn (head)\n" in capsys.readouterr().out
+    flags = ["--finetune.kind", "gradual", "--finetune.phases", "2", "--finetune.growth", "3", "--fit.epochs", "8"]
+    assert main(["train", str(finished.data), *QUICK[:2], *network, *flags, "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "phase 1 of 2, epochs 1 to 2: 48 of 10,888 parameters learn (head)\n" in text
+    assert "phase 2 of 2, epochs 3 to 8: 10,496 of 10,888 parameters learn (all)\n" in text
+    assert "estimate: at most" in text
+
+
 def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
     assert main(["train", str(colours), *QUICK, "--dry-run"]) == 0
     assert "estimate: " in capsys.readouterr().out
@@ -156,6 +168,10 @@ def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
         (["digits", "--fit.accumulate", "0:8", "4"], "--fit.accumulate is 0:8 4; wanted a whole number, or pairs"),
         (["digits", "--fit.accumulate", "0:8", "0:4"], "--fit.accumulate is 0:8 0:4; wanted a whole number, or pairs"),
         (["digits", "--fit.accumulate", "-2"], "--fit.accumulate"),
+        (["digits", "--finetune", "frozn"], "unknown finetune.kind 'frozn'; did you mean 'frozen'?"),
+        (["digits", "--finetune", "phases"], "--finetune.kind phases needs its phases, which are written in YAML"),
+        (["digits", "--finetune.layer-decay", "0.5"], "finetune names no kind; add one of: kind: frozen, gradual"),
+        (["digits", "--finetune.phases.1.epochs", "2"], "--finetune.phases"),
     ],
 )
 def test_train_refuses_in_one_sentence(arguments: list[str], sentence: str, capsys) -> None:
@@ -248,6 +264,12 @@ def test_predict_prints_csv_for_many_and_names_what_it_could_not_read(
         (["predict", "nowhere"], "no images were named"),
         (["pedict", "nowhere"], "predict"),
         (["cache", "--claer"], "--clear"),
+        (["plan"], "no image set was named; give a folder, an archive"),
+        (["plan", "nowhere"], "no image set at 'nowhere'"),
+        (
+            ["plan", "digits", "--finetune", "gradual", "--finetune.phases", "1"],
+            "--finetune.phases is 1; it must be at",
+        ),
     ],
 )
 def test_the_other_verbs_refuse_in_one_sentence(arguments: list[str], sentence: str, capsys) -> None:

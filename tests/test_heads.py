@@ -29,17 +29,15 @@ from sightline.config import (
 from sightline.config.resolving import members
 from sightline.errors import ConfigError, ShapeError
 from sightline.nets import HeadedNetwork, build_network, flops_per_image, put_in, summarize
-from sightline.nets.heads import (
-    AttentionEncoder,
-    AttentionPool,
+from sightline.nets.attention import (
     EncoderBlock,
     GraphAttention,
-    PatchEmbedding,
     SelfAttention,
     additive_attention,
     dot_product_attention,
     weighted_sums,
 )
+from sightline.nets.heads import AttentionEncoder, AttentionPool, PatchEmbedding
 from sightline.optimizers import build_optimizer
 
 CLASSES = 5

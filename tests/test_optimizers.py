@@ -20,7 +20,7 @@ from sightline.config import (
 )
 from sightline.config.resolving import members, required
 from sightline.nets import Network, build_network
-from sightline.optimizers import Muon, build_optimizer, orthogonalize
+from sightline.optimizers import Muon, build_optimizer, main_rate, orthogonalize
 
 NETWORKS = pytest.mark.parametrize(
     "kind", [kind for kind in members(NetworkConfig) if not required(kind)], ids=lambda kind: kind.__name__
@@ -142,6 +142,31 @@ def test_muon_gives_each_part_its_own_rate_and_shrinks_all_but_the_filters() -> 
         "biases": (4.0, 0.8, 0.0025, False),
         "whitening": (4.0, 0.8, 0.0025, False),
     }
+
+
+@OPTIMIZERS
+def test_parameters_of_one_part_and_share_are_a_group_at_that_share_of_the_rate_and_the_same_decay(kind: Any) -> None:
+    shares = {"groups.0.conv1.weight": 0.25, "groups.0.conv2.weight": 0.25, "groups.1.norm1.bias": 0.5}
+    whole, parted = (build_optimizer(kind(), small(), given).param_groups for given in (None, shares))
+    peaks = {group["part"]: (group["lr"], group["weight_decay"]) for group in whole}
+    found = [(group["part"], group["share"], len(group["params"])) for group in parted]
+    assert found == [("filters", 1.0, 4), ("filters", 0.25, 2), ("head", 1.0, 1), ("biases", 1.0, 5), ("biases", 0.5, 1),
+                     ("whitening", 1.0, 1)]  # fmt: skip
+    for group in parted:
+        rate, decay = peaks[group["part"]]
+        assert (group["lr"], group["weight_decay"]) == (rate * group["share"], decay)
+
+
+def test_the_rate_that_is_shown_is_that_of_the_filters_or_of_the_head_where_they_are_frozen() -> None:
+    network = small()
+    config = MuonConfig(learning_rate=0.3, head_learning_rate=0.02, bias_learning_rate=100.0)
+    optimizer = build_optimizer(config, network, {"groups.2.conv1.weight": 0.5})
+    assert main_rate(optimizer) == 0.3
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad = name in ("head.weight", "groups.2.conv1.weight", "groups.0.norm1.bias")
+    assert main_rate(optimizer) == 0.15
+    network.get_parameter("groups.2.conv1.weight").requires_grad = False
+    assert main_rate(optimizer) == 0.02
 
 
 # ── steps ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -244,3 +244,29 @@ def test_what_learns_only_at_first_falls_to_zero_and_stays_there() -> None:
     half = falling(0.5, five)  # 2.5 steps, so three
     assert [half(step) for step in range(4)] == pytest.approx([1, 2 / 3, 1 / 3, 0])
     assert falling(0, five)(0) == 0.0
+
+
+# ── phases ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", members(ScheduleConfig), ids=lambda kind: kind.__name__)
+def test_each_phase_goes_through_the_curve_as_a_training_of_its_epochs_would(kind: Any) -> None:
+    config = kind(peak_epoch=1) if kind is OneCycleConfig else kind()
+    fit = FitConfig(epochs=10, accumulate={0: 8, 4: 4, 8: 1})
+    curve = schedule(config, Steps(fit, 20), None, [0, 3, 5])
+    found = [curve(step) for step in range(72)]
+    for first, end, accumulate in ((0, 3, 8), (3, 5, {0: 8, 1: 4}), (5, 10, {0: 4, 3: 1})):
+        alone = Steps(FitConfig(epochs=end - first, accumulate=accumulate), 20)
+        start = Steps(fit, 20).starts[first]
+        assert found[start : start + alone.total] == rates(config, alone)
+
+
+def test_one_phase_is_the_whole_training() -> None:
+    curve = schedule(CosineConfig(warmup_epochs=1), TEN, None, [0])
+    assert [curve(step) for step in range(40)] == rates(CosineConfig(warmup_epochs=1))
+
+
+def test_swa_leads_the_rate_from_where_the_last_phase_is() -> None:
+    curve = schedule(LinearConfig(), TEN, SWAConfig(start=0.75, rate=0.1, anneal_epochs=0.5), [0, 2])
+    assert curve(19) == pytest.approx(0.05)
+    assert [curve(20), curve(30), curve(35), curve(39)] == pytest.approx([1.0, 0.5, 0.1, 0.1])

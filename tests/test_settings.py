@@ -23,11 +23,14 @@ from sightline.config import (
     CutoutConfig,
     CyclicConfig,
     DataConfig,
+    DiscriminativeConfig,
     EarlyStoppingConfig,
     EMAConfig,
     EvaluationConfig,
     ExponentialConfig,
     FitConfig,
+    FrozenConfig,
+    GradualConfig,
     GraphAttentionHeadConfig,
     HeadConfig,
     HubConfig,
@@ -71,6 +74,7 @@ BLOCKS = (
     *members(ClipConfig),
     *members(AveragingConfig),
     EarlyStoppingConfig,
+    *(FrozenConfig, GradualConfig, DiscriminativeConfig),  # phases have no default
 )
 
 # block, setting, smallest and largest value allowed, one too small, one too large (None: no such limit)
@@ -138,6 +142,10 @@ RANGES: list[tuple[Any, str, Any, Any, Any, Any]] = [
     (SWAConfig, "anneal_epochs", 0.0, 1e9, -0.1, math.inf),
     (EarlyStoppingConfig, "patience", 1, 10**6, 0, None),
     (EarlyStoppingConfig, "min_delta", 0.0, 1e9, -0.1, math.inf),
+    (GradualConfig, "phases", 2, 10**6, 1, None),
+    (GradualConfig, "growth", 1.0, 10.0, 0.9, 10.1),
+    (GradualConfig, "layer_decay", 1e-9, 0.999999, 0.0, 1.1),
+    (DiscriminativeConfig, "layer_decay", 1e-9, 0.999999, 0.0, 1.1),
     (FitConfig, "accumulate", 1, 10**6, 0, None),
     (FitConfig, "epochs", 1, 10**6, 0, None),
     (FitConfig, "batch_size", 2, 10**6, 1, None),
@@ -350,6 +358,14 @@ def test_a_crop_and_a_rotation_that_fill_differently_are_refused() -> None:
 
 SWA = {"averaging": {"kind": "swa"}}
 EARLY = {"early_stopping": {"kind": "patience"}}
+GRADUAL: dict[str, Any] = {"kind": "gradual"}  # 8 epochs are phases of 2, 3 and 3
+
+
+def phases(*written: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    return {"finetune": {"kind": "phases", "phases": list(written)} | settings}
+
+
+HEAD_ALL = ({"epochs": 4, "train": ["head"]}, {"epochs": 4, "train": ["all"]})
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"finetune": {"kind": "frozen", "features": "keep"}, "augment": {"flip": "none", "cutout": {"kind": "cutout"}}},
@@ -469,6 +485,98 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"head": {"kind": "linear", "patch": 2}},
         "unknown setting 'head.patch' of kind 'linear'; known are: kind, layer.",
     ),
+    (
+        {"finetune": GRADUAL | {"phases": 9}},
+        "--finetune.phases 9 is more than --fit.epochs 8; a phase takes an epoch at least",
+    ),
+    (
+        {"finetune": GRADUAL | {"layer_decay": 1}},
+        "--finetune.layer-decay 1 has no effect: all layers learn at the same rate",
+    ),
+    ({"finetune": {"kind": "discriminative", "layer_decay": 1.0}}, "--finetune.layer-decay 1 has no effect"),
+    (
+        {"finetune": GRADUAL, **EARLY},
+        "--early-stopping would end the training before all phases of --finetune.kind gradual",
+    ),
+    (
+        {"finetune": GRADUAL, "schedule": {"kind": "one_cycle", "peak_epoch": 2}},
+        "--schedule.peak-epoch (2) must be shorter than the shortest phase of --finetune (2)",
+    ),
+    (
+        {"finetune": GRADUAL, "schedule": {"kind": "cosine", "warmup_epochs": 2.5}},
+        "--schedule.warmup-epochs (2.5) must be shorter than the shortest phase of --finetune (2)",
+    ),
+    (
+        {"finetune": GRADUAL, "schedule": {"kind": "multi_step", "epochs": [1, 3]}},
+        "--schedule.epochs 3 has no effect: it must be less than the longest phase of --finetune (3)",
+    ),
+    (
+        {"finetune": GRADUAL, "schedule": {"kind": "cyclic", "period_epochs": 3}},
+        "--schedule.period-epochs (3) is more than the 2 epochs that the shortest phase of --finetune and the warm-up leave",
+    ),
+    (
+        {"finetune": GRADUAL, "schedule": {"kind": "plateau", "patience": 1}},
+        "--schedule.patience 1 cannot run out within the longest phase of --finetune (3 epochs) with a measurement every epoch",
+    ),
+    (
+        {"finetune": GRADUAL, "averaging": {"kind": "swa", "start": 0.5}},
+        "--averaging.start 0.5 is epoch 4, before the peak of the schedule in the last phase of --finetune (epoch 5)",
+    ),
+    (
+        {"finetune": GRADUAL | {"restore_best": "val_acc"}, "fit": {"validate_every": 2}},
+        "--finetune.restore-best val_acc needs a validation in each phase before the last, and two or more in one of them; with"
+        " --fit.validate-every 2 they have 1, 1: validate more often",
+    ),
+    (
+        {"finetune": GRADUAL | {"restore_best": "val_acc"}, "fit": {"validate_every": 0}},
+        "--finetune.restore-best val_acc needs a validation in each phase before the last",
+    ),
+    (
+        {"finetune": "phases"},
+        "--finetune.kind phases needs its phases, which are written in YAML: `sightline plan DATA",
+    ),
+    ({"finetune": {"kind": "phases", "phases": 3}}, "finetune.phases is 3; wanted a list of blocks, as YAML has it"),
+    ({"finetune": GRADUAL | {"phases": [{"epochs": 8}]}}, "finetune.phases is [{'epochs': 8}]; wanted a whole number"),
+    (
+        phases({"epochs": 8, "train": "head"}),
+        "finetune.phases.1.train is 'head'; wanted a list of any number, each text",
+    ),
+    (phases({"epochs": 8}), "finetune.phases.1 lacks the train; add train: ..."),
+    (
+        phases(*HEAD_ALL, {"rate": 1.0}),
+        "finetune.phases.3 lacks the epochs and the train; add epochs: ... and train: ...",
+    ),
+    (phases(*HEAD_ALL, {"trian": []}), "unknown setting 'finetune.phases.3.trian'; did you mean 'train'?"),
+    (phases(3), "finetune.phases.1 is 3; wanted a block of settings"),
+    (
+        phases(*HEAD_ALL, {"epochs": 2, "train": ["head"]}),
+        "the phases of finetune take 4 + 4 + 2 = 10 epochs, and --fit.ep",
+    ),
+    (phases({"epochs": 8, "train": []}), "finetune.phases.1.train is empty, so the phase trains nothing"),
+    (phases({"epochs": 8, "train": ["head", "all"]}), "finetune.phases.1.train names head, which all holds already"),
+    (
+        phases({"epochs": 8, "train": ["layer4", "layer4.1.conv1"]}),
+        "finetune.phases.1.train names layer4.1.conv1, which la",
+    ),
+    (phases({"epochs": 8, "train": ["head", "head"]}), "finetune.phases.1.train names head, which head holds already"),
+    (phases({"epochs": 8, "train": ["head"], "rate": 0}), "finetune.phases.1.rate is 0; it must be above 0 and finite"),
+    (phases({"epochs": 0, "train": ["head"]}), "finetune.phases.1.epochs is 0; it must be at least 1"),
+    (
+        phases({"epochs": 8, "train": ["all"]}),
+        "finetune has no effect: its one phase trains everything at the usual rate",
+    ),
+    (
+        phases(HEAD_ALL[0], {"epochs": 4, "train": ["head"]}),
+        "phase 2 of finetune trains the same as phase 1, at the same",
+    ),
+    (
+        phases(*HEAD_ALL[::-1][1:], HEAD_ALL[0] | {"rate": 0.5}, layer_decay=0.5),
+        "--finetune.layer-decay has no effect where only the head learns",
+    ),
+    (
+        phases({"epochs": 8, "train": ["head"]}, restore_best="val_acc"),
+        "finetune.restore_best has no effect with one phase",
+    ),
 ]
 TAKEN: list[dict[str, Any]] = [
     {"schedule": {"kind": "step", "every_epochs": 7}},
@@ -485,6 +593,16 @@ TAKEN: list[dict[str, Any]] = [
     {"head": "linear", "network": "timm:resnet18", "augment": {"scales": [0.5, 1]}},
     {"head": {"kind": "graph_attention", "layer": "groups.2", "width": 96, "heads": 12}},
     {"head": {"kind": "attention_pool", "layer": "any"}, "network": "run:a", "augment": {"scales": [0.5, 1]}},
+    {"finetune": "frozen", **EARLY},
+    {"finetune": {"kind": "discriminative", "layer_decay": 0.5}, **EARLY, "schedule": {"kind": "one_cycle"}},
+    {"finetune": GRADUAL, "schedule": {"kind": "one_cycle", "peak_epoch": 1.9}, "fit": {"keep": "val_acc"}},
+    {"finetune": GRADUAL | {"restore_best": "val_loss", "growth": 2.0}},
+    {"finetune": GRADUAL, "averaging": {"kind": "swa", "start": 0.75}},
+    {"finetune": GRADUAL, "averaging": {"kind": "ema"}, "schedule": {"kind": "plateau", "patience": 0}},
+    phases(*HEAD_ALL, layer_decay=0.5, restore_best="val_acc"),
+    phases({"epochs": 8, "train": ["head", "layer4", "layer3.1"]}) | EARLY,
+    phases({"epochs": 8, "train": ["layer1", "layer10"]}),
+    phases({"epochs": 4, "train": ["all"]}, {"epochs": 4, "train": ["all"], "rate": 0.1}),
 ]
 
 
@@ -521,6 +639,9 @@ def test_batches_a_step_are_those_of_the_newest_epoch_named() -> None:
         ({"fit": {"keep": "val_acc"}}, True),
         (EARLY, True),
         (SWA, False),
+        ({"finetune": GRADUAL}, False),
+        ({"finetune": GRADUAL | {"restore_best": "val_acc"}}, True),
+        ({"finetune": "frozen"}, False),
     ],
     ids=str,
 )

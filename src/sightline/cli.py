@@ -165,6 +165,8 @@ def plan(
 
     if data is not None:
         find_source(data)
+    elif recipe == "auto" and config is None:
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
     extra = {} if config is None else read_recipe(config)
     if recipe == "auto" and "name" in extra:  # a recipe by itself, such as a run's
         recipe, extra = str(config), {}

@@ -109,9 +109,10 @@ def describe_training(
     seconds = counts["train"] * full_epochs / speed
     size = 2 if dtype != torch.float32 else 4
     copies = 16 if recipe.averaging is None else 20  # bytes: weights, gradients, two of the optimizer; and the mean
+    freezes = recipe.finetune is not None and recipe.finetune.kind != "discriminative"
     memory = parameters * copies + 2 * numbers * size * recipe.fit.batch_size
     say(
-        f"estimate: {'at most ' if recipe.early_stopping or recipe.finetune else ''}{spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
+        f"estimate: {'at most ' if recipe.early_stopping or freezes else ''}{spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
         f" {memory / 1e9:.1f} GB of memory, on {describe(device)} in {str(dtype).removeprefix('torch.')}"
     )
 
@@ -128,14 +129,12 @@ def describe_phase(
         optimizer: knows the peak rate of each part; None before there is one.
     """
     phase = phases[index]
-    last = phase.first + phase.epochs
-    when = f"epochs {phase.first + 1} to {last}" if phase.epochs > 1 else f"epoch {last}"
     counts = {name: parameter.numel() for name, parameter in network.named_parameters()}
     learning = sum(counts[name] for name in phase.trained)
     layers = ", ".join(phase.layers[:LISTED]) + (
         f" and {len(phase.layers) - LISTED} more" if len(phase.layers) > LISTED else ""
     )
-    line = f"phase {index + 1} of {len(phases)}, {when}: " if len(phases) > 1 else "fine-tuning: "
+    line = f"phase {index + 1} of {len(phases)}, {phase.when}: " if len(phases) > 1 else "fine-tuning: "
     line += f"{learning:,} of {sum(counts.values()):,} parameters learn ({layers})"
     if optimizer is None:
         return line + (f", at {phase.rate:g} of the peak rates" if phase.rate != 1 else "")

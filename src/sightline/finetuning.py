@@ -22,10 +22,10 @@ __all__ = ["Finetuning"]
 class Finetuning(BaseFinetuning):
     """Lets in each phase its parameters learn, and the other layers neither learn nor measure.
 
-    What never learns is frozen before the optimizer is made and before several processes agree on what they exchange. All else is in
-    the optimizer from the start, so that its state and a resumed training stay plain: a parameter without a gradient is left
-    out by every optimizer, by weight decay and momentum too. Lightning's own helpers are not used: they would let learn what
-    by nature does not, and leave a frozen batch-norm in training mode, where it normalises by the batch.
+    What never learns is frozen before the optimizer is made, and before several processes agree on what they exchange. All
+    else is in the optimizer from the start, so that its state and a resumed training stay plain: a parameter without a
+    gradient is left out by every optimizer, by weight decay and momentum too. Lightning's own helpers are not used: they
+    would let learn what by nature does not, and leave a frozen batch-norm in training mode, normalising by the batch.
     """
 
     def __init__(self, recipe: Recipe, averaging: Averaging | None, console: Console | None) -> None:
@@ -100,8 +100,8 @@ class Finetuning(BaseFinetuning):
         assert self.best is not None
         if not self.weights:
             raise TrainingError(
-                f"no validation of the phase before epoch {learner.current_epoch + 1} had a finite {self.best.monitor}, so there"
-                " are no best weights to go on from; try a smaller rate or --fit.precision float32."
+                f"no validation of the phase before epoch {learner.current_epoch + 1} had a finite {self.best.monitor}, so"
+                " there are no best weights to go on from; try a smaller rate or --fit.precision float32."
             )
         learner.network.load_state_dict(self.weights)
         if self.averaging is not None and self.averaging.network is not None:

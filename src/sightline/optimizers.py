@@ -40,8 +40,8 @@ def build_optimizer(
     found: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            group = part_of(name, parameter, beyond_backbone), (shares or {}).get(name, 1.0)
-            found.setdefault(group, []).append(parameter)
+            share = (shares or {}).get(name, 1.0)
+            found.setdefault((part_of(name, parameter, beyond_backbone), share), []).append(parameter)
     groups: list[dict[str, Any]] = [
         {"part": part, "share": share, "params": found[part, share]}
         for part, share in sorted(found, key=lambda group: (PARTS.index(group[0]), -group[1]))

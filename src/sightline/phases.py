@@ -4,7 +4,7 @@ A layer is what an image runs through as one piece: a child of the network, or a
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -52,6 +52,12 @@ class Phase:
     rate: float
     """What the peak rates are multiplied by."""
 
+    @property
+    def when(self) -> str:
+        """Its epochs as a person says them, counted from 1."""
+        last = self.first + self.epochs
+        return f"epochs {self.first + 1} to {last}" if self.epochs > 1 else f"epoch {last}"
+
 
 # ── layers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -59,20 +65,20 @@ class Phase:
 def layers_of(network: nn.Module) -> list[Layer]:
     """The layers of a network in which anything learns, the first first and the head last.
 
-    They are the children of the network in their order; one that holds more than four fifths of the parameters below the head
-    (a body, a stack of blocks), or the largest while there are fewer than four, is taken apart into its own children. What has
-    no filters or matrices of its own (a norm, positions, a class token) goes with the layer before it, or at the very beginning
-    with the one after it.
+    They are the children of the network in their order; one that holds more than four fifths of the parameters below the
+    head (a body, a stack of blocks), or the largest while there are fewer than four, is taken apart into its own children.
+    What has no filters or matrices that learn (a norm, positions, a class token) goes with the layer before it, or at the
+    very beginning with the one after it.
     """
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     filters = {name for name, parameter in learning.items() if part_of(name, parameter) == "filters"}
     joined: list[list[str]] = []
     loose: list[str] = []  # at the very beginning
     for name in _taken_apart(network):
-        if any(lies_in(inner, name) for inner in filters):
+        if _any_in(filters, name):
             joined.append([*loose, name])
             loose = []
-        elif any(lies_in(inner, name) for inner in learning):
+        elif _any_in(learning, name):
             (joined[-1] if joined else loose).append(name)
     if loose:
         joined.append(loose)
@@ -82,25 +88,34 @@ def layers_of(network: nn.Module) -> list[Layer]:
 
 def _taken_apart(network: nn.Module) -> list[str]:
     """The names of the layers below the head, whether they learn or not, by the sizes of their parameters."""
-    below = {name: item.numel() for name, item in network.named_parameters() if not lies_in(name, HEAD)}
-    names = _pieces(network, "", below)
+    parameters = {name: item for name, item in network.named_parameters() if not lies_in(name, HEAD)}
+    filters = [name for name, item in parameters.items() if part_of(name, item) == "filters"]
+    total = sum(item.numel() for item in parameters.values())
+    names = _pieces(network, "", parameters)
     while True:
-        sizes = {name: sum(size for inner, size in below.items() if lies_in(inner, name)) for name in names}
-        pieces = {name: _pieces(network, name, below) for name in names if name not in below}
-        wholes = [name for name, inner in pieces.items() if any(piece not in below for piece in inner)]
-        largest = max(wholes, key=sizes.__getitem__, default="")
-        if not largest or (len(names) >= FEW and sizes[largest] <= MOST * sum(below.values())):
+        sizes = {name: sum(item.numel() for at, item in parameters.items() if lies_in(at, name)) for name in names}
+        pieces = {name: _pieces(network, name, parameters) for name in names if name not in parameters}
+        wholes = [name for name, inner in pieces.items() if any(piece not in parameters for piece in inner)]
+        wanted = [name for name in wholes if sizes[name] > MOST * total]
+        if not wanted and len(names) < FEW:  # of which each gives two layers or more
+            wanted = [name for name in wholes if sum(_any_in(filters, piece) for piece in pieces[name]) > 1]
+        if not wanted:
             return names
+        largest = max(wanted, key=sizes.__getitem__)
         place = names.index(largest)
         names[place : place + 1] = pieces[largest]
 
 
-def _pieces(network: nn.Module, name: str, below: Mapping[str, int]) -> list[str]:
+def _pieces(network: nn.Module, name: str, below: Iterable[str]) -> list[str]:
     """What a layer is made of: its own parameters, then its children, each as far as it holds any."""
     module = network.get_submodule(name)
     inner = [where for where, _ in [*module.named_parameters(recurse=False), *module.named_children()]]
     found = [f"{name}.{where}" if name else where for where in inner]
-    return [piece for piece in found if any(lies_in(parameter, piece) for parameter in below)]
+    return [piece for piece in found if _any_in(below, piece)]
+
+
+def _any_in(parameters: Iterable[str], layer: str) -> bool:
+    return any(lies_in(name, layer) for name in parameters)
 
 
 def _within(parameters: Iterable[str], layers: Iterable[str]) -> tuple[str, ...]:
@@ -187,7 +202,7 @@ def _refuse_unknown(number: int, phase: PhaseConfig, network: nn.Module) -> None
 def _refuse_without_effect(number: int, phases: list[Phase]) -> None:
     phase = phases[number - 1]
     for layer in phase.layers:
-        if not any(lies_in(name, layer) for name in phase.trained):
+        if not _any_in(phase.trained, layer):
             raise ConfigError(
                 f"phase {number} of finetune trains {layer!r}, in which nothing learns"
                 f"{' any more' if phase.first else ''}; leave it out."

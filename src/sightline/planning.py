@@ -30,7 +30,7 @@ def plan(
     """Write out the phases of a fine-tuning as YAML to edit, for ``sightline train --config``.
 
     They are those of the recipe's ``finetune``, or of ``gradual`` where it has none, with the real names of the network's
-    layers and the parameters that learn in each as comments. Trained unedited, they give the same weights.
+    layers and the number of parameters that learn in each as comments. Trained unedited, they give the same weights.
 
     Args:
         data: a folder, an archive, a manifest, or a name such as ``digits``; None where the recipe names it.
@@ -70,8 +70,8 @@ def _written(
         [
             f"# A schedule of fine-tuning for {settled.images.name}, made for the recipe {chosen.name}. Edit it, then:",
             f"#   {shlex.join([*command, '--config', os.fspath(out) if out else 'plan.yaml'])}",
-            "# A layer that a phase does not name is frozen in it. Each phase goes through the schedule of the learning rate anew,",
-            "# up to rate times its peak. Names stand for all that lies below them: layer4 for layer4.0 and layer4.1.",
+            "# A layer that a phase does not name is frozen in it. Each phase goes through the learning-rate schedule anew, up to",
+            "# rate times its peak. A name stands for all that lies below it: layer4 for layer4.0 and layer4.1.",
             yaml.safe_dump(others, sort_keys=False, allow_unicode=True, width=110).rstrip(),
             "finetune:",
             "  kind: phases",
@@ -94,7 +94,7 @@ def _lines(settled: Plan, phase: Phase) -> Iterator[str]:
     layers = phase.layers
     if layers == (ALL,):
         layers = tuple(name for layer in reversed(layers_of(settled.network)) for name in layer.names)
-    yield f"    - epochs: {phase.epochs} # {phase.first + 1} to {phase.first + phase.epochs}; {sum(sizes.values()):,} parameters learn"
+    yield f"    - epochs: {phase.epochs} # {phase.when}; {sum(sizes.values()):,} parameters learn"
     yield f"      rate: {_plain(phase.rate)}"
     yield "      train:"
     for layer in layers:

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths
-from sightline.config import DataConfig, DiscriminativeConfig, PadCropConfig, Recipe, read_recipe, resolve
+from sightline.config import DataConfig, PadCropConfig, Recipe, read_recipe, resolve
 from sightline.config.resolving import flatten, refuse_hopeless, to_mapping
 from sightline.describing import Progress, describe_phase
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
@@ -27,8 +27,8 @@ from sightline.images.cache import CachedImages, open_images
 from sightline.images.lookup import find_source
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits
-from sightline.nets import Network
-from sightline.phases import phases_of
+from sightline.nets import HeadedNetwork, Network
+from sightline.phases import layers_of, phases_of
 from sightline.runs import MODEL_FORMAT, list_runs, read_model, read_run_recipe
 
 __all__ = [
@@ -332,17 +332,40 @@ def notes(plan: Plan) -> list[str]:
 
 
 def _notes_of_phases(plan: Plan) -> list[str]:
-    """A line for each phase of a fine-tuning, and a warning where what is frozen has learnt nothing yet."""
+    """A line for each phase of a fine-tuning, and a warning where what is frozen at first has learnt nothing yet."""
     if plan.recipe.finetune is None:
         return []
     phases = phases_of(plan.recipe, plan.network)
     lines = [describe_phase(phases, index, plan.network) for index in range(len(phases))]
     lines += [plan.kept] if plan.kept else []
-    if plan.built.weights is None and not isinstance(plan.recipe.finetune, DiscriminativeConfig):
+    layers = [layer for layer in layers_of(plan.network) if not phases[0].trained.issuperset(layer.parameters)]
+    if plan.built.weights is None and layers:
         lines.append(
             "  warning: what is frozen has random weights; start from some that have learnt: --network run:FOLDER"
         )
+        return lines
+    for layer in layers:
+        fresh = _fresh(plan).intersection(layer.parameters) - phases[0].trained
+        if fresh:
+            until = "at first" if any(fresh & phase.trained for phase in phases) else "throughout"
+            lines.append(
+                f"  warning: {' and '.join(layer.names)} begins with random weights and is frozen {until}; `sightline plan`"
+                " writes a schedule to edit, in which it may learn from the start"
+            )
     return lines
+
+
+def _fresh(plan: Plan) -> set[str]:
+    """Parameters below the head that the weights a training starts from did not have."""
+    weights = plan.built.weights
+    if weights is None:
+        return set()
+    network = plan.network.backbone if isinstance(plan.network, HeadedNetwork) else plan.network
+    place = "" if network is plan.network else "backbone."
+    stem = network.exchanged if weights.fresh_stem else ()
+    names = [name for name, _ in network.named_parameters() if name.startswith(stem)]
+    found = (*names, *weights.missing, *weights.misshapen)
+    return {f"{place}{name}" for name in found if not name.startswith("head.")}
 
 
 def describe_classifier(plan: Plan) -> dict[str, Any]:

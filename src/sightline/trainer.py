@@ -110,8 +110,10 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None, trackers: 
 
 
 def _strategy(recipe: Recipe) -> str:
-    """How processes train together. What is exchanged is settled before the first step: where layers are frozen and unfrozen
-    later, each step looks for the parameters that learn."""
+    """How processes train together.
+
+    What they exchange is settled before the first step; where phases change it, each step looks for the parameters that learn.
+    """
     if recipe.fit.processes == 1:
         return "auto"
     phases = len(phase_epochs(recipe.finetune, recipe.fit.epochs))

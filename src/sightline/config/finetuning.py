@@ -66,7 +66,7 @@ class GradualConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
-    """One phase of a written schedule; it goes through the learning-rate schedule by itself."""
+    """One phase of a written schedule, in YAML only; it goes through the learning-rate schedule by itself."""
 
     epochs: int
     """How many; those of all phases add up to ``fit.epochs``."""

@@ -88,9 +88,9 @@ class AttentionPoolHeadConfig:
     heads: int = 8
     """Attentions side by side, each with its own weights."""
     width: int | None = None
-    """Features of a node, of which each head has its part; null: as many as the map has channels."""
+    """Features that a query pools, of which each head has its part; null: as many as the map has channels."""
     dropout: float = 0.1
-    """Share of the attention weights, and of the outputs within a block, that is dropped while training."""
+    """Share of the attention weights that is dropped while training."""
 
     def __post_init__(self) -> None:
         within("head.queries", self.queries, 1, 64)

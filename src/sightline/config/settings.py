@@ -154,9 +154,10 @@ def _check_patience(
             " epoch; choose --fit.validate-every 1."
         )
     if (patience + more) * every >= max(lengths):
-        span = "--fit.epochs" if len(lengths) == 1 else "the longest phase of --finetune,"
+        epochs = max(lengths)
+        span = f"--fit.epochs {epochs}" if len(lengths) == 1 else f"the longest phase of --finetune ({epochs} epochs)"
         raise ConfigError(
-            f"--{flag} {patience} cannot run out within {span} {max(lengths)} with a measurement every"
+            f"--{flag} {patience} cannot run out within {span} with a measurement every"
             f" {f'{every} epochs' if every > 1 else 'epoch'}; choose less patience or more epochs."
         )
 
