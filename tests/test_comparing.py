@@ -67,6 +67,7 @@ def written(finished: Finished, tmp_path: Path) -> Callable[..., Path]:
     def write(*more: str, **changed: object) -> Path:
         names = ("plain", "good", "same", *more)
         variants = [{"name": name, "settings": {"fit": {"label_smoothing": at / 10}}} for at, name in enumerate(names)]
+        variants[0]["about"] = "As it comes."
         content = {
             "name": "made",
             "data": str(finished.data),
@@ -165,6 +166,7 @@ def test_a_study_is_trained_ranked_and_shown(written, pretend: list[str], tmp_pa
     page = (folder / "study.html").read_text("utf-8")
     for wanted in (
         "no difference shown",
+        "As it comes.",
         "Differences on test",
         "Accuracy against training FLOPs",
         "Accuracy against seconds",

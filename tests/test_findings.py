@@ -49,6 +49,7 @@ def outcome(name: str, seed: int, accuracy: float, *, flops: int = 10**9, test: 
         cost=1e12,
         flops=flops,
         backbone_flops=0,
+        backbone_seconds=0.0,
         parameters=1000,
         curves={"train_loss": [], "train_acc": [], "val_loss": [], "val_acc": []},
     )

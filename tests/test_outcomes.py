@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,12 @@ def test_operations_of_the_runs_that_the_weights_come_from_are_added(finished: F
     assert outcome.backbone_flops == before.flops
     assert outcome.flops == before.flops / 4  # one epoch after four
     assert outcome.all_flops == before.flops * 5 / 4
+    assert outcome.seconds is not None
+    assert before.seconds is not None
+    assert outcome.all_seconds == pytest.approx(outcome.seconds + before.seconds)
+    moved = replace(outcome.recipe, network=replace(outcome.recipe.network, folder=str(tmp_path / "gone")))
+    (run / "recipe.yaml").write_text(to_yaml(moved))
+    assert (read_outcome(run).all_flops, read_outcome(run).flops) == (None, outcome.flops)
 
 
 def test_a_run_that_is_not_finished_is_refused(like) -> None:

@@ -92,8 +92,8 @@ def test_a_run_knows_its_accuracy_on_validation_its_parameters_and_the_operation
     model = runs.read_model(finished.run)
     assert model["parameters"] == 10_888
     per_image = flops_per_image(load(finished.run).network, (32, 32))
-    whitening = 2 * 31 * 31 * 24 * (3 * 2 * 2)  # whose input is the images: they need no gradient
-    assert model["cost"]["training_flops"] == (3 * per_image - whitening) * 57 * 4  # images × epochs
+    whitening = 2 * 31 * 31 * 24 * (3 * 2 * 2)  # of whose backward pass nothing is needed but the bias's
+    assert model["cost"]["training_flops"] == (3 * per_image - 2 * whitening) * 57 * 4  # images × epochs
     assert model["validation"]["n"] == model["calibrated_on"] == 15
     settings = {"evaluation": {"on": "validation"}}
     run = sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "run")

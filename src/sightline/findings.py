@@ -64,8 +64,9 @@ class Ranked:
     validation: Summary | None
     test: Summary | None
     seconds: float | None
+    """Of fit and evaluation, with those of the backbones that it started from."""
     flops: float | None
-    """Floating-point operations of one training, with those of the backbones that it started from."""
+    """Floating-point operations of one training, with those of the backbones."""
     own_flops: float | None
     """Without them."""
 
@@ -113,7 +114,7 @@ def study_findings(
             outcomes=runs[name],
             validation=summaries["validation"][row],
             test=summaries["test"][row],
-            seconds=_mean(runs[name], lambda outcome: outcome.seconds),
+            seconds=_mean(runs[name], lambda outcome: outcome.all_seconds),
             flops=_mean(runs[name], lambda outcome: outcome.all_flops),
             own_flops=_mean(runs[name], lambda outcome: outcome.flops),
         )

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sightline.config import Recipe, RunConfig
 from sightline.config.resolving import flatten, to_mapping
-from sightline.errors import RunError
+from sightline.errors import ConfigError, RunError
 from sightline.metrics import wilson_interval
 from sightline.runs import read_model, read_model_of_finished, read_run_recipe
 
@@ -46,9 +46,12 @@ RUN_COLUMNS = (
     "cost",
     "training_flops",
     "backbone_flops",
+    "backbone_seconds",
     "parameters",
 )
 CURVE_COLUMNS = ("name", "seed", "measure", "epoch", "value")
+Number = TypeVar("Number", int, float)
+
 CURVES = ("train_loss", "train_acc", "val_loss", "val_acc")
 SHORT = 2  # equal values in a row that are all written out
 NO_SETTINGS = ("name", "about", "image_set")  # of a recipe
@@ -90,6 +93,7 @@ class Outcome:
     """Floating-point operations of the training."""
     backbone_flops: int | None
     """Of the earlier runs whose weights it started from, together; 0 where there were none."""
+    backbone_seconds: float | None
     parameters: int | None
     curves: dict[str, list[tuple[int, float]]]
     """(epoch, value) of the columns of ``metrics.csv`` that are measured."""
@@ -97,7 +101,12 @@ class Outcome:
     @property
     def all_flops(self) -> int | None:
         """With those of the runs that it started from."""
-        return None if self.flops is None or self.backbone_flops is None else self.flops + self.backbone_flops
+        return _sum(self.flops, self.backbone_flops)
+
+    @property
+    def all_seconds(self) -> float | None:
+        """With those of the runs that it started from."""
+        return _sum(self.seconds, self.backbone_seconds)
 
 
 def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcome:
@@ -111,7 +120,7 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
     """
     model, folder = read_model_of_finished(run), Path(run)
     recipe, cost, metrics = read_run_recipe(folder), model.get("cost") or {}, model.get("metrics") or {}
-    seconds = cost["fit_seconds"] + cost["evaluation_seconds"] if cost else None
+    before_flops, before_seconds = _of_backbones(recipe)
     measured = {metrics["split"]: metrics} if "split" in metrics else {}
     return Outcome(
         name=folder.name if name is None else name,
@@ -122,10 +131,11 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
         counts=model["data"]["counts"],
         validation=_measured(model.get("validation") or measured.get("validation")),
         test=_measured(measured.get("test")),
-        seconds=seconds,
+        seconds=_seconds(cost),
         cost=cost.get("cost"),
         flops=cost.get("training_flops"),
-        backbone_flops=_backbone_flops(recipe),
+        backbone_flops=before_flops,
+        backbone_seconds=before_seconds,
         parameters=model.get("parameters"),
         curves=_read_curves(folder / "metrics.csv"),
     )
@@ -169,7 +179,7 @@ def run_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
     for one in outcomes:
         validation = [one.validation.accuracy, one.validation.n] if one.validation else [None, None]
         test = [one.test.accuracy, one.test.n, *one.test.interval] if one.test else [None] * 4
-        costs = [one.seconds, one.cost, one.flops, one.backbone_flops, one.parameters]
+        costs = [one.seconds, one.cost, one.flops, one.backbone_flops, one.backbone_seconds, one.parameters]
         yield [one.name, one.recipe.fit.seed, str(one.run), one.image_set, one.fingerprint, *validation, *test, *costs]
 
 
@@ -233,16 +243,24 @@ def _measured(found: Mapping[str, Any] | None) -> Measured | None:
     return None if found is None else Measured(found["accuracy"], found["n"])
 
 
-def _backbone_flops(recipe: Recipe) -> int | None:
-    """Operations of the trainings that the weights of a recipe come from; None where they are not known."""
+def _of_backbones(recipe: Recipe) -> tuple[int | None, float | None]:
+    """Operations and seconds of the trainings that the weights of a recipe come from; None where they are not known."""
     if not isinstance(recipe.network, RunConfig):
-        return 0 if getattr(recipe.network, "weights", None) is None else None
+        return (0, 0.0) if getattr(recipe.network, "weights", None) is None else (None, None)
     folder = Path(recipe.network.folder)
     try:
-        own, before = read_model(folder)["cost"]["training_flops"], _backbone_flops(read_run_recipe(folder))
-    except (RunError, KeyError):  # gone, or of an earlier sightline
-        return None
-    return None if before is None else int(own) + before
+        cost, (flops, seconds) = read_model(folder).get("cost") or {}, _of_backbones(read_run_recipe(folder))
+    except (RunError, ConfigError):  # gone, or of another sightline
+        return None, None
+    return _sum(cost.get("training_flops"), flops), _sum(_seconds(cost), seconds)
+
+
+def _seconds(cost: Mapping[str, Any]) -> float | None:
+    return float(cost["fit_seconds"] + cost["evaluation_seconds"]) if cost else None
+
+
+def _sum(one: Number | None, other: Number | None) -> Number | None:
+    return None if one is None or other is None else one + other
 
 
 def _read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:

@@ -53,6 +53,7 @@ def study_page(study: Study, found: Findings, outcomes: Sequence[Outcome]) -> Pa
         Section("What it cost", table=_cost_table(study, found)),
         Section("Accuracy against cost", charts=_cost_charts(groups)),
         Section("Learning curves", _about_curves(groups), charts=_curve_charts(groups)),
+        Section("The recipes in words", table=_words(study)),
         _settings_section([group.outcomes[0] for group in groups], *OF_SEEDS),
         Section("Every run", table=_every_run(outcomes), folded=len(outcomes) > LONG),
     ]
@@ -187,6 +188,16 @@ def _every_run(outcomes: Sequence[Outcome]) -> Table:
     return Table(columns, rows)
 
 
+def _words(study: Study) -> Table | None:
+    """What the study says of its recipes, and what they start from; None where it says nothing."""
+    rows = []
+    for variant in (*study.backbones, *study.variants):
+        start = "" if variant.backbone is None else f"Starts from the run of {variant.backbone} with the same seed."
+        told = " ".join(filter(None, (variant.about, start)))
+        rows += [(variant.name, told)] if told else []
+    return Table(("recipe", "what it is"), rows, texts=2) if rows else None
+
+
 def _settings_section(outcomes: Sequence[Outcome], *left_out: str) -> Section:
     differing = settings_that_differ(outcomes, *left_out)
     title = "The settings that differ"
@@ -230,7 +241,7 @@ def _cost_charts(groups: Sequence[Group]) -> list[Chart]:
     unit, power = _unit([outcome.all_flops for group in groups for outcome in group.outcomes])
     costs: list[tuple[str, str, Callable[[Outcome], float | None]]] = [
         ("training FLOPs", f"training FLOPs, {power}", lambda one: one.all_flops and one.all_flops / unit),
-        ("seconds", "seconds of fit and evaluation", lambda one: one.seconds),
+        ("seconds", "seconds of fit and evaluation", lambda one: one.all_seconds),
     ]
     charts = []
     for name, label, cost in costs:
@@ -281,8 +292,9 @@ _COUNTED = (
     " validation and test."
 )
 _TIMED = (
-    "Seconds are those of fit, calibration and test on the machine as it was. Cost is these seconds times the FLOP/s that a"
-    " convolution reached meanwhile, which drifts less."
+    "Seconds are those of fit, calibration and test on the machine as it was; but for the tables of runs, with those of the"
+    " runs that the weights come from. Cost is a run's seconds times the FLOP/s that a convolution reached meanwhile, which"
+    " drifts less."
 )
 
 

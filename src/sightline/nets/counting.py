@@ -48,11 +48,10 @@ def _step_flops(network: Network, size: Size, trained: Collection[str]) -> int:
     for name, module in network.named_modules():
         begin = f"{name}." if name else ""
         own = counts[name] - sum(counts[f"{begin}{child}"] for child, _ in module.named_children())
-        weights = [f"{begin}{weight}" for weight, _ in module.named_parameters(recurse=False)]
-        if weights:
-            learns = any(weight in trained for weight in weights)
-            total += own * (1 + learns + learnt)
-            learnt = learnt or learns
+        weights = {f"{begin}{inner}": weight for inner, weight in module.named_parameters(recurse=False)}
+        if weights:  # of which a bias takes no product
+            total += own * (1 + any(inner in trained and weight.ndim > 1 for inner, weight in weights.items()) + learnt)
+            learnt = learnt or any(inner in trained for inner in weights)
         else:  # a product of what it is given, such as a query and a key
             total += own * (3 if learnt or any(parameter.startswith(begin) for parameter in trained) else 1)
     return total
@@ -68,6 +67,7 @@ def _by_module(network: Network, size: Size) -> Counter[str]:
     """Operations of a forward pass of one image by the names of modules, each with all that it holds."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    network.train_whitening(True)  # else its layer runs under no name; a training sets this at the start of each epoch
     with FlopCounterMode(display=False) as counter:
         forward_once(network, size)
     root = type(network).__name__
