@@ -25,7 +25,7 @@ ROOMS = (
     ("preparing",),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
-    ("comparing", "tuning", "serving"),
+    ("comparing", "trials", "searching", "tuning", "serving"),
     ("flags",),
     ("cli",),
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
@@ -39,7 +39,7 @@ DOORS = {
     "cyclopts": ("cli.py", "flags.py"),
     "torchvision": ("nets/",),
     "sklearn": ("images/sources.py",),
-    "filelock": ("images/",),
+    "filelock": ("images/", "tuning.py"),
     "pyarrow": ("images/tables.py",),
     "huggingface_hub": ("images/hub.py", "nets/pretrained.py"),
     "matplotlib": ("picturing.py",),
@@ -47,6 +47,7 @@ DOORS = {
     "captum": ("explaining.py",),
     "gradio": ("serving.py",),
     "wandb": ("tracking.py",),
+    "optuna": ("searching.py",),
     "tensorboard": (),  # Lightning's logger loads it
     "lightning": tuple(f"{module}.py" for module in FITTING),
     "torchmetrics": (),

@@ -1,7 +1,6 @@
 """Networks and weights from elsewhere: what is taken over, what is told, what is refused."""
 
 import socket
-import threading
 import time
 from pathlib import Path
 from typing import Any

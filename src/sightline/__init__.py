@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from sightline.evaluating import evaluate
     from sightline.predicting import Classifier, load, predict
     from sightline.training import train
+    from sightline.tuning import tune
 
-__all__ = ["Classifier", "SightlineError", "encode", "environment", "evaluate", "load", "predict", "train"]
+__all__ = ["Classifier", "SightlineError", "encode", "environment", "evaluate", "load", "predict", "train", "tune"]
 
 _HOMES = {
     "Classifier": "sightline.predicting",
@@ -26,6 +27,7 @@ _HOMES = {
     "load": "sightline.predicting",
     "predict": "sightline.predicting",
     "train": "sightline.training",
+    "tune": "sightline.tuning",
 }
 
 

@@ -8,7 +8,7 @@
     ├── TrainingError     a training cannot go on (a loss that is not finite)
     └── StorageError      a disk is full or a folder cannot be written
 
-``Interrupted`` is a KeyboardInterrupt that knows which run can be continued.
+``Interrupted`` is a KeyboardInterrupt that knows what can be continued.
 
 Every message says what was found, what was wanted and what to do now, in one sentence.
 Libraries raise; only ``cli.py`` prints.
@@ -57,8 +57,9 @@ class StorageError(SightlineError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped a training; its run can be continued."""
+    """The user stopped a training, or a tuning, whose folder can be continued by a command."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, command: str = "train --resume --run") -> None:
         super().__init__(str(run))
         self.run = run
+        self.command = command

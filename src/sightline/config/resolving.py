@@ -31,6 +31,7 @@ __all__ = [
     "merge",
     "named_recipes",
     "nearest",
+    "read_mapping",
     "read_recipe",
     "refuse_hopeless",
     "required",
@@ -116,6 +117,15 @@ def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{where} cannot be read as text ({error}); wanted a YAML file of settings.") from error
+    return spell_out(read_mapping(text, where))
+
+
+def read_mapping(text: str, where: str) -> dict[str, Any]:
+    """Read YAML text that holds settings in blocks; ``where`` it is from, for messages.
+
+    Raises:
+        ConfigError: it is not YAML, or not a mapping.
+    """
     try:
         mapping = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar does not have
@@ -124,7 +134,7 @@ def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}
     if not isinstance(mapping, dict):
         raise ConfigError(f"{where} holds a {type(mapping).__name__}; wanted settings as 'block: {{name: value}}'.")
-    return spell_out(mapping)
+    return mapping
 
 
 def spell_out(layer: Mapping[str, Any], block: Any = Recipe, where: str = "") -> dict[str, Any]:
