@@ -164,6 +164,7 @@ class Search:
     def _optuna(self) -> Iterator[Any]:
         """Optuna, which says nothing by itself meanwhile."""
         import optuna
+        from sqlalchemy.exc import SQLAlchemyError
 
         before = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.CRITICAL)
@@ -171,7 +172,7 @@ class Search:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", module="optuna")
                 yield optuna
-        except (optuna.exceptions.StorageInternalError, sqlite3.Error) as error:
+        except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
             reason = " ".join(str(error.__cause__ or error).split("[SQL")[0].split())
             raise StorageError(
                 f"{self.path} cannot be read or written ({reason}); end whatever else uses it, or mend the disk, and continue."

@@ -74,6 +74,11 @@ def build_space(written: Mapping[str, Any], base: Recipe, fixed: Mapping[str, An
     dimensions = tuple(_within_block(Recipe, written, to_mapping(base), (), ""))
     if not dimensions:
         raise ConfigError("nothing varies in the space; name a setting, such as augment: {flip: [none, random]}.")
+    if base.fit.processes > 1:
+        raise ConfigError(
+            f"--fit.processes {base.fit.processes} has no place in a tuning: a trial is trained by one process; train several"
+            f" side by side with --workers {base.fit.processes}."
+        )
     space = Space(dimensions)
     _refuse_unfit(space)
     _refuse_fixed(space, flatten(spell_out(fixed)))
