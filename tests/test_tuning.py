@@ -414,18 +414,47 @@ def rate(settings: dict[str, Any]) -> float:
 RATES = {"optimizer": {"learning_rate": {"low": 0.01, "high": 1}}}
 
 
+@pytest.fixture
+def learning(optuna: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the first three trials are drawn at random."""
+    from sightline import searching
+
+    monkeypatch.setattr(searching, "RANDOM", 3)
+
+
 def test_the_seed_says_what_is_drawn_also_where_the_search_has_learnt_and_was_continued(
-    tmp_path: Path, optuna: Any
+    tmp_path: Path, learning: None
 ) -> None:
-    whole = searched(tmp_path / "whole.db", rate, RATES, 13)
-    searched(tmp_path / "parts.db", rate, RATES, 11)
-    assert searched(tmp_path / "parts.db", rate, RATES, 13) == whole
-    other = searched(tmp_path / "other.db", rate, RATES, 3, seed=7)
+    whole = searched(tmp_path / "whole.db", rate, RATES, 6)
+    searched(tmp_path / "parts.db", rate, RATES, 4)
+    assert searched(tmp_path / "parts.db", rate, RATES, 6) == whole
+    other = searched(tmp_path / "other.db", rate, RATES, 2, seed=7)
     drawn = {trial.drawn["optimizer.learning_rate"] for trial in [*whole, *other]}
-    assert len(drawn) == 13 + 2  # both begin with the recipe's own
-    worse = searched(tmp_path / "worse.db", lambda settings: -rate(settings), RATES, 11)
-    same = [one.settings == two.settings for one, two in zip(whole, worse, strict=False)]
-    assert same == [True] * 10 + [False]  # the first ten are drawn at random, the next by what they were worth
+    assert len(drawn) == 6 + 1  # both begin with the recipe's own
+    worse = searched(tmp_path / "worse.db", lambda settings: -rate(settings), RATES, 6)
+    same = [one.settings == two.settings for one, two in zip(whole, worse, strict=True)]
+    assert all(same[:3])  # the first three are drawn at random
+    assert not all(same)  # the next by what they were worth
+
+
+def test_a_search_that_was_killed_between_two_numbers_of_a_trial_draws_the_same(tmp_path: Path, learning: None) -> None:
+    from sightline import searching
+
+    space = {**RATES, "fit": {"batch_size": {"low": 16, "high": 128}}}
+    whole = searched(tmp_path / "whole.db", rate, space, 5)
+    for last in (2, 5):  # drawn at random, and by what was found
+        draw = searching._draw
+
+        def killed(trial: Any, dimension: Any, number: int = last - 1, draw: Any = draw) -> Any:
+            if trial.number == number and dimension.name == "fit.batch_size":
+                raise SystemError("killed")
+            return draw(trial, dimension)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(searching, "_draw", killed)
+            with pytest.raises(SystemError):
+                searched(tmp_path / "killed.db", rate, space, last)
+        assert searched(tmp_path / "killed.db", rate, space, last) == whole[:last]
 
 
 def test_a_space_as_small_as_the_trials_is_tried_in_full_the_recipe_first(tmp_path: Path, optuna: Any) -> None:

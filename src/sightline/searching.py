@@ -24,6 +24,7 @@ __all__ = ["Search", "Trial"]
 
 NAME = "tuning"  # of the study in Optuna's file
 WAIT_SECONDS = 60.0  # for another program that reads or writes the file
+RANDOM = 10  # trials that are drawn at random, before the finished ones say where to look
 STARTUP = 5  # finished trials before the median ends any
 ETA = 3  # halving: one of so many goes on
 
@@ -47,8 +48,8 @@ class Trial:
 class Search:
     """Draws trials, judges their epochs, and keeps how they ended. Used by one process at a time.
 
-    Every trial is drawn by a sampler of its own, seeded by its number: so a search that is continued draws what it would
-    have drawn.
+    Every number is drawn by a sampler of its own, seeded by the trial's number and its name: so a search that is continued
+    draws what it would have drawn, even where it was killed between two numbers of a trial.
     """
 
     def __init__(self, path: Path, space: Space, config: TuneConfig, pruner: str, recipe: Recipe) -> None:
@@ -71,24 +72,25 @@ class Search:
             )
             self._enqueue(recipe)
             running = self._study.get_trials(states=(optuna.trial.TrialState.RUNNING,))
-            self._left = [optuna.Trial(self._study, trial._trial_id) for trial in running]  # of a process that is gone
+            self._left = [trial._trial_id for trial in running]  # of a process that is gone
 
     def next(self) -> Trial | None:
         """The next trial, first those that an earlier process left; one that ended at once has its outcome. None after the
         last."""
         with self._optuna() as optuna:
             if self._left:
-                asked = self._left.pop(0)
+                asked = optuna.Trial(self._study, self._left.pop(0))
             else:
                 begun = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.name != "WAITING"]
                 if len(begun) >= self.total:
                     return None
-                seed = derived_seed(self.config.seed, "trial", len(begun)) % 2**32
-                self._study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True)
                 asked = self._study.ask()
+            self._seed(asked.number)
+            _ = asked.relative_params  # draws what is drawn together, before the sampler of any single one
             drawn: dict[str, Any] = {}
 
             def draw(dimension: Dimension) -> Any:
+                self._seed(asked.number, dimension.name)
                 drawn[dimension.name] = _draw(asked, dimension)
                 return drawn[dimension.name]
 
@@ -138,6 +140,12 @@ class Search:
         same_as = kept.pop("same_as")
         settings = self.space.settings(lambda dimension: trial.params[dimension.name])
         return Trial(trial.number + 1, trial.params, settings, Outcome(**kept), same_as)
+
+    def _seed(self, *what: int | str) -> None:
+        from optuna.samplers import TPESampler
+
+        seed = derived_seed(self.config.seed, *what) % 2**32
+        self._study.sampler = TPESampler(seed=seed, n_startup_trials=RANDOM, multivariate=True, constant_liar=True)
 
     def _enqueue(self, recipe: Recipe) -> None:
         """Put first what leaves the recipe as it is; and where there is a trial for every drawing, all the others."""

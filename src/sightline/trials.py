@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -144,11 +145,9 @@ class Workers:
         """Send a worker its next line; one that has ended is not waited for."""
         pipe = self._processes[worker].stdin
         assert pipe is not None
-        try:
+        with suppress(BrokenPipeError):  # then its end is in the inbox, or will be
             pipe.write(json.dumps(message) + "\n")
             pipe.flush()
-        except BrokenPipeError:
-            pass  # its end is in the inbox, or will be
 
     def hear(self) -> tuple[int, tuple[int, float] | Outcome]:
         """Wait for the next epoch, or outcome, of any worker.
@@ -170,7 +169,7 @@ class Workers:
         root = str(Path(__file__).parents[1])
         threads = max(1, torch.get_num_threads() // self.count)
         process = subprocess.Popen(
-            [sys.executable, "-c", WORK, root, str(threads)],
+            [sys.executable, "-P", "-c", WORK, root, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -183,7 +182,8 @@ class Workers:
     def _listen(self, worker: int, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
-            self._inbox.put((worker, json.loads(line)))
+            with suppress(ValueError):  # whatever is printed while Python starts is no answer
+                self._inbox.put((worker, json.loads(line)))
         self._inbox.put((worker, None))
 
 

@@ -153,6 +153,8 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise RunError(f"{folder} is being tuned by another process; wait for it, or end it, and continue.") from error
+    except OSError as error:
+        raise storage_error(folder, error) from error
     try:
         yield
     finally:
@@ -190,7 +192,7 @@ class _Tuning:
         self._write()  # of trials whose lines were not written before an interruption
         if workers == 1:
             while (trial := self._next(lines)) is not None:
-                self._end(lines, trial, train_trial(self._job(trial), self._judge_of(lines, trial)))
+                self._end(lines, trial, train_trial(self._job(trial), self._go_on_of(lines, trial)))
             return
         busy: dict[int, Trial] = {}
         with Workers(workers) as crew:
@@ -208,24 +210,25 @@ class _Tuning:
                 if isinstance(heard, Outcome):
                     self._end(lines, busy.pop(worker), heard)
                 else:
-                    crew.tell(worker, self._judge_of(lines, busy[worker])(*heard))
+                    crew.tell(worker, self._go_on_of(lines, busy[worker])(*heard))
 
     def _next(self, lines: TrialLines) -> Trial | None:
         """The next trial that must be trained."""
         while (trial := self.search.next()) is not None and trial.outcome is not None:
             self._show(lines, trial)
+        if trial is not None:
+            lines.running(trial.number, "begins")
         return trial
 
     def _job(self, trial: Trial) -> Job:
         run = self.folder / "trials" / f"{trial.number:03d}"
         return Job(str(run), to_mapping(self.study.recipe), trial.settings, self.judge)
 
-    def _judge_of(self, lines: TrialLines, trial: Trial) -> Callable[[int, float], bool]:
+    def _go_on_of(self, lines: TrialLines, trial: Trial) -> Callable[[int, float], bool]:
         def go_on(epoch: int, value: float) -> bool:
             lines.running(trial.number, f"epoch {epoch}, {self.judge} {value:.4f}")
             return self.search.go_on(trial, epoch, value)
 
-        lines.running(trial.number, "epoch 0")
         return go_on
 
     def _end(self, lines: TrialLines, trial: Trial, outcome: Outcome) -> None:
@@ -242,8 +245,8 @@ class _Tuning:
     def _write(self) -> None:
         """Write ``trials.csv`` and ``best.yaml`` of all that has ended so far."""
         names = self.search.space.names
-        rows = []
-        for trial in self.search.trials():
+        rows, trials = [], self.search.trials()
+        for trial in trials:
             outcome = trial.outcome
             assert outcome is not None
             value = "" if outcome.value is None else outcome.value
@@ -254,14 +257,14 @@ class _Tuning:
         write_csv(self.folder / "trials.csv", header, rows)
         ranked = self.search.ranked()
         if ranked:
-            write_atomically(self.folder / "best.yaml", to_yaml(self._recipe(ranked[0])).encode())
+            write_atomically(self.folder / "best.yaml", to_yaml(self._recipe(ranked[0], len(trials))).encode())
 
-    def _recipe(self, best: Trial) -> Recipe:
+    def _recipe(self, best: Trial, count: int) -> Recipe:
         base = self.study.recipe
         assert best.outcome is not None
         assert best.outcome.value is not None
         about = (
-            f"{base.name}, tuned in {self.search.total} trials on {base.image_set}: {self.judge} {best.outcome.value:.4f} on"
+            f"{base.name}, tuned in {count} trials on {base.image_set}: {self.judge} {best.outcome.value:.4f} on"
             f" {self.images:,} validation images, by which it was chosen, so expect less on others."
         )
         name = base.name if base.name.endswith(TUNED) else base.name + TUNED
