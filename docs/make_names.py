@@ -14,6 +14,7 @@ import yaml
 from sightline.cli import VERBS
 from sightline.config import Recipe, TrackConfig, named_recipes
 from sightline.config.resolving import field_texts, kind_of, listed_block, members
+from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
 from sightline.images import sources
 from sightline.images.hub import PREFIX, HubSource
@@ -55,6 +56,12 @@ def names() -> str:
         *_blocks(Recipe),
         _section(
             "Trackers", ("`track.to`", "what it is"), ((f"`{name}`", _first(TRACKERS[name])) for name in _choices())
+        ),
+        _section(
+            "Spaces",
+            ("in a space file", "what is drawn"),
+            ((f"`{how}`", what) for how, what in NOTATION.items()),
+            "What `sightline tune DATA --space SPACE.yaml` varies: the blocks and settings of a recipe, each with how it is drawn.",
         ),
         _section("Extras", ("extra", "libraries", "how"), _extras()),
     ]

@@ -31,7 +31,7 @@ ROOMS = (
     ("preparing",),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
-    ("studying", "presenting", "comparing", "tuning", "serving"),
+    ("studying", "presenting", "comparing", "trials", "searching", "tuning", "serving"),
     ("flags",),
     ("cli",),
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
@@ -45,7 +45,7 @@ DOORS = {
     "cyclopts": ("cli.py", "flags.py"),
     "torchvision": ("nets/",),
     "sklearn": ("images/sources.py",),
-    "filelock": ("images/",),
+    "filelock": ("images/", "tuning.py"),
     "pyarrow": ("images/tables.py",),
     "huggingface_hub": ("images/hub.py", "nets/pretrained.py"),
     "matplotlib": ("picturing.py", "charting.py"),
@@ -55,6 +55,7 @@ DOORS = {
     "captum": ("explaining.py",),
     "gradio": ("serving.py",),
     "wandb": ("tracking.py",),
+    "optuna": ("searching.py",),
     "tensorboard": (),  # Lightning's logger loads it
     "lightning": tuple(f"{module}.py" for module in FITTING),
     "torchmetrics": (),

@@ -150,6 +150,22 @@ def test_a_server_that_never_answers_is_given_up_after_some_seconds(tmp_path, mo
             fetch((published(f"http://127.0.0.1:{silent.getsockname()[1]}/a.bin"),), tmp_path)
 
 
+def test_a_host_that_never_answers_is_given_up_within_its_time(monkeypatch):
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    ended = threading.Event()
+
+    def silent(*_: object, **__: object) -> None:
+        ended.wait(30)
+        raise TimeoutError
+
+    monkeypatch.setattr(downloads.socket, "create_connection", silent)
+    start = time.perf_counter()
+    assert not downloads.reachable("https://127.0.0.1", seconds=0.1)
+    assert time.perf_counter() - start < 1
+    ended.set()
+
+
 def test_a_file_put_there_by_hand_is_taken_if_its_checksum_is_right(tmp_path):
     (tmp_path / "a.bin").write_bytes(CONTENT)
     fetch((published(closed_port()),), tmp_path)

@@ -1,7 +1,6 @@
 """Networks and weights from elsewhere: what is taken over, what is told, what is refused."""
 
 import socket
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -175,22 +174,6 @@ def test_without_the_network_published_weights_fail_at_once_with_what_to_do(nowh
     ):
         load_weights(network, config, SMALL)
     assert time.perf_counter() - start < 2
-
-
-def test_a_host_that_never_answers_is_given_up_within_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    ended = threading.Event()
-
-    def silent(*_: object, **__: object) -> None:
-        ended.wait(30)
-        raise TimeoutError
-
-    monkeypatch.setattr(pretrained.socket, "create_connection", silent)
-    start = time.perf_counter()
-    assert not pretrained._reachable("https://127.0.0.1", seconds=0.1)
-    assert time.perf_counter() - start < 1
-    ended.set()
 
 
 # ── networks of others ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,9 +15,11 @@ from sightline.config import Recipe, named_recipes, resolve
 from sightline.errors import RunError, StorageError
 from sightline.runs import (
     MODEL_FORMAT,
+    PRUNED,
     create_run,
     list_runs,
     mark_done,
+    mark_pruned,
     read_model,
     read_model_of_finished,
     read_run_recipe,
@@ -48,6 +50,14 @@ def a_run(folder: Path, name: str, *, model: dict[str, Any] | None = None, done:
 
 def names(folder: Path) -> set[str]:
     return {item.name for item in folder.iterdir()}
+
+
+def test_a_run_that_was_ended_early_says_so_and_keeps_no_checkpoint(tmp_path: Path) -> None:
+    for name in ("last.ckpt", "previous.ckpt", "metrics.csv"):
+        (tmp_path / name).touch()
+    mark_pruned(tmp_path, "ended early after epoch 2: val_acc 0.3000")
+    assert names(tmp_path) == {PRUNED, "metrics.csv"}
+    assert (tmp_path / "PRUNED").read_text() == "ended early after epoch 2: val_acc 0.3000\n"
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,6 +183,9 @@ def test_default_folders_are_numbered_from_one_and_never_used_twice(
     Path("runs/digits-small-2").rmdir()
     Path("runs/digits-small-4").write_text("in the way")
     assert [str(create_run("digits-small")) for _ in range(2)] == [f"runs/digits-small-{n}" for n in (2, 5)]
+    assert str(create_run("digits-small", below=Path("tunings"), flag="--study")) == "tunings/digits-small-1"
+    with pytest.raises(RunError, match="tunings/digits-small-1 exists; choose another --study"):
+        create_run("x", "tunings/digits-small-1", flag="--study")
 
 
 def test_a_wanted_folder_is_made_with_its_parents_and_refused_where_it_exists(tmp_path: Path) -> None:

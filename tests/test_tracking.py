@@ -3,8 +3,10 @@
 import csv
 import importlib.util
 import json
+import socket
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -291,7 +293,7 @@ def test_weights_and_biases_without_a_key_keeps_the_run_in_its_folder_and_resume
     assert same_bits(plain, run)
 
 
-def test_weights_and_biases_that_cannot_be_reached_keeps_the_run_in_its_folder(
+def test_weights_and_biases_that_does_not_answer_keeps_the_run_in_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("wandb")
@@ -305,6 +307,7 @@ def test_weights_and_biases_that_cannot_be_reached_keeps_the_run_in_its_folder(
         return start(**named)
 
     monkeypatch.setattr(wandb, "init", unreachable)
+    monkeypatch.setattr(tracking, "reachable", lambda url, seconds: url.startswith("https://"))
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     said: list[str] = []
     place = tracking.Place(tmp_path / "run", 0, TrackConfig(to=("wandb",), project="flowers"), pytest.fail, said.append)
@@ -314,3 +317,28 @@ def test_weights_and_biases_that_cannot_be_reached_keeps_the_run_in_its_folder(
     assert len(said) == 1
     assert "there was no connection (Run initialization has timed out)" in said[0]
     assert comes_to_hold(offline_runs(tmp_path / "run")[0], b"flowers", b"rate")
+
+
+def test_a_key_without_a_network_costs_a_moment_and_keeps_the_run_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    import wandb
+
+    def online(**named: Any) -> Any:
+        assert named["mode"] == "offline", "it tried to reach a host that takes no connection"
+        return start(**named)
+
+    start = wandb.init
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+        monkeypatch.setattr(wandb, "init", online)
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+        monkeypatch.setattr(wandb, "setup", lambda: SimpleNamespace(settings=wandb.Settings(base_url=address)))
+        said: list[str] = []
+        place = tracking.Place(tmp_path / "run", 0, TrackConfig(to=("wandb",)), pytest.fail, said.append)
+        tracking.Tracker("wandb", place).close(0)
+    later = f"upload it with `wandb sync {tmp_path / 'run'}/logs/wandb/offline-run-*`."
+    assert said == [f"wandb: 127.0.0.1 cannot be reached, so the run stays in its folder; {later}"]
+    assert offline_runs(tmp_path / "run")

@@ -527,6 +527,42 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(finished: Finished, tm
     assert same_bits(finished.run, resumed)
 
 
+# ── the end of an epoch, as a caller sees it ─────────────────────────────────────────────────────────────────────────
+
+
+def test_a_caller_hears_of_each_epoch_before_its_checkpoint_and_may_end_the_training_there(
+    finished: Finished, tmp_path: Path
+) -> None:
+    heard: list[tuple[int, dict[str, float]]] = []
+
+    def hear(epoch: int, numbers: dict[str, float]) -> None:
+        heard.append((epoch, numbers))
+        if len(heard) == 2:
+            raise Killed
+
+    run, recipe = tmp_path / "run", finished.run / "recipe.yaml"
+    with pytest.raises(Killed):
+        sightline.train(recipe=recipe, run=run, after_epoch=hear)
+    assert torch.load(run / "last.ckpt", weights_only=True)["epoch"] == 0  # the first, counted from 0
+    assert sightline.train(run=run, resume=True, after_epoch=hear) == run
+    assert [epoch for epoch, _ in heard] == [1, 2, 2, 3, 4]
+    assert heard[1][1]["val_acc"] == heard[2][1]["val_acc"]
+    assert [str(numbers["val_loss"]) for _, numbers in heard[2:]] == [row["val_loss"] for row in epochs_of(run)[1:]]
+    assert same_bits(finished.run, run)
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes need two cores")
+def test_the_end_of_an_epoch_is_not_waited_for_by_several_processes(finished: Finished, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--fit.processes must be 1 where the end of an epoch is waited for"):
+        sightline.train(
+            recipe=finished.run / "recipe.yaml",
+            settings={"fit": {"processes": 2}},
+            run=tmp_path / "run",
+            after_epoch=lambda epoch, numbers: None,
+        )
+    assert not (tmp_path / "run").exists()
+
+
 # ── what stops a training ────────────────────────────────────────────────────────────────────────────────────────────
 
 

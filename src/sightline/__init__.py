@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sightline.planning import plan
     from sightline.predicting import Classifier, load, predict
     from sightline.training import train
+    from sightline.tuning import tune
 
 __all__ = [
     "Classifier",
@@ -29,6 +30,7 @@ __all__ = [
     "plan",
     "predict",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "plan": "sightline.planning",
     "predict": "sightline.predicting",
     "train": "sightline.training",
+    "tune": "sightline.tuning",
 }
 
 

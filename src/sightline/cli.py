@@ -346,6 +346,98 @@ def studies() -> None:
     _list_named("study", "what it asks", named_studies())
 
 
+def tune(
+    data: str | None = None,
+    /,
+    *,
+    space: Path | None = None,
+    recipe: str = "auto",
+    config: Path | None = None,
+    study: Path | None = None,
+    trials: int | None = None,
+    judge: Literal["val_acc", "val_loss"] | None = None,
+    pruner: Literal["median", "halving", "hyperband", "none"] | None = None,
+    seed: int | None = None,
+    workers: int = 1,
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    **settings: Any,
+) -> None:
+    """Search a space of settings for the recipe with the best validation (Optuna).
+
+    Parameters
+    ----------
+    data
+        An image set, as train has it. No trial reads its test split.
+    space
+        A YAML file of the settings that vary, each in its block with how it is drawn: choices, as in augment: {flip:
+        [none, random]}; a range, as in optimizer: {learning_rate: {low: 0.001, high: 1, log: true}}, or with step:
+        0.1; blocks, as in optimizer: [sgd, {kind: adamw, weight_decay: [0, 0.01]}]. docs/names.md has all of it.
+    recipe
+        What is tuned: a recipe's name, or auto to choose by the images.
+    config
+        A YAML file of settings over the recipe, such as the recipe.yaml of a run.
+    study
+        Folder to make, with best.yaml, trials.csv and a run for each trial; tunings/<data>-<recipe>-<n> unless named.
+    trials
+        Trials in all, those included that end early or fail; 20, or as many as the space has.
+    judge
+        What is best: the highest val_acc, or the lowest val_loss. The best of many is so by luck, too: expect less on
+        other images.
+    pruner
+        Which trials end early, by their validation so far: median (those worse than half of the others were by then),
+        halving, hyperband, or none; median unless named, where trials are validated before they end.
+    seed
+        Seed of the drawing, 42 unless named; all trials are trained with --fit.seed.
+    workers
+        Processes that train trials side by side.
+    resume
+        Continue --study as it was begun; only --trials and --workers may be others.
+    """
+    from sightline.config.space_files import read_space
+    from sightline.config.tuning import TuneConfig, begun_study, refuse_hopeless_space
+    from sightline.extras import refuse_missing_trackers, require
+    from sightline.images.lookup import find_source
+
+    require("optuna", "tune", "sightline tune")
+    begun = begun_study(study, resume)
+    if data is not None:
+        find_source(data)
+    elif recipe == "auto" and config is None and begun is None:
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
+    named = {} if recipe == "auto" else read_recipe(recipe)
+    extra = {} if config is None else read_recipe(config)
+    if not named and "name" in extra:  # a recipe by itself, such as a run's
+        named, extra = extra, {}
+    flags = merge(extra, nest(settings))
+    how = {"trials": trials, "judge": judge, "pruner": pruner, "seed": seed}
+    written = None if space is None else read_space(space)
+    if begun is None:
+        if written is None:
+            raise ConfigError("no space was named; give a YAML file of the settings that vary with --space.")
+        search = TuneConfig(**{name: value for name, value in how.items() if value is not None})  # type: ignore[arg-type]
+        refuse_hopeless_space(written, named, flags, search)
+    _refuse_network(merge(named, flags).get("network") or {})
+    refuse_missing_trackers(named, flags)
+    from sightline.tuning import tune as work
+
+    print(
+        work(
+            data,
+            space=written,
+            recipe=named or "auto",
+            settings=flags,
+            study=study,
+            resume=resume,
+            trials=trials,
+            judge=judge,
+            pruner=pruner,
+            seed=seed,
+            workers=workers,
+            console=Console(),
+        )
+    )
+
+
 def recipes() -> None:
     """List the recipes: what each is for, and what it reached."""
     automatic = {"auto": "about: Chooses one of these by the size and number of the images, and says which."}
@@ -360,7 +452,7 @@ def runs(folder: Path = Path("runs"), /) -> None:
     folder
         Where to look.
     """
-    from sightline.runs import list_runs
+    from sightline.runs import PRUNED, list_runs
 
     found = list_runs(folder)
     if not found:
@@ -371,7 +463,8 @@ def runs(folder: Path = Path("runs"), /) -> None:
         table.add_column(column, overflow="fold")
     for run in found:
         accuracy = "" if run.accuracy is None else f"{run.accuracy:.4f}"
-        state = "finished" if run.finished else "unfinished"
+        pruned = (run.folder / PRUNED).exists()
+        state = "finished" if run.finished else "ended early" if pruned else "unfinished"
         table.add_row(str(run.folder), state, run.data, run.recipe, accuracy, "" if run.n is None else f"{run.n:,}")
     Console().print(table)
 
@@ -419,6 +512,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "encode": encode,
     "compare": compare,
     "studies": studies,
+    "tune": tune,
     "recipes": recipes,
     "runs": runs,
     "cache": cache,

@@ -10,6 +10,7 @@ from typing import Any
 import rich.progress
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sightline.config import Recipe
@@ -21,11 +22,14 @@ from sightline.phases import Phase
 
 __all__ = [
     "Progress",
+    "TrialLines",
     "describe_phase",
     "describe_training",
+    "describe_tuning",
     "show_kept",
     "show_measures",
     "show_next_steps",
+    "show_tuning",
     "spoken_seconds",
 ]
 
@@ -199,6 +203,69 @@ def show_next_steps(console: Console, run: Path, location: str, model: dict[str,
     say(f"  sightline predict {run} IMAGES...      what it sees in other images")
     say(f"  sightline evaluate {run} DATA          how good it is on another image set")
     say(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
+
+
+# ── tuning ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def describe_tuning(console: Console, images: CachedImages, splits: Splits, facts: Sequence[str]) -> None:
+    """Print what is tuned, on what, and how."""
+    say = _Lines(console)
+    counts = splits.counts()
+    say(
+        f"{images.name}: {len(images.classes)} classes; train {counts['train']:,}, validation {counts['validation']:,} images;"
+        " no trial reads the test split"
+    )
+    _describe_odd(say, images, splits)
+    for fact in facts:
+        say(fact)
+
+
+class TrialLines:
+    """A line for each trial that has ended; on a terminal, what is running stands below them."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._say, self._total = _Lines(console), total
+        self._status = console.status("") if console.is_terminal and not console.quiet else None
+        self._running: dict[int, str] = {}
+
+    def __enter__(self) -> "TrialLines":
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def running(self, number: int, text: str) -> None:
+        """Show how far a trial is."""
+        self._running[number] = f"trial {number}: {text}"
+        self._refresh()
+
+    def ended(self, number: int, text: str) -> None:
+        """Print the line of a trial."""
+        self._running.pop(number, None)
+        self._say(f"trial {number}/{self._total}  {text}")
+        self._refresh()
+
+    def _refresh(self) -> None:
+        if self._status is not None:
+            self._status.update(escape("   ".join(self._running.values())))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+
+def show_tuning(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], facts: Sequence[str]) -> None:
+    """Print the best trials as a table, and what to know of them."""
+    table = Table(title="the best trials", title_justify="left")
+    for column in header:
+        table.add_column(escape(column), overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
+    for fact in facts:
+        _Lines(console)(fact)
 
 
 def spoken_seconds(seconds: float) -> str:

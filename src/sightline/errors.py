@@ -8,7 +8,7 @@
     ├── TrainingError     a training cannot go on (a loss that is not finite)
     └── StorageError      a disk is full or a folder cannot be written
 
-``Interrupted`` is a KeyboardInterrupt that knows which run can be continued.
+``Interrupted`` is a KeyboardInterrupt that knows what can be continued.
 
 Every message says what was found, what was wanted and what to do now, in one sentence.
 Libraries raise; only ``cli.py`` prints.

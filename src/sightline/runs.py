@@ -10,6 +10,7 @@ model.safetensors  the weights, with model.json inside
 evaluation.json    the measures; predictions.csv: one line a test image
 logs/              what trackers write, where any are named
 DONE               written last; after it only the trackers get their final numbers
+PRUNED             in its place where a tuning ended the training early, and why
 """
 
 import csv
@@ -33,11 +34,13 @@ if TYPE_CHECKING:
 __all__ = [
     "METADATA_KEY",
     "MODEL_FORMAT",
+    "PRUNED",
     "RunSummary",
     "create_run",
     "helped",
     "list_runs",
     "mark_done",
+    "mark_pruned",
     "read_model",
     "read_model_of_finished",
     "read_run_recipe",
@@ -59,6 +62,7 @@ __all__ = [
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
 METADATA_KEY = "sightline"
+PRUNED = "PRUNED"
 HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
 
 
@@ -77,25 +81,29 @@ class RunSummary:
 # ── making and finding ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def create_run(name: str, wanted: str | os.PathLike[str] | None = None) -> Path:
+def create_run(
+    name: str, wanted: str | os.PathLike[str] | None = None, *, below: Path = RUNS, flag: str = "--run"
+) -> Path:
     """Make a new run folder.
 
     Args:
         name: what the default folder, ``runs/<name>-<n>``, is called.
         wanted: another folder, which must not exist.
+        below: what the default folder lies in.
+        flag: by which another one is named.
     Raises:
         RunError: the wanted folder exists.
         StorageError: the folder cannot be made.
     """
     number = 1
     while True:
-        folder = Path(wanted) if wanted is not None else RUNS / f"{name}-{number}"
+        folder = Path(wanted) if wanted is not None else below / f"{name}-{number}"
         try:
             folder.mkdir(parents=True)
             return folder
         except FileExistsError as error:
             if wanted is not None:
-                raise RunError(f"{folder} exists; choose another --run.") from error
+                raise RunError(f"{folder} exists; choose another {flag}.") from error
             number += 1
         except OSError as error:
             raise storage_error(folder, error) from error
@@ -177,6 +185,13 @@ def mark_done(run: Path) -> None:
     """Say that a run is finished; nothing but the last numbers of trackers is written to it after this."""
     write_atomically(run / "DONE", b"")
     for leftover in ("last.ckpt", "previous.ckpt"):  # after DONE: a kill between the two must not cost the training
+        (run / leftover).unlink(missing_ok=True)
+
+
+def mark_pruned(run: Path, why: str) -> None:
+    """Say that a training was ended early and is not to be continued."""
+    write_atomically(run / PRUNED, f"{why}\n".encode())
+    for leftover in ("last.ckpt", "previous.ckpt"):
         (run / leftover).unlink(missing_ok=True)
 
 

@@ -23,13 +23,16 @@ from rich.console import Console
 
 from sightline.config import Recipe, TrackConfig
 from sightline.config.resolving import flatten, to_mapping
+from sightline.images.downloads import reachable
 from sightline.runs import write_atomically
 from sightline.trainer import steps_done
 
 __all__ = ["TRACKERS", "Tracker", "final_numbers", "tracked"]
 
 PROJECT = "sightline"  # of Weights & Biases, where none is named
+REACH_SECONDS = 3.0  # for the host of Weights & Biases to take a connection; it would try again and again by itself
 INIT_SECONDS = 20.0  # for Weights & Biases to answer; then the run stays in its folder
+REASON = 200  # letters of what the library says
 FINISH_SECONDS = 60.0  # for it to upload what is left at the end; then the rest stays in the folder, too
 
 
@@ -188,6 +191,7 @@ def _wandb(place: Place) -> Logger:
     known.parent.mkdir(parents=True, exist_ok=True)
     if not known.exists():
         write_atomically(known, secrets.token_hex(4).encode())
+    account = wandb.setup().settings
     settings = wandb.Settings(
         console="off",  # it would put itself between us and the terminal
         silent=True,
@@ -215,15 +219,19 @@ def _wandb(place: Place) -> Logger:
     if place.settings.offline or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
         logger = start("offline")
         place.say(f"wandb: the run stays in its folder; {later}.")
-    elif not _has_wandb_key(wandb.setup().settings):
+    elif not _has_wandb_key(account):
         logger = start("offline")
         place.warn(f"wandb: there is no key (`wandb login` asks for one), so the run stays in its folder; {later}.")
+    elif not reachable(account.base_url, REACH_SECONDS):
+        logger = start("offline")
+        host = urlsplit(account.base_url).hostname
+        place.warn(f"wandb: {host} cannot be reached, so the run stays in its folder; {later}.")
     else:
         try:
             logger = start("online")
             place.say(f"wandb: {logger.experiment.url}")
-        except Exception as error:  # no network, a wrong key, a server that is down
-            reason = " ".join(str(error).split())
+        except Exception as error:  # a wrong key, a server that is down
+            reason = " ".join(str(error).split())[:REASON]
             wandb.teardown()  # its service still holds the id of the run that could not begin
             logger = start("offline")
             place.warn(f"wandb: there was no connection ({reason}), so the run stays in its folder; {later}.")

@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from sightline.progress import EpochBar
 from sightline.runs import storage_error, write_csv
 
 __all__ = [
+    "AfterEpoch",
     "AtomicCheckpoints",
     "CompiledSteps",
     "CostMeter",
@@ -47,7 +48,13 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 _NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
-def build_trainer(recipe: Recipe, run: Path, console: Console | None, trackers: Sequence[Logger] = ()) -> L.Trainer:
+def build_trainer(
+    recipe: Recipe,
+    run: Path,
+    console: Console | None,
+    trackers: Sequence[Logger] = (),
+    after_epoch: Callable[[int, dict[str, float]], None] | None = None,
+) -> L.Trainer:
     """Make the Lightning Trainer of a run.
 
     Args:
@@ -55,6 +62,7 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None, trackers: 
         run: folder of the run; checkpoints and ``metrics.csv`` go there.
         console: where the live bar is drawn; None draws nothing.
         trackers: what gets the rates of the steps and the numbers of the epochs.
+        after_epoch: is told each epoch, from 1, and its numbers.
     """
     # of Lightning's own: about its internals, or about choices that are made here on purpose
     for room in ("lightning.pytorch", "lightning.fabric"):
@@ -69,6 +77,7 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None, trackers: 
     scheduled = isinstance(fit.accumulate, dict)
     averaging = None if recipe.averaging is None else Averaging(recipe.averaging, fit.epochs)
     chooses = recipe.early_stopping is not None or fit.keep != "last"
+    log = EpochLog(run)
     return L.Trainer(
         max_epochs=fit.epochs,
         accelerator="gpu" if device.type == "cuda" else device.type,
@@ -86,7 +95,7 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None, trackers: 
         gradient_clip_algorithm=recipe.clip.kind if recipe.clip else None,
         callbacks=[
             CostMeter(dtype),
-            EpochLog(run),
+            log,
             *([EpochBar(console)] if console else []),
             *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
             *([averaging] if averaging else []),
@@ -94,6 +103,7 @@ def build_trainer(recipe: Recipe, run: Path, console: Console | None, trackers: 
             *([Finetuning(recipe, averaging, console)] if recipe.finetune else []),
             *([LearningRateMonitor("step")] if trackers else []),
             *([CompiledSteps()] if fit.compile else []),
+            *([AfterEpoch(log, after_epoch)] if after_epoch else []),
             AtomicCheckpoints(run, fit.checkpoint_seconds),
         ],
         plugins=[AtomicCheckpointIO()],
@@ -349,3 +359,19 @@ class EpochLog(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+
+
+class AfterEpoch(Callback):
+    """Tells each epoch and its numbers to whoever may end the training by an exception.
+
+    It comes before the checkpoint, so an epoch that a resumed training does not repeat was told and borne.
+    """
+
+    def __init__(self, log: EpochLog, tell: Callable[[int, dict[str, float]], None]) -> None:
+        self.epochs = log  # Lightning gives a callback a ``log`` of its own
+        self.tell = tell
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, ClassifierLearner)
+        pl_module.refuse_non_finite()
+        self.tell(trainer.current_epoch + 1, dict(self.epochs.rows[-1]))

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -58,6 +58,7 @@ def train(
     resume: bool = False,
     dry_run: bool = False,
     console: Console | None = None,
+    after_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path | None:
     """Train a classifier on an image set and measure it.
 
@@ -70,6 +71,8 @@ def train(
         resume: continue ``run``, or the newest unfinished run of the same data and settings.
         dry_run: describe the training and stop before the first step.
         console: where to report; None reports nothing.
+        after_epoch: called with each epoch, counted from 1, and its line of ``metrics.csv``, before its checkpoint is written;
+            what it raises ends the training.
     Returns:
         The folder of the finished run; None after a dry run.
     Raises:
@@ -82,6 +85,8 @@ def train(
     if run is not None and not resume:
         refuse_existing(run)
     plan = prepare_training(data, recipe, settings or {}, Path(run) if resume and run is not None else None, console)
+    if after_epoch is not None and plan.recipe.fit.processes > 1:
+        raise ConfigError("--fit.processes must be 1 where the end of an epoch is waited for; leave it out.")
     if helping is not None:
         _help(plan, helping)
     folder = run_to_resume(run, plan) if resume else None
@@ -101,7 +106,7 @@ def train(
         write_json(folder / "model.json", describe_classifier(plan))
     with tracked(plan.recipe, folder, console) as trackers:
         with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
-            learner, meter, kept = _fit(plan, folder, trackers, console)
+            learner, meter, kept = _fit(plan, folder, trackers, console, after_epoch)
         _finish(plan, folder, learner, meter, kept, console)
         for tracker in trackers:
             tracker.log_final(read_model(folder), learner.trainer.global_step)
@@ -139,14 +144,18 @@ def _help(plan: Plan, run: Path) -> NoReturn:
 
 
 def _fit(
-    plan: Plan, run: Path, trackers: list[Tracker], console: Console
+    plan: Plan,
+    run: Path,
+    trackers: list[Tracker],
+    console: Console,
+    after_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> tuple[ClassifierLearner, CostMeter, dict[str, Any] | None]:
     """Train the network of a plan, from the run's last checkpoint where there is one.
 
     Returns:
         The learner with the weights to hand on, the seconds, and which validation chose the weights, if one did.
     """
-    trainer = build_trainer(plan.recipe, run, None if console.quiet else console, trackers)
+    trainer = build_trainer(plan.recipe, run, None if console.quiet else console, trackers, after_epoch)
     checkpoint = checkpoint_to_resume(run)
     if checkpoint is None and run_to_help() is None:
         _picture(plan, run, console)

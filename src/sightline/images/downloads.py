@@ -10,6 +10,7 @@ import http.client
 import os
 import queue
 import shutil
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -23,7 +24,7 @@ from filelock import FileLock
 
 from sightline.errors import DataError, StorageError
 
-__all__ = ["PublishedFile", "check_space", "fetch", "within"]
+__all__ = ["PublishedFile", "check_space", "fetch", "reachable", "within"]
 
 CONNECT_SECONDS = 5.0  # until a server has answered; looking its name up included
 READ_SECONDS = 30.0  # without a single byte
@@ -107,6 +108,20 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
     if error is not None:
         raise error
     return result
+
+
+def reachable(url: str, seconds: float) -> bool:
+    """Whether the host of a URL, or the proxy on the way to it, takes a connection within some seconds."""
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    address = (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
+    try:
+        within(seconds, lambda: socket.create_connection(address, timeout=seconds).close())
+    except OSError:
+        return False
+    return True
 
 
 def _fetch(file: PublishedFile, folder: Path, report: Callable[[int], None]) -> None:

@@ -5,9 +5,6 @@ foreign code, where the user said so.
 """
 
 import os
-import socket
-import threading
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from sightline.config import HubConfig, TimmConfig, TorchvisionConfig
 from sightline.config.resolving import nearest
 from sightline.errors import ConfigError
 from sightline.extras import require
+from sightline.images.downloads import reachable
 from sightline.nets.base import Network
 from sightline.nets.foreign import ForeignNetwork, TimmNetwork
 from sightline.nets.resnet import SMALL_SIDE, small_stem
@@ -94,7 +92,7 @@ def _torchvision(name: str, classes: int, size: tuple[int, int]) -> Network:
 
 def _hub(repo: str, name: str) -> nn.Module:
     folder = repo if os.path.isdir(repo) else _cached_clone(repo)
-    if folder is None and not _reachable(HUB):
+    if folder is None and not reachable(HUB, PATIENCE):
         raise ConfigError(
             f"{urlsplit(HUB).hostname} cannot be reached and torch.hub has no copy of {repo}; clone it where you are"
             " online, and name the folder: --network hub:FOLDER:NAME."
@@ -342,30 +340,8 @@ SAFE = "model.safetensors"
 
 
 def _refuse_offline(what: str, url: str, instead: str) -> None:
-    if not _reachable(url):
+    if not reachable(url, PATIENCE):
         raise ConfigError(
             f"--network.weights {PRETRAINED}: {what} are not on this machine and {urlsplit(url).hostname} cannot be"
             f" reached; where you are online, {instead}: --network.weights FILE."
         )
-
-
-def _reachable(url: str, seconds: float = PATIENCE) -> bool:
-    """Whether the host of a URL, or the proxy on the way to it, takes a connection."""
-    parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
-        parts = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    address = (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
-    reached = threading.Event()
-
-    def connect() -> None:
-        try:
-            socket.create_connection(address, timeout=seconds).close()
-            reached.set()
-        except OSError:
-            pass
-
-    attempt = threading.Thread(target=connect, daemon=True)  # finding the host's address knows no timeout
-    attempt.start()
-    attempt.join(seconds)
-    return reached.is_set()

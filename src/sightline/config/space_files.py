@@ -1,0 +1,313 @@
+"""Reads the space of a tuning, and refuses what is unknown, does not vary, is fixed as well, or can never be."""
+
+import dataclasses
+import json
+import math
+import os
+import random
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sightline.config.resolving import (
+    build,
+    flatten,
+    kind_of,
+    members,
+    nearest,
+    parse_yaml,
+    required,
+    resolve,
+    spell_out,
+    to_mapping,
+)
+from sightline.config.settings import Recipe
+from sightline.config.spaces import Choice, Dimension, Option, Range, Space
+from sightline.errors import ConfigError
+
+__all__ = ["build_space", "read_space"]
+
+UNFIT = {
+    "fit.seed": "it would choose luck in place of settings",
+    "fit.validate_every": "it says when a trial is judged, and changes no weight",
+    "fit.checkpoint_seconds": "it changes no weight",
+    "fit.processes": "a trial is trained by one process",
+    "fit.deterministic": "it does not make a classifier better",
+    "fit.compile": "it changes no more than the last digits",
+    "data.split_seed": "trials that are judged on different images cannot be compared",
+    "data.validation": "trials that are judged on different images cannot be compared",
+    "evaluation": "trials are judged while they train",
+    "track": "it changes no weight",
+}
+"""What cannot be tuned, and why."""
+
+PROBES = 32  # drawings of all else that are tried with each end of a range and each option
+ENOUGH = 4  # of them that are possible
+
+
+def read_space(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a file of a space, as the mapping that it holds.
+
+    Raises:
+        ConfigError: there is no such file, it is not YAML, or nothing varies.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"the space {str(path)!r} cannot be read ({reason}); wanted a YAML file.") from error
+    return parse_yaml(text, str(path))
+
+
+def build_space(written: Mapping[str, Any], base: Recipe, fixed: Mapping[str, Any]) -> Space:
+    """Make a space from what its YAML says.
+
+    Args:
+        written: blocks of settings, each a choice or a range in place of its value.
+        base: the recipe that is tuned.
+        fixed: what was set over the recipe by flags or a file, nested as in its YAML.
+    Raises:
+        ConfigError: a setting is unknown, does not vary, cannot be tuned, is fixed as well, or can never be what the
+            space says.
+    """
+    dimensions = tuple(_within_block(Recipe, written, to_mapping(base), (), ""))
+    if not dimensions:
+        raise ConfigError("nothing varies in the space; name a setting, such as augment: {flip: [none, random]}.")
+    if base.fit.processes > 1:
+        raise ConfigError(
+            f"--fit.processes {base.fit.processes} has no place in a tuning: a trial is trained by one process; train several"
+            f" side by side with --workers {base.fit.processes}."
+        )
+    space = Space(dimensions)
+    _refuse_unfit(space)
+    _refuse_fixed(space, flatten(spell_out(fixed)))
+    _refuse_impossible(space, base)
+    return space
+
+
+def _within_block(
+    block: Any,
+    written: Mapping[str, Any],
+    base: Mapping[str, Any],
+    place: tuple[str, ...],
+    prefix: str,
+    fixed: dict[str, Any] | None = None,
+) -> Iterator[Dimension]:
+    """What varies in a block.
+
+    Args:
+        block: the dataclass of its settings.
+        written: what the space says of it.
+        base: its settings in the recipe.
+        place: the names of the blocks around its settings.
+        prefix: what the names of its dimensions begin with.
+        fixed: takes the settings with one value, which are refused where it is None.
+    """
+    types_of = typing.get_type_hints(block)
+    for name, value in written.items():
+        here, dotted = (*place, str(name)), ".".join((*place, str(name)))
+        known = [
+            setting for setting in types_of if place or _blocks(types_of[setting])
+        ]  # a recipe's name is no setting
+        if name not in known:
+            of = f" of kind {kind_of(block)!r}" if kind_of(block) else ""
+            raise ConfigError(f"unknown setting {dotted!r}{of} in the space; {nearest(str(name), known)}")
+        if not _blocks(types_of[name]):
+            drawn = _drawn(types_of[name], value, here, prefix + name)
+            if drawn is not None:
+                yield drawn
+            elif fixed is not None:
+                fixed[name] = value
+            else:
+                raise ConfigError(_does_not_vary(dotted, value))
+        elif isinstance(value, list) or (isinstance(value, Mapping) and isinstance(value.get("kind"), list)):
+            yield _choice_of_blocks(block, value, here, prefix + name)
+        elif not isinstance(value, Mapping) or "kind" in value:
+            raise ConfigError(_does_not_vary(dotted, value if not isinstance(value, Mapping) else value["kind"]))
+        else:
+            if base.get(name) is None:
+                raise ConfigError(
+                    f"{dotted} is off in the recipe, so nothing in it can be drawn; choose a --{dotted.replace('_', '-')}.kind,"
+                    f" or draw the block: {name}: [null, {{kind: ...}}]."
+                )
+            kinds = {kind_of(kind): kind for kind in _blocks(types_of[name])}
+            inner = kinds[base[name].get("kind", "")]
+            yield from _within_block(inner, value, base[name], here, f"{prefix}{name}.")
+
+
+def _blocks(annotation: Any) -> list[Any]:
+    return [kind for kind in members(annotation) if dataclasses.is_dataclass(kind)]
+
+
+def _does_not_vary(dotted: str, value: Any) -> str:
+    return (
+        f"{dotted} is {value!r} in the space, and one value does not vary; name several in a list, give a range such as"
+        " {low: 1, high: 8}, or set it in the recipe or by a flag."
+    )
+
+
+# ── numbers and words ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _drawn(annotation: Any, value: Any, place: tuple[str, ...], name: str) -> Dimension | None:
+    """How a plain setting is drawn; None where the space gives it one value."""
+    dotted = ".".join(place)
+    try:
+        build(annotation, value, dotted)
+        return None
+    except ConfigError:
+        if isinstance(value, Mapping):
+            return _range(annotation, value, place, name)
+        if not isinstance(value, list):
+            raise
+    options: dict[str, Option] = {}
+    for item in value:
+        made = to_mapping(build(annotation, item, dotted))
+        _add(options, made if isinstance(made, str) else json.dumps(made), Option(made), dotted)
+    return Choice(name, place, _several(options, value, dotted))
+
+
+def _range(annotation: Any, value: Mapping[str, Any], place: tuple[str, ...], name: str) -> Range:
+    dotted = ".".join(place)
+    kind = next((kind for kind in (float, int) if kind in members(annotation)), None)
+    if kind is None:
+        raise ConfigError(f"{dotted} has a range in the space and is no number; name values in a list.")
+    words = ("low", "high", "step", "log")
+    for word in value:
+        if word not in words:
+            raise ConfigError(f"{dotted} says {word!r} in the space; {nearest(str(word), words)}")
+    if not {"low", "high"} <= set(value):
+        raise ConfigError(f"{dotted} lacks its low or its high in the space; write {{low: 1, high: 8}}.")
+    low, high = (build(kind, value[word], f"{dotted}.{word}") for word in ("low", "high"))
+    step = build(kind | None, value.get("step"), f"{dotted}.step")
+    log = build(bool, value.get("log", False), f"{dotted}.log")
+    if not low < high < math.inf:
+        raise ConfigError(f"{dotted} goes from {low:g} to {high:g} in the space; its low must be less than its high.")
+    if log and (low <= 0 or step is not None):
+        raise ConfigError(
+            f"{dotted} is drawn by its logarithm in the space; its low must be above 0, and it takes no step."
+        )
+    if step is not None and (step <= 0 or abs((high - low) / step - round((high - low) / step)) > 1e-9):
+        raise ConfigError(f"{dotted} does not come from {low:g} to {high:g} in steps of {step:g} in the space.")
+    return Range(name, place, low, high, step, log, kind is int)
+
+
+def _add(options: dict[str, Option], name: str, option: Option, dotted: str) -> None:
+    if name in options:
+        raise ConfigError(f"{dotted} names {name} twice in the space; once is enough.")
+    options[name] = option
+
+
+def _several(options: dict[str, Option], value: Any, dotted: str) -> dict[str, Option]:
+    if len(options) < 2:
+        raise ConfigError(_does_not_vary(dotted, value))
+    return options
+
+
+# ── blocks ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _choice_of_blocks(parent: Any, value: Any, place: tuple[str, ...], name: str) -> Choice:
+    """Blocks to choose from: a list of them, or several kinds with what all of them have."""
+    dotted, hint = ".".join(place), typing.get_type_hints(parent)[place[-1]]
+    by_kind = {kind_of(kind): kind for kind in _blocks(hint)}
+    if list(by_kind) == [""]:
+        raise ConfigError(
+            f"{dotted} is a list in the space, and has no kinds; name its settings, each with its own list."
+        )
+    entries = value if isinstance(value, list) else _blocks_of_kinds(by_kind, value, dotted)
+    options: dict[str, Option] = {}
+    for entry in entries:
+        written = spell_out({place[-1]: entry}, parent, ".".join(place[:-1]))[place[-1]]
+        if written is None or written == {"kind": "none"}:
+            build(hint, None, dotted)  # refuses where the block cannot be off
+            _add(options, "none", Option(None), dotted)
+            continue
+        if not isinstance(written, Mapping):
+            raise ConfigError(f"{dotted} names {entry!r} in the space; wanted blocks of settings, or their kinds.")
+        kind = written.get("kind", next(iter(by_kind)) if len(by_kind) == 1 else None)
+        if kind is None:
+            raise ConfigError(
+                f"{dotted} has a block without a kind in the space; add one of: kind: {', '.join(by_kind)}."
+            )
+        if kind not in by_kind:
+            raise ConfigError(f"unknown {dotted}.kind {kind!r} in the space; {nearest(str(kind), by_kind)}")
+        label = ":".join([kind, *(str(written.get(setting)) for setting in required(by_kind[kind]))])
+        fixed = {"kind": kind}
+        inner = {setting: item for setting, item in written.items() if setting != "kind"}
+        prefix = f"{name}.{label}." if len(by_kind) > 1 else f"{name}."
+        dimensions = tuple(_within_block(by_kind[kind], inner, {}, place, prefix, fixed))
+        _add(options, label, Option(fixed, dimensions), dotted)
+    return Choice(name, place, _several(options, value, dotted))
+
+
+def _blocks_of_kinds(by_kind: Mapping[str, Any], value: Mapping[str, Any], dotted: str) -> list[dict[str, Any]]:
+    """``{kind: [sgd, adamw], weight_decay: ...}`` as two blocks."""
+    for kind in value["kind"]:
+        known = typing.get_type_hints(by_kind[kind]) if kind in by_kind else value
+        for name in value:
+            if name not in known:
+                raise ConfigError(
+                    f"{dotted}.{name} is no setting of kind {kind!r}; draw a list of blocks in the space, each with its own"
+                    f" settings: {dotted.split('.')[-1]}: [{{kind: {kind}, ...}}, ...]."
+                )
+    return [{**value, "kind": kind} for kind in value["kind"]]
+
+
+# ── refusing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _refuse_unfit(space: Space) -> None:
+    for dotted in space.places:
+        for unfit, why in UNFIT.items():
+            if dotted == unfit or dotted.startswith(f"{unfit}."):
+                raise ConfigError(f"{dotted} cannot be tuned: {why}; leave it out of the space.")
+
+
+def _refuse_fixed(space: Space, fixed: Mapping[str, Any]) -> None:
+    for dotted in space.places:
+        for name, value in fixed.items():
+            if name == dotted or name.startswith(f"{dotted}."):
+                raise ConfigError(
+                    f"{dotted} is in the space, and --{name.replace('_', '-')} {value} fixes it; leave one of them out."
+                )
+
+
+def _refuse_impossible(space: Space, base: Recipe) -> None:
+    """Refuse an end of a range, or an option, that goes with no drawing of the rest; and trials that cannot be compared."""
+    generator, settings = random.Random(0), to_mapping(base)
+    choosing = set()
+    for chosen, dimension in space.everywhere():
+        for end in _ends(dimension):
+            given = {**chosen, dimension.name: end}
+            problem, possible = None, 0
+
+            def draw(asked: Dimension, given: Mapping[str, Any] = given) -> Any:
+                return given[asked.name] if asked.name in given else generator.choice(_ends(asked))
+
+            for _ in range(PROBES):
+                try:
+                    choosing.add(resolve(settings, space.settings(draw)).selects)
+                    possible += 1
+                except ConfigError as error:
+                    problem = error
+                if possible == ENOUGH:
+                    break
+            if not possible:
+                raise ConfigError(f"the space asks for what cannot be: {problem}")
+    if len(choosing) > 1:
+        raise ConfigError(
+            "some trials of the space choose by validation while they train (fit.keep, early_stopping, or plateau on"
+            " validation) and see half of it, others see all of it, which cannot be compared; let all of them choose, or none."
+        )
+
+
+def _ends(dimension: Dimension) -> list[Any]:
+    """What is tried of a dimension: each option, or both ends of a range, and its middle."""
+    if isinstance(dimension, Choice):
+        return list(dimension.options)
+    low, high, numbers = dimension.low, dimension.high, dimension.numbers
+    if numbers is not None:
+        return [numbers[0], numbers[-1], numbers[len(numbers) // 2]]
+    return [low, high, math.sqrt(low * high) if dimension.log else (low + high) / 2]
