@@ -15,7 +15,7 @@ ROOT = Path(sightline.__file__).parent
 
 # Rooms, lowest first. A module imports from its own room and from those below.
 ROOMS = (
-    ("errors", "config", "metrics", "schedules", "optimizers", "runs", "devices", "extras"),
+    ("errors", "config", "metrics", "schedules", "optimizers", "runs", "devices", "memory", "extras"),
     ("images",),
     ("nets",),
     ("learners", "averaging", "data", "progress", "trainer", "tracking", "describing", "picturing", "backbones"),
@@ -23,6 +23,7 @@ ROOMS = (
     ("evaluating", "explaining"),
     ("reporting",),
     ("preparing",),
+    ("finders",),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
     ("comparing", "tuning", "serving"),

@@ -13,16 +13,30 @@ if TYPE_CHECKING:
     from sightline.diagnosing import environment
     from sightline.encoding import encode
     from sightline.evaluating import evaluate
+    from sightline.finding import find_batch, find_rate
     from sightline.predicting import Classifier, load, predict
     from sightline.training import train
 
-__all__ = ["Classifier", "SightlineError", "encode", "environment", "evaluate", "load", "predict", "train"]
+__all__ = [
+    "Classifier",
+    "SightlineError",
+    "encode",
+    "environment",
+    "evaluate",
+    "find_batch",
+    "find_rate",
+    "load",
+    "predict",
+    "train",
+]
 
 _HOMES = {
     "Classifier": "sightline.predicting",
     "encode": "sightline.encoding",
     "environment": "sightline.diagnosing",
     "evaluate": "sightline.evaluating",
+    "find_batch": "sightline.finding",
+    "find_rate": "sightline.finding",
     "load": "sightline.predicting",
     "predict": "sightline.predicting",
     "train": "sightline.training",

@@ -12,19 +12,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sightline.config import ArchitectureConfig, HubConfig, Recipe, RunConfig, resolve
 from sightline.config.resolving import to_mapping
 from sightline.errors import ConfigError, DataError, RunError
+from sightline.images.batches import EvaluationBatches, Normalization
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import LoadedWeights, Network, build_network, load_weights, put_in
 from sightline.nets.foreign import answer
 from sightline.runs import read_model_of_finished, read_weights, write_atomically
 
-__all__ = ["SEEN", "Built", "Seen", "architecture_of", "build", "describe_network", "with_whole_paths", "write_seen"]
+__all__ = [
+    "SEEN",
+    "Built",
+    "Seen",
+    "architecture_of",
+    "build",
+    "describe_network",
+    "fit_to_images",
+    "with_whole_paths",
+    "write_seen",
+]
 
 SEEN = "seen.npz"  # in a run folder
+WHITENING_IMAGES = 2_000  # images that a network is fitted to before the first step
 
 Array = np.ndarray[Any, Any]
 
@@ -70,6 +83,19 @@ def build(recipe: Recipe, images: CachedImages, splits: Splits) -> Built:
     if hasattr(built.network, "body"):  # only networks of other libraries may insist on a size
         _try_sizes(built, recipe, images.size)
     return built
+
+
+def fit_to_images(network: Network, images: CachedImages, rows: Array, normalization: Normalization) -> None:
+    """Set what a network computes from the training images, of which there are ``rows``; it is on the processor."""
+    sample = EvaluationBatches(
+        images,
+        rows[:: max(1, len(rows) // WHITENING_IMAGES)][:WHITENING_IMAGES],
+        normalization,
+        batch_size=WHITENING_IMAGES,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    network.fit_to(next(iter(sample)).images)
 
 
 def describe_network(built: Built) -> dict[str, Any]:
