@@ -1,7 +1,6 @@
 """How much memory there is, and how much a piece of work takes: of the process on a processor, of the device on a GPU."""
 
 import ctypes
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from sightline.errors import ConfigError
 
 __all__ = ["Peak", "free_memory", "held_memory", "measured_peak", "ran_out", "refuse_without_measure"]
 
-PROCESS = Path("/proc/self")
+PROCESS, CONTAINER = Path("/proc/self"), Path("/sys/fs/cgroup")
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # what PyTorch's allocators say
 
 
@@ -47,7 +46,7 @@ def free_memory(device: torch.device) -> int:
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            limit, usage = (Path("/sys/fs/cgroup", name).read_text().strip() for name in (most, held))
+            limit, usage = ((CONTAINER / name).read_text().strip() for name in (most, held))
             free = free if limit == "max" else min(free, int(limit) - int(usage))
         except (OSError, ValueError):  # no such group
             continue
@@ -68,7 +67,6 @@ def measured_peak(device: torch.device) -> Iterator[Peak]:
     On a processor it is the high-water mark of resident memory less the file pages: ``ru_maxrss`` cannot be set back and
     begins at a parent's. The mark is set back for the whole process, so nothing else may measure meanwhile.
     """
-    gc.collect()
     peak = Peak()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,6 +1,7 @@
 """Which batch size: training steps with ever larger batches, their memory and their speed."""
 
 import copy
+import gc
 import math
 import time
 from dataclasses import dataclass, replace
@@ -180,4 +181,6 @@ class _Measure:
         except RuntimeError as error:
             if not ran_out(error):
                 raise
+        if not speed:
+            gc.collect()  # what the error's traceback held
         return Tried(size, images, memory, speed)

@@ -35,9 +35,9 @@ class RangeTest:
     rates: list[float]
     """Of the steps that were taken, rising."""
     losses: list[float]
-    """Of each step, before it; the last may not be finite."""
+    """Of each step, before it, none below zero; the last may not be finite."""
     smoothed: list[float]
-    """The same without the noise of single batches, and at most four times the best; as many as are finite."""
+    """The same without the noise of single batches, and at most four times the first; as many as are finite."""
     diverged_at: float | None
     """Rate at which the test was stopped, because the loss had grown or was not finite; None where it went to the end."""
     suggestion: float | None
@@ -78,13 +78,13 @@ def range_test(
             if progress:
                 progress(len(losses), len(rates))
             latest = smooth(losses, reach)[-1] if math.isfinite(losses[-1]) else math.inf
-            best = min(best, latest)
+            if len(losses) > reach:  # fewer are no average
+                best = min(best, latest)
             if latest > DIVERGED * best or latest == math.inf:
                 diverged_at = rate
                 break
-    finite = [
-        min(loss, DIVERGED * best) for loss in losses if math.isfinite(loss)
-    ]  # one huge loss would blur the others
+    most = DIVERGED * losses[0]  # one huge loss would blur the others
+    finite = [min(loss, most) for loss in losses if math.isfinite(loss)]
     smoothed = smooth(finite, reach).tolist()
     return RangeTest(list(rates[: len(losses)]), losses, smoothed, diverged_at, steepest(rates, finite, smoothed))
 
@@ -108,7 +108,7 @@ def steepest(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence
         The rate; None where the loss falls by less, from the first step to the minimum, than single losses lie from the
         smoothed ones (standard deviation): what falls then may be noise.
     """
-    lowest = int(np.argmin(smoothed)) if smoothed else 0
+    lowest = int(np.argmin(smoothed)) if len(smoothed) else 0
     if lowest < 2:
         return None
     head = slice(0, lowest + 1)

@@ -13,7 +13,7 @@ from rich.console import Console
 from sightline.config import OptimizerConfig, RangeTestConfig
 from sightline.config.resolving import to_mapping
 from sightline.describing import Progress
-from sightline.devices import choose_device, generators_kept
+from sightline.devices import arithmetic, choose_device, generators_kept
 from sightline.errors import TrainingError
 from sightline.finders.rangetest import RangeTest, range_test, restored
 from sightline.finders.steps import TrainingStep, copied_network, grouped, training_batches
@@ -116,16 +116,18 @@ def search_rate(plan: Plan, config: RangeTestConfig, console: Console) -> FoundR
     rates = config.rates(recipe.optimizer.kind)
     rows, held_out = _dealt(plan)
     network = copied_network(plan, device)
-    step = TrainingStep(plan, device)
+    dtype = arithmetic(recipe.fit.precision, device)
 
     def batches() -> Iterator[list[Batch]]:
-        return grouped(training_batches(plan, rows, recipe.fit.batch_size, device, step.dtype), recipe)
+        return grouped(training_batches(plan, rows, recipe.fit.batch_size, device, dtype), recipe)
 
     with generators_kept(device):
         peak = recipe.optimizer.learning_rate
         optimizer = build_optimizer(recipe.optimizer, network)
         with Progress(console, "Range test") as progress:
-            test = range_test(network, optimizer, batches(), rates, step, peak=peak, progress=progress)
+            test = range_test(
+                network, optimizer, batches(), rates, TrainingStep(plan, device), peak=peak, progress=progress
+            )
         if test.suggestion is None:
             raise TrainingError(
                 f"no rate from {test.rates[0]:.3g} to {test.rates[-1]:.3g} lowers the loss by more than its noise, so none can"
@@ -134,14 +136,14 @@ def search_rate(plan: Plan, config: RangeTestConfig, console: Console) -> FoundR
         choices = [scaled(recipe.optimizer, test.suggestion / peak * share) for share in (1.0, TENTH)]
         steps = min(TRIAL_STEPS, Steps(recipe.fit, -(-len(plan.splits.train) // recipe.fit.batch_size)).total)
         held = EvaluationBatches(
-            plan.images, held_out, plan.normalization, batch_size=MEASURE_BATCH, device=device, dtype=step.dtype
+            plan.images, held_out, plan.normalization, batch_size=MEASURE_BATCH, device=device, dtype=dtype
         )
         tried = {}
         for number, choice in enumerate(choices, start=1):
             with Progress(console, f"Short training {number} of {len(choices)}") as progress:
-                loss = _short_training(network, choice, batches(), step, steps, held, progress)
+                loss = _short_training(network, choice, batches(), TrainingStep(plan, device), steps, held, progress)
             tried[choice.learning_rate] = loss
-    best = min(choices, key=lambda choice: tried[choice.learning_rate])
+    best = min(reversed(choices), key=lambda choice: tried[choice.learning_rate])  # of equals the smaller
     if not math.isfinite(tried[best.learning_rate]):
         raise TrainingError(
             f"a short training by neither {choices[0].learning_rate:g} nor a tenth of it has a finite loss; name"

@@ -99,6 +99,8 @@ def search_sizes(
             f"a batch of {smallest} images, the smallest, takes {needed}, and the limit is {limit / 1e9:.2f} GB; raise"
             " --memory-limit, or choose a smaller network or --data.size."
         )
+    if how == "binary" and high > most:
+        low, high = (most, high) if fits(most) else (low, most)
     while how == "binary" and high - low > max(1, low // FINE):
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
