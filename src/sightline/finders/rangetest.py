@@ -68,6 +68,7 @@ def range_test(
     """
     losses: list[float] = []
     reach = SMOOTHED_OVER * len(rates)
+    total = weight = 0.0  # of a running average, which looks back only: the last of the smoothed losses so far
     best, diverged_at = math.inf, None
     given = peaks(optimizer)
     with restored(network, optimizer):
@@ -77,7 +78,8 @@ def range_test(
             losses.append(step(network, optimizer, examples).item())
             if progress:
                 progress(len(losses), len(rates))
-            latest = smooth(losses, reach)[-1] if math.isfinite(losses[-1]) else math.inf
+            total, weight = (math.exp(-1 / reach) * before + new for before, new in ((total, losses[-1]), (weight, 1)))
+            latest = total / weight if math.isfinite(losses[-1]) else math.inf
             if len(losses) > reach:  # fewer are no average
                 best = min(best, latest)
             if latest > DIVERGED * best or latest == math.inf:
