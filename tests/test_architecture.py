@@ -29,6 +29,7 @@ ROOMS = (
     ("evaluating", "explaining"),
     ("reporting",),
     ("preparing",),
+    ("finders",),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
     ("studying", "presenting", "comparing", "trials", "searching", "tuning", "serving"),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sightline.diagnosing import environment
     from sightline.encoding import encode
     from sightline.evaluating import evaluate
+    from sightline.finding import find_batch, find_rate
     from sightline.planning import plan
     from sightline.predicting import Classifier, load, predict
     from sightline.training import train
@@ -26,6 +27,8 @@ __all__ = [
     "encode",
     "environment",
     "evaluate",
+    "find_batch",
+    "find_rate",
     "load",
     "plan",
     "predict",
@@ -39,6 +42,8 @@ _HOMES = {
     "encode": "sightline.encoding",
     "environment": "sightline.diagnosing",
     "evaluate": "sightline.evaluating",
+    "find_batch": "sightline.finding",
+    "find_rate": "sightline.finding",
     "load": "sightline.predicting",
     "plan": "sightline.planning",
     "predict": "sightline.predicting",

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, Recipe, RunConfig, resolve
 from sightline.config.heads import refuse_unknown_layer
 from sightline.config.resolving import build as build_settings
 from sightline.config.resolving import to_mapping
 from sightline.errors import ConfigError, DataError, RunError
+from sightline.images.batches import EvaluationBatches, Normalization
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import HeadedNetwork, LoadedWeights, Network, build_network, load_weights, put_in
@@ -31,12 +33,14 @@ __all__ = [
     "architecture_of",
     "build",
     "describe_network",
+    "fit_to_images",
     "head_of",
     "with_whole_paths",
     "write_seen",
 ]
 
 SEEN = "seen.npz"  # in a run folder
+WHITENING_IMAGES = 2_000  # images that a network is fitted to before the first step
 
 Array = np.ndarray[Any, Any]
 
@@ -84,6 +88,19 @@ def build(recipe: Recipe, images: CachedImages, splits: Splits) -> Built:
     if built.head is not None or hasattr(built.network, "body"):  # only those may insist on a size
         _try_sizes(built, recipe, images.size)
     return built
+
+
+def fit_to_images(network: Network, images: CachedImages, rows: Array, normalization: Normalization) -> None:
+    """Set what a network computes from the training images, of which there are ``rows``; it is on the processor."""
+    sample = EvaluationBatches(
+        images,
+        rows[:: max(1, len(rows) // WHITENING_IMAGES)][:WHITENING_IMAGES],
+        normalization,
+        batch_size=WHITENING_IMAGES,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    network.fit_to(next(iter(sample)).images)
 
 
 def describe_network(built: Built) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Nothing slow is imported until a verb has refused what it can refuse without it.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -93,33 +93,10 @@ def train(
     dry_run
         Describe the training and stop before the first step.
     """
-    from sightline.extras import refuse_missing_trackers
-    from sightline.images.lookup import find_source
     from sightline.runs import refuse_existing
 
-    if data is not None:
-        find_source(data)
-    elif recipe == "auto" and config is None and not resume:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
-    named = {} if recipe == "auto" else read_recipe(recipe)
-    extra = {} if config is None else read_recipe(config)
-    if not named and "name" in extra:  # a recipe by itself, such as a run's
-        named, extra = extra, {}
-    flags = nest(settings)
-    for block, name, value in (
-        ("fit", "seed", seed),
-        ("fit", "deterministic", deterministic or None),
-        ("evaluation", "on", evaluate),
-    ):
-        if value is not None:
-            flags.setdefault(block, {})[name] = value
-    flags = merge(extra, flags)
-    if named:
-        resolve(named, flags)
-    else:
-        refuse_hopeless(flags)
-    _refuse_network(merge(named, flags).get("network") or {})
-    refuse_missing_trackers(named, flags)
+    wanted = [("fit", "seed", seed), ("fit", "deterministic", deterministic or None), ("evaluation", "on", evaluate)]
+    named, flags = _layers(data, recipe, config, settings, wanted, begun=resume)
     if run is not None and not resume:
         refuse_existing(run)
     from sightline.training import train as work
@@ -151,38 +128,117 @@ def plan(
     Parameters
     ----------
     data
-        A folder of class folders, an archive of one, a manifest (.csv, .parquet), or a name: digits, cifar10, cifar100,
-        mnist, fashion-mnist, hf:OWNER/NAME.
+        An image set, as for sightline train; so are the recipe, the file and the settings of the training.
     recipe
-        A recipe's name (see sightline recipes), or auto to choose by the images.
+        A recipe's name, or auto to choose by the images.
     config
         A YAML file of settings over the recipe.
     out
         File to write (.yaml), for sightline train --config; without it the schedule is printed.
     """
-    from sightline.images.lookup import find_source
     from sightline.runs import refuse_to_overwrite
 
-    if data is not None:
-        find_source(data)
-    elif recipe == "auto" and config is None:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
-    extra = {} if config is None else read_recipe(config)
-    if recipe == "auto" and "name" in extra:  # a recipe by itself, such as a run's
-        recipe, extra = str(config), {}
-    named = {} if recipe == "auto" else read_recipe(recipe)
-    flags = merge(extra, nest(settings))
-    if named:
-        resolve(named, flags)
-    else:
-        refuse_hopeless(flags)
-    _refuse_network(merge(named, flags).get("network") or {})
+    if config is not None and recipe == "auto" and "name" in read_recipe(config):  # a recipe by itself, such as a run's
+        recipe, config = str(config), None
+    _, flags = _layers(data, recipe, config, settings)
     if out is not None:
         refuse_to_overwrite(out)
     from sightline.planning import plan as work
 
     text = work(data, recipe=recipe, settings=flags, out=out, console=Console(stderr=True))
     print(text.rstrip() if out is None else out)
+
+
+def find_rate(
+    data: str | None = None,
+    /,
+    *,
+    recipe: str = "auto",
+    config: Path | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    steps: int = 200,
+    spacing: Literal["exponential", "linear"] = "exponential",
+    out: Path | None = None,
+    **settings: Any,
+) -> None:
+    """Find the learning rate of a training by a range test, and check it by two short trainings.
+
+    Parameters
+    ----------
+    data
+        An image set, as for sightline train; so are the recipe, the file and the settings of the training.
+    recipe
+        A recipe's name, or auto to choose by the images.
+    config
+        A YAML file of settings over the recipe.
+    start
+        Rate of the first step; 1e-4 for muon, 1e-5 for sgd and adagrad, 1e-6 for the others unless named.
+    end
+        Rate of the last step, 10 unless named; the test stops earlier where the loss has grown.
+    steps
+        Optimizer steps from the first rate to the last.
+    spacing
+        Whether each rate is the one before times a factor, or plus a number.
+    out
+        Folder to make: range.png, range.csv, found.json, and settings.yaml for sightline train --config.
+    """
+    from sightline.config import RangeTestConfig
+    from sightline.runs import refuse_filled
+
+    test = RangeTestConfig(start=start, end=end, steps=steps, spacing=spacing)
+    named, flags = _layers(data, recipe, config, settings)
+    if named:
+        test.rates(resolve(named, flags).optimizer.kind)
+    if out is not None:
+        refuse_filled(out)
+    from sightline.finding import find_rate as work
+
+    work(data, recipe=named or "auto", settings=flags, test=test, out=out, console=Console())
+    if out is not None:
+        print(out)
+
+
+def find_batch(
+    data: str | None = None,
+    /,
+    *,
+    recipe: str = "auto",
+    config: Path | None = None,
+    how: Literal["power", "binary"] = "power",
+    memory_limit: float | None = None,
+    out: Path | None = None,
+    **settings: Any,
+) -> None:
+    """Find how large a batch of a training fits into memory, and which size is fastest.
+
+    Parameters
+    ----------
+    data
+        An image set, as for sightline train; so are the recipe, the file and the settings of the training.
+    recipe
+        A recipe's name, or auto to choose by the images.
+    config
+        A YAML file of settings over the recipe.
+    how
+        Double the batch while it fits; or then also halve the distance between what fits and what does not.
+    memory_limit
+        GB that the training may hold; unless named what is held before and four fifths of what is free, on a GPU all.
+    out
+        Folder to make: sizes.csv, found.json, and settings.yaml for sightline train --config.
+    """
+    from sightline.config import BatchSearchConfig
+    from sightline.runs import refuse_filled
+
+    search = BatchSearchConfig(how=how, memory_limit=memory_limit)
+    named, flags = _layers(data, recipe, config, settings)
+    if out is not None:
+        refuse_filled(out)
+    from sightline.finding import find_batch as work
+
+    work(data, recipe=named or "auto", settings=flags, search=search, out=out, console=Console())
+    if out is not None:
+        print(out)
 
 
 def evaluate(
@@ -507,6 +563,8 @@ def environment() -> None:
 VERBS: dict[str, Callable[..., None]] = {
     "train": train,
     "plan": plan,
+    "find rate": find_rate,
+    "find batch": find_batch,
     "evaluate": evaluate,
     "predict": predict,
     "encode": encode,
@@ -530,6 +588,46 @@ def _list_named(what: str, about: str, texts: dict[str, str]) -> None:
     for name, text in texts.items():
         table.add_row(name, escape(yaml.safe_load(text)["about"]))
     Console().print(table)
+
+
+def _layers(
+    data: str | None,
+    recipe: str,
+    config: Path | None,
+    settings: dict[str, Any],
+    more: Iterable[tuple[str, str, Any]] = (),
+    *,
+    begun: bool = False,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe of a training, empty where it is auto, and the settings over it; what is refused before torch is loaded.
+
+    Args:
+        more: (block, name, value) of flags by another name; None is none.
+        begun: a run that is continued may name the image set.
+    """
+    from sightline.extras import refuse_missing_trackers
+    from sightline.images.lookup import find_source
+
+    if data is not None:
+        find_source(data)
+    elif recipe == "auto" and config is None and not begun:
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
+    named = {} if recipe == "auto" else read_recipe(recipe)
+    extra = {} if config is None else read_recipe(config)
+    if not named and "name" in extra:  # a recipe by itself, such as a run's
+        named, extra = extra, {}
+    flags = nest(settings)
+    for block, name, value in more:
+        if value is not None:
+            flags.setdefault(block, {})[name] = value
+    flags = merge(extra, flags)
+    if named:
+        resolve(named, flags)
+    else:
+        refuse_hopeless(flags)
+    _refuse_network(merge(named, flags).get("network") or {})
+    refuse_missing_trackers(named, flags)
+    return named, flags
 
 
 def _refuse_network(network: dict[str, Any]) -> None:

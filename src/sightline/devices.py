@@ -4,6 +4,8 @@ import ctypes
 import os
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -15,6 +17,7 @@ __all__ = [
     "choose_device",
     "convolution_flops",
     "describe",
+    "generators_kept",
     "has_fast_bfloat16",
     "keep_freed_memory",
     "refuse_without_compiler",
@@ -101,6 +104,20 @@ def seed_generators(device: torch.device, seed: int) -> None:
         ].manual_seed(seed)
     elif device.type == "mps":
         torch.mps.manual_seed(seed)
+
+
+@contextmanager
+def generators_kept(device: torch.device) -> Iterator[None]:
+    """Put PyTorch's own generators, of the processor and of a device, back to where they stood."""
+    processor = torch.get_rng_state()
+    own = {"cuda": torch.cuda.get_rng_state, "mps": torch.mps.get_rng_state}.get(device.type)
+    state = own() if own is not None else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(processor)
+        if state is not None:
+            (torch.cuda if device.type == "cuda" else torch.mps).set_rng_state(state)
 
 
 def keep_freed_memory() -> None:

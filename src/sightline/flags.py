@@ -9,7 +9,16 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Group, Parameter
 
 from sightline.config import Recipe
-from sightline.config.resolving import field_texts, kind_of, listed_block, members, required, spell_out
+from sightline.config.resolving import (
+    AUTO,
+    SEARCHED,
+    field_texts,
+    kind_of,
+    listed_block,
+    members,
+    required,
+    spell_out,
+)
 from sightline.errors import ConfigError
 
 __all__ = ["application", "every_setting", "nest"]
@@ -28,10 +37,14 @@ def application(verbs: Mapping[str, Callable[..., None]], arguments: list[str]) 
         help_format="plaintext",
         suppress_keyboard_interrupt=False,  # it would end the process before main can say what to do
     )
-    called = next((argument for argument in arguments if argument in verbs), None)
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    called = next((name for name in verbs if words[: name.count(" ") + 1] == name.split()), None)
     for name, verb in verbs.items():
         settings = list(every_setting()) if name == called else []  # only the called verb's parser is built in full
-        app.command(_command(verb, settings), name=name)
+        group, _, last = name.rpartition(" ")
+        if group and group not in app:
+            app.command(App(name=group, help=f"{group.capitalize()} what a training needs.", help_format="plaintext"))
+        (app[group] if group else app).command(_command(verb, settings), name=last)
     return app
 
 
@@ -103,7 +116,8 @@ def every_setting(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, 
             yield name, Literal[choices], "Which technique: " + ", ".join(choices) + "."
         else:
             of = f" ({', '.join(kinds)})" if len(blocks) > 1 and any(kinds) and len(kinds) < len(blocks) else ""
-            yield name, _flag_type(annotation), text + of
+            kind = _flag_type(annotation)
+            yield name, (kind | Literal[AUTO] if name in SEARCHED else kind), text + of
 
 
 def _words(blocks: list[Any]) -> str:

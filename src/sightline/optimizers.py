@@ -1,6 +1,7 @@
 """Optimizers: one for each learner, whose parameter groups say how each part is trained."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from sightline.config import (
 )
 from sightline.devices import has_fast_bfloat16
 
-__all__ = ["Muon", "build_optimizer", "main_rate", "orthogonalize", "part_of"]
+__all__ = ["Muon", "build_optimizer", "main_rate", "orthogonalize", "part_of", "peaks", "scale_peaks", "scaled"]
 
 PARTS = ("filters", "head", "biases", "whitening", "head_biases")
 
@@ -87,6 +88,32 @@ def main_rate(optimizer: torch.optim.Optimizer) -> float:
         if any(parameter.requires_grad for parameter in group["params"]):
             rates[group["part"]] = max(rates.get(group["part"], 0.0), float(group["lr"]))
     return next((rates[part] for part in PARTS if part in rates), 0.0)
+
+
+def scaled(config: OptimizerConfig, factor: float) -> OptimizerConfig:
+    """The settings with every rate multiplied by a factor, to three digits; all else, Muon's ``shrink`` too, as it is."""
+    rates = {name: value for name, value in vars(config).items() if name.endswith("learning_rate")}
+    higher: Any = {name: float(f"{value * factor:.3g}") for name, value in rates.items()}
+    return replace(config, **higher)
+
+
+def peaks(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:
+    """(rate, weight decay) of each group as it was built."""
+    return [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+
+
+def scale_peaks(optimizer: torch.optim.Optimizer, given: Sequence[tuple[float, float]], factor: float) -> None:
+    """Set every group to what it would be built with if all rates of the settings were multiplied by a factor.
+
+    Muon's setting for the head, the biases and the norms is ``shrink``, their rate times their weight decay, so there
+    the decay is divided by the factor.
+
+    Args:
+        given: from ``peaks``.
+    """
+    for group, (rate, decay) in zip(optimizer.param_groups, given, strict=True):
+        group["lr"] = rate * factor
+        group["weight_decay"] = decay / factor if isinstance(optimizer, Muon) else decay
 
 
 class Muon(torch.optim.Optimizer):

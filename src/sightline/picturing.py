@@ -4,14 +4,17 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sightline.images.batches import Batch, Normalization
 from sightline.runs import write_atomically
 
-__all__ = ["draw_batch"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_batch", "draw_range"]
 
 SIDE = 8  # images in a row and in a column, at most
 IMAGE = 128  # pixels of an image on the page, about: each of its own is shown a whole number of times, or every n-th
@@ -22,6 +25,7 @@ LINE = 14  # pixels a line of text
 LETTERS = 22  # of a class name in such a cell; the middle of longer ones is left out
 MARGIN = 40  # pixels above the images
 DPI = 100
+POINTS, LINE_INK, MARK = "#9aa5b1", "#1f6f8b", "#c0392b"  # of diagrams
 INK, PAPER = "#1a1a1a", 0xE0  # a grey page, so that black images and white ones both have an edge
 
 Array = np.ndarray[Any, Any]
@@ -38,7 +42,6 @@ def draw_batch(path: Path, batch: Batch, normalization: Normalization, classes: 
     Raises:
         StorageError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox, TransformedBbox
 
@@ -69,6 +72,57 @@ def draw_batch(path: Path, batch: Batch, normalization: Normalization, classes: 
     axes.text(GAP, MARGIN / 2, heading, fontsize=8, color=INK, va="center", parse_math=False)
     axes.imshow(page, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
+    _write(path, figure)
+
+
+def draw_range(
+    path: Path,
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    *,
+    suggestion: float,
+    taken: float,
+    diverged_at: float | None,
+) -> None:
+    """Write a picture of a range test: the loss of each step over its rate, and what was found.
+
+    Args:
+        path: of the PNG file.
+        rates, losses: of the steps; a last loss that is not finite is not drawn.
+        smoothed: the finite ones without their noise.
+        suggestion: rate of the steepest descent.
+        taken: the rate that was taken.
+        diverged_at: rate at which the test was stopped; None where it went to its end.
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, ".", color=POINTS, markersize=4, label="loss of a step")
+    axes.plot(rates[: len(smoothed)], smoothed, color=LINE_INK, linewidth=2, label="smoothed")
+    height = float(np.interp(suggestion, rates[: len(smoothed)], smoothed))
+    also = " and taken" if taken == suggestion else ""
+    axes.plot([suggestion], [height], "o", color=MARK, markersize=8, label=f"steepest descent{also}: {suggestion:g}")
+    axes.axvline(taken, color=MARK, linewidth=1, linestyle="--", label=None if also else f"taken: {taken:g}")
+    if diverged_at is not None:
+        axes.axvspan(diverged_at, rates[-1] * 1.25, color=MARK, alpha=0.15, linewidth=0, label="diverged")
+    low, high = min(losses), max(smoothed[0], height)
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low))  # the last losses would flatten the others
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.set_title(f"range test, {len(rates)} steps", fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    _write(path, figure)
+
+
+def _write(path: Path, figure: "Figure") -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box

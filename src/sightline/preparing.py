@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,16 @@ import torch
 from rich.console import Console
 
 from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths
-from sightline.config import DataConfig, PadCropConfig, Recipe, read_recipe, resolve
-from sightline.config.resolving import flatten, refuse_hopeless, to_mapping
+from sightline.config import (
+    DataConfig,
+    PadCropConfig,
+    Recipe,
+    batches_within,
+    read_recipe,
+    refuse_range_test,
+    resolve,
+)
+from sightline.config.resolving import AUTO, flatten, refuse_hopeless, searches, to_mapping
 from sightline.describing import Progress, describe_phase
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.errors import ConfigError, DataError, RunError
@@ -33,7 +41,9 @@ from sightline.runs import MODEL_FORMAT, list_runs, read_model, read_run_recipe
 
 __all__ = [
     "Plan",
+    "as_found",
     "changes",
+    "changes_since",
     "choose_recipe",
     "describe_classifier",
     "is_grey",
@@ -49,6 +59,13 @@ SMALLEST_SIDE = 16  # pixels that every network can read
 ROWS_AT_ONCE = 1_000  # images that are looked at for colours before the next are
 
 
+SEARCHES = {
+    "fit.batch_size": "to be found before the first step, by steps with ever larger batches",
+    "optimizer.learning_rate": "to be found before the first step, by a range test and two short trainings",
+}
+"""What a dry run says of each setting that may be searched for."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that is settled before the first step."""
@@ -62,6 +79,8 @@ class Plan:
     built: Built
     kept: str = ""
     """Whether the features of a frozen backbone are kept, in words."""
+    searches: tuple[str, ...] = ()
+    """Settings of which the recipe has only a number to start from: they are searched for before the training."""
 
     @property
     def network(self) -> Network:
@@ -116,9 +135,11 @@ def prepare_training(
     if automatic and "scales" not in (settings.get("augment") or {}):
         chosen = _within_reach(chosen, min(images.size))
     _refuse_misfits(chosen, min(images.size))
-    _refuse_processes(chosen, len(splits.train))
+    searched = searches(named, settings)
+    easiest = _easiest(chosen, searched, len(splits.train))
+    _refuse_processes(easiest, len(splits.train))
     _refuse_small_padding(chosen, images)
-    _refuse_without_effect(chosen, images, splits)
+    _refuse_without_effect(easiest, images, splits)
     _refuse_saturation_of_grey(chosen, images, splits)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
@@ -127,7 +148,7 @@ def prepare_training(
     chosen, kept = settle_features(chosen, built.network, shown, images.size, choose_device())
     if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
         normalization = Normalization(built.weights.mean, built.weights.std)
-    return Plan(source, chosen, why, images, splits, normalization, built, kept)
+    return Plan(source, chosen, why, images, splits, normalization, built, kept, searched)
 
 
 def choose_recipe(images: CachedImages, fraction: float = 1.0) -> tuple[str, str]:
@@ -274,15 +295,24 @@ def is_grey(pixels_NHWC: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> bo
     return True
 
 
+def _easiest(recipe: Recipe, searched: tuple[str, ...], images: int) -> Recipe:
+    """The recipe with the smallest batch that a search may find: what that cannot do, none can.
+
+    Raises:
+        ConfigError: so many training images do not allow the searches.
+    """
+    if "optimizer.learning_rate" in searched:
+        refuse_range_test(recipe.fit, images, "--optimizer.learning-rate auto")
+    if "fit.batch_size" not in searched:
+        return recipe
+    return resolve(to_mapping(recipe), {"fit": {"batch_size": batches_within(recipe.fit, images)[0]}})
+
+
 def run_to_resume(run: str | os.PathLike[str] | None, plan: Plan) -> Path | None:
     """The run to continue; None where the one that was named does not exist yet."""
     if run is None:
         for summary in reversed(list_runs()):
-            if (
-                not summary.finished
-                and summary.recipe != "?"
-                and not changes(read_run_recipe(summary.folder), plan.recipe)
-            ):
+            if not summary.finished and summary.recipe != "?" and not changes_since(summary.folder, plan):
                 return summary.folder
         raise RunError(
             f"no unfinished run of {plan.source.name} with these settings in runs/; start one without --resume, or name"
@@ -295,7 +325,7 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: Plan) -> Path | None
         if any(not item.name.startswith(".") and item.name not in ("recipe.yaml", SEEN) for item in folder.iterdir()):
             raise RunError(f"{folder} is no run that could be continued: it has no model.json; choose another --run.")
         return folder
-    changed = changes(read_run_recipe(folder), plan.recipe)
+    changed = changes_since(folder, plan)
     if changed:
         raise ConfigError(
             f"{folder} cannot be continued with other settings: {'; '.join(changed)}; leave them as they were, or start"
@@ -308,6 +338,32 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: Plan) -> Path | None
     return folder
 
 
+def as_found(plan: Plan, run: Path) -> Plan:
+    """The plan with the numbers that a run's own searches found, for what the plan leaves to a search from the same start."""
+    try:
+        found: Mapping[str, Any] = read_model(run).get("found", {})
+    except RunError:  # killed before anything was kept
+        found = {}
+    known = flatten(to_mapping(plan.recipe))
+    settled = [
+        name
+        for name in plan.searches
+        if name in found and all(known.get(start) == value for start, value in found[name]["from"].items())
+    ]
+    recipe = plan.recipe
+    for name in settled:
+        recipe = resolve(to_mapping(recipe), found[name]["settings"])
+    return replace(plan, recipe=recipe, searches=tuple(name for name in plan.searches if name not in settled))
+
+
+def changes_since(run: Path, plan: Plan) -> list[str]:
+    """The settings in which a plan differs from those of a run; one that the run has searched for too does not differ."""
+    before, now = read_run_recipe(run), as_found(plan, run)
+    old = flatten(to_mapping(before))
+    searched = [f"{name} was {old.get(name)} and is {AUTO}" for name in now.searches]
+    return searched + [change for change in changes(before, now.recipe) if change.split()[0] not in now.searches]
+
+
 def changes(before: Recipe, now: Recipe) -> list[str]:
     """The settings that differ, as ``fit.epochs was 8 and is 10``."""
     old, new = flatten(to_mapping(before)), flatten(to_mapping(now))
@@ -316,14 +372,17 @@ def changes(before: Recipe, now: Recipe) -> list[str]:
 
 
 def notes(plan: Plan) -> list[str]:
-    """What a user should know of the weights that the training starts from, and of which of them learn."""
+    """What a user should know of the numbers that are searched for, of the weights that the training starts from, and of
+    which of them learn."""
+    lines = [f"{name}: auto, {SEARCHES[name]}" for name in plan.searches]
     if plan.built.weights is None:
-        return _notes_of_phases(plan)
+        return lines + _notes_of_phases(plan)
     mean, std = (
         " ".join(f"{value:.3f}" for value in part) for part in (plan.normalization.mean, plan.normalization.std)
     )
     head = plan.recipe.head
     return [
+        *lines,
         *plan.built.weights.lines(),
         *([] if head is None else [f"  a fresh head, as asked: {head.kind}"]),
         f"  normalised by the statistics these weights were trained with: mean {mean}, deviation {std}",

@@ -3,6 +3,7 @@
 recipe.yaml        every setting; trains the same run again
 model.json         what the classifier knows of itself: classes, sizes, normalisation, temperature, metrics
 batch.png          the first batch as the network sees it
+range.csv, range.png   the range test, where the rate was searched for
 seen.npz           hashes of the images that the weights depend on
 metrics.csv        a line an epoch
 last.ckpt          where to continue (until DONE)
@@ -47,6 +48,7 @@ __all__ = [
     "read_tensors",
     "read_weights",
     "refuse_existing",
+    "refuse_filled",
     "refuse_to_overwrite",
     "run_to_help",
     "safe_cell",
@@ -127,6 +129,17 @@ def refuse_to_overwrite(file: str | os.PathLike[str]) -> None:
     """
     if Path(file).exists():
         raise ConfigError(f"--out {file} exists; choose another name, or delete it.")
+
+
+def refuse_filled(out: str | os.PathLike[str]) -> None:
+    """Refuse a folder to write to that holds something already.
+
+    Raises:
+        RunError: it does, or it is a file.
+    """
+    path = Path(out)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{out} exists and is not an empty folder; choose another --out.")
 
 
 @contextmanager

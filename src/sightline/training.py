@@ -2,8 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,27 +12,35 @@ import torch
 from rich.console import Console
 
 from sightline.averaging import hand_on
-from sightline.backbones import write_seen
+from sightline.backbones import fit_to_images, write_seen
 from sightline.config import FrozenConfig
 from sightline.data import ImageData
 from sightline.describing import Progress, describe_training, show_kept, show_measures, show_next_steps
 from sightline.devices import choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, Interrupted, TrainingError
 from sightline.evaluating import evaluate_rows
+from sightline.finders import FoundRate, settle, write_range
 from sightline.images.augment import shown_size
-from sightline.images.batches import EvaluationBatches, TrainingBatches
+from sightline.images.batches import TrainingBatches
 from sightline.learners import ClassifierLearner, balanced_weights
 from sightline.metrics import fit_temperature
 from sightline.nets import training_flops
 from sightline.picturing import draw_batch
 from sightline.predicting import VIEWS, Classifier, combine
-from sightline.preparing import Plan, changes, describe_classifier, notes, prepare_training, run_to_resume
+from sightline.preparing import (
+    Plan,
+    as_found,
+    changes_since,
+    describe_classifier,
+    notes,
+    prepare_training,
+    run_to_resume,
+)
 from sightline.runs import (
     create_run,
     helped,
     mark_done,
     read_model,
-    read_run_recipe,
     refuse_existing,
     run_to_help,
     write_csv,
@@ -46,7 +54,6 @@ from sightline.trainer import CostMeter, build_trainer, checkpoint_to_resume
 __all__ = ["train"]
 
 PATIENCE = 5.0  # seconds in which a process that lost its connection sees that the other one has ended
-WHITENING_IMAGES = 2_000  # images that a network is fitted to before the first step
 
 
 def train(
@@ -93,6 +100,7 @@ def train(
     if folder is not None and (folder / "DONE").exists():
         console.print(f"{folder} is finished already; nothing was done.", highlight=False)
         return folder
+    plan = plan if folder is None else as_found(plan, folder)
     describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, notes(plan))
     if dry_run:
         return None
@@ -101,9 +109,13 @@ def train(
     elif resume:
         console.print(f"Continuing {folder}.", highlight=False)
     if not (folder / "model.json").exists():
+        plan, found, rate = _search(plan, folder, console)
         write_recipe(folder, plan.recipe)
         write_seen(folder, plan.images, plan.splits, plan.built.seen)
-        write_json(folder / "model.json", describe_classifier(plan))
+        write_json(folder / "model.json", describe_classifier(plan) | ({"found": found} if found else {}))
+        if rate is not None:
+            with _drawing("range.png", console):
+                write_range(folder, rate)
     with tracked(plan.recipe, folder, console) as trackers:
         with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
             learner, meter, kept = _fit(plan, folder, trackers, console, after_epoch)
@@ -111,6 +123,16 @@ def train(
         for tracker in trackers:
             tracker.log_final(read_model(folder), learner.trainer.global_step)
     return folder
+
+
+def _search(plan: Plan, run: Path, console: Console) -> tuple[Plan, dict[str, Any], FoundRate | None]:
+    """Settle what a plan leaves to searches; the folder of a run of which nothing is written yet goes where they fail."""
+    try:
+        return settle(plan, console)
+    except BaseException:  # Ctrl-C, too
+        with suppress(OSError):  # it is not empty: the training was begun before
+            run.rmdir()
+        raise
 
 
 # ── several processes ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -124,12 +146,12 @@ def _help(plan: Plan, run: Path) -> NoReturn:
     would wait for ever.
     """
     first = os.getppid()
-    changed = changes(read_run_recipe(run), plan.recipe)
+    changed = changes_since(run, plan)
     if changed:
         raise ConfigError(f"{run} is trained with other settings: {'; '.join(changed)}; start one training a program.")
     try:
         with suppress(TrainingError):
-            _fit(plan, run, [], Console(quiet=True))
+            _fit(as_found(plan, run), run, [], Console(quiet=True))
     except RuntimeError as error:  # how torch.distributed reports a partner that is gone
         until = time.monotonic() + PATIENCE
         while os.getppid() == first and time.monotonic() < until:
@@ -161,15 +183,7 @@ def _fit(
         _picture(plan, run, console)
     start = time.perf_counter()
     if checkpoint is None and plan.built.weights is None:
-        sample = EvaluationBatches(
-            plan.images,
-            plan.splits.train[:: max(1, len(plan.splits.train) // WHITENING_IMAGES)][:WHITENING_IMAGES],
-            plan.normalization,
-            batch_size=WHITENING_IMAGES,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-        )
-        plan.network.fit_to(next(iter(sample)).images)
+        fit_to_images(plan.network, plan.images, plan.splits.train, plan.normalization)
     plan.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batches = -(-len(plan.splits.train) // plan.recipe.fit.batch_size)
     weighted = plan.recipe.fit.class_weights == "balanced"
@@ -187,9 +201,9 @@ def _fit(
 
 
 def _picture(plan: Plan, run: Path, console: Console) -> None:
-    """Write ``batch.png``, the first batch as the network sees it; one that fails is reported and costs nothing else."""
+    """Write ``batch.png``, the first batch as the network sees it."""
     fit = plan.recipe.fit
-    try:
+    with _drawing("batch.png", console):
         batches = TrainingBatches(
             plan.images,
             plan.splits.train,
@@ -203,10 +217,16 @@ def _picture(plan: Plan, run: Path, console: Console) -> None:
             balanced=plan.recipe.data.sampling == "balanced",
         )
         draw_batch(run / "batch.png", batches.make(0, 0, batches.order(0)), plan.normalization, plan.images.classes)
+
+
+@contextmanager
+def _drawing(name: str, console: Console) -> Iterator[None]:
+    """A picture that fails is reported and costs nothing else."""
+    try:
+        yield
     except Exception as error:  # whatever a drawing library may raise
-        console.print(
-            f"no batch.png: {' '.join(str(error).split()) or type(error).__name__}", markup=False, highlight=False
-        )
+        reason = " ".join(str(error).split()) or type(error).__name__
+        console.print(f"no {name}: {reason}", markup=False, highlight=False)
 
 
 def _run_trainer(

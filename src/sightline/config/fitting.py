@@ -144,7 +144,8 @@ class FitConfig:
     """Passes over the training images."""
     batch_size: int = 128
     """Images a batch, over all processes; the batches of an epoch differ by one image at most. An optimizer step sees
-    so many times ``accumulate``."""
+    so many times ``accumulate``. auto: the smallest that is about as fast as the fastest that fits into memory, found before
+    the training."""
     accumulate: int | dict[int, int] = 1
     """Batches whose gradients are averaged for one optimizer step: a number, or one from each of some epochs on, counted
     from 0; in YAML {0: 8, 4: 4, 8: 1}, as a flag 0:8 4:4 8:1. The last step of an epoch sees what is left, and each image

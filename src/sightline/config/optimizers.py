@@ -23,7 +23,7 @@ class SGDConfig:
 
     kind: Literal["sgd"] = "sgd"
     learning_rate: float = 0.1
-    """Peak learning rate."""
+    """Peak learning rate; auto: found by a range test before the training."""
     momentum: float = 0.9
     """Share of the last step that is kept."""
     nesterov: bool = True
@@ -47,7 +47,7 @@ class AdamWConfig:
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: float = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate; auto: found by a range test before the training."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the running mean of gradients and of their squares."""
     weight_decay: float = 1e-2
@@ -66,7 +66,7 @@ class AdamConfig:
 
     kind: Literal["adam"] = "adam"
     learning_rate: float = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate; auto: found by a range test before the training."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay of the running mean of gradients and of their squares."""
     weight_decay: float = 0.0
@@ -85,7 +85,7 @@ class AdagradConfig:
 
     kind: Literal["adagrad"] = "adagrad"
     learning_rate: float = 1e-2
-    """Peak learning rate."""
+    """Peak learning rate; auto: found by a range test before the training."""
     weight_decay: float = 0.0
     """Pull of filters and matrices towards zero; biases and norms are not decayed."""
 
@@ -100,7 +100,7 @@ class RMSpropConfig:
 
     kind: Literal["rmsprop"] = "rmsprop"
     learning_rate: float = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate; auto: found by a range test before the training."""
     alpha: float = 0.99
     """Decay of the running mean of squared gradients."""
     momentum: float = 0.0
@@ -121,7 +121,8 @@ class MuonConfig:
 
     kind: Literal["muon"] = "muon"
     learning_rate: float = 0.24
-    """Peak learning rate of the filters."""
+    """Peak learning rate of the filters; auto: found by a range test before the training, which scales the other two by the
+    same factor."""
     momentum: float = 0.6
     """Momentum of the filters."""
     head_learning_rate: float = 0.02

@@ -23,6 +23,8 @@ from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
 __all__ = [
+    "AUTO",
+    "SEARCHED",
     "build",
     "field_texts",
     "flatten",
@@ -38,10 +40,15 @@ __all__ = [
     "refuse_hopeless",
     "required",
     "resolve",
+    "searches",
     "spell_out",
     "to_mapping",
     "to_yaml",
 ]
+
+AUTO = "auto"
+SEARCHED = ("fit.batch_size", "optimizer.learning_rate")
+"""Settings that may be ``auto``: before the training a number is searched for, in this order."""
 
 # What YAML 1.1 reads as a word and everyone means as a number: 1e-4 has no point, 1.0e4 no sign.
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
@@ -62,16 +69,37 @@ def resolve(*layers: Mapping[str, Any]) -> Recipe:
     Args:
         layers: nested mappings as a recipe's YAML holds them, lowest first. A block that names another ``kind`` than
             the layers below starts from that kind's defaults; ``null`` or ``{kind: none}`` turns an optional block off.
-            A block with kinds may be a word (see ``spell_out``).
+            A block with kinds may be a word (see ``spell_out``). A setting that is ``auto`` stays what the layers below
+            say, from where a training searches (see ``searches``).
     Raises:
         ConfigError: a setting is unknown (the nearest known one is named), of the wrong type, or out of range.
     """
     merged: dict[str, Any] = to_mapping(Recipe())
     for layer in layers:
-        merged = merge(merged, spell_out(layer))
+        merged = merge(merged, _without_auto(spell_out(layer)))
     recipe = build(Recipe, merged, "")
     assert isinstance(recipe, Recipe)
     return recipe
+
+
+def searches(*layers: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the settings that layers, lowest first, leave to a search, in the order of the searches.
+
+    A recipe itself holds numbers only: for such a setting the one below the ``auto``, until ``train`` has found another.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, spell_out(layer))
+    return tuple(name for name in SEARCHED if flatten(merged).get(name) == AUTO)
+
+
+def _without_auto(layer: Mapping[str, Any]) -> dict[str, Any]:
+    stripped = dict(layer)
+    for block, _, setting in (name.partition(".") for name in SEARCHED):
+        inner = stripped.get(block)
+        if isinstance(inner, Mapping) and inner.get(setting) == AUTO:
+            stripped[block] = {name: value for name, value in inner.items() if name != setting}
+    return stripped
 
 
 def refuse_hopeless(settings: Mapping[str, Any]) -> None:
@@ -352,7 +380,7 @@ def _plain(annotation: Any, value: Any, where: str) -> Any:
             return value
         if choice in (bool, str) and isinstance(value, choice):
             return value
-    raise ConfigError(f"{where} is {value!r}; wanted {_spoken(annotation)}.")
+    raise ConfigError(f"{where} is {value!r}; wanted {_spoken(annotation)}{' or auto' if where in SEARCHED else ''}.")
 
 
 def _spoken(annotation: Any) -> str:
