@@ -118,7 +118,7 @@ def runs_table(outcomes: Sequence[Outcome], *, brief: bool = False) -> Table:
             rows.append([outcome.name, *(cell.split("\n")[0] for cell in accuracies), *costs])
             continue
         images = f"{outcome.image_set}\nseed {outcome.recipe.fit.seed}"
-        rows.append([outcome.name, *accuracies, *costs, _number(outcome.all_flops, "{:,.4g}", unit), images])
+        rows.append([outcome.name, *accuracies, *costs, _number(outcome.all_flops, "{:,.2f}", unit), images])
     return Table(columns if brief else [*columns, f"training FLOPs, {power}", "images"], rows)
 
 
@@ -163,7 +163,7 @@ def _cost_table(study: Study, found: Findings) -> Table:
         rows.append(
             [
                 row.name,
-                _number(row.flops, "{:,.4g}", unit) + ("\nwith its backbone" if with_backbone else ""),
+                _number(row.flops, "{:,.2f}", unit) + ("\nwith its backbone" if with_backbone else ""),
                 f"{row.flops / base:.2f} ×" if row.flops and base else MISSING,
                 _number(row.seconds, "{:,.1f}"),
                 _number(row.outcomes[0].parameters if row.outcomes else None, "{:,}"),
