@@ -22,7 +22,7 @@ from sightline.errors import ConfigError, TrainingError
 from sightline.finders import batch, rate, search_batch, search_rate, write_range
 from sightline.finders.rangetest import RangeTest, range_test, smooth, steepest
 from sightline.finders.sizes import Tried, fastest, search_sizes
-from sightline.finders.steps import TrainingStep, copied_network, grouped
+from sightline.finders.steps import TrainingStep, copied_network, grouped, optimizer_of, training_batches
 from sightline.images.batches import TrainingBatches
 from sightline.nets import build_network
 from sightline.optimizers import build_optimizer, peaks, scale_peaks, scaled
@@ -477,3 +477,20 @@ def test_where_the_system_tells_no_peak_a_search_is_refused(monkeypatch: pytest.
     for device, where in ((CPU, "this system"), (torch.device("mps"), "an Apple GPU")):
         with pytest.raises(ConfigError, match=rf"cannot be measured on {where}; name --fit.batch-size"):
             memory.refuse_without_measure(device)
+
+
+def test_a_search_for_a_frozen_training_takes_steps_of_the_head_alone_and_measures_no_frozen_norm(plan) -> None:
+    made = plan(finetune={"kind": "frozen"})
+    network = copied_network(made, CPU)
+    optimizer = optimizer_of(made, made.recipe.optimizer, network)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    network.train()
+    batches = grouped(training_batches(made, made.splits.train, 16, CPU, torch.float32), made.recipe)
+    TrainingStep(made, CPU)(network, optimizer, next(batches))
+    changed = {name for name, tensor in network.state_dict().items() if not tensor.equal(before[name])}
+    assert changed == {"head.weight"}
+
+
+def test_no_one_rate_is_searched_for_phases_that_train_different_layers(plan) -> None:
+    with pytest.raises(ConfigError, match=r"each phase of --finetune trains other layers.*; name the rate"):
+        plan(finetune={"kind": "gradual", "phases": 2}, optimizer={"learning_rate": "auto"})

@@ -49,7 +49,7 @@ def find_rate(
             "a rate is found for one batch size, and --fit.batch-size is auto; find that first (sightline find batch), and"
             " name it."
         )
-    refuse_range_test(plan.recipe.fit, len(plan.splits.train), "a range test")
+    refuse_range_test(plan.recipe.fit, plan.recipe.finetune, len(plan.splits.train), "a range test")
     found = search_rate(plan, test or RangeTestConfig(), console)
     _say(console, found.lines())
     if out is not None:

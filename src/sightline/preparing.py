@@ -302,7 +302,7 @@ def _easiest(recipe: Recipe, searched: tuple[str, ...], images: int) -> Recipe:
         ConfigError: so many training images do not allow the searches.
     """
     if "optimizer.learning_rate" in searched:
-        refuse_range_test(recipe.fit, images, "--optimizer.learning-rate auto")
+        refuse_range_test(recipe.fit, recipe.finetune, images, "--optimizer.learning-rate auto")
     if "fit.batch_size" not in searched:
         return recipe
     return resolve(to_mapping(recipe), {"fit": {"batch_size": batches_within(recipe.fit, images)[0]}})

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sightline.config.checks import INFINITY, within
+from sightline.config.finetuning import FinetuneConfig, phase_epochs
 from sightline.config.fitting import FitConfig
 from sightline.errors import ConfigError
 
@@ -81,7 +82,7 @@ class BatchSearchConfig:
             within("memory-limit", self.memory_limit, 0, INFINITY, open_low=True)
 
 
-def refuse_range_test(fit: FitConfig, images: int, wanted: str) -> None:
+def refuse_range_test(fit: FitConfig, finetune: FinetuneConfig | None, images: int, wanted: str) -> None:
     """Refuse a range test that could not say which rate a training needs.
 
     Args:
@@ -95,6 +96,11 @@ def refuse_range_test(fit: FitConfig, images: int, wanted: str) -> None:
         raise ConfigError(
             f"{wanted} looks for one rate, and --fit.accumulate {spoken} changes the images of a step while training, each"
             " of which wants a rate of its own; name one number of batches, or the rate."
+        )
+    if len(phase_epochs(finetune, fit.epochs)) > 1:
+        raise ConfigError(
+            f"{wanted} looks for one rate, and each phase of --finetune trains other layers, which want rates of their own;"
+            " name the rate."
         )
     if images < FEWEST_IMAGES:
         raise ConfigError(

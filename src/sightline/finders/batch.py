@@ -15,10 +15,9 @@ from sightline.config.resolving import to_mapping
 from sightline.describing import Progress
 from sightline.devices import choose_device, generators_kept
 from sightline.finders.sizes import SizeSearch, Tried, fastest, search_sizes
-from sightline.finders.steps import TrainingStep, copied_network, training_batches
+from sightline.finders.steps import TrainingStep, copied_network, optimizer_of, training_batches
 from sightline.memory import free_memory, held_memory, measured_peak, ran_out, refuse_without_measure
 from sightline.nets import Network
-from sightline.optimizers import build_optimizer
 from sightline.preparing import Plan
 
 __all__ = ["FoundBatch", "search_batch"]
@@ -149,7 +148,7 @@ class _Measure:
         single = resolve(to_mapping(recipe), {"fit": {"accumulate": 1}})  # one batch is in memory at a time
         self.plan, self.network, self.device = plan, network.train(), device
         self.step = TrainingStep(replace(plan, recipe=single), device)
-        self.optimizer = build_optimizer(recipe.optimizer, network)
+        self.optimizer = optimizer_of(plan, recipe.optimizer, network)
         scales = [recipe.augment.scale(epoch, recipe.fit.epochs) for epoch in range(recipe.fit.epochs)]
         self.epoch = scales.index(max(scales))
 

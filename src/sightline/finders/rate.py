@@ -16,11 +16,11 @@ from sightline.describing import Progress
 from sightline.devices import arithmetic, choose_device, generators_kept
 from sightline.errors import TrainingError
 from sightline.finders.rangetest import RangeTest, range_test, restored
-from sightline.finders.steps import TrainingStep, copied_network, grouped, training_batches
+from sightline.finders.steps import TrainingStep, copied_network, grouped, optimizer_of, training_batches
 from sightline.images.batches import Array, Batch, EvaluationBatches, derived_seed
 from sightline.learners import classification_loss
 from sightline.nets import Network
-from sightline.optimizers import build_optimizer, scaled
+from sightline.optimizers import scaled
 from sightline.picturing import draw_range
 from sightline.preparing import Plan
 from sightline.runs import write_csv
@@ -123,7 +123,7 @@ def search_rate(plan: Plan, config: RangeTestConfig, console: Console) -> FoundR
 
     with generators_kept(device):
         peak = recipe.optimizer.learning_rate
-        optimizer = build_optimizer(recipe.optimizer, network)
+        optimizer = optimizer_of(plan, recipe.optimizer, network)
         with Progress(console, "Range test") as progress:
             test = range_test(
                 network, optimizer, batches(), rates, TrainingStep(plan, device), peak=peak, progress=progress
@@ -141,7 +141,8 @@ def search_rate(plan: Plan, config: RangeTestConfig, console: Console) -> FoundR
         tried = {}
         for number, choice in enumerate(choices, start=1):
             with Progress(console, f"Short training {number} of {len(choices)}") as progress:
-                loss = _short_training(network, choice, batches(), TrainingStep(plan, device), steps, held, progress)
+                optimizer = optimizer_of(plan, choice, network)
+                loss = _short_training(network, optimizer, batches(), TrainingStep(plan, device), steps, held, progress)
             tried[choice.learning_rate] = loss
     best = min(reversed(choices), key=lambda choice: tried[choice.learning_rate])  # of equals the smaller
     if not math.isfinite(tried[best.learning_rate]):
@@ -175,7 +176,7 @@ def write_range(folder: Path, found: FoundRate) -> None:
 
 def _short_training(
     network: Network,
-    config: OptimizerConfig,
+    optimizer: torch.optim.Optimizer,
     batches: Iterator[list[Batch]],
     step: TrainingStep,
     steps: int,
@@ -187,7 +188,6 @@ def _short_training(
     Returns:
         The loss; infinite where it is not finite, then or in any step.
     """
-    optimizer = build_optimizer(config, network)
     peaks = [group["lr"] for group in optimizer.param_groups]
     with restored(network, optimizer):
         network.train()

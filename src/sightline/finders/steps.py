@@ -7,14 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from sightline.backbones import fit_to_images
-from sightline.config import Recipe, SpeednetConfig
+from sightline.config import OptimizerConfig, Recipe, SpeednetConfig
 from sightline.devices import arithmetic, seed_generators
 from sightline.images.batches import Array, Batch, TrainingBatches, derived_seed
 from sightline.learners import balanced_weights, classification_loss
 from sightline.nets import Network
+from sightline.optimizers import build_optimizer
+from sightline.phases import frozen_modules, layers_of, phases_of, shares_of
 from sightline.preparing import Plan
 
-__all__ = ["TrainingStep", "copied_network", "grouped", "training_batches"]
+__all__ = ["TrainingStep", "copied_network", "grouped", "optimizer_of", "training_batches"]
 
 
 class TrainingStep:
@@ -36,10 +38,16 @@ class TrainingStep:
         if plan.recipe.fit.class_weights == "balanced":
             labels = plan.images.labels[plan.splits.train]
             self._weights = balanced_weights(labels, len(plan.images.classes)).to(device)
+        self._freezes = plan.recipe.finetune is not None
+        self._layers = layers_of(plan.network)
+        self._trained = phases_of(plan.recipe, plan.network)[0].trained
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def __call__(self, network: Network, optimizer: torch.optim.Optimizer, batches: Iterable[Batch]) -> Tensor:
         """Take a step that sees some batches, each when its turn comes; returns their mean loss before it, a scalar."""
+        if self._freezes:  # a network that was brought into training mode, frozen layers too
+            for module in frozen_modules(network, self._layers, self._trained):
+                module.training = False
         optimizer.zero_grad()
         loss = torch.stack([self._backward(network, batch) for batch in batches]).mean()
         clip = self.recipe.clip
@@ -77,11 +85,20 @@ def grouped(batches: TrainingBatches, recipe: Recipe) -> Iterator[list[Batch]]:
                 yield [batches.make(epoch, index, order) for index in members]
 
 
+def optimizer_of(plan: Plan, config: OptimizerConfig, network: Network) -> torch.optim.Optimizer:
+    """The optimizer of a copy of a plan's network, by some settings: of what learns, each layer at its share of the rate."""
+    return build_optimizer(config, network, shares_of(plan.recipe, plan.network))
+
+
 def copied_network(plan: Plan, device: torch.device) -> Network:
-    """A copy of the network as it is before the first step of the training."""
+    """A copy of the network as it is before the first step of the training, in which only learns what does in that."""
     network = copy.deepcopy(plan.network)
     if plan.built.weights is None:
         fit_to_images(network, plan.images, plan.splits.train, plan.normalization)
+    if plan.recipe.finetune is not None:
+        trained = phases_of(plan.recipe, plan.network)[0].trained
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad = name in trained
     return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
