@@ -22,6 +22,7 @@ help:
 	echo "make bench-cifar [CIFAR=archive]         the recipe fast on CIFAR-10 (JPEG): accuracy, seconds, cost"
 	echo "make bench-onecycle [CIFAR=archive]      custom-resnet-onecycle: images/s by number format, then in full"
 	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
+	echo "make bench-finders [CIFAR=archive]       the rate that find rate finds against the best of a grid, for three recipes"
 	echo "make bench-batches [CIFAR=archive]       what making a batch costs against a step, and against torchvision"
 	echo "make bench-overhead [CIFAR=archive]      what our path adds to a step of a bare loop"
 	echo "make bench-memory [CIFAR=archive]        memory of fast, and what a set ten times larger adds"
@@ -68,6 +69,9 @@ bench-cifar: install
 
 bench-onecycle: install
 	$(BIN)/python benchmarks/onecycle.py $(CIFAR)
+
+bench-finders: install
+	$(BIN)/python benchmarks/finders.py $(CIFAR)
 
 bench-batches: install
 	$(BIN)/python benchmarks/batches.py $(CIFAR)
