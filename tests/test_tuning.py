@@ -572,7 +572,10 @@ def test_a_worker_asks_after_each_epoch_and_one_that_dies_costs_its_trial_only(m
         assert crew.hear() == (1, (1, 0.5))
         crew.tell(1, False)
         assert crew.hear() == (1, Outcome("pruned", 0.0))
-        assert crew.hear() == (1, Outcome("failed", reason="its process ended with status -9"))
+        assert crew.hear() == (
+            1,
+            Outcome("failed", reason="its process was ended by signal 9, as where memory runs out"),
+        )
         crew.start(1, JOB)  # in a new process
         assert crew.hear() == (1, (1, 0.5))
 
