@@ -50,7 +50,7 @@ def test_lists_switches_null_and_pairs_can_be_chosen() -> None:
         "network: {widths: [[8, 16, 16], [16, 16, 16]]}\ndata: {size: [null, 32]}\nfit: {accumulate: [1, {0: 8, 4: 4}]}"
     )
     assert space.size == 8
-    settings = drawn(space, network__widths="[16, 16, 16]", data__size="null", fit__accumulate='{"0": 8, "4": 4}')
+    settings = drawn(space, network__widths="[16, 16, 16]", data__size="null", fit__accumulate="{0: 8, 4: 4}")
     assert settings == {
         "network": {"widths": [16, 16, 16]},
         "data": {"size": None},

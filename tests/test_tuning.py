@@ -482,6 +482,23 @@ def test_settings_that_are_drawn_twice_are_trained_once(tmp_path: Path, optuna: 
         assert trial.outcome == found[trial.same_as - 1].outcome
 
 
+@pytest.mark.parametrize(("epochs", "ends_early"), [(3, False), (4, True)])
+def test_a_trial_is_ended_by_the_better_ones_but_not_after_its_last_epoch(
+    tmp_path: Path, optuna: Any, epochs: int, ends_early: bool
+) -> None:
+    from sightline.searching import Search
+
+    recipe = resolve(read_recipe("small"), {"fit": {"epochs": epochs}})
+    space = build_space({"augment": {"flip": ["none", "random"]}}, recipe, {})
+    search = Search(tmp_path / "t.db", space, TuneConfig(), "halving", recipe)
+    for values in ([0.1, 0.2, 0.9], [0.2, 0.2, 0.3]):  # halving compares after 1, 3, 9, ... epochs
+        trial = search.next()
+        assert trial is not None
+        went_on = [search.go_on(trial, epoch, value) for epoch, value in enumerate(values, start=1)]
+        search.end(trial, Outcome("finished", values[-1], 3, 1.0))
+    assert went_on == [True, True, not ends_early]
+
+
 def test_a_value_that_is_not_finite_has_failed_and_the_lowest_loss_is_best(tmp_path: Path, optuna: Any) -> None:
     from sightline.searching import Search
 
@@ -555,7 +572,10 @@ def test_a_worker_asks_after_each_epoch_and_one_that_dies_costs_its_trial_only(m
         assert crew.hear() == (1, (1, 0.5))
         crew.tell(1, False)
         assert crew.hear() == (1, Outcome("pruned", 0.0))
-        assert crew.hear() == (1, Outcome("failed", reason="its process ended with status -9"))
+        assert crew.hear() == (
+            1,
+            Outcome("failed", reason="its process was ended by signal 9, as where memory runs out"),
+        )
         crew.start(1, JOB)  # in a new process
         assert crew.hear() == (1, (1, 0.5))
 

@@ -55,6 +55,7 @@ class Search:
     def __init__(self, path: Path, space: Space, config: TuneConfig, pruner: str, recipe: Recipe) -> None:
         self.path, self.space, self.config = path, space, config
         self.total = int(min(config.trials, space.size))
+        self.epochs = recipe.fit.epochs
         self._open: dict[int, Any] = {}  # Optuna's own of the trials that are trained
         with self._optuna() as optuna:
             self._study = optuna.create_study(
@@ -99,11 +100,14 @@ class Search:
             return self._take_over(trial) or trial
 
     def go_on(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Whether a trial is worth another epoch after this one, counted from 1, at which it was judged."""
+        """Whether a trial is worth another epoch after this one, counted from 1, at which it was judged.
+
+        After its last there is nothing left to save: it counts as finished.
+        """
         with self._optuna():
             asked = self._open[trial.number]
             asked.report(value, epoch)  # an epoch that is repeated after an interruption is known, with the same value
-            return not asked.should_prune()
+            return epoch == self.epochs or not asked.should_prune()
 
     def end(self, trial: Trial, outcome: Outcome, same_as: int | None = None) -> Trial:
         """Keep how a trial ended; one that cannot be judged has failed."""

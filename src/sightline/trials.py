@@ -158,7 +158,10 @@ class Workers:
         worker, message = self._inbox.get()
         if message is None:  # killed, or ended by a fault of ours that it has printed
             status = self._processes.pop(worker).wait()
-            return worker, Outcome("failed", reason=f"its process ended with status {status}")
+            how = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+            return worker, Outcome(
+                "failed", reason=f"its process {how}" + ", as where memory runs out" * (status == -9)
+            )
         if "epoch" in message:
             return worker, (message["epoch"], message["value"])
         if "stopped" in message:

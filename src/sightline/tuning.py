@@ -237,9 +237,12 @@ class _Tuning:
 
     def _show(self, lines: TrialLines, trial: Trial) -> None:
         assert trial.outcome is not None
-        drawn = ", ".join(f"{self.names[name]} {_short(value)}" for name, value in trial.drawn.items())
-        lines.ended(trial.number, f"{_ending(trial, self.judge)}  {drawn}")
+        lines.ended(trial.number, f"{_ending(trial, self.judge)}  {self._drawn(trial)}")
         self._write()
+
+    def _drawn(self, trial: Trial) -> str:
+        """What was drawn for a trial, in words."""
+        return ", ".join(f"{self.names[name]} {_short(value)}" for name, value in trial.drawn.items())
 
     # ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -284,15 +287,10 @@ class _Tuning:
             why = reasons[-1] if reasons else "it was ended early"
             raise TrainingError(f"none of the {len(trials)} trials in {self.folder} was finished; of the last: {why}")
         rows = []
-        for trial in ranked[:SHOWN]:
+        for trial in [trial for trial in ranked if trial.same_as is None][:SHOWN]:
             assert trial.outcome is not None
-            told = [
-                str(trial.number),
-                f"{trial.outcome.value:.4f}",
-                str(trial.outcome.epochs),
-                f"{trial.outcome.seconds:.0f}",
-            ]
-            rows.append([*told, *(_short(trial.drawn.get(name, "")) for name in self.names)])
+            value, epochs, seconds = trial.outcome.value, trial.outcome.epochs, trial.outcome.seconds
+            rows.append([str(trial.number), f"{value:.4f}", str(epochs), f"{seconds:.0f}", self._drawn(trial)])
         facts = [
             f"{len(trials)} trials: {states.count('finished')} finished, {states.count('pruned')} ended early,"
             f" {states.count('failed')} failed",
@@ -301,7 +299,7 @@ class _Tuning:
         if self.search.begins_with_recipe and trials[0] in ranked:
             facts.append(f"the recipe as it was: trial 1, {self._value(trials[0])}")
         facts += ["Next:", f"  sightline train --config {self.folder}/best.yaml   trains it, and reads the test split"]
-        show_tuning(console, ["trial", self.judge, "epochs", "seconds", *self.names.values()], rows, facts)
+        show_tuning(console, ["trial", self.judge, "epochs", "seconds", "settings"], rows, facts)
 
     def _value(self, trial: Trial) -> str:
         """What a trial is judged by, and how far that may be off by the choice of images alone."""

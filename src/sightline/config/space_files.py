@@ -164,7 +164,7 @@ def _drawn(annotation: Any, value: Any, place: tuple[str, ...], name: str) -> Di
     options: dict[str, Option] = {}
     for item in value:
         made = to_mapping(build(annotation, item, dotted))
-        _add(options, made if isinstance(made, str) else json.dumps(made), Option(made), dotted)
+        _add(options, _label(made), Option(made), dotted)
     return Choice(name, place, _several(options, value, dotted))
 
 
@@ -191,6 +191,13 @@ def _range(annotation: Any, value: Mapping[str, Any], place: tuple[str, ...], na
     if step is not None and (step <= 0 or abs((high - low) / step - round((high - low) / step)) > 1e-9):
         raise ConfigError(f"{dotted} does not come from {low:g} to {high:g} in steps of {step:g} in the space.")
     return Range(name, place, low, high, step, log, kind is int)
+
+
+def _label(value: Any) -> str:
+    """What a value is called: as its YAML has it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _add(options: dict[str, Option], name: str, option: Option, dotted: str) -> None:
