@@ -22,6 +22,8 @@ if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # as in a background job of a shell; its children could not be stopped
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if not os.path.isfile(sys.argv[0]):
+    sys.argv[0] = pytest.__file__  # a worker of pytest-xdist has no program that could be started again
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small tensors gain nothing from threads, and wait for each other
 
 Array = np.ndarray[Any, Any]

@@ -28,6 +28,7 @@ ROOMS = (
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
     ("reporting",),
+    ("misfits",),
     ("preparing",),
     ("finders",),
     ("training",),

@@ -219,6 +219,7 @@ def test_discriminative_rates_move_each_layer_by_its_share(fit) -> None:
     other = fit(fit={"epochs": 1}, optimizer=plain, finetune={"kind": "discriminative", "layer_decay": 0.5})[2]
     assert {name: rates for name, rates in other.rates[0].items() if name.startswith(("filters", "head"))} == {
         "head": pytest.approx(0.1),
+        "head_biases": pytest.approx(0.1),
         "filters-0.5": pytest.approx(0.05),
         "filters-0.25": pytest.approx(0.025),
     }

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from sightline.config import Recipe, read_recipe, resolve
-from sightline.config.resolving import read_mapping
+from sightline.config.resolving import parse_yaml
 from sightline.config.space_files import build_space, read_space
 from sightline.config.spaces import NOTATION, Dimension, Space
 from sightline.config.tuning import TuneConfig, choose_pruner, refuse_hopeless_space
@@ -18,7 +18,7 @@ SMALL = resolve(read_recipe("small"))
 
 
 def space_of(text: str, base: Recipe = SMALL, **fixed: Any) -> Space:
-    return build_space(read_mapping(text, "space.yaml"), base, fixed)
+    return build_space(parse_yaml(text, "space.yaml"), base, fixed)
 
 
 def drawn(space: Space, **values: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished, coloured_folder
-from sightline import backbones, learners, preparing, runs, trainer, training
+from sightline import backbones, learners, misfits, preparing, runs, trainer, training
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
@@ -703,7 +703,7 @@ def test_padding_that_is_lost_in_what_larger_images_are_cached_with_is_refused(i
     def cropped(padding: int, cached: int, size: int) -> None:
         images = in_memory([0, 1], size=(size, size), pixels=np.zeros((2, cached, cached, 3), np.uint8))
         recipe = resolve({"augment": {"crop": {"kind": "pad_crop", "padding": padding}}})
-        preparing._refuse_small_padding(recipe, images)
+        misfits.refuse_small_padding(recipe, images)
 
     with pytest.raises(
         ConfigError, match=r"--augment.crop.padding \(4\) has no effect: .* up to 9 px; choose 9 or more"
@@ -754,7 +754,7 @@ def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, sca
     fast = resolve(read_recipe("fast"))
     fitted = preparing._within_reach(fast, side)
     assert fitted.augment.scales == (fast.augment.scales if scales is None else scales)
-    preparing._refuse_misfits(fitted, side)
+    misfits.refuse_misfits(fitted, side)
 
 
 def test_without_data_one_is_asked_for() -> None:
@@ -776,7 +776,7 @@ def test_the_saturation_of_grey_images_is_not_varied_and_asking_for_it_is_refuse
 
 def test_one_coloured_pixel_in_the_last_image_makes_a_set_coloured() -> None:
     pixels = np.full((2_500, 2, 2, 3), 7, np.uint8)
-    assert preparing.is_grey(pixels, np.arange(2_500))
+    assert misfits.is_grey(pixels, np.arange(2_500))
     pixels[2_499, 1, 1, 2] = 8
-    assert not preparing.is_grey(pixels, np.arange(2_500))
-    assert preparing.is_grey(pixels, np.arange(2_499))
+    assert not misfits.is_grey(pixels, np.arange(2_500))
+    assert misfits.is_grey(pixels, np.arange(2_499))

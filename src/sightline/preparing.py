@@ -2,21 +2,17 @@
 
 import os
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 
 from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths
 from sightline.config import (
-    DataConfig,
-    PadCropConfig,
     Recipe,
     batches_within,
     read_recipe,
@@ -29,12 +25,20 @@ from sightline.devices import arithmetic, choose_device, refuse_without_compiler
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.extras import refuse_missing_trackers
 from sightline.features import settle_features
-from sightline.images.augment import shrunk_side
 from sightline.images.batches import Normalization, derived_seed, prepare
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.lookup import find_source
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits
+from sightline.misfits import (
+    SMALLEST_SIDE,
+    refuse_misfits,
+    refuse_processes,
+    refuse_saturation_of_grey,
+    refuse_small_padding,
+    refuse_split_seed,
+    refuse_without_effect,
+)
 from sightline.nets import HeadedNetwork, Network
 from sightline.phases import layers_of, phases_of
 from sightline.runs import MODEL_FORMAT, list_runs, read_model, read_run_recipe
@@ -46,7 +50,6 @@ __all__ = [
     "changes_since",
     "choose_recipe",
     "describe_classifier",
-    "is_grey",
     "notes",
     "prepare_training",
     "run_to_resume",
@@ -55,8 +58,6 @@ __all__ = [
 MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of ``fast`` are enough steps
 MANY_LARGE = 20_000  # larger images
 SMALL_SIDE = 64  # pixels
-SMALLEST_SIDE = 16  # pixels that every network can read
-ROWS_AT_ONCE = 1_000  # images that are looked at for colours before the next are
 
 
 SEARCHES = {
@@ -129,18 +130,18 @@ def prepare_training(
         opened = open_images(source, chosen.data.size, progress)
         if "val" in opened.splits:
             chosen = _without_validation(chosen, settings, source.name)
-        _refuse_split_seed(chosen, settings, opened)
+        refuse_split_seed(chosen, settings, opened)
         images, splits, normalization = prepare(source, chosen, progress)
     chosen = _without_scales(chosen, settings)
     if automatic and "scales" not in (settings.get("augment") or {}):
         chosen = _within_reach(chosen, min(images.size))
-    _refuse_misfits(chosen, min(images.size))
+    refuse_misfits(chosen, min(images.size))
     searched = searches(named, settings)
     easiest = _easiest(chosen, searched, len(splits.train))
-    _refuse_processes(easiest, len(splits.train))
-    _refuse_small_padding(chosen, images)
-    _refuse_without_effect(easiest, images, splits)
-    _refuse_saturation_of_grey(chosen, images, splits)
+    refuse_processes(easiest, len(splits.train))
+    refuse_small_padding(chosen, images)
+    refuse_without_effect(easiest, images, splits)
+    refuse_saturation_of_grey(chosen, images, splits)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
     phases_of(chosen, built.network)  # refuses what the network does not have
@@ -171,16 +172,6 @@ def _without_validation(chosen: Recipe, settings: Mapping[str, Any], name: str) 
     return resolve(to_mapping(chosen), {"data": {"validation": None}})
 
 
-def _refuse_split_seed(chosen: Recipe, settings: Mapping[str, Any], images: CachedImages) -> None:
-    """Refuse to choose among the splits of a set of which nothing is cut."""
-    asked = (settings.get("data") or {}).get("split_seed") not in (None, DataConfig().split_seed)
-    if asked and chosen.data.fraction == 1 and {"val", "test"} <= set(images.splits):
-        raise ConfigError(
-            f"--data.split-seed has no effect: {images.name} brings its test and validation splits, and nothing else is cut;"
-            " leave the option out."
-        )
-
-
 def _without_scales(chosen: Recipe, settings: Mapping[str, Any]) -> Recipe:
     """The recipe for a training too short for smaller images: a recipe's are left out, asking for them is refused."""
     epochs, scales = chosen.fit.epochs, chosen.augment.scales
@@ -198,101 +189,6 @@ def _within_reach(chosen: Recipe, side: int) -> Recipe:
     """A recipe that was not asked for by name: images of a side in pixels are shown no smaller than networks can read."""
     scales = [max(scale, min(1.0, SMALLEST_SIDE / side)) for scale in chosen.augment.scales]
     return resolve(to_mapping(chosen), {"augment": {"scales": scales if min(scales, default=1.0) < 1 else []}})
-
-
-def _refuse_misfits(recipe: Recipe, side: int) -> None:
-    """Refuse what cannot be done with images of a side in pixels."""
-    cutout = recipe.augment.cutout
-    if cutout is not None and cutout.size > side:
-        raise ConfigError(
-            f"--augment.cutout.size ({cutout.size}) is larger than the images ({side} px); a hole must fit into the image."
-        )
-    scale = min(recipe.augment.scales, default=1.0)
-    if round(side * scale, 3) < SMALLEST_SIDE:
-        raise ConfigError(
-            f"--augment.scales {scale:g} makes {side * scale:.0f} px of {side} px; the networks need at least"
-            f" {SMALLEST_SIDE} px: choose {SMALLEST_SIDE / side:.2f} or more."
-        )
-    for scale in recipe.augment.scales:
-        if scale < 1 and shrunk_side(side, scale) >= side:
-            raise ConfigError(
-                f"--augment.scales {scale:g} has no effect: the even side that is nearest to {side * scale:.1f} px is the full"
-                f" one, {side} px; choose {(side - 2) / side:.2f} or less, or 1."
-            )
-
-
-def _refuse_processes(recipe: Recipe, images: int) -> None:
-    """Refuse more processes than there can be, or than there is work for."""
-    wanted, device = recipe.fit.processes, choose_device()
-    if wanted == 1:
-        return
-    main = sys.modules["__main__"]
-    if main.__spec__ is None and not os.path.isfile(sys.argv[0]):
-        raise ConfigError(
-            f"--fit.processes {wanted} starts this program again, and it has no file (a notebook, or python -c); use the"
-            " command line or a script."
-        )
-    most = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, os.cpu_count() or 1)
-    if wanted > most:
-        raise ConfigError(
-            f"--fit.processes is {wanted}, and this machine has {most} {'GPUs' if device.type == 'cuda' else 'cores'};"
-            f" choose at most {most}."
-        )
-    batches = -(-images // recipe.fit.batch_size)
-    if images // batches < 2 * wanted:
-        raise ConfigError(
-            f"{images} training images leave less than two a batch to each of --fit.processes ({wanted}); choose fewer."
-        )
-
-
-def _refuse_small_padding(recipe: Recipe, images: CachedImages) -> None:
-    """Refuse a shift that is lost in what larger images are cached with to crop from."""
-    crop = recipe.augment.crop
-    margin = min((found - wanted) // 2 for found, wanted in zip(images.pixels.shape[1:3], images.size, strict=True))
-    if isinstance(crop, PadCropConfig) and crop.padding < margin:
-        raise ConfigError(
-            f"--augment.crop.padding ({crop.padding}) has no effect: images of {min(images.size)} px are cut from larger ones,"
-            f" shifted by up to {margin} px; choose {margin} or more, or another --augment.crop.kind."
-        )
-
-
-def _refuse_without_effect(recipe: Recipe, images: CachedImages, splits: Splits) -> None:
-    """Refuse what would change nothing with these training images."""
-    batches = -(-len(splits.train) // recipe.fit.batch_size)
-    most = max(recipe.fit.batches_a_step(epoch) for epoch in range(recipe.fit.epochs))
-    if most > batches:
-        raise ConfigError(
-            f"--fit.accumulate {most} is more than the {batches} batches of an epoch ({len(splits.train)} images in batches"
-            f" of {recipe.fit.batch_size}); choose at most {batches}."
-        )
-    counts = np.bincount(images.labels[splits.train], minlength=len(images.classes))
-    if counts.min() == counts.max():
-        for flag, value in (("fit.class-weights", recipe.fit.class_weights), ("data.sampling", recipe.data.sampling)):
-            if value == "balanced":
-                raise ConfigError(
-                    f"--{flag} balanced has no effect: every class of {images.name} has {counts[0]} training images; leave"
-                    " it out."
-                )
-
-
-def _refuse_saturation_of_grey(recipe: Recipe, images: CachedImages, splits: Splits) -> None:
-    """Refuse to vary the saturation of images that have no colours."""
-    color = recipe.augment.color
-    if color is None or color.saturation == 0 or not is_grey(images.pixels, splits.train):
-        return
-    raise ConfigError(
-        f"--augment.color.saturation ({color.saturation:g}) has no effect: the training images of {images.name} are grey;"
-        + (" leave --augment.color out." if color.brightness == color.contrast == 0 else " set it to 0.")
-    )
-
-
-def is_grey(pixels_NHWC: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> bool:
-    """Whether the three channels of every pixel of some images are equal; looks no further than the first colour."""
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        part = pixels_NHWC[rows[start : start + ROWS_AT_ONCE]]
-        if (part[..., :1] != part[..., 1:]).any():
-            return False
-    return True
 
 
 def _easiest(recipe: Recipe, searched: tuple[str, ...], images: int) -> Recipe:
