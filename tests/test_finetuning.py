@@ -223,7 +223,7 @@ def test_discriminative_rates_move_each_layer_by_its_share(fit) -> None:
         "filters-0.5": pytest.approx(0.05),
         "filters-0.25": pytest.approx(0.025),
     }
-    assert one.rates[0] == {"filters": 0.1, "head": 0.1, "biases": 0.1}
+    assert one.rates[0] == {"filters": 0.1, "head": 0.1, "head_biases": 0.1, "biases": 0.1}
 
 
 def test_a_plateau_begins_anew_with_each_phase(fit, monkeypatch) -> None:
