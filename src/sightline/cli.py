@@ -451,20 +451,11 @@ def tune(
     """
     from sightline.config.space_files import read_space
     from sightline.config.tuning import TuneConfig, begun_study, refuse_hopeless_space
-    from sightline.extras import refuse_missing_trackers, require
-    from sightline.images.lookup import find_source
+    from sightline.extras import require
 
     require("optuna", "tune", "sightline tune")
     begun = begun_study(study, resume)
-    if data is not None:
-        find_source(data)
-    elif recipe == "auto" and config is None and begun is None:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
-    named = {} if recipe == "auto" else read_recipe(recipe)
-    extra = {} if config is None else read_recipe(config)
-    if not named and "name" in extra:  # a recipe by itself, such as a run's
-        named, extra = extra, {}
-    flags = merge(extra, nest(settings))
+    named, flags = _layers(data, recipe, config, settings, begun=begun is not None)
     how = {"trials": trials, "judge": judge, "pruner": pruner, "seed": seed}
     written = None if space is None else read_space(space)
     if begun is None:
@@ -472,8 +463,6 @@ def tune(
             raise ConfigError("no space was named; give a YAML file of the settings that vary with --space.")
         search = TuneConfig(**{name: value for name, value in how.items() if value is not None})  # type: ignore[arg-type]
         refuse_hopeless_space(written, named, flags, search)
-    _refuse_network(merge(named, flags).get("network") or {})
-    refuse_missing_trackers(named, flags)
     from sightline.tuning import tune as work
 
     print(
