@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths
 from sightline.config import (
+    FrozenConfig,
     Recipe,
     batches_within,
     read_recipe,
@@ -293,6 +294,10 @@ def _notes_of_phases(plan: Plan) -> list[str]:
     phases = phases_of(plan.recipe, plan.network)
     lines = [describe_phase(phases, index, plan.network) for index in range(len(phases))]
     lines += [plan.kept] if plan.kept else []
+    if isinstance(plan.recipe.finetune, FrozenConfig):
+        lines.append(
+            "  a head that learns alone may want another rate than the recipe's: `sightline find rate` looks for one"
+        )
     layers = [layer for layer in layers_of(plan.network) if not phases[0].trained.issuperset(layer.parameters)]
     if plan.built.weights is None and layers:
         lines.append(
