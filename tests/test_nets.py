@@ -16,6 +16,7 @@ from sightline.config import (
     ArchitectureConfig,
     CustomResNetConfig,
     HubConfig,
+    LinearHeadConfig,
     ResNet18Config,
     ResNet34Config,
     SpeednetConfig,
@@ -220,6 +221,22 @@ def test_operations_of_a_training_counted_by_hand() -> None:
     assert kept == 2 * 10 * (first + second) + 2 * 10 * 2 * head  # two views of each image once, then the head alone
     middle = ((8, 8), frozenset({"first.weight", "head.weight"}))  # through a frozen layer gradients go all the same
     assert training_flops(Counted(), [middle], images=10) == 10 * (2 * first + 2 * second + 3 * head)
+
+
+def test_a_network_in_another_one_is_counted_once() -> None:
+    """A head calls its backbone's parts, not the backbone: what runs in them is no work of the network around."""
+    config = SpeednetConfig(widths=(8, 16, 16))
+    plain = build_network(config, 10, (32, 32))
+    headed = build_network(config, 10, (32, 32), LinearHeadConfig())
+    for trained in ("head.", ""):
+        both = [
+            frozenset(name for name, _ in network.named_parameters() if name.startswith(trained))
+            for network in (plain, headed)
+        ]
+        for kept in (0, 2):
+            assert training_flops(headed, [((32, 32), both[1])] * 3, 10, kept_views=kept) == training_flops(
+                plain, [((32, 32), both[0])] * 3, 10, kept_views=kept
+            )
 
 
 @EVERY_NETWORK

@@ -44,10 +44,13 @@ def training_flops(
 def _step_flops(network: Network, size: Size, trained: Collection[str]) -> int:
     """Operations of a training step for one image."""
     counts = _by_module(network, size)
+    within = Counter[str]()  # what runs in the modules that a module calls, or whose children it calls in their place
+    for name in counts:
+        within[_caller(name, counts)] += counts[name] if name else 0
     learnt, total = False, 0  # whether anything learns in what comes before, in the order in which modules were made
     for name, module in network.named_modules():
         begin = f"{name}." if name else ""
-        own = counts[name] - sum(counts[f"{begin}{child}"] for child, _ in module.named_children())
+        own = counts[name] - within[name]
         weights = {f"{begin}{inner}": weight for inner, weight in module.named_parameters(recurse=False)}
         if weights:  # of which a bias takes no product
             total += own * (1 + any(inner in trained and weight.ndim > 1 for inner, weight in weights.items()) + learnt)
@@ -55,6 +58,15 @@ def _step_flops(network: Network, size: Size, trained: Collection[str]) -> int:
         else:  # a product of what it is given, such as a query and a key
             total += own * (3 if learnt or any(parameter.startswith(begin) for parameter in trained) else 1)
     return total
+
+
+def _caller(name: str, called: Collection[str]) -> str:
+    """The name of the smallest called module around a module."""
+    while name:
+        name = name.rpartition(".")[0]
+        if name in called:
+            break
+    return name
 
 
 def _backbone_flops(network: Network, size: Size) -> int:
