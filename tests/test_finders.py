@@ -446,7 +446,7 @@ def test_accumulation_and_processes_bound_the_batches_that_are_tried(plan, monke
     )
     assert found.search.largest.images == 13  # 39 in three batches
     assert found.search.bound == "images"
-    monkeypatch.setattr(preparing, "_refuse_processes", lambda *_: None)
+    monkeypatch.setattr(preparing, "refuse_processes", lambda *_: None)
     shared = search_batch(plan(fit={"processes": 2}), BatchSearchConfig(memory_limit=8), QUIET)
     assert shared.search.tried[0].batch_size == 8
     assert shared.search.limit == 4e9  # each of two processes has half
