@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from sightline.runs import write_atomically
 
-__all__ = ["Chart", "Page", "Section", "Table", "print_table", "write_page"]
+__all__ = ["Chart", "Page", "Section", "Table", "print_table", "write_html", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,29 @@ def write_page(path: Path, page: Page) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    from jinja2 import Environment, StrictUndefined
+    write_html(path, "page.html", page=page)
 
-    text = (resources.files("sightline") / "templates" / "page.html").read_text("utf-8")
-    surroundings = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    write_atomically(path, surroundings.from_string(text).render(page=page).encode("utf-8", "replace"))
+
+def write_html(path: Path, template: str, **content: Any) -> None:
+    """Write one file of HTML by a template of ``templates/``; texts are escaped.
+
+    Args:
+        path: of the file.
+        template: its name; it extends ``base.html``, which has the look of every page.
+        content: what it shows, by the names that it uses.
+    Raises:
+        StorageError: it cannot be written.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    surroundings = Environment(
+        loader=PackageLoader("sightline"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    write_atomically(path, surroundings.get_template(template).render(**content).encode("utf-8", "replace"))
 
 
 def print_table(console: Console, title: str, table: Table) -> None:
