@@ -23,7 +23,7 @@ ROOMS = (
     ("nets",),
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
-        *("describing", "picturing", "charting", "pages", "backbones"),
+        *("describing", "picturing", "charting", "pages", "backbones", "attributing", "faithfulness"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
@@ -54,7 +54,7 @@ DOORS = {
     "scipy": ("significance.py",),
     "jinja2": ("pages.py",),
     "timm": ("nets/pretrained.py",),
-    "captum": ("explaining.py",),
+    "captum": ("attributing.py",),
     "gradio": ("serving.py",),
     "wandb": ("tracking.py",),
     "optuna": ("searching.py",),
