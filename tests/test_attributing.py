@@ -15,7 +15,6 @@ from sightline.attributing import (
     integrated_gradients_smoothgrad,
     layer_named,
     occlusion,
-    rollout,
     saliency,
 )
 from sightline.config import (
@@ -36,6 +35,7 @@ from sightline.nets import Network, build_network
 from sightline.nets.base import GlobalMaximum
 from sightline.nets.deeplift import refuse_without_rules
 from sightline.nets.gradcam import default_layer, grad_cam
+from sightline.nets.rollout import rollout
 
 pytest.importorskip("captum")
 PLAIN = AttributionConfig()
@@ -131,6 +131,7 @@ def test_deeplift_adds_up_on_our_networks(config: NetworkConfig, side: int, step
     assert found.maps_BHW.shape == (3, side, side)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_captum_alone_does_not_add_up_where_there_is_a_gelu_and_says_nothing() -> None:
     from captum.attr import DeepLift
 

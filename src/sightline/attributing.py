@@ -11,8 +11,7 @@ Source:
     Hooker et al., "A Benchmark for Interpretability Methods", NeurIPS 2019. deeplift: Shrikumar et al., "Learning Important
     Features Through Propagating Activation Differences", ICML 2017, rescale rule. occlusion: Zeiler and Fergus,
     "Visualizing and Understanding Convolutional Networks", ECCV 2014. gradient_shap: Lundberg and Lee, "A Unified Approach
-    to Interpreting Model Predictions", NeurIPS 2017. attention: Abnar and Zuidema, "Quantifying Attention Flow in
-    Transformers", ACL 2020. Grad-CAM: ``nets/gradcam.py``.
+    to Interpreting Model Predictions", NeurIPS 2017. grad_cam and attention: ``nets/gradcam.py``, ``nets/rollout.py``.
 """
 
 import warnings
@@ -23,7 +22,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sightline.config import COMPLETE, AttributionConfig, Method
 from sightline.config.checks import nearest
@@ -32,11 +30,10 @@ from sightline.errors import ConfigError
 from sightline.nets.base import Network
 from sightline.nets.deeplift import refuse_without_rules, rules
 from sightline.nets.gradcam import default_layer, grad_cam
-from sightline.nets.heads import AttentionEncoder, HeadedNetwork
+from sightline.nets.rollout import attention, has_attention
 
 __all__ = [
     "Attribution",
-    "attention",
     "attribute",
     "completeness_gaps",
     "deeplift",
@@ -148,7 +145,7 @@ def refuse_unfit(method: Method, network: Network, images_BCHW: Tensor, settings
     """
     if method == "deeplift":
         refuse_without_rules(network, images_BCHW[:1])
-    elif method == "attention" and (not isinstance(network, HeadedNetwork) or isinstance(network.neck, nn.Identity)):
+    elif method == "attention" and not has_attention(network):
         raise ConfigError(
             "attention shows how a head attends, and this network's head has no attention; choose another method, such"
             " as grad_cam."
@@ -341,54 +338,6 @@ def occlusion(
             perturbations_per_eval=max(1, (rows or 0) // len(images_BCHW)),
         )
     return found_BCHW[:, 0]  # all channels are covered at once
-
-
-def attention(network: Network, images_BCHW: Tensor) -> Tensor:
-    """What an attention head looks at, whatever the class.
-
-    Of encoder blocks the rollout: the mean over heads, half of it and half of the node itself, block after block; then
-    the mean over the last nodes, all of which the last layer reads. Of a pool the mean over its queries and heads.
-
-    Args:
-        network: one with an attention head, in evaluation mode.
-        images_BCHW: normalised.
-    Returns:
-        (B, H, W), from 0 up: the share of each node, enlarged to the images; what fills no patch counts as nothing.
-    """
-    assert isinstance(network, HeadedNetwork)
-    assert not isinstance(network.neck, nn.Identity)
-    neck = network.neck
-    with torch.no_grad():
-        maps_BDhw = network.backbone_output(images_BCHW)
-        blocks = [weights_BHQN.float().mean(dim=1) for weights_BHQN in neck.weights(maps_BDhw)]
-    sides, patch = maps_BDhw.shape[2:], 1
-    if isinstance(neck, AttentionEncoder):
-        patch = neck.embedding.convolution.kernel_size[0]
-        shares_BN = rollout(blocks).mean(dim=1)
-    else:
-        shares_BN = blocks[0].mean(dim=1)
-    grid = [side // patch for side in sides]
-    # the part of the image that the patches cover
-    covered = [
-        round(pixels * n * patch / side) for pixels, n, side in zip(images_BCHW.shape[2:], grid, sides, strict=True)
-    ]
-    nodes_B1hw = shares_BN.view(-1, 1, *grid)
-    enlarged = functional.interpolate(nodes_B1hw, covered, mode="bilinear", align_corners=False).squeeze(1)
-    height, width = images_BCHW.shape[2:]
-    return functional.pad(enlarged, (0, width - covered[1], 0, height - covered[0]))
-
-
-def rollout(blocks_BNN: list[Tensor]) -> Tensor:
-    """How much of each first node reaches each last one through blocks of attention, (B, last N, first N); rows add up to 1.
-
-    Args:
-        blocks_BNN: the attention of each block, first block first; rows add up to 1.
-    """
-    itself = torch.eye(blocks_BNN[0].shape[-1], device=blocks_BNN[0].device)
-    flow_BNN = itself.expand_as(blocks_BNN[0])
-    for weights_BNN in blocks_BNN:
-        flow_BNN = (weights_BNN + itself) / 2 @ flow_BNN
-    return flow_BNN
 
 
 # ── what they share ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,17 @@ from typing import Literal, get_args
 from sightline.config.checks import INFINITY, nearest, within
 from sightline.errors import ConfigError
 
-__all__ = ["ALL", "COMPLETE", "METHODS", "SIGNED", "AttributionConfig", "Method", "methods_of"]
+__all__ = [
+    "ALL",
+    "COMPLETE",
+    "METHODS",
+    "OWN_ARITHMETIC",
+    "SIGNED",
+    "AttributionConfig",
+    "Method",
+    "methods_of",
+    "refuse_unknown_class",
+]
 
 Method = Literal[
     "saliency",
@@ -26,6 +36,8 @@ SIGNED: frozenset[Method] = frozenset({"integrated_gradients", "deeplift", "occl
 """Methods whose map also says what speaks against the class; the others begin at zero."""
 COMPLETE: frozenset[Method] = frozenset({"integrated_gradients", "deeplift"})
 """Methods whose map should add up to the difference that the image makes to the logit."""
+OWN_ARITHMETIC: frozenset[Method] = frozenset({"grad_cam", "attention"})
+"""Methods that need no captum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,3 +114,14 @@ def methods_of(names: Iterable[str]) -> tuple[Method, ...]:
     if not names:
         raise ConfigError(f"no method was named; choose among {', '.join(METHODS)}, or {ALL}.")
     return tuple(name for name in METHODS if name in names)
+
+
+def refuse_unknown_class(target: str, classes: Iterable[str]) -> None:
+    """Refuse to ask about a class that a classifier does not know.
+
+    Raises:
+        ConfigError: with the nearest.
+    """
+    classes = list(classes)
+    if target not in classes:
+        raise ConfigError(f"--target {target}: the classifier knows no such class; {nearest(target, classes)}")
