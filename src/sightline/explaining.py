@@ -244,6 +244,7 @@ def explain(
             shown = centre(torch.from_numpy(pixels), classifier.size).numpy()
             for name, image, result in zip(names_waiting, shown, explained, strict=True):
                 writer.write(name, image, result)
+            writer.write_table()  # each time, so that one who stops it early has what there is
             names_waiting.clear()
             waiting.clear()
         if progress:
@@ -266,7 +267,6 @@ def explain(
         raise DataError(
             f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
         )
-    writer.write_table()
     return Explanations(writer.files, writer.sheets, writer.images, unreadable, explainer.left_out)
 
 
