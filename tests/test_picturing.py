@@ -109,7 +109,7 @@ def test_what_speaks_for_a_class_is_red_and_what_speaks_as_much_against_it_is_as
     page = _sheet(tmp_path, map_HW, True).astype(int)
     red, blue = page[..., 0] - page[..., 2], page[..., 2] - page[..., 0]
     line = 100  # pixels below the top: within the tiles
-    heat = slice(page.shape[1] - 2 * 192 - 100, page.shape[1] - 192 - 100)
+    heat = slice(220, 220 + 192)  # behind the image and the space on both its sides
     assert (page[line] == (103, 0, 31)).all(axis=1).sum() >= 8 * 6  # the darkest red of the colours
     assert (red[line, heat] > 60).sum() == 8 * 6
     assert (blue[line, heat] > 60).sum() == 8 * 6

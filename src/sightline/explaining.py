@@ -271,7 +271,7 @@ def explain(
 
 
 def summarize_explanations(images: Sequence[ExplainedImage]) -> Table:
-    """A line for each method, and one for the random map: the sums' gaps, and the mean areas of the two curves."""
+    """A line for each method, and one for the random map: the median gap of its sums, and the mean areas of the two curves."""
     by_method: dict[str, list[Explanation]] = {}
     for image in images:
         for item in (*image.explanations, *([image.random] if image.random else [])):
@@ -279,13 +279,13 @@ def summarize_explanations(images: Sequence[ExplainedImage]) -> Table:
     rows = []
     for method, items in by_method.items():
         gaps = [item.gap for item in items if item.gap is not None]
-        gap = f"{statistics.median(gaps):.2%}, {max(gaps):.2%}" if gaps else ""
+        gap = f"{statistics.median(gaps):.2%} ({max(gaps):.2%})" if gaps else ""
         areas = [
             [area for area in column if area is not None]
             for column in ([item.deletion for item in items], [item.insertion for item in items])
         ]
         rows.append([method, str(len(items)), gap, *(f"{statistics.mean(area):.3f}" if area else "" for area in areas)])
-    return Table(["method", "images", "gap: median, worst", "deletion (low is good)", "insertion (high is good)"], rows)
+    return Table(["method", "n", "gap (worst)", "deletion ↓", "insertion ↑"], rows)
 
 
 # ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
