@@ -17,7 +17,7 @@ ROOT = Path(sightline.__file__).parent
 ROOMS = (
     (
         *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
-        *("significance", "outcomes", "findings"),
+        *("significance", "outcomes", "findings", "answers"),
     ),
     ("images",),
     ("nets",),
@@ -27,7 +27,7 @@ ROOMS = (
     ),
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
-    ("reporting",),
+    ("reporting", "narrating", "thumbnails"),
     ("misfits",),
     ("preparing",),
     ("finders",),

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "Interval", "Point", "draw_curves", "draw_intervals", "draw_points", "draw_swatch"]
+__all__ = [
+    "Bins",
+    "Curve",
+    "Interval",
+    "Point",
+    "draw_curves",
+    "draw_intervals",
+    "draw_points",
+    "draw_reliability",
+    "draw_swatch",
+]
 
 WIDTH = 360  # CSS pixels: of a phone, where letters are shown at their size; elsewhere a page may enlarge all of it
 DPI = 96  # CSS pixels an inch
@@ -58,12 +68,24 @@ class Point:
     runs: Sequence[tuple[float, float]]
 
 
-def draw_curves(title: str, unit: str, curves: Sequence[Curve]) -> str:
+@dataclass(frozen=True)
+class Bins:
+    """Answers by their confidence: how sure they were, how many of them were right, with an interval."""
+
+    style: int
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def draw_curves(title: str, unit: str, curves: Sequence[Curve], over: str = "epoch") -> str:
     """Draw measures over epochs: lines, and where there are several seeds bands from the lowest to the highest.
 
     Args:
         title: what is shown, for those who do not see it; also makes the names within the SVG unlike others'.
         unit: of the values.
+        over: what is counted along the axis where it is not epochs.
     Returns:
         An ``<svg>`` element.
     """
@@ -79,7 +101,7 @@ def draw_curves(title: str, unit: str, curves: Sequence[Curve]) -> str:
                     axes.vlines(curve.epochs, curve.low, curve.high, colors=look["color"], linewidth=1.2)
                 else:
                     axes.fill_between(curve.epochs, curve.low, curve.high, color=look["color"], alpha=0.14, linewidth=0)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(over)
         axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -127,6 +149,27 @@ def draw_points(title: str, x_unit: str, y_unit: str, found: Sequence[Point]) ->
         axes.set_ylabel(y_unit)
 
     return _drawn(title, 240, draw)
+
+
+def draw_reliability(title: str, found: Sequence[Bins]) -> str:
+    """Draw how often answers of a confidence are right, with intervals, and the line on which both are the same.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+
+    def draw(axes: "Axes") -> None:
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9)
+        for bins in found:
+            look = _look(bins.style)
+            axes.vlines(bins.confidence, bins.low, bins.high, colors=look["color"], linewidth=1.2)
+            axes.plot(bins.confidence, bins.accuracy, **look | {"linewidth": 1.2})
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("confidence: probability of the answer")
+        axes.set_ylabel("share of right answers")
+
+    return _drawn(title, 320, draw)
 
 
 def draw_swatch(style: int) -> str:

@@ -278,6 +278,25 @@ def evaluate(
     show_measures(console, found)
 
 
+def report(
+    run: str, /, *, out: Path | None = None, trust_code: Annotated[bool, Parameter(negative=())] = False
+) -> None:
+    """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    out
+        File to write (.html), one page that holds all it shows; report.html in the run unless named.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by, to explain its mistakes.
+    """
+    from sightline.reporting import report as work
+
+    print(work(run, out=out, trust_code=trust_code))
+
+
 def predict(
     run: str,
     /,
@@ -555,6 +574,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "find rate": find_rate,
     "find batch": find_batch,
     "evaluate": evaluate,
+    "report": report,
     "predict": predict,
     "encode": encode,
     "compare": compare,

@@ -100,9 +100,12 @@ def evaluate_rows(
     chances = probabilities(combine(logits_VNK, classifier.views), classifier.model["temperatures"][classifier.views])
     answers: list[Prediction] = [classifier.prediction(row) for row in chances]
     lines = csv_rows([images.paths[row] for row in rows], answers)
-    table = [[file, classifier.classes[label], *rest] for (file, *rest), label in zip(lines, labels, strict=True)]
-    header = csv_header()
-    return found, ([header[0], "true_class", *header[1:]], table)
+    table = [
+        [file, classifier.classes[label], *rest, f"{row[label]:.6f}"]
+        for (file, *rest), label, row in zip(lines, labels, chances, strict=True)
+    ]
+    file, *others = csv_header()
+    return found, ([file, "true_class", *others, "true_probability"], table)
 
 
 def measures(

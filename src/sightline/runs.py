@@ -10,7 +10,8 @@ last.ckpt          where to continue (until DONE)
 model.safetensors  the weights, with model.json inside
 evaluation.json    the measures; predictions.csv: one line a test image
 logs/              what trackers write, where any are named
-DONE               written last; after it only the trackers get their final numbers
+DONE               written last; after it only the trackers get their final numbers, and the report is written
+report.html        how good, on what, where wrong, how sure, how to repeat it
 PRUNED             in its place where a tuning ended the training early, and why
 """
 
@@ -195,7 +196,7 @@ def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
 
 
 def mark_done(run: Path) -> None:
-    """Say that a run is finished; nothing but the last numbers of trackers is written to it after this."""
+    """Say that a run is finished; only the last numbers of trackers and the report are written to it after this."""
     write_atomically(run / "DONE", b"")
     for leftover in ("last.ckpt", "previous.ckpt"):  # after DONE: a kill between the two must not cost the training
         (run / leftover).unlink(missing_ok=True)

@@ -36,6 +36,7 @@ from sightline.preparing import (
     prepare_training,
     run_to_resume,
 )
+from sightline.reporting import REPORT, report
 from sightline.runs import (
     create_run,
     helped,
@@ -296,6 +297,8 @@ def _finish(
     mark_done(run)
     if measured is not None:
         show_measures(console, measured)
+    with _drawing(REPORT, console):
+        report(run, trust_code=getattr(recipe.network, "trust_code", False))
     show_next_steps(console, run, plan.source.location, model)
 
 

@@ -1,0 +1,325 @@
+"""The report of a finished run: one page that says how good it is, on what, where wrong, how sure, how to repeat it.
+
+Nothing here loads Lightning; torch is loaded where there are mistakes to explain.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.answers import Answers, read_answers, read_measures
+from sightline.config import to_yaml
+from sightline.errors import ConfigError, DataError, StorageError
+from sightline.metrics import suspected_labels
+from sightline.narrating import (
+    Told,
+    about_classes,
+    about_cost,
+    about_doubt,
+    about_learning,
+    commands,
+    lead,
+    most_confused,
+    repeat,
+    warnings,
+)
+from sightline.outcomes import read_outcome
+from sightline.pages import write_html
+from sightline.picturing import overlaid
+from sightline.runs import read_model_of_finished
+from sightline.thumbnails import Thumbnails, affordable, data_uri, open_own
+
+__all__ = ["REPORT", "report"]
+
+REPORT = "report.html"  # in the run
+A_CELL = 25  # images behind a cell of the confusion matrix, at most
+MATRIX = 25  # classes, up to which the confusion matrix is shown whole
+PAIRS = 40  # most confused pairs that are listed where it is not
+SHOWN = 24  # mistakes, and suspected labels, that are shown
+SIDE = 128  # pixels of a mistake
+CELL_SIDE = 64  # pixels of an image behind a cell
+PIXELS = 3_000_000  # of all images behind cells: about 2 MB of page
+EXPLAINED = 8  # images that Grad-CAM looks at together
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Images of one class that got one answer."""
+
+    key: str
+    count: int
+    share: float
+    """Of the images of the class."""
+    right: bool
+    title: str
+
+    @property
+    def shade(self) -> float:
+        return self.share**0.5  # so that a few in a hundred are seen, too
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image behind a cell."""
+
+    uri: str
+    text: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What opens behind a cell."""
+
+    key: str
+    title: str
+    text: str
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """The confusion matrix, or the most confused pairs of many classes."""
+
+    about: str
+    classes: Sequence[str]
+    panels: Sequence[Panel]
+    rows: Sequence[tuple[str, Sequence[Cell]]] = field(default=())
+    pairs: Sequence[tuple[str, str, Cell]] = field(default=())
+
+    @property
+    def long(self) -> bool:
+        """Whether a name is too long to stand over its column."""
+        return max(map(len, self.classes)) > 3
+
+
+@dataclass(frozen=True)
+class Card:
+    """An image with what is said of it."""
+
+    title: str
+    text: str
+    file: str
+    uris: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images under a heading."""
+
+    title: str
+    about: str
+    cards: Sequence[Card]
+
+
+def report(run: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, trust_code: bool = False) -> Path:
+    """Write the report of a finished run: one page of HTML that holds all it shows.
+
+    Args:
+        run: the run's folder.
+        out: file to write (.html); None for ``report.html`` in the run.
+        trust_code: run the code of the repository that a network of ``torch.hub`` is built by, to explain its mistakes.
+    Returns:
+        The page.
+    Raises:
+        ConfigError: ``out`` is no page, or the network needs a library that is missing, or code that is not trusted.
+        RunError: no run, not finished, or damaged.
+        StorageError: the page cannot be written.
+    """
+    path = Path(run) / REPORT if out is None else Path(out)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--out {path} must end in .html, the format of the report.")
+    folder, model = Path(run), read_model_of_finished(run)
+    measured = read_measures(folder) if model.get("metrics") else None
+    answers = None if measured is None else read_answers(folder, model["classes"], measured)
+    told = Told(read_outcome(folder), model, measured, answers)
+    doubts = warnings(told)
+    thumbnails = None
+    if answers is not None:
+        thumbnails, why = _images_of(folder, model, answers)
+        doubts += [why] if why else []
+    galleries: list[Gallery] = []
+    if answers is not None:
+        galleries, unexplained = _galleries(told, answers, thumbnails, trust_code)
+        doubts += [unexplained] if unexplained else []
+    write_html(
+        path,
+        "report.html",
+        title=f"Report: {folder.resolve().name}",
+        lead=lead(told),
+        warnings=doubts,
+        confusion=None if answers is None else _confusion(told, answers, thumbnails),
+        sections_on_classes=[] if measured is None else [about_classes(told)],
+        galleries=[gallery for gallery in galleries if gallery.cards],
+        sections=[*about_doubt(told), *filter(None, [about_learning(told)]), *about_cost(told)],
+        recipe=to_yaml(told.outcome.recipe),
+        repeat=repeat(told),
+        commands=commands(),
+    )
+    return path
+
+
+def _images_of(run: Path, model: dict[str, Any], answers: Answers) -> tuple[Thumbnails | None, str]:
+    """The images of the answers; where they cannot be shown None, and a sentence that says why."""
+    without = "so the page is without pictures."
+    try:
+        found = open_own(run, model)
+    except (DataError, StorageError) as error:
+        return None, f"The image set cannot be opened, {without} {str(error)[:1].upper()}{str(error)[1:]}"
+    if found is None:
+        return None, f"The image set is not what the run was trained on any more, {without}"
+    missing = [file for file in answers.files if file not in found]
+    if missing:
+        return None, f"The image set has other names than when the run was measured (no {missing[0]}), {without}"
+    return found, ""
+
+
+# ── the confusion matrix ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _confusion(told: Told, answers: Answers, thumbnails: Thumbnails | None) -> Confusion:
+    assert told.measured is not None
+    counts_KK = np.array(told.measured["confusion_matrix"])
+    classes = told.classes
+    whole = len(classes) <= MATRIX
+    if whole:
+        shown = [(int(true), int(answer)) for true, answer in np.argwhere(counts_KK)]
+    else:
+        shown = most_confused(counts_KK, PAIRS)
+    cells = {pair: _cell(classes, counts_KK, *pair) for pair in shown}
+    panels = _panels(answers, cells, thumbnails)
+    opens = f"Tap a number to see {'images' if thumbnails else 'files'} behind it, {A_CELL} at most."
+    if whole:
+        empty = Cell("", 0, 0.0, False, "")
+        rows = [
+            (name, [cells.get((true, answer), empty) for answer in range(len(classes))])
+            for true, name in enumerate(classes)
+        ]
+        about = (
+            f"Each row is a true class, each column an answer; the darker, the larger the share of the class. {opens}"
+        )
+        return Confusion(about, classes, panels, rows=rows)
+    mistakes = int(counts_KK.sum() - np.trace(counts_KK))
+    about = (
+        f"A matrix of {len(classes)} classes would fit no screen: these are the {len(shown)} pairs that are confused most,"
+        f" with {sum(cell.count for cell in cells.values()):,} of all {mistakes:,} mistakes. {opens}"
+    )
+    pairs = [(classes[true], classes[answer], cell) for (true, answer), cell in cells.items()]
+    return Confusion(about, classes, panels, pairs=pairs)
+
+
+def _cell(classes: Sequence[str], counts_KK: Array, true: int, answer: int) -> Cell:
+    count = int(counts_KK[true, answer])
+    images = f"{count:,} image{'s' if count > 1 else ''} of {classes[true]}"
+    title = f"{images}, recognised" if true == answer else f"{images}, taken for {classes[answer]}"
+    return Cell(f"{true}-{answer}", count, count / int(counts_KK[true].sum()), true == answer, title)
+
+
+def _panels(answers: Answers, cells: dict[tuple[int, int], Cell], thumbnails: Thumbnails | None) -> list[Panel]:
+    side = thumbnails.side if thumbnails else CELL_SIDE
+    counts = [cell.count for cell in cells.values()]
+    most, side = affordable(counts, min(side, CELL_SIDE), most=A_CELL, pixels=PIXELS)
+    panels = []
+    for (true, answer), cell in cells.items():
+        surest_first = answers.surest_first(
+            np.flatnonzero((answers.labels_N == true) & (answers.predicted_N == answer))
+        )
+        rows = (surest_first[::-1] if cell.right else surest_first)[:most]
+        which = f"{'least sure' if cell.right else 'surest'} first" + (
+            f", {len(rows)} of {cell.count:,}" if len(rows) < cell.count else ""
+        )
+        pictures = [
+            Picture(
+                thumbnails.uri(answers.files[row], side) if thumbnails else "",
+                f"{answers.probabilities_NK[row, answer]:.3f}",
+                _short(answers.files[row]),
+            )
+            for row in rows.tolist()
+        ]
+        panels.append(Panel(cell.key, cell.title, f"with the probability of the answer; {which}", pictures))
+    return panels
+
+
+def _short(file: str) -> str:
+    """The last part of a file's path."""
+    return file.rpartition("/")[2]
+
+
+# ── mistakes and suspected labels ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _galleries(
+    told: Told, answers: Answers, thumbnails: Thumbnails | None, trust_code: bool
+) -> tuple[list[Gallery], str]:
+    """The worst mistakes and the suspected labels; and a sentence where Grad-CAM cannot explain the mistakes."""
+    worst = answers.wrong[:SHOWN].tolist()
+    heat, unexplained = None, ""
+    if thumbnails and worst:
+        heat, unexplained = _heat_maps(told, answers, thumbnails, worst, trust_code)
+    about = "The wrong answers that it was surest of."
+    if heat is not None:
+        about += " Beside each image what spoke for the answer (Grad-CAM), yellow the most; how bright two images are cannot be compared."
+    cards = [
+        _card(told, answers, row, thumbnails, None if heat is None else heat[number])
+        for number, row in enumerate(worst)
+    ]
+    galleries = [Gallery("The worst mistakes", about, cards)]
+    if answers.complete:
+        suspects = suspected_labels(answers.probabilities_NK, answers.labels_N)
+        about = (
+            f"{len(suspects):,} of {len(answers.files):,} images may bear a wrong label, by the rule of confident learning"
+            " (Northcutt et al., 2021): another class is more probable than the label, and at least as probable as it is on"
+            " average of the images that bear its name. Look before you believe it: most of them may be plain mistakes of"
+            f" the classifier.{f' The {SHOWN} most suspect:' if len(suspects) > SHOWN else ''}"
+        )
+        cards = [_card(told, answers, row, thumbnails, None) for row in suspects[:SHOWN].tolist()]
+        galleries.append(Gallery("Suspected wrong labels", about, cards))
+    return galleries, unexplained
+
+
+def _card(told: Told, answers: Answers, row: int, thumbnails: Thumbnails | None, heat_HW: Array | None) -> Card:
+    classes, file = told.classes, answers.files[row]
+    label, answer = int(answers.labels_N[row]), int(answers.predicted_N[row])
+    own = answers.probabilities_NK[row, label]
+    known = answers.complete or own > 0
+    spoken = ", ".join(f"{classes[index]} {probability:.3f}" for index, probability in answers.likeliest(row, 3))
+    uris = []
+    if thumbnails:
+        uris.append(thumbnails.uri(file, SIDE))
+        if heat_HW is not None:
+            uris.append(data_uri(overlaid(thumbnails.pixels(file), heat_HW), SIDE))
+    title = f"labelled {classes[label]}, answer {classes[answer]}"
+    return Card(title, f"{spoken}; the label {own:.3f}" if known else spoken, file, uris)
+
+
+def _heat_maps(
+    told: Told, answers: Answers, thumbnails: Thumbnails, rows: Sequence[int], trust_code: bool
+) -> tuple[Array | None, str]:
+    """Grad-CAM of the answers to some images, (n, H, W); where the network has no map for it None, and why."""
+    import torch
+
+    from sightline.images.augment import normalize
+    from sightline.nets.gradcam import default_layer, grad_cam
+    from sightline.predicting import load
+
+    classifier = load(told.outcome.run, trust_code=trust_code)
+    found = []
+    for start in range(0, len(rows), EXPLAINED):
+        some = rows[start : start + EXPLAINED]
+        pixels = torch.from_numpy(np.stack([thumbnails.pixels(answers.files[row]) for row in some])).to(
+            classifier.device
+        )
+        images = normalize(pixels, classifier.mean, classifier.std, torch.float32)
+        predicted = torch.from_numpy(answers.predicted_N[list(some)]).to(classifier.device)
+        try:
+            layer = default_layer(classifier.network, images)
+            found.append(grad_cam(classifier.network, images, predicted, layer).cpu().numpy())
+        except ConfigError as error:
+            return None, f"What spoke for the wrong answers is not shown: {error}"
+    return np.concatenate(found), ""
