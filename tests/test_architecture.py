@@ -200,7 +200,7 @@ def test_these_tests_see_what_goes_upwards_and_what_has_its_door_elsewhere(
 def test_help_settings_and_the_cache_load_no_torch() -> None:
     run(
         "import sightline, sightline.cli, sightline.config, sightline.images.cache, sightline.runs, sys\n"
-        "import sightline.config.studies\n"
+        "import sightline.config.studies, sightline.reporting\n"
         "slow = {'torch', 'lightning', 'torchvision', 'torchmetrics', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
         "assert not slow, slow"
     )

@@ -163,7 +163,7 @@ def draw_reliability(title: str, found: Sequence[Bins]) -> str:
         for bins in found:
             look = _look(bins.style)
             axes.vlines(bins.confidence, bins.low, bins.high, colors=look["color"], linewidth=1.2)
-            axes.plot(bins.confidence, bins.accuracy, **look | {"linewidth": 1.2})
+            axes.plot(bins.confidence, bins.accuracy, **look | {"linestyle": "", "markersize": 5})
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("confidence: probability of the answer")

@@ -133,14 +133,12 @@ def _how_sure(told: Told) -> str:
     confidence_N = told.answers.probabilities_NK[rows, told.answers.predicted_N]
     right_N = told.answers.predicted_N == told.answers.labels_N
     spoken = []
-    for part_N, name in (
-        (confidence_N >= SURE, f"with a probability of {SURE} or more"),
-        (confidence_N < SURE, "with less"),
-    ):
+    for part_N, name in ((confidence_N >= SURE, f"a probability of {SURE} or more"), (confidence_N < SURE, "less")):
         if part_N.any():
-            spoken.append(f"{right_N[part_N].mean():.4f} of the {part_N.sum():,} answers {name}")
+            spoken.append(f"of the {part_N.sum():,} answers with {name}, {right_N[part_N].mean():.4f} are right")
+    together = "; ".join(spoken)
     return (
-        f"Right were {' and '.join(spoken)}. On average its probabilities miss the share of right answers by"
+        f"{together[0].upper()}{together[1:]}. On average its probabilities miss the share of right answers by"
         f" {told.measured['calibration_error']:.4f} (calibration error)."
     )
 
@@ -271,7 +269,7 @@ def _about_unknown(told: Told, unknown: Mapping[str, Any] | None) -> Section | N
     rows += [(name, f"{one['n']:,}", f"{one['rate']:.4f}") for name, one in unknown.get("rates", {}).items()]
     about = (
         f"An image is called “none of these” by its {unknown['score'].replace('_', ' ')}, beyond a threshold of"
-        f" {unknown['threshold']:.4g}, which was set on validation. Of images that show none of the classes it should be many;"
+        f" {format(unknown['threshold'], '.4g').replace('-', '−')}, which was set on validation. Of images that show none of the classes it should be many;"
         " of its own, few."
     )
     return Section("Images of no class", about, Table(("images of", "n", "called none of these"), rows))
@@ -313,11 +311,7 @@ def about_learning(told: Told) -> Section | None:
         ("Accuracy", "accuracy", ("train_acc", "val_acc")),
         ("Learning rate", "rate", ("learning_rate",)),
     ):
-        shown = [
-            Curve(style, *([*column] for column in zip(*curves[name], strict=True)), *_values(curves[name]))
-            for style, name in enumerate(names)
-            if curves[name]
-        ]
+        shown = [_curve(style, curves[name]) for style, name in enumerate(names) if curves[name]]
         if shown:
             charts.append(Chart(draw_curves(title, unit, shown), f"{title}, by epoch."))
     if not charts:
@@ -332,9 +326,9 @@ def about_learning(told: Told) -> Section | None:
     return Section("How it learnt", about, charts=charts, legend=legend)
 
 
-def _values(points: Sequence[tuple[int, float]]) -> tuple[list[float], list[float]]:
-    values = [value for _, value in points]
-    return values, values
+def _curve(style: int, points: Sequence[tuple[int, float]]) -> Curve:
+    epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
+    return Curve(style, epochs, values, values, values)
 
 
 def about_cost(told: Told) -> list[Section]:

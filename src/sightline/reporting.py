@@ -3,6 +3,7 @@
 Nothing here loads Lightning; torch is loaded where there are mistakes to explain.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,7 +30,6 @@ from sightline.narrating import (
 )
 from sightline.outcomes import read_outcome
 from sightline.pages import write_html
-from sightline.picturing import overlaid
 from sightline.runs import read_model_of_finished
 from sightline.thumbnails import Thumbnails, affordable, data_uri, open_own
 
@@ -61,7 +61,7 @@ class Cell:
 
     @property
     def shade(self) -> float:
-        return self.share**0.5  # so that a few in a hundred are seen, too
+        return math.sqrt(self.share)  # so that a few in a hundred are seen, too
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def report(run: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = 
         warnings=doubts,
         confusion=None if answers is None else _confusion(told, answers, thumbnails),
         sections_on_classes=[] if measured is None else [about_classes(told)],
-        galleries=[gallery for gallery in galleries if gallery.cards],
+        galleries=galleries,
         sections=[*about_doubt(told), *filter(None, [about_learning(told)]), *about_cost(told)],
         recipe=to_yaml(told.outcome.recipe),
         repeat=repeat(told),
@@ -259,67 +259,69 @@ def _galleries(
 ) -> tuple[list[Gallery], str]:
     """The worst mistakes and the suspected labels; and a sentence where Grad-CAM cannot explain the mistakes."""
     worst = answers.wrong[:SHOWN].tolist()
-    heat, unexplained = None, ""
+    explained: list[Array] = []
+    unexplained = ""
     if thumbnails and worst:
-        heat, unexplained = _heat_maps(told, answers, thumbnails, worst, trust_code)
+        explained, unexplained = _explained(told, answers, thumbnails, worst, trust_code)
     about = "The wrong answers that it was surest of."
-    if heat is not None:
+    if explained:
         about += " Beside each image what spoke for the answer (Grad-CAM), yellow the most; how bright two images are cannot be compared."
-    cards = [
-        _card(told, answers, row, thumbnails, None if heat is None else heat[number])
-        for number, row in enumerate(worst)
-    ]
-    galleries = [Gallery("The worst mistakes", about, cards)]
+    cards = [_card(told, answers, row, thumbnails, explained[number : number + 1]) for number, row in enumerate(worst)]
+    galleries = [Gallery("The worst mistakes", about, cards)] if cards else []
     if answers.complete:
         suspects = suspected_labels(answers.probabilities_NK, answers.labels_N)
         about = (
-            f"{len(suspects):,} of {len(answers.files):,} images may bear a wrong label, by the rule of confident learning"
-            " (Northcutt et al., 2021): another class is more probable than the label, and at least as probable as it is on"
-            " average of the images that bear its name. Look before you believe it: most of them may be plain mistakes of"
-            f" the classifier.{f' The {SHOWN} most suspect:' if len(suspects) > SHOWN else ''}"
+            f"{len(suspects) or 'None'} of {len(answers.files):,} images may bear a wrong label, by the rule of confident"
+            " learning (Northcutt et al., 2021): another class is more probable than the label, and at least as probable as"
+            " on average of the images that bear its name."
         )
-        cards = [_card(told, answers, row, thumbnails, None) for row in suspects[:SHOWN].tolist()]
+        if len(suspects):
+            about += " Look before you believe it: they may be plain mistakes of the classifier."
+        if len(suspects) > SHOWN:
+            about += f" The {SHOWN} most suspect:"
+        cards = [_card(told, answers, row, thumbnails) for row in suspects[:SHOWN].tolist()]
         galleries.append(Gallery("Suspected wrong labels", about, cards))
     return galleries, unexplained
 
 
-def _card(told: Told, answers: Answers, row: int, thumbnails: Thumbnails | None, heat_HW: Array | None) -> Card:
+def _card(
+    told: Told, answers: Answers, row: int, thumbnails: Thumbnails | None, explained: Sequence[Array] = ()
+) -> Card:
     classes, file = told.classes, answers.files[row]
     label, answer = int(answers.labels_N[row]), int(answers.predicted_N[row])
     own = answers.probabilities_NK[row, label]
-    known = answers.complete or own > 0
-    spoken = ", ".join(f"{classes[index]} {probability:.3f}" for index, probability in answers.likeliest(row, 3))
-    uris = []
-    if thumbnails:
-        uris.append(thumbnails.uri(file, SIDE))
-        if heat_HW is not None:
-            uris.append(data_uri(overlaid(thumbnails.pixels(file), heat_HW), SIDE))
+    spoken = [f"{classes[index]}: {probability:.3f}" for index, probability in answers.likeliest(row, 3)]
+    if answers.complete or own > 0:
+        spoken.append(f"label {classes[label]}: {own:.3f}")
+    uris = [thumbnails.uri(file, SIDE)] if thumbnails else []
+    uris += [data_uri(picture, SIDE) for picture in explained]
     title = f"labelled {classes[label]}, answer {classes[answer]}"
-    return Card(title, f"{spoken}; the label {own:.3f}" if known else spoken, file, uris)
+    return Card(title, " · ".join(spoken), file, uris)
 
 
-def _heat_maps(
+def _explained(
     told: Told, answers: Answers, thumbnails: Thumbnails, rows: Sequence[int], trust_code: bool
-) -> tuple[Array | None, str]:
-    """Grad-CAM of the answers to some images, (n, H, W); where the network has no map for it None, and why."""
+) -> tuple[list[Array], str]:
+    """Images with what spoke for the answers to them, by Grad-CAM; where the network has no map for it none, and why."""
     import torch
 
     from sightline.images.augment import normalize
     from sightline.nets.gradcam import default_layer, grad_cam
+    from sightline.picturing import overlaid
     from sightline.predicting import load
 
     classifier = load(told.outcome.run, trust_code=trust_code)
     found = []
     for start in range(0, len(rows), EXPLAINED):
-        some = rows[start : start + EXPLAINED]
-        pixels = torch.from_numpy(np.stack([thumbnails.pixels(answers.files[row]) for row in some])).to(
-            classifier.device
-        )
-        images = normalize(pixels, classifier.mean, classifier.std, torch.float32)
-        predicted = torch.from_numpy(answers.predicted_N[list(some)]).to(classifier.device)
+        some = list(rows[start : start + EXPLAINED])
+        pixels_BHWC = np.stack([thumbnails.pixels(answers.files[row]) for row in some])
+        on_device = torch.from_numpy(pixels_BHWC).to(classifier.device)
+        images_BCHW = normalize(on_device, classifier.mean, classifier.std, torch.float32)
+        predicted_B = torch.from_numpy(answers.predicted_N[some]).to(classifier.device)
         try:
-            layer = default_layer(classifier.network, images)
-            found.append(grad_cam(classifier.network, images, predicted, layer).cpu().numpy())
+            layer = default_layer(classifier.network, images_BCHW)
+            heat_BHW = grad_cam(classifier.network, images_BCHW, predicted_B, layer).cpu().numpy()
         except ConfigError as error:
-            return None, f"What spoke for the wrong answers is not shown: {error}"
-    return np.concatenate(found), ""
+            return [], f"What spoke for the wrong answers is not shown: {error}"
+        found += [overlaid(*pair) for pair in zip(pixels_BHWC, heat_BHW, strict=True)]
+    return found, ""
