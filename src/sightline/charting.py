@@ -4,7 +4,7 @@ import html
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ WIDTH = 360  # CSS pixels: of a phone, where letters are shown at their size; el
 DPI = 96  # CSS pixels an inch
 LETTERS = 8.5  # points
 LETTERS_A_LINE = 20  # of a name beside a chart
+MARGINS = {"left": 62, "right": 8, "bottom": 42, "top": 8}  # CSS pixels around a chart whose numbers are short
 INK, GRID = "#1a1a1a", "#d8d8d8"
 # Okabe and Ito's colours, which people tell apart however they see colours, but for the yellow, too pale on white
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")
@@ -105,7 +106,7 @@ def draw_curves(title: str, unit: str, curves: Sequence[Curve], over: str = "epo
         axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return _drawn(title, 240, draw)
+    return _drawn(title, 240, draw, MARGINS)
 
 
 def draw_intervals(title: str, unit: str, intervals: Sequence[Interval]) -> str:
@@ -169,7 +170,7 @@ def draw_reliability(title: str, found: Sequence[Bins]) -> str:
         axes.set_xlabel("confidence: probability of the answer")
         axes.set_ylabel("share of right answers")
 
-    return _drawn(title, 320, draw)
+    return _drawn(title, 320, draw, MARGINS)
 
 
 def draw_swatch(style: int) -> str:
@@ -198,11 +199,15 @@ def _look(style: int) -> dict[str, Any]:
     }
 
 
-def _drawn(title: str, height: int, draw: Callable[["Axes"], None]) -> str:
+def _drawn(title: str, height: int, draw: Callable[["Axes"], None], margins: Mapping[str, int] | None = None) -> str:
+    """A chart of its own; without margins those are measured, which takes as long as drawing it."""
     from matplotlib.figure import Figure
 
     with _own_style():
-        figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained" if margins is None else None)
+        if margins is not None:
+            left, bottom = margins["left"] / WIDTH, margins["bottom"] / height
+            figure.subplots_adjust(left, bottom, 1 - margins["right"] / WIDTH, 1 - margins["top"] / height)
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color=GRID, linewidth=0.6)

@@ -201,7 +201,7 @@ def _about_calibration(told: Told, trust: Mapping[str, Any]) -> Section | None:
     measured, rows = told.measured, []
     sources = [(f"{told.split}, {measured['n']:,} images", measured)] if measured is not None else []
     if "calibration_error" in trust:
-        sources.append((f"validation, {trust['n']:,} images, by which they were set", trust))
+        sources.append((f"validation, {trust['n']:,} images that set them", trust))
     for name, source in sources:
         rows.append(
             (name, *(_number(source.get(key), ".4f") for key in ("calibration_error_unscaled", "calibration_error")))
@@ -272,7 +272,7 @@ def _about_unknown(told: Told, unknown: Mapping[str, Any] | None) -> Section | N
         f" {format(unknown['threshold'], '.4g').replace('-', '−')}, which was set on validation. Of images that show none of the classes it should be many;"
         " of its own, few."
     )
-    return Section("Images of no class", about, Table(("images of", "n", "called none of these"), rows))
+    return Section("Images of no class", about, Table(("images of", "n", "called “none of these”"), rows))
 
 
 def _about_corruptions(found: Mapping[str, Any] | None) -> Section | None:
