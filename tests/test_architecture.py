@@ -27,7 +27,7 @@ ROOMS = (
     ),
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
-    ("reporting", "narrating", "thumbnails"),
+    ("reporting", "narrating", "doubts", "thumbnails"),
     ("misfits",),
     ("preparing",),
     ("finders",),

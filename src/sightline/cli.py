@@ -292,9 +292,15 @@ def report(
     trust_code
         Run the code of the repository that a network of torch.hub is built by, to explain its mistakes.
     """
+    from sightline.runs import read_model_of_finished
+
+    read_model_of_finished(run)
+    from sightline.describing import Progress
     from sightline.reporting import report as work
 
-    print(work(run, out=out, trust_code=trust_code))
+    with Progress(Console(stderr=True), "Opening the images") as progress:
+        page = work(run, out=out, trust_code=trust_code, progress=progress)
+    print(page)
 
 
 def predict(

@@ -7,30 +7,32 @@ from typing import Any
 import numpy as np
 
 from sightline.answers import Answers
-from sightline.charting import Bins, Curve, draw_curves, draw_reliability, draw_swatch
+from sightline.charting import Curve, draw_curves, draw_swatch
 from sightline.config.resolving import to_mapping
-from sightline.metrics import wilson_interval
 from sightline.outcomes import MISSING, Outcome, read_curves, spoken_value
 from sightline.pages import Chart, Section, Table
 
 __all__ = [
+    "VIEWS",
     "Told",
     "about_classes",
     "about_cost",
-    "about_doubt",
     "about_learning",
+    "about_settings",
     "commands",
     "lead",
+    "most_confused",
+    "number",
     "repeat",
     "warnings",
 ]
 
+BLOCKS = ("network", "head", "finetune", "optimizer", "schedule", "averaging", "early_stopping", "augment")
 SURE = 0.9  # probability of an answer from which on the lead calls it sure
 LISTED = 10  # classes that are named in a sentence
 CONFUSED = 3  # pairs of classes that are named in a sentence
 VIEWS = {"one": "one view", "flip": "with its mirror image", "six": "six views"}
 CURVES = ("train_loss", "val_loss", "train_acc", "val_acc", "learning_rate")
-SPLITS = {"test": "test", "validation": "validation"}
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def about_classes(told: Told) -> Section:
     """A line a class: images, precision, recall, F1."""
     assert told.measured is not None
     rows = [
-        (name, f"{row['n']:,}", *(_number(row[key], ".4f") for key in ("precision", "recall", "f1")))
+        (name, f"{row['n']:,}", *(number(row[key], ".4f") for key in ("precision", "recall", "f1")))
         for name, row in told.measured["classes"].items()
     ]
     about = (
@@ -182,128 +184,11 @@ def about_classes(told: Told) -> Section:
     return Section("Class by class", about, Table(("class", "images", "precision", "recall", "F1"), rows))
 
 
-# ── how sure it is ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def about_doubt(told: Told) -> list[Section]:
-    """Calibration, prediction sets, images of no class, corruptions: of each what the run knows."""
-    trust = told.model.get("trust") or {}
-    found = [
-        _about_calibration(told, trust),
-        _about_sets(told, trust.get("sets")),
-        _about_unknown(told, trust.get("unknown")),
-        _about_corruptions(trust.get("corruptions")),
-    ]
-    return [section for section in found if section is not None]
-
-
-def _about_calibration(told: Told, trust: Mapping[str, Any]) -> Section | None:
-    measured, rows = told.measured, []
-    sources = [(f"{told.split}, {measured['n']:,} images", measured)] if measured is not None else []
-    if "calibration_error" in trust:
-        sources.append((f"validation, {trust['n']:,} images that set them", trust))
-    for name, source in sources:
-        rows.append(
-            (name, *(_number(source.get(key), ".4f") for key in ("calibration_error_unscaled", "calibration_error")))
-        )
-    if not rows:
-        return None
-    shown = [(name, source["reliability"]) for name, source in sources if source.get("reliability")]
-    charts, legend = [], []
-    if shown:
-        svg = draw_reliability(
-            "Confidence and right answers", [_bins(style, bins) for style, (_, bins) in enumerate(shown)]
-        )
-        caption = "Answers of equal confidence: the share of them that is right, with its 95 % interval (Wilson’s). On the line both agree; below it the classifier is too sure."
-        charts = [Chart(svg, caption)]
-        legend = [(name, draw_swatch(style)) for style, (name, _) in enumerate(shown)]
-    about = (
-        "Its probabilities are scaled by one number, the temperature, that was fitted on"
-        f" {_number(told.model.get('calibrated_on'), ',')} validation images. Calibration error: the mean distance of"
-        " confidence and accuracy over 15 bins of confidence; 0 is perfect."
-    )
-    table = Table(("images", "calibration error before scaling", "after"), rows)
-    return Section("How sure it is", about, table, charts, legend=legend)
-
-
-def _bins(style: int, bins: Sequence[Mapping[str, Any]]) -> Bins:
-    held = [one for one in bins if one["n"]]
-    intervals = [wilson_interval(round(one["accuracy"] * one["n"]), one["n"]) for one in held]
-    return Bins(
-        style,
-        [one["confidence"] for one in held],
-        [one["accuracy"] for one in held],
-        [low for low, _ in intervals],
-        [high for _, high in intervals],
-    )
-
-
-def _about_sets(told: Told, sets: Mapping[str, Any] | None) -> Section | None:
-    if not sets:
-        return None
-    tested = (told.measured or {}).get("sets") or {}
-    rows = []
-    for wanted, one in sets["coverages"].items():
-        found = tested.get(wanted) or {}
-        rows.append(
-            (
-                wanted,
-                *(_number(found.get(key), form) for key, form in (("coverage", ".4f"), ("mean_size", ".2f"))),
-                f"{one['mean_size']:.2f}",
-            )
-        )
-    about = (
-        f"Instead of one answer it can give a set of classes that holds the true one with a chosen probability ({sets['score'].upper()},"
-        f" calibrated on {told.model['trust']['n']:,} validation images): the less sure it is, the more classes."
-    )
-    columns = ("wanted", f"sets with the true class, {told.split}", "classes in a set", "on validation")
-    return Section("Sets of classes", about, Table(columns, rows))
-
-
-def _about_unknown(told: Told, unknown: Mapping[str, Any] | None) -> Section | None:
-    if not unknown:
-        return None
-    rows = [("its own validation", f"{told.model['trust']['n']:,}", f"{unknown['share_of_own']:.4f}")]
-    if told.measured is not None and "unknown_share" in told.measured:
-        rows.append((f"its own {told.split}", f"{told.measured['n']:,}", f"{told.measured['unknown_share']:.4f}"))
-    rows += [(name, f"{one['n']:,}", f"{one['rate']:.4f}") for name, one in unknown.get("rates", {}).items()]
-    about = (
-        f"An image is called “none of these” by its {unknown['score'].replace('_', ' ')}, beyond a threshold of"
-        f" {format(unknown['threshold'], '.4g').replace('-', '−')}, which was set on validation. Of images that show none of the classes it should be many;"
-        " of its own, few."
-    )
-    return Section("Images of no class", about, Table(("images of", "n", "called “none of these”"), rows))
-
-
-def _about_corruptions(found: Mapping[str, Any] | None) -> Section | None:
-    if not found:
-        return None
-    series = found["accuracy"]
-    severities = range(1 + max(len(values) for values in series.values()))
-    curves = [
-        Curve(style, severities, whole := [found["clean"], *values], whole, whole)
-        for style, values in enumerate(series.values())
-    ]
-    svg = draw_curves("Accuracy on corrupted images", "accuracy", curves, over="severity")
-    rows = [(name, *(f"{value:.4f}" for value in values)) for name, values in series.items()]
-    about = (
-        f"Accuracy on {found['n']:,} validation images ({VIEWS.get(found['views'], found['views'])}) that were corrupted on"
-        f" purpose; as they are, it is {found['clean']:.4f}."
-    )
-    return Section(
-        "On worse images",
-        about,
-        Table(("corruption", *(f"severity {number}" for number in severities[1:])), rows),
-        [Chart(svg, "Severity 0: the images as they are.")],
-        legend=[(name, draw_swatch(style)) for style, name in enumerate(series)],
-    )
-
-
 # ── how it came about ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def about_learning(told: Told) -> Section | None:
-    """Loss, accuracy and rate of every epoch; None where there are none."""
+def about_learning(told: Told) -> list[Section]:
+    """Loss, accuracy and rate of every epoch; nothing where there are none."""
     curves = read_curves(told.outcome.run, CURVES)
     charts = []
     for title, unit, names in (
@@ -315,7 +200,7 @@ def about_learning(told: Told) -> Section | None:
         if shown:
             charts.append(Chart(draw_curves(title, unit, shown), f"{title}, by epoch."))
     if not charts:
-        return None
+        return []
     kept = told.model.get("kept") or {}
     about = "Training images are augmented and their loss may be smoothed, so they can look harder than validation’s."
     if kept:
@@ -323,7 +208,7 @@ def about_learning(told: Told) -> Section | None:
     if told.outcome.recipe.selects:
         about += " The curve of validation is of the half that chose while training, and flatters."
     legend = [("train (of the rate: the first group’s)", draw_swatch(0)), ("validation", draw_swatch(1))]
-    return Section("How it learnt", about, charts=charts, legend=legend)
+    return [Section("How it learnt", about, charts=charts, legend=legend)]
 
 
 def _curve(style: int, points: Sequence[tuple[int, float]]) -> Curve:
@@ -331,67 +216,46 @@ def _curve(style: int, points: Sequence[tuple[int, float]]) -> Curve:
     return Curve(style, epochs, values, values, values)
 
 
-def about_cost(told: Told) -> list[Section]:
-    """What mattered of the settings; what it took."""
-    recipe, model = to_mapping(told.outcome.recipe), told.model
-    blocks = (
-        ("network", "network"),
-        ("head", "head"),
-        ("fine-tuning", "finetune"),
-        ("optimizer", "optimizer"),
-        ("schedule", "schedule"),
-        ("averaging", "averaging"),
-        ("early stopping", "early_stopping"),
-        ("augmentation", "augment"),
-    )
+def about_settings(told: Told) -> Section:
+    """The settings that matter most, a block of them in a line."""
+    recipe = to_mapping(told.outcome.recipe)
+    fit, views = recipe["fit"], recipe["evaluation"]["views"]
     rows = [("recipe", recipe["name"])]
-    rows += [(name, _block(recipe[block])) for name, block in blocks if recipe.get(block)]
-    fit = recipe["fit"]
-    rows += [
-        ("epochs", str(fit["epochs"])),
-        ("images a batch", str(fit["batch_size"])),
-        ("seed", str(fit["seed"])),
-        ("views of an image", VIEWS[recipe["evaluation"]["views"]]),
-    ]
-    cost, outcome = model.get("cost") or {}, told.outcome
-    spent = [
-        ("parameters", _number(outcome.parameters, ",")),
-        ("weights, MB", _number(outcome.parameters and outcome.parameters * 4 / 1e6, ".1f")),
-    ]
-    spent += [
-        ("device", cost.get("device", MISSING)),
-        ("seconds of fit", _number(cost.get("fit_seconds"), ",.1f")),
-        ("seconds of calibration and test", _number(cost.get("evaluation_seconds"), ",.1f")),
-    ]
-    spent += [
-        ("FLOP/s of a convolution meanwhile", _number(cost.get("probe_flops"), ".3g")),
-        ("cost: seconds × that", _number(cost.get("cost"), ".3g")),
-        ("operations of the training", _number(cost.get("training_flops"), ".3g")),
-    ]
-    if outcome.backbone_flops:
-        spent.append(("operations of the runs it starts from", _number(outcome.backbone_flops, ".3g")))
-    spent += [(name, version) for name, version in model.get("versions", {}).items()]
-    return [
-        Section("Settings", table=Table(("setting", "value"), rows, texts=2)),
-        Section("What it took", table=Table(("what", "how much"), spent, texts=2)),
-    ]
+    rows += [(name.replace("_", " "), _block(recipe[name])) for name in BLOCKS if recipe[name]]
+    rows += [(name.replace("_", " "), spoken_value(fit[name])) for name in ("epochs", "batch_size", "seed")]
+    rows.append(("views of an image", VIEWS[views]))
+    return Section("Settings", table=Table(("setting", "value"), rows, texts=2))
 
 
 def _block(block: Mapping[str, Any]) -> str:
-    """A block of settings in a line: ``muon: learning rate 0.1, momentum 0.6``."""
+    """A block of settings in a line: ``muon: learning rate 0.1, momentum 0.6``; a block within by its kind."""
     told = []
     for name, value in block.items():
-        if name == "kind" or value is None or value == [] or value == "none":
+        if name == "kind" or value in (None, [], "none"):
             continue
-        spoken = (
-            value["kind"]
-            if isinstance(value, dict) and "kind" in value
-            else _block(value)
-            if isinstance(value, dict)
-            else spoken_value(value)
-        )
-        told.append(f"{name.replace('_', ' ')} {spoken}")
+        inner = value.get("kind", "as set") if isinstance(value, Mapping) else spoken_value(value)
+        told.append(f"{name.replace('_', ' ')} {inner}")
     return ": ".join(filter(None, (block.get("kind", ""), ", ".join(told)))) or "none"
+
+
+def about_cost(told: Told) -> Section:
+    """Parameters, seconds, cost and operations, and what it ran on."""
+    outcome, cost = told.outcome, told.model.get("cost") or {}
+    megabytes = None if outcome.parameters is None else outcome.parameters * 4 / 1e6
+    rows = [
+        ("parameters", number(outcome.parameters, ",")),
+        ("weights, MB", number(megabytes, ".1f")),
+        ("device", cost.get("device", MISSING)),
+        ("seconds of fit", number(cost.get("fit_seconds"), ",.1f")),
+        ("seconds of calibration and test", number(cost.get("evaluation_seconds"), ",.1f")),
+        ("FLOP/s of a convolution meanwhile", number(cost.get("probe_flops"), ".3g")),
+        ("cost: seconds × that", number(cost.get("cost"), ".3g")),
+        ("operations of the training", number(outcome.flops, ".3g")),
+    ]
+    if outcome.backbone_flops:
+        rows.append(("operations of the runs it starts from", number(outcome.backbone_flops, ".3g")))
+    rows += [(name, version) for name, version in told.model.get("versions", {}).items()]
+    return Section("What it took", table=Table(("what", "how much"), rows, texts=2))
 
 
 def repeat(told: Told) -> list[str]:
@@ -415,5 +279,6 @@ def commands() -> str:
     )
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """A number as a text, or what stands where it is not known."""
     return MISSING if value is None else format(value, form)

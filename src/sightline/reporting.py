@@ -5,7 +5,7 @@ Nothing here loads Lightning; torch is loaded where there are mistakes to explai
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ import numpy as np
 
 from sightline.answers import Answers, read_answers, read_measures
 from sightline.config import to_yaml
+from sightline.doubts import about_doubt
 from sightline.errors import ConfigError, DataError, StorageError
 from sightline.metrics import suspected_labels
 from sightline.narrating import (
     Told,
     about_classes,
     about_cost,
-    about_doubt,
     about_learning,
+    about_settings,
     commands,
     lead,
     most_confused,
@@ -30,12 +31,11 @@ from sightline.narrating import (
 )
 from sightline.outcomes import read_outcome
 from sightline.pages import write_html
-from sightline.runs import read_model_of_finished
+from sightline.runs import REPORT, read_model_of_finished
 from sightline.thumbnails import Thumbnails, affordable, data_uri, open_own
 
-__all__ = ["REPORT", "report"]
+__all__ = ["report"]
 
-REPORT = "report.html"  # in the run
 A_CELL = 25  # images behind a cell of the confusion matrix, at most
 MATRIX = 25  # classes, up to which the confusion matrix is shown whole
 PAIRS = 40  # most confused pairs that are listed where it is not
@@ -118,13 +118,20 @@ class Gallery:
     cards: Sequence[Card]
 
 
-def report(run: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, trust_code: bool = False) -> Path:
+def report(
+    run: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    trust_code: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
     """Write the report of a finished run: one page of HTML that holds all it shows.
 
     Args:
         run: the run's folder.
         out: file to write (.html); None for ``report.html`` in the run.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by, to explain its mistakes.
+        progress: called with (images done, images in all) where the image set must be decoded again.
     Returns:
         The page.
     Raises:
@@ -142,7 +149,7 @@ def report(run: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = 
     doubts = warnings(told)
     thumbnails = None
     if answers is not None:
-        thumbnails, why = _images_of(folder, model, answers)
+        thumbnails, why = _images_of(folder, model, answers, progress)
         doubts += [why] if why else []
     galleries: list[Gallery] = []
     if answers is not None:
@@ -157,7 +164,7 @@ def report(run: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = 
         confusion=None if answers is None else _confusion(told, answers, thumbnails),
         sections_on_classes=[] if measured is None else [about_classes(told)],
         galleries=galleries,
-        sections=[*about_doubt(told), *filter(None, [about_learning(told)]), *about_cost(told)],
+        sections=[*about_doubt(told), *about_learning(told), about_settings(told), about_cost(told)],
         recipe=to_yaml(told.outcome.recipe),
         repeat=repeat(told),
         commands=commands(),
@@ -165,11 +172,13 @@ def report(run: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = 
     return path
 
 
-def _images_of(run: Path, model: dict[str, Any], answers: Answers) -> tuple[Thumbnails | None, str]:
+def _images_of(
+    run: Path, model: dict[str, Any], answers: Answers, progress: Callable[[int, int], None] | None
+) -> tuple[Thumbnails | None, str]:
     """The images of the answers; where they cannot be shown None, and a sentence that says why."""
     without = "so the page is without pictures."
     try:
-        found = open_own(run, model)
+        found = open_own(run, model, progress)
     except (DataError, StorageError) as error:
         return None, f"The image set cannot be opened, {without} {str(error)[:1].upper()}{str(error)[1:]}"
     if found is None:

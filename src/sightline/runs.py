@@ -37,6 +37,7 @@ __all__ = [
     "METADATA_KEY",
     "MODEL_FORMAT",
     "PRUNED",
+    "REPORT",
     "RunSummary",
     "create_run",
     "helped",
@@ -66,6 +67,7 @@ MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
 METADATA_KEY = "sightline"
 PRUNED = "PRUNED"
+REPORT = "report.html"
 HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,16 @@ class Thumbnails:
         return data_uri(self.pixels(file), side)
 
 
-def open_own(run: Path, model: Mapping[str, Any]) -> Thumbnails | None:
+def open_own(
+    run: Path, model: Mapping[str, Any], progress: Callable[[int, int], None] | None = None
+) -> Thumbnails | None:
     """Open the image set that a run was trained on; None where its images or labels are others today.
 
     Raises:
         DataError: it is gone, or cannot be used.
         StorageError: it must be decoded again, and the cache folder has no room for it.
     """
-    images = open_images(find_source(model["data"]["location"]), read_run_recipe(run).data.size)
+    images = open_images(find_source(model["data"]["location"]), read_run_recipe(run).data.size, progress)
     return Thumbnails(images) if images.fingerprint == model["data"]["fingerprint"] else None
 
 

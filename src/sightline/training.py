@@ -36,8 +36,9 @@ from sightline.preparing import (
     prepare_training,
     run_to_resume,
 )
-from sightline.reporting import REPORT, report
+from sightline.reporting import report
 from sightline.runs import (
+    REPORT,
     create_run,
     helped,
     mark_done,
