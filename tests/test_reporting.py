@@ -89,19 +89,24 @@ def copy(finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return Path(shutil.copytree(finished.run, tmp_path / "run"))
 
 
-@pytest.fixture
-def mistaken(copy: Path) -> Path:
-    """The run as if it had taken three images of blood for grass, one of which is none: its label is wrong."""
-    model = json.loads((copy / "model.json").read_text())
-    with (copy / "predictions.csv").open(newline="") as file:
+def mistake(run: Path) -> Path:
+    """Make a run one that took three images of blood for grass; of one it was so sure that the label looks wrong."""
+    model = json.loads((run / "model.json").read_text())
+    with (run / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     files = [row["file"].removeprefix("'") for row in rows]
     labels = [[safe_cell(name) for name in model["classes"]].index(row["true_class"]) for row in rows]
     chances_NK = np.eye(3)[labels] * 0.9 + 0.1 / 3
     chances_NK[:3] = [[0.3, 0.6, 0.1], [0.01, 0.98, 0.01], [0.4, 0.5, 0.1]]
     assert labels[:3] == [0, 0, 0]
-    answer(copy, files, labels, chances_NK)
-    return copy
+    answer(run, files, labels, chances_NK)
+    return run
+
+
+@pytest.fixture
+def mistaken(copy: Path) -> Path:
+    """The finished run with three mistakes."""
+    return mistake(copy)
 
 
 def page_of(run: Path, **options: Any) -> str:
@@ -291,6 +296,18 @@ def test_a_network_without_a_map_is_shown_without_what_spoke_for_its_answers(
     page = page_of(mistaken)
     assert "What spoke for the wrong answers is not shown: the layer gives no map" in page
     assert page.count("<img") == 18 + 3 + 1
+
+
+def test_the_code_of_a_repository_runs_only_where_it_is_trusted(finished: Finished, tmp_path: Path) -> None:
+    hub = {"kind": "hub", "repo": str(Path(__file__).parent / "hub_clone"), "name": "tiny", "trust_code": True}
+    settings = {"fit": {"epochs": 1, "batch_size": 16}, "network": hub}
+    run = sightline.train(finished.data, recipe="small", settings=settings, run=tmp_path / "hub")
+    assert run is not None
+    assert (run / "report.html").exists()
+    mistake(run)
+    with pytest.raises(ConfigError, match="trust-code"):
+        sightline.report(run)
+    assert page_of(run, trust_code=True).count('alt="what spoke for the answer"') == 3
 
 
 def test_a_run_that_was_measured_on_nothing_says_so(copy: Path) -> None:
