@@ -180,7 +180,7 @@ def test_the_mistakes_come_surest_first_with_their_file_their_classes_and_their_
     places = [gallery.index(files[row].replace("'", "&#39;")) for row in (1, 0, 2)]
     assert places == sorted(places)
     assert gallery.count("labelled =blood, answer grass") == 3
-    assert "grass: 0.980 · =blood: 0.010 · ünder wasser: 0.010 · label =blood: 0.010" in gallery
+    assert "grass: 0.980 · =blood (the label): 0.010 · ünder wasser: 0.010" in gallery
     assert gallery.count("what spoke for the answer") == 4  # three overlays, and the sentence above
 
 

@@ -3,7 +3,6 @@
 Nothing here loads Lightning; torch is loaded where there are mistakes to explain.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -58,10 +57,8 @@ class Cell:
     """Of the images of the class."""
     right: bool
     title: str
-
-    @property
-    def shade(self) -> float:
-        return math.sqrt(self.share)  # so that a few in a hundred are seen, too
+    shade: float
+    """From 0 to 1: of a right answer its share, of a wrong one its share as a part of the largest of a wrong one."""
 
 
 @dataclass(frozen=True)
@@ -205,13 +202,14 @@ def _confusion(told: Told, answers: Answers, thumbnails: Thumbnails | None) -> C
     panels = _panels(answers, cells, thumbnails)
     opens = f"Tap a number to see {'images' if thumbnails else 'files'} behind it, {A_CELL} at most."
     if whole:
-        empty = Cell("", 0, 0.0, False, "")
+        empty = Cell("", 0, 0.0, False, "", 0.0)
         rows = [
             (name, [cells.get((true, answer), empty) for answer in range(len(classes))])
             for true, name in enumerate(classes)
         ]
         about = (
-            f"Each row is a true class, each column an answer; the darker, the larger the share of the class. {opens}"
+            "Each row is a true class, each column an answer; right answers are blue, wrong ones orange, the darker the larger"
+            f" their share of the class. {opens}"
         )
         return Confusion(about, classes, panels, rows=rows)
     mistakes = int(counts_KK.sum() - np.trace(counts_KK))
@@ -224,10 +222,12 @@ def _confusion(told: Told, answers: Answers, thumbnails: Thumbnails | None) -> C
 
 
 def _cell(classes: Sequence[str], counts_KK: Array, true: int, answer: int) -> Cell:
-    count = int(counts_KK[true, answer])
+    shares_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
+    count, share, right = int(counts_KK[true, answer]), float(shares_KK[true, answer]), true == answer
     images = f"{count:,} image{'s' if count > 1 else ''} of {classes[true]}"
-    title = f"{images}, recognised" if true == answer else f"{images}, taken for {classes[answer]}"
-    return Cell(f"{true}-{answer}", count, count / int(counts_KK[true].sum()), true == answer, title)
+    title = f"{images}, recognised" if right else f"{images}, taken for {classes[answer]}"
+    most_wrong = float((shares_KK - np.diag(np.diag(shares_KK))).max())
+    return Cell(f"{true}-{answer}", count, share, right, title, share if right else share / most_wrong)
 
 
 def _panels(answers: Answers, cells: dict[tuple[int, int], Cell], thumbnails: Thumbnails | None) -> list[Panel]:
@@ -299,9 +299,13 @@ def _card(
     classes, file = told.classes, answers.files[row]
     label, answer = int(answers.labels_N[row]), int(answers.predicted_N[row])
     own = answers.probabilities_NK[row, label]
-    spoken = [f"{classes[index]}: {probability:.3f}" for index, probability in answers.likeliest(row, 3)]
-    if answers.complete or own > 0:
-        spoken.append(f"label {classes[label]}: {own:.3f}")
+    likely = answers.likeliest(row, 3)
+    if label not in dict(likely) and (answers.complete or own > 0):
+        likely.append((label, float(own)))
+    spoken = [
+        f"{classes[index]}{' (the label)' if index == label else ''}: {probability:.3f}"
+        for index, probability in likely
+    ]
     uris = [thumbnails.uri(file, SIDE)] if thumbnails else []
     uris += [data_uri(picture, SIDE) for picture in explained]
     title = f"labelled {classes[label]}, answer {classes[answer]}"
