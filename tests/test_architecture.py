@@ -17,6 +17,7 @@ ROOT = Path(sightline.__file__).parent
 ROOMS = (
     (
         *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
+        "conformal",
         *("significance", "outcomes", "findings", "answers"),
     ),
     ("images",),
@@ -26,7 +27,8 @@ ROOMS = (
         *("describing", "picturing", "charting", "pages", "backbones"),
     ),
     ("predicting", "encoding", "diagnosing"),
-    ("evaluating", "explaining"),
+    ("trusting", "explaining"),
+    ("evaluating",),
     ("reporting", "narrating", "doubts", "thumbnails"),
     ("misfits",),
     ("preparing",),

@@ -178,6 +178,11 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
     table.add_row("loss", f"{measured['loss']:.4f}")
     table.add_row("calibration error (15 bins)", f"{measured['calibration_error']:.4f}")
     table.add_row("  before temperature scaling", f"{measured['calibration_error_unscaled']:.4f}")
+    for coverage, found in measured.get("sets", {}).items():
+        held = f"{found['coverage']:.4f}, of {found['mean_size']:.2f} classes"
+        table.add_row(f"sets for {float(coverage):.0%}: true class within", held)
+    if "unknown_share" in measured:
+        table.add_row("called none of the classes", f"{measured['unknown_share']:.4f}")
     if "cost" in measured:
         cost = measured["cost"]
         seconds = cost["fit_seconds"] + cost["evaluation_seconds"]

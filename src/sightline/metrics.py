@@ -9,9 +9,11 @@ __all__ = [
     "calibration_error",
     "confusion_matrix",
     "cross_entropy",
+    "energies",
     "fit_temperature",
     "per_class",
     "probabilities",
+    "reliability",
     "suspected_labels",
     "top_k_accuracy",
     "wilson_interval",
@@ -86,11 +88,44 @@ def calibration_error(probabilities_NK: Array, labels_N: Array, bins: int = 15) 
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
     """
+    found = reliability(probabilities_NK, labels_N, bins)
+    return float(sum(one["n"] * abs(one["accuracy"] - one["confidence"]) for one in found) / len(labels_N))
+
+
+def reliability(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> list[dict[str, float]]:
+    """Confidence and accuracy in equal bins of confidence, lowest first; empty bins are left out.
+
+    Returns:
+        For each: ``low`` and ``high`` of the bin, ``n`` images, their mean ``confidence`` and ``accuracy``.
+    """
     confidence = probabilities_NK.max(axis=1)
     right = probabilities_NK.argmax(axis=1) == labels_N
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (0, 1/15], (1/15, 2/15], ...
-    gap = np.bincount(bin_of, right - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels_N))
+    found = []
+    for index in np.unique(bin_of).tolist():
+        inside = bin_of == index
+        found.append(
+            {
+                "low": index / bins,
+                "high": (index + 1) / bins,
+                "n": int(inside.sum()),
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": float(right[inside].mean()),
+            }
+        )
+    return found
+
+
+def energies(logits_NK: Array) -> Array:
+    """How strange an image is to a classifier, (N,): low where some class answers strongly, high where none does.
+
+    Source:
+        Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, eq. 4 at temperature 1.
+    """
+    logits = logits_NK.astype(np.float64)
+    top = logits.max(axis=1)
+    found: Array = -(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)))
+    return found
 
 
 def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
