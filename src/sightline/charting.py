@@ -173,9 +173,12 @@ def draw_reliability(title: str, found: Sequence[Bins]) -> str:
     return _drawn(title, 320, draw, MARGINS)
 
 
-def draw_swatch(style: int) -> str:
+def draw_swatch(style: int, legend: str = "") -> str:
     """Draw the line and the marker of a recipe, for a legend.
 
+    Args:
+        style: of both.
+        legend: which of several on a page, so that names within the SVG are unlike another's.
     Returns:
         An ``<svg>`` element of 34 × 14 pixels.
     """
@@ -186,7 +189,7 @@ def draw_swatch(style: int) -> str:
     axes.set_axis_off()
     axes.plot([0, 1, 2], [0, 0, 0], **_look(style) | {"markevery": [1], "linewidth": 1.6})
     axes.set_xlim(0, 2)
-    return _svg(figure, f"swatch-{style}", "")
+    return _svg(figure, f"swatch-{legend}{style}", "")
 
 
 def _look(style: int) -> dict[str, Any]:

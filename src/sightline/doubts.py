@@ -42,7 +42,7 @@ def _about_calibration(told: Told, trust: Mapping[str, Any]) -> Section | None:
         )
         caption = "Answers of equal confidence: the share of them that is right, with its 95 % interval (Wilson’s). On the line both agree; below it the classifier is too sure."
         charts = [Chart(svg, caption)]
-        legend = [(name, draw_swatch(style)) for style, (name, _) in enumerate(shown)]
+        legend = [(name, draw_swatch(style, "sure")) for style, (name, _) in enumerate(shown)]
     about = (
         "Its probabilities are scaled by one number, the temperature, that was fitted on"
         f" {number(told.model.get('calibrated_on'), ',')} validation images. Calibration error: the mean distance of"
@@ -121,5 +121,5 @@ def _about_corruptions(found: Mapping[str, Any] | None) -> Section | None:
         about,
         Table(("corruption", *(f"severity {number}" for number in severities[1:])), rows),
         [Chart(svg, "Severity 0: the images as they are.")],
-        legend=[(name, draw_swatch(style)) for style, name in enumerate(series)],
+        legend=[(name, draw_swatch(style, "worse")) for style, name in enumerate(series)],
     )

@@ -151,10 +151,11 @@ def evaluate_rows(
         found["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
         found["unknown_share"] = unknown_share(logits, classifier.trust["unknown"]["thresholds"][views])
     answers = classifier.read(logits, views)
+    names = [classifier.classes[label] for label in labels]
     lines = csv_rows([images.paths[row] for row in rows], answers)
     table = [
-        [file, classifier.classes[label], *rest, f"{row[label]:.6f}"]
-        for (file, *rest), label, row in zip(lines, labels, chances, strict=True)
+        [file, true, *rest, f"{answer.probabilities[true]:.6f}"]
+        for (file, *rest), true, answer in zip(lines, names, answers, strict=True)
     ]
     file, *others = csv_header()
     return found, ([file, "true_class", *others, "true_probability"], table)

@@ -207,7 +207,10 @@ def about_learning(told: Told) -> list[Section]:
         about += f" Handed on are the weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}."
     if told.outcome.recipe.selects:
         about += " The curve of validation is of the half that chose while training, and flatters."
-    legend = [("train (of the rate: the first group’s)", draw_swatch(0)), ("validation", draw_swatch(1))]
+    legend = [
+        ("train (of the rate: the first group’s)", draw_swatch(0, "learnt")),
+        ("validation", draw_swatch(1, "learnt")),
+    ]
     return [Section("How it learnt", about, charts=charts, legend=legend)]
 
 
