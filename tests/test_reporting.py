@@ -153,7 +153,7 @@ def test_the_numbers_on_the_page_are_those_that_were_measured(mistaken: Path) ->
     assert "The test images were read once." in page
     assert "Of its 3 mistakes, it most often took =blood for grass (3 of 6)." in page
     assert "of the 16 answers with a probability of 0.9 or more, 0.9375 are right" in page.lower()
-    assert "of the 2 answers with less, 0.0000 are right" in page
+    assert "of the 2 answers with a probability below 0.9, 0.0000 are right" in page
     assert f"{measured['calibration_error']:.4f} (calibration error)" in page
     assert numbers_in_matrix(page) == measured["confusion_matrix"] == [[3, 3, 0], [0, 6, 0], [0, 0, 6]]
     for row in measured["classes"].values():

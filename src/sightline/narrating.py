@@ -135,9 +135,11 @@ def _how_sure(told: Told) -> str:
     confidence_N = told.answers.probabilities_NK[rows, told.answers.predicted_N]
     right_N = told.answers.predicted_N == told.answers.labels_N
     spoken = []
-    for part_N, name in ((confidence_N >= SURE, f"a probability of {SURE} or more"), (confidence_N < SURE, "less")):
+    sure_N = confidence_N >= SURE
+    for part_N, name in ((sure_N, f"of {SURE} or more"), (~sure_N, f"below {SURE}")):
         if part_N.any():
-            spoken.append(f"of the {part_N.sum():,} answers with {name}, {right_N[part_N].mean():.4f} are right")
+            told_of = f"the {part_N.sum():,} answers with a probability {name}"
+            spoken.append(f"of {told_of}, {right_N[part_N].mean():.4f} are right")
     together = "; ".join(spoken)
     return (
         f"{together[0].upper()}{together[1:]}. On average its probabilities miss the share of right answers by"
