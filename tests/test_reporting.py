@@ -177,7 +177,8 @@ def test_the_mistakes_come_surest_first_with_their_file_their_classes_and_their_
     page = page_of(mistaken)
     gallery = page[page.index("The worst mistakes") : page.index("Suspected wrong labels")]
     files = [row["file"] for row in csv.DictReader((mistaken / "predictions.csv").open(newline=""))]
-    places = [gallery.index(files[row].replace("'", "&#39;")) for row in (1, 0, 2)]
+    assert files[0].startswith("'=blood/")  # which a spreadsheet would run without the apostrophe
+    places = [gallery.index(f"<br>{files[row][1:]}<") for row in (1, 0, 2)]
     assert places == sorted(places)
     assert gallery.count("labelled =blood, answer grass") == 3
     assert "grass: 0.980 · =blood (the label): 0.010 · ünder wasser: 0.010" in gallery

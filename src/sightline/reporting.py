@@ -30,7 +30,7 @@ from sightline.narrating import (
 )
 from sightline.outcomes import read_outcome
 from sightline.pages import write_html
-from sightline.runs import REPORT, read_model_of_finished
+from sightline.runs import REPORT, plain_text, read_model_of_finished
 from sightline.thumbnails import Thumbnails, affordable, data_uri, open_own
 
 __all__ = ["report"]
@@ -182,7 +182,10 @@ def _images_of(
         return None, f"The image set is not what the run was trained on any more, {without}"
     missing = [file for file in answers.files if file not in found]
     if missing:
-        return None, f"The image set has other names than when the run was measured (no {missing[0]}), {without}"
+        return (
+            None,
+            f"The image set has other names than when the run was measured (no {plain_text(missing[0])}), {without}",
+        )
     return found, ""
 
 
@@ -257,7 +260,7 @@ def _panels(answers: Answers, cells: dict[tuple[int, int], Cell], thumbnails: Th
 
 def _short(file: str) -> str:
     """The last part of a file's path."""
-    return file.rpartition("/")[2]
+    return plain_text(file).rpartition("/")[2]
 
 
 # ── mistakes and suspected labels ────────────────────────────────────────────────────────────────────────────────────
@@ -309,7 +312,7 @@ def _card(
     uris = [thumbnails.uri(file, SIDE)] if thumbnails else []
     uris += [data_uri(picture, SIDE) for picture in explained]
     title = f"labelled {classes[label]}, answer {classes[answer]}"
-    return Card(title, " · ".join(spoken), file, uris)
+    return Card(title, " · ".join(spoken), plain_text(file), uris)
 
 
 def _explained(
@@ -318,11 +321,13 @@ def _explained(
     """Images with what spoke for the answers to them, by Grad-CAM; where the network has no map for it none, and why."""
     import torch
 
+    from sightline.devices import keep_freed_memory
     from sightline.images.augment import normalize
     from sightline.nets.gradcam import default_layer, grad_cam
     from sightline.picturing import overlaid
     from sightline.predicting import load
 
+    keep_freed_memory()
     classifier = load(told.outcome.run, trust_code=trust_code)
     found = []
     for start in range(0, len(rows), EXPLAINED):

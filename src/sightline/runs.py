@@ -44,6 +44,7 @@ __all__ = [
     "list_runs",
     "mark_done",
     "mark_pruned",
+    "plain_text",
     "read_model",
     "read_model_of_finished",
     "read_run_recipe",
@@ -66,6 +67,7 @@ __all__ = [
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
 METADATA_KEY = "sightline"
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 PRUNED = "PRUNED"
 REPORT = "report.html"
 HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
@@ -359,7 +361,12 @@ def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]
 
 def safe_cell(text: str) -> str:
     """Text that no spreadsheet takes for a formula: an apostrophe goes before a leading ``= + - @``, tab or return."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return f"'{text}" if text[:1] in FORMULAS else text
+
+
+def plain_text(cell: str) -> str:
+    """What ``safe_cell`` was given."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULAS else cell
 
 
 def write_weights(path: Path, tensors: "Mapping[str, Tensor]", model: Mapping[str, Any]) -> None:
