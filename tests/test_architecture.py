@@ -18,7 +18,7 @@ ROOMS = (
     (
         *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
         "conformal",
-        *("significance", "outcomes", "findings"),
+        *("significance", "outcomes", "findings", "answers"),
     ),
     ("images",),
     ("nets",),
@@ -29,7 +29,7 @@ ROOMS = (
     ("predicting", "encoding", "diagnosing"),
     ("trusting", "explaining"),
     ("evaluating",),
-    ("reporting",),
+    ("reporting", "narrating", "doubts", "thumbnails"),
     ("misfits",),
     ("preparing",),
     ("finders",),
@@ -202,7 +202,7 @@ def test_these_tests_see_what_goes_upwards_and_what_has_its_door_elsewhere(
 def test_help_settings_and_the_cache_load_no_torch() -> None:
     run(
         "import sightline, sightline.cli, sightline.config, sightline.images.cache, sightline.runs, sys\n"
-        "import sightline.config.studies\n"
+        "import sightline.config.studies, sightline.reporting\n"
         "slow = {'torch', 'lightning', 'torchvision', 'torchmetrics', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
         "assert not slow, slow"
     )

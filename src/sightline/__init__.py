@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sightline.finding import find_batch, find_rate
     from sightline.planning import plan
     from sightline.predicting import Classifier, load, predict
+    from sightline.reporting import report
     from sightline.training import train
     from sightline.tuning import tune
 
@@ -32,6 +33,7 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "report",
     "train",
     "tune",
 ]
@@ -47,6 +49,7 @@ _HOMES = {
     "load": "sightline.predicting",
     "plan": "sightline.planning",
     "predict": "sightline.predicting",
+    "report": "sightline.reporting",
     "train": "sightline.training",
     "tune": "sightline.tuning",
 }

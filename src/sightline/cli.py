@@ -291,6 +291,31 @@ def evaluate(
     show_measures(console, found)
 
 
+def report(
+    run: str, /, *, out: Path | None = None, trust_code: Annotated[bool, Parameter(negative=())] = False
+) -> None:
+    """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    out
+        File to write (.html), one page that holds all it shows; report.html in the run unless named.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by, to explain its mistakes.
+    """
+    from sightline.runs import read_model_of_finished
+
+    read_model_of_finished(run)
+    from sightline.describing import Progress
+    from sightline.reporting import report as work
+
+    with Progress(Console(stderr=True), "Opening the images") as progress:
+        page = work(run, out=out, trust_code=trust_code, progress=progress)
+    print(page)
+
+
 def predict(
     run: str,
     /,
@@ -575,6 +600,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "find rate": find_rate,
     "find batch": find_batch,
     "evaluate": evaluate,
+    "report": report,
     "predict": predict,
     "encode": encode,
     "compare": compare,

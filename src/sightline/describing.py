@@ -19,6 +19,7 @@ from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import Network, summarize
 from sightline.phases import Phase
+from sightline.runs import REPORT
 
 __all__ = [
     "Progress",
@@ -205,6 +206,8 @@ def show_next_steps(console: Console, run: Path, location: str, model: dict[str,
     if readings:
         say(f"The test split was read {'once' if readings == 1 else f'{readings} times'}.")
     say("Next:")
+    if (run / REPORT).exists():
+        say(f"  {run / REPORT}   what it was trained on, how good, where wrong, how sure")
     say(f"  sightline predict {run} IMAGES...      what it sees in other images")
     say(f"  sightline evaluate {run} DATA          how good it is on another image set")
     say(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")

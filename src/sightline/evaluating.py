@@ -151,10 +151,14 @@ def evaluate_rows(
         found["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
         found["unknown_share"] = unknown_share(logits, classifier.trust["unknown"]["thresholds"][views])
     answers = classifier.read(logits, views)
+    names = [classifier.classes[label] for label in labels]
     lines = csv_rows([images.paths[row] for row in rows], answers)
-    table = [[file, classifier.classes[label], *rest] for (file, *rest), label in zip(lines, labels, strict=True)]
-    header = csv_header()
-    return found, ([header[0], "true_class", *header[1:]], table)
+    table = [
+        [file, true, *rest, f"{answer.probabilities[true]:.6f}"]
+        for (file, *rest), true, answer in zip(lines, names, answers, strict=True)
+    ]
+    file, *others = csv_header()
+    return found, ([file, "true_class", *others, "true_probability"], table)
 
 
 def measures(

@@ -14,9 +14,12 @@ __all__ = [
     "per_class",
     "probabilities",
     "reliability",
+    "suspected_labels",
     "top_k_accuracy",
     "wilson_interval",
 ]
+
+DECIMALS = 1e-6  # of probabilities, as predictions.csv has them
 
 Array = np.ndarray[Any, Any]
 
@@ -142,3 +145,32 @@ def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
         else:
             low = left
     return math.exp((low + high) / 2)
+
+
+def suspected_labels(probabilities_NK: Array, labels_N: Array) -> Array:
+    """Rows whose labels are suspected to be wrong, the most suspect first, by the rule of confident learning.
+
+    A class claims an image where its probability is at least its mean probability on the images that bear its name. An
+    image is suspect where a class that claims it is more probable than its own label. The rank is that of the normalised
+    margin: the probability of the label less the highest of the others, lowest first.
+
+    Args:
+        probabilities_NK: of images that the classifier has not learnt from.
+        labels_N: the class each image is said to be of.
+    Returns:
+        Rows, (n,).
+    Source:
+        Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, sections 3.1 and 4.
+    """
+    rows, classes = np.arange(len(labels_N)), probabilities_NK.shape[1]
+    own_N = probabilities_NK[rows, labels_N]
+    counts_K = np.bincount(labels_N, minlength=classes)
+    thresholds_K = np.bincount(labels_N, own_N, minlength=classes) / np.maximum(counts_K, 1)
+    thresholds_K[counts_K == 0] = np.inf  # of a class without images nothing is known
+    others_NK = probabilities_NK.copy()
+    others_NK[rows, labels_N] = -np.inf
+    claimed_N = ((others_NK >= thresholds_K - DECIMALS) & (others_NK > own_N[:, None])).any(axis=1)
+    suspects = np.flatnonzero(claimed_N)
+    margins = own_N[suspects] - others_NK[suspects].max(axis=1)
+    ranked: Array = suspects[np.argsort(margins, kind="stable")]
+    return ranked

@@ -36,7 +36,9 @@ from sightline.preparing import (
     prepare_training,
     run_to_resume,
 )
+from sightline.reporting import report
 from sightline.runs import (
+    REPORT,
     create_run,
     helped,
     mark_done,
@@ -300,6 +302,8 @@ def _finish(
     mark_done(run)
     if measured is not None:
         show_measures(console, measured)
+    with _drawing(REPORT, console):
+        report(run, trust_code=getattr(recipe.network, "trust_code", False))
     show_next_steps(console, run, plan.source.location, model)
 
 
