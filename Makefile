@@ -27,6 +27,7 @@ help:
 	echo "make bench-overhead [CIFAR=archive]      what our path adds to a step of a bare loop"
 	echo "make bench-memory [CIFAR=archive]        memory of fast, and what a set ten times larger adds"
 	echo "make bench-features [CIFAR=archive]      a head on a frozen backbone: seconds an epoch with kept features, and without"
+	echo "make bench-trust RUN=runs/...           coverage of sets, calibration, what is unknown: of a finished run, and other sets"
 	echo "make bench-start                         seconds until help and until a refusal"
 	echo "make bench-statistics [CIFAR=archive]    mean and deviation of each channel of train, in float64"
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
@@ -85,6 +86,9 @@ bench-overhead: install
 
 bench-features: install
 	$(BIN)/python benchmarks/features.py $(CIFAR)
+
+bench-trust: install
+	$(BIN)/python benchmarks/trust.py $(RUN) digits $(SIGNS)
 
 bench-signs: install
 	$(BIN)/python benchmarks/signs.py $(SIGNS)

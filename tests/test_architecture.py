@@ -17,7 +17,8 @@ ROOT = Path(sightline.__file__).parent
 ROOMS = (
     (
         *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
-        *("significance", "outcomes", "findings"),
+        "conformal",
+        *("significance", "outcomes", "findings", "answers"),
     ),
     ("images",),
     ("nets",),
@@ -26,8 +27,9 @@ ROOMS = (
         *("describing", "picturing", "charting", "pages", "backbones", "attributing", "faithfulness"),
     ),
     ("predicting", "encoding", "diagnosing"),
-    ("evaluating", "explaining"),
-    ("reporting",),
+    ("trusting", "explaining"),
+    ("evaluating",),
+    ("reporting", "narrating", "doubts", "thumbnails"),
     ("misfits",),
     ("preparing",),
     ("finders",),
@@ -200,7 +202,7 @@ def test_these_tests_see_what_goes_upwards_and_what_has_its_door_elsewhere(
 def test_help_settings_and_the_cache_load_no_torch() -> None:
     run(
         "import sightline, sightline.cli, sightline.config, sightline.images.cache, sightline.runs, sys\n"
-        "import sightline.config.studies\n"
+        "import sightline.config.studies, sightline.reporting\n"
         "slow = {'torch', 'lightning', 'torchvision', 'torchmetrics', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
         "assert not slow, slow"
     )
@@ -209,6 +211,7 @@ def test_help_settings_and_the_cache_load_no_torch() -> None:
 def test_inference_and_what_precedes_the_first_step_load_neither_lightning_nor_torchmetrics() -> None:
     run(
         "import sightline.predicting, sightline.encoding, sightline.evaluating, sightline.describing, sightline.runs, sys\n"
+        "import sightline.explaining\n"
         "import sightline.preparing\n"
         "import safetensors.torch\n"
         "slow = {'lightning', 'torchmetrics', 'pytorch_lightning', 'torchvision', 'sklearn'} & set(sys.modules)\n"

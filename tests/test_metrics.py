@@ -14,6 +14,7 @@ from sightline.metrics import (
     fit_temperature,
     per_class,
     probabilities,
+    suspected_labels,
     top_k_accuracy,
     wilson_interval,
 )
@@ -209,3 +210,52 @@ def test_a_temperature_never_changes_an_answer() -> None:
     logits_NK, _ = random_answers(100, 4)
     for temperature in (0.05, 0.7, 20.0):
         assert (probabilities(logits_NK, temperature).argmax(1) == logits_NK.argmax(1)).all()
+
+
+# ── suspected labels ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_label_is_suspect_where_another_class_is_as_sure_of_the_image_as_of_its_own() -> None:
+    chances_NK = np.array(
+        [
+            [0.9, 0.1, 0.0],  # class 0 has 0.9 and 0.5 on its own images: 0.7 on average
+            [0.5, 0.4, 0.1],
+            [0.75, 0.2, 0.05],  # labelled 1, and 0 claims it
+            [0.65, 0.3, 0.05],  # labelled 1: 0 is more probable, and does not claim it
+            [0.1, 0.9, 0.0],
+            [0.8, 0.15, 0.05],  # labelled 1, and 0 claims it more
+        ]
+    )
+    labels_N = np.array([0, 0, 1, 1, 1, 1])
+    assert suspected_labels(chances_NK, labels_N).tolist() == [5, 2]  # margins 0.15 - 0.8 and 0.2 - 0.75
+
+
+def test_no_label_is_suspect_of_answers_that_are_all_right() -> None:
+    assert suspected_labels(np.eye(3), np.arange(3)).tolist() == []
+    assert suspected_labels(np.array([[0.6, 0.4], [0.4, 0.6]]), np.array([0, 1])).tolist() == []
+
+
+def test_suspects_are_cleanlabs_in_its_order_but_for_those_that_no_class_claims_over_the_label() -> None:
+    cleanlab = pytest.importorskip("cleanlab.filter")
+    for seed, classes in ((0, 3), (1, 10)):
+        logits_NK, labels_N = random_answers(3000, classes, seed)
+        generator = np.random.default_rng(seed)
+        changed = generator.choice(3000, 150, replace=False)
+        labels_N[changed] = (labels_N[changed] + 1) % classes
+        chances_NK = probabilities(2 * logits_NK)
+        ours = suspected_labels(chances_NK, labels_N).tolist()
+        theirs = cleanlab.find_label_issues(
+            labels_N,
+            chances_NK,
+            filter_by="confident_learning",
+            return_indices_ranked_by="normalized_margin",
+            n_jobs=1,
+        ).tolist()
+        assert len(ours) > 100
+        assert [row for row in theirs if row in set(ours)] == ours
+        thresholds_K = np.array([chances_NK[labels_N == index, index].mean() for index in range(classes)])
+        for row in set(theirs) - set(ours):  # cleanlab also takes a class that claims an image below its label
+            claiming = chances_NK[row] >= thresholds_K
+            claiming[labels_N[row]] = False
+            assert not (claiming & (chances_NK[row] > chances_NK[row, labels_N[row]])).any()
+        assert len(set(theirs) - set(ours)) < 0.1 * len(theirs)

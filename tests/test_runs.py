@@ -20,6 +20,7 @@ from sightline.runs import (
     list_runs,
     mark_done,
     mark_pruned,
+    plain_text,
     read_model,
     read_model_of_finished,
     read_run_recipe,
@@ -145,11 +146,13 @@ def test_a_class_whose_folder_is_no_utf_8_survives_in_model_and_weights(tmp_path
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
     assert safe_cell(text) == f"'{text}"
+    assert plain_text(safe_cell(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "daisy", "1=1", "a-b", " x", "花", "'x"])
 def test_other_text_stays_as_it_is(text: str) -> None:
     assert safe_cell(text) == text
+    assert plain_text(text) == text
 
 
 def test_a_table_reads_back_cell_by_cell(tmp_path: Path) -> None:

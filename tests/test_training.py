@@ -59,6 +59,7 @@ def test_a_finished_run_holds_what_the_manual_says_and_nothing_else(finished: Fi
         "model.safetensors",
         "predictions.csv",
         "recipe.yaml",
+        "report.html",
         "seen.npz",
     ]
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sightline.finding import find_batch, find_rate
     from sightline.planning import plan
     from sightline.predicting import Classifier, load, predict
+    from sightline.reporting import report
     from sightline.training import train
     from sightline.tuning import tune
 
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "report",
     "train",
     "tune",
 ]
@@ -50,6 +52,7 @@ _HOMES = {
     "load": "sightline.predicting",
     "plan": "sightline.planning",
     "predict": "sightline.predicting",
+    "report": "sightline.reporting",
     "train": "sightline.training",
     "tune": "sightline.tuning",
 }

@@ -4,7 +4,7 @@ import html
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,23 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "Interval", "Point", "draw_curves", "draw_intervals", "draw_points", "draw_swatch"]
+__all__ = [
+    "Bins",
+    "Curve",
+    "Interval",
+    "Point",
+    "draw_curves",
+    "draw_intervals",
+    "draw_points",
+    "draw_reliability",
+    "draw_swatch",
+]
 
 WIDTH = 360  # CSS pixels: of a phone, where letters are shown at their size; elsewhere a page may enlarge all of it
 DPI = 96  # CSS pixels an inch
 LETTERS = 8.5  # points
 LETTERS_A_LINE = 20  # of a name beside a chart
+MARGINS = {"left": 62, "right": 8, "bottom": 42, "top": 8}  # CSS pixels around a chart whose numbers are short
 INK, GRID = "#1a1a1a", "#d8d8d8"
 # Okabe and Ito's colours, which people tell apart however they see colours, but for the yellow, too pale on white
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")
@@ -58,12 +69,24 @@ class Point:
     runs: Sequence[tuple[float, float]]
 
 
-def draw_curves(title: str, unit: str, curves: Sequence[Curve]) -> str:
+@dataclass(frozen=True)
+class Bins:
+    """Answers by their confidence: how sure they were, how many of them were right, with an interval."""
+
+    style: int
+    confidence: Sequence[float]
+    accuracy: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def draw_curves(title: str, unit: str, curves: Sequence[Curve], over: str = "epoch") -> str:
     """Draw measures over epochs: lines, and where there are several seeds bands from the lowest to the highest.
 
     Args:
         title: what is shown, for those who do not see it; also makes the names within the SVG unlike others'.
         unit: of the values.
+        over: what is counted along the axis where it is not epochs.
     Returns:
         An ``<svg>`` element.
     """
@@ -79,11 +102,11 @@ def draw_curves(title: str, unit: str, curves: Sequence[Curve]) -> str:
                     axes.vlines(curve.epochs, curve.low, curve.high, colors=look["color"], linewidth=1.2)
                 else:
                     axes.fill_between(curve.epochs, curve.low, curve.high, color=look["color"], alpha=0.14, linewidth=0)
-        axes.set_xlabel("epoch")
+        axes.set_xlabel(over)
         axes.set_ylabel(unit)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
-    return _drawn(title, 240, draw)
+    return _drawn(title, 240, draw, MARGINS)
 
 
 def draw_intervals(title: str, unit: str, intervals: Sequence[Interval]) -> str:
@@ -129,9 +152,33 @@ def draw_points(title: str, x_unit: str, y_unit: str, found: Sequence[Point]) ->
     return _drawn(title, 240, draw)
 
 
-def draw_swatch(style: int) -> str:
+def draw_reliability(title: str, found: Sequence[Bins]) -> str:
+    """Draw how often answers of a confidence are right, with intervals, and the line on which both are the same.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+
+    def draw(axes: "Axes") -> None:
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9)
+        for bins in found:
+            look = _look(bins.style)
+            axes.vlines(bins.confidence, bins.low, bins.high, colors=look["color"], linewidth=1.2)
+            axes.plot(bins.confidence, bins.accuracy, **look | {"linestyle": "", "markersize": 5})
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("confidence: probability of the answer")
+        axes.set_ylabel("share of right answers")
+
+    return _drawn(title, 320, draw, MARGINS)
+
+
+def draw_swatch(style: int, legend: str = "") -> str:
     """Draw the line and the marker of a recipe, for a legend.
 
+    Args:
+        style: of both.
+        legend: which of several on a page, so that names within the SVG are unlike another's.
     Returns:
         An ``<svg>`` element of 34 × 14 pixels.
     """
@@ -142,7 +189,7 @@ def draw_swatch(style: int) -> str:
     axes.set_axis_off()
     axes.plot([0, 1, 2], [0, 0, 0], **_look(style) | {"markevery": [1], "linewidth": 1.6})
     axes.set_xlim(0, 2)
-    return _svg(figure, f"swatch-{style}", "")
+    return _svg(figure, f"swatch-{legend}{style}", "")
 
 
 def _look(style: int) -> dict[str, Any]:
@@ -155,11 +202,15 @@ def _look(style: int) -> dict[str, Any]:
     }
 
 
-def _drawn(title: str, height: int, draw: Callable[["Axes"], None]) -> str:
+def _drawn(title: str, height: int, draw: Callable[["Axes"], None], margins: Mapping[str, int] | None = None) -> str:
+    """A chart of its own; without margins those are measured, which takes as long as drawing it."""
     from matplotlib.figure import Figure
 
     with _own_style():
-        figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained" if margins is None else None)
+        if margins is not None:
+            left, bottom = margins["left"] / WIDTH, margins["bottom"] / height
+            figure.subplots_adjust(left, bottom, 1 - margins["right"] / WIDTH, 1 - margins["top"] / height)
         axes = figure.add_subplot()
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(color=GRID, linewidth=0.6)

@@ -247,6 +247,7 @@ def evaluate(
     /,
     *,
     out: Path | None = None,
+    unknown: Annotated[bool, Parameter(negative=())] = False,
     trust_code: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Measure a finished classifier on labelled images.
@@ -260,22 +261,59 @@ def evaluate(
         read again, and the reading is counted.
     out
         Folder to write evaluation.json and predictions.csv to.
+    unknown
+        DATA shows other things than the classes: measure how often they are called none of these, and note it in the run.
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
     from sightline.images.lookup import find_source
     from sightline.runs import read_model_of_finished
 
+    if unknown and (data is None or out is not None):
+        raise ConfigError(
+            "--unknown measures an image set of other things and writes into the run: name the set, and leave --out away."
+        )
     read_model_of_finished(run)
     if data is not None:
         find_source(data)
     from sightline.describing import Progress, show_measures
     from sightline.evaluating import evaluate as work
+    from sightline.evaluating import evaluate_unknown
 
     console = Console()
+    if unknown and data is not None:
+        with Progress(console, "Evaluating") as progress:
+            share = evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
+        print(f"{share['rate']:.1%} of {share['n']:,} images are called none of the classes")
+        return
     with Progress(console, "Evaluating") as progress:
         found = work(run, data, out=out, trust_code=trust_code, progress=progress)
     show_measures(console, found)
+
+
+def report(
+    run: str, /, *, out: Path | None = None, trust_code: Annotated[bool, Parameter(negative=())] = False
+) -> None:
+    """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    out
+        File to write (.html), one page that holds all it shows; report.html in the run unless named.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by, to explain its mistakes.
+    """
+    from sightline.runs import read_model_of_finished
+
+    read_model_of_finished(run)
+    from sightline.describing import Progress
+    from sightline.reporting import report as work
+
+    with Progress(Console(stderr=True), "Opening the images") as progress:
+        page = work(run, out=out, trust_code=trust_code, progress=progress)
+    print(page)
 
 
 def predict(
@@ -284,6 +322,7 @@ def predict(
     *images: str,
     out: Path | None = None,
     views: Literal["one", "flip", "six"] | None = None,
+    sets: float | None = None,
     trust_code: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Classify images.
@@ -298,6 +337,9 @@ def predict(
         CSV file to write; without it one image gets a readable line, and several are printed as CSV.
     views
         Views of each image to average; those of the recipe unless named. One view is fastest.
+    sets
+        Also give for each image the classes among which the true one is, in this share of all images: 0.8 to 0.99. A set
+        may be empty where the classifier is right more often than that.
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
@@ -317,15 +359,18 @@ def predict(
 
     console = Console(stderr=True)
     with Progress(console, "Predicting") as progress:
-        found = work(run, images, out=out, views=views, trust_code=trust_code, progress=progress)
+        found = work(run, images, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
     _name_unreadable(found.unreadable)
     if out is not None:
         print(f"{len(found.files):,} predictions in {out}")
     elif len(found.files) == 1:
-        ranked = list(found.predictions[0].probabilities.items())[:5]
-        print(f"{found.files[0]}: " + ", ".join(f"{label} {chance:.1%}" for label, chance in ranked))
+        (answer,) = found.predictions
+        ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(answer.probabilities.items())[:5])
+        print(f"{found.files[0]}: {'none of these; the nearest: ' if answer.unknown else ''}{ranked}")
+        if answer.within is not None:
+            print(f"  set of {sets:.0%}: {', '.join(answer.within) or 'empty'}")
     else:
-        write_rows(sys.stdout, csv_header(), csv_rows(found.files, found.predictions))
+        write_rows(sys.stdout, csv_header(sets), csv_rows(found.files, found.predictions))
 
 
 def explain(
@@ -651,6 +696,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "find rate": find_rate,
     "find batch": find_batch,
     "evaluate": evaluate,
+    "report": report,
     "predict": predict,
     "explain": explain,
     "encode": encode,

@@ -19,6 +19,7 @@ from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import Network, summarize
 from sightline.phases import Phase
+from sightline.runs import REPORT
 
 __all__ = [
     "Progress",
@@ -177,6 +178,11 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
     table.add_row("loss", f"{measured['loss']:.4f}")
     table.add_row("calibration error (15 bins)", f"{measured['calibration_error']:.4f}")
     table.add_row("  before temperature scaling", f"{measured['calibration_error_unscaled']:.4f}")
+    for coverage, found in measured.get("sets", {}).items():
+        held = f"{found['coverage']:.4f}, of {found['mean_size']:.2f} classes"
+        table.add_row(f"sets for {float(coverage):.0%}: true class within", held)
+    if "unknown_share" in measured:
+        table.add_row("called none of the classes", f"{measured['unknown_share']:.4f}")
     if "cost" in measured:
         cost = measured["cost"]
         seconds = cost["fit_seconds"] + cost["evaluation_seconds"]
@@ -200,6 +206,8 @@ def show_next_steps(console: Console, run: Path, location: str, model: dict[str,
     if readings:
         say(f"The test split was read {'once' if readings == 1 else f'{readings} times'}.")
     say("Next:")
+    if (run / REPORT).exists():
+        say(f"  {run / REPORT}   what it was trained on, how good, where wrong, how sure")
     say(f"  sightline predict {run} IMAGES...      what it sees in other images")
     say(f"  sightline evaluate {run} DATA          how good it is on another image set")
     say(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from sightline.conformal import class_scores, image_uniforms
 from sightline.devices import keep_freed_memory
-from sightline.errors import DataError
+from sightline.errors import ConfigError, DataError
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.lookup import find_source
 from sightline.images.splits import split
@@ -18,13 +19,15 @@ from sightline.metrics import (
     cross_entropy,
     per_class,
     probabilities,
+    reliability,
     top_k_accuracy,
     wilson_interval,
 )
-from sightline.predicting import Classifier, Prediction, Views, combine, csv_header, csv_rows, load
+from sightline.predicting import Classifier, Views, combine, csv_header, csv_rows, load
 from sightline.runs import read_model_of_finished, read_run_recipe, write_csv, write_json
+from sightline.trusting import measure_sets, unknown_share
 
-__all__ = ["evaluate", "evaluate_rows", "measures"]
+__all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
@@ -64,8 +67,7 @@ def evaluate(
         _count_reading(Path(run), model)
     else:
         images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
-        test = [row for row in images.readable.tolist() if images.splits[row] == "test"]
-        rows = np.array(test or images.readable.tolist(), np.int64)
+        rows = _foreign_test(images)
     found, table = evaluate_rows(classifier, images, rows, progress)
     found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
     if out is not None:
@@ -73,6 +75,49 @@ def evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "evaluation.json", found)
         write_csv(folder / "predictions.csv", *table)
+    return found
+
+
+def evaluate_unknown(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    trust_code: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure how often images of none of a classifier's classes are called so, and note it in ``model.json``.
+
+    Args:
+        run: the run's folder.
+        data: an image set of other things: its test split where it brings one, else every image; its classes are
+            ignored.
+        trust_code, progress: as ``evaluate`` has them.
+    Returns:
+        ``n`` images and the ``rate``, the share of them that is called none of the classes.
+    Raises:
+        ConfigError: the classifier has no threshold for it.
+        DataError: no such image set, or it has a class of the classifier's.
+        RunError: no finished run.
+    """
+    model = read_model_of_finished(run)
+    source = find_source(data)
+    if "trust" not in model:
+        raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
+    keep_freed_memory()
+    classifier = load(run, trust_code=trust_code)
+    images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
+    shared = sorted(set(images.classes) & set(classifier.classes))
+    if shared:
+        raise DataError(
+            f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."
+        )
+    rows = _foreign_test(images)
+    report = (lambda done: progress(done, len(rows))) if progress else None
+    views = classifier.views
+    logits = combine(classifier.view_logits(images.pixels, views, rows=rows, progress=report), views)
+    found = {"n": len(rows), "rate": unknown_share(logits, model["trust"]["unknown"]["thresholds"][views])}
+    model["trust"]["unknown"]["rates"][images.name] = found
+    write_json(Path(run) / "model.json", model)
     return found
 
 
@@ -95,14 +140,25 @@ def evaluate_rows(
     index_of = {name: index for index, name in enumerate(classifier.classes)}
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
     report = (lambda done: progress(done, len(rows))) if progress else None
-    logits_VNK = classifier.view_logits(images.pixels, classifier.views, rows=rows, progress=report)
-    found = measures(logits_VNK, labels, classifier.classes, classifier.views, classifier.model["temperatures"])
-    chances = probabilities(combine(logits_VNK, classifier.views), classifier.model["temperatures"][classifier.views])
-    answers: list[Prediction] = [classifier.prediction(row) for row in chances]
+    views = classifier.views
+    logits_VNK = classifier.view_logits(images.pixels, views, rows=rows, progress=report)
+    logits = combine(logits_VNK, views)
+    found = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
+    if classifier.trust is not None:
+        chances = probabilities(logits, classifier.model["temperatures"][views])
+        uniforms = image_uniforms(images.pixels[row] for row in rows)
+        limits = classifier.trust["sets"]["thresholds"][views]
+        found["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
+        found["unknown_share"] = unknown_share(logits, classifier.trust["unknown"]["thresholds"][views])
+    answers = classifier.read(logits, views)
+    names = [classifier.classes[label] for label in labels]
     lines = csv_rows([images.paths[row] for row in rows], answers)
-    table = [[file, classifier.classes[label], *rest] for (file, *rest), label in zip(lines, labels, strict=True)]
-    header = csv_header()
-    return found, ([header[0], "true_class", *header[1:]], table)
+    table = [
+        [file, true, *rest, f"{answer.probabilities[true]:.6f}"]
+        for (file, *rest), true, answer in zip(lines, names, answers, strict=True)
+    ]
+    file, *others = csv_header()
+    return found, ([file, "true_class", *others, "true_probability"], table)
 
 
 def measures(
@@ -126,11 +182,18 @@ def measures(
         "calibration_error_unscaled": calibration_error(probabilities(logits), labels_N),
         "temperature": temperatures[views],
     }
+    found["reliability"] = reliability(chances, labels_N)
     if len(classes) > TOP:
         found["top_5_accuracy"] = top_k_accuracy(logits, labels_N, TOP)
     found["classes"] = dict(zip(classes, per_class(confusion), strict=True))
     found["confusion_matrix"] = confusion.tolist()
     return found
+
+
+def _foreign_test(images: CachedImages) -> Array:
+    """The test split of an image set that brings one, else every image."""
+    test = [row for row in images.readable.tolist() if images.splits[row] == "test"]
+    return np.array(test or images.readable.tolist(), np.int64)
 
 
 def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:

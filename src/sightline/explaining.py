@@ -355,6 +355,8 @@ class _Writer:
 def _panel(item: Explanation, chance: Explanation | None) -> Panel:
     """What a sheet says of one method."""
     notes = []
+    if not item.map_HW.any():
+        notes.append("zero everywhere: nothing here raises the class")
     if item.gap is not None:
         notes.append(f"adds up to within {max(item.gap, 1e-4):.2%}")
     if chance is not None and chance.deletion is not None:

@@ -9,12 +9,17 @@ __all__ = [
     "calibration_error",
     "confusion_matrix",
     "cross_entropy",
+    "energies",
     "fit_temperature",
     "per_class",
     "probabilities",
+    "reliability",
+    "suspected_labels",
     "top_k_accuracy",
     "wilson_interval",
 ]
+
+DECIMALS = 1e-6  # of probabilities, as predictions.csv has them
 
 Array = np.ndarray[Any, Any]
 
@@ -83,11 +88,44 @@ def calibration_error(probabilities_NK: Array, labels_N: Array, bins: int = 15) 
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
     """
+    found = reliability(probabilities_NK, labels_N, bins)
+    return float(sum(one["n"] * abs(one["accuracy"] - one["confidence"]) for one in found) / len(labels_N))
+
+
+def reliability(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> list[dict[str, float]]:
+    """Confidence and accuracy in equal bins of confidence, lowest first; empty bins are left out.
+
+    Returns:
+        For each: ``low`` and ``high`` of the bin, ``n`` images, their mean ``confidence`` and ``accuracy``.
+    """
     confidence = probabilities_NK.max(axis=1)
     right = probabilities_NK.argmax(axis=1) == labels_N
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (0, 1/15], (1/15, 2/15], ...
-    gap = np.bincount(bin_of, right - confidence, minlength=bins)
-    return float(np.abs(gap).sum() / len(labels_N))
+    found = []
+    for index in np.unique(bin_of).tolist():
+        inside = bin_of == index
+        found.append(
+            {
+                "low": index / bins,
+                "high": (index + 1) / bins,
+                "n": int(inside.sum()),
+                "confidence": float(confidence[inside].mean()),
+                "accuracy": float(right[inside].mean()),
+            }
+        )
+    return found
+
+
+def energies(logits_NK: Array) -> Array:
+    """How strange an image is to a classifier, (N,): low where some class answers strongly, high where none does.
+
+    Source:
+        Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, eq. 4 at temperature 1.
+    """
+    logits = logits_NK.astype(np.float64)
+    top = logits.max(axis=1)
+    found: Array = -(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)))
+    return found
 
 
 def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
@@ -107,3 +145,32 @@ def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
         else:
             low = left
     return math.exp((low + high) / 2)
+
+
+def suspected_labels(probabilities_NK: Array, labels_N: Array) -> Array:
+    """Rows whose labels are suspected to be wrong, the most suspect first, by the rule of confident learning.
+
+    A class claims an image where its probability is at least its mean probability on the images that bear its name. An
+    image is suspect where a class that claims it is more probable than its own label. The rank is that of the normalised
+    margin: the probability of the label less the highest of the others, lowest first.
+
+    Args:
+        probabilities_NK: of images that the classifier has not learnt from.
+        labels_N: the class each image is said to be of.
+    Returns:
+        Rows, (n,).
+    Source:
+        Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, sections 3.1 and 4.
+    """
+    rows, classes = np.arange(len(labels_N)), probabilities_NK.shape[1]
+    own_N = probabilities_NK[rows, labels_N]
+    counts_K = np.bincount(labels_N, minlength=classes)
+    thresholds_K = np.bincount(labels_N, own_N, minlength=classes) / np.maximum(counts_K, 1)
+    thresholds_K[counts_K == 0] = np.inf  # of a class without images nothing is known
+    others_NK = probabilities_NK.copy()
+    others_NK[rows, labels_N] = -np.inf
+    claimed_N = ((others_NK >= thresholds_K - DECIMALS) & (others_NK > own_N[:, None])).any(axis=1)
+    suspects = np.flatnonzero(claimed_N)
+    margins = own_N[suspects] - others_NK[suspects].max(axis=1)
+    ranked: Array = suspects[np.argsort(margins, kind="stable")]
+    return ranked

@@ -21,6 +21,7 @@ __all__ = [
     "Measured",
     "Outcome",
     "curve_rows",
+    "read_curves",
     "read_outcome",
     "run_rows",
     "settings_rows",
@@ -137,8 +138,23 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
         backbone_flops=before_flops,
         backbone_seconds=before_seconds,
         parameters=model.get("parameters"),
-        curves=_read_curves(folder / "metrics.csv"),
+        curves=read_curves(folder),
     )
+
+
+def read_curves(run: Path, columns: Sequence[str] = CURVES) -> dict[str, list[tuple[int, float]]]:
+    """Read (epoch, value) of columns of a run's ``metrics.csv``, of the epochs that have one.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    path = run / "metrics.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)] for name in columns}
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path} cannot be read ({error}); copy the run again from where it was made.") from error
 
 
 def settings_that_differ(outcomes: Sequence[Outcome], *left_out: str) -> list[tuple[str, list[str]]]:
@@ -261,12 +277,3 @@ def _seconds(cost: Mapping[str, Any]) -> float | None:
 
 def _sum(one: Number | None, other: Number | None) -> Number | None:
     return None if one is None or other is None else one + other
-
-
-def _read_curves(path: Path) -> dict[str, list[tuple[int, float]]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return {name: [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)] for name in CURVES}
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{path} cannot be read ({error}); copy the run again from where it was made.") from error

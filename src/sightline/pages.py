@@ -41,6 +41,8 @@ class Section:
     charts: Sequence[Chart] = ()
     folded: bool = False
     """Shown when its heading is clicked; for what is long."""
+    legend: Sequence[tuple[str, str]] = ()
+    """As that of the page, which it takes the place of."""
 
 
 @dataclass(frozen=True)

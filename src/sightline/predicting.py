@@ -17,13 +17,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from sightline.backbones import architecture_of, head_of
+from sightline.conformal import class_scores, classes_within, image_uniforms
 from sightline.devices import arithmetic, choose_device, keep_freed_memory
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.augment import centre, normalize
 from sightline.images.batches import Normalization
 from sightline.images.decoding import UnreadableImageError, decode, in_parallel, resize
 from sightline.images.lookup import plain_files
-from sightline.metrics import probabilities
+from sightline.metrics import energies, probabilities
 from sightline.nets import Network, build_network
 from sightline.runs import read_model_of_finished, read_weights, write_csv
 
@@ -43,7 +44,7 @@ __all__ = [
 Views = Literal["one", "flip", "six"]
 Array = np.ndarray[Any, Any]
 ImageLike = str | os.PathLike[str] | Array | Image.Image
-VIEWS: dict[str, int] = {"one": 1, "flip": 2, "six": 6}
+VIEWS: dict[Views, int] = {"one": 1, "flip": 2, "six": 6}
 BATCH = 256  # images; larger batches fall out of the processor's cache
 
 
@@ -56,6 +57,10 @@ class Prediction:
     probability: float
     probabilities: dict[str, float]
     """Of every class, most probable first."""
+    unknown: bool | None = None
+    """Whether the image looks like none of the classes; None of a classifier that has no threshold for it."""
+    within: tuple[str, ...] | None = None
+    """The classes of a set that holds the true one as often as was asked for, most probable first; None if not asked."""
 
 
 class Classifier:
@@ -72,13 +77,17 @@ class Classifier:
         self.dtype = arithmetic(model["precision"], device)
         self.mean, self.std = Normalization(**model["normalization"]).tensors(device)
 
-    def predict(self, images: Iterable[ImageLike], views: Views | None = None) -> list[Prediction]:
+    def predict(
+        self, images: Iterable[ImageLike], views: Views | None = None, *, coverage: float | None = None
+    ) -> list[Prediction]:
         """Classify paths, arrays or PIL images.
 
         Args:
             images: file names, uint8 arrays, (H, W) or (H, W, 3), or PIL images.
             views: views to average; None takes those of the recipe.
+            coverage: of prediction sets, such as 0.9; None makes none.
         Raises:
+            ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
             DataError: one of them cannot be read; it is named.
         """
         pixels = []
@@ -88,14 +97,60 @@ class Classifier:
             except (UnreadableImageError, OSError) as error:
                 name = image if isinstance(image, str | os.PathLike) else type(image).__name__
                 raise DataError(f"image {name} cannot be read: {error}; leave it out or mend it.") from error
-        return [self.prediction(row) for row in self.probabilities(np.stack(pixels), views)] if pixels else []
+        return self.answers(np.stack(pixels), views, coverage=coverage) if pixels else []
 
-    def prediction(self, probabilities_K: Array) -> Prediction:
-        """Name the classes of one row of probabilities."""
-        order = np.argsort(-probabilities_K, kind="stable")
-        ranked = {self.classes[index]: float(probabilities_K[index]) for index in order}
-        label = next(iter(ranked))
-        return Prediction(label, ranked[label], ranked)
+    def answers(
+        self, pixels_BHWC: Array, views: Views | None = None, *, coverage: float | None = None
+    ) -> list[Prediction]:
+        """What the classifier says of uint8 images already at the cached size, as ``predict`` has it."""
+        views = self._calibrated(views)
+        if coverage is not None:
+            self.limit(views, coverage)  # refused before anything is computed
+        uniforms = None if coverage is None else image_uniforms(pixels_BHWC)
+        return self.read(combine(self.view_logits(pixels_BHWC, views), views), views, coverage, uniforms)
+
+    def read(
+        self, logits_BK: Array, views: Views, coverage: float | None = None, uniforms_B: Array | None = None
+    ) -> list[Prediction]:
+        """Turn combined logits into answers.
+
+        Args:
+            logits_BK: of the images.
+            views: that the logits were combined of.
+            coverage: of the sets; None makes none.
+            uniforms_B: of ``image_uniforms``, for sets.
+        """
+        chances_BK = probabilities(logits_BK, self.model["temperatures"][views])
+        unknown: list[bool | None] = [None] * len(logits_BK)
+        if self.trust is not None:
+            unknown = (energies(logits_BK) > self.trust["unknown"]["thresholds"][views]).tolist()
+        within: Array | None = None
+        if coverage is not None and uniforms_B is not None:
+            scores_BK = class_scores(chances_BK, uniforms_B)
+            within = classes_within(scores_BK, self.limit(views, coverage))
+        found = []
+        for row, chances in enumerate(chances_BK):
+            order = np.argsort(-chances, kind="stable")
+            ranked = {self.classes[index]: float(chances[index]) for index in order}
+            label = next(iter(ranked))
+            held = None if within is None else tuple(self.classes[index] for index in order if within[row, index])
+            found.append(Prediction(label, ranked[label], ranked, unknown[row], held))
+        return found
+
+    def limit(self, views: Views, coverage: float) -> float | None:
+        """The score up to which a class is within a set.
+
+        Raises:
+            ConfigError: the classifier has none for such a coverage.
+        """
+        if self.trust is None:
+            raise ConfigError(
+                "this classifier was trained before there were prediction sets; train it again to have them."
+            )
+        limits: dict[str, float | None] = self.trust["sets"]["thresholds"][views]
+        if f"{coverage:g}" not in limits:
+            raise ConfigError(f"sets of a coverage of {coverage:g}: wanted 0.8 to 0.99, in steps of 0.01.")
+        return limits[f"{coverage:g}"]
 
     def probabilities(self, pixels_BHWC: Array, views: Views | None = None) -> Array:
         """Calibrated probabilities, (B, K), of uint8 images already at the cached size.
@@ -103,13 +158,23 @@ class Classifier:
         Raises:
             ConfigError: the classifier was not calibrated for these views.
         """
+        views = self._calibrated(views)
+        return probabilities(combine(self.view_logits(pixels_BHWC, views), views), self.model["temperatures"][views])
+
+    def _calibrated(self, views: Views | None) -> Views:
         views = views or self.views
         temperatures = self.model["temperatures"]
         if views not in temperatures:
             raise ConfigError(
                 f"--views {views}: this classifier was calibrated for {', '.join(temperatures)}; choose one of them."
             )
-        return probabilities(combine(self.view_logits(pixels_BHWC, views), views), temperatures[views])
+        return views
+
+    @property
+    def trust(self) -> dict[str, Any] | None:
+        """What the classifier knows of its doubts; None of one that was trained before it was asked."""
+        found: dict[str, Any] | None = self.model.get("trust")
+        return found
 
     def view_logits(
         self,
@@ -251,6 +316,7 @@ def predict(
     *,
     out: str | os.PathLike[str] | None = None,
     views: Views | None = None,
+    sets: float | None = None,
     trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
@@ -259,16 +325,21 @@ def predict(
     Args:
         run: a finished run, or its weights file.
         images: files, folders (searched to the bottom) or archives.
-        out: CSV file to write: file, class, probability, and the next four classes with theirs.
+        out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like none
+            of the classes.
         views: views to average; None takes those of the recipe.
+        sets: coverage of prediction sets, such as 0.9; None makes none.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         progress: called with (images done, images in all).
     Raises:
+        ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
         DataError: a path is missing, or nothing could be read.
     """
     sources = [plain_files(item) for item in images]  # refused before the weights are loaded
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
+    if sets is not None:
+        classifier.limit(views or classifier.views, sets)
     total = sum(len(source.names) for source in sources)
     files: list[str] = []
     predictions: list[Prediction] = []
@@ -278,8 +349,7 @@ def predict(
 
     def flush() -> None:
         if waiting:
-            rows = classifier.probabilities(np.stack(waiting), views)
-            predictions.extend(classifier.prediction(row) for row in rows)
+            predictions.extend(classifier.answers(np.stack(waiting), views, coverage=sets))
             files.extend(names)
             names.clear()
             waiting.clear()
@@ -304,24 +374,28 @@ def predict(
             f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
         )
     if out is not None:
-        write_csv(Path(out), csv_header(), csv_rows(files, predictions))
+        write_csv(Path(out), csv_header(sets), csv_rows(files, predictions))
     return Predictions(files, predictions, unreadable)
 
 
-def csv_header() -> list[str]:
-    """Column names of a CSV of predictions."""
-    return ["file", "class", "probability"] + [
-        f"{name}_{rank}" for rank in range(2, 6) for name in ("class", "probability")
-    ]
+def csv_header(sets: float | None = None) -> list[str]:
+    """Column names of a CSV of predictions, with sets of a coverage or without."""
+    ranks = [f"{name}_{rank}" for rank in range(2, 6) for name in ("class", "probability")]
+    return ["file", "class", "probability", *ranks, "none_of_these"] + ([] if sets is None else [f"set_{sets:g}"])
 
 
 def csv_rows(files: Sequence[str], predictions: Sequence[Prediction]) -> Iterator[list[str]]:
-    """A row for each file: its five most probable classes; empty cells where there are fewer classes."""
+    """A row for each file: its five most probable classes, whether it is none of them, and its set where there is one.
+
+    Cells are empty where there are fewer classes, and where the classifier cannot say.
+    """
     for file, prediction in zip(files, predictions, strict=True):
         row = [file]
         for label, probability in list(prediction.probabilities.items())[:5]:
             row += [label, f"{probability:.6f}"]
-        yield row + [""] * (11 - len(row))
+        row += [""] * (11 - len(row))
+        row.append("" if prediction.unknown is None else "yes" if prediction.unknown else "no")
+        yield row if prediction.within is None else [*row, "; ".join(prediction.within)]
 
 
 def try_decode(data: bytes | Array | OSError, size: tuple[int, int]) -> Array | str:

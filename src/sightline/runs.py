@@ -10,7 +10,8 @@ last.ckpt          where to continue (until DONE)
 model.safetensors  the weights, with model.json inside
 evaluation.json    the measures; predictions.csv: one line a test image
 logs/              what trackers write, where any are named
-DONE               written last; after it only the trackers get their final numbers
+DONE               written last; after it only the trackers get their final numbers, and the report is written
+report.html        how good, on what, where wrong, how sure, how to repeat it
 PRUNED             in its place where a tuning ended the training early, and why
 """
 
@@ -36,12 +37,14 @@ __all__ = [
     "METADATA_KEY",
     "MODEL_FORMAT",
     "PRUNED",
+    "REPORT",
     "RunSummary",
     "create_run",
     "helped",
     "list_runs",
     "mark_done",
     "mark_pruned",
+    "plain_text",
     "read_model",
     "read_model_of_finished",
     "read_run_recipe",
@@ -64,7 +67,9 @@ __all__ = [
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
 METADATA_KEY = "sightline"
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 PRUNED = "PRUNED"
+REPORT = "report.html"
 HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
 
 
@@ -195,7 +200,7 @@ def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
 
 
 def mark_done(run: Path) -> None:
-    """Say that a run is finished; nothing but the last numbers of trackers is written to it after this."""
+    """Say that a run is finished; only the last numbers of trackers and the report are written to it after this."""
     write_atomically(run / "DONE", b"")
     for leftover in ("last.ckpt", "previous.ckpt"):  # after DONE: a kill between the two must not cost the training
         (run / leftover).unlink(missing_ok=True)
@@ -356,7 +361,12 @@ def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]
 
 def safe_cell(text: str) -> str:
     """Text that no spreadsheet takes for a formula: an apostrophe goes before a leading ``= + - @``, tab or return."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    return f"'{text}" if text[:1] in FORMULAS else text
+
+
+def plain_text(cell: str) -> str:
+    """What ``safe_cell`` was given."""
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULAS else cell
 
 
 def write_weights(path: Path, tensors: "Mapping[str, Tensor]", model: Mapping[str, Any]) -> None:

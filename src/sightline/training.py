@@ -14,6 +14,7 @@ from rich.console import Console
 from sightline.averaging import hand_on
 from sightline.backbones import fit_to_images, write_seen
 from sightline.config import FrozenConfig
+from sightline.conformal import image_uniforms
 from sightline.data import ImageData
 from sightline.describing import Progress, describe_training, show_kept, show_measures, show_next_steps
 from sightline.devices import choose_device, describe, keep_freed_memory
@@ -23,10 +24,9 @@ from sightline.finders import FoundRate, settle, write_range
 from sightline.images.augment import shown_size
 from sightline.images.batches import TrainingBatches
 from sightline.learners import ClassifierLearner, balanced_weights
-from sightline.metrics import fit_temperature
 from sightline.nets import training_flops
 from sightline.picturing import draw_batch
-from sightline.predicting import VIEWS, Classifier, combine
+from sightline.predicting import VIEWS, Classifier, Views, combine
 from sightline.preparing import (
     Plan,
     as_found,
@@ -36,7 +36,9 @@ from sightline.preparing import (
     prepare_training,
     run_to_resume,
 )
+from sightline.reporting import report
 from sightline.runs import (
+    REPORT,
     create_run,
     helped,
     mark_done,
@@ -50,6 +52,7 @@ from sightline.runs import (
 )
 from sightline.tracking import Tracker, tracked
 from sightline.trainer import CostMeter, build_trainer, checkpoint_to_resume
+from sightline.trusting import calibrate, measure_corruptions, measure_strangers
 
 __all__ = ["train"]
 
@@ -260,10 +263,11 @@ def _finish(
         )
     classifier = Classifier(network, model, choose_device())
     with Progress(console, "Calibrating and testing") as progress:
-        views = [name for name, count in VIEWS.items() if count <= VIEWS[recipe.evaluation.views]]
+        views: list[Views] = [name for name, count in VIEWS.items() if count <= VIEWS[recipe.evaluation.views]]
         logits_VNK = classifier.view_logits(images.pixels, recipe.evaluation.views, rows=splits.calibrate)
         labels = images.labels[splits.calibrate]
-        model["temperatures"] = {name: fit_temperature(combine(logits_VNK, name), labels) for name in views}  # type: ignore[arg-type]
+        uniforms = image_uniforms(images.pixels[row] for row in splits.calibrate)
+        model["temperatures"], model["trust"] = calibrate(logits_VNK, labels, uniforms, views)
         model["calibrated_on"] = len(labels)
         answers = combine(logits_VNK, recipe.evaluation.views).argmax(1)
         model["validation"] = {"n": len(labels), "accuracy": float((answers == labels).mean())}
@@ -286,9 +290,11 @@ def _finish(
         "training_flops": _operations(plan, learner, epochs),
         "device": describe(classifier.device),
     }
+    if recipe.evaluation.robustness:
+        model["cost"]["robustness_seconds"] = _try_hard(classifier, plan, console)
     if measured is not None:
         measured["cost"] = model["cost"]
-        left_to_table = ("classes", "confusion_matrix", "cost")
+        left_to_table = ("classes", "confusion_matrix", "reliability", "cost")
         model["metrics"] = {name: value for name, value in measured.items() if name not in left_to_table}
         write_json(run / "evaluation.json", measured)
     write_weights(run / "model.safetensors", network.state_dict(), model)
@@ -296,7 +302,24 @@ def _finish(
     mark_done(run)
     if measured is not None:
         show_measures(console, measured)
+    with _drawing(REPORT, console):
+        report(run, trust_code=getattr(recipe.network, "trust_code", False))
     show_next_steps(console, run, plan.source.location, model)
+
+
+def _try_hard(classifier: Classifier, plan: Plan, console: Console) -> float:
+    """Measure the classifier on spoilt images and on images of no class, into its ``trust``.
+
+    Returns:
+        The seconds, which are no part of the cost of a training.
+    """
+    start = time.perf_counter()
+    pixels, rows = plan.images.pixels, plan.splits.calibrate
+    trust = classifier.model["trust"]
+    with Progress(console, "Trying spoilt images") as progress:
+        trust["corruptions"] = measure_corruptions(classifier, pixels, rows, plan.images.labels[rows], progress)
+        trust["unknown"]["rates"] = measure_strangers(classifier, pixels, rows)
+    return time.perf_counter() - start
 
 
 def _operations(plan: Plan, learner: ClassifierLearner, epochs: int) -> int:

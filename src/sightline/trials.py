@@ -84,7 +84,7 @@ def train_trial(job: Job, go_on: Callable[[int, float], bool]) -> Outcome:
 
     if (run / PRUNED).exists():  # killed before the tuning had heard of it
         return Outcome("pruned", *_judged(run, job.judge))
-    settings = {**job.settings, "evaluation": {"on": "none"}}  # no trial ever sees a test image
+    settings = {**job.settings, "evaluation": {"on": "none", "robustness": False}}  # no trial ever sees a test image
     try:
         train(recipe=job.recipe, settings=settings, run=run, resume=True, after_epoch=after_epoch)
     except _PrunedError as pruned:

@@ -235,6 +235,8 @@ class EvaluationConfig:
     up-left and down-right (the shifted four share half of the weight)."""
     on: Literal["test", "validation", "none"] = "test"
     """What the finished classifier is measured on; the test split is read once."""
+    robustness: bool = True
+    """Measure on validation what the finished classifier does with spoilt images and with images of no class."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,130 @@
+"""How far the numbers hold by which a classifier is to be trusted: sets, calibration, what is unknown to it.
+
+python benchmarks/trust.py RUN [OTHER ...]    what the run's own test said (read when it was trained; not read again
+                                              here), and how often images of other sets are called unknown
+python benchmarks/trust.py RUN choose         on validation only: sizes of sets by penalty, halves in turn
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import sightline
+from sightline.conformal import class_scores, classes_within, image_uniforms, threshold
+from sightline.diagnosing import environment
+from sightline.evaluating import evaluate_unknown
+from sightline.images.cache import open_images
+from sightline.images.lookup import find_source
+from sightline.images.splits import split
+from sightline.metrics import energies, probabilities
+from sightline.predicting import combine
+from sightline.runs import read_model, read_run_recipe
+
+PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.3)
+COVERAGES = (0.9, 0.95)
+ROUNDS = 20
+
+
+def main(run: Path, others: list[str]) -> None:
+    if others == ["choose"]:
+        choose(run)
+        return
+    trust, measured = read_model(run)["trust"], json.loads((run / "evaluation.json").read_text())
+    n, calibrated = measured["n"], trust["n"]
+    print(f"{run}: {n:,} {measured['split']} images, calibrated on {calibrated:,}; accuracy {measured['accuracy']:.4f}")
+    print(
+        f"calibration error {measured['calibration_error']:.4f} (before scaling {measured['calibration_error_unscaled']:.4f})"
+    )
+    for name, found in measured["sets"].items():
+        wanted = float(name)
+        own = math.sqrt(wanted * (1 - wanted) / n)
+        both = math.sqrt(wanted * (1 - wanted) * (1 / n + 1 / calibrated))
+        apart = found["coverage"] - wanted
+        print(
+            f"sets for {wanted:.0%}: the true class within {found['coverage']:.4f}; {apart / own:+.1f} standard errors of"
+            f" these images, {apart / both:+.1f} with those of the threshold; mean size {found['mean_size']:.3f},"
+            f" empty {found['empty']:.4f}"
+        )
+    print(f"called unknown: {measured['unknown_share']:.4f} of its own test images")
+    for name, rate in trust["unknown"]["rates"].items():
+        print(f"called unknown: {rate['rate']:.4f} of {rate['n']:,} images of {name}")
+    for other in others:
+        rate = evaluate_unknown(run, other)
+        print(f"called unknown: {rate['rate']:.4f} of {rate['n']:,} images of {other}; {ranking(run, other)}")
+    corruptions = trust.get("corruptions")
+    if corruptions:
+        print(f"accuracy of {corruptions['n']:,} validation images with one view: {corruptions['clean']:.4f}")
+        for kind, values in corruptions["accuracy"].items():
+            print(f"  {kind:>10}: " + " ".join(f"{value:.3f}" for value in values))
+    print(
+        ", ".join(
+            f"{name} {value}" for name, value in environment().items() if name in ("processor", "torch", "sightline")
+        )
+    )
+
+
+def validation(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits, labels and numbers of the images that the run was calibrated on."""
+    recipe, model = read_run_recipe(run), read_model(run)
+    images = open_images(find_source(model["data"]["location"]), recipe.data.size)
+    cut = split(
+        images,
+        validation=recipe.data.validation,
+        fraction=recipe.data.fraction,
+        seed=recipe.data.split_seed,
+        selects=recipe.selects,
+    )
+    classifier = sightline.load(run)
+    logits = combine(classifier.view_logits(images.pixels, classifier.views, rows=cut.calibrate), classifier.views)
+    return logits, images.labels[cut.calibrate], image_uniforms(images.pixels[row] for row in cut.calibrate)
+
+
+def ranking(run: Path, other: str) -> str:
+    """How well three scores tell the run's validation images from others: the area under ROC."""
+    classifier = sightline.load(run)
+    images = open_images(find_source(other), None, exactly=(classifier.size, classifier.resize))
+    views = classifier.views
+    strange = combine(classifier.view_logits(images.pixels, views, rows=images.readable[:5000]), views)
+    own = validation(run)[0]
+    scores = {
+        "energy": (energies(own), energies(strange)),
+        "largest logit": (-own.max(1), -strange.max(1)),
+        "largest probability": (-probabilities(own).max(1), -probabilities(strange).max(1)),
+    }
+    return "area under ROC by " + ", ".join(f"{name} {area(*pair):.4f}" for name, pair in scores.items())
+
+
+def area(low: np.ndarray, high: np.ndarray) -> float:
+    """The chance that one of the second is above one of the first; ties count half."""
+    below = np.searchsorted(np.sort(low), high, "left")
+    upto = np.searchsorted(np.sort(low), high, "right")
+    return float((below + upto).mean() / 2 / len(low))
+
+
+def choose(run: Path) -> None:
+    logits, labels, uniforms = validation(run)
+    chances = probabilities(logits, read_model(run)["temperatures"][read_model(run)["views"]])
+    print(f"{len(labels):,} validation images, {ROUNDS} random halves: mean size of a set (coverage)")
+    import sightline.conformal as conformal
+
+    for penalty in PENALTIES:
+        conformal.PENALTY = penalty
+        scores = class_scores(chances, uniforms)
+        cells = []
+        for coverage in COVERAGES:
+            sizes, held = [], []
+            for seed in range(ROUNDS):
+                order = np.random.default_rng(seed).permutation(len(labels))
+                fit, rest = order[: len(order) // 2], order[len(order) // 2 :]
+                within = classes_within(scores[rest], threshold(scores[fit, labels[fit]], coverage))
+                sizes.append(within.sum(axis=1).mean())
+                held.append(within[np.arange(len(rest)), labels[rest]].mean())
+            cells.append(f"{coverage:.0%}: {np.mean(sizes):.3f} ({np.mean(held):.4f})")
+        print(f"  penalty {penalty:>4}: " + "   ".join(cells))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

@@ -1,0 +1,289 @@
+"""A finished run in sentences, tables and charts, for its report. Texts only; images are picked and drawn in ``reporting``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sightline.answers import Answers
+from sightline.charting import Curve, draw_curves, draw_swatch
+from sightline.config.resolving import to_mapping
+from sightline.outcomes import MISSING, Outcome, read_curves, spoken_value
+from sightline.pages import Chart, Section, Table
+
+__all__ = [
+    "VIEWS",
+    "Told",
+    "about_classes",
+    "about_cost",
+    "about_learning",
+    "about_settings",
+    "commands",
+    "lead",
+    "most_confused",
+    "number",
+    "repeat",
+    "warnings",
+]
+
+BLOCKS = ("network", "head", "finetune", "optimizer", "schedule", "averaging", "early_stopping", "augment")
+SURE = 0.9  # probability of an answer from which on the lead calls it sure
+LISTED = 10  # classes that are named in a sentence
+CONFUSED = 3  # pairs of classes that are named in a sentence
+VIEWS = {"one": "one view", "flip": "with its mirror image", "six": "six views"}
+CURVES = ("train_loss", "val_loss", "train_acc", "val_acc", "learning_rate")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known of a run."""
+
+    outcome: Outcome
+    model: Mapping[str, Any]
+    measured: Mapping[str, Any] | None
+    """``evaluation.json``; None where the run was measured on nothing."""
+    answers: Answers | None
+    """``predictions.csv``, where there is the other."""
+
+    @property
+    def classes(self) -> list[str]:
+        return list(self.model["classes"])
+
+    @property
+    def split(self) -> str:
+        """What it was measured on."""
+        return str((self.measured or {}).get("split", "test"))
+
+
+# ── the top of the page ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def lead(told: Told) -> list[str]:
+    """What was trained on what, how good it is, where it is wrong and how sure."""
+    found = [_what_was_trained(told), _how_good(told)]
+    if told.answers is not None:
+        found += [_what_is_confused(told), _how_sure(told)]
+    return found
+
+
+def warnings(told: Told) -> list[str]:
+    """What one must know of the images before one believes the numbers."""
+    data, found = told.model["data"], []
+    if shared := data.get("shared_with_test"):
+        found.append(f"{shared:,} test images are also in train or validation, pixel for pixel.")
+    if left_out := data.get("left_out"):
+        found.append(f"{left_out:,} images could not be read and were left out.")
+    return found
+
+
+def _what_was_trained(told: Told) -> str:
+    model, counts = told.model, told.outcome.counts
+    height, width = model["size"]
+    named = ", ".join(told.classes[:LISTED]) + (", …" if len(told.classes) > LISTED else "")
+    return (
+        f"{_network(told)}{_parameters(told)}, trained on {told.outcome.image_set}: {counts['train']:,} images to learn"
+        f" from, {counts['validation']:,} for validation, {counts['test']:,} for the test; {len(told.classes)} classes"
+        f" ({named}); {height} × {width} pixels."
+    )
+
+
+def _how_good(told: Told) -> str:
+    readings, measured = told.model.get("test_readings", 0), told.measured
+    read = {0: "never", 1: "once", 2: "twice"}.get(readings, f"{readings} times")
+    told_of_test = f"The test images were read {read}." if readings else "The test images were never read."
+    if measured is None:
+        validation = told.outcome.validation
+        known = ""
+        if validation is not None:
+            low, high = validation.interval
+            known = (
+                f" On the {validation.n:,} validation images by which its probabilities were set, its accuracy was"
+                f" {validation.accuracy:.4f} ({_interval(low, high)})."
+            )
+        return f"It was measured on nothing, as asked.{known} {told_of_test}"
+    low, high = measured["accuracy_interval"]
+    which = "that it had not seen" if told.split == "test" else "by which its probabilities were set as well"
+    return (
+        f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {told.split} images {which} ({_interval(low, high)})."
+        f" {told_of_test}"
+    )
+
+
+def _what_is_confused(told: Told) -> str:
+    assert told.measured is not None
+    confusion_KK = np.array(told.measured["confusion_matrix"])
+    pairs = most_confused(confusion_KK, CONFUSED)
+    if not pairs:
+        return "It made no mistake."
+    spoken = [
+        f"{told.classes[true]} for {told.classes[answer]} ({confusion_KK[true, answer]:,} of {confusion_KK[true].sum():,})"
+        for true, answer in pairs
+    ]
+    mistakes = int(confusion_KK.sum() - np.trace(confusion_KK))
+    return (
+        f"Of its {mistakes:,} mistakes, it most often took {', '.join(spoken)}."
+        if mistakes > 1
+        else f"Its one mistake: it took {spoken[0]}."
+    )
+
+
+def _how_sure(told: Told) -> str:
+    assert told.answers is not None
+    assert told.measured is not None
+    rows = np.arange(len(told.answers.files))
+    confidence_N = told.answers.probabilities_NK[rows, told.answers.predicted_N]
+    right_N = told.answers.predicted_N == told.answers.labels_N
+    spoken = []
+    sure_N = confidence_N >= SURE
+    for part_N, name in ((sure_N, f"of {SURE} or more"), (~sure_N, f"below {SURE}")):
+        if part_N.any():
+            told_of = f"the {part_N.sum():,} answers with a probability {name}"
+            spoken.append(f"of {told_of}, {right_N[part_N].mean():.4f} are right")
+    together = "; ".join(spoken)
+    return (
+        f"{together[0].upper()}{together[1:]}. On average its probabilities miss the share of right answers by"
+        f" {told.measured['calibration_error']:.4f} (calibration error)."
+    )
+
+
+def most_confused(confusion_KK: np.ndarray[Any, Any], most: int) -> list[tuple[int, int]]:
+    """The pairs of (true class, answer) with the most mistakes, most first."""
+    mistakes_KK = confusion_KK - np.diag(np.diag(confusion_KK))
+    order = np.argsort(-mistakes_KK, axis=None, kind="stable")[: min(most, np.count_nonzero(mistakes_KK))]
+    return [divmod(int(place), len(confusion_KK)) for place in order]
+
+
+def _network(told: Told) -> str:
+    network = to_mapping(told.outcome.recipe)["network"]
+    name = ":".join(str(network[part]) for part in ("kind", "repo", "name") if network.get(part))
+    head = told.outcome.recipe.head
+    return f"{name} with {head.kind} as its head" if head is not None else name
+
+
+def _parameters(told: Told) -> str:
+    return "" if told.outcome.parameters is None else f" ({told.outcome.parameters:,} parameters)"
+
+
+def _interval(low: float, high: float) -> str:
+    return f"95 % interval {low:.4f} to {high:.4f}, Wilson’s"
+
+
+# ── where it is wrong ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def about_classes(told: Told) -> Section:
+    """A line a class: images, precision, recall, F1."""
+    assert told.measured is not None
+    rows = [
+        (name, f"{row['n']:,}", *(number(row[key], ".4f") for key in ("precision", "recall", "f1")))
+        for name, row in told.measured["classes"].items()
+    ]
+    about = (
+        "Precision: of the answers that name the class, the share that is right. Recall: of the images of the class, the"
+        " share that is found. F1: their harmonic mean."
+    )
+    return Section("Class by class", about, Table(("class", "images", "precision", "recall", "F1"), rows))
+
+
+# ── how it came about ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def about_learning(told: Told) -> list[Section]:
+    """Loss, accuracy and rate of every epoch; nothing where there are none."""
+    curves = read_curves(told.outcome.run, CURVES)
+    charts = []
+    for title, unit, names in (
+        ("Loss", "loss", ("train_loss", "val_loss")),
+        ("Accuracy", "accuracy", ("train_acc", "val_acc")),
+        ("Learning rate", "rate", ("learning_rate",)),
+    ):
+        shown = [_curve(style, curves[name]) for style, name in enumerate(names) if curves[name]]
+        if shown:
+            charts.append(Chart(draw_curves(title, unit, shown), f"{title}, by epoch."))
+    if not charts:
+        return []
+    kept = told.model.get("kept") or {}
+    about = "Training images are augmented and their loss may be smoothed, so they can look harder than validation’s."
+    if kept:
+        about += f" Handed on are the weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}."
+    if told.outcome.recipe.selects:
+        about += " The curve of validation is of the half that chose while training, and flatters."
+    legend = [
+        ("train (of the rate: the first group’s)", draw_swatch(0, "learnt")),
+        ("validation", draw_swatch(1, "learnt")),
+    ]
+    return [Section("How it learnt", about, charts=charts, legend=legend)]
+
+
+def _curve(style: int, points: Sequence[tuple[int, float]]) -> Curve:
+    epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
+    return Curve(style, epochs, values, values, values)
+
+
+def about_settings(told: Told) -> Section:
+    """The settings that matter most, a block of them in a line."""
+    recipe = to_mapping(told.outcome.recipe)
+    fit, views = recipe["fit"], recipe["evaluation"]["views"]
+    rows = [("recipe", recipe["name"])]
+    rows += [(name.replace("_", " "), _block(recipe[name])) for name in BLOCKS if recipe[name]]
+    rows += [(name.replace("_", " "), spoken_value(fit[name])) for name in ("epochs", "batch_size", "seed")]
+    rows.append(("views of an image", VIEWS[views]))
+    return Section("Settings", table=Table(("setting", "value"), rows, texts=2))
+
+
+def _block(block: Mapping[str, Any]) -> str:
+    """A block of settings in a line: ``muon: learning rate 0.1, momentum 0.6``; a block within by its kind."""
+    told = []
+    for name, value in block.items():
+        if name == "kind" or value in (None, [], "none"):
+            continue
+        inner = value.get("kind", "as set") if isinstance(value, Mapping) else spoken_value(value)
+        told.append(f"{name.replace('_', ' ')} {inner}")
+    return ": ".join(filter(None, (block.get("kind", ""), ", ".join(told)))) or "none"
+
+
+def about_cost(told: Told) -> Section:
+    """Parameters, seconds, cost and operations, and what it ran on."""
+    outcome, cost = told.outcome, told.model.get("cost") or {}
+    megabytes = None if outcome.parameters is None else outcome.parameters * 4 / 1e6
+    rows = [
+        ("parameters", number(outcome.parameters, ",")),
+        ("weights, MB", number(megabytes, ".1f")),
+        ("device", cost.get("device", MISSING)),
+        ("seconds of fit", number(cost.get("fit_seconds"), ",.1f")),
+        ("seconds of calibration and test", number(cost.get("evaluation_seconds"), ",.1f")),
+        ("FLOP/s of a convolution meanwhile", number(cost.get("probe_flops"), ".3g")),
+        ("cost: seconds × that", number(cost.get("cost"), ".3g")),
+        ("operations of the training", number(outcome.flops, ".3g")),
+    ]
+    if outcome.backbone_flops:
+        rows.append(("operations of the runs it starts from", number(outcome.backbone_flops, ".3g")))
+    rows += [(name, version) for name, version in told.model.get("versions", {}).items()]
+    return Section("What it took", table=Table(("what", "how much"), rows, texts=2))
+
+
+def repeat(told: Told) -> list[str]:
+    """What it takes to train the same again."""
+    data = told.model["data"]
+    return [
+        f"The seed is {told.outcome.recipe.fit.seed}. The image set must have the fingerprint {data['fingerprint']}, which"
+        " changes with its pixels and labels, not with its place or name. With the same versions on the same machine the"
+        " weights come out the same (on a GPU: with --deterministic), elsewhere close to these. In the folder of the run:"
+    ]
+
+
+def commands() -> str:
+    """Commands that repeat and use a run, from within its folder."""
+    return "\n".join(
+        (
+            "sightline train --config recipe.yaml --run ANOTHER    # train the same again",
+            "sightline evaluate . DATA                             # how good it is on another image set",
+            "sightline predict . IMAGES...                         # what it sees in other images",
+        )
+    )
+
+
+def number(value: float | None, form: str) -> str:
+    """A number as a text, or what stands where it is not known."""
+    return MISSING if value is None else format(value, form)

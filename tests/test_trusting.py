@@ -1,0 +1,177 @@
+"""What a classifier knows of its doubts: thresholds that travel with it, spoilt images, and images of no class."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sightline
+from conftest import Finished, coloured_folder
+from sightline.cli import main
+from sightline.errors import ConfigError, DataError
+from sightline.predicting import combine
+from sightline.runs import read_model, read_weights
+from sightline.trusting import calibrate, measure_corruptions, measure_strangers
+
+
+@pytest.fixture
+def run(finished: Finished, tmp_path: Path) -> Path:
+    """A copy of the finished run that may be changed."""
+    return Path(shutil.copytree(finished.run, tmp_path / "run"))
+
+
+def logits_of(n: int, strength: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits of two views, (2, n, 4), and the classes."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(4, size=n)
+    noise = random.normal(size=(2, n, 4))
+    return (strength * np.eye(4)[labels] + noise).astype(np.float32), labels
+
+
+def test_each_number_of_views_has_its_temperature_and_thresholds() -> None:
+    logits_VNK, labels = logits_of(2_000, 3.0)
+    temperatures, trust = calibrate(logits_VNK, labels, np.random.default_rng(1).random(2_000), ["one", "flip"])
+    assert (
+        set(temperatures) == set(trust["sets"]["thresholds"]) == set(trust["unknown"]["thresholds"]) == {"one", "flip"}
+    )
+    assert trust["views"] == "flip"
+    assert trust["unknown"]["threshold"] == trust["unknown"]["thresholds"]["flip"]
+    assert trust["sets"]["coverages"]["0.9"]["threshold"] == trust["sets"]["thresholds"]["flip"]["0.9"]
+    assert trust["calibration_error"] < trust["calibration_error_unscaled"] + 0.01
+    assert sum(one["n"] for one in trust["reliability"]) == trust["n"] == 2_000
+
+
+def test_a_twentieth_of_its_own_images_is_called_unknown_and_most_images_without_any_strong_answer() -> None:
+    logits_VNK, labels = logits_of(2_000, 8.0)
+    _, trust = calibrate(logits_VNK, labels, np.zeros(2_000), ["one", "flip"])
+    own, _ = logits_of(2_000, 8.0, seed=1)
+    strange, _ = logits_of(2_000, 0.0, seed=2)
+    limit = trust["unknown"]["threshold"]
+    shares = [sightline.trusting.unknown_share(combine(one, "flip"), limit) for one in (own, strange)]
+    assert shares[0] == pytest.approx(0.05, abs=0.02)
+    assert shares[1] > 0.99
+
+
+def test_a_run_keeps_what_it_is_to_be_trusted_with_and_the_weights_alone_do_too(finished: Finished) -> None:
+    trust = read_model(finished.run)["trust"]
+    assert trust["n"] == 15
+    assert trust["sets"]["thresholds"]["one"]["0.99"] is None  # 15 images are too few for it
+    assert set(trust["corruptions"]["accuracy"]) == {"noise", "blur", "contrast", "jpeg", "pixelation"}
+    assert all(len(severities) == 5 for severities in trust["corruptions"]["accuracy"].values())
+    assert set(trust["unknown"]["rates"]) == {"noise", "plain colours", "own images in pieces"}
+    assert read_weights(finished.run / "model.safetensors")[1]["trust"] == trust
+    measured = json.loads((finished.run / "evaluation.json").read_text())
+    assert set(measured["sets"]) == {"0.9", "0.95"}
+    assert 0 <= measured["unknown_share"] <= 1
+
+
+def test_clean_accuracy_is_that_of_validation_and_the_same_again(finished: Finished) -> None:
+    classifier = sightline.load(finished.run)
+    random = np.random.default_rng(0)
+    pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(finished.data.glob("*/*.png"))])
+    labels = np.repeat(np.arange(3), 30)
+    rows = random.permutation(90)[:40]
+    found = measure_corruptions(classifier, pixels, rows, labels[rows])
+    answers = classifier.view_logits(pixels, "one", rows=rows)[0].argmax(1)
+    assert found["clean"] == (answers == labels[rows]).mean()
+    assert found == measure_corruptions(classifier, pixels, rows, labels[rows])
+    assert measure_strangers(classifier, pixels, rows) == measure_strangers(classifier, pixels, rows)
+
+
+def test_robustness_can_be_left_out(tmp_path: Path) -> None:
+    run = sightline.train(
+        coloured_folder(tmp_path / "colours", images=10),
+        recipe="small",
+        settings={
+            "fit": {"epochs": 1},
+            "network": {"kind": "speednet", "widths": [8, 8, 8]},
+            "evaluation": {"robustness": False},
+        },
+        run=tmp_path / "run",
+    )
+    assert run is not None
+    trust = read_model(run)["trust"]
+    assert "corruptions" not in trust
+    assert trust["unknown"]["rates"] == {}
+
+
+def with_limit(run: Path, limit: float) -> None:
+    """Set the threshold from which on an image is called unknown."""
+    model = json.loads((run / "model.json").read_text())
+    limits = model["trust"]["unknown"]["thresholds"]
+    limits.update(dict.fromkeys(limits, limit))
+    (run / "model.json").write_text(json.dumps(model))
+
+
+def test_an_image_of_none_of_the_classes_is_said_to_be_one(
+    finished: Finished, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(finished.data / "grass" / "000.png")
+    with_limit(run, 1e9)
+    assert main(["predict", str(run), image]) == 0
+    assert "none of these" not in capsys.readouterr().out
+    with_limit(run, -1e9)
+    assert main(["predict", str(run), image]) == 0
+    assert f"{image}: none of these; the nearest: " in capsys.readouterr().out
+    assert sightline.load(run).predict([image])[0].unknown is True
+
+
+def test_sets_are_given_on_request_in_the_order_of_probability(
+    finished: Finished, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "answers.csv"
+    assert main(["predict", str(run), str(finished.data), "--sets", "0.99", "--out", str(out)]) == 0
+    with out.open() as file:
+        rows = list(csv.DictReader(file))
+    sets = [row["set_0.99"] for row in rows]
+    assert all(
+        set(one.lstrip("'").split("; ")) == {"=blood", "grass", "ünder wasser"} for one in sets
+    )  # all: 15 images
+    assert all(one.startswith(row["class"]) for one, row in zip(sets, rows, strict=True))
+    capsys.readouterr()
+    assert main(["predict", str(run), str(finished.data / "grass" / "000.png"), "--sets", "0.9"]) == 0
+    assert "\n  set of 90%: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("coverage", ["0.5", "1", "0.905"])
+def test_a_coverage_that_no_threshold_is_kept_for_is_refused(
+    coverage: str, finished: Finished, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(run), str(finished.data), "--sets", coverage]) == 2
+    assert f"sets of a coverage of {coverage}: wanted 0.8 to 0.99, in steps of 0.01" in capsys.readouterr().err
+
+
+def test_a_run_from_before_there_were_thresholds_predicts_as_it_did(finished: Finished, run: Path) -> None:
+    model = json.loads((run / "model.json").read_text())
+    del model["trust"]
+    (run / "model.json").write_text(json.dumps(model))
+    classifier = sightline.load(run)
+    (answer,) = classifier.predict([finished.data / "grass" / "000.png"])
+    assert answer.unknown is None
+    with pytest.raises(ConfigError, match="train it again to have them"):
+        classifier.predict([finished.data / "grass" / "000.png"], coverage=0.9)
+
+
+def test_the_share_of_other_things_that_are_called_unknown_is_noted_in_the_run(
+    finished: Finished, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_limit(run, -1e9)
+    other = tmp_path / "others"
+    for name in ("bicycle", "teapot"):
+        shutil.copytree(finished.data / "grass", other / name)
+    assert main(["evaluate", str(run), str(other), "--unknown"]) == 0
+    assert capsys.readouterr().out == "100.0% of 60 images are called none of the classes\n"
+    model = read_model(run)
+    assert model["trust"]["unknown"]["rates"]["others"] == {"n": 60, "rate": 1.0}
+    assert model["test_readings"] == read_model(finished.run)["test_readings"]
+
+
+def test_other_things_must_be_other_things(finished: Finished, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(DataError, match="class '=blood' of colours is one of the classifier's own"):
+        sightline.evaluating.evaluate_unknown(run, finished.data)
+    assert main(["evaluate", str(run), "--unknown"]) == 2
+    assert "name the set" in capsys.readouterr().err
