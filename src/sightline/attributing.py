@@ -1,9 +1,10 @@
 """Which pixels spoke for a class: the methods, each a function on tensors; captum computes most of them.
 
-B images, C channels, H × W pixels, K classes, D channels of a map, N nodes.
+B images, C channels, H × W pixels, K classes.
 
 A class is asked about by its logit. Where a method compares with an image that says nothing, its baseline, that is the
-mean image of the training's normalisation: zero after it. Everything is computed in float32.
+mean image of the training's normalisation: zero after it. Everything is computed in float32. captum sets hooks on the
+network and seeds the global generators meanwhile: explain in one thread at a time.
 
 Source:
     saliency: Simonyan et al., "Deep Inside Convolutional Networks", 2014. integrated_gradients: Sundararajan et al.,

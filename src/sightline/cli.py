@@ -377,7 +377,7 @@ def explain(
     run: str,
     /,
     *images: str,
-    method: Annotated[list[str], Parameter(consume_multiple=True, negative=())] = ["grad_cam"],  # noqa: B006 - only read
+    method: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     target: str | None = None,
     layer: str | None = None,
     steps: int | None = None,
@@ -400,8 +400,8 @@ def explain(
         Files, folders (searched to the bottom) and archives.
     method
         One or several of saliency, integrated_gradients, integrated_gradients_smoothgrad, deeplift, occlusion,
-        gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for. All but
-        grad_cam and attention need captum.
+        gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for;
+        grad_cam unless named. All but grad_cam and attention need captum.
     target
         The class to ask about; the most probable of each image unless named.
     layer
@@ -435,6 +435,7 @@ def explain(
         raise DataError("no images were named; give files, folders or archives.")
     numbers = {"steps": steps, "samples": samples, "noise": noise, "window": window, "stride": stride}
     settings = AttributionConfig(layer=layer, **numbers)  # type: ignore[arg-type]
+    method = ["grad_cam"] if method is None else method
     settings.refuse_unused(methods_of(method))
     refuse_missing_captum(methods_of(method))
     for image in images:
