@@ -49,6 +49,7 @@ __all__ = [
 
 PIXELS = 256 * 32 * 32  # of the images that are computed side by side on a processor
 CLOSE = 0.01  # of the difference to the baseline: a larger gap asks for more steps
+# 64 were enough for all of 20 images of a speednet (CIFAR-10) and for 13 of 20 of a ResNet-18 (photographs of hands).
 STEPS, MOST_STEPS, STEPS_WITH_NOISE = 64, 4096, 16
 SAMPLES_SMOOTHGRAD, NOISE_SMOOTHGRAD = 8, 0.15
 SAMPLES_SHAP, NOISE_SHAP, COLOURS_SHAP = 64, 0.1, 64
