@@ -162,7 +162,7 @@ def draw_reliability(title: str, found: Sequence[Bins]) -> str:
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9)
-        for bins in found:
+        for bins in reversed(found):  # the first above the others
             look = _look(bins.style)
             axes.vlines(bins.confidence, bins.low, bins.high, colors=look["color"], linewidth=1.2)
             axes.plot(bins.confidence, bins.accuracy, **look | {"linestyle": "", "markersize": 5})
