@@ -31,6 +31,7 @@ help:
 	echo "make bench-start                         seconds until help and until a refusal"
 	echo "make bench-statistics [CIFAR=archive]    mean and deviation of each channel of train, in float64"
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
+	echo "make bench-explain RUNS='RUN...'          every explanation on 20 test images of finished runs: do they add up, are they faithful"
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
 
 install: .venv/installed
@@ -100,6 +101,9 @@ bench-statistics: install
 
 bench-decode: install
 	$(BIN)/python benchmarks/decode.py $(CIFAR)
+
+bench-explain: install
+	$(BIN)/python benchmarks/explain.py $(RUNS)
 
 bench-predict: install
 	$(BIN)/python benchmarks/predict.py $(CIFAR)

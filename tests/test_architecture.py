@@ -17,14 +17,15 @@ ROOT = Path(sightline.__file__).parent
 ROOMS = (
     (
         *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
-        "conformal", "views",
+        "conformal",
+        "views",
         *("significance", "outcomes", "findings", "answers"),
     ),
     ("images",),
     ("nets",),
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
-        *("describing", "picturing", "charting", "pages", "backbones"),
+        *("describing", "picturing", "charting", "pages", "backbones", "attributing", "faithfulness"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("trusting", "explaining"),
@@ -56,7 +57,7 @@ DOORS = {
     "scipy": ("significance.py",),
     "jinja2": ("pages.py",),
     "timm": ("nets/pretrained.py",),
-    "captum": ("explaining.py",),
+    "captum": ("attributing.py",),
     "gradio": ("serving.py",),
     "wandb": ("tracking.py",),
     "optuna": ("searching.py",),

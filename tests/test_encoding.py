@@ -104,7 +104,10 @@ def test_images_beside_the_class_folders_are_not_forgotten(finished: Finished, t
     ("layer", "message"),
     [
         ("group.1", "there is no such layer; did you mean 'groups.1'?"),
-        ("zzz", "there is no such layer; there are features, whiten, groups, head, and the layers within"),
+        (
+            "zzz",
+            "there is no such layer; there are features, whiten, activation, groups, maximum, head, and the layers within",
+        ),
     ],
 )
 def test_an_unknown_layer_is_refused_with_the_nearest(finished: Finished, layer: str, message: str) -> None:

@@ -456,6 +456,7 @@ def test_the_custom_resnet_has_the_published_parameters_layer_by_layer() -> None
         ("layer2", (256, 8, 8), 295_424),  # 295 K
         ("layer3", (512, 4, 4), 1_180_672),  # 1.2 M
         ("residual2", (512, 4, 4), 4_720_640),  # 4.7 M
+        ("maximum", (512,), 0),
         ("head", (10,), 5_120),  # 5.1 K
     ]
     assert sum(line.parameters for line in lines) == 6_573_120

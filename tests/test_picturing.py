@@ -11,7 +11,7 @@ from PIL import Image
 
 from sightline import picturing
 from sightline.images.batches import Batch, Normalization
-from sightline.picturing import draw_batch
+from sightline.picturing import Panel, draw_batch, draw_explanation
 
 NORMALIZATION = Normalization([0.5, 0.4, 0.3], [0.2, 0.25, 0.0])
 
@@ -83,3 +83,42 @@ def test_drawing_draws_no_random_number_and_leaves_one_whole_file(tmp_path):
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())
     assert [path.name for path in tmp_path.iterdir()] == ["batch.png"]
+
+
+# ── explanations ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sheet(tmp_path, map_HW, signed, panels=1):
+    pixels = np.full((32, 32, 3), (200, 100, 0), np.uint8)
+    panel = Panel("a method", map_HW, signed, ["a note"])
+    draw_explanation(tmp_path / "sheet.png", pixels, ["a.png", "class cat"], [panel] * panels)
+    return _read(tmp_path / "sheet.png")
+
+
+@pytest.mark.parametrize("panels", [1, 4, 5, 8])
+def test_a_sheet_shows_the_image_once_each_pixel_six_times_as_wide(tmp_path, panels):
+    page = _sheet(tmp_path, np.zeros((32, 32), np.float32), True, panels)
+    assert (page == (200, 100, 0)).all(axis=2).sum() == 192 * 192
+    overlays = (page == (100, 100, 100)).all(axis=2).sum()  # of nothing: the image in grey, and some edges of letters
+    assert panels * 192 * 192 <= overlays < (panels + 0.1) * 192 * 192
+
+
+def test_what_speaks_for_a_class_is_red_and_what_speaks_as_much_against_it_is_as_blue(tmp_path):
+    map_HW = np.zeros((32, 32), np.float32)
+    map_HW[:, :8], map_HW[:, 24:] = 2, -1  # the ends of the colours are 2 and -2
+    page = _sheet(tmp_path, map_HW, True).astype(int)
+    red, blue = page[..., 0] - page[..., 2], page[..., 2] - page[..., 0]
+    line = 100  # pixels below the top: within the tiles
+    heat = slice(220, 220 + 192)  # behind the image and the space on both its sides
+    assert (page[line] == (103, 0, 31)).all(axis=1).sum() >= 8 * 6  # the darkest red of the colours
+    assert (red[line, heat] > 60).sum() == 8 * 6
+    assert (blue[line, heat] > 60).sum() == 8 * 6
+    assert blue.max() < 160  # half as strong: never the darkest blue
+
+
+def test_a_map_of_nothing_and_one_of_a_single_pixel_are_drawn(tmp_path):
+    map_HW = np.zeros((32, 32), np.float32)
+    assert _sheet(tmp_path, map_HW, False).any()
+    map_HW[3, 3] = 1
+    page = _sheet(tmp_path, map_HW, False)
+    assert (page == (252, 255, 164)).all(axis=2).sum() >= 36  # the lightest of the colours: six pixels each way

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sightline.diagnosing import environment
     from sightline.encoding import encode
     from sightline.evaluating import evaluate
+    from sightline.explaining import explain
     from sightline.finding import find_batch, find_rate
     from sightline.planning import plan
     from sightline.predicting import Classifier, load, predict
@@ -28,6 +29,7 @@ __all__ = [
     "encode",
     "environment",
     "evaluate",
+    "explain",
     "find_batch",
     "find_rate",
     "load",
@@ -44,6 +46,7 @@ _HOMES = {
     "encode": "sightline.encoding",
     "environment": "sightline.diagnosing",
     "evaluate": "sightline.evaluating",
+    "explain": "sightline.explaining",
     "find_batch": "sightline.finding",
     "find_rate": "sightline.finding",
     "load": "sightline.predicting",

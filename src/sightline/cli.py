@@ -373,6 +373,102 @@ def predict(
         write_rows(sys.stdout, csv_header(sets), csv_rows(found.files, found.predictions))
 
 
+def explain(
+    run: str,
+    /,
+    *images: str,
+    method: Annotated[list[str], Parameter(consume_multiple=True, negative=())] = ["grad_cam"],  # noqa: B006 - only read
+    target: str | None = None,
+    layer: str | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    noise: float | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    out: Path,
+    arrays: Annotated[bool, Parameter(negative=())] = False,
+    faithfulness: bool = True,
+    trust_code: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Show which pixels spoke for a class: a sheet for each image.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run, or its model.safetensors alone.
+    images
+        Files, folders (searched to the bottom) and archives.
+    method
+        One or several of saliency, integrated_gradients, integrated_gradients_smoothgrad, deeplift, occlusion,
+        gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for. All but
+        grad_cam and attention need captum.
+    target
+        The class to ask about; the most probable of each image unless named.
+    layer
+        Layer whose map grad_cam shows; the deepest of at least 7×7 positions unless named.
+    steps
+        Points between the mean image and the image, for the integrated gradients; unless named 64, and more where they do
+        not add up to within 1 %; with smoothgrad 16.
+    samples
+        Noisy copies of an image: 8 for integrated_gradients_smoothgrad, 64 for gradient_shap unless named.
+    noise
+        Their noise, in standard deviations of the pixels: 0.15 and 0.1 unless named.
+    window
+        Side of the square that occlusion covers, in pixels; an eighth of the shorter side unless named.
+    stride
+        Pixels from one square to the next; half of the window unless named.
+    out
+        Folder to make, with the sheets (PNG) and explanations.csv.
+    arrays
+        Also write the maps of each image (.npz).
+    faithfulness
+        Measure deletion and insertion: how the probability falls and rises in the order of each map, and of a random one.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by.
+    """
+    from sightline.config import AttributionConfig, methods_of, refuse_unknown_class
+    from sightline.extras import refuse_missing_captum
+    from sightline.images.lookup import plain_files
+    from sightline.runs import read_model_of_finished, refuse_filled
+
+    if not images:
+        raise DataError("no images were named; give files, folders or archives.")
+    numbers = {"steps": steps, "samples": samples, "noise": noise, "window": window, "stride": stride}
+    settings = AttributionConfig(layer=layer, **numbers)  # type: ignore[arg-type]
+    settings.refuse_unused(methods_of(method))
+    refuse_missing_captum(methods_of(method))
+    for image in images:
+        plain_files(image)
+    refuse_filled(out)
+    if not run.endswith(".safetensors"):
+        model = read_model_of_finished(run)
+        if target is not None:
+            refuse_unknown_class(target, model["classes"])
+    from sightline.describing import Progress
+    from sightline.explaining import explain as work
+    from sightline.explaining import summarize_explanations
+    from sightline.pages import print_table
+
+    with Progress(Console(stderr=True), "Explaining") as progress:
+        found = work(
+            run,
+            images,
+            out=out,
+            methods=method,
+            target=target,
+            settings={"layer": layer, **numbers},
+            arrays=arrays,
+            faithfulness=faithfulness,
+            trust_code=trust_code,
+            progress=progress,
+        )
+    _name_unreadable(found.unreadable)
+    for name, reason in found.left_out.items():
+        print(f"sightline: left out {name}: {reason}", file=sys.stderr)
+    print_table(Console(), "", summarize_explanations(found.images))
+    print(f"{len(found.files):,} sheet{'s' if len(found.files) > 1 else ''} and explanations.csv in {out}")
+
+
 def encode(
     run: str,
     /,
@@ -602,6 +698,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "report": report,
     "predict": predict,
+    "explain": explain,
     "encode": encode,
     "compare": compare,
     "studies": studies,

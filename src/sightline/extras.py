@@ -2,14 +2,14 @@
 
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, requires
 from typing import Any
 
-from sightline.config import resolve
+from sightline.config import OWN_ARITHMETIC, Method, resolve
 from sightline.errors import ConfigError
 
-__all__ = ["extras", "pip_line", "refuse_missing_trackers", "require"]
+__all__ = ["extras", "pip_line", "refuse_missing_captum", "refuse_missing_trackers", "require"]
 
 _OPTIONAL = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
 _NOT_A_FEATURE = ("all", "dev")
@@ -57,3 +57,14 @@ def refuse_missing_trackers(*layers: Mapping[str, Any]) -> None:
     for name in resolve(*({"track": layer["track"]} for layer in layers if "track" in layer)).track.to:
         if name != "csv":
             require(name, "track", f"--track.to {name}")
+
+
+def refuse_missing_captum(methods: Iterable[Method]) -> None:
+    """Refuse methods of explanation that captum computes, where it is not installed.
+
+    Raises:
+        ConfigError: with what to install.
+    """
+    for method in methods:
+        if method not in OWN_ARITHMETIC:
+            require("captum", "explain", f"--method {method}")

@@ -17,12 +17,14 @@ from sightline.errors import ConfigError
 from sightline.images.batches import Batch, EvaluationBatches, TrainingBatches
 from sightline.memory import free_memory
 from sightline.nets import Network
+from sightline.nets.base import GlobalMaximum
 from sightline.phases import frozen_modules, layers_of, phases_of
 
 __all__ = ["Backbone", "FeatureBatches", "KeptEvaluation", "bytes_kept", "settle_features"]
 
 MOST = 1 / 3  # of the memory that is free
-PASSIVE = (nn.Identity, nn.Flatten, nn.ReLU, nn.GELU, nn.SiLU)  # the same in training mode as in evaluation mode
+# The same in training mode as in evaluation mode.
+PASSIVE = (nn.Identity, nn.Flatten, nn.ReLU, nn.GELU, nn.SiLU, GlobalMaximum)
 
 
 def settle_features(

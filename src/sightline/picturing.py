@@ -3,6 +3,7 @@
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from sightline.runs import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_batch", "draw_range", "overlaid"]
+__all__ = ["Panel", "draw_batch", "draw_explanation", "draw_range", "overlaid"]
 
 SIDE = 8  # images in a row and in a column, at most
 IMAGE = 128  # pixels of an image on the page, about: each of its own is shown a whole number of times, or every n-th
@@ -26,6 +27,12 @@ LETTERS = 22  # of a class name in such a cell; the middle of longer ones is lef
 MARGIN = 40  # pixels above the images
 DPI = 100
 POINTS, LINE_INK, MARK = "#9aa5b1", "#1f6f8b", "#c0392b"  # of diagrams
+TILE = 192  # pixels of an image on a sheet of explanations, about
+ROWS = 4  # methods below each other on a sheet; more stand in the next column
+BAR, BAR_WIDTH, BAR_TEXT = 8, 12, 66  # pixels of a colour bar: before it, of it, and for its numbers
+OUTLIERS = 0.5  # per cent of a map's pixels that may lie beyond the ends of its colours
+STRENGTH = 0.85  # of the colours over an image, where a map is strongest
+SIGNED_COLOURS, UNSIGNED_COLOURS = "RdBu_r", "inferno"
 INK, PAPER = "#1a1a1a", 0xE0  # a grey page, so that black images and white ones both have an edge
 
 Array = np.ndarray[Any, Any]
@@ -138,6 +145,88 @@ def overlaid(pixels_HWC: Array, heat_HW: Array) -> Array:
     return blended.round().astype(np.uint8)
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A map of an image by one method."""
+
+    title: str
+    map_HW: Array
+    signed: bool
+    """Whether it also says what speaks against the class; colours are then the same distance from zero at both ends."""
+    notes: Sequence[str] = ()
+    """Lines below it."""
+
+
+def draw_explanation(path: Path, pixels_HWC: Array, about: Sequence[str], panels: Sequence[Panel]) -> None:
+    """Write a sheet that explains one image: the image, and of each method its map, its colours, and both laid together.
+
+    Args:
+        path: of the PNG file.
+        pixels_HWC: the image as the network is shown it, uint8.
+        about: lines below the image.
+        panels: the maps; of more than four the sheet has several columns.
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    image = _enlarged(pixels_HWC[None], TILE)[0]
+    height, width = image.shape[:2]
+    columns = -(-len(panels) // ROWS)
+    rows = -(-len(panels) // columns)
+    notes = max(len(panel.notes) for panel in panels)
+    cell_height = LINE + 4 + height + notes * LINE + GAP
+    cell_width = 2 * width + BAR + BAR_WIDTH + BAR_TEXT + 2 * GAP
+    left_width = max(width, TILE) + 2 * GAP
+    page_height = GAP + max(rows * cell_height, LINE + 4 + height + len(about) * LINE + GAP)
+    page = np.full((page_height, left_width + columns * cell_width, 3), PAPER, np.uint8)
+    texts = [(GAP, GAP, "as the network sees it")]
+    top = GAP + LINE + 4
+    page[top : top + height, GAP : GAP + width] = image
+    letters = (left_width - GAP) // 6
+    texts += [(GAP, top + height + 4 + line * LINE, _short(text, letters)) for line, text in enumerate(about)]
+    for index, panel in enumerate(panels):
+        column, row = divmod(index, rows)
+        top, left = GAP + row * cell_height, left_width + column * cell_width
+        texts += _draw_panel(page, top, left, image, panel)
+    figure = Figure(figsize=(page.shape[1] / DPI, page.shape[0] / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(page, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    for left, top, text in texts:
+        axes.text(left, top, text, fontsize=7, color=INK, va="top", parse_math=False)
+    _write(path, figure)
+
+
+def _draw_panel(page: Array, top: int, left: int, image: Array, panel: Panel) -> list[tuple[int, int, str]]:
+    """Draw a map, its colour bar and its overlay; returns the texts with their places as (left, top, text)."""
+    from matplotlib import colormaps
+
+    height, width = image.shape[:2]
+    colours = colormaps[SIGNED_COLOURS if panel.signed else UNSIGNED_COLOURS]
+    sizes = np.abs(panel.map_HW)
+    end = float(np.percentile(sizes, 100 - OUTLIERS)) or float(sizes.max()) or 1.0
+    beyond = "≥" if sizes.max() > end else ""
+    scaled = _enlarged(np.clip(panel.map_HW[None, ..., None] / end, -1, 1), TILE)[0]  # (height, width, 1), -1 to 1
+    along = (scaled + 1) / 2 if panel.signed else scaled
+    heat = (colours(along[..., 0])[..., :3] * 255).round()
+    grey = image.mean(axis=2, keepdims=True)
+    share = STRENGTH * np.abs(scaled)
+    begin = top + LINE + 4
+    page[begin : begin + height, left : left + width] = heat
+    bar = left + width + BAR
+    page[begin : begin + height, bar : bar + BAR_WIDTH] = (
+        colours(np.linspace(1, 0, height))[:, None, :3] * 255
+    ).round()
+    over = bar + BAR_WIDTH + BAR_TEXT
+    page[begin : begin + height, over : over + width] = grey * (1 - share) + heat * share
+    marks = [(0.0, f"{beyond}{end:.2g}"), (1.0, f"{beyond.replace('≥', '≤')}{-end:.2g}" if panel.signed else "0")]
+    marks += [(0.5, "0")] if panel.signed else []
+    texts = [(bar + BAR_WIDTH + 4, begin + int(place * (height - LINE)), text) for place, text in marks]
+    lines = [(left, begin + height + 4 + line * LINE, text) for line, text in enumerate(panel.notes)]
+    return [(left, top, panel.title), *texts, *lines]
+
+
 def _write(path: Path, figure: "Figure") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -155,10 +244,10 @@ def _visible(batch: Batch, normalization: Normalization) -> Array:
     return (levels * 255).round().clip(0, 255).astype(np.uint8)
 
 
-def _enlarged(images: Array) -> Array:
-    """Images of a size to look at, without blurring a pixel."""
+def _enlarged(images: Array, wanted: int = IMAGE) -> Array:
+    """Images of a size to look at, about the wanted pixels, without blurring a pixel."""
     side = max(images.shape[1:3])
-    step, times = -(-side // (2 * IMAGE)), max(1, round(IMAGE / side))
+    step, times = -(-side // (2 * wanted)), max(1, round(wanted / side))
     return images[:, ::step, ::step].repeat(times, axis=1).repeat(times, axis=2)
 
 

@@ -9,6 +9,7 @@ what one block asks of another.
 # ruff: noqa: F403 - each of these modules lists its names once, in its own __all__
 
 from sightline.config.augmentation import *
+from sightline.config.explaining import *
 from sightline.config.finding import *
 from sightline.config.finetuning import *
 from sightline.config.fitting import *

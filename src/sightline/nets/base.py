@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-__all__ = ["Network"]
+__all__ = ["GlobalMaximum", "Network"]
 
 
 class Network(nn.Module):
@@ -69,3 +69,11 @@ class Network(nn.Module):
 
     def train_whitening(self, learning: bool) -> None:
         """Let a bias that is trained for the first epochs only learn, or not; most networks have none."""
+
+
+class GlobalMaximum(nn.Module):
+    """The largest value of each channel; a module of its own, since attribution methods hook what is not linear."""
+
+    def forward(self, maps_BDhw: Tensor) -> Tensor:
+        """A map, (B, D, h, w), to (B, D)."""
+        return maps_BDhw.amax(dim=(2, 3))

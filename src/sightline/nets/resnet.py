@@ -5,10 +5,12 @@ Source:
     CustomResNet: D. Page, "How to Train Your ResNet", 2018, the winner of the DAWNBench competition, with plain layers.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from sightline.config import CustomResNetConfig, ResNet18Config
-from sightline.nets.base import Network
+from sightline.nets.base import GlobalMaximum, Network
 
 __all__ = ["SMALL_SIDE", "CustomResNet", "ResNet18", "ResNet34", "small_stem"]
 
@@ -32,8 +34,8 @@ class ResNet18(Network):
             self.exchanged = ("stem.",)
         else:
             self.stem = nn.Sequential(original.conv1, original.bn1, nn.ReLU(), original.maxpool)
-        self.layer1, self.layer2 = original.layer1, original.layer2
-        self.layer3, self.layer4 = original.layer3, original.layer4
+        self.layer1, self.layer2 = _blocks(original.layer1), _blocks(original.layer2)
+        self.layer3, self.layer4 = _blocks(original.layer3), _blocks(original.layer4)
         self.head = nn.Linear(512, classes)
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -58,6 +60,26 @@ def small_stem() -> nn.Conv2d:
     return convolution
 
 
+class _Block(nn.Module):
+    """torchvision's basic block with a second ReLU in place of a second call of the first: attribution methods hook each."""
+
+    def __init__(self, original: Any) -> None:
+        super().__init__()
+        self.conv1, self.bn1, self.relu = original.conv1, original.bn1, original.relu
+        self.conv2, self.bn2, self.relu2 = original.conv2, original.bn2, nn.ReLU(inplace=True)
+        self.downsample = original.downsample
+
+    def forward(self, maps: Tensor) -> Tensor:
+        inner = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(maps)))))
+        inner += maps if self.downsample is None else self.downsample(maps)
+        output: Tensor = self.relu2(inner)
+        return output
+
+
+def _blocks(layer: nn.Sequential) -> nn.Sequential:
+    return nn.Sequential(*map(_Block, layer))
+
+
 class CustomResNet(Network):
     """Nine layers for small images: 6,573,120 parameters with 10 classes.
 
@@ -74,6 +96,7 @@ class CustomResNet(Network):
         self.layer2 = _layer(128, 256, pool=True)
         self.layer3 = _layer(256, 512, pool=True)
         self.residual2 = _Residual(512)
+        self.maximum = GlobalMaximum()
         self.head = nn.Linear(512, classes, bias=False)
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -82,7 +105,8 @@ class CustomResNet(Network):
         return maps
 
     def features(self, images: Tensor) -> Tensor:
-        return self.feature_map(images).amax(dim=(2, 3))
+        features_BD: Tensor = self.maximum(self.feature_map(images))
+        return features_BD
 
     @property
     def cam_layers(self) -> list[nn.Module]:

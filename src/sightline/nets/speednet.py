@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sightline.config import SpeednetConfig
-from sightline.nets.base import Network
+from sightline.nets.base import GlobalMaximum, Network
 
 __all__ = ["Speednet", "whitening_filters"]
 
@@ -37,9 +37,11 @@ class Speednet(Network):
         whitened = 2 * 3 * patch**2  # every direction of a patch, and its opposite
         self.whiten = nn.Conv2d(3, whitened, patch, stride)
         self.whiten.weight.requires_grad = False  # computed from the image set by fit_to
+        self.activation = nn.GELU()
         self.groups = nn.Sequential(
             *(_Group(inputs, outputs) for inputs, outputs in zip((whitened, *widths[:2]), widths, strict=True))
         )
+        self.maximum = GlobalMaximum()
         self.head = nn.Linear(widths[2], classes, bias=False)
         nn.init.normal_(self.head.weight, std=1 / widths[2])  # small: the features are maxima and far from zero
         self._whitening_learns = True
@@ -51,11 +53,12 @@ class Speednet(Network):
             assert self.whiten.bias is not None
             bias = self.whiten.bias.detach()
             whitened = functional.conv2d(images, self.whiten.weight, bias, self.whiten.stride)
-        maps: Tensor = self.groups(functional.gelu(whitened))
+        maps: Tensor = self.groups(self.activation(whitened))
         return maps
 
     def features(self, images: Tensor) -> Tensor:
-        return self.feature_map(images).amax(dim=(2, 3))
+        features_BD: Tensor = self.maximum(self.feature_map(images))
+        return features_BD
 
     @property
     def cam_layers(self) -> list[nn.Module]:
