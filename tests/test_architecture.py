@@ -23,7 +23,7 @@ ROOMS = (
     ("nets",),
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
-        *("describing", "picturing", "charting", "pages", "backbones"),
+        *("describing", "picturing", "charting", "pages", "backbones", "ailments", "exhibiting", "suspects"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("evaluating", "explaining"),
@@ -55,6 +55,7 @@ DOORS = {
     "jinja2": ("pages.py",),
     "timm": ("nets/pretrained.py",),
     "captum": ("explaining.py",),
+    "cleanlab": ("suspects.py",),
     "gradio": ("serving.py",),
     "wandb": ("tracking.py",),
     "optuna": ("searching.py",),

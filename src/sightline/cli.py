@@ -369,6 +369,50 @@ def encode(
     print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labelled} in {out}")
 
 
+def check(
+    data: str,
+    /,
+    *,
+    labels: str | None = None,
+    out: Path | None = None,
+    trust_code: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors.
+
+    Parameters
+    ----------
+    data
+        An image set, as for sightline train.
+    labels
+        Folder of a finished run whose features judge the labels (confident learning, by cleanlab): heads on them are
+        asked about images that they did not see. A run that was trained on these very images has learnt some of their
+        wrong labels; it still finds most.
+    out
+        Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
+        checks/<data>-<n> unless named.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by.
+    """
+    from sightline.extras import require
+    from sightline.images.lookup import find_source
+    from sightline.runs import read_model_of_finished, refuse_filled
+
+    find_source(data)
+    if labels is not None:
+        require("cleanlab", "check", "--labels")
+        if not labels.endswith(".safetensors"):
+            read_model_of_finished(labels)
+    if out is not None:
+        refuse_filled(out)
+    from sightline.checking import check as work
+    from sightline.describing import Progress, show_check
+
+    with Progress(Console(stderr=True), "Checking") as progress:
+        found = work(data, labels=labels, out=out, trust_code=trust_code, progress=progress)
+    show_check(Console(), found.counts, len(found.excluded))
+    print(found.folder)
+
+
 def compare(
     *what: str,
     data: str | None = None,
@@ -557,6 +601,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate,
     "predict": predict,
     "encode": encode,
+    "check": check,
     "compare": compare,
     "studies": studies,
     "tune": tune,
