@@ -640,6 +640,7 @@ def _layers(
         begun: a run that is continued may name the image set.
     """
     from sightline.extras import refuse_missing_trackers
+    from sightline.images.excluding import read_excluded
     from sightline.images.lookup import find_source
 
     if data is not None:
@@ -660,6 +661,9 @@ def _layers(
     else:
         refuse_hopeless(flags)
     _refuse_network(merge(named, flags).get("network") or {})
+    exclude = (merge(named, flags).get("data") or {}).get("exclude")
+    if exclude is not None:
+        read_excluded(exclude)
     refuse_missing_trackers(named, flags)
     return named, flags
 
