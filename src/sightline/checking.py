@@ -26,7 +26,6 @@ from sightline.runs import create_run, read_model_of_finished, refuse_filled, wr
 __all__ = ["CHECKS", "Check", "check"]
 
 CHECKS = Path("checks")
-BATCH = 256  # images that are encoded at a time
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
@@ -149,15 +148,11 @@ def _suspected_labels(
 
     classifier = load(run, trust_code=trust_code)
     images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
-    encoder, rows = Encoder(classifier), images.readable
-    features = []
-    for start in range(0, len(rows), BATCH):
-        features.append(encoder.encode(images.pixels[rows[start : start + BATCH]]))
-        if progress:
-            progress(min(start + BATCH, len(rows)), len(rows))
+    rows = images.readable
+    features = Encoder(classifier).encode_rows(images.pixels, rows, progress)
     given = images.labels[rows]
     folds = folds_of([images.hashes[row] for row in rows])
-    probabilities = out_of_fold(np.concatenate(features), given, folds, len(images.classes), progress)
+    probabilities = out_of_fold(features, given, folds, len(images.classes), progress)
     found = suspects(given, probabilities)
     return [
         Finding(
