@@ -22,7 +22,7 @@ __all__ = ["SHOWN", "Checked", "counted", "sentences", "write_check"]
 SHOWN = 60  # findings of a kind whose pictures are shown; the table has all
 LARGEST = 96  # pixels of a picture's longer side
 SMALL = 64  # pixels up to which pixels stay squares when enlarged
-QUALITY = 80  # of WebP
+QUALITY = 80  # of WebP; small pictures are kept without loss
 
 Array = np.ndarray[Any, Any]
 
@@ -74,45 +74,37 @@ def counted(findings: Sequence[Finding]) -> dict[str, int]:
     return {kind: counts[kind] for kind in KINDS if counts[kind]}
 
 
-def sentences(checked: Checked, folder: Path) -> list[str]:
+def sentences(checked: Checked) -> list[str]:
     """What is wrong, how much of it, and what to do, for someone who has never seen such a page."""
     images, counts = checked.images, counted(checked.findings)
-    total = len(images.paths)
-    found = [f"{total:,} images of {len(images.classes)} classes were looked at."]
+    found = [f"{len(images.paths):,} images of {len(images.classes)} classes were looked at."]
     if not counts:
         return [f"{found[0]} Nothing was found that should be mended before a training."]
-    if "shared" in counts:
-        learnt = len({item.other for item in checked.findings if item.kind == "shared" and _tests(checked, item.other)})
-        if learnt:
-            share = learnt / max(1, sum(part == "test" for part in checked.parts))
-            found.append(
-                f"{learnt:,} test images ({share:.1%}) show a picture that is also in train or validation: an accuracy"
-                " measured on them comes out too high."
-            )
-    if "two labels" in counts:
+    learnt = len({item.other for item in checked.findings if item.kind == "shared" and _tests(checked, item.other)})
+    if learnt:
+        share = learnt / sum(part == "test" for part in checked.parts)
         found.append(
-            f"{_times(counts['two labels'], 'picture appears', 'pictures appear')} under two different labels."
+            f"{_times(learnt, 'test image', 'test images')} ({share:.1%}) {'shows' if learnt == 1 else 'show'} a picture that"
+            " is also in train or validation: an accuracy measured with them comes out too high."
         )
-    if "suspected label" in counts:
-        found.append(f"{_times(counts['suspected label'], 'label looks', 'labels look')} wrong to a classifier.")
-    if "unreadable" in counts:
-        found.append(f"{_times(counts['unreadable'], 'file', 'files')} cannot be read.")
-    others = [
-        f"{KINDS[kind].title[0].lower()}{KINDS[kind].title[1:]} ({count:,})"
-        for kind, count in counts.items()
-        if kind not in ("shared", "two labels", "suspected label", "unreadable")
-    ]
+    for kind, one, many in (
+        ("two labels", "picture appears under two different labels", "pictures appear under two different labels"),
+        ("suspected label", "label looks wrong to a classifier", "labels look wrong to a classifier"),
+        ("unreadable", "file cannot be read", "files cannot be read"),
+    ):
+        if kind in counts:
+            found.append(f"{_times(counts[kind], one, many)}.")
+    told = {"two labels", "suspected label", "unreadable"} | ({"shared"} if learnt == counts.get("shared") else set())
+    others = [f"{_lower(KINDS[kind].title)} ({count:,})" for kind, count in counts.items() if kind not in told]
     if others:
-        found.append(f"Also found: {'; '.join(others)}.")
+        found.append(f"Found as well: {'; '.join(others)}.")
     if checked.excluded:
         found.append(
-            f"What to do: look at the pictures below, then train without the {len(checked.excluded):,} images in"
-            " exclude.csv (delete the lines that you disagree with):"
+            "What to do: look at the pictures below, and delete the lines that you disagree with in exclude.csv, which lists"
+            f" {_times(len(checked.excluded), 'image', 'images')}; then train without them:"
         )
     else:
-        found.append(
-            "What to do: look at the pictures below. There is nothing that a training should leave out by itself."
-        )
+        found.append("What to do: look at the pictures below. A training need not leave any of them out.")
     return found
 
 
@@ -122,13 +114,13 @@ def write_check(path: Path, checked: Checked) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    folder = path.parent
+    folder = path.parent.absolute()
     command = f"sightline train {shlex.quote(checked.images.location)} --data.exclude {shlex.quote(str(folder / 'exclude.csv'))}"
     write_html(
         path,
         "check.html",
         title=f"Check of {checked.images.name}",
-        lead=sentences(checked, folder),
+        lead=sentences(checked),
         command=command if checked.excluded else "",
         sections=[_section(checked, kind) for kind in counted(checked.findings)],
         small=max(checked.images.pixels.shape[1:3]) <= SMALL,
@@ -140,6 +132,7 @@ def write_check(path: Path, checked: Checked) -> None:
 
 def _section(checked: Checked, kind: str) -> _Section:
     findings = [finding for finding in checked.findings if finding.kind == kind]
+    findings.sort(key=lambda finding: not _tests(checked, finding.other))  # what test shares comes first
     items = [_item(checked, finding) for finding in findings[:SHOWN]]
     return _Section(KINDS[kind].title, len(findings), KINDS[kind].about, items, len(findings) - len(items))
 
@@ -166,7 +159,7 @@ def _data_uri(pixels_HWC: Array) -> str:
     image = Image.fromarray(np.asarray(pixels_HWC))
     image.thumbnail((LARGEST, LARGEST))
     file = io.BytesIO()
-    image.save(file, "WEBP", quality=QUALITY)
+    image.save(file, "WEBP", quality=QUALITY, lossless=max(pixels_HWC.shape[:2]) <= SMALL)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -212,6 +205,10 @@ def _facts(checked: Checked) -> Table:
 
 def _tests(checked: Checked, row: int | None) -> bool:
     return row is not None and checked.parts[row] == "test"
+
+
+def _lower(title: str) -> str:
+    return title[0].lower() + title[1:]
 
 
 def _times(count: int, one: str, many: str) -> str:
