@@ -47,7 +47,8 @@ KINDS = {
     ),
     "suspected label": Kind(
         "Labels that look wrong",
-        "A classifier that did not see the image gives it another class. Look at each: the rarest images look wrong, too.",
+        "A classifier that did not see the image gives it another class. The first are the most likely to be wrong; look at"
+        " each: unusual images look wrong, too, and most do where the run knows little of such images.",
     ),
     "duplicate": Kind(
         "Images that are there twice, pixel for pixel",

@@ -66,6 +66,8 @@ class _Section:
     items: Sequence[_Item]
     rest: int
     """Findings beyond those that are shown."""
+    singles: bool
+    """Whether one picture each is shown, and not two side by side."""
 
 
 def counted(findings: Sequence[Finding]) -> dict[str, int]:
@@ -134,7 +136,8 @@ def _section(checked: Checked, kind: str) -> _Section:
     findings = [finding for finding in checked.findings if finding.kind == kind]
     findings.sort(key=lambda finding: not _tests(checked, finding.other))  # what test shares comes first
     items = [_item(checked, finding) for finding in findings[:SHOWN]]
-    return _Section(KINDS[kind].title, len(findings), KINDS[kind].about, items, len(findings) - len(items))
+    singles = all(len(item.pictures) < 2 for item in items)
+    return _Section(KINDS[kind].title, len(findings), KINDS[kind].about, items, len(findings) - len(items), singles)
 
 
 def _item(checked: Checked, finding: Finding) -> _Item:
@@ -184,8 +187,8 @@ def _facts(checked: Checked) -> Table:
     mean, deviation = (", ".join(f"{value:.4f}" for value in part) for part in checked.statistics)
     rows = [
         ["images", f"{len(checked.images.readable):,} readable of {len(checked.images.paths):,}"],
-        ["mean of the channels (red, green, blue), from 0 to 1, over train", mean],
-        ["standard deviation of the channels", deviation],
+        ["mean of red, green, blue in train (0 to 1)", mean],
+        ["their standard deviation", deviation],
     ]
     headers = list(checked.headers.values())
     if headers:
@@ -199,7 +202,7 @@ def _facts(checked: Checked) -> Table:
         kinds = Counter(f"{item.kind} {item.mode}".strip() for item in headers)
         rows.append(["files", ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(8))])
     rows += [[f"ignored: {what}", f"{count:,}"] for what, count in checked.images.ignored.items()]
-    rows.append(["size at which the pictures were compared", "{1} × {0} px".format(*checked.images.pixels.shape[1:3])])
+    rows.append(["decoded to", "{1} × {0} px".format(*checked.images.pixels.shape[1:3])])
     return Table(["", ""], rows, texts=2)
 
 
