@@ -26,6 +26,7 @@ ROOMS = (
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
         *("describing", "picturing", "charting", "pages", "backbones", "attributing", "faithfulness"),
+        *("ailments", "exhibiting", "suspects"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("trusting", "explaining"),
@@ -58,6 +59,7 @@ DOORS = {
     "jinja2": ("pages.py",),
     "timm": ("nets/pretrained.py",),
     "captum": ("attributing.py",),
+    "cleanlab": ("suspects.py",),
     "gradio": ("serving.py",),
     "wandb": ("tracking.py",),
     "optuna": ("searching.py",),
