@@ -28,6 +28,8 @@ help:
 	echo "make bench-memory [CIFAR=archive]        memory of fast, and what a set ten times larger adds"
 	echo "make bench-features [CIFAR=archive]      a head on a frozen backbone: seconds an epoch with kept features, and without"
 	echo "make bench-trust RUN=runs/...           coverage of sets, calibration, what is unknown: of a finished run, and other sets"
+	echo "make bench-doctor [CIFAR=..] [SIGNS=..]    check on both sets: seconds, what is found, pairs between train and test"
+	echo "make bench-labels RUN=.. [LABELS='1 500']  labels changed on purpose: ROC, precision; LABELS='0.1 500 3' trains, too"
 	echo "make bench-start                         seconds until help and until a refusal"
 	echo "make bench-statistics [CIFAR=archive]    mean and deviation of each channel of train, in float64"
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
@@ -92,6 +94,12 @@ bench-trust: install
 
 bench-signs: install
 	$(BIN)/python benchmarks/signs.py $(SIGNS)
+
+bench-doctor: install
+	$(BIN)/python benchmarks/doctor.py $(CIFAR) $(SIGNS)
+
+bench-labels: install
+	$(BIN)/python benchmarks/labels.py $(RUN) $(CIFAR) $(LABELS)
 
 bench-start: install
 	$(BIN)/python benchmarks/start.py

@@ -20,8 +20,8 @@ from sightline.images.cache import open_images
 from sightline.images.lookup import find_source
 from sightline.images.splits import split
 from sightline.metrics import energies, probabilities
-from sightline.predicting import combine
 from sightline.runs import read_model, read_run_recipe
+from sightline.views import combine
 
 PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.3)
 COVERAGES = (0.9, 0.95)

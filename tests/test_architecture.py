@@ -18,6 +18,7 @@ ROOMS = (
     (
         *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
         "conformal",
+        "views",
         *("significance", "outcomes", "findings", "answers"),
     ),
     ("images",),
@@ -25,6 +26,7 @@ ROOMS = (
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
         *("describing", "picturing", "charting", "pages", "backbones", "attributing", "faithfulness"),
+        *("ailments", "exhibiting", "suspects"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("trusting", "explaining"),
@@ -57,6 +59,7 @@ DOORS = {
     "jinja2": ("pages.py",),
     "timm": ("nets/pretrained.py",),
     "captum": ("attributing.py",),
+    "cleanlab": ("suspects.py",),
     "gradio": ("serving.py",),
     "wandb": ("tracking.py",),
     "optuna": ("searching.py",),

@@ -26,6 +26,16 @@ def test_the_head_makes_the_logits_out_of_the_features(finished: Finished) -> No
     assert np.allclose(logits_BK, classifier.view_logits(pixels_BHWC, "one")[0], atol=0.05)  # bfloat16
 
 
+def test_rows_of_a_cache_are_encoded_in_the_order_that_is_asked_for(finished: Finished) -> None:
+    encoder = Encoder(sightline.load(finished.run, device="cpu"))
+    pixels_NHWC = np.random.default_rng(0).integers(0, 256, (300, 32, 32, 3), np.uint8)
+    reports: list[tuple[int, int]] = []
+    found = encoder.encode_rows(pixels_NHWC, np.arange(299, -1, -1), lambda *done: reports.append(done))
+    assert found.shape == (300, 16)
+    assert np.allclose(found[:2], encoder.encode(pixels_NHWC[[299, 298]]), atol=0.05)  # bfloat16
+    assert reports == [(256, 300), (300, 300)]
+
+
 def test_the_maps_of_a_layer_are_averaged(finished: Finished) -> None:
     classifier = sightline.load(finished.run, device="cpu")
     classifier.dtype = torch.float32

@@ -14,8 +14,8 @@ import sightline
 from conftest import Finished
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.nets import Speednet
-from sightline.predicting import combine, logits_of_views
 from sightline.runs import read_weights, write_weights
+from sightline.views import combine, logits_of_views
 
 
 @pytest.fixture

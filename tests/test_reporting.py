@@ -188,7 +188,9 @@ def test_the_mistakes_come_surest_first_with_their_file_their_classes_and_their_
 def test_a_label_that_another_class_claims_is_suspected(mistaken: Path) -> None:
     page = page_of(mistaken)
     gallery = page[page.index("Suspected wrong labels") : page.index("How sure it is")]
-    assert "1 of 18 images may bear a wrong label" in gallery  # grass has 0.933 on its own: only 0.98 is as much
+    assert (
+        "1 of 18 images is suspected to bear a wrong label" in gallery
+    )  # grass has 0.933 on its own: only 0.98 is as much
     assert gallery.count("labelled =blood, answer grass") == 1
 
 

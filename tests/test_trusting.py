@@ -13,9 +13,9 @@ import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli import main
 from sightline.errors import ConfigError, DataError
-from sightline.predicting import combine
 from sightline.runs import read_model, read_weights
 from sightline.trusting import calibrate, measure_corruptions, measure_strangers
+from sightline.views import combine
 
 
 @pytest.fixture

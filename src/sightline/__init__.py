@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sightline.errors import SightlineError
 
 if TYPE_CHECKING:
+    from sightline.checking import check
     from sightline.comparing import compare
     from sightline.diagnosing import environment
     from sightline.encoding import encode
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Classifier",
     "SightlineError",
+    "check",
     "compare",
     "encode",
     "environment",
@@ -42,6 +44,7 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "sightline.predicting",
+    "check": "sightline.checking",
     "compare": "sightline.comparing",
     "encode": "sightline.encoding",
     "environment": "sightline.diagnosing",

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def draw_reliability(title: str, found: Sequence[Bins]) -> str:
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9)
-        for bins in found:
+        for bins in reversed(found):  # the first above the others
             look = _look(bins.style)
             axes.vlines(bins.confidence, bins.low, bins.high, colors=look["color"], linewidth=1.2)
             axes.plot(bins.confidence, bins.accuracy, **look | {"linestyle": "", "markersize": 5})
@@ -173,6 +174,7 @@ def draw_reliability(title: str, found: Sequence[Bins]) -> str:
     return _drawn(title, 320, draw, MARGINS)
 
 
+@cache
 def draw_swatch(style: int, legend: str = "") -> str:
     """Draw the line and the marker of a recipe, for a legend.
 
@@ -183,12 +185,11 @@ def draw_swatch(style: int, legend: str = "") -> str:
         An ``<svg>`` element of 34 × 14 pixels.
     """
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(34 / DPI, 14 / DPI), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.plot([0, 1, 2], [0, 0, 0], **_look(style) | {"markevery": [1], "linewidth": 1.6})
-    axes.set_xlim(0, 2)
+    figure.patch.set_visible(False)
+    figure.add_artist(Line2D([0, 0.5, 1], [0.5] * 3, **_look(style) | {"markevery": [1], "linewidth": 1.6}))
     return _svg(figure, f"swatch-{legend}{style}", "")
 
 

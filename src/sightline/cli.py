@@ -511,6 +511,50 @@ def encode(
     print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labelled} in {out}")
 
 
+def check(
+    data: str,
+    /,
+    *,
+    labels: str | None = None,
+    out: Path | None = None,
+    trust_code: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors.
+
+    Parameters
+    ----------
+    data
+        An image set, as for sightline train.
+    labels
+        Folder of a finished run whose features judge the labels (confident learning, by cleanlab): heads on them are
+        asked about images that they did not see. A run that was trained on these very images has learnt some of their
+        wrong labels; it still finds most.
+    out
+        Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
+        checks/<data>-<n> unless named.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by.
+    """
+    from sightline.extras import require
+    from sightline.images.lookup import find_source
+    from sightline.runs import read_model_of_finished, refuse_filled
+
+    find_source(data)
+    if labels is not None:
+        require("cleanlab", "check", "--labels")
+        if not labels.endswith(".safetensors"):
+            read_model_of_finished(labels)
+    if out is not None:
+        refuse_filled(out)
+    from sightline.checking import check as work
+    from sightline.describing import Progress, show_check
+
+    with Progress(Console(stderr=True), "Checking") as progress:
+        found = work(data, labels=labels, out=out, trust_code=trust_code, progress=progress)
+    show_check(Console(), found.counts, len(found.excluded))
+    print(found.folder)
+
+
 def compare(
     *what: str,
     data: str | None = None,
@@ -701,6 +745,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "explain": explain,
     "encode": encode,
+    "check": check,
     "compare": compare,
     "studies": studies,
     "tune": tune,
@@ -739,6 +784,7 @@ def _layers(
         begun: a run that is continued may name the image set.
     """
     from sightline.extras import refuse_missing_trackers
+    from sightline.images.excluding import read_excluded
     from sightline.images.lookup import find_source
 
     if data is not None:
@@ -759,6 +805,9 @@ def _layers(
     else:
         refuse_hopeless(flags)
     _refuse_network(merge(named, flags).get("network") or {})
+    exclude = (merge(named, flags).get("data") or {}).get("exclude")
+    if exclude is not None:
+        read_excluded(exclude)
     refuse_missing_trackers(named, flags)
     return named, flags
 

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sightline.ailments import KINDS
 from sightline.config import Recipe
 from sightline.devices import arithmetic, choose_device, describe
 from sightline.images.cache import CachedImages
@@ -27,6 +28,7 @@ __all__ = [
     "describe_phase",
     "describe_training",
     "describe_tuning",
+    "show_check",
     "show_kept",
     "show_measures",
     "show_next_steps",
@@ -211,6 +213,17 @@ def show_next_steps(console: Console, run: Path, location: str, model: dict[str,
     say(f"  sightline predict {run} IMAGES...      what it sees in other images")
     say(f"  sightline evaluate {run} DATA          how good it is on another image set")
     say(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
+
+
+def show_check(console: Console, counts: Mapping[str, int], excluded: int) -> None:
+    """Print how many findings of each kind a check has made, and what it suggests."""
+    say = _Lines(console)
+    for kind, count in counts.items():
+        say(f"{KINDS[kind].title}: {count:,}")
+    if not counts:
+        say("Nothing was found.")
+    if excluded:
+        say(f"{excluded:,} images are better left out: look at check.html, then train with --data.exclude exclude.csv")
 
 
 # ── tuning ───────────────────────────────────────────────────────────────────────────────────────────────────────────

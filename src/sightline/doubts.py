@@ -27,7 +27,7 @@ def _about_calibration(told: Told, trust: Mapping[str, Any]) -> Section | None:
     measured, rows = told.measured, []
     sources = [(f"{told.split}, {measured['n']:,} images", measured)] if measured is not None else []
     if "calibration_error" in trust:
-        sources.append((f"validation, {trust['n']:,} images that set them", trust))
+        sources.append((f"validation, {trust['n']:,} images that set the temperature", trust))
     for name, source in sources:
         rows.append(
             (name, *(number(source.get(key), ".4f") for key in ("calibration_error_unscaled", "calibration_error")))

@@ -85,6 +85,21 @@ class Encoder:
         pooled: Array = output.float().cpu().numpy()
         return pooled
 
+    def encode_rows(self, pixels_NHWC: Array, rows: Array, progress: Callable[[int, int], None] | None = None) -> Array:
+        """Features, (n, D), of some rows of a cache at the classifier's size.
+
+        Args:
+            pixels_NHWC: uint8; may be memory-mapped.
+            rows: which of them, (n,).
+            progress: called with (images done, images in all).
+        """
+        found = []
+        for start in range(0, len(rows), BATCH):
+            found.append(self.encode(pixels_NHWC[rows[start : start + BATCH]]))
+            if progress:
+                progress(min(start + BATCH, len(rows)), len(rows))
+        return np.concatenate(found)
+
     def _output(self, images: Tensor) -> Any:
         found: list[Any] = []
         assert self._module is not None

@@ -23,9 +23,10 @@ from sightline.metrics import (
     top_k_accuracy,
     wilson_interval,
 )
-from sightline.predicting import Classifier, Views, combine, csv_header, csv_rows, load
+from sightline.predicting import Classifier, csv_header, csv_rows, load
 from sightline.runs import read_model_of_finished, read_run_recipe, write_csv, write_json
 from sightline.trusting import measure_sets, unknown_share
+from sightline.views import Views, combine
 
 __all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +80,22 @@ def write_html(path: Path, template: str, **content: Any) -> None:
     Raises:
         StorageError: it cannot be written.
     """
+    text = _templates().get_template(template).render(**content)
+    write_atomically(path, text.encode("utf-8", "replace"))
+
+
+@cache
+def _templates() -> Any:
+    """The templates, compiled once a process."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    surroundings = Environment(
+    return Environment(
         loader=PackageLoader("sightline"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    write_atomically(path, surroundings.get_template(template).render(**content).encode("utf-8", "replace"))
 
 
 def print_table(console: Console, title: str, table: Table) -> None:

@@ -127,6 +127,24 @@ def draw_range(
     _write(path, figure)
 
 
+def overlaid(pixels_HWC: Array, heat_HW: Array) -> Array:
+    """An image with a heat map over it, from clear where it is 0 to yellow where it is highest.
+
+    Args:
+        pixels_HWC: uint8.
+        heat_HW: from 0 up; one that is 0 everywhere leaves the image as it is.
+    Returns:
+        uint8, (H, W, 3).
+    """
+    from matplotlib import colormaps
+
+    share_HW = heat_HW / max(float(heat_HW.max()), np.finfo(np.float32).tiny)
+    colours_HWC = 255 * colormaps["inferno"](0.25 + 0.7 * share_HW)[..., :3]
+    opacity_HW1 = 0.75 * share_HW[..., None] ** 0.7
+    blended: Array = pixels_HWC * (1 - opacity_HW1) + colours_HWC * opacity_HW1
+    return blended.round().astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class Panel:
     """A map of an image by one method."""
@@ -207,24 +225,6 @@ def _draw_panel(page: Array, top: int, left: int, image: Array, panel: Panel) ->
     texts = [(bar + BAR_WIDTH + 4, begin + int(place * (height - LINE)), text) for place, text in marks]
     lines = [(left, begin + height + 4 + line * LINE, text) for line, text in enumerate(panel.notes)]
     return [(left, top, panel.title), *texts, *lines]
-
-
-def overlaid(pixels_HWC: Array, heat_HW: Array) -> Array:
-    """An image with a heat map over it, from clear where it is 0 to yellow where it is highest.
-
-    Args:
-        pixels_HWC: uint8.
-        heat_HW: from 0 up; one that is 0 everywhere leaves the image as it is.
-    Returns:
-        uint8, (H, W, 3).
-    """
-    from matplotlib import colormaps
-
-    share_HW = heat_HW / max(float(heat_HW.max()), np.finfo(np.float32).tiny)
-    colours_HWC = 255 * colormaps["inferno"](0.25 + 0.7 * share_HW)[..., :3]
-    opacity_HW1 = 0.75 * share_HW[..., None] ** 0.7
-    blended: Array = pixels_HWC * (1 - opacity_HW1) + colours_HWC * opacity_HW1
-    return blended.round().astype(np.uint8)
 
 
 def _write(path: Path, figure: "Figure") -> None:

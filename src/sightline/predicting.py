@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from sightline.backbones import architecture_of, head_of
 from sightline.conformal import class_scores, classes_within, image_uniforms
@@ -27,24 +26,20 @@ from sightline.images.lookup import plain_files
 from sightline.metrics import energies, probabilities
 from sightline.nets import Network, build_network
 from sightline.runs import read_model_of_finished, read_weights, write_csv
+from sightline.views import VIEWS, Views, combine, logits_of_views
 
 __all__ = [
     "BATCH",
     "Classifier",
     "Prediction",
     "Predictions",
-    "Views",
-    "combine",
     "load",
-    "logits_of_views",
     "predict",
     "try_decode",
 ]
 
-Views = Literal["one", "flip", "six"]
 Array = np.ndarray[Any, Any]
 ImageLike = str | os.PathLike[str] | Array | Image.Image
-VIEWS: dict[Views, int] = {"one": 1, "flip": 2, "six": 6}
 BATCH = 256  # images; larger batches fall out of the processor's cache
 
 
@@ -209,36 +204,6 @@ class Classifier:
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
-
-
-def logits_of_views(network: Callable[[Tensor], Tensor], images: Tensor, views: Views) -> Tensor:
-    """Ask a network about several views of the images, in one batch.
-
-    The views, in order: the image, its mirror image, and both shifted by a pixel up-left and then down-right, with the
-    border reflected; ``flip`` takes the first two, ``one`` the first.
-
-    Args:
-        images: normalised, (B, 3, H, W).
-    Returns:
-        Logits, (V, B, K), in float32.
-    """
-    if views == "one":
-        return network(images).float().unsqueeze(0)
-    seen = [images]
-    if views == "six":
-        height, width = images.shape[2:]
-        padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
-        seen += [padded[:, :, 2:, 2:], padded[:, :, :height, :width]]
-    batch = torch.cat([view for image in seen for view in (image, image.flip(3))])
-    logits = network(batch.contiguous(memory_format=torch.channels_last)).float()
-    return logits.view(VIEWS[views], len(images), -1)
-
-
-def combine(logits_VBK: Array, views: Views) -> Array:
-    """Average the logits of the first views; the four shifted ones share half of the weight. (V, B, K) → (B, K)."""
-    weights = {"one": [1.0], "flip": [0.5, 0.5], "six": [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]}[views]
-    mean: Array = np.tensordot(np.asarray(weights, np.float32), logits_VBK[: len(weights)], axes=1)
-    return mean
 
 
 def load(

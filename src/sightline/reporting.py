@@ -283,8 +283,9 @@ def _galleries(
     if answers.complete:
         suspects = suspected_labels(answers.probabilities_NK, answers.labels_N)
         about = (
-            f"{len(suspects) or 'None'} of {len(answers.files):,} images may bear a wrong label, by the rule of confident"
-            " learning (Northcutt et al., 2021): another class is more probable than the label, and at least as probable as"
+            f"{len(suspects) or 'None'} of {len(answers.files):,} images {'are' if len(suspects) > 1 else 'is'} suspected to"
+            " bear a wrong label, by the rule of confident learning (Northcutt et al., 2021): another class is more probable"
+            " than the label, and at least as probable as it is"
             " on average of the images that bear its name."
         )
         if len(suspects):

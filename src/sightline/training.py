@@ -26,7 +26,7 @@ from sightline.images.batches import TrainingBatches
 from sightline.learners import ClassifierLearner, balanced_weights
 from sightline.nets import training_flops
 from sightline.picturing import draw_batch
-from sightline.predicting import VIEWS, Classifier, Views, combine
+from sightline.predicting import Classifier
 from sightline.preparing import (
     Plan,
     as_found,
@@ -53,6 +53,7 @@ from sightline.runs import (
 from sightline.tracking import Tracker, tracked
 from sightline.trainer import CostMeter, build_trainer, checkpoint_to_resume
 from sightline.trusting import calibrate, measure_corruptions, measure_strangers
+from sightline.views import VIEWS, Views, combine
 
 __all__ = ["train"]
 

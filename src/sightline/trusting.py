@@ -13,7 +13,8 @@ from sightline.conformal import COVERAGES, FREE_RANKS, PENALTY, class_scores, cl
 from sightline.images.batches import derived_seed
 from sightline.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from sightline.metrics import calibration_error, energies, fit_temperature, probabilities, reliability
-from sightline.predicting import BATCH, Classifier, Views, combine
+from sightline.predicting import BATCH, Classifier
+from sightline.views import Views, combine
 
 __all__ = ["SHOWN", "calibrate", "measure_corruptions", "measure_sets", "measure_strangers", "unknown_share"]
 

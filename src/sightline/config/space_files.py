@@ -37,6 +37,7 @@ UNFIT = {
     "fit.compile": "it changes no more than the last digits",
     "data.split_seed": "trials that are judged on different images cannot be compared",
     "data.validation": "trials that are judged on different images cannot be compared",
+    "data.exclude": "trials that are judged on different images cannot be compared",
     "evaluation": "trials are judged while they train",
     "track": "it changes no weight",
 }

@@ -17,6 +17,7 @@ from torch import Tensor
 from sightline.config import AugmentConfig, Recipe
 from sightline.images import augment
 from sightline.images.cache import CachedImages, open_images
+from sightline.images.excluding import leave_out
 from sightline.images.mixing import Mixing, draw_mixing, mix
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split, statistics
@@ -79,7 +80,7 @@ class Normalization:
 def prepare(
     source: ImageSource, recipe: Recipe, progress: Callable[[int, int], None] | None = None
 ) -> tuple[CachedImages, Splits, Normalization]:
-    """Open an image set, cut it as a recipe asks, and measure the statistics of train."""
+    """Open an image set, cut it as a recipe asks, leave out what it lists, and measure the statistics of train."""
     images = open_images(source, recipe.data.size, progress)
     splits = split(
         images,
@@ -88,6 +89,8 @@ def prepare(
         seed=recipe.data.split_seed,
         selects=recipe.selects,
     )
+    if recipe.data.exclude is not None:
+        splits = leave_out(images, splits, recipe.data.exclude)
     return images, splits, Normalization(*statistics(images, splits.train))
 
 

@@ -40,6 +40,8 @@ class Splits:
     """Test images whose very pixels are also in train or validation (possible only where the set brings its splits)."""
     notes: list[str] = field(default_factory=list)
     """What a user should know about how the set was cut."""
+    excluded: Array = field(default_factory=lambda: _NOTHING)
+    """Images that a list keeps out of train and validation."""
 
     @property
     def validation(self) -> Array:

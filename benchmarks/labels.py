@@ -1,0 +1,142 @@
+"""Labels changed on purpose: how well they are found, and what a training gains without the suspects.
+
+Of the training images of an archive with train/ and test/ a share is drawn, and some of their labels are changed, each to
+another class, all by one seed. A finished run gives the features; one that never saw the changed labels, so what is found
+is found by its view of the images. With seeds, an image set of those images and all test images is then written to a
+temporary folder and trained on with and without the suspects.
+
+    python benchmarks/labels.py RUN ../shared/data/cifar10-jpeg.tar.xz [FRACTION [CHANGED [SEEDS [EPOCHS]]]]
+"""
+
+import csv
+import json
+import sys
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+import sightline
+from sightline.encoding import Encoder
+from sightline.images.batches import derived_seed
+from sightline.images.cache import CachedImages, open_images
+from sightline.images.lookup import find_source
+from sightline.predicting import load
+from sightline.significance import mean_interval
+from sightline.suspects import folds_of, label_quality, out_of_fold, suspects
+
+SEED = 0
+
+
+def main() -> None:
+    run, archive = sys.argv[1:3]
+    fraction = float(sys.argv[3]) if len(sys.argv) > 3 else 1.0
+    changed = int(sys.argv[4]) if len(sys.argv) > 4 else 500
+    seeds = int(sys.argv[5]) if len(sys.argv) > 5 else 0
+    epochs = int(sys.argv[6]) if len(sys.argv) > 6 else 10
+    classifier = load(run)
+    images = open_images(find_source(archive), None, exactly=(classifier.size, classifier.resize))
+    rows, given = plant(images, fraction, changed)
+    wrong = given != images.labels[rows]
+    start = time.perf_counter()
+    features = Encoder(classifier).encode_rows(images.pixels, rows)
+    encoded = time.perf_counter()
+    probabilities = out_of_fold(features, given, folds_of([images.hashes[row] for row in rows]), len(images.classes))
+    found = suspects(given, probabilities)
+    judged = time.perf_counter()
+    quality = label_quality(given, probabilities)
+    first = np.argsort(quality, kind="stable")[: wrong.sum()]
+    flagged = wrong[found.places]
+    print(f"{len(rows):,} images of {images.name}, {wrong.sum()} labels changed (seed {SEED}); features of {run}")
+    print(f"area under ROC of the quality of the labels: {area_under_roc(-quality, wrong):.4f}")
+    print(f"precision at {wrong.sum()}: {wrong[first].mean():.3f}")
+    print(
+        f"suspects by confident learning: {len(flagged)}, of which {flagged.sum()} were changed: precision"
+        f" {flagged.mean():.3f}, recall {flagged.sum() / wrong.sum():.3f}; the class suggested is the true one of"
+        f" {(found.suggested == images.labels[rows][found.places])[flagged].mean():.3f} of those"
+    )
+    print(
+        f"encoding {encoded - start:.0f} s, folds and suspects {judged - encoded:.0f} s; cleanlab {version('cleanlab')}"
+    )
+    if seeds:
+        train_with_and_without(images, rows, given, run, seeds, epochs)
+
+
+def plant(images: CachedImages, fraction: float, changed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draw training images and change some of their labels: (rows, labels)."""
+    random = np.random.default_rng(derived_seed(SEED, "planted labels"))
+    train = np.array([row for row in images.readable.tolist() if images.splits[row] == "train"])
+    rows = np.sort(random.choice(train, round(len(train) * fraction), replace=False))
+    given = images.labels[rows].copy()
+    places = random.choice(len(rows), changed, replace=False)
+    classes = len(images.classes)
+    given[places] = (given[places] + random.integers(1, classes, changed)) % classes
+    return rows, given
+
+
+def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """The chance that a positive has a higher score than a negative; ties count a half (Mann and Whitney's U)."""
+    _, places, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places]
+    least = positive.sum() * (positive.sum() + 1) / 2
+    return float((ranks[positive].sum() - least) / (positive.sum() * (~positive).sum()))
+
+
+def train_with_and_without(
+    images: CachedImages, rows: np.ndarray, given: np.ndarray, run: str, seeds: int, epochs: int
+) -> None:
+    """Train with the changed labels and without the suspects that ``sightline check`` finds; print accuracy on test."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        manifest = write_set(images, rows, given, folder)
+        check = sightline.check(manifest, labels=run, out=folder / "check")
+        exclude = folder / "suspects.csv"
+        with (check.folder / "findings.csv").open(newline="") as file:
+            suspected = [row for row in csv.DictReader(file) if row["finding"] == "suspected label"]
+        learnt = [row["file"] for row in suspected if row["split"] != "test"]
+        exclude.write_text("\n".join(["file", *learnt]) + "\n")
+        print(f"{len(learnt)} suspects are left out of train and validation; fast, {epochs} epochs", flush=True)
+        accuracies: dict[str, list[float]] = {"with the suspects": [], "without them": []}
+        for seed in range(seeds):
+            for way, listed in zip(accuracies, (None, str(exclude)), strict=True):
+                place = folder / f"{way}-{seed}"
+                settings = {"fit": {"seed": seed, "epochs": epochs}, "data": {"exclude": listed}}
+                sightline.train(manifest, recipe="fast", settings=settings, run=place, console=Console(quiet=True))
+                accuracies[way].append(json.loads((place / "evaluation.json").read_text())["accuracy"])
+                print(f"seed {seed} {way}: {accuracies[way][-1]:.4f}", flush=True)
+        gain = np.subtract(*reversed(list(accuracies.values())))
+        for name, values in (*accuracies.items(), ("gain, seed by seed", gain)):
+            interval = mean_interval(np.array(values))
+            shown = "" if interval is None else f", 95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
+            print(f"{name}: {np.mean(values):.4f}{shown} (n = {len(values)})")
+
+
+def write_set(images: CachedImages, rows: np.ndarray, given: np.ndarray, folder: Path) -> Path:
+    """Write the drawn training images under the labels given, and all test images, beside a manifest."""
+    wanted = {images.paths[row]: label for row, label in zip(rows.tolist(), given.tolist(), strict=True)}
+    source = find_source(images.location)
+    entries = [
+        entry
+        for entry in source.scan().entries
+        if entry.split == "test" or (entry.split == "train" and entry.path in wanted)
+    ]
+    index_of = {name: index for index, name in enumerate(images.classes)}
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        for index, content in source.read(entries):
+            entry = entries[index]
+            assert isinstance(content, bytes)
+            path = folder / "images" / entry.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            label = wanted.get(entry.path, index_of[entry.label])
+            writer.writerow([f"images/{entry.path}", images.classes[label], entry.split])
+    return folder / "manifest.csv"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Several views of an image, whose logits are averaged. V views, B images, height H, width W, K classes."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["VIEWS", "Views", "combine", "logits_of_views"]
+
+Views = Literal["one", "flip", "six"]
+Array = np.ndarray[Any, Any]
+VIEWS: dict[Views, int] = {"one": 1, "flip": 2, "six": 6}
+"""How many views each has."""
+
+
+def logits_of_views(network: Callable[[Tensor], Tensor], images: Tensor, views: Views) -> Tensor:
+    """Ask a network about several views of the images, in one batch.
+
+    The views, in order: the image, its mirror image, and both shifted by a pixel up-left and then down-right, with the
+    border reflected; ``flip`` takes the first two, ``one`` the first.
+
+    Args:
+        images: normalised, (B, 3, H, W).
+    Returns:
+        Logits, (V, B, K), in float32.
+    """
+    if views == "one":
+        return network(images).float().unsqueeze(0)
+    seen = [images]
+    if views == "six":
+        height, width = images.shape[2:]
+        padded = functional.pad(images, (1, 1, 1, 1), mode="reflect")
+        seen += [padded[:, :, 2:, 2:], padded[:, :, :height, :width]]
+    batch = torch.cat([view for image in seen for view in (image, image.flip(3))])
+    logits = network(batch.contiguous(memory_format=torch.channels_last)).float()
+    return logits.view(VIEWS[views], len(images), -1)
+
+
+def combine(logits_VBK: Array, views: Views) -> Array:
+    """Average the logits of the first views; the four shifted ones share half of the weight. (V, B, K) → (B, K)."""
+    weights = {"one": [1.0], "flip": [0.5, 0.5], "six": [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]}[views]
+    mean: Array = np.tensordot(np.asarray(weights, np.float32), logits_VBK[: len(weights)], axes=1)
+    return mean

@@ -1,0 +1,293 @@
+"""A set with everything wrong in it: what is found, what is written down, and what a training then leaves out."""
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import sightline
+from conftest import QUICK, Finished
+from sightline.ailments import KINDS, copies, part_of, rare_classes, suggestions
+from sightline.checking import Check, check
+from sightline.cli import main
+from sightline.errors import ConfigError, DataError, RunError
+from sightline.exhibiting import SHOWN
+from sightline.images.duplicates import Pairs
+from sightline.images.splits import split
+from test_duplicates import jpeg, scene
+
+Array = np.ndarray[Any, Any]
+
+
+def png(pixels: Array | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, kind, **options)
+    return file.getvalue()
+
+
+def ill_set() -> dict[str, bytes]:
+    """Two classes with their splits, and one of each ailment; a name that a spreadsheet would run."""
+    files = {}
+    for number, (part, count) in enumerate((("train", 40), ("val", 6), ("test", 10))):
+        for index in range(count):
+            for label in (0, 1):
+                pixels = scene(1000 * number + 2 * index + label)
+                files[f"{part}/{'cat' if label else 'dog'}/{index:03d}.png"] = png(pixels)
+    same, changed = scene(0), jpeg(scene(2))
+    files |= {
+        "test/dog/=leak.png": png(same),  # train/dog/000.png
+        "test/dog/changed.png": png(changed),  # train/dog/001.png
+        "train/cat/again.png": png(scene(5)),  # train/cat/002.png
+        "train/cat/wrong.png": png(scene(6)),  # train/dog/003.png
+        "train/dog/grey.png": png(np.full((32, 32, 3), 90, np.uint8)),
+        "train/dog/inks.jpg": png(Image.fromarray(scene(90)).convert("CMYK"), "JPEG"),
+        "train/dog/large.png": png(Image.fromarray(scene(91)).resize((96, 96))),
+        "train/dog/wide.png": png(Image.fromarray(scene(92)).resize((66, 22))),
+        "train/dog/small.png": png(Image.fromarray(scene(93)).resize((7, 7))),
+        "train/dog/broken.png": png(scene(94))[:50],
+    }
+    return files
+
+
+@pytest.fixture(scope="module")
+def ill(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Check]:
+    """The ill set, and a check of it."""
+    root = tmp_path_factory.mktemp("ill")
+    for path, data in ill_set().items():
+        (root / "set" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "set" / path).write_bytes(data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
+        return root / "set", check(root / "set", out=root / "check")
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ── what is found ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("finding", "file", "other"),
+    [
+        ("shared", "train/dog/000.png", "'test/dog/=leak.png"),
+        ("shared", "train/dog/001.png", "test/dog/changed.png"),
+        ("duplicate", "train/cat/again.png", "train/cat/002.png"),
+        ("two labels", "train/dog/003.png", "train/cat/wrong.png"),
+        ("blank", "train/dog/grey.png", ""),
+        ("mode", "train/dog/inks.jpg", ""),
+        ("size", "train/dog/large.png", ""),
+        ("shape", "train/dog/wide.png", ""),
+        ("tiny", "train/dog/small.png", ""),
+        ("unreadable", "train/dog/broken.png", ""),
+    ],
+)
+def test_every_ailment_is_found_once_and_nothing_else(
+    ill: tuple[Path, Check], finding: str, file: str, other: str
+) -> None:
+    rows = [row for row in table(ill[1].folder / "findings.csv") if row["finding"] == finding]
+    wanted = [(file, other.removeprefix("'"))]
+    if finding == "shared":
+        wanted = [("train/dog/000.png", "test/dog/=leak.png"), ("train/dog/001.png", "test/dog/changed.png")]
+    if finding == "two labels":
+        assert [{row["file"], row["other"]} for row in rows] == [{file, other}]
+    else:
+        assert sorted((row["file"], row["other"]) for row in rows) == wanted
+    assert rows[0]["split"] == ("" if finding == "unreadable" else "train")
+    assert rows[0]["detail"]
+
+
+def test_only_copies_wrong_labels_and_blank_images_are_suggested_to_be_left_out(ill: tuple[Path, Check]) -> None:
+    rows = table(ill[1].folder / "exclude.csv")
+    assert {row["file"]: row["finding"] for row in rows} == {
+        "train/cat/again.png": "duplicate",
+        "train/cat/wrong.png": "two labels",
+        "train/dog/000.png": "shared",
+        "train/dog/001.png": "shared",
+        "train/dog/003.png": "two labels",
+        "train/dog/grey.png": "blank",
+    }
+    assert ill[1].excluded == [row["file"] for row in rows]
+
+
+def test_the_page_says_what_is_wrong_shows_it_and_loads_nothing(ill: tuple[Path, Check]) -> None:
+    page = (ill[1].folder / "check.html").read_text("utf-8")
+    assert "2 test images (9.1%) show a picture that is also in train or validation" in page
+    assert "--data.exclude" in page
+    assert "train/<wbr>dog/<wbr>large.png" in page
+    assert (
+        page.count("data:image/webp;base64,") == 13
+    )  # two pairs that are shared, one twice, one with two labels, five odd
+    assert not re.search(r"(src|href)=\"(?!data:|#)", page)
+    for kind in ill[1].counts:
+        assert KINDS[kind].title in page
+
+
+def test_a_training_takes_the_suggestions(ill: tuple[Path, Check], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(ill[0].parent / "cache"))
+    settings = QUICK | {"data": {"exclude": str(ill[1].folder / "exclude.csv")}}
+    printed = io.StringIO()
+    sightline.train(ill[0], recipe="small", settings=settings, dry_run=True, console=Console(file=printed))
+    assert "train 81, validation 12, test 22 (left out as listed: 6 of train, 0 of validation)" in printed.getvalue()
+
+
+def test_the_command_line_counts_and_names_the_folder_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "pets"
+    for path, data in ill_set().items():
+        if not path.startswith("train/dog/0"):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(data)
+    assert main(["check", "pets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "Files that cannot be read: 1" in lines
+    assert lines[-1] == "checks/pets-1"
+    assert sorted(path.name for path in Path("checks/pets-1").iterdir()) == [
+        "check.html",
+        "exclude.csv",
+        "findings.csv",
+    ]
+
+
+def test_a_set_with_nothing_wrong_says_so(
+    folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sound = {f"{label}/{index:03d}.png": png(scene(100 * label + index)) for label in (0, 1) for index in range(40)}
+    assert main(["check", str(folder(sound)), "--out", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "Nothing was found."
+    assert "Nothing was found that should be mended" in (tmp_path / "out" / "check.html").read_text()
+    assert table(tmp_path / "out" / "exclude.csv") == table(tmp_path / "out" / "findings.csv") == []
+
+
+def test_more_findings_than_are_shown_are_counted(folder: Callable[..., Path], tmp_path: Path) -> None:
+    twice = {
+        f"{label}/{index:03d}{copy}.png": png(scene(100 * label + index))
+        for label in (0, 1)
+        for index in range(40)
+        for copy in "ab"
+    }
+    found = check(folder(twice), out=tmp_path / "out")
+    assert found.counts == {"duplicate": 80}
+    assert f"{80 - SHOWN} more in findings.csv" in (tmp_path / "out" / "check.html").read_text()
+
+
+def test_a_set_too_small_to_be_split_is_checked_all_the_same(folder: Callable[..., Path], tmp_path: Path) -> None:
+    few = {f"{label}/0.png": png(scene(label)) for label in (0, 1)}
+    assert check(folder(few), out=tmp_path / "out").counts == {"rare class": 2}
+    assert "A training could not split the set" in (tmp_path / "out" / "check.html").read_text()
+
+
+def test_the_embedded_digits_are_checked(tmp_path: Path) -> None:
+    found = check("digits", out=tmp_path / "out")
+    assert "tiny" not in found.counts  # all of them are
+    assert found.counts.get("near duplicate", 0) + found.counts.get("shared", 0) < 100
+
+
+# ── decisions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_many_copies_each_is_told_and_only_those_outside_test_are_left_out(in_memory) -> None:
+    images = in_memory(
+        [0, 0, 0, 0, 1, 1, 1, 1],
+        splits=["train", "train", "test", "test", "train", "val", "test", "train"],
+        hashes=["a", "a", "a", "a", "b", "c", "d", "e"],
+    )
+    parts = part_of(images, split(images))
+    none = Pairs(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.float32, np.bool_)))
+    found = copies(images, parts, none)
+    assert {row for item in found for row in (item.row, item.other)} == {0, 1, 2, 3}
+    assert sorted(suggestions(images, parts, found)) == [0, 1]
+
+
+def test_a_near_duplicate_of_copies_is_told_for_every_split_that_has_one(in_memory) -> None:
+    images = in_memory(
+        [0, 0, 1, 0, 1, 1, 0],
+        splits=["train", "test", "train", "val", "val", "test", "train"],
+        hashes=["a", "a", "b", "c", "d", "e", "f"],
+    )
+    parts = part_of(images, split(images))
+    pairs = Pairs(np.array([0]), np.array([6]), np.array([0.8]), np.array([True]))
+    near = sorted((item for item in copies(images, parts, pairs) if not item.exact), key=lambda item: item.kind)
+    assert [(item.kind, item.row, item.other, item.detail) for item in near] == [
+        ("near duplicate", 6, 0, "likeness 0.80, mirrored"),
+        ("shared", 6, 1, "train and test: likeness 0.80, mirrored"),
+    ]
+
+
+def test_a_class_is_rare_below_twenty_images_or_a_tenth_of_the_largest(in_memory) -> None:
+    images = in_memory([0] * 300 + [1] * 29 + [2] * 31 + [3] * 19, splits=["train"] * 379)
+    found = rare_classes(images, ["train"] * 379)
+    assert [item.label for item in found] == [1, 3]
+    assert found[0].detail == "29 training images; the largest class has 300"
+
+
+def test_of_a_class_of_blank_images_none_is_left_out_for_that(in_memory) -> None:
+    from sightline.ailments import Finding
+
+    images = in_memory([0] * 4 + [1] * 4)
+    findings = [Finding("blank", "", row, label=int(images.labels[row])) for row in (0, 1, 2, 4)]
+    assert list(suggestions(images, ["train"] * 8, findings)) == [4]
+
+
+# ── labels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_labels_changed_on_purpose_are_suspected_and_the_true_class_is_suggested(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cleanlab")
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(finished.cache))
+    for channel, label in enumerate(("red", "green", "blue")):
+        for index in range(60):
+            pixels = np.random.default_rng(7000 + 100 * channel + index).integers(40, 120, (32, 32, 3), np.uint8)
+            pixels[..., channel] += 90
+            given = "green" if (label, index) in (("red", 3), ("blue", 5)) else label
+            (tmp_path / "set" / given).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "set" / given / f"{label}-{index:02d}.png")
+    found = check(tmp_path / "set", labels=finished.run, out=tmp_path / "out")
+    rows = [row for row in table(found.folder / "findings.csv") if row["finding"] == "suspected label"]
+    assert {row["file"] for row in rows} == {"green/red-03.png", "green/blue-05.png"}
+    assert {row["class"] for row in rows} == {"green"}
+    assert any(row["detail"].startswith("given green, suggested red") for row in rows)
+    assert all(float(row["score"]) < 0.5 for row in rows)
+    assert "2 labels look wrong to a classifier" in (found.folder / "check.html").read_text()
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_cannot_be_checked_is_refused_before_anything_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.docx").write_text("dear")
+    for arguments, sentence in (
+        ([str(tmp_path / "nothing")], "no such file or folder"),
+        (["digits", "--labels", str(tmp_path / "nothing")], "there is no run at"),
+        (["digits", "--out", str(tmp_path / "full")], "is not an empty folder"),
+    ):
+        assert main(["check", *arguments]) == 2
+        assert sentence in capsys.readouterr().err
+    with pytest.raises(DataError):
+        check(tmp_path / "nothing")
+    with pytest.raises(RunError):
+        check("digits", out=tmp_path / "full")
+    monkeypatch.setitem(sys.modules, "cleanlab", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        ConfigError, match=r"needs cleanlab, which is not installed; run: pip install 'sightline\[check\]'"
+    ):
+        check("digits", labels=tmp_path)
+    assert not (tmp_path / "cache").exists()

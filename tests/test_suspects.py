@@ -1,0 +1,73 @@
+"""Suspected labels: judged by heads that did not see the image, and found where they were changed."""
+
+import numpy as np
+import pytest
+
+from sightline.suspects import FOLDS, folds_of, label_quality, out_of_fold, suspects
+
+pytest.importorskip("cleanlab")
+
+
+def blobs(count: int = 300, classes: int = 3, seed: int = 0):
+    """Features of three classes that lie apart, and their labels."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    centres = 4 * np.eye(classes, 8)
+    return (centres[labels] + random.normal(size=(count, 8))).astype(np.float32), labels
+
+
+def test_a_fold_is_that_of_the_hash_alone():
+    hashes = [f"{number:032x}" for number in range(1000, 1010)]
+    hashes = [digest[::-1] for digest in hashes]
+    assert folds_of(hashes).tolist() == folds_of(hashes[::-1]).tolist()[::-1]
+    assert folds_of([hashes[0]] * 3).tolist() == [folds_of(hashes[:1])[0]] * 3
+    assert set(folds_of([f"{number * 2654435761 % 2**32:08x}" for number in range(100)])) == set(range(FOLDS))
+
+
+def test_no_image_is_judged_by_a_head_that_saw_its_label():
+    features, labels = blobs()
+    folds = np.arange(len(labels)) // 3 % FOLDS
+    before = out_of_fold(features, labels, folds, 3)
+    changed = labels.copy()
+    changed[folds == 2] = 0  # whatever they are called, they are judged the same
+    after = out_of_fold(features, changed, folds, 3)
+    assert np.array_equal(before[folds == 2], after[folds == 2])
+    assert not np.allclose(before[folds != 2], after[folds != 2])
+
+
+def test_probabilities_sum_to_one_and_tell_classes_apart():
+    features, labels = blobs()
+    found = out_of_fold(features, labels, np.arange(len(labels)) % FOLDS, 3)
+    assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+    assert (found.argmax(axis=1) == labels).mean() > 0.95
+
+
+def test_images_of_one_fold_alone_cannot_be_judged():
+    features, labels = blobs(6)
+    assert np.allclose(out_of_fold(features, labels, np.zeros(6, np.int64), 3), 1 / 3)
+
+
+def test_changed_labels_are_suspected_first_and_get_their_class_back():
+    features, labels = blobs(600)
+    given = labels.copy()
+    wrong = np.arange(0, 600, 30)
+    given[wrong] = (labels[wrong] + 1) % 3
+    probabilities = out_of_fold(features, given, np.arange(600) // 3 % FOLDS, 3)
+    found = suspects(given, probabilities)
+    assert len(set(wrong.tolist()) - set(found.places.tolist())) <= 1
+    first = found.places[: len(wrong)]
+    assert len(set(first.tolist()) & set(wrong.tolist())) >= 18
+    back = dict(zip(found.places.tolist(), found.suggested.tolist(), strict=True))
+    assert sum(back.get(row) == labels[row] for row in wrong.tolist()) >= 19
+    assert found.quality.tolist() == sorted(found.quality.tolist())
+    assert (found.suggested != given[found.places]).all()
+
+
+def test_right_labels_are_not_suspected():
+    features, labels = blobs(600)
+    assert len(suspects(labels, out_of_fold(10 * features, labels, np.arange(600) // 3 % FOLDS, 3)).places) <= 6
+
+
+def test_quality_is_low_where_another_class_is_more_probable():
+    probabilities = np.array([[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]])
+    assert label_quality(np.array([0, 0, 0]), probabilities).tolist() == pytest.approx([0.9, 0.5, 0.0])
