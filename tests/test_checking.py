@@ -15,7 +15,7 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished
-from sightline.ailments import KINDS, copies, part_of, rare_classes, suggestions
+from sightline.ailments import KINDS, Finding, copies, part_of, rare_classes, suggestions
 from sightline.checking import Check, check
 from sightline.cli import main
 from sightline.errors import ConfigError, DataError, RunError
@@ -234,11 +234,16 @@ def test_a_class_is_rare_below_twenty_images_or_a_tenth_of_the_largest(in_memory
 
 
 def test_of_a_class_of_blank_images_none_is_left_out_for_that(in_memory) -> None:
-    from sightline.ailments import Finding
-
     images = in_memory([0] * 4 + [1] * 4)
     findings = [Finding("blank", "", row, label=int(images.labels[row])) for row in (0, 1, 2, 4)]
     assert list(suggestions(images, ["train"] * 8, findings)) == [4]
+
+
+def test_where_a_fifth_of_all_labels_is_suspected_none_is_left_out_for_that(in_memory) -> None:
+    images = in_memory([0, 1] * 10)
+    findings = [Finding("suspected label", "", row, label=0) for row in range(5)]
+    assert list(suggestions(images, ["train"] * 20, findings[:4])) == [0, 1, 2, 3]
+    assert list(suggestions(images, ["train"] * 20, findings)) == []
 
 
 # ── labels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -262,7 +267,9 @@ def test_labels_changed_on_purpose_are_suspected_and_the_true_class_is_suggested
     assert {row["class"] for row in rows} == {"green"}
     assert any(row["detail"].startswith("given green, suggested red") for row in rows)
     assert all(float(row["score"]) < 0.5 for row in rows)
-    assert "2 labels look wrong to a classifier" in (found.folder / "check.html").read_text()
+    page = (found.folder / "check.html").read_text("utf-8")
+    assert "2 labels look wrong to a classifier" in page
+    assert re.search(r"which gave 9\d\.\d% of the images", page)
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────

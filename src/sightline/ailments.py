@@ -13,9 +13,21 @@ from sightline.images.cache import CachedImages
 from sightline.images.duplicates import Pairs, exact_duplicates
 from sightline.images.splits import Splits
 
-__all__ = ["KINDS", "Finding", "Kind", "copies", "odd_ones", "part_of", "rare_classes", "suggestions", "unreadable"]
+__all__ = [
+    "KINDS",
+    "Finding",
+    "Kind",
+    "copies",
+    "odd_ones",
+    "part_of",
+    "rare_classes",
+    "suggestions",
+    "too_many_suspects",
+    "unreadable",
+]
 
 RARE = 1 / 10  # of the images of the largest class: a class with fewer is easily passed over
+MOST_SUSPECTS = 1 / 5  # of the images: where more labels are suspected, the features do not tell the classes apart
 FEW = 20  # training images of a class: too few to learn from in any case
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 ORDER = ("", TRAIN, VALIDATION, TEST)  # of two splits that share an image, the earlier can spare it
@@ -192,10 +204,16 @@ def rare_classes(images: CachedImages, parts: Sequence[str]) -> list[Finding]:
     ]
 
 
+def too_many_suspects(images: CachedImages, findings: Sequence[Finding]) -> bool:
+    """Whether so many labels are suspected that it is the run that knows too little of such images."""
+    return sum(item.kind == "suspected label" for item in findings) > MOST_SUSPECTS * len(images.readable)
+
+
 def suggestions(images: CachedImages, parts: Sequence[str], findings: Sequence[Finding]) -> dict[int, Finding]:
     """Rows that are better left out of training and validation, each with the first finding that says so.
 
-    Of a class that is mostly blank images none is left out for that: it may be what the class is.
+    Of a class that is mostly blank images none is left out for that: it may be what the class is. Nor are suspected labels,
+    where there are too many.
     """
     found: dict[int, Finding] = {}
     blank = np.bincount(
@@ -203,13 +221,16 @@ def suggestions(images: CachedImages, parts: Sequence[str], findings: Sequence[F
         minlength=len(images.classes),
     )
     total = np.bincount(images.labels[images.readable], minlength=len(images.classes))
+    doubtful = too_many_suspects(images, findings)
     for finding in findings:
         if finding.row is None or finding.label is None:
             continue
         rows: tuple[int | None, ...] = ()
         match finding.kind:
-            case "shared" | "suspected label":
+            case "shared":
                 rows = (finding.row,)
+            case "suspected label":
+                rows = () if doubtful else (finding.row,)
             case "duplicate":
                 named_again = finding.other is not None and images.paths[finding.row] == images.paths[finding.other]
                 rows = () if named_again else (finding.row,)

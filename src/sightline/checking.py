@@ -82,7 +82,8 @@ def check(
     single = _one_of_each(images)
     found += copies(images, parts, near_duplicates(images.pixels, single, progress))
     if labels is not None:
-        found += _suspected_labels(source, labels, trust_code, progress)
+        suspected, judged = _suspected_labels(source, labels, trust_code, progress)
+        found, notes = [*found, *suspected], [*notes, judged]
     learnt = splits.train if splits is not None else images.readable
     checked = Checked(
         images, parts, [*notes, *unseen], headers, statistics(images, learnt), found, suggestions(images, parts, found)
@@ -140,8 +141,8 @@ def _one_of_each(images: CachedImages) -> Array:
 
 def _suspected_labels(
     source: ImageSource, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
-) -> list[Finding]:
-    """Findings of labels that look wrong to heads on the features of a run, the most suspect first."""
+) -> tuple[list[Finding], str]:
+    """Findings of labels that look wrong to heads on the features of a run, the most suspect first; and how good the heads are."""
     from sightline.encoding import Encoder
     from sightline.predicting import load
     from sightline.suspects import folds_of, out_of_fold, suspects
@@ -154,7 +155,12 @@ def _suspected_labels(
     folds = folds_of([images.hashes[row] for row in rows])
     probabilities = out_of_fold(features, given, folds, len(images.classes), progress)
     found = suspects(given, probabilities)
-    return [
+    right = float((probabilities.argmax(axis=1) == given).mean())
+    judged = (
+        f"Labels were judged by heads on the features of {run}, which gave {right:.1%} of the images that they had not seen"
+        " the class that they have."
+    )
+    findings = [
         Finding(
             "suspected label",
             f"given {images.classes[given[place]]}, suggested {images.classes[label]} (quality of the label {quality:.3f})",
@@ -164,6 +170,7 @@ def _suspected_labels(
         )
         for place, label, quality in zip(*(part.tolist() for part in found), strict=True)
     ]
+    return findings, judged
 
 
 def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sightline.ailments import KINDS, Finding
+from sightline.ailments import KINDS, Finding, too_many_suspects
 from sightline.images.cache import CachedImages
 from sightline.images.oddities import Header
 from sightline.pages import Table, write_html
@@ -96,6 +96,8 @@ def sentences(checked: Checked) -> list[str]:
     ):
         if kind in counts:
             found.append(f"{_times(counts[kind], one, many)}.")
+    if too_many_suspects(images, checked.findings):
+        found.append("That is so many that the run seems to know too little of such images: none is listed for it.")
     told = {"two labels", "suspected label", "unreadable"} | ({"shared"} if learnt == counts.get("shared") else set())
     others = [f"{_lower(KINDS[kind].title)} ({count:,})" for kind, count in counts.items() if kind not in told]
     if others:
