@@ -29,7 +29,7 @@ help:
 	echo "make bench-features [CIFAR=archive]      a head on a frozen backbone: seconds an epoch with kept features, and without"
 	echo "make bench-trust RUN=runs/...            coverage of sets, calibration, what is unknown: of a finished run, and other sets"
 	echo "make bench-doctor [CIFAR=..] [SIGNS=..]  check on both sets: seconds, what is found, pairs between train and test"
-	echo "make bench-labels RUN=.. [LABELS=..]     labels changed on purpose: ROC, precision; LABELS='0.1 500 3' trains, too"
+	echo "make bench-labels [RUN=own] [LABELS='0.1 500 3 16']  labels changed on purpose: found, and trained with and without"
 	echo "make bench-start                         seconds until help and until a refusal"
 	echo "make bench-statistics [CIFAR=archive]    mean and deviation of each channel of train, in float64"
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
@@ -99,7 +99,7 @@ bench-doctor: install
 	$(BIN)/python benchmarks/doctor.py $(CIFAR) $(SIGNS)
 
 bench-labels: install
-	$(BIN)/python benchmarks/labels.py $(RUN) $(CIFAR) $(LABELS)
+	$(BIN)/python benchmarks/labels.py $(or $(RUN),own) $(CIFAR) $(or $(LABELS),0.1 500 3 16)
 
 bench-start: install
 	$(BIN)/python benchmarks/start.py

@@ -1,11 +1,12 @@
 """Labels changed on purpose: how well they are found, and what a training gains without the suspects.
 
 Of the training images of an archive with train/ and test/ a share is drawn, and some of their labels are changed, each to
-another class, all by one seed. A finished run gives the features; one that never saw the changed labels, so what is found
-is found by its view of the images. With seeds, an image set of those images and all test images is then written to a
-temporary folder and trained on with and without the suspects.
+another class, all by one seed. The features come from a finished run, or from one of these very trainings:
 
-    python benchmarks/labels.py RUN ../shared/data/cifar10-jpeg.tar.xz [FRACTION [CHANGED [SEEDS [EPOCHS]]]]
+    python benchmarks/labels.py RUN ../shared/data/cifar10-jpeg.tar.xz [FRACTION [CHANGED]]
+        of a run that was trained on the labels as they were: the easy case
+    python benchmarks/labels.py own ../shared/data/cifar10-jpeg.tar.xz [FRACTION [CHANGED [SEEDS [EPOCHS]]]]
+        of a run that was trained on the changed labels; then training with and without the suspects
 """
 
 import csv
@@ -35,14 +36,21 @@ def main() -> None:
     run, archive = sys.argv[1:3]
     fraction = float(sys.argv[3]) if len(sys.argv) > 3 else 1.0
     changed = int(sys.argv[4]) if len(sys.argv) > 4 else 500
-    seeds = int(sys.argv[5]) if len(sys.argv) > 5 else 0
-    epochs = int(sys.argv[6]) if len(sys.argv) > 6 else 10
+    if run == "own":
+        seeds = int(sys.argv[5]) if len(sys.argv) > 5 else 3
+        epochs = int(sys.argv[6]) if len(sys.argv) > 6 else 16
+        train_with_and_without(archive, fraction, changed, seeds, epochs)
+        return
     classifier = load(run)
     images = open_images(find_source(archive), None, exactly=(classifier.size, classifier.resize))
-    rows, given = plant(images, fraction, changed)
+    judge(run, images, *plant(images, fraction, changed))
+
+
+def judge(run: str | Path, images: CachedImages, rows: np.ndarray, given: np.ndarray) -> None:
+    """Print how well the changed labels are found on the features of a run."""
     wrong = given != images.labels[rows]
     start = time.perf_counter()
-    features = Encoder(classifier).encode_rows(images.pixels, rows)
+    features = Encoder(load(run)).encode_rows(images.pixels, rows)
     encoded = time.perf_counter()
     probabilities = out_of_fold(features, given, folds_of([images.hashes[row] for row in rows]), len(images.classes))
     found = suspects(given, probabilities)
@@ -59,10 +67,9 @@ def main() -> None:
         f" {(found.suggested == images.labels[rows][found.places])[flagged].mean():.3f} of those"
     )
     print(
-        f"encoding {encoded - start:.0f} s, folds and suspects {judged - encoded:.0f} s; cleanlab {version('cleanlab')}"
+        f"encoding {encoded - start:.0f} s, folds and suspects {judged - encoded:.0f} s; cleanlab {version('cleanlab')}",
+        flush=True,
     )
-    if seeds:
-        train_with_and_without(images, rows, given, run, seeds, epochs)
 
 
 def plant(images: CachedImages, fraction: float, changed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,33 +92,47 @@ def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks[positive].sum() - least) / (positive.sum() * (~positive).sum()))
 
 
-def train_with_and_without(
-    images: CachedImages, rows: np.ndarray, given: np.ndarray, run: str, seeds: int, epochs: int
-) -> None:
-    """Train with the changed labels and without the suspects that ``sightline check`` finds; print accuracy on test."""
+def train_with_and_without(archive: str, fraction: float, changed: int, seeds: int, epochs: int) -> None:
+    """Train on changed labels, and without the suspects that ``sightline check`` finds by the first of these runs."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
+        images = open_images(find_source(archive))
+        rows, given = plant(images, fraction, changed)
         manifest = write_set(images, rows, given, folder)
-        check = sightline.check(manifest, labels=run, out=folder / "check")
+        accuracies: dict[str, list[float]] = {"with the suspects": [], "without them": []}
+        runs = [folder / f"with-{seed}" for seed in range(seeds)]
+        for seed, run in enumerate(runs):
+            accuracies["with the suspects"].append(train(manifest, run, seed, epochs, None))
+        judge(runs[0], images, rows, given)
+        check = sightline.check(manifest, labels=runs[0], out=folder / "check")
         exclude = folder / "suspects.csv"
         with (check.folder / "findings.csv").open(newline="") as file:
             suspected = [row for row in csv.DictReader(file) if row["finding"] == "suspected label"]
         learnt = [row["file"] for row in suspected if row["split"] != "test"]
         exclude.write_text("\n".join(["file", *learnt]) + "\n")
-        print(f"{len(learnt)} suspects are left out of train and validation; fast, {epochs} epochs", flush=True)
-        accuracies: dict[str, list[float]] = {"with the suspects": [], "without them": []}
+        print(f"{len(learnt)} suspects are left out of train and validation", flush=True)
         for seed in range(seeds):
-            for way, listed in zip(accuracies, (None, str(exclude)), strict=True):
-                place = folder / f"{way}-{seed}"
-                settings = {"fit": {"seed": seed, "epochs": epochs}, "data": {"exclude": listed}}
-                sightline.train(manifest, recipe="fast", settings=settings, run=place, console=Console(quiet=True))
-                accuracies[way].append(json.loads((place / "evaluation.json").read_text())["accuracy"])
-                print(f"seed {seed} {way}: {accuracies[way][-1]:.4f}", flush=True)
+            accuracies["without them"].append(train(manifest, folder / f"without-{seed}", seed, epochs, exclude))
         gain = np.subtract(*reversed(list(accuracies.values())))
         for name, values in (*accuracies.items(), ("gain, seed by seed", gain)):
             interval = mean_interval(np.array(values))
             shown = "" if interval is None else f", 95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
             print(f"{name}: {np.mean(values):.4f}{shown} (n = {len(values)})")
+
+
+def train(manifest: Path, run: Path, seed: int, epochs: int, exclude: Path | None) -> float:
+    """Train a small network and return its accuracy on test, where every label is as it was."""
+    settings = {
+        "network": {"kind": "speednet", "widths": [32, 128, 128]},
+        "augment": {"flip": "random", "crop": {"kind": "pad_crop", "padding": 4}},
+        "fit": {"seed": seed, "epochs": epochs},
+        "data": {"exclude": None if exclude is None else str(exclude)},
+        "evaluation": {"robustness": False},
+    }
+    sightline.train(manifest, recipe="small", settings=settings, run=run, console=Console(quiet=True))
+    accuracy: float = json.loads((run / "evaluation.json").read_text())["accuracy"]
+    print(f"{run.name}: {accuracy:.4f}", flush=True)
+    return accuracy
 
 
 def write_set(images: CachedImages, rows: np.ndarray, given: np.ndarray, folder: Path) -> Path:
