@@ -21,13 +21,13 @@ import numpy as np
 from rich.console import Console
 
 import sightline
+from sightline.checking.suspects import folds_of, label_quality, out_of_fold, suspects
 from sightline.encoding import Encoder
 from sightline.images.batches import derived_seed
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.lookup import find_source
 from sightline.predicting import load
 from sightline.significance import mean_interval
-from sightline.suspects import folds_of, label_quality, out_of_fold, suspects
 
 SEED = 0
 

@@ -6,17 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.attributing import (
-    attribute,
-    completeness_gaps,
-    deeplift,
-    gradient_shap,
-    integrated_gradients,
-    integrated_gradients_smoothgrad,
-    layer_named,
-    occlusion,
-    saliency,
-)
 from sightline.config import (
     METHODS,
     AttentionPoolHeadConfig,
@@ -31,6 +20,17 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.errors import ConfigError
+from sightline.explaining.attributing import (
+    attribute,
+    completeness_gaps,
+    deeplift,
+    gradient_shap,
+    integrated_gradients,
+    integrated_gradients_smoothgrad,
+    layer_named,
+    occlusion,
+    saliency,
+)
 from sightline.nets import Network, build_network
 from sightline.nets.base import GlobalMaximum
 from sightline.nets.deeplift import refuse_without_rules

@@ -15,11 +15,11 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished
-from sightline.ailments import KINDS, Finding, copies, part_of, rare_classes, suggestions
 from sightline.checking import Check, check
+from sightline.checking.ailments import KINDS, Finding, copies, part_of, rare_classes, suggestions
+from sightline.checking.exhibiting import SHOWN
 from sightline.cli import main
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.exhibiting import SHOWN
 from sightline.images.duplicates import Pairs
 from sightline.images.splits import split
 from test_duplicates import jpeg, scene

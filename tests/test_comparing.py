@@ -14,11 +14,11 @@ import yaml
 
 import sightline
 from conftest import Finished
-from sightline import studying
 from sightline.cli import main
+from sightline.comparing import studying
+from sightline.comparing.studying import Job
 from sightline.config import read_recipe, resolve, to_yaml
 from sightline.errors import TrainingError
-from sightline.studying import Job
 
 SMALL = {"network": {"kind": "speednet", "widths": [8, 16, 16]}, "fit": {"epochs": 2, "batch_size": 16}}
 GAINS = {"plain": 0.0, "good": 0.1, "same": 0.001}

@@ -14,11 +14,11 @@ from PIL import Image
 import sightline
 from conftest import Finished
 from sightline import extras
-from sightline.attributing import attribute
 from sightline.cli import main
 from sightline.config import METHODS, AttributionConfig
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.explaining import Explainer
+from sightline.explaining.attributing import attribute
 from sightline.images.decoding import decode
 
 GRASS, WATER = "grass", "ünder wasser"

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sightline.config import Recipe
-from sightline.config.studies import Study, Variant
-from sightline.findings import (
+from sightline.comparing.findings import (
     NO_DIFFERENCE,
     STUDY_COLUMNS,
     Findings,
@@ -18,6 +16,8 @@ from sightline.findings import (
     study_rows,
     verdict,
 )
+from sightline.config import Recipe
+from sightline.config.studies import Study, Variant
 from sightline.outcomes import Measured, Outcome
 from sightline.runs import write_rows
 from sightline.significance import Difference

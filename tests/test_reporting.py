@@ -16,13 +16,13 @@ from rich.console import Console
 import sightline
 from conftest import QUICK, Finished
 from sightline import reporting, training
-from sightline.answers import Answers, read_answers
 from sightline.cli import main
 from sightline.errors import ConfigError, RunError
 from sightline.images.cache import CachedImages
 from sightline.metrics import confusion_matrix, per_class, wilson_interval
+from sightline.reporting.answers import Answers, read_answers
+from sightline.reporting.thumbnails import Thumbnails, affordable
 from sightline.runs import safe_cell, write_csv
-from sightline.thumbnails import Thumbnails, affordable
 from test_pages import read
 
 Array = np.ndarray[Any, Any]

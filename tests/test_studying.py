@@ -17,11 +17,11 @@ import pytest
 from rich.console import Console
 
 from conftest import Finished, coloured_folder
-from sightline import studying
+from sightline.comparing import studying
+from sightline.comparing.studying import Job, jobs, open_study, train_in_child, train_study
 from sightline.config.studies import Study, Variant
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.runs import read_model, read_run_recipe
-from sightline.studying import Job, jobs, open_study, train_in_child, train_study
 
 QUIET = Console(quiet=True)
 SMALL = {"network": {"kind": "speednet", "widths": [8, 16, 16]}, "fit": {"epochs": 2, "batch_size": 16}}

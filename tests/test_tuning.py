@@ -18,13 +18,14 @@ from filelock import FileLock
 
 import sightline
 from conftest import coloured_folder
-from sightline import extras, learners, trainer, trials
+from sightline import extras, learners, trainer
 from sightline.cli import main
 from sightline.config import read_recipe, resolve
 from sightline.config.space_files import build_space
 from sightline.config.tuning import Study, TuneConfig, begun_study, study_text
 from sightline.errors import ConfigError, DataError, RunError, StorageError, TrainingError
-from sightline.trials import Job, Outcome, Workers, train_trial
+from sightline.tuning import trials
+from sightline.tuning.trials import Job, Outcome, Workers, train_trial
 
 SMALL = resolve(read_recipe("small"))
 TINY = {"fit": {"epochs": 2, "batch_size": 16}, "network": {"widths": [8, 16, 16]}}
@@ -232,7 +233,7 @@ def worker_processes(cache: Path) -> list[int]:
             command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
         except OSError:
             continue
-        if b"sightline.trials" in command and f"SIGHTLINE_CACHE={cache}".encode() in environment:
+        if b"sightline.tuning.trials" in command and f"SIGHTLINE_CACHE={cache}".encode() in environment:
             found.append(int(entry.name))
     return found
 
@@ -397,7 +398,7 @@ def searched(
     path: Path, values: Callable[[dict[str, Any]], float], space: dict[str, Any], trials: int, **more: Any
 ) -> list[Any]:
     """The trials of a search whose values are computed, not trained; of one epoch each."""
-    from sightline.searching import Search
+    from sightline.tuning.searching import Search
 
     config = TuneConfig(trials=trials, **more)
     search = Search(path, build_space(space, SMALL, {}), config, config.pruner or "none", SMALL)
@@ -417,7 +418,7 @@ RATES = {"optimizer": {"learning_rate": {"low": 0.01, "high": 1}}}
 @pytest.fixture
 def learning(optuna: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the first three trials are drawn at random."""
-    from sightline import searching
+    from sightline.tuning import searching
 
     monkeypatch.setattr(searching, "RANDOM", 3)
 
@@ -438,7 +439,7 @@ def test_the_seed_says_what_is_drawn_also_where_the_search_has_learnt_and_was_co
 
 
 def test_a_search_that_was_killed_between_two_numbers_of_a_trial_draws_the_same(tmp_path: Path, learning: None) -> None:
-    from sightline import searching
+    from sightline.tuning import searching
 
     space = {**RATES, "fit": {"batch_size": {"low": 16, "high": 128}}}
     whole = searched(tmp_path / "whole.db", rate, space, 5)
@@ -486,7 +487,7 @@ def test_settings_that_are_drawn_twice_are_trained_once(tmp_path: Path, optuna: 
 def test_a_trial_is_ended_by_the_better_ones_but_not_after_its_last_epoch(
     tmp_path: Path, optuna: Any, epochs: int, ends_early: bool
 ) -> None:
-    from sightline.searching import Search
+    from sightline.tuning.searching import Search
 
     recipe = resolve(read_recipe("small"), {"fit": {"epochs": epochs}})
     space = build_space({"augment": {"flip": ["none", "random"]}}, recipe, {})
@@ -500,7 +501,7 @@ def test_a_trial_is_ended_by_the_better_ones_but_not_after_its_last_epoch(
 
 
 def test_a_value_that_is_not_finite_has_failed_and_the_lowest_loss_is_best(tmp_path: Path, optuna: Any) -> None:
-    from sightline.searching import Search
+    from sightline.tuning.searching import Search
 
     space = build_space({"augment": {"flip": ["none", "random", "alternating"]}}, SMALL, {})
     search = Search(tmp_path / "t.db", space, TuneConfig(judge="val_loss"), "none", SMALL)
@@ -517,7 +518,7 @@ def test_a_value_that_is_not_finite_has_failed_and_the_lowest_loss_is_best(tmp_p
 def test_a_file_that_another_program_holds_is_waited_for_and_then_an_error(
     tmp_path: Path, optuna: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sightline import searching
+    from sightline.tuning import searching
 
     searched(tmp_path / "tuning.db", rate, RATES, 1)
     monkeypatch.setattr(searching, "WAIT_SECONDS", 0.1)

@@ -547,11 +547,12 @@ def check(
     if out is not None:
         refuse_filled(out)
     from sightline.checking import check as work
+    from sightline.checking.ailments import KINDS
     from sightline.describing import Progress, show_check
 
     with Progress(Console(stderr=True), "Checking") as progress:
         found = work(data, labels=labels, out=out, trust_code=trust_code, progress=progress)
-    show_check(Console(), found.counts, len(found.excluded))
+    show_check(Console(), {KINDS[kind].title: n for kind, n in found.counts.items()}, len(found.excluded))
     print(found.folder)
 
 

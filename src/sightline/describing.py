@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sightline.ailments import KINDS
 from sightline.config import Recipe
 from sightline.devices import arithmetic, choose_device, describe
 from sightline.images.cache import CachedImages
@@ -216,10 +215,10 @@ def show_next_steps(console: Console, run: Path, location: str, model: dict[str,
 
 
 def show_check(console: Console, counts: Mapping[str, int], excluded: int) -> None:
-    """Print how many findings of each kind a check has made, and what it suggests."""
+    """Print how many findings of each kind a check has made, by the kind's title, and what it suggests."""
     say = _Lines(console)
-    for kind, count in counts.items():
-        say(f"{KINDS[kind].title}: {count:,}")
+    for title, count in counts.items():
+        say(f"{title}: {count:,}")
     if not counts:
         say("Nothing was found.")
     if excluded:

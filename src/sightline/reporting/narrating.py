@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from sightline.answers import Answers
 from sightline.charting import Curve, draw_curves, draw_swatch
 from sightline.config.resolving import to_mapping
 from sightline.outcomes import MISSING, Outcome, read_curves, spoken_value
 from sightline.pages import Chart, Section, Table
+from sightline.reporting.answers import Answers
 
 __all__ = [
     "VIEWS",

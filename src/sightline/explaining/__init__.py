@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.attributing import Attribution, attribute, refuse_unfit
 from sightline.config import ALL, SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
 from sightline.devices import keep_freed_memory
 from sightline.errors import ConfigError, DataError
+from sightline.explaining.attributing import Attribution, attribute, refuse_unfit
+from sightline.explaining.faithfulness import Faithfulness, measure_faithfulness, random_maps
 from sightline.extras import refuse_missing_captum
-from sightline.faithfulness import Faithfulness, measure_faithfulness, random_maps
 from sightline.images.augment import centre, normalize
 from sightline.images.decoding import in_parallel
 from sightline.images.lookup import plain_files

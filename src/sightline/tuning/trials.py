@@ -33,7 +33,7 @@ from sightline.training import train
 
 __all__ = ["Job", "Outcome", "Workers", "train_trial", "work"]
 
-WORK = "import sys; sys.path.append(sys.argv[1]); from sightline.trials import work; work(int(sys.argv[2]))"
+WORK = "import sys; sys.path.append(sys.argv[1]); from sightline.tuning.trials import work; work(int(sys.argv[2]))"
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Workers:
         return worker, Outcome(**message)
 
     def _begin(self, worker: int) -> subprocess.Popen[str]:
-        root = str(Path(__file__).parents[1])
+        root = str(Path(__file__).parents[2])
         threads = max(1, torch.get_num_threads() // self.count)
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", WORK, root, str(threads)],

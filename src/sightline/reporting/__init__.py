@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from sightline.answers import Answers, read_answers, read_measures
 from sightline.config import to_yaml
-from sightline.doubts import about_doubt
 from sightline.errors import ConfigError, DataError, StorageError
 from sightline.metrics import suspected_labels
-from sightline.narrating import (
+from sightline.outcomes import read_outcome
+from sightline.pages import write_html
+from sightline.reporting.answers import Answers, read_answers, read_measures
+from sightline.reporting.doubts import about_doubt
+from sightline.reporting.narrating import (
     Told,
     about_classes,
     about_cost,
@@ -28,10 +30,8 @@ from sightline.narrating import (
     repeat,
     warnings,
 )
-from sightline.outcomes import read_outcome
-from sightline.pages import write_html
+from sightline.reporting.thumbnails import Thumbnails, affordable, data_uri, open_own
 from sightline.runs import REPORT, plain_text, read_model_of_finished
-from sightline.thumbnails import Thumbnails, affordable, data_uri, open_own
 
 __all__ = ["report"]
 

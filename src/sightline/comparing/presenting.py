@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sightline.charting import Curve, Interval, Point, draw_curves, draw_intervals, draw_points, draw_swatch
+from sightline.comparing.findings import SPLITS, Findings, Summary, points, verdict
 from sightline.config.studies import Study
-from sightline.findings import SPLITS, Findings, Summary, points, verdict
 from sightline.outcomes import MISSING, Measured, Outcome, settings_that_differ
 from sightline.pages import Chart, Page, Section, Table
 from sightline.significance import CONFIDENCE, POWER

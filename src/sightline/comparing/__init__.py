@@ -8,10 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from sightline.comparing.findings import STUDY_COLUMNS, study_findings, study_rows
+from sightline.comparing.presenting import OF_SEEDS, ranking_table, runs_page, runs_table, study_page
 from sightline.config.resolving import nearest
 from sightline.config.studies import Study, named_studies, read_study
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.findings import STUDY_COLUMNS, study_findings, study_rows
 from sightline.images.lookup import find_source
 from sightline.outcomes import (
     CURVE_COLUMNS,
@@ -24,7 +25,6 @@ from sightline.outcomes import (
     unlike_images,
 )
 from sightline.pages import Page, print_table, write_page
-from sightline.presenting import OF_SEEDS, ranking_table, runs_page, runs_table, study_page
 from sightline.runs import storage_error, write_csv
 
 __all__ = ["compare"]
@@ -143,7 +143,7 @@ def _find_study(
 
 
 def _compare_study(study: Study, folder: Path, console: Console) -> Path:
-    from sightline.studying import jobs, open_study, train_study  # loads torch
+    from sightline.comparing.studying import jobs, open_study, train_study  # loads torch
 
     study = open_study(folder, study)
     failures = train_study(study, folder, console)

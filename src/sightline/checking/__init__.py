@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sightline.ailments import Finding, copies, odd_ones, part_of, rare_classes, suggestions, unreadable
+from sightline.checking.ailments import Finding, copies, odd_ones, part_of, rare_classes, suggestions, unreadable
+from sightline.checking.exhibiting import Checked, counted, write_check
 from sightline.errors import DataError
-from sightline.exhibiting import Checked, counted, write_check
 from sightline.extras import require
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.duplicates import near_duplicates
@@ -143,9 +143,9 @@ def _suspected_labels(
     source: ImageSource, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
 ) -> tuple[list[Finding], str]:
     """Findings of labels that look wrong to heads on the features of a run, the most suspect first; and how good the heads are."""
+    from sightline.checking.suspects import folds_of, out_of_fold, suspects
     from sightline.encoding import Encoder
     from sightline.predicting import load
-    from sightline.suspects import folds_of, out_of_fold, suspects
 
     classifier = load(run, trust_code=trust_code)
     images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))

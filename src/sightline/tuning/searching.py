@@ -15,7 +15,7 @@ from sightline.config.spaces import Choice, Dimension, Space
 from sightline.config.tuning import TuneConfig
 from sightline.errors import StorageError
 from sightline.images.batches import derived_seed
-from sightline.trials import Outcome
+from sightline.tuning.trials import Outcome
 
 if TYPE_CHECKING:
     import optuna

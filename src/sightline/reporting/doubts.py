@@ -5,8 +5,8 @@ from typing import Any
 
 from sightline.charting import Bins, Curve, draw_curves, draw_reliability, draw_swatch
 from sightline.metrics import wilson_interval
-from sightline.narrating import VIEWS, Told, number
 from sightline.pages import Chart, Section, Table
+from sightline.reporting.narrating import VIEWS, Told, number
 
 __all__ = ["about_doubt"]
 

@@ -32,8 +32,8 @@ from sightline.errors import ConfigError, DataError, Interrupted, RunError, Trai
 from sightline.extras import require
 from sightline.preparing import Plan, changes, prepare_training
 from sightline.runs import create_run, storage_error, write_atomically, write_csv
-from sightline.searching import Search, Trial
-from sightline.trials import Job, Outcome, Workers, train_trial
+from sightline.tuning.searching import Search, Trial
+from sightline.tuning.trials import Job, Outcome, Workers, train_trial
 
 __all__ = ["tune"]
 

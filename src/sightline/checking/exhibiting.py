@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sightline.ailments import KINDS, Finding, too_many_suspects
+from sightline.checking.ailments import KINDS, Finding, too_many_suspects
 from sightline.images.cache import CachedImages
 from sightline.images.oddities import Header
 from sightline.pages import Table, write_html
