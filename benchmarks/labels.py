@@ -3,8 +3,9 @@
 Of the training images of an archive with train/ and test/ a share is drawn, and some of their labels are changed, each to
 another class, all by one seed. The features come from a finished run, or from one of these very trainings:
 
-    python benchmarks/labels.py RUN ../shared/data/cifar10-jpeg.tar.xz [FRACTION [CHANGED]]
-        of a run that was trained on the labels as they were: the easy case
+    python benchmarks/labels.py RUN ../shared/data/cifar10-jpeg.tar.xz [FRACTION [CHANGED [SPLIT]]]
+        of a run that was trained on the labels as they were: the easy case; with SPLIT test, labels of test images are
+        changed, which the run has never seen
     python benchmarks/labels.py own ../shared/data/cifar10-jpeg.tar.xz [FRACTION [CHANGED [SEEDS [EPOCHS]]]]
         of a run that was trained on the changed labels; then training with and without the suspects
 """
@@ -43,7 +44,7 @@ def main() -> None:
         return
     classifier = load(run)
     images = open_images(find_source(archive), None, exactly=(classifier.size, classifier.resize))
-    judge(run, images, *plant(images, fraction, changed))
+    judge(run, images, *plant(images, fraction, changed, *sys.argv[5:6]))
 
 
 def judge(run: str | Path, images: CachedImages, rows: np.ndarray, given: np.ndarray) -> None:
@@ -72,11 +73,11 @@ def judge(run: str | Path, images: CachedImages, rows: np.ndarray, given: np.nda
     )
 
 
-def plant(images: CachedImages, fraction: float, changed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw training images and change some of their labels: (rows, labels)."""
+def plant(images: CachedImages, fraction: float, changed: int, cut: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """Draw images of a split and change some of their labels: (rows, labels)."""
     random = np.random.default_rng(derived_seed(SEED, "planted labels"))
-    train = np.array([row for row in images.readable.tolist() if images.splits[row] == "train"])
-    rows = np.sort(random.choice(train, round(len(train) * fraction), replace=False))
+    all_of_them = np.array([row for row in images.readable.tolist() if images.splits[row] == cut])
+    rows = np.sort(random.choice(all_of_them, round(len(all_of_them) * fraction), replace=False))
     given = images.labels[rows].copy()
     places = random.choice(len(rows), changed, replace=False)
     classes = len(images.classes)
