@@ -11,11 +11,13 @@ from typing import Any
 
 import yaml
 
+from sightline.checking.ailments import KINDS
 from sightline.cli import VERBS
-from sightline.config import Recipe, TrackConfig, named_recipes
+from sightline.config import METHODS, Recipe, TrackConfig, named_recipes
 from sightline.config.resolving import field_texts, kind_of, listed_block, members
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
+from sightline.explaining import attributing
 from sightline.images import sources
 from sightline.images.hub import PREFIX, HubSource
 from sightline.images.named import NAMED, NamedSource
@@ -62,6 +64,16 @@ def names() -> str:
             ("in a space file", "what is drawn"),
             ((f"`{how}`", what) for how, what in NOTATION.items()),
             "What `sightline tune DATA --space SPACE.yaml` varies: the blocks and settings of a recipe, each with how it is drawn.",
+        ),
+        _section(
+            "Explanations",
+            ("`explain --method`", "what its map shows"),
+            ((f"`{method}`", _first(getattr(attributing, method))) for method in METHODS),
+        ),
+        _section(
+            "Findings",
+            ("of `sightline check`", "what it is", "what it means"),
+            ((f"`{name}`", kind.title, kind.about) for name, kind in KINDS.items()),
         ),
         _section("Extras", ("extra", "libraries", "how"), _extras()),
     ]
