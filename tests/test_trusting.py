@@ -41,7 +41,7 @@ def test_each_number_of_views_has_its_temperature_and_thresholds() -> None:
     assert trust["views"] == "flip"
     assert trust["unknown"]["threshold"] == trust["unknown"]["thresholds"]["flip"]
     assert trust["sets"]["coverages"]["0.9"]["threshold"] == trust["sets"]["thresholds"]["flip"]["0.9"]
-    assert trust["calibration_error"] < trust["calibration_error_unscaled"] + 0.01
+    assert trust["calibration_error"] < trust["calibration_error_unscaled"] / 2  # the logits are too faint by far
     assert sum(one["n"] for one in trust["reliability"]) == trust["n"] == 2_000
 
 

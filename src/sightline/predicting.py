@@ -22,7 +22,7 @@ from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.augment import centre, normalize
 from sightline.images.batches import Normalization
 from sightline.images.decoding import UnreadableImageError, decode, in_parallel, resize
-from sightline.images.lookup import plain_files
+from sightline.images.lookup import PlainFiles, plain_files
 from sightline.metrics import energies, probabilities
 from sightline.nets import Network, build_network
 from sightline.runs import read_model_of_finished, read_weights, write_csv
@@ -33,6 +33,7 @@ __all__ = [
     "Classifier",
     "Prediction",
     "Predictions",
+    "decoded_batches",
     "load",
     "predict",
     "try_decode",
@@ -309,38 +310,54 @@ def predict(
     files: list[str] = []
     predictions: list[Prediction] = []
     unreadable: list[tuple[str, str]] = []
-    names: list[str] = []
-    waiting: list[Array] = []
-
-    def flush() -> None:
-        if waiting:
-            predictions.extend(classifier.answers(np.stack(waiting), views, coverage=sets))
-            files.extend(names)
-            names.clear()
-            waiting.clear()
+    for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable):
+        predictions.extend(classifier.answers(pixels, views, coverage=sets))
+        files.extend(names)
         if progress:
             progress(len(files) + len(unreadable), total)
-
-    def work(file: tuple[str, bytes | OSError]) -> tuple[str, Array | str]:
-        return file[0], try_decode(file[1], classifier.resize)
-
-    for source in sources:
-        for name, found in in_parallel(work, source.read(), tiny=max(classifier.resize) <= 64):
-            if isinstance(found, str):
-                unreadable.append((name, found))
-            else:
-                names.append(name)
-                waiting.append(found)
-            if len(waiting) == BATCH:
-                flush()
-    flush()
-    if not files:
-        raise DataError(
-            f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
-        )
     if out is not None:
         write_csv(Path(out), csv_header(sets), csv_rows(files, predictions))
     return Predictions(files, predictions, unreadable)
+
+
+def decoded_batches(
+    sources: Sequence[PlainFiles], size: tuple[int, int], count: int, unreadable: list[tuple[str, str]]
+) -> Iterator[tuple[list[str], Array]]:
+    """Decode the images of sources, so many at a time.
+
+    Args:
+        sources: of ``plain_files``.
+        size: (height, width) that every image is brought to, in pixels.
+        count: images a batch; the last has fewer.
+        unreadable: is added (file, reason) of each that cannot be read.
+    Yields:
+        The names of the files, and their pixels, (B, H, W, 3).
+    Raises:
+        DataError: after the last, where none could be read.
+    """
+
+    def work(file: tuple[str, bytes | OSError]) -> tuple[str, Array | str]:
+        return file[0], try_decode(file[1], size)
+
+    names: list[str] = []
+    waiting: list[Array] = []
+    nothing = True
+    for source in sources:
+        for name, found in in_parallel(work, source.read(), tiny=max(size) <= 64):
+            if isinstance(found, str):
+                unreadable.append((name, found))
+                continue
+            names.append(name)
+            waiting.append(found)
+            if len(waiting) == count:
+                yield names, np.stack(waiting)
+                names, waiting, nothing = [], [], False
+    if waiting:
+        yield names, np.stack(waiting)
+    elif nothing:
+        raise DataError(
+            f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
+        )
 
 
 def csv_header(sets: float | None = None) -> list[str]:

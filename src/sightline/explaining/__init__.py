@@ -17,16 +17,15 @@ from torch import Tensor
 
 from sightline.config import ALL, SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
 from sightline.devices import keep_freed_memory
-from sightline.errors import ConfigError, DataError
+from sightline.errors import ConfigError
 from sightline.explaining.attributing import Attribution, attribute, refuse_unfit
 from sightline.explaining.faithfulness import Faithfulness, measure_faithfulness, random_maps
 from sightline.extras import refuse_missing_captum
 from sightline.images.augment import centre, normalize
-from sightline.images.decoding import in_parallel
 from sightline.images.lookup import plain_files
 from sightline.pages import Table
 from sightline.picturing import Panel, draw_explanation
-from sightline.predicting import Classifier, load, try_decode
+from sightline.predicting import Classifier, decoded_batches, load
 from sightline.runs import refuse_filled, storage_error, write_atomically, write_csv
 
 __all__ = ["ExplainedImage", "Explainer", "Explanation", "Explanations", "explain", "summarize_explanations"]
@@ -234,39 +233,14 @@ def explain(
     writer = _Writer(Path(out), arrays)
     total = sum(len(source.names) for source in sources)
     unreadable: list[tuple[str, str]] = []
-    names_waiting: list[str] = []
-    waiting: list[Array] = []
-
-    def flush() -> None:
-        if waiting:
-            pixels = np.stack(waiting)
-            explained = explainer.explain(pixels, target, faithfulness=faithfulness)
-            shown = centre(torch.from_numpy(pixels), classifier.size).numpy()
-            for name, image, result in zip(names_waiting, shown, explained, strict=True):
-                writer.write(name, image, result)
-            writer.write_table()  # each time, so that one who stops it early has what there is
-            names_waiting.clear()
-            waiting.clear()
+    for files, pixels in decoded_batches(sources, classifier.resize, AT_ONCE, unreadable):
+        explained = explainer.explain(pixels, target, faithfulness=faithfulness)
+        shown = centre(torch.from_numpy(pixels), classifier.size).numpy()
+        for name, image, result in zip(files, shown, explained, strict=True):
+            writer.write(name, image, result)
+        writer.write_table()  # each time, so that one who stops it early has what there is
         if progress:
             progress(len(writer.files) + len(unreadable), total)
-
-    def work(file: tuple[str, bytes | OSError]) -> tuple[str, Array | str]:
-        return file[0], try_decode(file[1], classifier.resize)
-
-    for source in sources:
-        for name, found in in_parallel(work, source.read(), tiny=max(classifier.resize) <= 64):
-            if isinstance(found, str):
-                unreadable.append((name, found))
-            else:
-                names_waiting.append(name)
-                waiting.append(found)
-            if len(waiting) == AT_ONCE:
-                flush()
-    flush()
-    if not writer.files:
-        raise DataError(
-            f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
-        )
     return Explanations(writer.files, writer.sheets, writer.images, unreadable, explainer.left_out)
 
 
