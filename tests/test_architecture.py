@@ -57,7 +57,10 @@ DOORS = {
     "timm": ("nets/pretrained.py",),
     "captum": ("explaining/attributing.py",),
     "cleanlab": ("checking/suspects.py",),
-    "gradio": ("serving.py",),
+    "gradio": ("serving/page.py",),
+    "fastapi": ("serving/service.py", "serving/guarding.py"),
+    "starlette": ("serving/service.py", "serving/guarding.py"),
+    "uvicorn": ("serving/__init__.py",),
     "wandb": ("tracking.py",),
     "optuna": ("tuning/searching.py",),
     "tensorboard": (),  # Lightning's logger loads it
