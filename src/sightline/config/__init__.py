@@ -21,4 +21,5 @@ from sightline.config.resolving import read_recipe as read_recipe
 from sightline.config.resolving import resolve as resolve
 from sightline.config.resolving import to_yaml as to_yaml
 from sightline.config.schedules import *
+from sightline.config.serving import *
 from sightline.config.settings import *

@@ -1,0 +1,36 @@
+"""The settings of a server: where it listens, whom it answers, and how much it takes at once."""
+
+from dataclasses import dataclass
+
+from sightline.config.checks import INFINITY, within
+from sightline.errors import ConfigError
+
+__all__ = ["ServeConfig"]
+
+SHORTEST_TOKEN = 8  # letters
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Where a server listens, whom it answers, and how much it takes at once."""
+
+    host: str = "127.0.0.1"
+    """Address to listen at; 0.0.0.0 answers other machines too."""
+    port: int = 7860
+    """Port to listen at; 0 takes a free one."""
+    token: str | None = None
+    """What a caller must know; null answers everyone who reaches the address."""
+    max_megabytes: float = 20.0
+    """Of a request, at most, in MB."""
+    max_megapixels: float = 50.0
+    """Of an image, at most."""
+    max_images: int = 100
+    """Of a request, at most."""
+
+    def __post_init__(self) -> None:
+        within("port", self.port, 0, 65535)
+        within("max-megabytes", self.max_megabytes, 0, INFINITY, open_low=True)
+        within("max-megapixels", self.max_megapixels, 0, 100)
+        within("max-images", self.max_images, 1, INFINITY)
+        if self.token is not None and len(self.token) < SHORTEST_TOKEN:
+            raise ConfigError(f"--token has {len(self.token)} letters; wanted {SHORTEST_TOKEN} or more.")
