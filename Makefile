@@ -1,7 +1,7 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test check docs clean
+.PHONY: help install train test check docs box
 
 PYTHON ?= python3
 DATA ?= digits
@@ -15,6 +15,7 @@ help:
 	echo "make test                                run the tests"
 	echo "make check                               ruff and mypy"
 	echo "make docs                                write docs/names.md from the code"
+	echo "make box RUN=runs/...                    pack a finished run as the classifier in the box; what half floats cost"
 	echo "make install                             only set up .venv"
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
 	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, fine-tuning, ddp"
@@ -35,6 +36,9 @@ help:
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
 	echo "make bench-explain RUNS='RUN...'          every explanation on 20 test images of finished runs: do they add up, are they faithful"
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
+
+box: install
+	$(BIN)/python benchmarks/box.py $(RUN)
 
 install: .venv/installed
 
