@@ -348,7 +348,7 @@ def predict(
     from sightline.runs import names_a_run, read_model_of_finished
 
     if run is not None and os.path.exists(run) and not names_a_run(run):
-        run, images = None, (run, *images)  # images stand in its place
+        images, run = (run, *images), None  # images stand in its place
     if not images:
         if run is not None and not os.path.exists(run):
             raise DataError(f"no run, image, folder or archive at {run!r}; check the spelling of the path.")
