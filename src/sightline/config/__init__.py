@@ -8,6 +8,7 @@ what one block asks of another.
 
 # ruff: noqa: F403 - each of these modules lists its names once, in its own __all__
 
+from sightline.config.acgan import *
 from sightline.config.augmentation import *
 from sightline.config.explaining import *
 from sightline.config.finding import *

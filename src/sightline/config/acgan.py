@@ -1,0 +1,52 @@
+"""The settings of generators that learn against a discriminator."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from sightline.config.checks import INFINITY, within
+from sightline.errors import ConfigError
+
+__all__ = ["ACGANConfig", "Disguise"]
+
+Disguise = Literal["color", "translation", "cutout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ACGANConfig:
+    """A generator, and a discriminator that also names the class; they learn against each other, a step each in turn."""
+
+    kind: Literal["acgan"] = "acgan"
+    noise_width: int = 100
+    """Numbers of noise that an image is made of."""
+    widths: tuple[int, ...] = (384, 192, 96)
+    """Channels of the generator's maps, the coarsest first; each has half the side of the one after it."""
+    discriminator_widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    """Channels of the discriminator's layers, the finest first; every other one, from the first on, halves the side."""
+    dropout: float = 0.5
+    """Share of the discriminator's maps that is left out at random while training."""
+    spectral: bool = False
+    """Hold the largest factor by which a layer of the discriminator stretches its input at 1 (spectral normalisation), in
+    place of its norms."""
+    gradient_penalty: float = 0.0
+    """Weight of R1, which keeps the discriminator flat around real images; 0: none."""
+    disguises: tuple[Disguise, ...] = ()
+    """Changes (color, translation, cutout) in which the discriminator sees real and made images, so that it cannot learn few
+    real ones by heart (differentiable augmentation)."""
+
+    def __post_init__(self) -> None:
+        within("generator.noise-width", self.noise_width, 1, 10_000)
+        for name in ("widths", "discriminator_widths"):
+            flag, widths = f"generator.{name.replace('_', '-')}", getattr(self, name)
+            if not widths:
+                raise ConfigError(f"--{flag} is empty; name the channels of one layer or more, such as 64 32.")
+            for width in widths:
+                within(flag, width, 1, 4096)
+        within("generator.dropout", self.dropout, 0, 0.9)
+        within("generator.gradient-penalty", self.gradient_penalty, 0, INFINITY)
+        for disguise in {item for item in self.disguises if self.disguises.count(item) > 1}:
+            raise ConfigError(f"--generator.disguises names {disguise} twice; once is enough.")
+
+    @property
+    def side_multiple(self) -> int:
+        """What the sides of images must be a multiple of, in pixels."""
+        return int(2 ** len(self.widths))

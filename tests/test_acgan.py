@@ -1,0 +1,178 @@
+"""A generator and a discriminator with a class head: what each lowers, and what keeps them stable."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sightline.config import ACGANConfig
+from sightline.errors import ConfigError
+from sightline.nets.acgan import (
+    ACGAN,
+    Discriminator,
+    Generator,
+    discriminator_loss,
+    disguise,
+    generator_loss,
+    gradient_penalty,
+)
+
+LABELS = torch.tensor([0, 1, 2, 2])
+
+
+class Told(nn.Module):
+    """Says of images what it was told to, whatever they show."""
+
+    def __init__(self, real: list[float], label: list[list[float]]) -> None:
+        super().__init__()
+        self.answers = torch.tensor(real), torch.tensor(label)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        assert len(images) == len(self.answers[0])
+        return self.answers
+
+
+def images(count: int = 4, side: int = 16, seed: int = 0) -> Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+# ── networks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("size", [(16, 16), (8, 24)])
+def test_a_generator_gives_images_of_the_size_that_is_asked_for(size: tuple[int, int]) -> None:
+    made = Generator(10, (16, 8), 3, size)(torch.randn(4, 10), LABELS)
+    assert made.shape == (4, 3, *size)
+    assert made.abs().max() <= 1
+
+
+def test_the_class_changes_the_image() -> None:
+    generator = Generator(10, (16, 8), 3, (16, 16)).eval()
+    noise = torch.randn(1, 10).expand(2, -1)
+    first, second = generator(noise, torch.tensor([0, 1]))
+    assert not torch.equal(first, second)
+
+
+def test_the_original_has_the_layers_of_the_paper() -> None:
+    """Odena et al., 2017, appendix A: 16 to 512 filters at 32 px end in 4×4 positions."""
+    net = ACGAN(ACGANConfig(), 10, (32, 32))
+    filters = [module for module in net.discriminator.modules() if isinstance(module, nn.Conv2d)]
+    assert [layer.out_channels for layer in filters] == [16, 32, 64, 128, 256, 512]
+    assert [layer.stride[0] for layer in filters] == [2, 1, 2, 1, 2, 1]
+    assert net.discriminator.label.in_features == 512 * 4 * 4
+    assert net.generator.coarsest == (384, 4, 4)
+    real, label = net.discriminator(net.generator(torch.randn(4, 100), LABELS))
+    assert (real.shape, label.shape) == ((4,), (4, 10))
+
+
+def test_spectral_normalisation_lets_no_layer_stretch_its_input_more_than_once() -> None:
+    discriminator = Discriminator((8, 16), 3, (16, 16), dropout=0, spectral=True)
+    assert not [module for module in discriminator.modules() if isinstance(module, nn.BatchNorm2d)]
+    for _ in range(30):
+        discriminator(images())  # each pass in training mode brings the estimate nearer
+    for layer in (discriminator.label, *(m for m in discriminator.layers if isinstance(m, nn.Conv2d))):
+        assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=0.05)
+
+
+# ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_who_cannot_tell_loses_two_logarithms_of_two_and_that_of_the_classes() -> None:
+    losses = discriminator_loss(Told([0.0] * 8, [[0.0] * 3] * 8), images(), images(), LABELS)
+    assert losses.source.item() == pytest.approx(2 * math.log(2))
+    assert losses.label.item() == pytest.approx(math.log(3))
+    assert losses.total.item() == pytest.approx(2 * math.log(2) + math.log(3))
+
+
+def test_one_who_tells_loses_nothing_and_the_generator_much() -> None:
+    sure = 30 * torch.nn.functional.one_hot(LABELS, 3).float()
+    losses = discriminator_loss(
+        Told([30.0] * 4 + [-30.0] * 4, torch.cat([sure, sure]).tolist()), images(), images(), LABELS
+    )
+    assert losses.total.item() == pytest.approx(0, abs=1e-6)
+    fooled = generator_loss(Told([-30.0] * 4, sure.tolist()), images(), LABELS)
+    assert fooled.source.item() == pytest.approx(30)
+    assert fooled.label.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_discriminators_loss_reaches_no_generator() -> None:
+    net = ACGAN(ACGANConfig(widths=(8,), discriminator_widths=(8,)), 3, (16, 16))
+    made = net.generator(torch.randn(4, 100), LABELS)
+    discriminator_loss(net.discriminator, images(), made, LABELS, penalty=1.0).total.backward()
+    assert all(parameter.grad is None for parameter in net.generator.parameters())
+    assert all(parameter.grad is not None for parameter in net.discriminator.parameters())
+
+
+def test_the_penalty_of_a_linear_answer_is_half_its_squared_weights() -> None:
+    weights, shown = images(1)[0], images().requires_grad_()
+    real = (shown * weights).sum((1, 2, 3))
+    assert gradient_penalty(real, shown).item() == pytest.approx(float(weights.square().sum()) / 2, rel=1e-5)
+
+
+# ── disguises ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", ["color", "translation", "cutout"])
+def test_every_disguise_is_repeatable_differs_by_image_and_lets_a_gradient_through(kind) -> None:
+    same = images(1).expand(6, -1, -1, -1)
+    first = disguise(same, [kind], torch.Generator().manual_seed(3))
+    assert torch.equal(first, disguise(same, [kind], torch.Generator().manual_seed(3)))
+    assert len({tuple(image.flatten().tolist()) for image in first}) > 1
+    shown = images().requires_grad_()
+    disguise(shown, [kind], torch.Generator().manual_seed(3)).sum().backward()
+    assert shown.grad is not None
+    assert shown.grad.abs().max() > 0
+
+
+def test_a_translation_moves_by_an_eighth_at_most_and_brings_zeros_in() -> None:
+    plain = torch.ones(200, 3, 16, 16)
+    moved = disguise(plain, ["translation"], torch.Generator().manual_seed(1))
+    zeros = (moved[:, 0] == 0).float().mean((1, 2))
+    assert zeros.max() <= 1 - (14 / 16) ** 2
+    assert zeros.min() == 0  # some stay where they are
+    assert (moved[:, 0, 2:14, 2:14] == 1).all()
+
+
+def test_a_translation_keeps_what_it_moves() -> None:
+    image = images(1).expand(50, -1, -1, -1)
+    moved = disguise(image, ["translation"], torch.Generator().manual_seed(2))
+    inner = image[0, :, 4:12, 4:12]
+    for each in moved:
+        places = [
+            (row, column)
+            for row in range(2, 7)
+            for column in range(2, 7)
+            if torch.equal(each[:, row : row + 8, column : column + 8], inner)
+        ]
+        assert len(places) == 1
+
+
+def test_a_cutout_hides_a_quarter_at_most() -> None:
+    cut = disguise(torch.ones(300, 3, 16, 16), ["cutout"], torch.Generator().manual_seed(1))
+    shares = (cut[:, 0] == 0).float().mean((1, 2))
+    assert shares.max() == 0.25
+    assert shares.min() >= 1 / 16
+
+
+def test_colours_keep_what_is_grey_grey() -> None:
+    grey = images()[:, :1].expand(-1, 3, -1, -1)
+    changed = disguise(grey, ["color"], torch.Generator().manual_seed(1))
+    assert torch.allclose(changed[:, 0], changed[:, 1], atol=1e-6)
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"widths": ()}, "--generator.widths is empty"),
+        ({"discriminator_widths": (0,)}, "--generator.discriminator-widths is 0; it must be at least 1"),
+        ({"dropout": 1.0}, "--generator.dropout is 1; it must be at least 0 and at most 0.9"),
+        ({"disguises": ("color", "color")}, "--generator.disguises names color twice"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        ACGANConfig(**settings)
