@@ -17,7 +17,7 @@ ROOT = Path(sightline.__file__).parent
 ROOMS = (
     (
         *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
-        *("conformal", "views", "significance", "outcomes"),
+        *("conformal", "views", "significance", "outcomes", "fidelity"),
     ),
     ("images",),
     ("nets",),

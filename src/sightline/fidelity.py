@@ -1,0 +1,129 @@
+"""How near made images are to real ones, in the features of a classifier. N and M images, D features.
+
+The distances are of the features that they are measured in: those of one's own classifier compare generators of one image set
+by one classifier, and with nothing else. Features by the Inception network of the literature can be handed in as well.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sightline.errors import DataError
+
+__all__ = ["Fidelity", "fidelity_of", "frechet_distance", "nearest", "precision_and_recall"]
+
+Array = np.ndarray[Any, Any]
+NEIGHBOURS = 3  # Kynkäänniemi et al., 2019
+AT_ONCE = 20_000_000  # distances that are held together: 160 MB
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near made images are to real ones."""
+
+    frechet: float
+    """Distance of the two as normal distributions; 0 is the same."""
+    precision: float
+    """Share of the made images that lie among real ones: are they good?"""
+    recall: float
+    """Share of the real images that lie among made ones: are they as varied?"""
+    made: int
+    """Images."""
+    real: int
+
+
+def fidelity_of(made_MD: Array, real_ND: Array) -> Fidelity:
+    """All measures of made images against real ones, by their features.
+
+    Raises:
+        DataError: there are too few of either.
+    """
+    precision, recall = precision_and_recall(made_MD, real_ND)
+    return Fidelity(frechet_distance(made_MD, real_ND), precision, recall, len(made_MD), len(real_ND))
+
+
+def frechet_distance(made_MD: Array, real_ND: Array) -> float:
+    """The Fréchet distance of two sets of features, each taken for a normal distribution.
+
+    It falls with the number of images, as covariances of few are too narrow: compare only what was measured with the same n.
+
+    Args:
+        made_MD, real_ND: features; two or more of each.
+    Returns:
+        |m₁ - m₂|² + trace(C₁ + C₂ - 2 √(C₁ C₂)), in squared units of the features.
+    Raises:
+        DataError: there are fewer.
+    Source:
+        Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017.
+    """
+    for features, which in ((made_MD, "made"), (real_ND, "real")):
+        if len(features) < 2:
+            raise DataError(f"a distance of {len(features)} {which} images; wanted 2 or more.")
+    means, factors = [], []
+    for features in (made_MD, real_ND):
+        wide = features.astype(np.float64)
+        means.append(wide.mean(0))
+        factors.append((wide - wide.mean(0)) / np.sqrt(len(wide) - 1))  # C = factorᵀ factor
+    # √(C₁ C₂) has the eigenvalues of √(factor₁ factor₂ᵀ factor₂ factor₁ᵀ): the singular values of factor₁ factor₂ᵀ.
+    # Where there are more images than features the D × D roots of the covariances have the same ones, in less.
+    roots = [_root(factor) for factor in factors]
+    shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    variances = sum(float(np.square(factor).sum()) for factor in factors)
+    return float(max(0.0, np.square(means[0] - means[1]).sum() + variances - 2 * shared))
+
+
+def _root(factor_ND: Array) -> Array:
+    """A matrix of D rows at most with the same product of its transpose and itself."""
+    root: Any = np.linalg.qr(factor_ND, mode="r") if len(factor_ND) > factor_ND.shape[1] else factor_ND
+    return np.asarray(root)
+
+
+def precision_and_recall(made_MD: Array, real_ND: Array, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+    """Shares of the made images that lie among the real ones, and of the real ones that lie among the made.
+
+    An image lies among others if it is nearer to one of them than that one's k-th nearest neighbour is among its own.
+
+    Args:
+        made_MD, real_ND: features; more than ``neighbours`` of each.
+        neighbours: k.
+    Raises:
+        DataError: there are too few.
+    Source:
+        Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models", NeurIPS 2019.
+    """
+    for features, which in ((made_MD, "made"), (real_ND, "real")):
+        if len(features) <= neighbours:
+            raise DataError(f"precision and recall of {len(features)} {which} images; wanted {neighbours + 1} or more.")
+    return _share_among(made_MD, real_ND, neighbours), _share_among(real_ND, made_MD, neighbours)
+
+
+def _share_among(asked_MD: Array, others_ND: Array, neighbours: int) -> float:
+    radii_N = np.empty(len(others_ND))
+    rows = max(1, AT_ONCE // len(others_ND))
+    for start in range(0, len(others_ND), rows):
+        distances = _squared_distances(others_ND[start : start + rows], others_ND)
+        radii_N[start : start + rows] = np.partition(distances, neighbours, axis=1)[:, neighbours]  # itself comes first
+    among = 0
+    for start in range(0, len(asked_MD), rows):
+        distances = _squared_distances(asked_MD[start : start + rows], others_ND)
+        among += int((distances <= radii_N).any(1).sum())
+    return among / len(asked_MD)
+
+
+def nearest(asked_MD: Array, others_ND: Array) -> tuple[Array, Array]:
+    """The nearest of the others to each that is asked about: their rows, (M,), and distances, (M,)."""
+    rows_M, distances_M = np.empty(len(asked_MD), np.int64), np.empty(len(asked_MD))
+    step = max(1, AT_ONCE // len(others_ND))
+    for start in range(0, len(asked_MD), step):
+        squared = _squared_distances(asked_MD[start : start + step], others_ND)
+        rows_M[start : start + step] = squared.argmin(1)
+        distances_M[start : start + step] = np.sqrt(squared.min(1))
+    return rows_M, distances_M
+
+
+def _squared_distances(some_MD: Array, others_ND: Array) -> Array:
+    """(M, N), in float64, never below zero."""
+    some, others = some_MD.astype(np.float64), others_ND.astype(np.float64)
+    squared: Array = np.square(some).sum(1)[:, None] + np.square(others).sum(1) - 2 * some @ others.T
+    return np.maximum(squared, 0, out=squared)
