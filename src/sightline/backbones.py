@@ -145,9 +145,11 @@ def head_of(model: Mapping[str, Any]) -> HeadConfig | None:
 
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths in the settings of its data and network, so that it can be repeated from anywhere."""
-    if recipe.data.exclude is not None:
-        whole = os.path.abspath(os.path.expanduser(recipe.data.exclude))
-        recipe = replace(recipe, data=replace(recipe.data, exclude=whole))
+    for name in ("exclude", "synthetic"):
+        path = getattr(recipe.data, name)
+        if path is not None:
+            whole = os.path.abspath(os.path.expanduser(path))
+            recipe = replace(recipe, data=replace(recipe.data, **{name: whole}))
     network: Any = recipe.network
     changed = {}
     for name in ("folder", "weights", "repo"):

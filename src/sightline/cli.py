@@ -854,6 +854,7 @@ def _layers(
     """
     from sightline.extras import refuse_missing_trackers
     from sightline.images.excluding import read_excluded
+    from sightline.images.joining import find_generated
     from sightline.images.lookup import find_source
 
     if data is not None:
@@ -874,9 +875,11 @@ def _layers(
     else:
         refuse_hopeless(flags)
     _refuse_network(merge(named, flags).get("network") or {})
-    exclude = (merge(named, flags).get("data") or {}).get("exclude")
-    if exclude is not None:
-        read_excluded(exclude)
+    wanted = merge(named, flags).get("data") or {}
+    if wanted.get("exclude") is not None:
+        read_excluded(wanted["exclude"])
+    if wanted.get("synthetic") is not None:
+        find_generated(wanted["synthetic"])
     refuse_missing_trackers(named, flags)
     return named, flags
 

@@ -29,6 +29,7 @@ from sightline.features import settle_features
 from sightline.images.batches import Normalization, derived_seed, prepare
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.excluding import excluded_fingerprint
+from sightline.images.joining import generated_fingerprint
 from sightline.images.lookup import find_source
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits
@@ -259,19 +260,24 @@ def changes_since(run: Path, plan: Plan) -> list[str]:
     before, now = read_run_recipe(run), as_found(plan, run)
     old = flatten(to_mapping(before))
     searched = [f"{name} was {old.get(name)} and is {AUTO}" for name in now.searches]
-    listed = [] if before.data.exclude is None or _excludes_as(run, plan) else ["data.exclude lists other images"]
+    listed = _other_images(run, before, plan)
     return (
         searched + listed + [change for change in changes(before, now.recipe) if change.split()[0] not in now.searches]
     )
 
 
-def _excludes_as(run: Path, plan: Plan) -> bool:
-    """Whether a plan leaves the same images out as a run that has begun."""
+def _other_images(run: Path, before: Recipe, plan: Plan) -> list[str]:
+    """The lists and folders whose names are the same and whose images are others than when a run has begun."""
     try:
-        before = read_model(run)["data"].get("excluded")
+        data = read_model(run)["data"]
     except RunError:  # killed before anything was kept
-        return True
-    return bool(before == excluded_fingerprint(plan.images, plan.splits))
+        return []
+    found = []
+    if before.data.exclude is not None and data.get("excluded") != excluded_fingerprint(plan.images, plan.splits):
+        found.append("data.exclude lists other images")
+    if before.data.synthetic is not None and data.get("generated") != generated_fingerprint(plan.images, plan.splits):
+        found.append("data.synthetic holds other images")
+    return found
 
 
 def changes(before: Recipe, now: Recipe) -> list[str]:
@@ -365,6 +371,7 @@ def describe_classifier(plan: Plan) -> dict[str, Any]:
             "shared_with_test": plan.splits.shared_with_test,
             "left_out": len(images.left_out),
             "excluded": excluded_fingerprint(images, plan.splits),
+            "generated": generated_fingerprint(images, plan.splits),
         },
         "recipe": recipe.name,
         "seed": recipe.fit.seed,

@@ -45,6 +45,11 @@ class DataConfig:
     """File that lists images to leave out of training and validation: a CSV with a column file, such as the exclude.csv
     of sightline check, or a text file with a path a line. All others stay where they are. Listed test images stay, too: a
     result from which the hard images were taken would mean nothing."""
+    synthetic: str | None = None
+    """Generated images to train on beside the set: a folder of class folders, as sightline generate writes it. Validation and
+    test stay as they are, and so do the mean and deviation of the pixels."""
+    synthetic_share: float | None = None
+    """Share of the training images that are generated ones; null: all that there are."""
 
     def __post_init__(self) -> None:
         if self.validation is not None:
@@ -52,6 +57,13 @@ class DataConfig:
         within("data.fraction", self.fraction, 0, 1, open_low=True)
         if self.size is not None:
             within("data.size", self.size, 16, 1024)
+        if self.synthetic_share is not None:
+            within("data.synthetic-share", self.synthetic_share, 0, 0.99, open_low=True)
+            if self.synthetic is None:
+                raise ConfigError(
+                    f"--data.synthetic-share {self.synthetic_share:g} has no effect without --data.synthetic; name a folder of"
+                    " generated images."
+                )
 
 
 # ── clipping, averaging, stopping early ──────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ from sightline.config import AugmentConfig, Recipe
 from sightline.images import augment
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.excluding import leave_out
+from sightline.images.joining import join_train
 from sightline.images.mixing import Mixing, draw_mixing, mix
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split, statistics
@@ -80,7 +81,8 @@ class Normalization:
 def prepare(
     source: ImageSource, recipe: Recipe, progress: Callable[[int, int], None] | None = None
 ) -> tuple[CachedImages, Splits, Normalization]:
-    """Open an image set, cut it as a recipe asks, leave out what it lists, and measure the statistics of train."""
+    """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay generated
+    images beside it."""
     images = open_images(source, recipe.data.size, progress)
     splits = split(
         images,
@@ -91,7 +93,11 @@ def prepare(
     )
     if recipe.data.exclude is not None:
         splits = leave_out(images, splits, recipe.data.exclude)
-    return images, splits, Normalization(*statistics(images, splits.train))
+    normalization = Normalization(*statistics(images, splits.train))
+    data = recipe.data
+    if data.synthetic is not None:
+        images, splits = join_train(images, splits, data.synthetic, data.synthetic_share, data.split_seed)
+    return images, splits, normalization
 
 
 def derived_seed(*numbers: int | str) -> int:

@@ -9,11 +9,13 @@ another.
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,17 @@ from sightline.images.decoding import UnreadableImageError, decode, in_parallel,
 from sightline.images.layout import Entry
 from sightline.images.sources import DownloadedSource, ImageSource
 
-__all__ = ["CachedImages", "cache_folder", "cached", "clear", "open_images", "training_size"]
+__all__ = [
+    "CachedImages",
+    "built_once",
+    "cache_folder",
+    "cached",
+    "clear",
+    "new_cache",
+    "open_images",
+    "training_size",
+    "write_columns",
+]
 
 FORMAT = 2  # rises when what is stored changes; older caches are then built anew
 SMALL_SIDE = 64  # pixels; sets up to here keep their size
@@ -37,6 +49,7 @@ SMALLEST_SIDE = 16  # pixels; smaller images are enlarged to ENLARGED_SIDE
 ENLARGED_SIDE = 32
 SAMPLED = 64  # images, at least, whose sizes decide the training size
 CHUNK = 64  # images between two reports of progress
+PIXELS = "pixels.u8"
 _SPARE_BYTES = 64 << 20  # left free on the disk
 _OURS = re.compile(r"[\w-]*-[0-9a-f]{20}(\.lock|\.partial-\w+)?")  # names of what lies in the cache folder
 
@@ -70,6 +83,8 @@ class CachedImages:
     """Files that are no images of a class, by what they are."""
     pixels: Array = field(repr=False)
     """uint8, (N, H, W, 3), memory-mapped."""
+    generated: int = 0
+    """How many of the last rows are made images that were laid beside the set (see ``joining``)."""
 
     @property
     def readable(self) -> Array:
@@ -78,8 +93,12 @@ class CachedImages:
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the pixels or labels of the set change, not when it is moved or renamed."""
-        pairs = sorted(f"{self.hashes[row]} {self.classes[self.labels[row]]}" for row in self.readable)
+        """Changes when the pixels or labels of the set change, not when it is moved or renamed, nor by what lies beside it."""
+        return self.fingerprint_of(self.readable[self.readable < len(self.labels) - self.generated])
+
+    def fingerprint_of(self, rows: Array) -> str:
+        """Changes when the pixels or labels of some images change."""
+        pairs = sorted(f"{self.hashes[row]} {self.classes[self.labels[row]]}" for row in rows)
         return hashlib.sha256("\n".join(pairs).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -105,8 +124,20 @@ def open_images(
         DataError: the set cannot be used: nothing readable, or a class without readable images.
         StorageError: the disk is too full, or the cache folder cannot be written.
     """
-    root = cache_folder()
     key = _key(source, exactly or size)
+    return built_once(key, lambda folder: _build(source, size, exactly, folder, progress))
+
+
+def built_once(key: str, build: Callable[[Path], None]) -> CachedImages:
+    """Open the cache of a key; where there is none, one process builds it and the others wait.
+
+    Args:
+        key: its name in the cache folder.
+        build: makes the folder that it is given.
+    Raises:
+        StorageError: the disk is too full, or the cache folder cannot be written.
+    """
+    root = cache_folder()
     folder = root / key
     if not (folder / "index.json").exists():
         try:
@@ -115,7 +146,7 @@ def open_images(
                 for leftover in root.glob(f"{key}.partial-*"):
                     shutil.rmtree(leftover, ignore_errors=True)
                 if not (folder / "index.json").exists():
-                    _build(source, size, exactly, folder, progress)
+                    build(folder)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise StorageError(
@@ -212,18 +243,7 @@ def _build(
     entries = [listing.entries[index] for index in order]  # in the order of the rows
     native = _sample_sizes(source, entries)  # by path: the same sample however the set is packed
     trained, (height, width) = exactly or training_size(native, size)
-    needed = len(entries) * height * width * 3
-    free = shutil.disk_usage(folder.parent).free
-    if needed + _SPARE_BYTES > free:
-        raise StorageError(
-            f"the cache of {source.name} needs {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB free;"
-            " free space, set SIGHTLINE_CACHE to another disk, or choose a smaller --data.size."
-        )
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir()
-    try:
-        _reserve(partial / "pixels.u8", needed)
-        pixels = np.memmap(partial / "pixels.u8", np.uint8, "r+", shape=(len(entries), height, width, 3))
+    with new_cache(folder, source.name, (len(entries), height, width, 3)) as (partial, pixels):
         hashes, tiny, reasons = [""] * len(entries), [], {}
         small = max(max(sides) for sides in native) <= SMALL_SIDE
         for number, digest, reason, enlarged in _decode_all(source, listing.entries, pixels, row_of, small, progress):
@@ -233,23 +253,56 @@ def _build(
                 reasons[row] = reason
             elif enlarged:
                 tiny.append(entries[row].path)
-        pixels.flush()
-        del pixels
         labels, index = _index(source, entries, reasons)
-        np.save(partial / "labels.npy", labels)
-        columns = ([getattr(entry, name) for entry in entries] for name in ("path", "split", "group"))
-        write_texts(partial, (*columns, hashes))
         index |= {
             "size": trained,
             "cached": [height, width],
             "tiny": sorted(tiny),
             "ignored": dict(listing.ignored),
         }
-        (partial / "index.json").write_text(json.dumps(index, ensure_ascii=True), "utf-8")
+        columns = ([getattr(entry, name) for entry in entries] for name in ("path", "split", "group"))
+        write_columns(partial, labels, (*columns, hashes), index)
+
+
+@contextmanager
+def new_cache(folder: Path, name: str, shape: tuple[int, ...]) -> Iterator[tuple[Path, Array]]:
+    """Make a cache folder that appears under its name only when whole.
+
+    Args:
+        folder: to make.
+        name: of the set, for the sentence where there is no room.
+        shape: of its pixels, (N, H, W, 3).
+    Yields:
+        The folder under another name, to write the columns to, and the pixels to fill.
+    Raises:
+        StorageError: the disk has no room for the pixels.
+    """
+    needed = math.prod(shape)
+    free = shutil.disk_usage(folder.parent).free
+    if needed + _SPARE_BYTES > free:
+        raise StorageError(
+            f"the cache of {name} needs {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB free;"
+            " free space, set SIGHTLINE_CACHE to another disk, or choose a smaller --data.size."
+        )
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    try:
+        _reserve(partial / PIXELS, needed)
+        pixels = np.memmap(partial / PIXELS, np.uint8, "r+", shape=shape)
+        yield partial, pixels
+        pixels.flush()
+        del pixels
         os.rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def write_columns(folder: Path, labels: Array, texts: Iterable[Sequence[str | None]], index: Mapping[str, Any]) -> None:
+    """Write what a cache holds beside its pixels: class indices, (paths, splits, groups, hashes), and the header."""
+    np.save(folder / "labels.npy", labels)
+    write_texts(folder, texts)
+    (folder / "index.json").write_text(json.dumps(index, ensure_ascii=True), "utf-8")
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -361,5 +414,6 @@ def _open(folder: Path) -> CachedImages:
         left_out=[tuple(pair) for pair in index["left_out"]],
         tiny=index["tiny"],
         ignored=index["ignored"],
-        pixels=np.memmap(folder / "pixels.u8", np.uint8, "c", shape=shape),  # torch warns of read-only arrays
+        pixels=np.memmap(folder / PIXELS, np.uint8, "c", shape=shape),  # torch warns of read-only arrays
+        generated=index.get("generated", 0),
     )
