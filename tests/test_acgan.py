@@ -22,15 +22,14 @@ LABELS = torch.tensor([0, 1, 2, 2])
 
 
 class Told(nn.Module):
-    """Says of images what it was told to, whatever they show."""
+    """Says of each batch of images in turn what it was told to, whatever they show."""
 
-    def __init__(self, real: list[float], label: list[list[float]]) -> None:
+    def __init__(self, *real: float, label: Tensor) -> None:
         super().__init__()
-        self.answers = torch.tensor(real), torch.tensor(label)
+        self.real, self.label = list(real), label
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        assert len(images) == len(self.answers[0])
-        return self.answers
+        return torch.full((len(images),), self.real.pop(0)), self.label
 
 
 def images(count: int = 4, side: int = 16, seed: int = 0) -> Tensor:
@@ -79,7 +78,7 @@ def test_spectral_normalisation_lets_no_layer_stretch_its_input_more_than_once()
 
 
 def test_one_who_cannot_tell_loses_two_logarithms_of_two_and_that_of_the_classes() -> None:
-    losses = discriminator_loss(Told([0.0] * 8, [[0.0] * 3] * 8), images(), images(), LABELS)
+    losses = discriminator_loss(Told(0.0, 0.0, label=torch.zeros(4, 3)), images(), images(), LABELS)
     assert losses.source.item() == pytest.approx(2 * math.log(2))
     assert losses.label.item() == pytest.approx(math.log(3))
     assert losses.total.item() == pytest.approx(2 * math.log(2) + math.log(3))
@@ -87,11 +86,9 @@ def test_one_who_cannot_tell_loses_two_logarithms_of_two_and_that_of_the_classes
 
 def test_one_who_tells_loses_nothing_and_the_generator_much() -> None:
     sure = 30 * torch.nn.functional.one_hot(LABELS, 3).float()
-    losses = discriminator_loss(
-        Told([30.0] * 4 + [-30.0] * 4, torch.cat([sure, sure]).tolist()), images(), images(), LABELS
-    )
+    losses = discriminator_loss(Told(30.0, -30.0, label=sure), images(), images(), LABELS)
     assert losses.total.item() == pytest.approx(0, abs=1e-6)
-    fooled = generator_loss(Told([-30.0] * 4, sure.tolist()), images(), LABELS)
+    fooled = generator_loss(Told(-30.0, label=sure), images(), LABELS)
     assert fooled.source.item() == pytest.approx(30)
     assert fooled.label.item() == pytest.approx(0, abs=1e-6)
 

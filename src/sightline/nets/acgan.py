@@ -160,18 +160,16 @@ def discriminator_loss(
     Source:
         Odena et al., 2017, eq. 2 and 3, as cross-entropies to lower.
     """
-    count = len(real_BCHW)
     if penalty:
         real_BCHW = real_BCHW.detach().requires_grad_()
-    both = torch.cat(
-        [real_BCHW, made_BCHW.detach()]
-    )  # as one batch, so that batch-norm cannot tell them apart by itself
-    real_2B, label_2BK = discriminator(both)
-    source = functional.softplus(-real_2B[:count]).mean() + functional.softplus(real_2B[count:]).mean()
-    label = functional.cross_entropy(label_2BK, torch.cat([labels_B, labels_B]))
+    # each by itself, as the generator's step shows them: batch-norm over both would make made images look otherwise there
+    real_B, real_label_BK = discriminator(real_BCHW)
+    made_B, made_label_BK = discriminator(made_BCHW.detach())
+    source = functional.softplus(-real_B).mean() + functional.softplus(made_B).mean()
+    label = functional.cross_entropy(torch.cat([real_label_BK, made_label_BK]), torch.cat([labels_B, labels_B]))
     total = source + label
     if penalty:
-        total = total + penalty * gradient_penalty(real_2B[:count], real_BCHW)
+        total = total + penalty * gradient_penalty(real_B, real_BCHW)
     return Losses(total, source, label)
 
 
