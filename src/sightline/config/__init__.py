@@ -13,6 +13,7 @@ from sightline.config.explaining import *
 from sightline.config.finding import *
 from sightline.config.finetuning import *
 from sightline.config.fitting import *
+from sightline.config.generators import *
 from sightline.config.heads import *
 from sightline.config.networks import *
 from sightline.config.optimizers import *
