@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 import torch
 
-from sightline.config import DiffusionConfig
+from sightline.config import SAMPLERS, DiffusionConfig, Sampler
 from sightline.errors import ConfigError
-from sightline.nets.diffusion import SAMPLERS, Sampler, add_noise, guided, linear_noise, loss, sample, times_of
+from sightline.nets.diffusion import add_noise, guided, linear_noise, loss, sample, times_of
 from sightline.nets.unet import UNet, time_features
 
 KEPT = linear_noise(500, 1e-4, 0.028)

@@ -1,12 +1,15 @@
 """The settings of generators: what makes images of a class."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from sightline.config.checks import within
+from sightline.config.checks import INFINITY, nearest, within
 from sightline.errors import ConfigError
 
-__all__ = ["DiffusionConfig", "GeneratorConfig"]
+__all__ = ["SAMPLERS", "DiffusionConfig", "GeneratorConfig", "Sampler", "SamplingConfig"]
+
+Sampler = Literal["ddpm", "ddim", "dpm++"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
 NORM_GROUPS = 8  # of the U-Net's norms
 
@@ -17,7 +20,8 @@ class DiffusionConfig:
 
     kind: Literal["diffusion"] = "diffusion"
     widths: tuple[int, ...] = (32, 64, 64)
-    """Channels of the levels of the U-Net, the finest first; each level has half the side of the one before it."""
+    """Channels of the levels of the U-Net, the finest first; each level has half the side of the one before it. Where neither
+    recipe nor flag names them, the number of images decides, and their side decides the patch."""
     blocks: int = 1
     """Residual blocks of a level on the way down; on the way up there is one more."""
     attention: tuple[int, ...] = ()
@@ -66,3 +70,38 @@ class DiffusionConfig:
 
 
 GeneratorConfig = DiffusionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How images are made by diffusion."""
+
+    guidance: float = 1.8
+    """How far beyond the class, away from images of any class: w in (1 + w) conditional - w unconditional; 0: not at all."""
+    steps: int = 20
+    """Times that the network is asked for each image."""
+    sampler: Sampler = "dpm++"
+    """How noise is taken away: step by step with some put back (ddpm), without (ddim), or by steps of second order (dpm++)."""
+
+    def __post_init__(self) -> None:
+        within("guidance", self.guidance, 0, INFINITY)
+        within("steps", self.steps, 1, INFINITY)
+        if self.sampler not in SAMPLERS:
+            raise ConfigError(f"unknown --sampler {self.sampler!r}; {nearest(str(self.sampler), SAMPLERS)}")
+
+    def refuse_misfits(self, generator: GeneratorConfig) -> None:
+        """Refuse what a generator cannot do.
+
+        Raises:
+            ConfigError: it knows no image without a class, or its noise has fewer steps.
+        """
+        if self.guidance > 0 and generator.drop_labels == 0:
+            raise ConfigError(
+                f"--guidance {self.guidance:g} needs a generator that also knows images without their class, and this one was"
+                " trained with --generator.drop-labels 0; choose --guidance 0."
+            )
+        if self.steps > generator.noise_steps:
+            raise ConfigError(
+                f"--steps is {self.steps}, and the noise of this generator has {generator.noise_steps} steps; choose at most"
+                " so many."
+            )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.config import AugmentConfig, Recipe
+from sightline.config import AnyRecipe, AugmentConfig
 from sightline.images import augment
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.excluding import leave_out
@@ -28,6 +28,7 @@ __all__ = [
     "EvaluationBatches",
     "Normalization",
     "TrainingBatches",
+    "augmentation_of",
     "balanced_order",
     "derived_seed",
     "prepare",
@@ -78,7 +79,7 @@ class Normalization:
 
 
 def prepare(
-    source: ImageSource, recipe: Recipe, progress: Callable[[int, int], None] | None = None
+    source: ImageSource, recipe: AnyRecipe, progress: Callable[[int, int], None] | None = None
 ) -> tuple[CachedImages, Splits, Normalization]:
     """Open an image set, cut it as a recipe asks, leave out what it lists, and measure the statistics of train."""
     images = open_images(source, recipe.data.size, progress)
@@ -92,6 +93,12 @@ def prepare(
     if recipe.data.exclude is not None:
         splits = leave_out(images, splits, recipe.data.exclude)
     return images, splits, Normalization(*statistics(images, splits.train))
+
+
+def augmentation_of(recipe: AnyRecipe) -> AugmentConfig:
+    """How the training images of a recipe are varied; those of a generator are mirrored at most."""
+    augment = recipe.augment
+    return augment if isinstance(augment, AugmentConfig) else AugmentConfig(flip=augment.flip)
 
 
 def derived_seed(*numbers: int | str) -> int:

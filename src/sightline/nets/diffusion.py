@@ -9,18 +9,17 @@ A network takes noisy images, (B, 3, H, W), times, (B,), and labels, (B,), and g
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sightline.config import Sampler
 from sightline.errors import ConfigError
 
 __all__ = [
-    "SAMPLERS",
     "NoisePredictor",
-    "Sampler",
     "add_noise",
     "guided",
     "linear_noise",
@@ -28,9 +27,6 @@ __all__ = [
     "sample",
     "times_of",
 ]
-
-Sampler = Literal["ddpm", "ddim", "dpm++"]
-SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
 
 class NoisePredictor(Protocol):

@@ -41,11 +41,10 @@ class UNet(nn.Module):
         self.patch = config.patch
         widths, pixels = config.widths, 3 * config.patch**2
         embedding = 4 * widths[0]
+        self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.time = nn.Sequential(nn.Linear(widths[0], embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.label = nn.Embedding(classes + 1, embedding)
-        self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.down = nn.ModuleList()
-        self.up = nn.ModuleList()
         skips, width = [widths[0]], widths[0]
         for level, wanted in enumerate(widths):
             if level:
@@ -58,6 +57,7 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList(
             [Block(width, width, embedding, config.dropout, True), Block(width, width, embedding, config.dropout)]
         )
+        self.up = nn.ModuleList()
         for level, wanted in reversed(list(enumerate(widths))):
             for _ in range(config.blocks + 1):
                 self.up.append(Block(width + skips.pop(), wanted, embedding, config.dropout))
@@ -91,6 +91,11 @@ class UNet(nn.Module):
             maps = layer(torch.cat([maps, skips.pop()], 1), told_BE) if isinstance(layer, Block) else layer(maps)
         return functional.pixel_shuffle(self.out(functional.silu(self.norm(maps))), self.patch)
 
+    def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
+        """What the network takes: images of nothing but zeros, of a (height, width) in pixels; times, labels."""
+        nothing = torch.zeros(count, dtype=torch.long)
+        return torch.zeros(count, 3, *size), nothing, nothing
+
 
 class Block(nn.Module):
     """Two 3×3 convolutions around a detour, told time and class; and, if asked for, self-attention over the positions."""
@@ -120,7 +125,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // HEAD_WIDTH)
+        self.heads = next(heads for heads in range(max(1, width // HEAD_WIDTH), 0, -1) if width % heads == 0)
         self.norm = nn.GroupNorm(GROUPS, width)
         self.queries_keys_values = nn.Conv2d(width, 3 * width, 1)
         self.out = zeroed(nn.Conv2d(width, width, 1))
