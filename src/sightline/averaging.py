@@ -14,8 +14,7 @@ from sightline.config import EMAConfig, Recipe, SWAConfig
 from sightline.devices import seed_generators
 from sightline.errors import TrainingError
 from sightline.images.batches import Batch, derived_seed
-from sightline.learners import ClassifierLearner, validated
-from sightline.nets import Network
+from sightline.learners import Learner, validated
 from sightline.schedules import Best
 
 __all__ = ["Averaging", "Chosen", "hand_on", "measure_norms"]
@@ -40,7 +39,7 @@ class Averaging(WeightAveraging):
         super().__init__(device="cpu", use_buffers=ema, multi_avg_fn=self._mix if ema else None)
 
     @property
-    def network(self) -> Network | None:
+    def network(self) -> nn.Module | None:
         """The averaged network; None before the averaging begins."""
         average = self._average_model
         return None if average is None or not average.n_averaged else average.module.network  # type: ignore[union-attr, return-value]
@@ -52,7 +51,7 @@ class Averaging(WeightAveraging):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, ClassifierLearner)
+        assert isinstance(pl_module, Learner)
         self._steps = pl_module.steps
         before = self._latest_update_step
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -84,7 +83,7 @@ class Averaging(WeightAveraging):
         decay = min(self.config.decay, (1 + self._updates) / (10 + self._updates))
         get_ema_multi_avg_fn(decay)(averaged, current, None)  # type: ignore[no-untyped-call]
 
-    def _measure_norms(self, trainer: L.Trainer, learner: ClassifierLearner) -> None:
+    def _measure_norms(self, trainer: L.Trainer, learner: Learner) -> None:
         assert self.network is not None
         seed_generators(
             learner.device, derived_seed(learner.recipe.fit.seed, "averaging", trainer.global_step)
@@ -132,7 +131,7 @@ class Chosen(Callback):
         trainer.should_stop = bool(self.stopped_after)  # of a training that was killed after it had stopped
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassifierLearner)
+        assert isinstance(pl_module, Learner)
         if not validated(trainer):
             return
         pl_module.refuse_non_finite()
@@ -162,7 +161,7 @@ class Chosen(Callback):
         self.weights = state_dict["weights"]
 
 
-def hand_on(trainer: L.Trainer, learner: ClassifierLearner) -> dict[str, Any] | None:
+def hand_on(trainer: L.Trainer, learner: Learner) -> dict[str, Any] | None:
     """Put the weights that a training hands on into its network: the best, or the averaged, or those it has.
 
     Returns:

@@ -179,8 +179,6 @@ def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages,
     """The network of an earlier run: with its head, or its backbone with the head that is asked for, which is fresh."""
     folder = Path(config.folder)
     model = read_model_of_finished(folder)
-    if model.get("kind") != "classifier":
-        raise RunError(f"{folder} is a {model.get('kind', 'run of an unknown kind')}, not a classifier.")
     if config.trust_code and model["network"]["kind"] != HubConfig.kind:
         raise ConfigError(
             f"--network.trust-code has no effect: the network of {folder} is a {model['network']['kind']}, of our own"

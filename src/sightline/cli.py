@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sightline.config import ServeConfig, named_recipes, read_recipe, resolve
+from sightline.config import ServeConfig, named_recipes, read_recipe, resolve, resolve_any
 from sightline.config.resolving import merge, refuse_hopeless
 from sightline.config.studies import named_studies
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError
@@ -69,7 +69,7 @@ def train(
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     **settings: Any,
 ) -> None:
-    """Train a classifier on an image set, and measure it.
+    """Train a classifier on an image set, and measure it; or a generator of such images (--recipe ddpm).
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ def train(
     from sightline.runs import refuse_existing
 
     wanted = [("fit", "seed", seed), ("fit", "deterministic", deterministic or None), ("evaluation", "on", evaluate)]
-    named, flags = _layers(data, recipe, config, settings, wanted, begun=resume)
+    named, flags = _layers(data, recipe, config, settings, wanted, begun=resume, generators=True)
     if run is not None and not resume:
         refuse_existing(run)
     from sightline.training import train as work
@@ -845,12 +845,14 @@ def _layers(
     more: Iterable[tuple[str, str, Any]] = (),
     *,
     begun: bool = False,
+    generators: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe of a training, empty where it is auto, and the settings over it; what is refused before torch is loaded.
 
     Args:
         more: (block, name, value) of flags by another name; None is none.
         begun: a run that is continued may name the image set.
+        generators: whether the recipe may be of one.
     """
     from sightline.extras import refuse_missing_trackers
     from sightline.images.excluding import read_excluded
@@ -871,7 +873,7 @@ def _layers(
             flags.setdefault(block, {})[name] = value
     flags = merge(extra, flags)
     if named:
-        resolve(named, flags)
+        (resolve_any if generators else resolve)(named, flags)
     else:
         refuse_hopeless(flags)
     _refuse_network(merge(named, flags).get("network") or {})

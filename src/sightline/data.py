@@ -5,10 +5,18 @@ from typing import Any
 import lightning as L
 import torch
 
-from sightline.config import FrozenConfig, Recipe
+from sightline.config import AnyRecipe, FrozenConfig
 from sightline.devices import arithmetic
 from sightline.features import Backbone, FeatureBatches, KeptEvaluation
-from sightline.images.batches import Array, Batch, EvaluationBatches, Normalization, TrainingBatches, prepare
+from sightline.images.batches import (
+    Array,
+    Batch,
+    EvaluationBatches,
+    Normalization,
+    TrainingBatches,
+    augmentation_of,
+    prepare,
+)
 from sightline.images.cache import open_images
 from sightline.images.sources import ImageSource
 from sightline.nets import Network
@@ -21,7 +29,7 @@ VALIDATION_BATCH = 256  # images; larger batches fall out of the processor's cac
 class ImageData(L.LightningDataModule):
     """Batches of an image set, made on the device that trains."""
 
-    def __init__(self, source: ImageSource, recipe: Recipe, normalization: Normalization | None = None) -> None:
+    def __init__(self, source: ImageSource, recipe: AnyRecipe, normalization: Normalization | None = None) -> None:
         """
         Args:
             source: the image set.
@@ -45,7 +53,7 @@ class ImageData(L.LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None
         fit = self.recipe.fit
-        arguments = (self.images, self.splits.train, self.normalization, self.recipe.augment)
+        arguments = (self.images, self.splits.train, self.normalization, augmentation_of(self.recipe))
         named: dict[str, Any] = {
             "batch_size": fit.batch_size,
             "epochs": fit.epochs,

@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sightline.config import Recipe
+from sightline.config import AnyRecipe, Recipe
 from sightline.devices import arithmetic, choose_device, describe
+from sightline.images.batches import augmentation_of
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
-from sightline.nets import Network, summarize
+from sightline.nets import Network, UNet, summarize
 from sightline.phases import Phase
 from sightline.runs import REPORT
 
@@ -28,6 +29,7 @@ __all__ = [
     "describe_training",
     "describe_tuning",
     "show_check",
+    "show_generator",
     "show_kept",
     "show_measures",
     "show_next_steps",
@@ -70,11 +72,11 @@ class Progress:
 
 def describe_training(
     console: Console,
-    recipe: Recipe,
+    recipe: AnyRecipe,
     why: str,
     images: CachedImages,
     splits: Splits,
-    network: Network,
+    network: Network | UNet,
     notes: Sequence[str] = (),
 ) -> None:
     """Print the classes, the counts, what was left out, the recipe and why, notes, the network, and an estimate."""
@@ -90,8 +92,9 @@ def describe_training(
     for note in notes:
         say(note)
     lines, numbers = summarize(network, images.size)
-    parts = (getattr(recipe.network, part, None) for part in ("kind", "repo", "name", "folder"))
-    name = ":".join(part for part in parts if part) + (f" + {recipe.head.kind}" if recipe.head else "")
+    built, head = (recipe.network, recipe.head) if isinstance(recipe, Recipe) else (recipe.generator, None)
+    parts = (getattr(built, part, None) for part in ("kind", "repo", "name", "folder"))
+    name = ":".join(part for part in parts if part) + (f" + {head.kind}" if head else "")
     table = Table(title=f"{name} on {images.size[0]}×{images.size[1]} px", title_justify="left")
     for column, side in (
         ("layer", "left"),
@@ -111,7 +114,9 @@ def describe_training(
     dtype = arithmetic(recipe.fit.precision, device)
     speed = _images_per_second(network, images.size, min(recipe.fit.batch_size, 256), device, dtype)
     epochs = recipe.fit.epochs
-    full_epochs = sum(recipe.augment.scale(epoch, epochs) ** 2 for epoch in range(epochs))  # smaller images are faster
+    full_epochs = sum(
+        augmentation_of(recipe).scale(epoch, epochs) ** 2 for epoch in range(epochs)
+    )  # smaller images are faster
     seconds = counts["train"] * full_epochs / speed
     size = 2 if dtype != torch.float32 else 4
     copies = 16 if recipe.averaging is None else 20  # bytes: weights, gradients, two of the optimizer; and the mean
@@ -212,6 +217,16 @@ def show_next_steps(console: Console, run: Path, location: str, model: dict[str,
     say(f"  sightline predict {run} IMAGES...      what it sees in other images")
     say(f"  sightline evaluate {run} DATA          how good it is on another image set")
     say(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
+
+
+def show_generator(console: Console, run: Path, losses: Mapping[str, float], n: int) -> None:
+    """Print what a finished generator reached, and what one may do with it."""
+    say = _Lines(console)
+    if "val_loss" in losses:
+        say(f"loss on {n:,} validation images: {losses['val_loss']:.4f} (mean squared error of the noise)")
+    say("Next:")
+    say(f"  {run / 'samples'}   what it made after some of the epochs")
+    say(f"  sightline generate {run} --per-class 100 --out FOLDER   images of each class")
 
 
 def show_check(console: Console, counts: Mapping[str, int], excluded: int) -> None:
@@ -328,15 +343,16 @@ def _bracketed(notes: list[str]) -> str:
 
 
 def _images_per_second(
-    network: Network, size: tuple[int, int], batch: int, device: torch.device, dtype: torch.dtype
+    network: Network | UNet, size: tuple[int, int], batch: int, device: torch.device, dtype: torch.dtype
 ) -> float:
     """Speed of a forward and backward pass on a copy of the network: one pass to warm up, one timed."""
     trial = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    images = torch.zeros(batch, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+    images, *more = (part.to(device) for part in network.example(size, batch))
+    images = images.contiguous(memory_format=torch.channels_last)
     for _ in range(2):
         start = time.perf_counter()
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = trial(images).float().logsumexp(1).mean()
+            loss = trial(images, *more).float().logsumexp(1).mean()
         loss.backward()
         float(loss.detach())  # waits for the device
         seconds = time.perf_counter() - start

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, Group, Parameter
 
-from sightline.config import Recipe
+from sightline.config import AnyRecipe, Recipe
 from sightline.config.resolving import (
     AUTO,
     SEARCHED,
@@ -25,6 +25,8 @@ __all__ = ["application", "every_setting", "nest"]
 
 SETTINGS = Group("Settings", help="Each overrides the recipe; sightline recipes shows what a recipe sets.", sort_key=2)
 
+TRAINS_ALL = "train"  # the verb that takes the settings of generators, too
+
 
 def application(verbs: Mapping[str, Callable[..., None]], arguments: list[str]) -> App:
     """The parser of the verbs, of which only the one that the arguments call is built in full."""
@@ -40,7 +42,10 @@ def application(verbs: Mapping[str, Callable[..., None]], arguments: list[str]) 
     words = [argument for argument in arguments if not argument.startswith("-")]
     called = next((name for name in verbs if words[: name.count(" ") + 1] == name.split()), None)
     for name, verb in verbs.items():
-        settings = list(every_setting()) if name == called else []  # only the called verb's parser is built in full
+        block = AnyRecipe if name == TRAINS_ALL else Recipe
+        settings = (
+            list(every_setting(block)) if name == called else []
+        )  # only the called verb's parser is built in full
         group, _, last = name.rpartition(" ")
         if group and group not in app:
             app.command(App(name=group, help=f"{group.capitalize()} what a training needs.", help_format="plaintext"))
@@ -91,7 +96,7 @@ def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Paramete
     )
 
 
-def every_setting(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+def every_setting(block: Any = AnyRecipe, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """(dotted name, type, help) of every setting; one name may serve several kinds of a block."""
     found: dict[str, tuple[Any, list[str], str]] = {}
     for kind in members(block):
@@ -104,7 +109,7 @@ def every_setting(block: Any = Recipe, prefix: str = "") -> Iterator[tuple[str, 
                 continue  # a list of blocks is written in YAML only
             if any(dataclasses.is_dataclass(member) for member in members(hints[item.name])):
                 for inner, annotation, text in every_setting(hints[item.name], f"{name}."):
-                    found[inner] = (annotation, [], text)
+                    found.setdefault(inner, (annotation, [], text))  # a classifier's kinds are a generator's and more
             elif prefix:  # the recipe's own name and text are no settings
                 annotation, kinds, text = found.get(name, (hints[item.name], [], texts.get(item.name, "")))
                 found[name] = (annotation, [*kinds, kind_of(kind)], text)

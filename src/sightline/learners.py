@@ -7,19 +7,27 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import PlateauConfig, Recipe
+from sightline.config import AnyRecipe, GeneratorRecipe, PlateauConfig, Recipe
 from sightline.devices import seed_generators
 from sightline.errors import TrainingError
 from sightline.images.batches import Array, Batch, derived_seed
-from sightline.nets import Network
+from sightline.nets import Network, UNet, diffusion
 from sightline.optimizers import build_optimizer
 from sightline.phases import phases_of, shares_of, whitening_epochs
 from sightline.schedules import Plateau, Steps, falling, schedule
 
-__all__ = ["ClassifierLearner", "Totals", "balanced_weights", "classification_loss", "validated"]
+__all__ = [
+    "ClassifierLearner",
+    "DiffusionLearner",
+    "Learner",
+    "Totals",
+    "balanced_weights",
+    "classification_loss",
+    "validated",
+]
 
 COUNT_EVERY = 50  # batches; their logits are kept until then
 
@@ -71,11 +79,11 @@ class Totals:
     def __init__(self, loss: float = 0.0, right: int = 0, images: int = 0) -> None:
         self._loss, self._right, self._images = loss, right, images
         self._first_bad_step: int | None = None
-        self._waiting: list[tuple[Tensor, Tensor, Tensor, int]] = []
+        self._waiting: list[tuple[Tensor, Tensor | None, Tensor, int]] = []
 
-    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, step: int) -> None:
-        """Count a batch: its mean loss, the logits, (B, K), and the classes, (B,), of step ``step``."""
-        self._waiting.append((loss.detach(), logits.detach(), labels, step))
+    def add(self, loss: Tensor, logits: Tensor | None, labels: Tensor, step: int) -> None:
+        """Count a batch of step ``step``: its mean loss, the logits, (B, K), where there are any, and the classes, (B,)."""
+        self._waiting.append((loss.detach(), None if logits is None else logits.detach(), labels, step))
         if len(self._waiting) == COUNT_EVERY:
             self._count()
 
@@ -102,7 +110,8 @@ class Totals:
             return
         losses, logits, labels, steps = zip(*self._waiting, strict=True)
         self._waiting = []
-        self._right += int((torch.cat(logits).argmax(1) == torch.cat(labels)).sum())
+        if all(answers is not None for answers in logits):
+            self._right += int((torch.cat(logits).argmax(1) == torch.cat(labels)).sum())
         for loss, classes, step in zip(torch.stack(losses).tolist(), labels, steps, strict=True):
             self._loss += loss * len(classes)
             self._images += len(classes)
@@ -110,18 +119,14 @@ class Totals:
                 self._first_bad_step = step
 
 
-class ClassifierLearner(L.LightningModule):
-    """Trains a network to tell classes apart.
+class Learner(L.LightningModule):
+    """What all kinds have in common: one optimizer whose rates follow the steps, totals of losses, what is kept of them."""
 
-    The accuracy on train is counted on the images as they were shown. Where images are mixed, an image's own label
-    counts as right where its share is at least a half, its partner's where it is less.
-    """
+    network: nn.Module
+    measures: tuple[str, ...] = ("loss",)
+    """What is measured of train and of validation."""
 
-    class_weights: Tensor | None
-
-    def __init__(
-        self, network: Network, recipe: Recipe, batches_per_epoch: int, class_weights: Tensor | None = None
-    ) -> None:
+    def __init__(self, network: nn.Module, recipe: AnyRecipe, batches_per_epoch: int) -> None:
         super().__init__()
         self.network = network
         self.recipe = recipe
@@ -131,7 +136,6 @@ class ClassifierLearner(L.LightningModule):
         self._rate_shares = shares_of(recipe, network)
         self._curve = schedule(recipe.schedule, self.steps, recipe.averaging, [phase.first for phase in self.phases])
         self.plateau = Plateau(recipe.schedule) if isinstance(recipe.schedule, PlateauConfig) else None
-        self.register_buffer("class_weights", class_weights, persistent=False)
         self.training_totals, self.validation_totals = Totals(), Totals()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -140,18 +144,10 @@ class ClassifierLearner(L.LightningModule):
         else:
             super().__setattr__(name, value)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        seed = derived_seed(self.recipe.fit.seed, batch.epoch, batch.position, self.global_rank)
-        seed_generators(self.device, seed)
-        self.network.train_whitening(self._whitening_learns(batch.epoch))
-        loss, logits = classification_loss(self.network, batch, self.recipe.fit.label_smoothing, self.class_weights)
-        position = batch.epoch * self.batches_per_epoch + batch.position
-        self.training_totals.add(loss, logits, batch.main_labels, position)
-        return loss if batch.weight == 1 else loss * batch.weight
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        loss, logits = classification_loss(self.network, batch)
-        self.validation_totals.add(loss, logits, batch.labels, -1)
+    def begin_step(self, batch: Batch) -> int:
+        """Seed what draws random numbers by itself, such as dropout; returns the batch's position in the training."""
+        seed_generators(self.device, derived_seed(self.recipe.fit.seed, batch.epoch, batch.position, self.global_rank))
+        return batch.epoch * self.batches_per_epoch + batch.position
 
     def on_validation_epoch_end(self) -> None:
         self._log_totals("val", self.validation_totals)
@@ -243,8 +239,9 @@ class ClassifierLearner(L.LightningModule):
         sums = torch.tensor(totals.take(), dtype=self._exact, device=self.device)
         over_processes = self.trainer.strategy.reduce(sums, reduce_op="sum")
         loss, right, images = over_processes.tolist()
-        means = {f"{stage}_loss": loss / max(images, 1), f"{stage}_acc": right / max(images, 1)}
-        self.log_dict(means, logger=False)  # trackers get them from EpochLog, before the checkpoint is written
+        means = {"loss": loss / max(images, 1), "acc": right / max(images, 1)}
+        shown = {f"{stage}_{name}": means[name] for name in self.measures}
+        self.log_dict(shown, logger=False)  # trackers get them from EpochLog, before the checkpoint is written
 
     @property
     def _exact(self) -> torch.dtype:
@@ -254,6 +251,65 @@ class ClassifierLearner(L.LightningModule):
         """Whether a measure is new at the end of this epoch."""
         return monitor.startswith("train_") or validated(self.trainer)
 
+
+class ClassifierLearner(Learner):
+    """Trains a network to tell classes apart.
+
+    The accuracy on train is counted on the images as they were shown. Where images are mixed, an image's own label
+    counts as right where its share is at least a half, its partner's where it is less.
+    """
+
+    network: Network
+    recipe: Recipe
+    class_weights: Tensor | None
+    measures = ("loss", "acc")
+
+    def __init__(
+        self, network: Network, recipe: Recipe, batches_per_epoch: int, class_weights: Tensor | None = None
+    ) -> None:
+        super().__init__(network, recipe, batches_per_epoch)
+        self.register_buffer("class_weights", class_weights, persistent=False)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        position = self.begin_step(batch)
+        self.network.train_whitening(self._whitening_learns(batch.epoch))
+        loss, logits = classification_loss(self.network, batch, self.recipe.fit.label_smoothing, self.class_weights)
+        self.training_totals.add(loss, logits, batch.main_labels, position)
+        return loss if batch.weight == 1 else loss * batch.weight
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        loss, logits = classification_loss(self.network, batch)
+        self.validation_totals.add(loss, logits, batch.labels, -1)
+
     def _whitening_learns(self, epoch: int) -> bool:
         # with several processes Lightning's ddp expects every parameter to take part; the rate is zero by then
         return epoch < whitening_epochs(self.recipe) or self.trainer.world_size > 1
+
+
+class DiffusionLearner(Learner):
+    """Trains a U-Net to predict the noise in images from -1 to 1."""
+
+    network: UNet
+    recipe: GeneratorRecipe
+
+    def __init__(self, network: UNet, recipe: GeneratorRecipe, batches_per_epoch: int) -> None:
+        super().__init__(network, recipe, batches_per_epoch)
+        config = recipe.generator
+        self.kept_T = diffusion.linear_noise(config.noise_steps, config.first_noise, config.last_noise)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        position = self.begin_step(batch)
+        drawn = self._generator("noise", batch.epoch, batch.position)
+        loss = self._loss(batch, drawn, self.recipe.generator.drop_labels)
+        self.training_totals.add(loss, None, batch.labels, position)
+        return loss if batch.weight == 1 else loss * batch.weight
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        drawn = self._generator("noise on validation", batch.position)  # the same in every epoch
+        self.validation_totals.add(self._loss(batch, drawn), None, batch.labels, -1)
+
+    def _loss(self, batch: Batch, drawn: torch.Generator, drop_labels: float = 0.0) -> Tensor:
+        return diffusion.loss(self.network, batch.images, batch.labels, self.kept_T, drawn, drop_labels=drop_labels)
+
+    def _generator(self, *what: str | int) -> torch.Generator:
+        return torch.Generator().manual_seed(derived_seed(self.recipe.fit.seed, *what, self.global_rank))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sightline.config import DataConfig, PadCropConfig, Recipe
+from sightline.config import AnyRecipe, DataConfig, PadCropConfig, Recipe
 from sightline.devices import choose_device
 from sightline.errors import ConfigError
 from sightline.images.augment import shrunk_side
@@ -30,7 +30,7 @@ SMALLEST_SIDE = 16  # pixels that every network can read
 ROWS_AT_ONCE = 1_000  # images that are looked at for colours before the next are
 
 
-def refuse_split_seed(chosen: Recipe, settings: Mapping[str, Any], images: CachedImages) -> None:
+def refuse_split_seed(chosen: AnyRecipe, settings: Mapping[str, Any], images: CachedImages) -> None:
     """Refuse to choose among the splits of a set of which nothing is cut."""
     asked = (settings.get("data") or {}).get("split_seed") not in (None, DataConfig().split_seed)
     if asked and chosen.data.fraction == 1 and {"val", "test"} <= set(images.splits):
@@ -61,7 +61,7 @@ def refuse_misfits(recipe: Recipe, side: int) -> None:
             )
 
 
-def refuse_processes(recipe: Recipe, images: int) -> None:
+def refuse_processes(recipe: AnyRecipe, images: int) -> None:
     """Refuse more processes than there can be, or than there is work for."""
     wanted, device = recipe.fit.processes, choose_device()
     if wanted == 1:
@@ -96,7 +96,7 @@ def refuse_small_padding(recipe: Recipe, images: CachedImages) -> None:
         )
 
 
-def refuse_without_effect(recipe: Recipe, images: CachedImages, splits: Splits) -> None:
+def refuse_without_effect(recipe: AnyRecipe, images: CachedImages, splits: Splits) -> None:
     """Refuse what would change nothing with these training images."""
     batches = -(-len(splits.train) // recipe.fit.batch_size)
     most = max(recipe.fit.batches_a_step(epoch) for epoch in range(recipe.fit.epochs))

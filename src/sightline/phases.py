@@ -11,11 +11,11 @@ from itertools import accumulate
 from torch import nn
 
 from sightline.config import (
+    AnyRecipe,
     FrozenConfig,
     GradualConfig,
     PhaseConfig,
     PhasesConfig,
-    Recipe,
     SpeednetConfig,
     phase_epochs,
 )
@@ -126,7 +126,7 @@ def _within(parameters: Iterable[str], layers: Iterable[str]) -> tuple[str, ...]
 # ── phases ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def phases_of(recipe: Recipe, network: nn.Module) -> list[Phase]:
+def phases_of(recipe: AnyRecipe, network: nn.Module) -> list[Phase]:
     """The phases of a training, of which there is one where nothing is frozen, or the same throughout.
 
     Args:
@@ -173,7 +173,7 @@ def _gradual(finetune: GradualConfig, lengths: Iterable[int], layers: list[Layer
     return tuple(found)
 
 
-def _settled(recipe: Recipe, network: nn.Module, phase: PhaseConfig, first: int) -> Phase:
+def _settled(recipe: AnyRecipe, network: nn.Module, phase: PhaseConfig, first: int) -> Phase:
     """A phase with the names of its parameters; the whitening bias learns in the first epochs of a training only."""
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     if recipe.finetune is not None and first >= whitening_epochs(recipe):
@@ -181,9 +181,9 @@ def _settled(recipe: Recipe, network: nn.Module, phase: PhaseConfig, first: int)
     return Phase(first, phase.epochs, phase.train, frozenset(_within(learning, phase.train)), phase.rate)
 
 
-def whitening_epochs(recipe: Recipe) -> float:
+def whitening_epochs(recipe: AnyRecipe) -> float:
     """The epochs, from the first on, in which the bias of a whitening layer learns."""
-    network = recipe.network
+    network = getattr(recipe, "network", None)  # which the recipe of a generator does not have
     return network.whiten_bias_epochs if isinstance(network, SpeednetConfig) else 0.0
 
 
@@ -214,7 +214,7 @@ def _refuse_without_effect(number: int, phases: list[Phase]) -> None:
 # ── what follows from them ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def shares_of(recipe: Recipe, network: nn.Module) -> dict[str, float]:
+def shares_of(recipe: AnyRecipe, network: nn.Module) -> dict[str, float]:
     """The share of the peak rate that each parameter learns at by its distance from the head; empty: all at the whole."""
     decay = getattr(recipe.finetune, "layer_decay", None)
     if decay is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from sightline.images.batches import Batch, Normalization
 from sightline.runs import write_atomically
@@ -15,7 +16,7 @@ from sightline.runs import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Panel", "draw_batch", "draw_explanation", "draw_range", "overlaid"]
+__all__ = ["Panel", "draw_animation", "draw_batch", "draw_explanation", "draw_range", "draw_samples", "overlaid"]
 
 SIDE = 8  # images in a row and in a column, at most
 IMAGE = 128  # pixels of an image on the page, about: each of its own is shown a whole number of times, or every n-th
@@ -27,6 +28,8 @@ LETTERS = 22  # of a class name in such a cell; the middle of longer ones is lef
 MARGIN = 40  # pixels above the images
 DPI = 100
 POINTS, LINE_INK, MARK = "#9aa5b1", "#1f6f8b", "#c0392b"  # of diagrams
+SAMPLE, SAMPLE_GAP = 64, 4  # pixels of an image that was made, about, and between two
+FRAME_PAUSE, LAST_PAUSE = 90, 2_500  # milliseconds of a frame of an animation, and of the last
 TILE = 192  # pixels of an image on a sheet of explanations, about
 ROWS = 4  # methods below each other on a sheet; more stand in the next column
 BAR, BAR_WIDTH, BAR_TEXT = 8, 12, 66  # pixels of a colour bar: before it, of it, and for its numbers
@@ -80,6 +83,75 @@ def draw_batch(path: Path, batch: Batch, normalization: Normalization, classes: 
     axes.imshow(page, interpolation="nearest", aspect="auto")
     axes.set_axis_off()
     _write(path, figure)
+
+
+def draw_samples(path: Path, pixels_KNHWC: Array, classes: Sequence[str], heading: str) -> None:
+    """Write a picture of images that were made, a row a class.
+
+    Args:
+        path: of the PNG file.
+        pixels_KNHWC: as many of each class, uint8.
+        classes: their names.
+        heading: a line above them.
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    file = io.BytesIO()
+    Image.fromarray(_sheet(pixels_KNHWC[None], classes, heading)[0]).save(file, "PNG")
+    write_atomically(path, file.getvalue())
+
+
+def draw_animation(path: Path, pixels_FKNHWC: Array, classes: Sequence[str], heading: str) -> None:
+    """Write how images come out of noise, a row a class, as an animated GIF that stays a while at its end.
+
+    Args:
+        path: of the GIF file.
+        pixels_FKNHWC: frames, of each as many images of each class, uint8.
+        classes: their names.
+        heading: a line above them.
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    frames = [Image.fromarray(frame) for frame in _sheet(pixels_FKNHWC, classes, heading)]
+    pauses = [FRAME_PAUSE] * (len(frames) - 1) + [LAST_PAUSE]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1)
+    write_atomically(path, file.getvalue())
+
+
+def _sheet(pixels_FKNHWC: Array, classes: Sequence[str], heading: str) -> list[Array]:
+    """Pages with the same names at the left of their rows, uint8, (height, width, 3) each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    frames, rows, columns = pixels_FKNHWC.shape[:3]
+    tiles = _enlarged(pixels_FKNHWC.reshape(-1, *pixels_FKNHWC.shape[3:]), SAMPLE)
+    height, width = tiles.shape[1:3]
+    tiles = tiles.reshape(frames, rows, columns, height, width, 3)
+    letters = min(max(map(len, classes)), LETTERS)
+    left = GAP + letters * 6 + GAP // 2
+    shape = (MARGIN + rows * (height + SAMPLE_GAP) + GAP, max(left + columns * (width + SAMPLE_GAP) + GAP, WIDTH))
+    figure = Figure(figsize=(shape[1] / DPI, shape[0] / DPI), dpi=DPI, facecolor=(PAPER / 255,) * 3)
+    across = 1 - MARGIN / 2 / shape[0]
+    figure.text(GAP / shape[1], across, heading, fontsize=8, color=INK, va="center", parse_math=False)
+    tops = [MARGIN + row * (height + SAMPLE_GAP) for row in range(rows)]
+    for top, name in zip(tops, classes, strict=True):
+        middle = 1 - (top + height / 2) / shape[0]
+        figure.text(GAP / shape[1], middle, _short(name, letters), fontsize=7, color=INK, va="center", parse_math=False)
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
+        canvas.draw()  # type: ignore[no-untyped-call]
+    page = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+    pages = []
+    for frame in tiles:
+        shown = page.copy()
+        for top, row in zip(tops, frame, strict=True):
+            for column, tile in enumerate(row):
+                begin = left + column * (width + SAMPLE_GAP)
+                shown[top : top + height, begin : begin + width] = tile
+        pages.append(shown)
+    return pages
 
 
 def draw_range(

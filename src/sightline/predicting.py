@@ -25,7 +25,7 @@ from sightline.images.decoding import UnreadableImageError, decode, in_parallel,
 from sightline.images.lookup import PlainFiles, plain_files
 from sightline.metrics import energies, probabilities
 from sightline.nets import Network, build_network
-from sightline.runs import BOX, read_model_of_finished, read_weights, write_csv
+from sightline.runs import BOX, read_model_of_finished, read_weights, refuse_other_kind, write_csv
 from sightline.views import VIEWS, Views, combine, logits_of_views
 
 __all__ = [
@@ -233,8 +233,7 @@ def load(
         weights = path / "model.safetensors"
     tensors, inside = read_weights(weights)
     model = inside if weights == path else model
-    if model.get("kind") != "classifier":
-        raise RunError(f"{str(run)!r} is a {model.get('kind', 'run of an unknown kind')}, not a classifier.")
+    refuse_other_kind(model, run)
     if network is None:
         settings = architecture_of(model, str(weights), trust_code=trust_code)
         size = tuple(model["size"])

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 
 from sightline.backbones import SEEN, Built, build, describe_network, with_whole_paths
 from sightline.config import (
+    AnyRecipe,
     FrozenConfig,
+    GeneratorRecipe,
     Recipe,
     batches_within,
     read_recipe,
@@ -42,20 +44,25 @@ from sightline.misfits import (
     refuse_split_seed,
     refuse_without_effect,
 )
-from sightline.nets import HeadedNetwork, Network
+from sightline.nets import HeadedNetwork, Network, UNet
 from sightline.phases import layers_of, phases_of
-from sightline.runs import MODEL_FORMAT, list_runs, read_model, read_run_recipe
+from sightline.runs import MODEL_FORMAT, list_runs, read_any_recipe, read_model
 
 __all__ = [
+    "AnyPlan",
+    "GeneratorPlan",
     "Plan",
     "as_found",
     "changes",
     "changes_since",
     "choose_recipe",
     "describe_classifier",
+    "describe_origin",
     "notes",
     "prepare_training",
+    "refuse_validation",
     "run_to_resume",
+    "what_is_asked",
 ]
 
 MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of ``fast`` are enough steps
@@ -91,6 +98,24 @@ class Plan:
         return self.built.network
 
 
+@dataclass(frozen=True)
+class GeneratorPlan:
+    """Everything that is settled before the first step of a generator's training."""
+
+    source: ImageSource
+    recipe: GeneratorRecipe
+    why: str
+    images: CachedImages
+    splits: Splits
+    normalization: Normalization
+    network: UNet
+    searches: tuple[str, ...] = ()
+
+
+AnyPlan = Plan | GeneratorPlan
+P = TypeVar("P", bound=Plan | GeneratorPlan)
+
+
 def prepare_training(
     data: str | os.PathLike[str] | None,
     recipe: str | os.PathLike[str] | Mapping[str, Any],
@@ -104,18 +129,8 @@ def prepare_training(
         data, recipe, settings, console: as ``sightline.train`` has them.
         begun: the run to continue, whose own recipe is taken where nothing else is named.
     """
-    if begun is not None and data is None and recipe == "auto":
-        if not (begun / "recipe.yaml").exists():
-            raise RunError(
-                f"{begun} is no run that could be continued: it has no recipe.yaml; name the image set to start it."
-            )
-        recipe = begun / "recipe.yaml"
-    automatic = recipe == "auto"
-    named = {} if automatic else dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
-    location = data if data is not None else named.get("image_set")
-    if location is None:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
-    source = find_source(location)
+    asked, source = what_is_asked(data, recipe, begun)
+    automatic, named = asked is None, asked or {}
     if automatic:
         refuse_hopeless(settings)
     refuse_missing_trackers(named, settings)
@@ -155,6 +170,23 @@ def prepare_training(
     return Plan(source, chosen, why, images, splits, normalization, built, kept, searched)
 
 
+def what_is_asked(
+    data: str | os.PathLike[str] | None, recipe: str | os.PathLike[str] | Mapping[str, Any], begun: Path | None
+) -> tuple[dict[str, Any] | None, ImageSource]:
+    """The content of the recipe that is asked for, None where it is auto, and the image set; arguments as above."""
+    if begun is not None and data is None and recipe == "auto":
+        if not (begun / "recipe.yaml").exists():
+            raise RunError(
+                f"{begun} is no run that could be continued: it has no recipe.yaml; name the image set to start it."
+            )
+        recipe = begun / "recipe.yaml"
+    named = None if recipe == "auto" else dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+    location = data if data is not None else (named or {}).get("image_set")
+    if location is None:
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
+    return named, find_source(location)
+
+
 def choose_recipe(images: CachedImages, fraction: float = 1.0) -> tuple[str, str]:
     """Choose a recipe by the size and number of the images, of which a fraction will be trained on.
 
@@ -169,10 +201,15 @@ def choose_recipe(images: CachedImages, fraction: float = 1.0) -> tuple[str, str
 
 
 def _without_validation(chosen: Recipe, settings: Mapping[str, Any], name: str) -> Recipe:
-    """The recipe for a set that brings a validation split: none is cut, and asking for one is refused."""
+    """The recipe for a set that brings a validation split, of which none is cut."""
+    refuse_validation(settings, name)
+    return resolve(to_mapping(chosen), {"data": {"validation": None}})
+
+
+def refuse_validation(settings: Mapping[str, Any], name: str) -> None:
+    """Refuse to cut a validation split of a set that brings one."""
     if (settings.get("data") or {}).get("validation") is not None:
         raise ConfigError(f"--data.validation has no effect: {name} brings a validation split; leave the option out.")
-    return resolve(to_mapping(chosen), {"data": {"validation": None}})
 
 
 def _without_scales(chosen: Recipe, settings: Mapping[str, Any]) -> Recipe:
@@ -207,7 +244,7 @@ def _easiest(recipe: Recipe, searched: tuple[str, ...], images: int) -> Recipe:
     return resolve(to_mapping(recipe), {"fit": {"batch_size": batches_within(recipe.fit, images)[0]}})
 
 
-def run_to_resume(run: str | os.PathLike[str] | None, plan: Plan) -> Path | None:
+def run_to_resume(run: str | os.PathLike[str] | None, plan: AnyPlan) -> Path | None:
     """The run to continue; None where the one that was named does not exist yet."""
     if run is None:
         for summary in reversed(list_runs()):
@@ -237,7 +274,7 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: Plan) -> Path | None
     return folder
 
 
-def as_found(plan: Plan, run: Path) -> Plan:
+def as_found(plan: P, run: Path) -> P:
     """The plan with the numbers that a run's own searches found, for what the plan leaves to a search from the same start."""
     try:
         found: Mapping[str, Any] = read_model(run).get("found", {})
@@ -249,15 +286,15 @@ def as_found(plan: Plan, run: Path) -> Plan:
         for name in plan.searches
         if name in found and all(known.get(start) == value for start, value in found[name]["from"].items())
     ]
-    recipe = plan.recipe
+    recipe: Any = plan.recipe
     for name in settled:
         recipe = resolve(to_mapping(recipe), found[name]["settings"])
     return replace(plan, recipe=recipe, searches=tuple(name for name in plan.searches if name not in settled))
 
 
-def changes_since(run: Path, plan: Plan) -> list[str]:
+def changes_since(run: Path, plan: AnyPlan) -> list[str]:
     """The settings in which a plan differs from those of a run; one that the run has searched for too does not differ."""
-    before, now = read_run_recipe(run), as_found(plan, run)
+    before, now = read_any_recipe(run), as_found(plan, run)
     old = flatten(to_mapping(before))
     searched = [f"{name} was {old.get(name)} and is {AUTO}" for name in now.searches]
     listed = _other_images(run, before, plan)
@@ -266,7 +303,7 @@ def changes_since(run: Path, plan: Plan) -> list[str]:
     )
 
 
-def _other_images(run: Path, before: Recipe, plan: Plan) -> list[str]:
+def _other_images(run: Path, before: AnyRecipe, plan: AnyPlan) -> list[str]:
     """The lists and folders whose names are the same and whose images are others than when a run has begun."""
     try:
         data = read_model(run)["data"]
@@ -280,7 +317,7 @@ def _other_images(run: Path, before: Recipe, plan: Plan) -> list[str]:
     return found
 
 
-def changes(before: Recipe, now: Recipe) -> list[str]:
+def changes(before: AnyRecipe, now: AnyRecipe) -> list[str]:
     """The settings that differ, as ``fit.epochs was 8 and is 10``."""
     old, new = flatten(to_mapping(before)), flatten(to_mapping(now))
     names = [name for name in {**old, **new} if name != "about" and old.get(name) != new.get(name)]
@@ -363,6 +400,14 @@ def describe_classifier(plan: Plan) -> dict[str, Any]:
         "precision": recipe.fit.precision,
         "temperatures": {},
         "test_readings": 0,
+        **describe_origin(plan),
+    }
+
+
+def describe_origin(plan: AnyPlan) -> dict[str, Any]:
+    """What any run knows of where it comes from."""
+    images, recipe = plan.images, plan.recipe
+    return {
         "data": {
             "name": images.name,
             "location": images.location,

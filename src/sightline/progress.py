@@ -7,9 +7,10 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from torch import Tensor
 
 from sightline.describing import spoken_seconds
-from sightline.learners import ClassifierLearner, validated
+from sightline.learners import Learner, validated
 from sightline.optimizers import main_rate
 
 __all__ = ["EpochBar"]
@@ -58,9 +59,10 @@ class EpochBar(Callback):
             return
         look = pl_module.device.type == "cpu" or batch_idx % READ_EVERY == 0
         if look and now - self._refreshed >= REFRESH_SECONDS:
-            assert isinstance(pl_module, ClassifierLearner)
+            assert isinstance(pl_module, Learner)
             loss, right, images = pl_module.training_totals.sums
-            text = _numbers("train", loss / max(images, 1), right / max(images, 1)) + self._validation
+            accuracy = right / max(images, 1) if "acc" in pl_module.measures else None
+            text = _numbers("train", loss / max(images, 1), accuracy) + self._validation
             text += f"  rate {self._rate:.3g}  {self._speed:,.0f} images/s  {self._left(trainer)} left"
             self._show(trainer, text, batch_idx + 1)
             self._refreshed = now
@@ -69,9 +71,9 @@ class EpochBar(Callback):
         if not trainer.is_global_zero:
             return
         metrics = trainer.callback_metrics
-        text = _numbers("train", float(metrics["train_loss"]), float(metrics["train_acc"]))
+        text = _numbers("train", metrics["train_loss"], metrics.get("train_acc"))
         if validated(trainer):
-            self._validation = "  " + _numbers("val", float(metrics["val_loss"]), float(metrics["val_acc"]))
+            self._validation = "  " + _numbers("val", metrics["val_loss"], metrics.get("val_acc"))
             text += self._validation
         if self.bar is None:
             done = trainer.current_epoch + 1
@@ -109,5 +111,5 @@ class EpochBar(Callback):
             self.bar = None
 
 
-def _numbers(name: str, loss: float, accuracy: float) -> str:
-    return f"{name} loss {loss:.3f} acc {accuracy:.3f}"
+def _numbers(name: str, loss: float | Tensor, accuracy: float | Tensor | None) -> str:
+    return f"{name} loss {float(loss):.3f}" + ("" if accuracy is None else f" acc {float(accuracy):.3f}")

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sightline.config import Recipe, read_recipe, resolve, to_yaml
+from sightline.config import AnyRecipe, Recipe, read_recipe, resolve, resolve_any, to_yaml
 from sightline.errors import ConfigError, RunError, StorageError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ __all__ = [
     "mark_pruned",
     "names_a_run",
     "plain_text",
+    "read_any_recipe",
     "read_model",
     "read_model_of_finished",
     "read_run_recipe",
@@ -54,6 +55,7 @@ __all__ = [
     "read_weights",
     "refuse_existing",
     "refuse_filled",
+    "refuse_other_kind",
     "refuse_to_overwrite",
     "run_to_help",
     "safe_cell",
@@ -66,6 +68,7 @@ __all__ = [
     "write_weights",
 ]
 
+GENERATORS = ("diffusion",)  # kinds of runs that make images
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
 METADATA_KEY = "sightline"
@@ -186,7 +189,7 @@ def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
         except RunError:
             model = {}
         try:
-            name = read_run_recipe(folder).name
+            name = read_any_recipe(folder).name
         except ConfigError:  # of another sightline, or not a run: one such folder does not hide the others
             name = "?"
         metrics = model.get("metrics") or {}
@@ -220,11 +223,14 @@ def mark_pruned(run: Path, why: str) -> None:
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_model_of_finished(run: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read ``model.json`` of a run, refusing one that is not finished.
+def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool = False) -> dict[str, Any]:
+    """Read ``model.json`` of a run, refusing one that is not finished, or not of a classifier.
 
+    Args:
+        run: its folder.
+        generator: refuse what is not of a generator instead.
     Raises:
-        RunError: no run, not finished, or made by a newer sightline.
+        RunError: no run, not finished, of the other kind, or made by a newer sightline.
     """
     folder = Path(run)
     if not folder.exists():
@@ -240,7 +246,25 @@ def read_model_of_finished(run: str | os.PathLike[str]) -> dict[str, Any]:
             f"{str(run)!r} is not a finished run: it has no DONE file. Continue it with"
             f" `sightline train --resume --run {run}`."
         )
-    return read_model(folder)
+    model = read_model(folder)
+    refuse_other_kind(model, run, generator=generator)
+    return model
+
+
+def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, generator: bool = False) -> None:
+    """Refuse a generator where a classifier is wanted, or the other way round.
+
+    Raises:
+        RunError: with what the run is good for.
+    """
+    kind = model.get("kind", "run of an unknown kind")
+    if generator and kind not in GENERATORS:
+        raise RunError(
+            f"{str(run)!r} is a {kind}, and no generator; train one with `sightline train DATA --recipe ddpm`."
+        )
+    if not generator and kind != "classifier":
+        hint = f"; `sightline generate {run} --out FOLDER` makes images with it" if kind in GENERATORS else ""
+        raise RunError(f"{str(run)!r} is a {kind}, not a classifier{hint}.")
 
 
 def names_a_run(path: str | os.PathLike[str]) -> bool:
@@ -256,8 +280,13 @@ def read_model(run: Path) -> dict[str, Any]:
 
 
 def read_run_recipe(run: str | os.PathLike[str]) -> Recipe:
-    """Read the complete settings of a run."""
+    """Read the complete settings of a classifier's run."""
     return resolve(read_recipe(Path(run) / "recipe.yaml"))
+
+
+def read_any_recipe(run: str | os.PathLike[str]) -> AnyRecipe:
+    """Read the complete settings of a run of a classifier or of a generator."""
+    return resolve_any(read_recipe(Path(run) / "recipe.yaml"))
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
@@ -347,7 +376,7 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     return text.encode("utf-8", "backslashreplace").decode()  # a file name that is no UTF-8 becomes \udc80 to \udcff
 
 
-def write_recipe(run: Path, recipe: Recipe) -> None:
+def write_recipe(run: Path, recipe: AnyRecipe) -> None:
     """Write the complete settings of a run."""
     write_atomically(run / "recipe.yaml", to_yaml(recipe).encode())
 

@@ -21,7 +21,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
-from sightline.config import Recipe, TrackConfig
+from sightline.config import AnyRecipe, TrackConfig
 from sightline.config.resolving import flatten, to_mapping
 from sightline.images.downloads import reachable
 from sightline.runs import write_atomically
@@ -55,7 +55,7 @@ class Place:
 
 
 @contextmanager
-def tracked(recipe: Recipe, run: Path, console: Console) -> Iterator[list["Tracker"]]:
+def tracked(recipe: AnyRecipe, run: Path, console: Console) -> Iterator[list["Tracker"]]:
     """Open the trackers of a recipe, give them its settings, and close them when the training has ended, however it does.
 
     Args:

@@ -19,10 +19,10 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from rich.console import Console
 
 from sightline.averaging import Averaging, Chosen
-from sightline.config import Recipe, phase_epochs
+from sightline.config import AnyRecipe, Recipe, phase_epochs
 from sightline.devices import arithmetic, choose_device, convolution_flops
 from sightline.finetuning import Finetuning
-from sightline.learners import ClassifierLearner, validated
+from sightline.learners import Learner, validated
 from sightline.optimizers import main_rate
 from sightline.progress import EpochBar
 from sightline.runs import storage_error, write_csv
@@ -49,11 +49,12 @@ _NOTHING: AbstractContextManager[Any] = nullcontext()
 
 
 def build_trainer(
-    recipe: Recipe,
+    recipe: AnyRecipe,
     run: Path,
     console: Console | None,
     trackers: Sequence[Logger] = (),
     after_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    more: Sequence[Callback] = (),
 ) -> L.Trainer:
     """Make the Lightning Trainer of a run.
 
@@ -63,6 +64,7 @@ def build_trainer(
         console: where the live bar is drawn; None draws nothing.
         trackers: what gets the rates of the steps and the numbers of the epochs.
         after_epoch: is told each epoch, from 1, and its numbers.
+        more: callbacks of a kind of learner, called before the checkpoints are written.
     """
     # of Lightning's own: about its internals, or about choices that are made here on purpose
     for room in ("lightning.pytorch", "lightning.fabric"):
@@ -76,7 +78,8 @@ def build_trainer(
     dtype = arithmetic(fit.precision, device)
     scheduled = isinstance(fit.accumulate, dict)
     averaging = None if recipe.averaging is None else Averaging(recipe.averaging, fit.epochs)
-    chooses = recipe.early_stopping is not None or fit.keep != "last"
+    classifier = recipe if isinstance(recipe, Recipe) else None
+    chooses = classifier is not None and (classifier.early_stopping is not None or fit.keep != "last")
     log = EpochLog(run)
     return L.Trainer(
         max_epochs=fit.epochs,
@@ -99,10 +102,11 @@ def build_trainer(
             *([EpochBar(console)] if console else []),
             *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
             *([averaging] if averaging else []),
-            *([Chosen(recipe, averaging)] if chooses else []),
-            *([Finetuning(recipe, averaging, console)] if recipe.finetune else []),
+            *([Chosen(classifier, averaging)] if classifier and chooses else []),
+            *([Finetuning(classifier, averaging, console)] if classifier and classifier.finetune else []),
             *([LearningRateMonitor("step")] if trackers else []),
             *([CompiledSteps()] if fit.compile else []),
+            *more,
             *([AfterEpoch(log, after_epoch)] if after_epoch else []),
             AtomicCheckpoints(run, fit.checkpoint_seconds),
         ],
@@ -119,7 +123,7 @@ def build_trainer(
     )
 
 
-def _strategy(recipe: Recipe) -> str:
+def _strategy(recipe: AnyRecipe) -> str:
     """How processes train together.
 
     What they exchange is settled before the first step; where phases change it, each step looks for the parameters that learn.
@@ -201,7 +205,7 @@ class AtomicCheckpoints(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, ClassifierLearner)
+        assert isinstance(pl_module, Learner)
         if (batch_idx + 1) % CHECK_EVERY == 0:
             pl_module.refuse_non_finite()
         last = batch_idx + 1 == trainer.num_training_batches  # the end of the epoch follows
@@ -211,10 +215,10 @@ class AtomicCheckpoints(Checkpoint):
             self._save(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassifierLearner)
+        assert isinstance(pl_module, Learner)
         self._save(trainer, pl_module)
 
-    def _save(self, trainer: L.Trainer, learner: ClassifierLearner) -> None:
+    def _save(self, trainer: L.Trainer, learner: Learner) -> None:
         learner.refuse_non_finite()
         trainer.save_checkpoint(self.path, weights_only=False)
         self.saved_at = time.monotonic()
@@ -241,7 +245,7 @@ class CompiledSteps(Callback):
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassifierLearner)
+        assert isinstance(pl_module, Learner)
         dynamo = torch._dynamo.config
         dynamo.recompile_limit = max(dynamo.recompile_limit, SIZES)  # beyond it the network would run as written
         pl_module.network.compile(dynamic=False)
@@ -306,18 +310,6 @@ class CostMeter(Callback):
 class EpochLog(Callback):
     """Writes ``metrics.csv``, a line an epoch. The lines travel in the checkpoint, so resuming repeats none."""
 
-    COLUMNS = (
-        "epoch",
-        "phase",  # where there are phases
-        "train_loss",
-        "train_acc",
-        "val_loss",
-        "val_acc",
-        "learning_rate",
-        "seconds",
-        "images_per_second",
-    )
-
     def __init__(self, run: Path) -> None:
         self.path = run / "metrics.csv"
         self.rows: list[dict[str, float]] = []
@@ -336,10 +328,11 @@ class EpochLog(Callback):
         self._train_seconds = time.perf_counter() - self._start
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassifierLearner)
+        assert isinstance(pl_module, Learner)
         seconds = time.perf_counter() - self._start
         measured = validated(trainer)
-        names = [name for name in self.COLUMNS if measured or not name.startswith("val_")]
+        losses = [f"{stage}_{measure}" for stage in ("train", "val") for measure in pl_module.measures]
+        names = [name for name in losses if measured or not name.startswith("val_")]
         known = {name: float(value) for name, value in trainer.callback_metrics.items() if name in names}
         images = len(trainer.datamodule.splits.train)  # type: ignore[attr-defined]
         spent = self._train_seconds if measured else seconds
@@ -348,7 +341,7 @@ class EpochLog(Callback):
         speed = {"seconds": round(seconds, 3), "images_per_second": round(images / spent, 1)}
         self.rows.append({"epoch": epoch + 1} | phase | known | {"learning_rate": self._rate} | speed)
         if trainer.is_global_zero:
-            columns = [name for name in self.COLUMNS if phase or name != "phase"]
+            columns = ["epoch", *phase, *losses, "learning_rate", *speed]
             lines = [[row.get(name, "") for name in columns] for row in self.rows]
             write_csv(self.path, columns, lines)
         for tracker in trainer.loggers:
@@ -372,6 +365,6 @@ class AfterEpoch(Callback):
         self.tell = tell
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassifierLearner)
+        assert isinstance(pl_module, Learner)
         pl_module.refuse_non_finite()
         self.tell(trainer.current_epoch + 1, dict(self.epochs.rows[-1]))

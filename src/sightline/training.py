@@ -1,4 +1,7 @@
-"""Train a classifier: an image set in, a finished run folder out."""
+"""Train a classifier, or a generator: an image set in, a finished run folder out.
+
+What both have in common, from the run folder to the last step, is here once; what differs asks for the kind of the plan.
+"""
 
 import os
 import time
@@ -13,7 +16,7 @@ from rich.console import Console
 
 from sightline.averaging import hand_on
 from sightline.backbones import fit_to_images, write_seen
-from sightline.config import FrozenConfig
+from sightline.config import FrozenConfig, trains_generator
 from sightline.conformal import image_uniforms
 from sightline.data import ImageData
 from sightline.describing import Progress, describe_training, show_kept, show_measures, show_next_steps
@@ -21,13 +24,16 @@ from sightline.devices import choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, Interrupted, TrainingError
 from sightline.evaluating import evaluate_rows
 from sightline.finders import FoundRate, settle, write_range
+from sightline.generator_plans import describe_generator, finish_generator, notes_of_generator, prepare_generator
 from sightline.images.augment import shown_size
-from sightline.images.batches import TrainingBatches
-from sightline.learners import ClassifierLearner, balanced_weights
+from sightline.images.batches import TrainingBatches, augmentation_of
+from sightline.learners import ClassifierLearner, DiffusionLearner, Learner, balanced_weights
 from sightline.nets import training_flops
 from sightline.picturing import draw_batch
 from sightline.predicting import Classifier
 from sightline.preparing import (
+    AnyPlan,
+    GeneratorPlan,
     Plan,
     as_found,
     changes_since,
@@ -35,6 +41,7 @@ from sightline.preparing import (
     notes,
     prepare_training,
     run_to_resume,
+    what_is_asked,
 )
 from sightline.reporting import report
 from sightline.runs import (
@@ -50,8 +57,9 @@ from sightline.runs import (
     write_recipe,
     write_weights,
 )
+from sightline.samples import SampleGrid
 from sightline.tracking import Tracker, tracked
-from sightline.trainer import CostMeter, build_trainer, checkpoint_to_resume
+from sightline.trainer import CostMeter, EpochLog, build_trainer, checkpoint_to_resume
 from sightline.trusting import calibrate, measure_corruptions, measure_strangers
 from sightline.views import VIEWS, Views, combine
 
@@ -71,7 +79,7 @@ def train(
     console: Console | None = None,
     after_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path | None:
-    """Train a classifier on an image set and measure it.
+    """Train a classifier on an image set and measure it; or a generator, where the recipe names one.
 
     Args:
         data: a folder, an archive, a manifest, or a name such as ``digits``; None where the recipe names it, or the run
@@ -95,7 +103,7 @@ def train(
     console = Console(quiet=True) if helping or console is None else console
     if run is not None and not resume:
         refuse_existing(run)
-    plan = prepare_training(data, recipe, settings or {}, Path(run) if resume and run is not None else None, console)
+    plan = _prepare(data, recipe, settings or {}, Path(run) if resume and run is not None else None, console)
     if after_epoch is not None and plan.recipe.fit.processes > 1:
         raise ConfigError("--fit.processes must be 1 where the end of an epoch is waited for; leave it out.")
     if helping is not None:
@@ -105,7 +113,8 @@ def train(
         console.print(f"{folder} is finished already; nothing was done.", highlight=False)
         return folder
     plan = plan if folder is None else as_found(plan, folder)
-    describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, notes(plan))
+    told = notes_of_generator(plan) if isinstance(plan, GeneratorPlan) else notes(plan)
+    describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, told)
     if dry_run:
         return None
     if folder is None:
@@ -113,20 +122,50 @@ def train(
     elif resume:
         console.print(f"Continuing {folder}.", highlight=False)
     if not (folder / "model.json").exists():
-        plan, found, rate = _search(plan, folder, console)
-        write_recipe(folder, plan.recipe)
-        write_seen(folder, plan.images, plan.splits, plan.built.seen)
-        write_json(folder / "model.json", describe_classifier(plan) | ({"found": found} if found else {}))
-        if rate is not None:
-            with _drawing("range.png", console):
-                write_range(folder, rate)
+        plan = _begin(plan, folder, console)
     with tracked(plan.recipe, folder, console) as trackers:
         with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
             learner, meter, kept = _fit(plan, folder, trackers, console, after_epoch)
-        _finish(plan, folder, learner, meter, kept, console)
+        if isinstance(plan, GeneratorPlan):
+            cost = {"seconds": meter.seconds, "probe_flops": meter.probe_flops}
+            finish_generator(plan, folder, cost, _last_losses(learner), console)
+        else:
+            assert isinstance(learner, ClassifierLearner)
+            _finish(plan, folder, learner, meter, kept, console)
         for tracker in trackers:
             tracker.log_final(read_model(folder), learner.trainer.global_step)
     return folder
+
+
+def _prepare(
+    data: str | os.PathLike[str] | None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any],
+    settings: Mapping[str, Any],
+    begun: Path | None,
+    console: Console,
+) -> AnyPlan:
+    """Settle what is trained, a generator where the recipe names one; arguments as ``prepare_training`` has them."""
+    named, source = what_is_asked(data, recipe, begun)
+    if named is not None and trains_generator(named, settings):
+        return prepare_generator(source, named, settings, console)
+    return prepare_training(data, recipe, settings, begun, console)
+
+
+def _begin(plan: AnyPlan, run: Path, console: Console) -> AnyPlan:
+    """Write what a run knows before its first step; returns the plan with all numbers that were searched for."""
+    if isinstance(plan, GeneratorPlan):
+        write_recipe(run, plan.recipe)
+        write_seen(run, plan.images, plan.splits, None)
+        write_json(run / "model.json", describe_generator(plan))
+        return plan
+    plan, found, rate = _search(plan, run, console)
+    write_recipe(run, plan.recipe)
+    write_seen(run, plan.images, plan.splits, plan.built.seen)
+    write_json(run / "model.json", describe_classifier(plan) | ({"found": found} if found else {}))
+    if rate is not None:
+        with _drawing("range.png", console):
+            write_range(run, rate)
+    return plan
 
 
 def _search(plan: Plan, run: Path, console: Console) -> tuple[Plan, dict[str, Any], FoundRate | None]:
@@ -142,7 +181,7 @@ def _search(plan: Plan, run: Path, console: Console) -> tuple[Plan, dict[str, An
 # ── several processes ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _help(plan: Plan, run: Path) -> NoReturn:
+def _help(plan: AnyPlan, run: Path) -> NoReturn:
     """The part in a training of a process that another one started: take its share of every batch, and end.
 
     Where the loss is not finite all stop at the same step, and the first process says so; where the first has ended,
@@ -170,29 +209,29 @@ def _help(plan: Plan, run: Path) -> NoReturn:
 
 
 def _fit(
-    plan: Plan,
+    plan: AnyPlan,
     run: Path,
     trackers: list[Tracker],
     console: Console,
     after_epoch: Callable[[int, dict[str, float]], None] | None = None,
-) -> tuple[ClassifierLearner, CostMeter, dict[str, Any] | None]:
+) -> tuple[Learner, CostMeter, dict[str, Any] | None]:
     """Train the network of a plan, from the run's last checkpoint where there is one.
 
     Returns:
         The learner with the weights to hand on, the seconds, and which validation chose the weights, if one did.
     """
-    trainer = build_trainer(plan.recipe, run, None if console.quiet else console, trackers, after_epoch)
+    more = []
+    if isinstance(plan, GeneratorPlan):
+        more.append(SampleGrid(run, plan.images.classes, plan.images.size, len(plan.splits.train), console))
+    trainer = build_trainer(plan.recipe, run, None if console.quiet else console, trackers, after_epoch, more)
     checkpoint = checkpoint_to_resume(run)
     if checkpoint is None and run_to_help() is None:
         _picture(plan, run, console)
     start = time.perf_counter()
-    if checkpoint is None and plan.built.weights is None:
+    if checkpoint is None and isinstance(plan, Plan) and plan.built.weights is None:
         fit_to_images(plan.network, plan.images, plan.splits.train, plan.normalization)
     plan.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batches = -(-len(plan.splits.train) // plan.recipe.fit.batch_size)
-    weighted = plan.recipe.fit.class_weights == "balanced"
-    weights = balanced_weights(plan.images.labels[plan.splits.train], len(plan.images.classes)) if weighted else None
-    learner = ClassifierLearner(plan.network, plan.recipe, batches, weights)
+    learner = _learner(plan)
     meter = next(callback for callback in trainer.callbacks if isinstance(callback, CostMeter))  # type: ignore[attr-defined]
     meter.seconds += time.perf_counter() - start
     threads = torch.get_num_threads()
@@ -204,7 +243,23 @@ def _fit(
     return learner, meter, kept
 
 
-def _picture(plan: Plan, run: Path, console: Console) -> None:
+def _learner(plan: AnyPlan) -> Learner:
+    """What Lightning trains."""
+    batches = -(-len(plan.splits.train) // plan.recipe.fit.batch_size)
+    if isinstance(plan, GeneratorPlan):
+        return DiffusionLearner(plan.network, plan.recipe, batches)
+    weighted = plan.recipe.fit.class_weights == "balanced"
+    weights = balanced_weights(plan.images.labels[plan.splits.train], len(plan.images.classes)) if weighted else None
+    return ClassifierLearner(plan.network, plan.recipe, batches, weights)
+
+
+def _last_losses(learner: Learner) -> dict[str, float]:
+    """Those of the last epoch, which the log keeps: a training that resumes after it measures none."""
+    log = next(callback for callback in learner.trainer.callbacks if isinstance(callback, EpochLog))  # type: ignore[attr-defined]
+    return {name: value for name, value in log.rows[-1].items() if name.endswith("_loss")}
+
+
+def _picture(plan: AnyPlan, run: Path, console: Console) -> None:
     """Write ``batch.png``, the first batch as the network sees it."""
     fit = plan.recipe.fit
     with _drawing("batch.png", console):
@@ -212,7 +267,7 @@ def _picture(plan: Plan, run: Path, console: Console) -> None:
             plan.images,
             plan.splits.train,
             plan.normalization,
-            plan.recipe.augment,
+            augmentation_of(plan.recipe),
             batch_size=fit.batch_size,
             epochs=fit.epochs,
             seed=fit.seed,
@@ -233,9 +288,7 @@ def _drawing(name: str, console: Console) -> Iterator[None]:
         console.print(f"no {name}: {reason}", markup=False, highlight=False)
 
 
-def _run_trainer(
-    trainer: L.Trainer, learner: ClassifierLearner, data: ImageData, checkpoint: Path | None, run: Path
-) -> None:
+def _run_trainer(trainer: L.Trainer, learner: Learner, data: ImageData, checkpoint: Path | None, run: Path) -> None:
     try:
         trainer.fit(learner, data, ckpt_path=checkpoint, weights_only=True)
     except SystemExit as error:

@@ -14,13 +14,18 @@ from sightline.config.explaining import *
 from sightline.config.finding import *
 from sightline.config.finetuning import *
 from sightline.config.fitting import *
+from sightline.config.generating import *
+from sightline.config.generators import *
 from sightline.config.heads import *
 from sightline.config.networks import *
 from sightline.config.optimizers import *
 from sightline.config.resolving import named_recipes as named_recipes
 from sightline.config.resolving import read_recipe as read_recipe
 from sightline.config.resolving import resolve as resolve
+from sightline.config.resolving import resolve_any as resolve_any
+from sightline.config.resolving import resolve_generator as resolve_generator
 from sightline.config.resolving import to_yaml as to_yaml
+from sightline.config.resolving import trains_generator as trains_generator
 from sightline.config.schedules import *
 from sightline.config.serving import *
 from sightline.config.settings import *

@@ -10,7 +10,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any, Literal, Union
 import yaml
 
 from sightline.config.checks import nearest
+from sightline.config.generating import AnyRecipe, GeneratorRecipe
 from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
@@ -40,10 +41,13 @@ __all__ = [
     "refuse_hopeless",
     "required",
     "resolve",
+    "resolve_any",
+    "resolve_generator",
     "searches",
     "spell_out",
     "to_mapping",
     "to_yaml",
+    "trains_generator",
 ]
 
 AUTO = "auto"
@@ -72,14 +76,55 @@ def resolve(*layers: Mapping[str, Any]) -> Recipe:
             A block with kinds may be a word (see ``spell_out``). A setting that is ``auto`` stays what the layers below
             say, from where a training searches (see ``searches``).
     Raises:
-        ConfigError: a setting is unknown (the nearest known one is named), of the wrong type, or out of range.
+        ConfigError: a setting is unknown (the nearest known one is named), of the wrong type, or out of range; or the
+            layers train a generator.
     """
-    merged: dict[str, Any] = to_mapping(Recipe())
-    for layer in layers:
-        merged = merge(merged, _without_auto(spell_out(layer)))
-    recipe = build(Recipe, merged, "")
+    if trains_generator(*layers):
+        raise ConfigError(
+            "these settings train a generator, which only `sightline train` does, by a recipe such as --recipe ddpm; name a"
+            " classifier's recipe here."
+        )
+    recipe = build(Recipe, _merged(Recipe(), layers), "")
     assert isinstance(recipe, Recipe)
     return recipe
+
+
+def resolve_generator(*layers: Mapping[str, Any]) -> GeneratorRecipe:
+    """As ``resolve``, for layers of which one names a ``generator``.
+
+    Raises:
+        ConfigError: also where a block is a classifier's, or a setting is left to a search.
+    """
+    searched = searches(*layers)
+    if searched:
+        raise ConfigError(
+            f"{searched[0]} is {AUTO}, and nothing is searched for before a generator is trained; name a number."
+        )
+    known = _fields(GeneratorRecipe)
+    for name in (name for layer in layers for name in layer if name in _fields(Recipe) and name not in known):
+        raise ConfigError(
+            f"--{name.replace('_', '-')} has no effect on a generator, which tells no classes apart; leave it out."
+        )
+    recipe = build(GeneratorRecipe, _merged(GeneratorRecipe(), layers), "")
+    assert isinstance(recipe, GeneratorRecipe)
+    return recipe
+
+
+def resolve_any(*layers: Mapping[str, Any]) -> AnyRecipe:
+    """The recipe of a classifier or of a generator, whichever the layers train."""
+    return resolve_generator(*layers) if trains_generator(*layers) else resolve(*layers)
+
+
+def trains_generator(*layers: Mapping[str, Any]) -> bool:
+    """Whether layers of settings train a generator: one of them names it."""
+    return any(layer.get("generator") is not None for layer in layers)
+
+
+def _merged(below: AnyRecipe, layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = to_mapping(below)
+    for layer in layers:
+        merged = merge(merged, _without_auto(spell_out(layer)))
+    return merged
 
 
 def searches(*layers: Mapping[str, Any]) -> tuple[str, ...]:
@@ -110,8 +155,11 @@ def refuse_hopeless(settings: Mapping[str, Any]) -> None:
     """
     problem: ConfigError | None = None
     for name in named_recipes():
+        recipe = read_recipe(name)
+        if trains_generator(recipe):  # none is chosen unless it is named
+            continue
         try:
-            resolve(read_recipe(name), settings)
+            resolve(recipe, settings)
             return
         except ConfigError as error:
             problem = error
@@ -175,7 +223,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     return mapping
 
 
-def spell_out(layer: Mapping[str, Any], block: Any = Recipe, where: str = "") -> dict[str, Any]:
+def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> dict[str, Any]:
     """Write blocks that are given as a word in full: ``network: timm:resnet18`` is ``{kind: timm, name: resnet18}``.
 
     Behind the kind follow the settings that the kind cannot do without, in their order; the last takes the rest, with
@@ -183,11 +231,13 @@ def spell_out(layer: Mapping[str, Any], block: Any = Recipe, where: str = "") ->
 
     Args:
         layer: some settings of a block.
-        block: the dataclass, or union of them, that the settings are of.
+        block: the dataclass, or union of them, that the settings are of; None: the recipe that they are of.
         where: the dotted name of the block, for messages.
     Raises:
         ConfigError: a setting is missing behind the kind, or there are none to give.
     """
+    if block is None:
+        block = GeneratorRecipe if "generator" in layer else Recipe
     kinds: list[Any] = [choice for choice in members(block) if dataclasses.is_dataclass(choice)]
     hints = {name: hint for kind in kinds for name, hint in _fields(kind).items()}
     written = dict(layer)
@@ -242,7 +292,7 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
     }
 
 
-def to_yaml(recipe: Recipe) -> str:
+def to_yaml(recipe: AnyRecipe) -> str:
     """Write a recipe as the YAML text that ``read_recipe`` reads back to the same settings."""
     return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True, width=110)
 

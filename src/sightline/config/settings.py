@@ -34,7 +34,7 @@ from sightline.config.schedules import (
 )
 from sightline.errors import ConfigError
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "check_averaging", "check_name", "check_schedule"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +62,11 @@ class Recipe:
     track: TrackConfig = field(default_factory=TrackConfig)
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        check_name(self.name)
         lengths = phase_epochs(self.finetune, self.fit.epochs)
-        _check_schedule(self.schedule, self.fit, lengths)
+        check_schedule(self.schedule, self.fit, lengths)
         if self.averaging is not None:
-            _check_averaging(self.averaging, self.schedule, self.early_stopping, lengths)
+            check_averaging(self.averaging, self.schedule, self.early_stopping, lengths)
         if isinstance(self.finetune, GradualConfig | PhasesConfig):
             _check_phases(self.finetune, self.early_stopping, self.fit.validate_every, lengths)
         if self.early_stopping is not None:
@@ -90,12 +90,12 @@ class Recipe:
         return plateau or restores or self.early_stopping is not None or self.fit.keep != "last"
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if not name or "/" in name or "\\" in name:
         raise ConfigError(f"the recipe's name is {name!r}; it must be a word for a folder, without slashes.")
 
 
-def _check_schedule(schedule: ScheduleConfig, fit: FitConfig, lengths: tuple[int, ...]) -> None:
+def check_schedule(schedule: ScheduleConfig, fit: FitConfig, lengths: tuple[int, ...]) -> None:
     """Refuse a schedule that would not do in so many epochs what it says; each phase goes through it anew."""
     epochs = min(lengths)
     span = "--fit.epochs" if len(lengths) == 1 else "the shortest phase of --finetune"
@@ -162,7 +162,7 @@ def _check_patience(
         )
 
 
-def _check_averaging(
+def check_averaging(
     averaging: AveragingConfig,
     schedule: ScheduleConfig,
     stopping: EarlyStoppingConfig | None,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.config import AugmentConfig, Recipe
+from sightline.config import AnyRecipe, AugmentConfig
 from sightline.images import augment
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.excluding import leave_out
@@ -29,6 +29,7 @@ __all__ = [
     "EvaluationBatches",
     "Normalization",
     "TrainingBatches",
+    "augmentation_of",
     "balanced_order",
     "derived_seed",
     "prepare",
@@ -79,7 +80,7 @@ class Normalization:
 
 
 def prepare(
-    source: ImageSource, recipe: Recipe, progress: Callable[[int, int], None] | None = None
+    source: ImageSource, recipe: AnyRecipe, progress: Callable[[int, int], None] | None = None
 ) -> tuple[CachedImages, Splits, Normalization]:
     """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay generated
     images beside it."""
@@ -98,6 +99,12 @@ def prepare(
     if data.synthetic is not None:
         images, splits = join_train(images, splits, data.synthetic, data.synthetic_share, data.split_seed)
     return images, splits, normalization
+
+
+def augmentation_of(recipe: AnyRecipe) -> AugmentConfig:
+    """How the training images of a recipe are varied; those of a generator are mirrored at most."""
+    augment = recipe.augment
+    return augment if isinstance(augment, AugmentConfig) else AugmentConfig(flip=augment.flip)
 
 
 def derived_seed(*numbers: int | str) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sightline.config import (
     ArchitectureConfig,
     CustomResNetConfig,
+    GeneratorConfig,
     HeadConfig,
     HubConfig,
     ResNet18Config,
@@ -22,6 +23,7 @@ from sightline.nets.heads import HeadedNetwork
 from sightline.nets.pretrained import LoadedWeights, build_foreign, load_weights, put_in
 from sightline.nets.resnet import CustomResNet, ResNet18, ResNet34
 from sightline.nets.speednet import Speednet
+from sightline.nets.unet import UNet
 
 __all__ = [
     "CustomResNet",
@@ -32,6 +34,8 @@ __all__ = [
     "ResNet18",
     "ResNet34",
     "Speednet",
+    "UNet",
+    "build_generator",
     "build_network",
     "flops_per_image",
     "load_weights",
@@ -79,7 +83,12 @@ def _plain_network(config: ArchitectureConfig, classes: int, size: tuple[int, in
             return build_foreign(config, classes, size)
 
 
-OPENED = ("backbone", "body", "neck")  # parts of which a summary lists the children
+def build_generator(config: GeneratorConfig, classes: int) -> UNet:
+    """Build what makes images of classes, of any size that its levels can halve, from its settings."""
+    return UNet(config, classes)
+
+
+OPENED = ("backbone", "body", "neck", "down", "middle", "up")  # parts of which a summary lists the children
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ class LayerSummary:
     """Of the parameters, in float32."""
 
 
-def summarize(network: Network, size: tuple[int, int]) -> tuple[list[LayerSummary], int]:
+def summarize(network: Network | UNet, size: tuple[int, int]) -> tuple[list[LayerSummary], int]:
     """Describe a network layer by layer.
 
     Returns:

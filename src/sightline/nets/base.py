@@ -1,5 +1,6 @@
 """What every network gives. B images, height H, width W, D features, K classes."""
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["GlobalMaximum", "Network"]
@@ -42,6 +43,10 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Images, (B, 3, H, W), to logits, (B, K)."""
         return self.classify(self.backbone_output(images))
+
+    def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
+        """What the network takes: images of nothing but zeros, of a (height, width) in pixels."""
+        return (torch.zeros(count, 3, *size),)
 
     def drop(self, layer: str) -> None:
         """Do without a layer: it hands on what it is given, and its parameters are gone."""

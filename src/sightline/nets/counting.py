@@ -6,19 +6,21 @@ from collections.abc import Collection, Sequence
 import torch
 
 from sightline.nets.base import Network
+from sightline.nets.unet import UNet
 
 __all__ = ["flops_per_image", "forward_once", "training_flops"]
 
 Size = tuple[int, int]
+Countable = Network | UNet
 
 
-def flops_per_image(network: Network, size: Size) -> int:
+def flops_per_image(network: Countable, size: Size) -> int:
     """Operations of one forward pass of one image; a training step takes about three times as many."""
     return _by_module(network, size)[""]
 
 
 def training_flops(
-    network: Network, epochs: Sequence[tuple[Size, frozenset[str]]], images: int, *, kept_views: int = 0
+    network: Countable, epochs: Sequence[tuple[Size, frozenset[str]]], images: int, *, kept_views: int = 0
 ) -> int:
     """Operations of the forward and backward passes of a training.
 
@@ -36,12 +38,12 @@ def training_flops(
     total, once = 0, 0
     for (size, trained), times in Counter(epochs).items():
         step = _step_flops(network, size, trained)
-        once = _backbone_flops(network, size) if kept_views else 0
+        once = _backbone_flops(network, size) if kept_views and isinstance(network, Network) else 0
         total += times * images * (step - once)
     return total + kept_views * images * once
 
 
-def _step_flops(network: Network, size: Size, trained: Collection[str]) -> int:
+def _step_flops(network: Countable, size: Size, trained: Collection[str]) -> int:
     """Operations of a training step for one image."""
     counts = _by_module(network, size)
     within = Counter[str]()  # what runs in the modules that a module calls, or whose children it calls in their place
@@ -75,11 +77,14 @@ def _backbone_flops(network: Network, size: Size) -> int:
     return counts[""] - sum(counts[begin.removesuffix(".")] for begin in network.beyond_backbone)
 
 
-def _by_module(network: Network, size: Size) -> Counter[str]:
+def _by_module(network: Countable, size: Size) -> Counter[str]:
     """Operations of a forward pass of one image by the names of modules, each with all that it holds."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    network.train_whitening(True)  # else its layer runs under no name; a training sets this at the start of each epoch
+    if isinstance(network, Network):
+        network.train_whitening(
+            True
+        )  # else its layer runs under no name; a training sets this at the start of each epoch
     with FlopCounterMode(display=False) as counter:
         forward_once(network, size)
     root = type(network).__name__
@@ -92,10 +97,11 @@ def _by_module(network: Network, size: Size) -> Counter[str]:
     )
 
 
-def forward_once(network: Network, size: Size) -> None:
+def forward_once(network: Countable, size: Size) -> None:
     """Run an image of nothing but zeros through a network, which is left as it was."""
     training = network.training
     parameter = next(network.parameters())
+    images, *more = network.example(size)
     with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, *size, device=parameter.device, dtype=parameter.dtype))
+        network.eval()(images.to(parameter), *(other.to(parameter.device) for other in more))
     network.train(training)

@@ -1,0 +1,101 @@
+"""The recipe of a generator: the blocks of a classifier's that apply to it, and the generator."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from sightline.config.fitting import ClipConfig, DataConfig, EMAConfig, FitConfig, TrackConfig
+from sightline.config.generators import DiffusionConfig, GeneratorConfig
+from sightline.config.optimizers import AdamWConfig, OptimizerConfig
+from sightline.config.schedules import (
+    ConstantConfig,
+    CosineConfig,
+    CyclicConfig,
+    ExponentialConfig,
+    LinearConfig,
+    MultiStepConfig,
+    OneCycleConfig,
+    StepConfig,
+)
+from sightline.config.settings import Recipe, check_averaging, check_name, check_schedule
+from sightline.errors import ConfigError
+
+__all__ = ["AnyRecipe", "FlipConfig", "GeneratorRecipe", "GeneratorScheduleConfig", "indivisible"]
+
+EPOCHS = 100  # unless a recipe, the images or the user say otherwise
+
+GeneratorScheduleConfig = (
+    LinearConfig
+    | CosineConfig
+    | OneCycleConfig
+    | ConstantConfig
+    | StepConfig
+    | MultiStepConfig
+    | ExponentialConfig
+    | CyclicConfig
+)
+"""The schedules that need no measurements: a generator's losses do not say when it has stopped getting better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlipConfig:
+    """How a generator's training images are varied: whatever else is done to them, it would learn to do."""
+
+    flip: Literal["none", "random", "alternating"] = "none"
+    """Mirror left and right: not at all, at random, or at random in the first epoch and the other way in each next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorRecipe:
+    """Every setting of a generator's training."""
+
+    # what only the training of a classifier has
+    early_stopping: ClassVar[None] = None
+    finetune: ClassVar[None] = None
+    selects: ClassVar[bool] = False
+
+    name: str = "custom"
+    """What the recipe is called."""
+    about: str = ""
+    """What it is for, what it reached, on what, in how long, n."""
+    image_set: str | None = None
+    """What it was trained on, filled in for a run."""
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: FlipConfig = field(default_factory=FlipConfig)
+    generator: GeneratorConfig = field(default_factory=DiffusionConfig)
+    optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
+    schedule: GeneratorScheduleConfig = field(default_factory=CosineConfig)
+    clip: ClipConfig | None = None
+    averaging: EMAConfig | None = None
+    fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=EPOCHS))
+    track: TrackConfig = field(default_factory=TrackConfig)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        lengths = (self.fit.epochs,)
+        check_schedule(self.schedule, self.fit, lengths)
+        if self.averaging is not None:
+            check_averaging(self.averaging, self.schedule, None, lengths)
+        usual = FitConfig(epochs=self.fit.epochs)
+        for name in ("label_smoothing", "class_weights", "keep"):
+            if getattr(self.fit, name) != getattr(usual, name):
+                raise ConfigError(
+                    f"--fit.{name.replace('_', '-')} {getattr(self.fit, name)} has no effect on a generator, which tells no"
+                    " classes apart; leave it out."
+                )
+        multiple = self.generator.side_multiple
+        if self.data.size is not None and self.data.size % multiple:
+            raise indivisible(self.data.size, self.generator)
+
+
+def indivisible(side: int, generator: GeneratorConfig) -> ConfigError:
+    """What is said of a side in pixels that the levels of a generator cannot halve."""
+    multiple = generator.side_multiple
+    near = max(multiple, side // multiple * multiple)
+    return ConfigError(
+        f"images of {side} px cannot be halved {len(generator.widths) - 1} times in patches of {generator.patch} px"
+        f" (--generator.widths, --generator.patch): the side must be a multiple of {multiple}; choose --data.size"
+        f" {near if near >= 16 else -(-16 // multiple) * multiple}, fewer levels or smaller patches."
+    )
+
+
+AnyRecipe = Recipe | GeneratorRecipe

@@ -1,0 +1,107 @@
+"""The settings of generators: what makes images of a class."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sightline.config.checks import INFINITY, nearest, within
+from sightline.errors import ConfigError
+
+__all__ = ["SAMPLERS", "DiffusionConfig", "GeneratorConfig", "Sampler", "SamplingConfig"]
+
+Sampler = Literal["ddpm", "ddim", "dpm++"]
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+
+NORM_GROUPS = 8  # of the U-Net's norms
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """Noise that is taken away step by step (DDPM), by a U-Net that knows the class."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    widths: tuple[int, ...] = (32, 64, 64)
+    """Channels of the levels of the U-Net, the finest first; each level has half the side of the one before it. Where neither
+    recipe nor flag names them, the number of images decides, and their side decides the patch."""
+    blocks: int = 1
+    """Residual blocks of a level on the way down; on the way up there is one more."""
+    attention: tuple[int, ...] = ()
+    """Levels, counted from 1, whose blocks on the way down end in self-attention; the middle always has one."""
+    patch: int = 1
+    """Side of the squares of pixels that the first layer takes as one position: 2 makes a quarter of the positions of 1, and
+    takes about a quarter of the time."""
+    dropout: float = 0.0
+    """Share of a residual block's channels that is left out at random while training."""
+    noise_steps: int = 500
+    """Steps in which an image becomes noise."""
+    first_noise: float = 1e-4
+    """Variance of the noise of the first step; from there it rises in a straight line."""
+    last_noise: float = 0.028
+    """Variance of the noise of the last step."""
+    drop_labels: float = 0.1
+    """Share of the training images whose class is not told, from which guidance learns what images are without one;
+    0: guidance cannot be used."""
+
+    def __post_init__(self) -> None:
+        if not self.widths:
+            raise ConfigError("--generator.widths is empty; name the channels of one level or more, such as 32 64 64.")
+        for width in self.widths:
+            within("generator.widths", width, NORM_GROUPS, 2048)
+            if width % NORM_GROUPS:
+                raise ConfigError(
+                    f"--generator.widths {width} is no multiple of {NORM_GROUPS}, the groups of its norms; choose"
+                    f" {width // NORM_GROUPS * NORM_GROUPS} or {(width // NORM_GROUPS + 1) * NORM_GROUPS}."
+                )
+        within("generator.blocks", self.blocks, 1, 8)
+        for level in self.attention:
+            within("generator.attention", level, 1, len(self.widths))
+        for level in {level for level in self.attention if self.attention.count(level) > 1}:
+            raise ConfigError(f"--generator.attention names level {level} twice; once is enough.")
+        within("generator.patch", self.patch, 1, 16)
+        within("generator.dropout", self.dropout, 0, 0.9)
+        within("generator.noise-steps", self.noise_steps, 2, 10_000)
+        within("generator.first-noise", self.first_noise, 0, 0.5, open_low=True)
+        within("generator.last-noise", self.last_noise, self.first_noise, 0.999)
+        within("generator.drop-labels", self.drop_labels, 0, 0.9)
+
+    @property
+    def side_multiple(self) -> int:
+        """What the sides of images must be a multiple of, in pixels."""
+        return int(self.patch * 2 ** (len(self.widths) - 1))
+
+
+GeneratorConfig = DiffusionConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How images are made by diffusion."""
+
+    guidance: float = 1.8
+    """How far beyond the class, away from images of any class: w in (1 + w) conditional - w unconditional; 0: not at all."""
+    steps: int = 20
+    """Times that the network is asked for each image."""
+    sampler: Sampler = "dpm++"
+    """How noise is taken away: step by step with some put back (ddpm), without (ddim), or by steps of second order (dpm++)."""
+
+    def __post_init__(self) -> None:
+        within("guidance", self.guidance, 0, INFINITY)
+        within("steps", self.steps, 1, INFINITY)
+        if self.sampler not in SAMPLERS:
+            raise ConfigError(f"unknown --sampler {self.sampler!r}; {nearest(str(self.sampler), SAMPLERS)}")
+
+    def refuse_misfits(self, generator: GeneratorConfig) -> None:
+        """Refuse what a generator cannot do.
+
+        Raises:
+            ConfigError: it knows no image without a class, or its noise has fewer steps.
+        """
+        if self.guidance > 0 and generator.drop_labels == 0:
+            raise ConfigError(
+                f"--guidance {self.guidance:g} needs a generator that also knows images without their class, and this one was"
+                " trained with --generator.drop-labels 0; choose --guidance 0."
+            )
+        if self.steps > generator.noise_steps:
+            raise ConfigError(
+                f"--steps is {self.steps}, and the noise of this generator has {generator.noise_steps} steps; choose at most"
+                " so many."
+            )

@@ -1,0 +1,174 @@
+"""What is settled, and refused, before the first step of a generator's training, and what its run knows of itself."""
+
+from collections.abc import Mapping
+from os.path import abspath, expanduser
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from sightline.config import GeneratorRecipe, indivisible, resolve_generator
+from sightline.config.resolving import merge, to_mapping
+from sightline.describing import Progress, show_generator
+from sightline.devices import arithmetic, choose_device, describe, refuse_without_compiler, set_determinism
+from sightline.errors import TrainingError
+from sightline.extras import refuse_missing_trackers
+from sightline.generators import FULL_RANGE
+from sightline.images.batches import derived_seed, prepare
+from sightline.images.cache import CachedImages, open_images
+from sightline.images.sources import ImageSource
+from sightline.misfits import refuse_processes, refuse_split_seed, refuse_without_effect
+from sightline.nets import build_generator, training_flops
+from sightline.preparing import GeneratorPlan, describe_origin, refuse_validation
+from sightline.runs import MODEL_FORMAT, mark_done, read_model, write_json, write_weights
+
+__all__ = ["describe_generator", "finish_generator", "notes_of_generator", "prepare_generator", "scaled_to"]
+
+MANY = 10_000  # training images
+FEW_WIDTHS: tuple[int, ...] = (32, 64)  # channels of the levels
+MANY_WIDTHS: tuple[int, ...] = (64, 128, 128)
+FEW_SIDE, MANY_SIDE = 8, 16  # positions along a side of the finest level, at most where the sides allow it
+FEW_SHOWN, MANY_SHOWN = 200_000, 400_000  # images that the training shows, over all epochs
+LEAST_EPOCHS, MOST_EPOCHS = 5, 200
+FEW_BATCH, MANY_BATCH = 64, 128
+PATCHES = (1, 2, 4, 8, 16)  # pixels
+
+
+def prepare_generator(
+    source: ImageSource, named: Mapping[str, Any], settings: Mapping[str, Any], console: Console
+) -> GeneratorPlan:
+    """Settle everything that can be settled before the first step.
+
+    Args:
+        source: the image set.
+        named: the recipe.
+        settings: what is set over it.
+        console: where the reading of the images is shown.
+    Raises:
+        ConfigError: a setting is wrong, has no effect, or does not fit the images.
+    """
+    refuse_missing_trackers(named, settings)
+    with Progress(console, f"Reading {source.name}") as progress:
+        asked = resolve_generator(named, settings, {"image_set": source.location})
+        if asked.data.exclude is not None:  # so that the recipe can be repeated from anywhere
+            settings = {**settings, "data": {**(settings.get("data") or {}), "exclude": _whole(asked.data.exclude)}}
+        arithmetic(asked.fit.precision, choose_device())  # refuses what the device cannot
+        set_determinism(asked.fit.deterministic)
+        if asked.fit.compile:
+            refuse_without_compiler(choose_device())
+        opened = open_images(source, asked.data.size, progress)
+        if "val" in opened.splits:
+            refuse_validation(settings, source.name)
+            named = merge(named, {"data": {"validation": None}})
+        refuse_split_seed(asked, settings, opened)
+        images, splits, _ = prepare(source, asked, progress)
+    count = len(splits.train)
+    recipe = resolve_generator(scaled_to(images, count), named, settings, {"image_set": source.location})
+    for side in images.size:
+        if side % recipe.generator.side_multiple:
+            raise indivisible(side, recipe.generator)
+    refuse_processes(recipe, count)
+    refuse_without_effect(recipe, images, splits)
+    torch.manual_seed(derived_seed(recipe.fit.seed, "network"))
+    network = build_generator(recipe.generator, len(images.classes))
+    why = f"as asked; {count:,} training images of {max(images.size)} px"
+    return GeneratorPlan(source, recipe, why, images, splits, FULL_RANGE, network)
+
+
+def notes_of_generator(plan: GeneratorPlan) -> list[str]:
+    """What a user should know of a training beyond its settings."""
+    flops = _training_flops(plan, 1) / len(plan.splits.train)
+    return [
+        f"{flops / 1e9:.3g} GFLOP a training image; positions of the finest level: {max(plan.images.size) // plan.recipe.generator.patch} a side"
+    ]
+
+
+def scaled_to(images: CachedImages, count: int) -> dict[str, Any]:
+    """What the images say of a generator's training where neither recipe nor flag does.
+
+    Few images get a small network and many epochs, many a wider one and few; the patch makes the finest level as small as
+    is still fit to draw on. So the training shows about so many images, whatever their number, and takes minutes on a
+    processor for few of them, and an hour for many.
+
+    Args:
+        images: of the set.
+        count: those of them that are trained on.
+    Returns:
+        A layer of settings, to lay below a recipe.
+    """
+    many = count >= MANY
+    widths, positions = (MANY_WIDTHS, MANY_SIDE) if many else (FEW_WIDTHS, FEW_SIDE)
+    shown, batch = (MANY_SHOWN, MANY_BATCH) if many else (FEW_SHOWN, FEW_BATCH)
+    epochs = min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS)
+    while len(widths) > 1 and not _patches(images.size, len(widths)):
+        widths = widths[:-1]
+    patches = _patches(images.size, len(widths))
+    patch = next((patch for patch in patches if max(images.size) / patch <= positions), max(patches, default=1))
+    return {
+        "generator": {"kind": "diffusion", "widths": list(widths), "patch": patch},
+        "fit": {"epochs": epochs, "batch_size": batch},
+    }
+
+
+def _patches(size: tuple[int, int], levels: int) -> list[int]:
+    """The patches in which so many levels can halve both sides."""
+    return [patch for patch in PATCHES if all(side % (patch * 2 ** (levels - 1)) == 0 for side in size)]
+
+
+def _whole(path: str) -> str:
+    return abspath(expanduser(path))
+
+
+def describe_generator(plan: GeneratorPlan) -> dict[str, Any]:
+    """``model.json`` as far as it is known before training."""
+    recipe: GeneratorRecipe = plan.recipe
+    return {
+        "format": MODEL_FORMAT,
+        "kind": recipe.generator.kind,
+        "classes": plan.images.classes,
+        "generator": to_mapping(recipe.generator),
+        "parameters": sum(parameter.numel() for parameter in plan.network.parameters()),
+        "size": list(plan.images.size),
+        "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},
+        "precision": recipe.fit.precision,
+        **describe_origin(plan),
+    }
+
+
+def finish_generator(
+    plan: GeneratorPlan, run: Path, cost: Mapping[str, float], losses: Mapping[str, float], console: Console
+) -> None:
+    """Write what is handed on: the weights, and what the run knows of itself.
+
+    Args:
+        plan: with the trained network.
+        run: its folder.
+        cost: ``seconds`` of the fit, and ``probe_flops``.
+        losses: of the last epoch.
+    Raises:
+        TrainingError: the weights are not finite.
+    """
+    if not all(bool(torch.isfinite(value).all()) for value in plan.network.state_dict().values()):
+        raise TrainingError(
+            f"the weights are not finite after the last step; {run} is not finished. Try a smaller rate."
+        )
+    model = read_model(run)
+    n = len(plan.splits.validation)
+    model["losses"] = {**losses, "n": n}
+    model["cost"] = {
+        "fit_seconds": cost["seconds"],
+        "probe_flops": cost["probe_flops"],
+        "cost": cost["seconds"] * cost["probe_flops"],
+        "training_flops": _training_flops(plan, plan.recipe.fit.epochs),
+        "device": describe(choose_device()),
+    }
+    write_weights(run / "model.safetensors", plan.network.state_dict(), model)
+    write_json(run / "model.json", model)
+    mark_done(run)
+    show_generator(console, run, losses, n)
+
+
+def _training_flops(plan: GeneratorPlan, epochs: int) -> int:
+    learning = frozenset(name for name, _ in plan.network.named_parameters())
+    return training_flops(plan.network, [(plan.images.size, learning)] * epochs, len(plan.splits.train))

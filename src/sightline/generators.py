@@ -1,0 +1,125 @@
+"""A trained generator with everything it needs to make an image: load it, ask it. B images, height H, width W, K classes.
+
+Nothing here loads Lightning.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sightline.config import GeneratorConfig, SamplingConfig, resolve_generator
+from sightline.devices import arithmetic, choose_device
+from sightline.errors import RunError
+from sightline.images.batches import Normalization
+from sightline.nets import UNet, build_generator, diffusion
+from sightline.runs import read_model_of_finished, read_weights
+
+__all__ = ["FULL_RANGE", "DiffusionGenerator", "generator_settings", "load_generator", "to_pixels"]
+
+Array = np.ndarray[Any, Any]
+FULL_RANGE = Normalization([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
+"""Levels from 0 to 255 become numbers from -1 to 1, for every generator."""
+
+
+def to_pixels(images_BCHW: Tensor) -> Array:
+    """Images from -1 to 1 to uint8, (B, H, W, 3); what lies beyond is cut."""
+    levels = ((images_BCHW.float() + 1) * 127.5).round().clamp(0, 255)
+    pixels: Array = levels.to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return pixels
+
+
+class DiffusionGenerator:
+    """Makes images of classes out of noise; ``load_generator`` makes it of a finished run."""
+
+    def __init__(
+        self,
+        network: UNet,
+        config: GeneratorConfig,
+        size: tuple[int, int],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        """
+        Args:
+            network: as it was trained; it is neither moved nor brought into another mode.
+            config: its settings.
+            size: (height, width) of the images in pixels.
+            device: where it is.
+            dtype: number format of its arithmetic.
+        """
+        self.network, self.config, self.size, self.device, self.dtype = network, config, size, device, dtype
+        self.kept_T = diffusion.linear_noise(config.noise_steps, config.first_noise, config.last_noise)
+
+    def make(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int],
+        how: SamplingConfig,
+        watch: Callable[[int, Array], None] | None = None,
+    ) -> Array:
+        """Make an image of each class that is named, as uint8, (B, H, W, 3).
+
+        Args:
+            labels: class indices.
+            seeds: of the images; an image depends on its own seed and class, and on nothing beside it.
+            how: guidance, steps and sampler.
+            watch: is told, after each step, how many are over, and the images as they are thought to be, uint8.
+        """
+        with _format(self.device, self.dtype):
+            images = diffusion.sample(
+                self.network,
+                torch.tensor(labels, device=self.device),
+                how.steps,
+                self.kept_T,
+                seeds=seeds,
+                size=self.size,
+                guidance=how.guidance,
+                sampler=how.sampler,
+                watch=None if watch is None else lambda step, clean: watch(step, to_pixels(clean)),
+            )
+        return to_pixels(images)
+
+
+def _format(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
+
+
+def generator_settings(model: dict[str, Any]) -> GeneratorConfig:
+    """The settings of the generator in a ``model.json``."""
+    return resolve_generator({"generator": model["generator"]}).generator
+
+
+def load_generator(
+    run: str | os.PathLike[str], *, device: str | None = None
+) -> tuple[DiffusionGenerator, dict[str, Any]]:
+    """Load the generator of a finished run.
+
+    Args:
+        run: its folder.
+        device: ``cpu``, ``cuda``, ...; None takes the best there is.
+    Returns:
+        The generator, and what the run knows of itself (``model.json``).
+    Raises:
+        RunError: no run, not finished, a classifier's, or its weights do not fit.
+    """
+    model = read_model_of_finished(run, generator=True)
+    where = Path(run) / "model.safetensors"
+    tensors, _ = read_weights(where)
+    config, chosen = generator_settings(model), choose_device(device)
+    network = build_generator(config, len(model["classes"]))
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"the weights {str(where)!r} do not fit their network ({reason}); copy the run again."
+        ) from error
+    network = network.to(device=chosen, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    dtype = arithmetic(model["precision"], chosen)
+    return DiffusionGenerator(network, config, tuple(model["size"]), chosen, dtype), model

@@ -1,0 +1,238 @@
+"""The arithmetic of diffusion, as plain functions of a network that predicts noise. B images, T steps of noise.
+
+Times are counted from 0: at time t an image has had t + 1 steps of noise. Of its variance ``kept_T[t]`` is the image's
+own, the rest is noise: x = √kept · image + √(1 - kept) · noise. Images lie between -1 and 1.
+
+A network takes noisy images, (B, 3, H, W), times, (B,), and labels, (B,), and gives the noise, (B, 3, H, W); its
+``no_class`` is the label that tells none. Nothing here draws from PyTorch's own generators.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sightline.config import Sampler
+from sightline.errors import ConfigError
+
+__all__ = [
+    "NoisePredictor",
+    "add_noise",
+    "guided",
+    "linear_noise",
+    "loss",
+    "sample",
+    "times_of",
+]
+
+
+class NoisePredictor(Protocol):
+    """What predicts noise."""
+
+    @property
+    def no_class(self) -> int: ...
+
+    def __call__(self, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor, /) -> Tensor: ...
+
+
+# ── noise, and learning to predict it ────────────────────────────────────────────────────────────────────────────────
+
+
+def linear_noise(steps: int, first: float, last: float) -> Tensor:
+    """How much of an image's variance is left after each step of noise whose variance rises in a straight line.
+
+    Args:
+        steps: steps of noise.
+        first, last: variance that the first and the last step add.
+    Returns:
+        Falling shares, (T,), in float64.
+    Source:
+        Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, eq. 4.
+    """
+    return (1 - torch.linspace(first, last, steps, dtype=torch.float64)).cumprod(0)
+
+
+def add_noise(images_BCHW: Tensor, noise_BCHW: Tensor, kept_B: Tensor) -> Tensor:
+    """Images as they are after some steps of noise, of which ``kept_B`` of the variance is left, (B, 3, H, W)."""
+    kept = kept_B[:, None, None, None].to(images_BCHW)
+    return kept.sqrt() * images_BCHW + (1 - kept).sqrt() * noise_BCHW
+
+
+def loss(
+    net: NoisePredictor,
+    images_BCHW: Tensor,
+    labels_B: Tensor,
+    kept_T: Tensor,
+    generator: torch.Generator,
+    *,
+    drop_labels: float = 0.0,
+) -> Tensor:
+    """Mean squared error of the predicted noise, each image at a random time; in float32.
+
+    Args:
+        net: the network.
+        images_BCHW: from -1 to 1.
+        labels_B: their classes.
+        kept_T: the noise, of ``linear_noise``.
+        generator: of the processor; draws the times, the noise, and which classes are not told, in this order.
+        drop_labels: share of the images whose class is not told.
+    Source:
+        Ho et al., 2020, eq. 14; the classes not told: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022.
+    """
+    count, device = len(images_BCHW), images_BCHW.device
+    times_B = torch.randint(len(kept_T), (count,), generator=generator)
+    noise_BCHW = torch.randn(images_BCHW.shape, generator=generator).to(device, non_blocking=True)
+    dropped_B = (torch.rand(count, generator=generator) < drop_labels).to(device, non_blocking=True)
+    kept_B = kept_T[times_B].float().to(device, non_blocking=True)
+    noisy_BCHW = add_noise(images_BCHW.float(), noise_BCHW, kept_B).contiguous(memory_format=torch.channels_last)
+    told_B = torch.where(dropped_B, net.no_class, labels_B)
+    found_BCHW = net(noisy_BCHW, times_B.to(device, non_blocking=True), told_B)
+    return functional.mse_loss(found_BCHW.float(), noise_BCHW)
+
+
+# ── taking noise away ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def guided(net: NoisePredictor, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor, guidance: float) -> Tensor:
+    """The noise of images of a class, led away from what is in images of any: (1 + w) conditional - w unconditional.
+
+    Both halves are computed as one batch; without guidance there is no second half.
+
+    Args:
+        net, images_BCHW, times_B, labels_B: the network and what it takes.
+        guidance: w; diffusers calls w + 1 its scale.
+    Source:
+        Ho and Salimans, 2022, eq. 6.
+    """
+    if guidance == 0:
+        return net(images_BCHW, times_B, labels_B).float()
+    twice = (torch.cat([images_BCHW, images_BCHW]), torch.cat([times_B, times_B]))
+    labels = torch.cat([labels_B, torch.full_like(labels_B, net.no_class)])
+    conditional, unconditional = net(*twice, labels).float().chunk(2)
+    return (1 + guidance) * conditional - guidance * unconditional
+
+
+def times_of(kept_T: Tensor, steps: int) -> list[int]:
+    """The times at which the network is asked, falling: from the last, of nearly pure noise, to 0.
+
+    They are evenly apart in the logarithm of signal over noise, or as nearly as whole steps of noise allow: evenly apart in
+    time, most of the way to a clean image would be one step, the last but one.
+
+    Raises:
+        ConfigError: the noise has fewer steps.
+    Source:
+        Lu et al., "DPM-Solver", NeurIPS 2022, section 3.
+    """
+    longest = len(kept_T)
+    if not 1 <= steps <= longest:
+        raise ConfigError(f"--steps is {steps}; it must be at least 1 and at most {longest}, the steps of the noise.")
+    if steps == 1:
+        return [longest - 1]
+    ratios_T = 0.5 * torch.log(kept_T / (1 - kept_T))
+    wanted = torch.linspace(float(ratios_T[0]), float(ratios_T[-1]), steps, dtype=torch.float64)
+    nearest = (ratios_T[None] - wanted[:, None]).abs().argmin(1).tolist()
+    times = [0]
+    for index in range(1, steps):
+        times.append(min(max(times[-1] + 1, nearest[index]), longest - steps + index))  # each once
+    return times[::-1]
+
+
+@torch.no_grad()
+def sample(
+    net: NoisePredictor,
+    labels_B: Tensor,
+    steps: int,
+    kept_T: Tensor,
+    *,
+    seeds: Sequence[int],
+    size: tuple[int, int],
+    guidance: float = 0.0,
+    sampler: Sampler = "dpm++",
+    watch: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Make images of classes out of noise.
+
+    Every image has a generator of its own, so it does not depend on those that are made beside it.
+
+    Args:
+        net: the network, in evaluation mode, on the device of the labels.
+        labels_B: classes of the images.
+        steps: times that the network is asked; twice as many passes with guidance, in half as many batches.
+        kept_T: the noise that the network has learnt, of ``linear_noise``.
+        seeds: of the images.
+        size: (height, width) in pixels.
+        guidance: see ``guided``.
+        sampler: ``ddpm`` (ancestral: some noise is put back at every step), ``ddim`` or ``dpm++`` (2M), which draw none.
+        watch: is told, after each step, how many are over, and the clean images as they are thought to be.
+    Returns:
+        Images from -1 to 1, (B, 3, H, W), in float32.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    assert len(generators) == len(labels_B)
+
+    def drawn() -> Tensor:
+        noise = torch.stack([torch.randn(3, *size, generator=generator) for generator in generators])
+        return noise.to(labels_B.device).contiguous(memory_format=torch.channels_last)
+
+    images, before = drawn(), None
+    kept = kept_T.tolist()
+    for index, (time, following) in enumerate(_pairs(times_of(kept_T, steps))):
+        times_B = torch.full_like(labels_B, time)
+        noise = guided(net, images, times_B, labels_B, guidance)
+        now, then = kept[time], 1.0 if following is None else kept[following]
+        clean = ((images - math.sqrt(1 - now) * noise) / math.sqrt(now)).clamp(-1, 1)
+        if following is None:
+            images = clean
+        elif sampler == "ddpm":
+            images = _ancestral(images, clean, now, then) + _ancestral_deviation(now, then) * drawn()
+        elif sampler == "ddim":
+            images = _ddim(images, clean, now, then)
+        else:
+            images = _dpm_solver(images, clean, now, then, before)
+        before = clean, now
+        if watch:
+            watch(index + 1, clean)
+    return images
+
+
+def _pairs(times: list[int]) -> Iterator[tuple[int, int | None]]:
+    """Each time with the one that follows; behind the last comes the clean image."""
+    return zip(times, [*times[1:], None], strict=True)
+
+
+def _ancestral(noisy: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
+    """Mean of what an image was some steps of noise before; Ho et al., 2020, eq. 7, over several steps at once."""
+    ratio = now / then
+    return (math.sqrt(then) * (1 - ratio) * clean + math.sqrt(ratio) * (1 - then) * noisy) / (1 - now)
+
+
+def _ancestral_deviation(now: float, then: float) -> float:
+    return math.sqrt((1 - then) / (1 - now) * (1 - now / then))
+
+
+def _ddim(noisy: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
+    """As if the noise stayed the same; Song, Meng and Ermon, "DDIM", ICLR 2021, eq. 12 with σ = 0."""
+    noise = (noisy - math.sqrt(now) * clean) / math.sqrt(1 - now)
+    return math.sqrt(then) * clean + math.sqrt(1 - then) * noise
+
+
+def _dpm_solver(noisy: Tensor, clean: Tensor, now: float, then: float, before: tuple[Tensor, float] | None) -> Tensor:
+    """A step of second order, by the clean image of the step before; Lu et al., "DPM-Solver++", 2022, algorithm 2.
+
+    Args:
+        before: the clean image as it was thought to be a step before, and what was kept then; None: of first order.
+    """
+    reach = _log_ratio(then) - _log_ratio(now)
+    if before is not None:
+        earlier, long_ago = before
+        share = reach / (2 * (_log_ratio(now) - _log_ratio(long_ago)))
+        clean = (1 + share) * clean - share * earlier
+    return math.sqrt((1 - then) / (1 - now)) * noisy - math.sqrt(then) * math.expm1(-reach) * clean
+
+
+def _log_ratio(kept: float) -> float:
+    """Logarithm of the signal's deviation over the noise's."""
+    return 0.5 * math.log(kept / (1 - kept))
