@@ -1,13 +1,19 @@
 """A generator and a discriminator with a class head: what each lowers, and what keeps them stable."""
 
+import csv
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sightline.config import ACGANConfig
+import sightline
+from conftest import coloured_folder
+from sightline import learners
+from sightline.config import ACGANConfig, SamplingConfig, resolve_any
 from sightline.errors import ConfigError
+from sightline.generators import load_generator
 from sightline.nets.acgan import (
     ACGAN,
     Discriminator,
@@ -17,6 +23,7 @@ from sightline.nets.acgan import (
     generator_loss,
     gradient_penalty,
 )
+from sightline.runs import read_model, read_weights
 
 LABELS = torch.tensor([0, 1, 2, 2])
 
@@ -173,3 +180,100 @@ def test_colours_keep_what_is_grey_grey() -> None:
 def test_settings_that_cannot_be_are_refused(settings, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
         ACGANConfig(**settings)
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TINY = {
+    "generator": {"kind": "acgan", "widths": [8, 8], "discriminator_widths": [8, 8]},
+    "fit": {"epochs": 3, "batch_size": 16, "checkpoint_seconds": 0.0},
+}
+
+
+class Killed(BaseException):
+    """Ends a training as a kill would: nothing is caught, nothing is written any more."""
+
+
+@pytest.fixture
+def colours(tmp_path: Path) -> Path:
+    return coloured_folder(tmp_path / "colours", 20)
+
+
+def trained(run: Path) -> tuple[dict[str, Tensor], str]:
+    """The weights that a run handed on, and its losses."""
+    table = csv.DictReader((run / "metrics.csv").open())
+    losses = [{name: row[name] for name in row if name.endswith("loss")} for row in table]
+    return read_weights(run / "model.safetensors")[0], str(losses)
+
+
+def test_the_two_learn_in_turn_and_only_the_generator_is_handed_on(colours: Path, tmp_path: Path, monkeypatch) -> None:
+    changed: list[set[str]] = []
+    before: dict[str, Tensor] = {}
+    end = learners.Learner.on_train_batch_end
+
+    def seen(self, outputs, batch, batch_idx) -> None:
+        now = {name: value.detach().clone() for name, value in self.network.named_parameters()}
+        if before:
+            changed.append({name.partition(".")[0] for name, value in now.items() if not value.equal(before[name])})
+        before.update(now)
+        end(self, outputs, batch, batch_idx)
+
+    monkeypatch.setattr(learners.Learner, "on_train_batch_end", seen)
+    run = sightline.train(colours, recipe="acgan", settings=TINY, run=tmp_path / "run")
+    assert run is not None
+    assert changed[:4] == [{"generator"}, {"discriminator"}, {"generator"}, {"discriminator"}]
+    weights, losses = trained(run)
+    assert not [name for name in weights if name.startswith("discriminator")]
+    for name in ("train_loss", "train_generator_loss", "val_loss", "val_generator_loss"):
+        assert name in losses
+    assert (run / "samples" / "epoch-003.png").exists()
+    assert read_model(run)["kind"] == "acgan"
+
+
+@pytest.mark.parametrize("occasion", [5, 7, 8])
+def test_a_training_that_was_killed_in_anyones_turn_ends_in_the_same_bits(
+    colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, occasion: int
+) -> None:
+    whole = sightline.train(colours, recipe="acgan", settings=TINY, run=tmp_path / "whole")
+    step, count = learners.ACGANLearner.training_step, 0
+
+    def killed(self, batch, batch_idx):
+        nonlocal count
+        count += 1
+        if count == occasion:
+            raise Killed
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learners.ACGANLearner, "training_step", killed)
+        with pytest.raises(Killed):
+            sightline.train(colours, recipe="acgan", settings=TINY, run=tmp_path / "run")
+    resumed = sightline.train(run=tmp_path / "run", resume=True)
+    assert whole is not None
+    assert resumed is not None
+    first, second = trained(whole), trained(resumed)
+    assert first[1] == second[1]
+    assert all(first[0][name].equal(second[0][name]) for name in first[0])
+
+
+def test_an_image_depends_on_its_seed_and_class_alone(colours: Path, tmp_path: Path) -> None:
+    run = sightline.train(colours, recipe="acgan", settings=TINY, run=tmp_path / "run")
+    assert run is not None
+    generator, model = load_generator(run, device="cpu")
+    together = generator.make([0, 1, 2, 1], [5, 6, 7, 8], SamplingConfig())
+    assert together.shape == (4, *model["size"], 3)
+    assert (generator.make([1], [8], SamplingConfig())[0] == together[3]).all()
+    assert (together[1] != together[3]).any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"fit": {"processes": 2}}, "only one of two networks learns"),
+        ({"data": {"synthetic": "made"}}, "a generator learns from real images alone"),
+        ({"data": {"size": 18}}, "images of 18 px cannot be halved 2 times"),
+    ],
+)
+def test_what_two_networks_cannot_do_is_refused(settings, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        resolve_any(TINY, settings)

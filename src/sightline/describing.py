@@ -18,7 +18,7 @@ from sightline.devices import arithmetic, choose_device, describe
 from sightline.images.batches import augmentation_of
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
-from sightline.nets import Network, UNet, summarize
+from sightline.nets import Countable, Network, summarize
 from sightline.phases import Phase
 from sightline.runs import REPORT
 
@@ -76,7 +76,7 @@ def describe_training(
     why: str,
     images: CachedImages,
     splits: Splits,
-    network: Network | UNet,
+    network: Countable,
     notes: Sequence[str] = (),
 ) -> None:
     """Print the classes, the counts, what was left out, the recipe and why, notes, the network, and an estimate."""
@@ -343,7 +343,7 @@ def _bracketed(notes: list[str]) -> str:
 
 
 def _images_per_second(
-    network: Network | UNet, size: tuple[int, int], batch: int, device: torch.device, dtype: torch.dtype
+    network: Countable, size: tuple[int, int], batch: int, device: torch.device, dtype: torch.dtype
 ) -> float:
     """Speed of a forward and backward pass on a copy of the network: one pass to warm up, one timed."""
     trial = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]

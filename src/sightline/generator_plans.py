@@ -1,6 +1,7 @@
 """What is settled, and refused, before the first step of a generator's training, and what its run knows of itself."""
 
 from collections.abc import Mapping
+from math import log2
 from os.path import abspath, expanduser
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sightline.config import GeneratorRecipe, indivisible, resolve_generator
+from sightline.config import (
+    ACGANConfig,
+    DiffusionConfig,
+    GeneratorConfig,
+    GeneratorRecipe,
+    indivisible,
+    resolve_generator,
+)
 from sightline.config.resolving import merge, to_mapping
 from sightline.describing import Progress, show_generator
 from sightline.devices import arithmetic, choose_device, describe, refuse_without_compiler, set_determinism
@@ -19,7 +27,7 @@ from sightline.images.batches import derived_seed, prepare
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import ImageSource
 from sightline.misfits import refuse_processes, refuse_split_seed, refuse_without_effect
-from sightline.nets import build_generator, training_flops
+from sightline.nets import ACGAN, build_generator, training_flops
 from sightline.preparing import GeneratorPlan, describe_origin, refuse_validation
 from sightline.runs import MODEL_FORMAT, mark_done, read_model, write_json, write_weights
 
@@ -32,6 +40,7 @@ FEW_SIDE, MANY_SIDE = 8, 16  # positions along a side of the finest level, at mo
 FEW_SHOWN, MANY_SHOWN = 200_000, 400_000  # images that the training shows, over all epochs
 LEAST_EPOCHS, MOST_EPOCHS = 5, 200
 FEW_BATCH, MANY_BATCH = 64, 128
+COARSEST = 4  # positions along a side of the coarsest map of a generator of one pass
 PATCHES = (1, 2, 4, 8, 16)  # pixels
 
 
@@ -64,14 +73,16 @@ def prepare_generator(
         refuse_split_seed(asked, settings, opened)
         images, splits, _ = prepare(source, asked, progress)
     count = len(splits.train)
-    recipe = resolve_generator(scaled_to(images, count), named, settings, {"image_set": source.location})
+    recipe = resolve_generator(
+        scaled_to(images, count, asked.generator), named, settings, {"image_set": source.location}
+    )
     for side in images.size:
         if side % recipe.generator.side_multiple:
             raise indivisible(side, recipe.generator)
     refuse_processes(recipe, count)
     refuse_without_effect(recipe, images, splits)
     torch.manual_seed(derived_seed(recipe.fit.seed, "network"))
-    network = build_generator(recipe.generator, len(images.classes))
+    network = build_generator(recipe.generator, len(images.classes), images.size)
     why = f"as asked; {count:,} training images of {max(images.size)} px"
     return GeneratorPlan(source, recipe, why, images, splits, FULL_RANGE, network)
 
@@ -79,12 +90,13 @@ def prepare_generator(
 def notes_of_generator(plan: GeneratorPlan) -> list[str]:
     """What a user should know of a training beyond its settings."""
     flops = _training_flops(plan, 1) / len(plan.splits.train)
-    return [
-        f"{flops / 1e9:.3g} GFLOP a training image; positions of the finest level: {max(plan.images.size) // plan.recipe.generator.patch} a side"
-    ]
+    told = f"{flops / 1e9:.3g} GFLOP a training image"
+    if isinstance(plan.recipe.generator, DiffusionConfig):
+        told += f"; positions of the finest level: {max(plan.images.size) // plan.recipe.generator.patch} a side"
+    return [told]
 
 
-def scaled_to(images: CachedImages, count: int) -> dict[str, Any]:
+def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> dict[str, Any]:
     """What the images say of a generator's training where neither recipe nor flag does.
 
     Few images get a small network and many epochs, many a wider one and few; the patch makes the finest level as small as
@@ -94,10 +106,13 @@ def scaled_to(images: CachedImages, count: int) -> dict[str, Any]:
     Args:
         images: of the set.
         count: those of them that are trained on.
+        generator: as it is without them; its kind counts.
     Returns:
         A layer of settings, to lay below a recipe.
     """
     many = count >= MANY
+    if isinstance(generator, ACGANConfig):
+        return _acgan_scaled_to(images.size, count)
     widths, positions = (MANY_WIDTHS, MANY_SIDE) if many else (FEW_WIDTHS, FEW_SIDE)
     shown, batch = (MANY_SHOWN, MANY_BATCH) if many else (FEW_SHOWN, FEW_BATCH)
     epochs = min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS)
@@ -108,6 +123,26 @@ def scaled_to(images: CachedImages, count: int) -> dict[str, Any]:
     return {
         "generator": {"kind": "diffusion", "widths": list(widths), "patch": patch},
         "fit": {"epochs": epochs, "batch_size": batch},
+    }
+
+
+def _acgan_scaled_to(size: tuple[int, int], count: int) -> dict[str, Any]:
+    """Few images get narrow networks, many those of the original; the coarsest map has four to eight positions a side."""
+    few = count < MANY
+    levels = max(1, round(log2(min(size) / COARSEST)))
+    while levels > 1 and any(side % 2**levels for side in size):
+        levels -= 1
+    narrowest, steepest = (32, 16) if few else (96, 16)
+    widths = [narrowest * min(2**level, 4) for level in reversed(range(levels))]
+    layers = 2 * levels if few else 2 * max(levels, 3)
+    shown, batch = (FEW_SHOWN, FEW_BATCH) if few else (MANY_SHOWN, MANY_BATCH)
+    return {
+        "generator": {
+            "kind": "acgan",
+            "widths": widths,
+            "discriminator_widths": [steepest * 2 ** (layer // (2 if few else 1)) for layer in range(layers)],
+        },
+        "fit": {"epochs": min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS), "batch_size": batch},
     }
 
 
@@ -163,7 +198,8 @@ def finish_generator(
         "training_flops": _training_flops(plan, plan.recipe.fit.epochs),
         "device": describe(choose_device()),
     }
-    write_weights(run / "model.safetensors", plan.network.state_dict(), model)
+    maker = plan.network.generator if isinstance(plan.network, ACGAN) else plan.network
+    write_weights(run / "model.safetensors", maker.state_dict(), model)
     write_json(run / "model.json", model)
     mark_done(run)
     show_generator(console, run, losses, n)

@@ -7,20 +7,20 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from sightline.config import GeneratorConfig, SamplingConfig, resolve_generator
+from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, SamplingConfig, resolve_generator
 from sightline.devices import arithmetic, choose_device
 from sightline.errors import RunError
 from sightline.images.batches import Normalization
-from sightline.nets import UNet, build_generator, diffusion
+from sightline.nets import ACGAN, UNet, build_generator, diffusion
 from sightline.runs import read_model_of_finished, read_weights
 
-__all__ = ["FULL_RANGE", "DiffusionGenerator", "generator_settings", "load_generator", "to_pixels"]
+__all__ = ["FULL_RANGE", "Generator", "generator_of", "generator_settings", "load_generator", "to_pixels"]
 
 Array = np.ndarray[Any, Any]
 FULL_RANGE = Normalization([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
@@ -34,13 +34,80 @@ def to_pixels(images_BCHW: Tensor) -> Array:
     return pixels
 
 
+class Generator(Protocol):
+    """What makes images of classes; ``load_generator`` makes one of a finished run."""
+
+    @property
+    def config(self) -> GeneratorConfig: ...
+
+    def make(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int],
+        how: SamplingConfig,
+        watch: Callable[[int, Array], None] | None = None,
+    ) -> Array:
+        """Make an image of each class that is named, as uint8, (B, H, W, 3).
+
+        Args:
+            labels: class indices.
+            seeds: of the images; an image depends on its own seed and class, and on nothing beside it.
+            how: guidance, steps and sampler, where there are any.
+            watch: is told, after each step, how many are over, and the images as they are thought to be, uint8.
+        """
+
+
+def generator_of(
+    network: nn.Module, config: GeneratorConfig, size: tuple[int, int], device: torch.device, dtype: torch.dtype
+) -> Generator:
+    """What a network makes images by.
+
+    Args:
+        network: as it was trained, also within an ``ACGAN``; it is neither moved nor brought into another mode.
+        config: its settings.
+        size: (height, width) of the images in pixels.
+        device: where it is.
+        dtype: number format of its arithmetic.
+    """
+    if isinstance(config, ACGANConfig):
+        maker = network.generator if isinstance(network, ACGAN) else network
+        return ACGANGenerator(maker, config, device, dtype)
+    assert isinstance(network, UNet)
+    return DiffusionGenerator(network, config, size, device, dtype)
+
+
+class ACGANGenerator:
+    """Makes images of classes in one pass."""
+
+    def __init__(self, network: nn.Module, config: ACGANConfig, device: torch.device, dtype: torch.dtype) -> None:
+        self.network, self.config, self.device, self.dtype = network, config, device, dtype
+
+    @torch.no_grad()
+    def make(
+        self,
+        labels: Sequence[int],
+        seeds: Sequence[int],
+        how: SamplingConfig,
+        watch: Callable[[int, Array], None] | None = None,
+    ) -> Array:
+        """As ``Generator`` has it; ``how`` has no effect."""
+        width = self.config.noise_width
+        noise = torch.stack([torch.randn(width, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+        with _format(self.device, self.dtype):
+            images = self.network(noise.to(self.device), torch.tensor(labels, device=self.device))
+        pixels = to_pixels(images)
+        if watch:
+            watch(1, pixels)
+        return pixels
+
+
 class DiffusionGenerator:
     """Makes images of classes out of noise; ``load_generator`` makes it of a finished run."""
 
     def __init__(
         self,
         network: UNet,
-        config: GeneratorConfig,
+        config: DiffusionConfig,
         size: tuple[int, int],
         device: torch.device,
         dtype: torch.dtype = torch.float32,
@@ -95,9 +162,7 @@ def generator_settings(model: dict[str, Any]) -> GeneratorConfig:
     return resolve_generator({"generator": model["generator"]}).generator
 
 
-def load_generator(
-    run: str | os.PathLike[str], *, device: str | None = None
-) -> tuple[DiffusionGenerator, dict[str, Any]]:
+def load_generator(run: str | os.PathLike[str], *, device: str | None = None) -> tuple[Generator, dict[str, Any]]:
     """Load the generator of a finished run.
 
     Args:
@@ -112,7 +177,8 @@ def load_generator(
     where = Path(run) / "model.safetensors"
     tensors, _ = read_weights(where)
     config, chosen = generator_settings(model), choose_device(device)
-    network = build_generator(config, len(model["classes"]))
+    built = build_generator(config, len(model["classes"]), tuple(model["size"]))
+    network = built.generator if isinstance(built, ACGAN) else built
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -122,4 +188,4 @@ def load_generator(
         ) from error
     network = network.to(device=chosen, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     dtype = arithmetic(model["precision"], chosen)
-    return DiffusionGenerator(network, config, tuple(model["size"]), chosen, dtype), model
+    return generator_of(network, config, tuple(model["size"]), chosen, dtype), model

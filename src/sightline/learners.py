@@ -10,16 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import AnyRecipe, GeneratorRecipe, PlateauConfig, Recipe
+from sightline.config import ACGANConfig, AnyRecipe, DiffusionConfig, GeneratorRecipe, PlateauConfig, Recipe
 from sightline.devices import seed_generators
 from sightline.errors import TrainingError
 from sightline.images.batches import Array, Batch, derived_seed
-from sightline.nets import Network, UNet, diffusion
+from sightline.nets import ACGAN, Network, UNet, acgan, diffusion
 from sightline.optimizers import build_optimizer
 from sightline.phases import phases_of, shares_of, whitening_epochs
 from sightline.schedules import Plateau, Steps, falling, schedule
 
 __all__ = [
+    "ACGANLearner",
     "ClassifierLearner",
     "DiffusionLearner",
     "Learner",
@@ -149,6 +150,10 @@ class Learner(L.LightningModule):
         seed_generators(self.device, derived_seed(self.recipe.fit.seed, batch.epoch, batch.position, self.global_rank))
         return batch.epoch * self.batches_per_epoch + batch.position
 
+    def draws(self, *what: str | int) -> torch.Generator:
+        """Random numbers of this process that depend on the seed and on what they are for."""
+        return torch.Generator().manual_seed(derived_seed(self.recipe.fit.seed, *what, self.global_rank))
+
     def on_validation_epoch_end(self) -> None:
         self._log_totals("val", self.validation_totals)
 
@@ -222,7 +227,10 @@ class Learner(L.LightningModule):
         Raises:
             TrainingError: with the step, the rate, and what to try.
         """
-        own = self.training_totals.first_bad_step
+        self._refuse_from(self.training_totals.first_bad_step)
+
+    def _refuse_from(self, own: int | None) -> None:
+        """Stop where a loss of this process, or of another one, was not finite from a batch on."""
         none = self.recipe.fit.epochs * self.batches_per_epoch
         first = torch.tensor(none if own is None else own, device=self.device)
         bad = int(self.trainer.strategy.reduce(first, reduce_op="min"))
@@ -240,7 +248,7 @@ class Learner(L.LightningModule):
         over_processes = self.trainer.strategy.reduce(sums, reduce_op="sum")
         loss, right, images = over_processes.tolist()
         means = {"loss": loss / max(images, 1), "acc": right / max(images, 1)}
-        shown = {f"{stage}_{name}": means[name] for name in self.measures}
+        shown = {f"{stage}_{name}": mean for name, mean in means.items() if name in self.measures}
         self.log_dict(shown, logger=False)  # trackers get them from EpochLog, before the checkpoint is written
 
     @property
@@ -294,22 +302,87 @@ class DiffusionLearner(Learner):
 
     def __init__(self, network: UNet, recipe: GeneratorRecipe, batches_per_epoch: int) -> None:
         super().__init__(network, recipe, batches_per_epoch)
-        config = recipe.generator
+        assert isinstance(recipe.generator, DiffusionConfig)
+        self.config = config = recipe.generator
         self.kept_T = diffusion.linear_noise(config.noise_steps, config.first_noise, config.last_noise)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         position = self.begin_step(batch)
-        drawn = self._generator("noise", batch.epoch, batch.position)
-        loss = self._loss(batch, drawn, self.recipe.generator.drop_labels)
+        drawn = self.draws("noise", batch.epoch, batch.position)
+        loss = self._loss(batch, drawn, self.config.drop_labels)
         self.training_totals.add(loss, None, batch.labels, position)
         return loss if batch.weight == 1 else loss * batch.weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        drawn = self._generator("noise on validation", batch.position)  # the same in every epoch
+        drawn = self.draws("noise on validation", batch.position)  # the same in every epoch
         self.validation_totals.add(self._loss(batch, drawn), None, batch.labels, -1)
 
     def _loss(self, batch: Batch, drawn: torch.Generator, drop_labels: float = 0.0) -> Tensor:
         return diffusion.loss(self.network, batch.images, batch.labels, self.kept_T, drawn, drop_labels=drop_labels)
 
-    def _generator(self, *what: str | int) -> torch.Generator:
-        return torch.Generator().manual_seed(derived_seed(self.recipe.fit.seed, *what, self.global_rank))
+
+class ACGANLearner(Learner):
+    """Trains a generator and a discriminator against each other: the steps of the one optimizer are theirs in turn.
+
+    ``loss`` is the discriminator's; it learns first.
+    """
+
+    network: ACGAN
+    recipe: GeneratorRecipe
+    measures = ("loss", "generator_loss")
+
+    def __init__(self, network: ACGAN, recipe: GeneratorRecipe, batches_per_epoch: int) -> None:
+        super().__init__(network, recipe, batches_per_epoch)
+        assert isinstance(recipe.generator, ACGANConfig)
+        self.config = recipe.generator
+        self.generator_totals = {"train": Totals(), "val": Totals()}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        position = self.begin_step(batch)
+        generators_turn = self.steps.of(batch.epoch, batch.position) % 2 == 1
+        self.network.discriminator.requires_grad_(not generators_turn)  # what has no gradient stays as it is
+        self.network.generator.requires_grad_(generators_turn)
+        drawn = self.draws("noise", batch.epoch, batch.position)
+        if generators_turn:
+            loss = self._generator_loss(batch, drawn)
+            self.generator_totals["train"].add(loss, None, batch.labels, position)
+        else:
+            loss = self._discriminator_loss(batch, drawn, self.config.gradient_penalty)
+            self.training_totals.add(loss, None, batch.labels, position)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        place = ("noise on validation", batch.position)  # the same in every epoch
+        self.validation_totals.add(self._discriminator_loss(batch, self.draws(*place)), None, batch.labels, -1)
+        self.generator_totals["val"].add(self._generator_loss(batch, self.draws(*place)), None, batch.labels, -1)
+
+    def _made(self, batch: Batch, drawn: torch.Generator) -> Tensor:
+        """An image of each class of a batch, as the discriminator is shown it."""
+        noise_BZ = torch.randn(len(batch.labels), self.config.noise_width, generator=drawn)
+        made = self.network.generator(noise_BZ.to(self.device, non_blocking=True), batch.labels)
+        return acgan.disguise(made, self.config.disguises, drawn)
+
+    def _discriminator_loss(self, batch: Batch, drawn: torch.Generator, penalty: float = 0.0) -> Tensor:
+        made, real = self._made(batch, drawn), acgan.disguise(batch.images, self.config.disguises, drawn)
+        return acgan.discriminator_loss(self.network.discriminator, real, made, batch.labels, penalty=penalty).total
+
+    def _generator_loss(self, batch: Batch, drawn: torch.Generator) -> Tensor:
+        return acgan.generator_loss(self.network.discriminator, self._made(batch, drawn), batch.labels).total
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["generator_totals"] = self.generator_totals["train"].sums
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        loss, right, images = checkpoint["generator_totals"]
+        self.generator_totals["train"] = Totals(loss, int(right), int(images))
+
+    def refuse_non_finite(self) -> None:
+        bad = [totals.first_bad_step for totals in (self.training_totals, self.generator_totals["train"])]
+        self._refuse_from(min((step for step in bad if step is not None), default=None))
+
+    def _log_totals(self, stage: str, totals: Totals) -> None:
+        super()._log_totals(stage, totals)
+        loss, _, images = self.generator_totals[stage].take()
+        self.log(f"{stage}_generator_loss", loss / max(images, 1), logger=False)

@@ -233,7 +233,7 @@ def load(
         weights = path / "model.safetensors"
     tensors, inside = read_weights(weights)
     model = inside if weights == path else model
-    refuse_other_kind(model, run)
+    refuse_other_kind(model, path)
     if network is None:
         settings = architecture_of(model, str(weights), trust_code=trust_code)
         size = tuple(model["size"])

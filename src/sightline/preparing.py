@@ -44,7 +44,7 @@ from sightline.misfits import (
     refuse_split_seed,
     refuse_without_effect,
 )
-from sightline.nets import HeadedNetwork, Network, UNet
+from sightline.nets import ACGAN, HeadedNetwork, Network, UNet
 from sightline.phases import layers_of, phases_of
 from sightline.runs import MODEL_FORMAT, list_runs, read_any_recipe, read_model
 
@@ -108,7 +108,7 @@ class GeneratorPlan:
     images: CachedImages
     splits: Splits
     normalization: Normalization
-    network: UNet
+    network: UNet | ACGAN
     searches: tuple[str, ...] = ()
 
 

@@ -68,7 +68,7 @@ __all__ = [
     "write_weights",
 ]
 
-GENERATORS = ("diffusion",)  # kinds of runs that make images
+GENERATORS = ("diffusion", "acgan")
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
 METADATA_KEY = "sightline"

@@ -9,11 +9,11 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from sightline.averaging import Averaging
-from sightline.config import SamplingConfig
+from sightline.config import DiffusionConfig, GeneratorRecipe, SamplingConfig
 from sightline.devices import arithmetic
-from sightline.generators import DiffusionGenerator
+from sightline.generators import generator_of
 from sightline.images.batches import derived_seed
-from sightline.learners import DiffusionLearner
+from sightline.learners import Learner
 from sightline.picturing import draw_samples
 
 __all__ = ["FOLDER", "SampleGrid"]
@@ -48,30 +48,27 @@ class SampleGrid(Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero and (epoch % self.every == 0 or epoch == trainer.max_epochs):
-            assert isinstance(pl_module, DiffusionLearner)
+            assert isinstance(pl_module, Learner)
             try:
                 self._draw(epoch, trainer, pl_module)
             except Exception as error:  # whatever a drawing library, or a full disk, may raise
                 reason = " ".join(str(error).split()) or type(error).__name__
                 self.console.print(f"no picture of samples: {reason}", markup=False, highlight=False)
 
-    def _draw(self, epoch: int, trainer: L.Trainer, learner: DiffusionLearner) -> None:
+    def _draw(self, epoch: int, trainer: L.Trainer, learner: Learner) -> None:
+        assert isinstance(learner.recipe, GeneratorRecipe)
         config, fit = learner.recipe.generator, learner.recipe.fit
         averages = (callback for callback in trainer.callbacks if isinstance(callback, Averaging))  # type: ignore[attr-defined]
         averaged = next((callback.network for callback in averages), None)
         network = learner.network if averaged is None else averaged
-        how = SamplingConfig(
-            guidance=GUIDANCE if config.drop_labels else 0, steps=min(STEPS, config.noise_steps), sampler="dpm++"
-        )
+        how, told = SamplingConfig(), "one pass"
+        if isinstance(config, DiffusionConfig):
+            guidance, steps = GUIDANCE if config.drop_labels else 0, min(STEPS, config.noise_steps)
+            how = SamplingConfig(guidance=guidance, steps=steps, sampler="dpm++")
+            told = f"{how.steps} steps of {how.sampler}, guidance {how.guidance:g}"
         labels = [label for label in range(len(self.classes)) for _ in range(self.columns)]
         seeds = [derived_seed(fit.seed, "samples", index) for index in range(len(labels))]
-        generator = DiffusionGenerator(
-            network,  # type: ignore[arg-type]
-            config,
-            self.size,
-            learner.device,
-            arithmetic(fit.precision, learner.device),
-        )
+        generator = generator_of(network, config, self.size, learner.device, arithmetic(fit.precision, learner.device))
         training = network.training
         network.eval()
         try:
@@ -80,10 +77,9 @@ class SampleGrid(Callback):
             network.train(training)
         folder = self.run / FOLDER
         folder.mkdir(exist_ok=True)
-        heading = f"epoch {epoch}: {how.steps} steps of {how.sampler}, guidance {how.guidance:g}"
         draw_samples(
             folder / f"epoch-{epoch:03d}.png",
             np.reshape(pixels, (len(self.classes), self.columns, *pixels.shape[1:])),
             self.classes,
-            heading,
+            f"epoch {epoch}: {told}",
         )

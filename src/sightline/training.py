@@ -27,8 +27,8 @@ from sightline.finders import FoundRate, settle, write_range
 from sightline.generator_plans import describe_generator, finish_generator, notes_of_generator, prepare_generator
 from sightline.images.augment import shown_size
 from sightline.images.batches import TrainingBatches, augmentation_of
-from sightline.learners import ClassifierLearner, DiffusionLearner, Learner, balanced_weights
-from sightline.nets import training_flops
+from sightline.learners import ACGANLearner, ClassifierLearner, DiffusionLearner, Learner, balanced_weights
+from sightline.nets import ACGAN, training_flops
 from sightline.picturing import draw_batch
 from sightline.predicting import Classifier
 from sightline.preparing import (
@@ -247,6 +247,8 @@ def _learner(plan: AnyPlan) -> Learner:
     """What Lightning trains."""
     batches = -(-len(plan.splits.train) // plan.recipe.fit.batch_size)
     if isinstance(plan, GeneratorPlan):
+        if isinstance(plan.network, ACGAN):
+            return ACGANLearner(plan.network, plan.recipe, batches)
         return DiffusionLearner(plan.network, plan.recipe, batches)
     weighted = plan.recipe.fit.class_weights == "balanced"
     weights = balanced_weights(plan.images.labels[plan.splits.train], len(plan.images.classes)) if weighted else None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from sightline.config.acgan import ACGANConfig
 from sightline.config.fitting import ClipConfig, DataConfig, EMAConfig, FitConfig, TrackConfig
 from sightline.config.generators import DiffusionConfig, GeneratorConfig
 from sightline.config.optimizers import AdamWConfig, OptimizerConfig
@@ -82,6 +83,13 @@ class GeneratorRecipe:
                     f"--fit.{name.replace('_', '-')} {getattr(self.fit, name)} has no effect on a generator, which tells no"
                     " classes apart; leave it out."
                 )
+        if self.data.synthetic is not None:
+            raise ConfigError("--data.synthetic: a generator learns from real images alone; leave the option out.")
+        if isinstance(self.generator, ACGANConfig) and self.fit.processes > 1:
+            raise ConfigError(
+                f"--fit.processes {self.fit.processes}: in each step of --generator.kind acgan only one of two networks learns,"
+                " which several processes cannot settle beforehand; leave it out."
+            )
         multiple = self.generator.side_multiple
         if self.data.size is not None and self.data.size % multiple:
             raise indivisible(self.data.size, self.generator)
@@ -91,10 +99,16 @@ def indivisible(side: int, generator: GeneratorConfig) -> ConfigError:
     """What is said of a side in pixels that the levels of a generator cannot halve."""
     multiple = generator.side_multiple
     near = max(multiple, side // multiple * multiple)
+    near = near if near >= 16 else -(-16 // multiple) * multiple
+    if isinstance(generator, ACGANConfig):
+        return ConfigError(
+            f"images of {side} px cannot be halved {len(generator.widths)} times (--generator.widths): the side must be a"
+            f" multiple of {multiple}; choose --data.size {near}, or fewer widths."
+        )
     return ConfigError(
         f"images of {side} px cannot be halved {len(generator.widths) - 1} times in patches of {generator.patch} px"
         f" (--generator.widths, --generator.patch): the side must be a multiple of {multiple}; choose --data.size"
-        f" {near if near >= 16 else -(-16 // multiple) * multiple}, fewer levels or smaller patches."
+        f" {near}, fewer levels or smaller patches."
     )
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from sightline.config.acgan import ACGANConfig
 from sightline.config.checks import INFINITY, nearest, within
 from sightline.errors import ConfigError
 
@@ -69,7 +70,7 @@ class DiffusionConfig:
         return int(self.patch * 2 ** (len(self.widths) - 1))
 
 
-GeneratorConfig = DiffusionConfig
+GeneratorConfig = DiffusionConfig | ACGANConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,8 @@ class SamplingConfig:
         Raises:
             ConfigError: it knows no image without a class, or its noise has fewer steps.
         """
+        if isinstance(generator, ACGANConfig):
+            return
         if self.guidance > 0 and generator.drop_labels == 0:
             raise ConfigError(
                 f"--guidance {self.guidance:g} needs a generator that also knows images without their class, and this one was"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from sightline.config import (
     ArchitectureConfig,
     CustomResNetConfig,
+    DiffusionConfig,
     GeneratorConfig,
     HeadConfig,
     HubConfig,
@@ -17,8 +18,9 @@ from sightline.config import (
     TimmConfig,
     TorchvisionConfig,
 )
+from sightline.nets.acgan import ACGAN
 from sightline.nets.base import Network
-from sightline.nets.counting import flops_per_image, forward_once, training_flops
+from sightline.nets.counting import Countable, flops_per_image, forward_once, training_flops
 from sightline.nets.heads import HeadedNetwork
 from sightline.nets.pretrained import LoadedWeights, build_foreign, load_weights, put_in
 from sightline.nets.resnet import CustomResNet, ResNet18, ResNet34
@@ -26,6 +28,8 @@ from sightline.nets.speednet import Speednet
 from sightline.nets.unet import UNet
 
 __all__ = [
+    "ACGAN",
+    "Countable",
     "CustomResNet",
     "HeadedNetwork",
     "LayerSummary",
@@ -83,9 +87,15 @@ def _plain_network(config: ArchitectureConfig, classes: int, size: tuple[int, in
             return build_foreign(config, classes, size)
 
 
-def build_generator(config: GeneratorConfig, classes: int) -> UNet:
-    """Build what makes images of classes, of any size that its levels can halve, from its settings."""
-    return UNet(config, classes)
+def build_generator(config: GeneratorConfig, classes: int, size: tuple[int, int]) -> UNet | ACGAN:
+    """Build what learns to make images of classes from its settings.
+
+    Args:
+        config: its settings.
+        classes: how many there are.
+        size: (height, width) of the images in pixels.
+    """
+    return UNet(config, classes) if isinstance(config, DiffusionConfig) else ACGAN(config, classes, size)
 
 
 OPENED = ("backbone", "body", "neck", "down", "middle", "up")  # parts of which a summary lists the children
@@ -104,7 +114,7 @@ class LayerSummary:
     """Of the parameters, in float32."""
 
 
-def summarize(network: Network | UNet, size: tuple[int, int]) -> tuple[list[LayerSummary], int]:
+def summarize(network: Countable, size: tuple[int, int]) -> tuple[list[LayerSummary], int]:
     """Describe a network layer by layer.
 
     Returns:

@@ -54,6 +54,16 @@ class ACGAN(nn.Module):
             config.discriminator_widths, classes, size, dropout=config.dropout, spectral=config.spectral
         )
 
+    def forward(self, images_BCHW: Tensor, noise_BZ: Tensor, labels_B: Tensor) -> Tensor:
+        """All that a step of learning computes: logits of the classes of real and then of made images, (2B, K)."""
+        made_BCHW = self.generator(noise_BZ, labels_B)
+        return torch.cat([self.discriminator(images)[1] for images in (images_BCHW, made_BCHW)])
+
+    def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
+        """What the networks take: images of nothing but zeros, of a (height, width) in pixels; noise, labels."""
+        noise = torch.zeros(count, self.generator.noise_width)
+        return torch.zeros(count, 3, *size), noise, torch.zeros(count, dtype=torch.long)
+
 
 class Generator(nn.Module):
     """Images of a class out of noise: a linear layer, and transposed convolutions that double the side."""

@@ -5,13 +5,14 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from sightline.nets.acgan import ACGAN
 from sightline.nets.base import Network
 from sightline.nets.unet import UNet
 
-__all__ = ["flops_per_image", "forward_once", "training_flops"]
+__all__ = ["Countable", "flops_per_image", "forward_once", "training_flops"]
 
 Size = tuple[int, int]
-Countable = Network | UNet
+Countable = Network | UNet | ACGAN
 
 
 def flops_per_image(network: Countable, size: Size) -> int:
@@ -35,12 +36,25 @@ def training_flops(
         kept_views: views of each image of which what a frozen backbone makes was computed once and kept; 0: it was computed
             in every epoch anew.
     """
+    if isinstance(network, ACGAN):
+        return sum(images * _turn_flops(network, size) for size, _ in epochs)
     total, once = 0, 0
     for (size, trained), times in Counter(epochs).items():
         step = _step_flops(network, size, trained)
         once = _backbone_flops(network, size) if kept_views and isinstance(network, Network) else 0
         total += times * images * (step - once)
     return total + kept_views * images * once
+
+
+def _turn_flops(network: ACGAN, size: Size) -> int:
+    """Operations for one image of a step of a generator and a discriminator that learn in turn, the mean of both.
+
+    A step of the discriminator makes an image, and looks at it and at a real one, three times the work of a forward pass
+    each; one of the generator makes an image, three times, and looks at it, twice: what looks does not learn.
+    """
+    counts = _by_module(network, size)
+    make, look = counts["generator"], counts["discriminator"] // 2  # it looked at both
+    return (make + 6 * look + 3 * make + 2 * look) // 2
 
 
 def _step_flops(network: Countable, size: Size, trained: Collection[str]) -> int:
@@ -101,7 +115,7 @@ def forward_once(network: Countable, size: Size) -> None:
     """Run an image of nothing but zeros through a network, which is left as it was."""
     training = network.training
     parameter = next(network.parameters())
-    images, *more = network.example(size)
+    given = (part.to(parameter.device) for part in network.example(size))
     with torch.no_grad():
-        network.eval()(images.to(parameter), *(other.to(parameter.device) for other in more))
+        network.eval()(*(part.to(parameter) if part.is_floating_point() else part for part in given))
     network.train(training)
