@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 MAXIMUM_PIXELS = 100_000_000
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """Of images from strangers: those that sets are made of. Pillow knows many more, and starts a program for one of them."""
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
+from itertools import count
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -74,12 +75,14 @@ class RequestLog:
     def __init__(self, app: App, log: Callable[[str], None]) -> None:
         self.app = app
         self.log = log
+        self._server = secrets.token_hex(4)  # so that no two servers share an id
+        self._numbers = count(1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         given = _header(scope, b"x-request-id")
-        found = Noted(given if given and _ID.fullmatch(given) else secrets.token_hex(8))
+        found = Noted(given if given and _ID.fullmatch(given) else f"{self._server}-{next(self._numbers)}")
         scope[NOTED] = found
         status = GONE
         start = time.perf_counter()

@@ -12,6 +12,8 @@ Numbers are those of ``sightline predict``. Every error is ``{"error": sentence,
 import asyncio
 import base64
 import io
+import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,7 +53,11 @@ Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
 
 
-def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None]) -> FastAPI:
+def _to_standard_error(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None] = _to_standard_error) -> FastAPI:
     """Make the service of a classifier, behind its guards; other pages may be mounted on it at ``/``.
 
     Run it without uvicorn's own access log, which would write tokens down.
@@ -61,6 +67,7 @@ def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None])
         limits: whom to answer, and how much to take.
         log: is given a line for each request.
     """
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # or strangers write lines into the log
     app = FastAPI(title="sightline", version=version("sightline"), docs_url=None, redoc_url=None)
     described = document(limits, version("sightline"))
     app.openapi = lambda: described  # type: ignore[method-assign]
