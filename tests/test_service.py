@@ -327,11 +327,14 @@ def test_a_form_that_is_none_or_holds_something_else_is_refused(client: TestClie
 def test_other_paths_and_methods_are_refused(client: TestClient) -> None:
     assert "/api/predict" in refusal(client.get("/api/predicts"), 404)
     assert refusal(client.get("/api/"), 404)
+    assert refusal(client.put("/api/nothing"), 404)
     assert refusal(client.get("/"), 404)
     answer = client.get("/api/predict")
     assert "does not take GET; wanted POST" in refusal(answer, 405)
     assert answer.headers["allow"] == "POST"
-    assert refusal(client.delete("/openapi.json"), 405)
+    for path, allowed in (("/api/predict", "POST"), ("/api/model", "GET"), ("/api", "GET"), ("/openapi.json", "GET")):
+        answer = client.patch(path)
+        assert f"does not take PATCH; wanted {allowed}." in refusal(answer, 405)
     assert client.get("/docs").status_code == client.get("/redoc").status_code == 404
 
 

@@ -40,6 +40,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 NOTED = "sightline"  # where the scope of a request holds what is noted of it
 PATIENCE = 10.0  # seconds without a byte of a body that has begun
 BODY_SECONDS = 120.0  # for a whole body
+BESIDE = 65_536  # bytes of an event of the page beside the file that it brings, which has a third more bytes in base64
 DRAINED_BYTES, DRAINED_SECONDS = (
     100_000_000,
     5.0,
@@ -114,6 +115,7 @@ class RequestLog:
 class BodyLimit:
     """Counts a body while it comes: one that is too long, or that stops coming, is refused without being kept.
 
+    An event of the page may be longer than a request of the service by what base64 adds to a file of the same size.
     A refused body is still read for a little while and thrown away, and the connection is closed behind it: a caller who
     sends all before it reads would otherwise meet a broken pipe in place of the reason.
     """
@@ -137,18 +139,21 @@ class _Body:
         self.limit, self.scope, self.receive, self.send = limit, scope, receive, send
         length = _header(scope, b"content-length")
         self.length = int(length) if length and length.isdecimal() else None
+        self.most_bytes = limit.most_bytes
+        if not scope["path"].startswith("/api/"):
+            self.most_bytes = limit.most_bytes * 4 // 3 + BESIDE
         self.whole_here = not self.length and _header(scope, b"transfer-encoding") is None
         self.begun = time.monotonic()
         self.silent = False  # whether it stopped coming
 
     async def run(self) -> None:
-        if self.length is not None and self.length > self.limit.most_bytes:
+        if self.length is not None and self.length > self.most_bytes:
             await _refuse(self.scope, self.send_unhurried, 413, self.too_long(f"{self.length / 1e6:.1f} MB"))
         else:
             await self.limit.app(self.scope, self.receive_counted, self.send_unhurried)
 
     def too_long(self, found: str) -> str:
-        most = self.limit.most_bytes / 1e6
+        most = self.most_bytes / 1e6
         return f"the request has {found}; at most {most:g} MB are taken: send fewer or smaller images at a time."
 
     async def receive_counted(self) -> Message:
@@ -164,7 +169,7 @@ class _Body:
             )
             raise HTTPException(408, f"{sentence}, with a Content-Length that is right.") from None
         self.note(message)
-        if noted(self.scope).bytes_in > self.limit.most_bytes:
+        if noted(self.scope).bytes_in > self.most_bytes:
             raise HTTPException(413, self.too_long("more bytes than are taken"))
         return message
 
@@ -186,7 +191,7 @@ class _Body:
         if self.silent or _header(self.scope, b"expect") is not None:  # the latter waits for a word before it sends
             return
         end = time.monotonic() + DRAINED_SECONDS
-        while not self.whole_here and noted(self.scope).bytes_in < self.limit.most_bytes + DRAINED_BYTES:
+        while not self.whole_here and noted(self.scope).bytes_in < self.most_bytes + DRAINED_BYTES:
             try:
                 message = await asyncio.wait_for(self.receive(), max(0.0, end - time.monotonic()))
             except TimeoutError:
