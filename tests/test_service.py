@@ -8,6 +8,7 @@ import struct
 import tempfile
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -377,6 +378,8 @@ def test_too_many_images_and_too_many_bytes_are_refused(client: TestClient, imag
     assert "at most 16 are explained" in refusal(explained, 413)
     sentence = refusal(client.post("/api/predict", files=form(("a.jpg", bytes(5_000_000)))), 413)
     assert "5.0 MB; at most 4 MB" in sentence
+    assert refusal(client.post("/event-of-the-page", content=bytes(5_000_000)), 404), "in base64 a file is longer"
+    assert refusal(client.post("/event-of-the-page", content=bytes(6_000_000)), 413)
 
 
 def test_a_body_of_unknown_length_is_counted_while_it_comes(client: TestClient) -> None:
@@ -574,6 +577,22 @@ def test_what_nothing_else_caught_becomes_an_error_without_its_cause(
     assert "in the server's log" in refusal(answer, 500)
     assert "request here failed" in caplog.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_strangers_send_writes_nothing_but_the_line_of_the_request(
+    client: TestClient, image_file: Callable[..., bytes], log: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    log.clear()
+    tiff = bytearray(image_file(Image.new("RGB", (8, 8)), "TIFF"))
+    tiff[-9:] = b"\xff" * 9
+    jpeg = image_file(Image.new("RGB", (8, 8)), "JPEG", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00")
+    with warnings.catch_warnings(record=True) as warned:  # as pytest has its own rules for warnings
+        warnings.simplefilter("always")
+        service._keep_quiet()
+        client.post("/api/predict", files=form(("a.jpg", jpeg), ("a.tif", bytes(tiff))))
+    client.post("/api/predict", content=b"--b\r\nx=y\r\n", headers={"content-type": "multipart/form-data; boundary=b"})
+    assert len(log) == 2
+    assert (warned, capfd.readouterr().err) == ([], "")
 
 
 # ── over sockets ─────────────────────────────────────────────────────────────────────────────────────────────────────

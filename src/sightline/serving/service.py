@@ -16,6 +16,7 @@ import io
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -67,7 +68,7 @@ def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None] 
         limits: whom to answer, and how much to take.
         log: is given a line for each request.
     """
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # or strangers write lines into the log
+    _keep_quiet()
     app = FastAPI(title="sightline", version=version("sightline"), docs_url=None, redoc_url=None)
     described = document(limits, version("sightline"))
     app.openapi = lambda: described  # type: ignore[method-assign]
@@ -80,6 +81,13 @@ def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None] 
     app.add_middleware(BodyLimit, most_bytes=int(limits.max_megabytes * 1e6))
     app.add_middleware(RequestLog, log=log)
     return app
+
+
+def _keep_quiet() -> None:
+    """Let the libraries that read what strangers send not write down what is odd about it: they could fill a log."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    for name in ("python_multipart", "PIL"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
