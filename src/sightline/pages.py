@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from sightline.runs import write_atomically
 
-__all__ = ["Chart", "Page", "Section", "Table", "print_table", "write_html", "write_page"]
+__all__ = ["Chart", "Page", "Section", "Table", "fragment", "print_table", "write_html", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,17 @@ def write_html(path: Path, template: str, **content: Any) -> None:
     """
     text = _templates().get_template(template).render(**content)
     write_atomically(path, text.encode("utf-8", "replace"))
+
+
+def fragment(template: str, name: str, **content: Any) -> str:
+    """A piece of a page: a macro of a template of ``templates/``; texts are escaped.
+
+    Args:
+        template: its name.
+        name: of the macro.
+        content: its arguments.
+    """
+    return str(getattr(_templates().get_template(template).module, name)(**content))
 
 
 @cache
