@@ -84,7 +84,7 @@ def write_html(path: Path, template: str, **content: Any) -> None:
     write_atomically(path, text.encode("utf-8", "replace"))
 
 
-def fragment(template: str, name: str, **content: Any) -> str:
+def fragment(template: str, name: str, /, **content: Any) -> str:
     """A piece of a page: a macro of a template of ``templates/``; texts are escaped.
 
     Args:

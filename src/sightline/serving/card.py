@@ -65,14 +65,13 @@ def model_card(known: Known) -> Card:
     return Card([_trained_on(known), *how_it_did(known)], warnings(known), sections)
 
 
-def summary(known: Known) -> str:
+def summary(model: Mapping[str, Any]) -> str:
     """A sentence for the top of the page."""
-    measured = known.measured
-    told = f"{len(known.classes)} classes, learnt from {known.model['data']['name']}"
-    if measured is None:
+    told, metrics = f"{len(model['classes'])} classes, learnt from {model['data']['name']}", model.get("metrics")
+    if not metrics:
         return f"{told}."
-    low, high = measured["accuracy_interval"]
-    share = f"{measured['accuracy']:.1%} right on {measured['n']:,} {known.split} images"
+    low, high = metrics["accuracy_interval"]
+    share = f"{metrics['accuracy']:.1%} right on {metrics['n']:,} {metrics.get('split', 'test')} images"
     return f"{told}; {share} (95 % interval {low:.1%} to {high:.1%})."
 
 

@@ -127,12 +127,13 @@ class Opening:
             self.says = "The run was measured on no images, so there are no answers to show."
         else:
             self._thread = Thread(target=self._open, args=[run], name="exhibits", daemon=True)
-            self._thread.start()
-
-    @property
-    def done(self) -> bool:
+        self.done = self._thread is None
         """Whether there is nothing left to wait for."""
-        return self._thread is None or not self._thread.is_alive()
+
+    def start(self) -> None:
+        """Begin, once."""
+        if self._thread is not None:
+            self._thread.start()
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until there is nothing left to wait for."""
@@ -149,6 +150,8 @@ class Opening:
         except Exception:
             log.exception("no galleries")
             self.says = "Something went wrong while the images were opened; the log of the server says what."
+        finally:
+            self.done = True
 
     def _read(self, run: Path) -> None:
         measured = read_measures(run)
