@@ -38,7 +38,7 @@ class Thumbnails:
 
     def cached(self, file: str) -> Array:
         """An image as it was decoded, (H, W, 3), uint8: what a classifier is asked about."""
-        return np.asarray(self._images.pixels[self._rows[file]])
+        return np.array(self._images.pixels[self._rows[file]])
 
     def pixels(self, file: str) -> Array:
         """The middle of an image, (H, W, 3), uint8."""

@@ -96,9 +96,13 @@ def _possible(classifier: Classifier) -> tuple[dict[Method, str], list[Layer]]:
     for method in METHODS:
         try:
             refuse_missing_captum([method])
+        except ConfigError:
+            left_out[method] = "captum is not installed"
+            continue
+        try:
             Explainer(classifier, [method])
         except ConfigError as error:
-            left_out[method] = str(error)
+            left_out[method] = str(error).removesuffix(".")
     plain = torch.zeros(1, 3, *classifier.size, device=classifier.device)
     sizes = map_sizes(classifier.network, plain)
     names = {module: name for name, module in classifier.network.named_modules() if module in sizes}

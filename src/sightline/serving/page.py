@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sightline.config import Method
 from sightline.config.serving import ServeConfig
 from sightline.errors import DataError, SightlineError
 from sightline.images.augment import centre
@@ -142,12 +143,12 @@ class _Page:
 
         name = self.classifier.model["data"]["name"]
         with gr.Blocks(title=f"sightline: {name}", analytics_enabled=False, delete_cache=(600, KEPT)) as blocks:
-            gr.HTML(draw_masthead(f"What is in the image? Ask {name}", summary(self.classifier.model)))
-            with gr.Tabs():
-                with gr.Tab("Classify"):
+            gr.HTML(draw_masthead("What is in the image?", summary(self.classifier.model)))
+            with gr.Tabs(overflow_behavior="wrap"):
+                with gr.Tab("Classify", id="classify"):
                     examples = self._classify_tab()
                 galleries = [self._gallery_tab(right) for right in (False, True)]
-                with gr.Tab("About"):
+                with gr.Tab("About", id="about"):
                     gr.HTML(lambda: self.about, elem_id="about")
             timer = gr.Timer(1.0)
             outputs = [examples, timer, *(part for parts in galleries for part in parts)]
@@ -232,8 +233,7 @@ class _Page:
             lambda chosen: gr.update(visible=chosen == "grad_cam"), method, layer, queue=False, api_visibility="private"
         )
         if self.maps.left_out:
-            told = "; ".join(f"{spoken(name)}: {why}" for name, why in self.maps.left_out.items())
-            gr.HTML(draw_sentence(f"Left out: {told}"), elem_id="left-out")
+            gr.HTML(draw_sentence(f"Left out: {_grouped(self.maps.left_out)}"), elem_id="left-out")
         return [method, layer, target]
 
     def _gallery_tab(self, right: bool) -> "list[gradio.components.Component]":
@@ -241,7 +241,8 @@ class _Page:
         import gradio as gr
 
         name = "correct" if right else "mistakes"
-        with gr.Tab("Correct" if right else "Mistakes") as tab:
+        with gr.Tab("Correct" if right else "Mistakes", id=name) as tab:
+            place = gr.State(0)  # here: whatever stands between two tabs upsets their numbers
             says = gr.HTML(draw_sentence(self.opening.says), elem_id=f"{name}-says")
             with gr.Row(elem_id=f"{name}-filters"):
                 any_class = [("any class", ANY)]
@@ -253,14 +254,15 @@ class _Page:
                 order = gr.Radio(
                     [("surest first", True), ("least sure first", False)], value=True, label="Order", min_width=140
                 )
-                shown = gr.Radio(["image", "map", "both"], value="both", label="Shown", min_width=140)
+                shown = gr.Radio(
+                    [("the image", "image"), ("the map", "map"), ("both", "both")], value="both", label="Shown", min_width=140
+                )
             grid = gr.HTML(js_on_load=_template("serve-pick.js"), elem_id=name)
             with gr.Row():
                 before = gr.Button("‹ before", size="sm", min_width=80, elem_id=f"{name}-before")
                 where = gr.HTML(elem_id=f"{name}-where")
                 after = gr.Button("after ›", size="sm", min_width=80, elem_id=f"{name}-after")
             viewer = gr.HTML(js_on_load=_template("serve-view.js"), elem_id=f"{name}-viewer")
-        place = gr.State(0)
         quiet: dict[str, Any] = {"api_visibility": "private", "trigger_mode": "always_last", "show_progress": "hidden"}
         chosen, outputs = [true, predicted, order, place], [grid, where, place, before, after]
 
@@ -336,9 +338,9 @@ class _Page:
         yield asked, answer, self.explain_anew(asked, method, layer, ANY), ANY
 
     def _ask(self, name: str, pixels_HWC: Array, coverage: float) -> Asked:
-        wanted = coverage or None
-        (prediction,) = self.asker.ask(pixels_HWC[None], coverage=wanted).result()
-        return Asked(name, pixels_HWC, prediction, wanted)
+        wanted, pixels_1HWC = coverage or None, np.stack([pixels_HWC])  # a copy that may be written to, as PyTorch wants
+        (prediction,) = self.asker.ask(pixels_1HWC, coverage=wanted).result()
+        return Asked(name, pixels_1HWC[0], prediction, wanted)
 
     def answer_anew(self, asked: Asked | None, most: int, coverage: float) -> Sequence[Update]:
         """The same image with more or fewer classes, or another set; the network is asked only for a set."""
@@ -455,6 +457,13 @@ def _guests() -> list[tuple[str, Path]]:
 
     folder = Path(gradio.__file__).parent / "media_assets" / "images"
     return [(name, folder / file) for name, file in GUESTS.items() if (folder / file).is_file()]
+
+
+def _grouped(left_out: Mapping[Method, str]) -> str:
+    """Methods with the reason that they share."""
+    reasons = list(dict.fromkeys(left_out.values()))
+    named = [", ".join(spoken(name) for name, why in left_out.items() if why == reason) for reason in reasons]
+    return "; ".join(f"{names} ({why})" for names, why in zip(named, reasons, strict=True)) + "."
 
 
 def _about_gallery(exhibits: Exhibits, right: bool, count: int) -> str:
