@@ -70,9 +70,9 @@ def summary(model: Mapping[str, Any]) -> str:
     told, metrics = f"{len(model['classes'])} classes, learnt from {model['data']['name']}", model.get("metrics")
     if not metrics:
         return f"{told}."
-    low, high = metrics["accuracy_interval"]
-    share = f"{metrics['accuracy']:.1%} right on {metrics['n']:,} {metrics.get('split', 'test')} images"
-    return f"{told}; {share} (95 % interval {low:.1%} to {high:.1%})."
+    right, low, high = (f"{100 * share:.1f} %" for share in (metrics["accuracy"], *metrics["accuracy_interval"]))
+    images = f"{metrics['n']:,} {metrics.get('split', 'test')} images"
+    return f"{told}; {right} right on {images} (95 % interval {low} to {high})."
 
 
 def _trained_on(known: Known) -> str:

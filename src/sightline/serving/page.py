@@ -247,15 +247,15 @@ class _Page:
             with gr.Row(elem_id=f"{name}-filters"):
                 any_class = [("any class", ANY)]
                 label = "Class" if right else "True class"
-                true = gr.Dropdown(any_class, value=ANY, label=label, min_width=140, elem_id=f"{name}-true")
+                true = gr.Dropdown(any_class, value=ANY, label=label, min_width=220, elem_id=f"{name}-true")
                 predicted = gr.Dropdown(
-                    any_class, value=ANY, label="Taken for", min_width=140, elem_id=f"{name}-predicted", visible=not right
+                    any_class, value=ANY, label="Taken for", min_width=220, elem_id=f"{name}-predicted", visible=not right
                 )
                 order = gr.Radio(
-                    [("surest first", True), ("least sure first", False)], value=True, label="Order", min_width=140
+                    [("surest first", True), ("least sure first", False)], value=True, label="Order", min_width=220
                 )
                 shown = gr.Radio(
-                    [("the image", "image"), ("the map", "map"), ("both", "both")], value="both", label="Shown", min_width=140
+                    [("the image", "image"), ("the map", "map"), ("both", "both")], value="both", label="Shown", min_width=220
                 )
             grid = gr.HTML(js_on_load=_template("serve-pick.js"), elem_id=name)
             with gr.Row():
