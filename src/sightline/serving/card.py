@@ -102,7 +102,9 @@ def _about_limits(known: Known) -> Section:
         " right answers.",
     ]
     if known.model.get("trust"):
-        told.append("It says “none of these” where an image looks like none of its classes, but does not notice all of them.")
+        told.append(
+            "It says “none of these” where an image looks like none of its classes, but does not notice all of them."
+        )
     else:
         told.append("It was trained before it could say “none of these”, so it has an answer to every image.")
     told.append(

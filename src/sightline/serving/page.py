@@ -229,9 +229,7 @@ class _Page:
             js="(value) => { document.documentElement.style.setProperty('--heat', 1 - value / 100); }",
             api_visibility="private",
         )
-        method.change(
-            lambda chosen: gr.update(visible=chosen == "grad_cam"), method, layer, queue=False, api_visibility="private"
-        )
+        method.change(lambda chosen: gr.update(visible=chosen == "grad_cam"), method, layer, api_visibility="private")
         if self.maps.left_out:
             gr.HTML(draw_sentence(f"Left out: {_grouped(self.maps.left_out)}"), elem_id="left-out")
         return [method, layer, target]
@@ -249,13 +247,21 @@ class _Page:
                 label = "Class" if right else "True class"
                 true = gr.Dropdown(any_class, value=ANY, label=label, min_width=220, elem_id=f"{name}-true")
                 predicted = gr.Dropdown(
-                    any_class, value=ANY, label="Taken for", min_width=220, elem_id=f"{name}-predicted", visible=not right
+                    any_class,
+                    value=ANY,
+                    label="Taken for",
+                    min_width=220,
+                    elem_id=f"{name}-predicted",
+                    visible=not right,
                 )
                 order = gr.Radio(
                     [("surest first", True), ("least sure first", False)], value=True, label="Order", min_width=220
                 )
                 shown = gr.Radio(
-                    [("the image", "image"), ("the map", "map"), ("both", "both")], value="both", label="Shown", min_width=220
+                    [("the image", "image"), ("the map", "map"), ("both", "both")],
+                    value="both",
+                    label="Shown",
+                    min_width=220,
                 )
             grid = gr.HTML(js_on_load=_template("serve-pick.js"), elem_id=name)
             with gr.Row():
@@ -338,7 +344,10 @@ class _Page:
         yield asked, answer, self.explain_anew(asked, method, layer, ANY), ANY
 
     def _ask(self, name: str, pixels_HWC: Array, coverage: float) -> Asked:
-        wanted, pixels_1HWC = coverage or None, np.stack([pixels_HWC])  # a copy that may be written to, as PyTorch wants
+        wanted, pixels_1HWC = (
+            coverage or None,
+            np.stack([pixels_HWC]),
+        )  # a copy that may be written to, as PyTorch wants
         (prediction,) = self.asker.ask(pixels_1HWC, coverage=wanted).result()
         return Asked(name, pixels_1HWC[0], prediction, wanted)
 
@@ -372,7 +381,9 @@ class _Page:
         timer = gr.Timer(active=not done)
         if exhibits is None:
             says = draw_sentence(self.opening.says)
-            examples = draw_examples("Or click one of these; the classifier may know none of them:", self._guests_shown())
+            examples = draw_examples(
+                "Or click one of these; the classifier may know none of them:", self._guests_shown()
+            )
             return [examples if done else "", timer, *([says, *[gr.skip()] * 4] * 2)]
         items = [
             Example(row, exhibits.true(row), exhibits.thumbnails.pixels(exhibits.answers.files[row]))
@@ -448,7 +459,10 @@ class _Page:
         return found
 
     def _guests_shown(self) -> list[Example]:
-        return [Example(key, name, resize(decode(path.read_bytes()), 96, 96)) for key, (name, path) in enumerate(self.guests)]
+        return [
+            Example(key, name, resize(decode(path.read_bytes()), 96, 96))
+            for key, (name, path) in enumerate(self.guests)
+        ]
 
 
 def _guests() -> list[tuple[str, Path]]:

@@ -21,7 +21,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 EVENTS = "/gradio_api/queue/join"
 FILES = re.compile(
     r"/|/config/?|/theme\.css|/gradio_api/theme\.css|/gradio_api/startup-events|/gradio_api/app_id"
-    r"|/gradio_api/queue/data|/gradio_api/heartbeat/\w+|/assets/[\w./-]+|/static/js/[\w.-]+"
+    r"|/gradio_api/queue/data|/gradio_api/heartbeat/\w+|/assets/(?:[\w-]+[./])*\w+|/static/js/[\w.-]+"
 )
 POSTS = frozenset({EVENTS, "/gradio_api/cancel", "/gradio_api/reset"})
 BESIDE = 65_536  # bytes of an event, beside the file that it may bring
