@@ -4,6 +4,8 @@ One process serves three pages, with every way beyond this machine refused and n
 weights alone, which forget after two seconds; and the run again with an image set that is gone.
 """
 
+import csv
+import http.client
 import io
 import json
 import os
@@ -11,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import QUICK, coloured_folder
 from PIL import Image
 
 import sightline
+from conftest import QUICK, coloured_folder
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sightline[app]'")
 playwright = pytest.importorskip(
@@ -68,7 +69,7 @@ import uvicorn
 from fastapi import FastAPI
 from sightline.config.serving import ServeConfig
 from sightline.predicting import load
-from sightline.serving import page
+from sightline.serving.page import layout, mount_page
 from sightline.serving.asking import Asker
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio
@@ -77,8 +78,8 @@ run, gone = map(Path, sys.argv[2:])
 limits = ServeConfig(max_megabytes=0.5, max_megapixels=2.0)
 began = time.time()
 for number, path in enumerate([run, run / "model.safetensors", gone]):
-    page.KEPT = 2 if number == 1 else 3600
-    app = page.mount_page(FastAPI(openapi_url=None), Asker(load(path)), path, limits)
+    layout.KEPT = 2 if number == 1 else 3600
+    app = mount_page(FastAPI(openapi_url=None), Asker(load(path)), path, limits)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
@@ -101,8 +102,6 @@ class Served:
     log: Path
 
     def answers(self) -> list[dict[str, str]]:
-        import csv
-
         with (self.run / "predictions.csv").open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
 
@@ -528,12 +527,10 @@ def test_nothing_beyond_this_machine_was_tried(served: Served, visit: Callable[.
 def test_the_library_behind_the_page_is_reached_for_the_page_alone(
     path: str, body: bytes | None, status: int, served: Served
 ) -> None:
-    request = urllib.request.Request(served.addresses[0] + path, body, {"content-type": "application/json"})
-    try:
-        with urllib.request.urlopen(request) as answer:
-            assert answer.status == status
-    except urllib.error.HTTPError as error:
-        assert error.code == status
+    where = http.client.HTTPConnection(served.addresses[0].removeprefix("http://"))
+    where.request("GET" if body is None else "POST", path, body, {"content-type": "application/json"})
+    assert where.getresponse().status == status
+    where.close()
 
 
 def test_the_page_names_no_place_elsewhere_and_forbids_the_browser_to_go_there(served: Served) -> None:

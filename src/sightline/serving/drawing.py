@@ -179,7 +179,7 @@ def draw_grid(exhibits: Exhibits, rows: Sequence[int], heats: Sequence[Array] = 
         rows: of its answers.
         heats: Grad-CAM of each; none where they are still being computed, or cannot be.
     """
-    layers = [heat_layer(heat, signed=False) for heat in heats] or [None] * len(rows)
+    layers: list[Array | None] = [heat_layer(heat, signed=False) for heat in heats] or [None] * len(rows)
     tiles = [_tile(exhibits, row, TILE, layer) for row, layer in zip(rows, layers, strict=True)]
     return fragment(TEMPLATE, "grid", cards=tiles)
 

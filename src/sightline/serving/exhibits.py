@@ -5,7 +5,7 @@ N images, K classes. Nothing here knows what draws them; no torch.
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -45,7 +45,7 @@ class Exhibits:
     """The answers of a run and the images that they are to."""
 
     answers: Answers
-    classes: Sequence[str]
+    classes: list[str]
     split: str
     """That the images belong to, such as ``test``."""
     thumbnails: Thumbnails
@@ -86,11 +86,11 @@ class Exhibits:
 
     def true(self, row: int) -> str:
         """The class that an image bears."""
-        return self.classes[self.answers.labels_N[row]]
+        return self.classes[int(self.answers.labels_N[row])]
 
     def predicted(self, row: int) -> str:
         """The class that was answered."""
-        return self.classes[self.answers.predicted_N[row]]
+        return self.classes[int(self.answers.predicted_N[row])]
 
     def probability(self, row: int) -> float:
         """Of the answer."""
