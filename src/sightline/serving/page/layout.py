@@ -185,7 +185,8 @@ def _filters(name: str, right: bool) -> "tuple[gradio.Dropdown, gradio.Dropdown,
     """True class, answer and order; and what is shown, which the browser alone sees to."""
     import gradio as gr
 
-    wide, nothing_yet = {"min_width": 220}, [("any class", ANY)]
+    wide: dict[str, Any] = {"min_width": 220}  # two on a phone would be too narrow for a name
+    nothing_yet = [("any class", ANY)]
     with gr.Row(elem_id=f"{name}-filters"):
         label = "Class" if right else "True class"
         true = gr.Dropdown(nothing_yet, value=ANY, label=label, elem_id=f"{name}-true", **wide)
