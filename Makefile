@@ -36,6 +36,8 @@ help:
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
 	echo "make bench-explain RUNS='RUN...'          every explanation on 20 test images of finished runs: do they add up, are they faithful"
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
+	echo "make bench-serve RUN=.. [MINUTES=10]     the service under load: requests/s, latencies, memory, answers against predict's"
+	echo "make bench-mutations RUN=.. [SEED=42]    10,000 mutations of valid requests: no 5xx, memory flat"
 
 box: install
 	$(BIN)/python benchmarks/box.py $(RUN)
@@ -124,6 +126,12 @@ bench-explain: install
 
 bench-predict: install
 	$(BIN)/python benchmarks/predict.py $(CIFAR)
+
+bench-serve: install
+	$(BIN)/python benchmarks/serve.py $(RUN) $(CIFAR) $(or $(MINUTES),10)
+
+bench-mutations: install
+	$(BIN)/python benchmarks/mutations.py $(RUN) 10000 $(or $(SEED),42)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
