@@ -23,14 +23,14 @@ ROOMS = (
     ("nets",),
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
-        *("describing", "picturing", "charting", "pages", "backbones"),
+        *("describing", "picturing", "charting", "pages", "backbones", "generators", "samples"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("trusting", "explaining"),
     ("evaluating",),
     ("reporting",),
     ("misfits",),
-    ("preparing",),
+    ("preparing", "generator_plans"),
     ("finders",),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
@@ -40,7 +40,7 @@ ROOMS = (
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
 )
 HEIGHT = {module: height for height, room in enumerate(ROOMS) for module in room}
-FITTING = ("learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking", "training")
+FITTING = ("learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking", "samples", "training")
 
 # The only modules (or folders) that may import a library.
 DOORS = {
@@ -61,6 +61,7 @@ DOORS = {
     "fastapi": ("serving/service.py", "serving/guarding.py"),
     "starlette": ("serving/service.py", "serving/guarding.py", "serving/forms.py"),
     "uvicorn": ("serving/__init__.py",),
+    "diffusers": (),  # the tests compare our samplers with its schedulers
     "wandb": ("tracking.py",),
     "optuna": ("tuning/searching.py",),
     "tensorboard": (),  # Lightning's logger loads it
@@ -215,7 +216,7 @@ def test_inference_and_what_precedes_the_first_step_load_neither_lightning_nor_t
     run(
         "import sightline.predicting, sightline.encoding, sightline.evaluating, sightline.describing, sightline.runs, sys\n"
         "import sightline.explaining\n"
-        "import sightline.preparing\n"
+        "import sightline.preparing, sightline.generating\n"
         "import safetensors.torch\n"
         "slow = {'lightning', 'torchmetrics', 'pytorch_lightning', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not slow, slow"

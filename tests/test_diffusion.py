@@ -87,13 +87,19 @@ def test_noisy_images_keep_their_variance() -> None:
         assert add_noise(images, noise, torch.full((1000,), kept)).var() == pytest.approx(1, abs=0.02)
 
 
+class Silent:
+    no_class = 1
+
+    def __call__(self, noisy: torch.Tensor, times: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(noisy)
+
+
 def test_the_loss_of_who_knows_the_noise_is_zero_and_of_who_says_nothing_one() -> None:
     images, labels = picture(1, 2), torch.tensor([0, 1])
     generator = torch.Generator().manual_seed(0)
     assert loss(Knowing(images), images, labels, KEPT, generator) == pytest.approx(0, abs=1e-6)
-    silent = UNet(DiffusionConfig(widths=(8, 8)), 2)  # whose last filters are still zero
-    many = picture(2, 200)
-    assert loss(silent, many, torch.zeros(200, dtype=torch.long), KEPT, generator).item() == pytest.approx(1, abs=0.02)
+    many, labels = picture(2, 200), torch.zeros(200, dtype=torch.long)
+    assert loss(Silent(), many, labels, KEPT, generator).item() == pytest.approx(1, abs=0.02)
 
 
 def test_so_many_classes_are_not_told_as_was_asked_for() -> None:
@@ -182,15 +188,16 @@ def test_an_image_does_not_depend_on_those_that_are_made_beside_it(net: UNet, sa
     assert not together[1].equal(together[3])  # of one class, by two seeds
 
 
-def test_what_is_watched_ends_with_the_image() -> None:
+def test_what_is_watched_begins_with_noise_and_ends_with_the_image() -> None:
     seen: list[tuple[int, torch.Tensor]] = []
     made = sample(
         *(Knowing(picture(1, 3)), torch.tensor([1]), 3, KEPT),
         seeds=[0],
         size=SIZE,
-        watch=lambda step, clean: seen.append((step, clean)),
+        watch=lambda step, images: seen.append((step, images)),
     )
-    assert [step for step, _ in seen] == [1, 2, 3]
+    assert [step for step, _ in seen] == [0, 1, 2, 3]
+    assert seen[0][1][0].equal(torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(0)))
     assert seen[-1][1].equal(made)
 
 
@@ -239,12 +246,13 @@ def test_the_samplers_are_those_of_diffusers(steps: int) -> None:
 
 
 @pytest.mark.parametrize("patch", [1, 2, 4])
-def test_a_unet_gives_noise_of_the_shape_of_its_images_and_says_nothing_before_it_has_learnt(patch: int) -> None:
-    config = DiffusionConfig(widths=(8, 16), blocks=2, attention=(2,), patch=patch)
+def test_a_unet_that_has_learnt_nothing_takes_of_an_image_what_its_time_says_for_noise(patch: int) -> None:
+    config = DiffusionConfig(widths=(48, 16), blocks=2, attention=(2,), patch=patch)
     assert config.side_multiple == 2 * patch
-    found = UNet(config, 3)(torch.randn(2, 3, 16, 24), torch.tensor([0, 499]), torch.tensor([0, 3]))
-    assert found.shape == (2, 3, 16, 24)
-    assert (found == 0).all()
+    noisy = torch.randn(2, 3, 16, 24)
+    found = UNet(config, 3)(noisy, torch.tensor([0, 499]), torch.tensor([0, 3]))
+    torch.testing.assert_close(found[0], noisy[0] * 1e-4**0.5, atol=1e-5, rtol=0)  # of one step
+    torch.testing.assert_close(found[1], noisy[1], atol=2e-3, rtol=0)  # of nearly all
 
 
 def test_a_unet_hears_the_time_and_the_class(net: UNet) -> None:

@@ -8,6 +8,7 @@ import yaml
 
 from sightline.config import (
     AdamWConfig,
+    AnyRecipe,
     CosineConfig,
     CutoutConfig,
     HeadConfig,
@@ -24,6 +25,7 @@ from sightline.config import (
     named_recipes,
     read_recipe,
     resolve,
+    resolve_any,
     to_yaml,
 )
 from sightline.config.resolving import members, merge, nearest, refuse_hopeless, required, spell_out, to_mapping
@@ -36,8 +38,8 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def read(folder: Path, text: str) -> Recipe:
-    return resolve(read_recipe(written(folder, text)))
+def read(folder: Path, text: str) -> AnyRecipe:
+    return resolve_any(read_recipe(written(folder, text)))
 
 
 # ── layers ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -337,7 +339,7 @@ def there_and_back(folder: Path, recipe: Recipe) -> Recipe:
 
 @pytest.mark.parametrize("name", named_recipes())
 def test_every_recipe_that_comes_along_resolves_and_survives_being_written_and_read(tmp_path: Path, name: str) -> None:
-    recipe = resolve(read_recipe(name))
+    recipe = resolve_any(read_recipe(name))
     assert recipe.name == name
     assert recipe.about
     assert there_and_back(tmp_path, recipe) == recipe

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sightline.evaluating import evaluate
     from sightline.explaining import explain
     from sightline.finding import find_batch, find_rate
+    from sightline.generating import generate
     from sightline.planning import plan
     from sightline.predicting import Classifier, load, predict
     from sightline.reporting import report
@@ -35,6 +36,7 @@ __all__ = [
     "explain",
     "find_batch",
     "find_rate",
+    "generate",
     "load",
     "plan",
     "predict",
@@ -54,6 +56,7 @@ _HOMES = {
     "explain": "sightline.explaining",
     "find_batch": "sightline.finding",
     "find_rate": "sightline.finding",
+    "generate": "sightline.generating",
     "load": "sightline.predicting",
     "plan": "sightline.planning",
     "predict": "sightline.predicting",

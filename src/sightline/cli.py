@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sightline.config import ServeConfig, named_recipes, read_recipe, resolve, resolve_any
+from sightline.config import Sampler, ServeConfig, named_recipes, read_recipe, resolve, resolve_any
 from sightline.config.resolving import merge, refuse_hopeless
 from sightline.config.studies import named_studies
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError
@@ -578,6 +578,68 @@ def encode(
     print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labelled} in {out}")
 
 
+def generate(
+    run: str,
+    /,
+    *,
+    out: Path,
+    per_class: int = 100,
+    classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
+    guidance: float = 1.8,
+    steps: int = 20,
+    sampler: Sampler = "dpm++",
+    seed: int = 0,
+    animation: Path | None = None,
+) -> None:
+    """Make images of classes with a trained generator.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run of a generator (sightline train DATA --recipe ddpm).
+    out
+        Folder to make, with <class>/NNNN.png and manifest.csv; the same command again continues one that was stopped, and
+        with a larger --per-class adds to one that is finished.
+    per_class
+        Images of each class.
+    classes
+        Names of the classes to make; all unless named.
+    guidance
+        How far beyond the class, away from images of any: w in (1 + w) conditional - w unconditional; 0: not at all.
+    steps
+        Times that the network is asked for each image.
+    sampler
+        How noise is taken away: ancestral (ddpm), or without chance (ddim), or so by steps of second order (dpm++).
+    seed
+        Seed of all images; each has one of its own, by its class and number, which manifest.csv names.
+    animation
+        GIF file to write, of how the first images of each class come out of noise.
+    """
+    from sightline.config import SamplingConfig, chosen_classes
+    from sightline.runs import generator_settings, read_model_of_finished
+
+    how = SamplingConfig(guidance=guidance, steps=steps, sampler=sampler)
+    model = read_model_of_finished(run, generator=True)
+    chosen_classes(classes, model["classes"])
+    how.refuse_misfits(generator_settings(model))
+    from sightline.describing import Progress
+    from sightline.generating import generate as work
+
+    with Progress(Console(stderr=True), "Generating") as progress:
+        found = work(
+            run,
+            out=out,
+            per_class=per_class,
+            classes=classes,
+            how=how,
+            seed=seed,
+            animation=animation,
+            progress=progress,
+        )
+    there = "" if found.made == found.images else f" ({found.images - found.made:,} of them were there)"
+    print(f"{found.images:,} images{there} and manifest.csv in {found.folder}")
+
+
 def check(
     data: str,
     /,
@@ -813,6 +875,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "explain": explain,
     "encode": encode,
+    "generate": generate,
     "serve": serve,
     "check": check,
     "compare": compare,

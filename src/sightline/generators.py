@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, SamplingConfig, resolve_generator
+from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, SamplingConfig
 from sightline.devices import arithmetic, choose_device
 from sightline.errors import RunError
 from sightline.images.batches import Normalization
 from sightline.nets import ACGAN, UNet, build_generator, diffusion
-from sightline.runs import read_model_of_finished, read_weights
+from sightline.runs import generator_settings, read_model_of_finished, read_weights
 
-__all__ = ["FULL_RANGE", "Generator", "generator_of", "generator_settings", "load_generator", "to_pixels"]
+__all__ = ["FULL_RANGE", "Generator", "generator_of", "load_generator", "to_pixels"]
 
 Array = np.ndarray[Any, Any]
 FULL_RANGE = Normalization([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
@@ -136,7 +136,7 @@ class DiffusionGenerator:
             labels: class indices.
             seeds: of the images; an image depends on its own seed and class, and on nothing beside it.
             how: guidance, steps and sampler.
-            watch: is told, after each step, how many are over, and the images as they are thought to be, uint8.
+            watch: is told, before the first step and after each, how many are over, and the images as they are then, uint8.
         """
         with _format(self.device, self.dtype):
             images = diffusion.sample(
@@ -148,18 +148,13 @@ class DiffusionGenerator:
                 size=self.size,
                 guidance=how.guidance,
                 sampler=how.sampler,
-                watch=None if watch is None else lambda step, clean: watch(step, to_pixels(clean)),
+                watch=None if watch is None else lambda step, images: watch(step, to_pixels(images)),
             )
         return to_pixels(images)
 
 
 def _format(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype=dtype)
-
-
-def generator_settings(model: dict[str, Any]) -> GeneratorConfig:
-    """The settings of the generator in a ``model.json``."""
-    return resolve_generator({"generator": model["generator"]}).generator
 
 
 def load_generator(run: str | os.PathLike[str], *, device: str | None = None) -> tuple[Generator, dict[str, Any]]:

@@ -27,7 +27,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from sightline.config import AnyRecipe, Recipe, read_recipe, resolve, resolve_any, to_yaml
+from sightline.config import (
+    AnyRecipe,
+    GeneratorConfig,
+    Recipe,
+    read_recipe,
+    resolve,
+    resolve_any,
+    resolve_generator,
+    to_yaml,
+)
 from sightline.errors import ConfigError, RunError, StorageError
 
 if TYPE_CHECKING:
@@ -40,7 +49,9 @@ __all__ = [
     "PRUNED",
     "REPORT",
     "RunSummary",
+    "create_folder",
     "create_run",
+    "generator_settings",
     "helped",
     "list_runs",
     "mark_done",
@@ -123,6 +134,18 @@ def create_run(
             raise storage_error(folder, error) from error
 
 
+def create_folder(folder: Path) -> None:
+    """Make a folder, and those around it, unless it is there.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+
+
 def refuse_existing(wanted: str | os.PathLike[str]) -> None:
     """Refuse a run folder that is there already, unless this process was started to help with it.
 
@@ -133,14 +156,14 @@ def refuse_existing(wanted: str | os.PathLike[str]) -> None:
         raise RunError(f"{wanted} exists; choose another --run, or continue that run with --resume --run {wanted}.")
 
 
-def refuse_to_overwrite(file: str | os.PathLike[str]) -> None:
+def refuse_to_overwrite(file: str | os.PathLike[str], *, flag: str = "--out") -> None:
     """Refuse to write over a file that someone may have edited.
 
     Raises:
         ConfigError: there is one of that name.
     """
     if Path(file).exists():
-        raise ConfigError(f"--out {file} exists; choose another name, or delete it.")
+        raise ConfigError(f"{flag} {file} exists; choose another name, or delete it.")
 
 
 def refuse_filled(out: str | os.PathLike[str]) -> None:
@@ -257,7 +280,7 @@ def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, 
     Raises:
         RunError: with what the run is good for.
     """
-    kind = model.get("kind", "run of an unknown kind")
+    kind = model.get("kind", "classifier")
     if generator and kind not in GENERATORS:
         raise RunError(
             f"{str(run)!r} is a {kind}, and no generator; train one with `sightline train DATA --recipe ddpm`."
@@ -287,6 +310,11 @@ def read_run_recipe(run: str | os.PathLike[str]) -> Recipe:
 def read_any_recipe(run: str | os.PathLike[str]) -> AnyRecipe:
     """Read the complete settings of a run of a classifier or of a generator."""
     return resolve_any(read_recipe(Path(run) / "recipe.yaml"))
+
+
+def generator_settings(model: Mapping[str, Any]) -> GeneratorConfig:
+    """The settings of the generator in a ``model.json``."""
+    return resolve_generator({"generator": model["generator"]}).generator
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
@@ -343,9 +371,13 @@ def _read_text(path: Path) -> str:
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file so that it appears under its name only when whole: beside, synced, renamed.
 
+    Args:
+        path: of the file.
+        content: all of it.
+        sync: wait for the disk, so that the file outlives a power cut; without, only a kill.
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
@@ -354,8 +386,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
         temporary = ""

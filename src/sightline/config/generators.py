@@ -1,5 +1,6 @@
 """The settings of generators: what makes images of a class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -7,7 +8,7 @@ from sightline.config.acgan import ACGANConfig
 from sightline.config.checks import INFINITY, nearest, within
 from sightline.errors import ConfigError
 
-__all__ = ["SAMPLERS", "DiffusionConfig", "GeneratorConfig", "Sampler", "SamplingConfig"]
+__all__ = ["SAMPLERS", "DiffusionConfig", "GeneratorConfig", "Sampler", "SamplingConfig", "chosen_classes"]
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
@@ -58,6 +59,11 @@ class DiffusionConfig:
         for level in {level for level in self.attention if self.attention.count(level) > 1}:
             raise ConfigError(f"--generator.attention names level {level} twice; once is enough.")
         within("generator.patch", self.patch, 1, 16)
+        if self.widths[0] < 3 * self.patch**2:
+            raise ConfigError(
+                f"--generator.widths {self.widths[0]} cannot carry the {3 * self.patch**2} numbers of a patch of"
+                f" --generator.patch {self.patch}, so most noise would go unseen; choose more channels or a smaller patch."
+            )
         within("generator.dropout", self.dropout, 0, 0.9)
         within("generator.noise-steps", self.noise_steps, 2, 10_000)
         within("generator.first-noise", self.first_noise, 0, 0.5, open_low=True)
@@ -108,3 +114,15 @@ class SamplingConfig:
                 f"--steps is {self.steps}, and the noise of this generator has {generator.noise_steps} steps; choose at most"
                 " so many."
             )
+
+
+def chosen_classes(names: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    """The classes that are asked for, each once and in the order that a generator knows them in; None for all.
+
+    Raises:
+        ConfigError: there is no such class.
+    """
+    for name in names or ():
+        if name not in known:
+            raise ConfigError(f"--classes {name}: the generator knows no such class; {nearest(name, known)}")
+    return [name for name in known if names is None or name in names]

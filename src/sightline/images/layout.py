@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from sightline.errors import DataError
 
@@ -14,6 +15,7 @@ __all__ = [
     "Entry",
     "Listing",
     "check_labels",
+    "class_folder",
     "is_hidden",
     "is_image_name",
     "lay_out",
@@ -21,6 +23,7 @@ __all__ = [
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 OUTSIDE = "images outside the class folders"
+UNSAFE = frozenset('/\\:*?"<>|%')  # in names of folders, on some system
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -125,6 +128,24 @@ def check_labels(labels: list[str], location: str) -> None:
             raise DataError(
                 f"classes {twins[0]!r} and {twins[1]!r} in {location} differ only in case; name both {folded!r} or rename one."
             )
+
+
+def class_folder(name: str) -> str:
+    """The name of a folder for a class, which is read back as a class: its own wherever a file system takes that.
+
+    Letters that some file system refuses, and what would be taken for hidden or for a split, are written as in an address:
+    ``a/b`` is ``a%2Fb``, and ``train`` is ``%74rain``.
+    """
+    last = len(name) - 1
+    odd = name.startswith(".") or name == "__MACOSX" or name.lower() in SPLIT_NAMES
+    return "".join(
+        quote(letter, safe="")
+        if letter in UNSAFE or not letter.isprintable()
+        else f"%{ord(letter):02X}"
+        if (odd and place == 0) or (place == last and letter in ". ")
+        else letter
+        for place, letter in enumerate(name)
+    )
 
 
 def is_image_name(name: str) -> bool:

@@ -27,6 +27,7 @@ from sightline.images.layout import (
     check_labels,
     lay_out,
 )
+from sightline.runs import plain_text
 
 __all__ = [
     "ARCHIVE_SUFFIXES",
@@ -163,7 +164,8 @@ class ManifestSource:
         return Listing(entries, Counter())
 
     def _entry(self, row: dict[str, str | None], place: str) -> Entry:
-        path, label = (row["path"] or "").strip().replace("\\", "/"), (row["label"] or "").strip()
+        path, label = (plain_text((row[name] or "").strip()) for name in ("path", "label"))  # as ours are written
+        path = path.replace("\\", "/")
         split, group = (row.get("split") or "").strip(), (row.get("group") or "").strip()
         where = f"manifest {self.path}, {place}"
         if not path or not label:

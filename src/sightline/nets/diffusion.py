@@ -166,7 +166,7 @@ def sample(
         size: (height, width) in pixels.
         guidance: see ``guided``.
         sampler: ``ddpm`` (ancestral: some noise is put back at every step), ``ddim`` or ``dpm++`` (2M), which draw none.
-        watch: is told, after each step, how many are over, and the clean images as they are thought to be.
+        watch: is told, before the first step and after each, how many are over, and the images as they are then.
     Returns:
         Images from -1 to 1, (B, 3, H, W), in float32.
     """
@@ -178,6 +178,8 @@ def sample(
         return noise.to(labels_B.device).contiguous(memory_format=torch.channels_last)
 
     images, before = drawn(), None
+    if watch:
+        watch(0, images)
     kept = kept_T.tolist()
     for index, (time, following) in enumerate(_pairs(times_of(kept_T, steps))):
         times_B = torch.full_like(labels_B, time)
@@ -194,7 +196,7 @@ def sample(
             images = _dpm_solver(images, clean, now, then, before)
         before = clean, now
         if watch:
-            watch(index + 1, clean)
+            watch(index + 1, images)
     return images
 
 

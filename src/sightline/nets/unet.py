@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sightline.config import DiffusionConfig
+from sightline.nets.diffusion import linear_noise
 
 __all__ = ["UNet", "time_features"]
 
@@ -22,13 +23,19 @@ LONGEST = 10_000  # steps: the longest wave of an embedded time
 class UNet(nn.Module):
     """Predicts the noise in an image from the image, the time, and the class.
 
+    What the layers give is a correction: without one, all that there is of an image at its time is taken for noise, by the
+    share of noise that it has. Half of it all is right so from the first step on, and no noise need pass the layers twice.
+
     Levels halve the side from one to the next. What a level makes on the way down is joined to what comes back up. Every
     residual block is told time and class, by a scale and a shift of its second norm.
 
     Source:
         Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, appendix B; the scale and shift, and
-        the last filters that start at zero, from Dhariwal and Nichol, "Diffusion Models Beat GANs", NeurIPS 2021.
+        the last filters that start at zero, from Dhariwal and Nichol, "Diffusion Models Beat GANs", NeurIPS 2021; the
+        correction is the velocity of Salimans and Ho, "Progressive Distillation", ICLR 2022, appendix D.
     """
+
+    kept_T: Tensor
 
     def __init__(self, config: DiffusionConfig, classes: int) -> None:
         """
@@ -39,6 +46,8 @@ class UNet(nn.Module):
         super().__init__()
         self.no_class = classes
         self.patch = config.patch
+        kept_T = linear_noise(config.noise_steps, config.first_noise, config.last_noise)
+        self.register_buffer("kept_T", kept_T.float(), persistent=False)
         widths, pixels = config.widths, 3 * config.patch**2
         embedding = 4 * widths[0]
         self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
@@ -69,7 +78,7 @@ class UNet(nn.Module):
         self.out = zeroed(nn.Conv2d(width, pixels, 3, padding=1))
 
     def forward(self, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor) -> Tensor:
-        """The noise in images.
+        """The noise in images, in float32.
 
         Args:
             images_BCHW: noisy images, (B, 3, H, W).
@@ -89,7 +98,9 @@ class UNet(nn.Module):
             maps = layer(maps, told_BE)
         for layer in self.up:
             maps = layer(torch.cat([maps, skips.pop()], 1), told_BE) if isinstance(layer, Block) else layer(maps)
-        return functional.pixel_shuffle(self.out(functional.silu(self.norm(maps))), self.patch)
+        correction_BCHW = functional.pixel_shuffle(self.out(functional.silu(self.norm(maps))), self.patch)
+        kept = self.kept_T[times_B][:, None, None, None]
+        return (1 - kept).sqrt() * images_BCHW + kept.sqrt() * correction_BCHW
 
     def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
         """What the network takes: images of nothing but zeros, of a (height, width) in pixels; times, labels."""

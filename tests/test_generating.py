@@ -1,0 +1,441 @@
+"""From an image set to a generator, and from a generator to an image set; and back into both after a kill."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+import sightline
+from conftest import Finished, coloured_folder
+from sightline import generating, learners, runs, samples
+from sightline.cli import main
+from sightline.config import SamplingConfig
+from sightline.config.resolving import merge
+from sightline.errors import ConfigError, RunError, StorageError
+from sightline.generating import COLUMNS, Generated, generate
+from sightline.images.layout import class_folder, lay_out
+from sightline.images.lookup import find_source
+
+TINY = {
+    "data": {"size": 16},
+    "generator": {"widths": [16, 16], "patch": 2, "noise_steps": 50, "last_noise": 0.2},
+    "fit": {"epochs": 3, "batch_size": 16},
+}
+"""Settings that train in a second or two."""
+QUICKLY = SamplingConfig(steps=3, guidance=1.0)
+CLASSES = ["=blood", "grass", "ünder wasser"]
+
+
+class Killed(BaseException):
+    """As a kill, nothing catches it."""
+
+
+def train(data: Path, run: Path, /, **settings: Any) -> Path:
+    made = sightline.train(data, recipe="ddpm", settings=merge(TINY, settings), run=run)
+    assert made is not None
+    return made
+
+
+@pytest.fixture(scope="module")
+def finished_generator(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """One training for all tests that only read a run. Copy the run before changing it."""
+    root = tmp_path_factory.mktemp("generator")
+    data = coloured_folder(root / "colours", images=20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
+        patch.setattr("sightline.trainer.convolution_flops", lambda *_: 1e9)
+        return Finished(train(data, root / "run"), data, root / "cache")
+
+
+@pytest.fixture
+def generator(finished_generator: Finished, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(finished_generator.cache))
+    monkeypatch.setattr(generating, "BATCH", 4)
+    return finished_generator.run
+
+
+def dying(patch: pytest.MonkeyPatch, owner: Any, name: str, calls: int, error: type[BaseException] = Killed) -> None:
+    """Let a function raise at one of its calls, counted from 1."""
+    work, count = getattr(owner, name), 0
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == calls:
+            raise error("no more")
+        return work(*arguments, **named)
+
+    patch.setattr(owner, name, counted)
+
+
+def same_bits(one: Path, other: Path) -> bool:
+    left, right = (runs.read_weights(run / "model.safetensors")[0] for run in (one, other))
+    return left.keys() == right.keys() and all(left[name].equal(right[name]) for name in left)
+
+
+def epochs_of(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open() as file:
+        return [{name: value for name, value in row.items() if "second" not in name} for row in csv.DictReader(file)]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def manifest(folder: Path) -> list[dict[str, str]]:
+    with (folder / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# ── training ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_finished_run_of_a_generator_holds_what_the_manual_says_and_nothing_else(generator: Path) -> None:
+    found = sorted(path.relative_to(generator).as_posix() for path in generator.rglob("*") if path.is_file())
+    assert found == [
+        *("DONE", "batch.png", "metrics.csv", "model.json", "model.safetensors", "recipe.yaml"),
+        *("samples/epoch-003.png", "seen.npz"),
+    ]
+
+
+def test_a_generator_knows_its_classes_size_losses_and_cost_and_the_test_split_was_not_read(generator: Path) -> None:
+    model = runs.read_model(generator)
+    assert (model["kind"], model["classes"], model["size"]) == ("diffusion", CLASSES, [16, 16])
+    assert model["data"]["counts"] == {"train": 39, "validation": 9, "test": 12}
+    assert model["losses"]["n"] == 9
+    assert model["cost"]["training_flops"] > 0
+    assert "test_readings" not in model
+    assert "metrics" not in model
+    rows = epochs_of(generator)
+    assert list(rows[0]) == ["epoch", "train_loss", "val_loss", "learning_rate"]
+    assert float(rows[-1]["val_loss"]) == model["losses"]["val_loss"] < float(rows[0]["val_loss"])
+    assert runs.read_weights(generator / "model.safetensors")[1] == model
+
+
+def test_the_recipe_of_a_generators_run_trains_the_same_again_and_another_seed_does_not(
+    generator: Path, tmp_path: Path
+) -> None:
+    again = sightline.train(recipe=generator / "recipe.yaml", run=tmp_path / "again")
+    other = sightline.train(recipe=generator / "recipe.yaml", settings={"fit": {"seed": 7}}, run=tmp_path / "other")
+    assert again is not None
+    assert other is not None
+    assert same_bits(generator, again)
+    assert epochs_of(generator) == epochs_of(again)
+    assert (generator / "samples/epoch-003.png").read_bytes() == (again / "samples/epoch-003.png").read_bytes()
+    assert not same_bits(generator, other)
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [("training_step", 2), ("training_step", 6), ("validation_step", 3)],
+    ids=["before the first checkpoint", "within an epoch", "in the last validation"],
+)
+def test_a_killed_training_ends_in_the_same_bits(
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
+) -> None:
+    settings = {"fit": {"checkpoint_seconds": 0}, "generator": {"dropout": 0.2}}
+    whole = sightline.train(recipe=generator / "recipe.yaml", settings=settings, run=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        dying(patch, learners.DiffusionLearner, method, call)
+        with pytest.raises(Killed):
+            sightline.train(recipe=generator / "recipe.yaml", settings=settings, run=tmp_path / "run")
+    run = sightline.train(recipe=generator / "recipe.yaml", settings=settings, run=tmp_path / "run", resume=True)
+    assert whole is not None
+    assert run is not None
+    assert same_bits(whole, run)
+    assert epochs_of(whole) == epochs_of(run)
+    losses = [runs.read_model(folder)["losses"] for folder in (whole, run)]
+    assert losses[0] == losses[1]
+
+
+def test_a_generator_is_resumed_with_the_same_settings_only(
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        dying(patch, learners.DiffusionLearner, "training_step", 6)
+        with pytest.raises(Killed):
+            sightline.train(recipe=generator / "recipe.yaml", run=tmp_path / "run")
+    with pytest.raises(ConfigError, match="generator.drop_labels was 0.1 and is 0.3"):
+        sightline.train(
+            recipe=generator / "recipe.yaml",
+            settings={"generator": {"drop_labels": 0.3}},
+            run=tmp_path / "run",
+            resume=True,
+        )
+    with pytest.raises(RunError, match="is not a finished run"):
+        generate(tmp_path / "run", out=tmp_path / "out")
+
+
+def test_a_picture_of_samples_that_fails_costs_a_line_and_nothing_else(
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying(monkeypatch, samples, "draw_samples", 1, OSError)
+    console = Console(record=True, width=200)
+    run = sightline.train(recipe=generator / "recipe.yaml", run=tmp_path / "run", console=console)
+    assert "no picture of samples: no more" in console.export_text()
+    assert run is not None
+    assert same_bits(generator, run)
+
+
+def test_sides_that_the_levels_cannot_halve_are_refused_before_the_first_step(
+    generator: Path, tmp_path: Path, finished_generator: Finished
+) -> None:
+    with pytest.raises(
+        ConfigError, match="images of 32 px cannot be halved 4 times in patches of 4 px.*multiple of 64"
+    ):
+        train(
+            finished_generator.data, tmp_path / "run", data={"size": None}, generator={"widths": [48] * 5, "patch": 4}
+        )
+    assert not (tmp_path / "run").exists()
+
+
+# ── generating ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_images_lie_in_folders_of_their_classes_with_a_manifest_and_nothing_else(
+    generator: Path, tmp_path: Path
+) -> None:
+    found = generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY)
+    assert found == Generated(tmp_path / "made", 9, 9)
+    files = content(tmp_path / "made")
+    assert sorted(files) == sorted([*(f"{name}/{n:04d}.png" for name in CLASSES for n in range(3)), "manifest.csv"])
+    with Image.open(tmp_path / "made/grass/0000.png") as image:
+        assert (image.size, image.mode) == ((16, 16), "RGB")
+    rows = manifest(tmp_path / "made")
+    assert tuple(rows[0]) == COLUMNS
+    assert rows[1] | {"weights": "", "seed": ""} == {
+        **{"path": "grass/0000.png", "label": "grass", "generator": "ddpm-colours", "weights": "", "seed": ""},
+        **{"guidance": "1", "steps": "3", "sampler": "dpm++"},
+    }
+    assert len({row["seed"] for row in rows}) == 9
+    assert len({files[row["path"].removeprefix("'")] for row in rows}) == 9  # no two images alike
+    assert str(tmp_path) not in (tmp_path / "made/manifest.csv").read_text()
+
+
+def test_what_was_generated_is_an_image_set_by_its_folder_and_by_its_manifest(generator: Path, tmp_path: Path) -> None:
+    generate(generator, out=tmp_path / "made", per_class=2, how=QUICKLY)
+    for name in ("made", "made/manifest.csv"):
+        entries = find_source(tmp_path / name).scan().entries
+        assert sorted((entry.path, entry.label) for entry in entries) == [
+            (f"{label}/{number:04d}.png", label) for label in CLASSES for number in range(2)
+        ]
+
+
+@pytest.mark.parametrize("call", [1, 4, 6, 9])
+def test_a_killed_generation_goes_on_to_the_same_bytes(
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    generate(generator, out=tmp_path / "whole", per_class=3, how=QUICKLY)
+    with monkeypatch.context() as patch:
+        dying(patch, generating, "_png", call)
+        with pytest.raises(Killed):
+            generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY)
+    (tmp_path / "made/grass/.0001.png.abc").write_bytes(b"half a file")
+    found = generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY)
+    assert found.made == 9 - (call - 1) // 4 * 4  # whole batches of four were kept
+    assert content(tmp_path / "made") == content(tmp_path / "whole")
+    assert generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY).made == 0
+    (tmp_path / "made/grass/0002.png").unlink()
+    assert generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY).made == 1
+    assert content(tmp_path / "made") == content(tmp_path / "whole")
+
+
+def test_asking_for_more_images_adds_to_those_that_are_there(generator: Path, tmp_path: Path) -> None:
+    generate(generator, out=tmp_path / "made", per_class=1, how=QUICKLY)
+    assert generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY).made == 6
+    generate(generator, out=tmp_path / "at once", per_class=3, how=QUICKLY)
+    assert content(tmp_path / "made") == content(tmp_path / "at once")
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_classes_that_are_made_apart_are_those_that_are_made_together(
+    generator: Path, tmp_path: Path, sampler: Any
+) -> None:
+    how = SamplingConfig(steps=3, guidance=1.0, sampler=sampler)
+    together = content(generate(generator, out=tmp_path / "together", per_class=2, how=how).folder)
+    apart = generate(generator, out=tmp_path / "apart", per_class=2, classes=["ünder wasser", "grass"], how=how).folder
+    for path, data in content(apart).items():
+        if path.endswith(".png"):
+            assert data == together[path]
+    assert len(manifest(apart)) == 4
+
+
+def test_another_seed_makes_other_images(generator: Path, tmp_path: Path) -> None:
+    made = [
+        content(generate(generator, out=tmp_path / str(n), per_class=1, how=QUICKLY, seed=n).folder) for n in (0, 1)
+    ]
+    assert not set(made[0].values()) & set(made[1].values())
+
+
+def test_a_full_disk_keeps_what_was_made(
+    generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["generate", str(generator), "--per-class", "3", "--steps", "3", "--guidance", "1", "--out"]
+    with monkeypatch.context() as patch:
+        dying(patch, generating, "write_atomically", 6, StorageError)
+        assert main([*command, str(tmp_path / "made")]) == 2
+    assert "sightline: no more" in capsys.readouterr().err
+    assert len(manifest(tmp_path / "made")) == 4
+    assert main([*command, str(tmp_path / "made")]) == 0
+    assert "9 images (4 of them were there) and manifest.csv in" in capsys.readouterr().out
+    generate(generator, out=tmp_path / "whole", per_class=3, how=QUICKLY)
+    assert content(tmp_path / "made") == content(tmp_path / "whole")
+
+
+def test_the_animation_has_a_picture_for_the_noise_and_for_each_step(generator: Path, tmp_path: Path) -> None:
+    def work(name: str) -> None:
+        generate(generator, out=tmp_path / name, per_class=1, how=QUICKLY, animation=tmp_path / "made.gif")
+
+    work("made")
+    with Image.open(tmp_path / "made.gif") as animation:
+        assert animation.n_frames == 4
+        first = np.asarray(animation.convert("RGB"))
+        animation.seek(3)
+        last = np.asarray(animation.convert("RGB"))
+    assert (first != last).any()
+    before = (tmp_path / "made.gif").read_bytes()
+    work("made")  # goes on with the same
+    assert (tmp_path / "made.gif").read_bytes() == before
+    with pytest.raises(ConfigError, match=r"--animation .*made.gif exists"):
+        work("other")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"how": SamplingConfig(steps=4, guidance=1.0)}, "the steps of =blood/0000.png was 3 and is 4"),
+        ({"how": SamplingConfig(steps=3, guidance=2.0)}, "the guidance of =blood/0000.png was 1 and is 2"),
+        ({"how": SamplingConfig(steps=3, guidance=1.0, sampler="ddim")}, "the sampler of .* was dpm.. and is ddim"),
+        ({"seed": 1}, "the seed of =blood/0000.png was"),
+        ({"per_class": 1}, "holds =blood/0001.png already, more than --per-class 1; ask for 2 or more"),
+        ({"classes": ["grass"]}, "also holds =blood/0000.png, which is not asked for"),
+    ],
+)
+def test_other_settings_over_the_same_folder_are_refused_and_change_nothing(
+    generator: Path, tmp_path: Path, change: dict[str, Any], sentence: str
+) -> None:
+    usual: dict[str, Any] = {"out": tmp_path / "made", "per_class": 2, "how": QUICKLY}
+    generate(generator, **usual)
+    before = content(tmp_path / "made")
+    with pytest.raises(RunError, match=sentence):
+        generate(generator, **(usual | change))
+    assert content(tmp_path / "made") == before
+
+
+def test_a_folder_of_something_else_is_refused(generator: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    with pytest.raises(RunError, match="is not an empty folder"):
+        generate(generator, out=tmp_path / "mine", how=QUICKLY)
+    (tmp_path / "mine/manifest.csv").write_text("path,label\na.png,a\n")
+    with pytest.raises(RunError, match="was not written by `sightline generate`"):
+        generate(generator, out=tmp_path / "mine", how=QUICKLY)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--classes", "gras"], "--classes gras: the generator knows no such class; did you mean 'grass'?"),
+        (["--steps", "51"], "--steps is 51, and the noise of this generator has 50 steps"),
+        (["--steps", "0"], "--steps is 0; it must be at least 1"),
+        (["--guidance", "-1"], "--guidance is -1; it must be at least 0"),
+        (["--per-class", "0"], "--per-class is 0; it must be at least 1"),
+        (["--seed", "-1"], "--seed is -1; it must be at least 0"),
+        (["--sampler", "euler"], "euler"),
+        (["--animation", "a.png"], "--animation a.png must end in .gif"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_in_a_sentence(
+    generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], sentence: str
+) -> None:
+    assert main(["generate", str(generator), "--out", str(tmp_path / "made"), *arguments]) == 2
+    assert re.search(sentence, capsys.readouterr().err)
+    assert not (tmp_path / "made").exists()
+
+
+def test_guidance_of_a_generator_that_was_always_told_the_class_is_refused(generator: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(generator, tmp_path / "copy")
+    model = json.loads((copy / "model.json").read_text())
+    model["generator"]["drop_labels"] = 0.0
+    (copy / "model.json").write_text(json.dumps(model))
+    with pytest.raises(
+        ConfigError, match="--guidance 1.8 needs a generator that also knows images without their class"
+    ):
+        generate(copy, out=tmp_path / "made")
+    assert generate(copy, out=tmp_path / "made", per_class=1, how=SamplingConfig(steps=2, guidance=0)).made == 3
+
+
+# ── a generator is no classifier ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_whoever_asks_a_generator_for_classes_is_told_what_it_is_good_for(
+    generator: Path, tmp_path: Path, finished_generator: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, image = str(generator), str(finished_generator.data / "grass/000.png")
+    for line in (
+        ["predict", run, image],
+        ["predict", str(generator / "model.safetensors"), image],
+        ["evaluate", run],
+        ["report", run],
+        ["explain", run, image, "--out", str(tmp_path / "maps")],
+        ["encode", run, image, "--out", str(tmp_path / "features.npz")],
+        ["compare", run, str(tmp_path)],
+        ["train", str(finished_generator.data), "--network", f"run:{run}"],
+    ):
+        assert main(line) == 2, line
+        error = capsys.readouterr().err
+        assert "is a diffusion, not a classifier; `sightline generate" in error, line
+
+
+def test_a_classifier_generates_nothing(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(finished.run), "--out", str(tmp_path / "made")]) == 2
+    assert "is a classifier, and no generator; train one with" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_list_of_runs_names_generators_too(
+    generator: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", str(generator.parent)]) == 0
+    assert "ddpm" in capsys.readouterr().out
+
+
+# ── folders of classes ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("grass", "grass"),
+        ("ünder wasser", "ünder wasser"),
+        ("a/b", "a%2Fb"),
+        ("50%", "50%25"),
+        ("..", "%2E%2E"),
+        (".hidden", "%2Ehidden"),
+        ("train", "%74rain"),
+        ("Test", "%54est"),
+        ("__MACOSX", "%5F_MACOSX"),
+        ("a.", "a%2E"),
+        ("what?", "what%3F"),
+    ],
+)
+def test_every_class_has_a_folder_that_is_read_back_as_a_class(name: str, folder: str) -> None:
+    assert class_folder(name) == folder
+    listing = lay_out([f"{folder}/0000.png", "other/0000.png"], [], "here")
+    assert {entry.label for entry in listing.entries} == {folder, "other"}
+    assert not listing.ignored
+    assert all(entry.split is None for entry in listing.entries)
+
+
+def test_no_two_classes_share_a_folder() -> None:
+    names = ["a/b", "a%2Fb", ".", "..", "%2E", "train", "%74rain"]
+    assert len({class_folder(name) for name in names}) == len(names)

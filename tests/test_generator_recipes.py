@@ -1,0 +1,168 @@
+"""The settings of generators: which recipes are of one, what the images decide, and what is refused where."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sightline.cli import main
+from sightline.config import (
+    DiffusionConfig,
+    GeneratorRecipe,
+    Recipe,
+    SamplingConfig,
+    read_recipe,
+    resolve,
+    resolve_any,
+    resolve_generator,
+    trains_generator,
+)
+from sightline.errors import ConfigError
+from sightline.flags import every_setting
+from sightline.generator_plans import scaled_to
+from sightline.images.cache import CachedImages
+
+
+def test_a_recipe_is_a_generators_where_it_names_one() -> None:
+    assert isinstance(resolve_any({"generator": "diffusion"}), GeneratorRecipe)
+    assert isinstance(resolve_any({"network": "resnet18"}), Recipe)
+    assert trains_generator(read_recipe("ddpm"))
+    assert not trains_generator(read_recipe("small"), {"generator": None})
+
+
+def test_the_survey_recipe_is_that_of_the_documents() -> None:
+    recipe = resolve_generator(read_recipe("ddpm-survey"))
+    made = recipe.generator
+    assert (made.noise_steps, made.first_noise, made.last_noise) == (500, 1e-4, 0.028)
+    assert [width / 128 for width in made.widths] == [1, 2, 2, 2]
+    assert (made.blocks, made.dropout, made.drop_labels, made.side_multiple) == (2, 0.15, 0.1, 8)
+    assert (recipe.optimizer.learning_rate, recipe.optimizer.weight_decay) == (2.5 * 1e-4, 1e-4)
+    assert (recipe.fit.epochs, recipe.fit.batch_size) == (70, 100)
+    assert recipe.schedule.warmup_epochs == 70 / 10  # type: ignore[union-attr]
+    assert recipe.clip is not None
+    assert recipe.clip.limit == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"network": "resnet18"}, "--network has no effect on a generator"),
+        ({"early_stopping": {"kind": "patience"}}, "--early-stopping has no effect on a generator"),
+        ({"evaluation": {"on": "none"}}, "--evaluation has no effect on a generator"),
+        ({"fit": {"label_smoothing": 0.1}}, "--fit.label-smoothing 0.1 has no effect on a generator"),
+        ({"fit": {"keep": "val_loss", "epochs": 4}}, "--fit.keep val_loss has no effect on a generator"),
+        ({"fit": {"class_weights": "balanced"}}, "--fit.class-weights balanced has no effect on a generator"),
+        ({"fit": {"batch_size": "auto"}}, "fit.batch_size is auto, and nothing is searched for"),
+        ({"augment": {"crop": {"kind": "pad_crop"}}}, "unknown setting 'augment.crop'; known are: flip"),
+        ({"averaging": "swa"}, "unknown averaging.kind 'swa'"),
+        ({"schedule": "plateau"}, "unknown schedule.kind 'plateau'"),
+        ({"schedule": {"kind": "cosine", "warmup_epochs": 200}}, "must be shorter than --fit.epochs"),
+        ({"data": {"size": 30}}, "images of 30 px cannot be halved 2 times .* multiple of 4; choose --data.size 28,"),
+        ({"generator": {"kind": "difusion"}}, "did you mean 'diffusion'?"),
+        ({"generator": {"kind": "diffusion", "widths": [30]}}, "30 is no multiple of 8.*; choose 24 or 32"),
+        ({"generator": {"kind": "diffusion", "widths": []}}, "--generator.widths is empty"),
+        ({"generator": {"kind": "diffusion", "attention": [4]}}, "--generator.attention is 4; .* at most 3"),
+        ({"generator": {"kind": "diffusion", "attention": [1, 1]}}, "level 1 twice"),
+        ({"generator": {"kind": "diffusion", "patch": 4}}, "32 cannot carry the 48 numbers of a patch"),
+        ({"generator": {"kind": "diffusion", "first_noise": 0.1}}, "--generator.last-noise is 0.028; .* at least 0.1"),
+        ({"generator": {"kind": "diffusion", "drop_labels": 1}}, "--generator.drop-labels is 1"),
+    ],
+)
+def test_what_has_no_effect_on_a_generator_or_cannot_be_is_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        resolve_generator({"generator": "diffusion"}, settings)
+
+
+def test_whoever_wants_a_classifier_refuses_the_recipe_of_a_generator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConfigError, match="these settings train a generator, which only `sightline train` does"):
+        resolve(read_recipe("ddpm"))
+    space = tmp_path / "space.yaml"
+    space.write_text("optimizer: {learning_rate: [0.1, 0.2]}")
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "about: x\ndata: digits\nseeds: 1\nvariants: [{name: a, recipe: ddpm}, {name: b, recipe: small}]\n"
+    )
+    for line in (
+        ["plan", "digits", "--recipe", "ddpm"],
+        ["find", "rate", "digits", "--recipe", "ddpm"],
+        ["find", "batch", "digits", "--recipe", "ddpm"],
+        ["tune", "digits", "--recipe", "ddpm", "--space", str(space)],
+        ["compare", str(study)],
+        ["train", "digits", "--generator", "diffusion"],  # whose recipe is auto
+    ):
+        assert main(line) == 2, line
+        assert "these settings train a generator" in capsys.readouterr().err, line
+    assert main(["train", "digits", "--recipe", "small", "--generator", "diffusion"]) == 2
+    assert "--network has no effect on a generator" in capsys.readouterr().err
+
+
+def test_only_train_has_flags_of_generators() -> None:
+    every = {name for name, _, _ in every_setting()}
+    classifier = {name for name, _, _ in every_setting(Recipe)}
+    assert {name.split(".")[0] for name in every - classifier} == {"generator"}
+    assert classifier < every
+    kinds = {name: annotation for name, annotation, _ in every_setting()}
+    assert "plateau" in kinds["schedule.kind"].__args__  # a classifier's kinds stay
+
+
+# ── what the images decide ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("side", "count", "widths", "patch", "epochs"),
+    [
+        (32, 1_000, [64, 64], 4, 200),
+        (32, 2_000, [64, 64], 4, 100),
+        (28, 2_000, [64, 64], 2, 100),  # 28 = 2 · 2 · 7
+        (33, 2_000, [64], 1, 100),
+        (32, 40_000, [64, 128, 128], 2, 10),
+        (64, 400_000, [64, 128, 128], 4, 5),
+        (30, 40_000, [64, 128], 1, 10),
+    ],
+)
+def test_few_images_get_a_small_network_and_many_epochs(
+    in_memory: Callable[..., CachedImages], side: int, count: int, widths: list[int], patch: int, epochs: int
+) -> None:
+    found = scaled_to(in_memory([0, 1], size=(side, side)), count)
+    assert found["generator"] == {"kind": "diffusion", "widths": widths, "patch": patch}
+    assert found["fit"]["epochs"] == epochs
+    made = resolve_generator(found, read_recipe("ddpm")).generator
+    assert side % made.side_multiple == 0
+
+
+def test_what_is_asked_for_goes_before_what_the_images_say(in_memory: Callable[..., CachedImages]) -> None:
+    layer = scaled_to(in_memory([0, 1], size=(32, 32)), 1_000)
+    recipe = resolve_generator(layer, read_recipe("ddpm"), {"fit": {"epochs": 3}, "generator": {"widths": [96, 96]}})
+    assert (recipe.fit.epochs, recipe.fit.batch_size) == (3, 64)
+    assert recipe.generator == DiffusionConfig(widths=(96, 96), patch=4)
+
+
+# ── how images are made ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"guidance": -0.5}, "--guidance is -0.5; it must be at least 0"),
+        ({"guidance": float("nan")}, "--guidance is nan"),
+        ({"steps": 0}, "--steps is 0; it must be at least 1"),
+        ({"sampler": "dmp++"}, r"unknown --sampler 'dmp\+\+'; did you mean 'dpm\+\+'"),
+    ],
+)
+def test_what_no_generator_can_do_is_refused_at_once(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        SamplingConfig(**settings)
+
+
+def test_what_a_generator_has_not_learnt_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--steps is 51, and the noise of this generator has 50 steps"):
+        SamplingConfig(steps=51).refuse_misfits(DiffusionConfig(noise_steps=50))
+    told = DiffusionConfig(drop_labels=0)
+    SamplingConfig(guidance=0).refuse_misfits(told)
+    with pytest.raises(
+        ConfigError, match="--guidance 1.8 needs a generator that also knows images without their class"
+    ):
+        SamplingConfig().refuse_misfits(told)
