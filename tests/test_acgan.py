@@ -260,10 +260,18 @@ def test_an_image_depends_on_its_seed_and_class_alone(colours: Path, tmp_path: P
     run = sightline.train(colours, recipe="acgan", settings=TINY, run=tmp_path / "run")
     assert run is not None
     generator, model = load_generator(run, device="cpu")
-    together = generator.make([0, 1, 2, 1], [5, 6, 7, 8], SamplingConfig())
+    together = generator.make([0, 1, 2, 1], [5, 6, 7, 8], None)
     assert together.shape == (4, *model["size"], 3)
-    assert (generator.make([1], [8], SamplingConfig())[0] == together[3]).all()
+    assert (generator.make([1], [8], None)[0] == together[3]).all()
     assert (together[1] != together[3]).any()
+    made = sightline.generate(run, out=tmp_path / "made", per_class=2)
+    assert made.images == 6
+    lines = list(csv.DictReader((tmp_path / "made" / "manifest.csv").open()))
+    assert {(line["guidance"], line["steps"], line["sampler"]) for line in lines} == {("", "", "")}
+    with pytest.raises(ConfigError, match="have no effect on this generator"):
+        sightline.generate(run, out=tmp_path / "more", how=SamplingConfig())
+    with pytest.raises(ConfigError, match="makes an image in one pass, so there is no way to show"):
+        sightline.generate(run, out=tmp_path / "more", animation=tmp_path / "way.gif")
 
 
 @pytest.mark.parametrize(

@@ -585,9 +585,9 @@ def generate(
     out: Path,
     per_class: int = 100,
     classes: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
-    guidance: float = 1.8,
-    steps: int = 20,
-    sampler: Sampler = "dpm++",
+    guidance: float | None = None,
+    steps: int | None = None,
+    sampler: Sampler | None = None,
     seed: int = 0,
     animation: Path | None = None,
 ) -> None:
@@ -605,23 +605,27 @@ def generate(
     classes
         Names of the classes to make; all unless named.
     guidance
-        How far beyond the class, away from images of any: w in (1 + w) conditional - w unconditional; 0: not at all.
+        How far beyond the class, away from images of any: w in (1 + w) conditional - w unconditional; 0: not at all; 1.8
+        unless named.
     steps
-        Times that the network is asked for each image.
+        Times that the network is asked for each image; 20 unless named.
     sampler
-        How noise is taken away: ancestral (ddpm), or without chance (ddim), or so by steps of second order (dpm++).
+        How noise is taken away: ancestral (ddpm), or without chance (ddim), or so by steps of second order (dpm++), as
+        unless named.
     seed
         Seed of all images; each has one of its own, by its class and number, which manifest.csv names.
     animation
         GIF file to write, of how the first images of each class come out of noise.
     """
-    from sightline.config import SamplingConfig, chosen_classes
+    from sightline.config import SamplingConfig, chosen_classes, sampling_of
     from sightline.runs import generator_settings, read_model_of_finished
 
-    how = SamplingConfig(guidance=guidance, steps=steps, sampler=sampler)
+    named = {"guidance": guidance, "steps": steps, "sampler": sampler}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
+    how = SamplingConfig(**given) if given else None
     model = read_model_of_finished(run, generator=True)
     chosen_classes(classes, model["classes"])
-    how.refuse_misfits(generator_settings(model))
+    sampling_of(generator_settings(model), how)
     from sightline.describing import Progress
     from sightline.generating import generate as work
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sightline.config import SamplingConfig, chosen_classes
+from sightline.config import SamplingConfig, chosen_classes, sampling_of
 from sightline.errors import ConfigError, RunError
 from sightline.generators import Generator, load_generator
 from sightline.images.batches import derived_seed
@@ -82,19 +82,19 @@ def generate(
         RunError: no finished run of a generator, or ``out`` holds something else.
         StorageError: the disk is full; what was made is kept.
     """
-    how, folder = how or SamplingConfig(), Path(out)
+    folder = Path(out)
     if per_class < 1:
         raise ConfigError(f"--per-class is {per_class}; it must be at least 1.")
     if seed < 0:
         raise ConfigError(f"--seed is {seed}; it must be at least 0.")
     model = read_model_of_finished(run, generator=True)
     chosen = chosen_classes(classes, model["classes"])
-    how.refuse_misfits(generator_settings(model))
+    how = sampling_of(generator_settings(model), how)
     work = _Work(_name_of(model), _fingerprint(Path(run) / "model.safetensors"), chosen, how, seed)
     begun = _rows_of(folder)
     work.refuse_others(begun, folder, per_class)
     if animation is not None:
-        _refuse_animation(animation, begun is not None)
+        _refuse_animation(animation, how, begun is not None)
     generator, _ = load_generator(run)
     labels = [model["classes"].index(name) for name in chosen]
     if animation is not None:
@@ -133,7 +133,7 @@ class _Work:
     generator: str
     weights: str
     classes: list[str]
-    how: SamplingConfig
+    how: SamplingConfig | None
     seed: int
 
     def batches(self, size: int, total: int) -> Iterator[range]:
@@ -152,7 +152,9 @@ class _Work:
     def row(self, number: int) -> dict[str, str]:
         """The line of an image, as text."""
         label = self.classes[number % len(self.classes)]
-        how = (f"{self.how.guidance:g}", str(self.how.steps), self.how.sampler)
+        how = ("", "", "")
+        if self.how is not None:
+            how = (f"{self.how.guidance:g}", str(self.how.steps), self.how.sampler)
         cells = (self.path(number), label, self.generator, self.weights, str(self.seed_of(number)), *how)
         return dict(zip(COLUMNS, cells, strict=True))
 
@@ -239,8 +241,12 @@ def _png(pixels_HWC: Array) -> bytes:
 # ── the animation ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _refuse_animation(animation: str | os.PathLike[str], begun: bool) -> None:
-    """Refuse a file that is no GIF, or that is there already and not of this generation."""
+def _refuse_animation(animation: str | os.PathLike[str], how: SamplingConfig | None, begun: bool) -> None:
+    """Refuse a file that is no GIF, or that is there already and not of this generation, and a way of no steps."""
+    if how is None:
+        raise ConfigError(
+            "--animation: this generator makes an image in one pass, so there is no way to show; leave it out."
+        )
     if Path(animation).suffix.lower() != ".gif":
         raise ConfigError(f"--animation {animation} must end in .gif, the format of the animation.")
     if not begun:
@@ -252,11 +258,13 @@ def _animate(path: Path, generator: Generator, work: _Work, labels: list[int]) -
     labels = labels[:ANIMATED_ROWS]
     names, count = work.classes[: len(labels)], len(work.classes)
     numbers = [turn * count + place for place in range(len(labels)) for turn in range(ANIMATED_COLUMNS)]
+    assert work.how is not None
     every = -(-(work.how.steps + 1) // FRAMES)
     frames: list[Array] = []
+    steps = work.how.steps
 
     def watch(step: int, pixels: Array) -> None:
-        if step % every == 0 or step == work.how.steps:
+        if step % every == 0 or step == steps:
             frames.append(pixels.reshape(len(labels), ANIMATED_COLUMNS, *pixels.shape[1:]))
 
     each = [label for label in labels for _ in range(ANIMATED_COLUMNS)]

@@ -39,12 +39,14 @@ class Generator(Protocol):
 
     @property
     def config(self) -> GeneratorConfig: ...
+    @property
+    def device(self) -> torch.device: ...
 
     def make(
         self,
         labels: Sequence[int],
         seeds: Sequence[int],
-        how: SamplingConfig,
+        how: SamplingConfig | None,
         watch: Callable[[int, Array], None] | None = None,
     ) -> Array:
         """Make an image of each class that is named, as uint8, (B, H, W, 3).
@@ -52,7 +54,7 @@ class Generator(Protocol):
         Args:
             labels: class indices.
             seeds: of the images; an image depends on its own seed and class, and on nothing beside it.
-            how: guidance, steps and sampler, where there are any.
+            how: guidance, steps and sampler; None where there are none.
             watch: is told, after each step, how many are over, and the images as they are thought to be, uint8.
         """
 
@@ -87,7 +89,7 @@ class ACGANGenerator:
         self,
         labels: Sequence[int],
         seeds: Sequence[int],
-        how: SamplingConfig,
+        how: SamplingConfig | None,
         watch: Callable[[int, Array], None] | None = None,
     ) -> Array:
         """As ``Generator`` has it; ``how`` has no effect."""
@@ -127,7 +129,7 @@ class DiffusionGenerator:
         self,
         labels: Sequence[int],
         seeds: Sequence[int],
-        how: SamplingConfig,
+        how: SamplingConfig | None,
         watch: Callable[[int, Array], None] | None = None,
     ) -> Array:
         """Make an image of each class that is named, as uint8, (B, H, W, 3).
@@ -138,6 +140,7 @@ class DiffusionGenerator:
             how: guidance, steps and sampler.
             watch: is told, before the first step and after each, how many are over, and the images as they are then, uint8.
         """
+        assert how is not None
         with _format(self.device, self.dtype):
             images = diffusion.sample(
                 self.network,

@@ -61,7 +61,7 @@ class SampleGrid(Callback):
         averages = (callback for callback in trainer.callbacks if isinstance(callback, Averaging))  # type: ignore[attr-defined]
         averaged = next((callback.network for callback in averages), None)
         network = learner.network if averaged is None else averaged
-        how, told = SamplingConfig(), "one pass"
+        how, told = None, "one pass"
         if isinstance(config, DiffusionConfig):
             guidance, steps = GUIDANCE if config.drop_labels else 0, min(STEPS, config.noise_steps)
             how = SamplingConfig(guidance=guidance, steps=steps, sampler="dpm++")

@@ -8,7 +8,15 @@ from sightline.config.acgan import ACGANConfig
 from sightline.config.checks import INFINITY, nearest, within
 from sightline.errors import ConfigError
 
-__all__ = ["SAMPLERS", "DiffusionConfig", "GeneratorConfig", "Sampler", "SamplingConfig", "chosen_classes"]
+__all__ = [
+    "SAMPLERS",
+    "DiffusionConfig",
+    "GeneratorConfig",
+    "Sampler",
+    "SamplingConfig",
+    "chosen_classes",
+    "sampling_of",
+]
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
@@ -103,7 +111,10 @@ class SamplingConfig:
             ConfigError: it knows no image without a class, or its noise has fewer steps.
         """
         if isinstance(generator, ACGANConfig):
-            return
+            raise ConfigError(
+                "--guidance, --steps and --sampler have no effect on this generator, which makes an image in one pass; leave"
+                " them out."
+            )
         if self.guidance > 0 and generator.drop_labels == 0:
             raise ConfigError(
                 f"--guidance {self.guidance:g} needs a generator that also knows images without their class, and this one was"
@@ -114,6 +125,19 @@ class SamplingConfig:
                 f"--steps is {self.steps}, and the noise of this generator has {generator.noise_steps} steps; choose at most"
                 " so many."
             )
+
+
+def sampling_of(generator: GeneratorConfig, asked: SamplingConfig | None) -> SamplingConfig | None:
+    """How a generator makes images: as asked, or as usual; None of one that makes them in one pass.
+
+    Raises:
+        ConfigError: it cannot do what is asked for.
+    """
+    if asked is None and isinstance(generator, ACGANConfig):
+        return None
+    how = asked or SamplingConfig()
+    how.refuse_misfits(generator)
+    return how
 
 
 def chosen_classes(names: Sequence[str] | None, known: Sequence[str]) -> list[str]:
