@@ -26,7 +26,7 @@ ROOMS = (
         *("describing", "picturing", "charting", "pages", "backbones", "generators", "samples"),
     ),
     ("predicting", "encoding", "diagnosing"),
-    ("trusting", "explaining"),
+    ("trusting", "explaining", "judging"),
     ("evaluating",),
     ("reporting",),
     ("misfits",),

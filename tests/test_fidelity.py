@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from sightline.errors import DataError
-from sightline.fidelity import fidelity_of, frechet_distance, nearest, precision_and_recall
+from sightline.fidelity import fidelity_of, frechet_distance, nearest, nearest_others, precision_and_recall
 
 
 def cloud(count: int, width: int = 5, centre: float = 0.0, spread: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -68,6 +68,11 @@ def test_the_nearest_is_named_with_its_distance() -> None:
     rows, distances = nearest(np.array([[0.0, 0.0], [9.0, 9.0]]), np.array([[9.0, 5.0], [0.0, 3.0]]))
     assert rows.tolist() == [1, 0]
     assert distances.tolist() == [3.0, 4.0]
+
+
+def test_an_image_is_not_its_own_nearest() -> None:
+    features = np.array([[0.0], [1.0], [5.0], [5.0]])
+    assert nearest_others(features, np.array([0, 1, 2])).tolist() == [1.0, 1.0, 0.0]
 
 
 def test_too_few_are_refused() -> None:

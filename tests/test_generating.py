@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import sightline
 from conftest import Finished, coloured_folder
 from sightline import generating, learners, runs, samples
 from sightline.cli import main
-from sightline.config import SamplingConfig
+from sightline.config import KeepConfig, SamplingConfig
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, RunError, StorageError
 from sightline.generating import COLUMNS, Generated, generate
+from sightline.generators import DiffusionGenerator
 from sightline.images.layout import class_folder, lay_out
 from sightline.images.lookup import find_source
+from sightline.judging import Judge
 
 TINY = {
     "data": {"size": 16},
@@ -439,3 +442,93 @@ def test_every_class_has_a_folder_that_is_read_back_as_a_class(name: str, folder
 def test_no_two_classes_share_a_folder() -> None:
     names = ["a/b", "a%2Fb", ".", "..", "%2E", "train", "%74rain"]
     assert len({class_folder(name) for name in names}) == len(names)
+
+
+# ── which images are kept ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def painted(labels: Sequence[int], seeds: Sequence[int], size: int = 16) -> np.ndarray:
+    """Images of the three colours, of their own noise each; one of five has the colour of another class."""
+    made = []
+    for label, seed in zip(labels, seeds, strict=True):
+        random = np.random.default_rng(seed)
+        pixels = random.integers(40, 120, (size, size, 3), np.uint8)
+        pixels[..., (label + (seed % 5 == 0)) % 3] += 90
+        made.append(pixels)
+    return np.stack(made)
+
+
+@pytest.fixture
+def painting(generator: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The run of a generator whose images have the colours of their classes, but for one of five."""
+    monkeypatch.setattr(DiffusionGenerator, "make", lambda self, labels, seeds, how, watch=None: painted(labels, seeds))
+    return generator
+
+
+def test_a_training_image_is_a_copy_and_another_one_of_its_class_is_not(painting: Path, finished: Finished) -> None:
+    judge = Judge(KeepConfig(run=str(finished.run)), painting)
+    data = Path(runs.read_model(painting)["data"]["location"])
+    itself = np.asarray(Image.open(data / "grass" / "003.png"))
+    verdict, other, wrong = judge.look(np.stack([itself, *painted([1, 1], [1, 5], 32)]), [1, 1, 1])
+    assert verdict.refused == "copy"
+    assert verdict.distance == pytest.approx(0, abs=1e-3)
+    assert other.refused == ""
+    assert other.distance > judge.reach
+    assert wrong.refused == "class"
+    assert wrong.probability < 0.5
+
+
+@pytest.mark.parametrize(("band", "reason"), [({"most": 0.5}, "sure"), ({"least": 1.0}, "doubt")])
+def test_a_probability_outside_of_the_band_is_refused(painting: Path, finished: Finished, band, reason: str) -> None:
+    judge = Judge(KeepConfig(run=str(finished.run), **({"least": 0.0} | band)), painting)
+    (verdict,) = judge.look(painted([1], [1]), [1])
+    assert verdict.refused == reason
+
+
+def test_what_is_refused_is_counted_and_neither_written_nor_listed(
+    painting: Path, finished: Finished, tmp_path: Path, capsys
+) -> None:
+    command = ["generate", str(painting), "--per-class", "10", "--out", str(tmp_path / "made")]
+    assert main([*command, "--keep-if", str(finished.run), "--steps", "3"]) == 0
+    said = capsys.readouterr().out
+    lines = list(csv.DictReader((tmp_path / "made" / "manifest.csv").open(encoding="utf-8")))
+    files = {path.relative_to(tmp_path / "made").as_posix() for path in (tmp_path / "made").rglob("*.png")}
+    assert {line["path"].removeprefix("'") for line in lines} == files
+    right = [line for line in lines if int(line["seed"]) % 5]
+    assert lines == right
+    assert all(float(line["probability"]) >= 0.5 and float(line["distance"]) > 0 for line in lines)
+    refused = sum(int(count) for count in re.findall(r"^refused: (\d+) ", said, flags=re.M))
+    assert refused == 30 - len(lines) > 0
+    assert f"{len(lines)} of 30 images and manifest.csv" in said
+
+
+def test_a_killed_generation_with_a_filter_goes_on_to_the_same_bytes(
+    painting: Path, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = KeepConfig(run=str(finished.run))
+    generate(painting, out=tmp_path / "whole", per_class=6, how=QUICKLY, keep=keep)
+    with monkeypatch.context() as patch:
+        dying(patch, generating, "write_atomically", 7)
+        with pytest.raises(Killed):
+            generate(painting, out=tmp_path / "made", per_class=6, how=QUICKLY, keep=keep)
+    generate(painting, out=tmp_path / "made", per_class=6, how=QUICKLY, keep=keep)
+    assert content(tmp_path / "whole") == content(tmp_path / "made")
+    next((tmp_path / "made").glob("*/0001.png")).unlink()
+    assert generate(painting, out=tmp_path / "made", per_class=6, how=QUICKLY, keep=keep).made == 1
+    assert content(tmp_path / "whole") == content(tmp_path / "made")
+    with pytest.raises(RunError, match="made otherwise: the kept_if of"):
+        generate(painting, out=tmp_path / "made", per_class=6, how=QUICKLY, keep=KeepConfig(run=keep.run, least=0.6))
+    with pytest.raises(RunError, match="made otherwise: the kept_if of"):
+        generate(painting, out=tmp_path / "made", per_class=6, how=QUICKLY)
+
+
+def test_a_filter_that_lacks_its_classifier_or_its_sense_is_refused(painting: Path, tmp_path: Path, capsys) -> None:
+    command = ["generate", str(painting), "--out", str(tmp_path / "made")]
+    for more, sentence in (
+        (["--keep-least", "0.9"], "--keep-least has no effect without --keep-if RUN"),
+        (["--keep-if", "nowhere"], "there is no run at 'nowhere'"),
+        (["--keep-if", str(painting)], "is a diffusion, not a classifier"),
+        (["--keep-if", "x", "--keep-least", "0.9", "--keep-most", "0.8"], "so no image would pass; exchange them"),
+    ):
+        assert main([*command, *more]) == 2
+        assert sentence in capsys.readouterr().err

@@ -11,7 +11,7 @@ import numpy as np
 
 from sightline.errors import DataError
 
-__all__ = ["Fidelity", "fidelity_of", "frechet_distance", "nearest", "precision_and_recall"]
+__all__ = ["Fidelity", "fidelity_of", "frechet_distance", "nearest", "nearest_others", "precision_and_recall"]
 
 Array = np.ndarray[Any, Any]
 NEIGHBOURS = 3  # Kynkäänniemi et al., 2019
@@ -120,6 +120,18 @@ def nearest(asked_MD: Array, others_ND: Array) -> tuple[Array, Array]:
         rows_M[start : start + step] = squared.argmin(1)
         distances_M[start : start + step] = np.sqrt(squared.min(1))
     return rows_M, distances_M
+
+
+def nearest_others(features_ND: Array, rows_M: Array) -> Array:
+    """The distance of each image that is asked about, by its row, to the nearest of the others, (M,)."""
+    distances_M = np.empty(len(rows_M))
+    step = max(1, AT_ONCE // len(features_ND))
+    for start in range(0, len(rows_M), step):
+        rows = rows_M[start : start + step]
+        squared = _squared_distances(features_ND[rows], features_ND)
+        squared[np.arange(len(rows)), rows] = np.inf
+        distances_M[start : start + step] = np.sqrt(squared.min(1))
+    return distances_M
 
 
 def _squared_distances(some_MD: Array, others_ND: Array) -> Array:

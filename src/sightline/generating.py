@@ -9,6 +9,7 @@ import csv
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sightline.config import SamplingConfig, chosen_classes, sampling_of
+from sightline.config import KeepConfig, SamplingConfig, chosen_classes, sampling_of
 from sightline.errors import ConfigError, RunError
 from sightline.generators import Generator, load_generator
 from sightline.images.batches import derived_seed
 from sightline.images.layout import class_folder
+from sightline.judging import Judge, Verdict
 from sightline.picturing import draw_animation
 from sightline.runs import (
     create_folder,
@@ -34,12 +36,15 @@ from sightline.runs import (
     write_csv,
 )
 
-__all__ = ["COLUMNS", "MANIFEST", "Generated", "generate"]
+__all__ = ["COLUMNS", "MANIFEST", "SCORES", "Generated", "generate"]
 
 Array = np.ndarray[Any, Any]
 MANIFEST = "manifest.csv"
-COLUMNS = ("path", "label", "generator", "weights", "seed", "guidance", "steps", "sampler")
-"""Of the manifest, which is an image set by itself: ``path`` and ``label`` are those of any manifest."""
+COLUMNS = ("path", "label", "generator", "weights", "seed", "guidance", "steps", "sampler", "kept_if")
+"""Of the manifest, which is an image set by itself: ``path`` and ``label`` are those of any manifest. ``kept_if``: the weights
+of the classifier that looked at the image, and what it asked for."""
+SCORES = ("probability", "distance", "nearest")
+"""What the classifier said: of the class, and how far the nearest training image is."""
 BATCH, GPU_BATCH = 32, 256  # images; with guidance the network gets twice as many
 ANIMATED_ROWS, ANIMATED_COLUMNS, FRAMES = 20, 4, 60  # classes, images of each, and pictures of an animation, at most
 
@@ -53,6 +58,10 @@ class Generated:
     """In all."""
     made: int
     """Of them, those that were not there before."""
+    looked_at: int
+    """How many were made to keep these; as many, where none are refused."""
+    refused: dict[str, int]
+    """Images that were refused this time, by ``judging.REASONS``; those of a generation that is gone on with are not made again."""
 
 
 def generate(
@@ -63,6 +72,7 @@ def generate(
     classes: Sequence[str] | None = None,
     how: SamplingConfig | None = None,
     seed: int = 0,
+    keep: KeepConfig | None = None,
     animation: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generated:
@@ -71,10 +81,11 @@ def generate(
     Args:
         run: a finished run of a generator.
         out: folder to make; one that this very generation has begun is gone on with.
-        per_class: images of each class.
+        per_class: images of each class; with ``keep`` so many are made, and fewer kept.
         classes: names; None for all.
         how: guidance, steps and sampler; None for the usual.
         seed: of all images together; each has one of its own, by its class and number.
+        keep: which images are kept; None for all.
         animation: GIF file to write, of how the first images of each class come out of noise.
         progress: called with (images there, images in all).
     Raises:
@@ -90,37 +101,58 @@ def generate(
     model = read_model_of_finished(run, generator=True)
     chosen = chosen_classes(classes, model["classes"])
     how = sampling_of(generator_settings(model), how)
-    work = _Work(_name_of(model), _fingerprint(Path(run) / "model.safetensors"), chosen, how, seed)
+    work = _Work(
+        *(_name_of(model), _fingerprint(Path(run) / "model.safetensors"), chosen, how, seed),
+        "" if keep is None else f"{_fingerprint(_weights_of(keep.run))}: {keep.criteria}",
+    )
     begun = _rows_of(folder)
     work.refuse_others(begun, folder, per_class)
     if animation is not None:
         _refuse_animation(animation, how, begun is not None)
+    judge = None if keep is None else Judge(keep, run)
     generator, _ = load_generator(run)
     labels = [model["classes"].index(name) for name in chosen]
     if animation is not None:
         _animate(Path(animation), generator, work, labels)
     if begun is None:
         create_folder(folder)
-        write_csv(folder / MANIFEST, COLUMNS, [])
+        write_csv(folder / MANIFEST, [*COLUMNS, *SCORES], [])
     for name in chosen:
         create_folder(folder / class_folder(name))
     _remove_halves(folder, chosen)
     total = per_class * len(chosen)
     rows = {row["path"]: row for row in begun or [] if (folder / row["path"]).is_file()}
     before = len(rows)
+    refused: Counter[str] = Counter()
+    lost = {row["path"] for row in begun or []} - rows.keys()
+    last = max((work.number(path) for path in rows), default=-1)  # all before it were looked at
     for batch in work.batches(BATCH if generator.device.type == "cpu" else GPU_BATCH, total):
         wanted = [number for number in batch if number < total]
-        if all(work.path(number) in rows for number in wanted):
+        if judge is None and all(work.path(number) in rows for number in wanted):
+            continue
+        if judge is not None and wanted[-1] < last and not lost.intersection(map(work.path, wanted)):
             continue
         seeds, places = [work.seed_of(number) for number in batch], [number % len(chosen) for number in batch]
         pixels = generator.make([labels[place] for place in places], seeds, how)
-        for number, image in zip(wanted, pixels, strict=False):
+        said = judge.look(pixels, [labels[place] for place in places]) if judge else [None] * len(batch)
+        for number, image, verdict in zip(wanted, pixels, said, strict=False):
+            if verdict is not None and verdict.refused:
+                refused[verdict.refused] += 1
+                continue
             write_atomically(folder / work.path(number), _png(image), sync=False)
-            rows[work.path(number)] = work.row(number)
+            rows[work.path(number)] = work.row(number) | _scores(verdict)
         _write_manifest(folder, work, rows, total)
         if progress:
-            progress(len(rows), total)
-    return Generated(folder, total, total - before)
+            progress(wanted[-1] + 1, total)
+    return Generated(folder, len(rows), len(rows) - before, total, dict(refused))
+
+
+def _scores(verdict: Verdict | None) -> dict[str, str]:
+    """The last columns of an image's line, as text."""
+    if verdict is None:
+        return dict.fromkeys(SCORES, "")
+    told = (f"{verdict.probability:.6f}", f"{verdict.distance:.6g}", verdict.nearest)
+    return dict(zip(SCORES, told, strict=True))
 
 
 # ── what belongs to which image ──────────────────────────────────────────────────────────────────────────────────────
@@ -135,6 +167,7 @@ class _Work:
     classes: list[str]
     how: SamplingConfig | None
     seed: int
+    kept_if: str = ""
 
     def batches(self, size: int, total: int) -> Iterator[range]:
         """The numbers of each batch. The last is as large as the others, for no image may depend on how many follow it."""
@@ -144,6 +177,12 @@ class _Work:
     def path(self, number: int) -> str:
         turn, place = divmod(number, len(self.classes))
         return f"{class_folder(self.classes[place])}/{turn:04d}.png"
+
+    def number(self, path: str) -> int:
+        """The number of an image by its path, of one that is asked for."""
+        where, _, file = path.partition("/")
+        places = [class_folder(name) for name in self.classes]
+        return int(file.removesuffix(".png")) * len(self.classes) + places.index(where)
 
     def seed_of(self, number: int) -> int:
         turn, place = divmod(number, len(self.classes))
@@ -155,7 +194,7 @@ class _Work:
         how = ("", "", "")
         if self.how is not None:
             how = (f"{self.how.guidance:g}", str(self.how.steps), self.how.sampler)
-        cells = (self.path(number), label, self.generator, self.weights, str(self.seed_of(number)), *how)
+        cells = (self.path(number), label, self.generator, self.weights, str(self.seed_of(number)), *how, self.kept_if)
         return dict(zip(COLUMNS, cells, strict=True))
 
     def refuse_others(self, begun: list[dict[str, str]] | None, folder: Path, per_class: int) -> None:
@@ -187,6 +226,11 @@ class _Work:
 def _name_of(model: dict[str, Any]) -> str:
     """What a generator is called: by its recipe and its images, never by where it lies."""
     return f"{model['recipe']}-{model['data']['name']}"
+
+
+def _weights_of(run: str) -> Path:
+    """The weights of a classifier's run, or of its weights file alone."""
+    return Path(run) if run.endswith(".safetensors") else Path(run) / "model.safetensors"
 
 
 def _fingerprint(weights: Path) -> str:
@@ -222,7 +266,11 @@ def _rows_of(folder: Path) -> list[dict[str, str]] | None:
 def _write_manifest(folder: Path, work: _Work, rows: dict[str, dict[str, str]], total: int) -> None:
     """Write the lines of the images that are there, in the order of the sequence."""
     there = (work.path(number) for number in range(total))
-    write_csv(folder / MANIFEST, COLUMNS, ([rows[path][name] for name in COLUMNS] for path in there if path in rows))
+    write_csv(
+        folder / MANIFEST,
+        [*COLUMNS, *SCORES],
+        ([rows[path].get(name, "") for name in (*COLUMNS, *SCORES)] for path in there if path in rows),
+    )
 
 
 def _remove_halves(folder: Path, classes: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ __all__ = [
     "SAMPLERS",
     "DiffusionConfig",
     "GeneratorConfig",
+    "KeepConfig",
     "Sampler",
     "SamplingConfig",
     "chosen_classes",
@@ -125,6 +126,35 @@ class SamplingConfig:
                 f"--steps is {self.steps}, and the noise of this generator has {generator.noise_steps} steps; choose at most"
                 " so many."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepConfig:
+    """Which generated images are kept."""
+
+    run: str
+    """Run of a classifier that must take an image for the class that was asked for."""
+    least: float = 0.5
+    """Probability of that class, at least."""
+    most: float = 1.0
+    """Probability of that class, at most: what a classifier is sure of already may teach it little."""
+    copies: float = 0.01
+    """Share of the training images that have a nearer other one than a generated image may be to any; 0: only the very
+    same are refused."""
+
+    def __post_init__(self) -> None:
+        within("keep-least", self.least, 0, 1)
+        within("keep-most", self.most, 0, 1)
+        within("keep-copies", self.copies, 0, 0.5)
+        if self.least > self.most:
+            raise ConfigError(
+                f"--keep-least {self.least:g} is more than --keep-most {self.most:g}, so no image would pass; exchange them."
+            )
+
+    @property
+    def criteria(self) -> str:
+        """What passes, without whose word it is."""
+        return f"{self.least:g} to {self.most:g}, copies {self.copies:g}"
 
 
 def sampling_of(generator: GeneratorConfig, asked: SamplingConfig | None) -> SamplingConfig | None:
