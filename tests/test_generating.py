@@ -20,7 +20,7 @@ from sightline.cli import main
 from sightline.config import KeepConfig, SamplingConfig
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, RunError, StorageError
-from sightline.generating import COLUMNS, Generated, generate
+from sightline.generating import COLUMNS, SCORES, Generated, generate
 from sightline.generators import DiffusionGenerator
 from sightline.images.layout import class_folder, lay_out
 from sightline.images.lookup import find_source
@@ -208,16 +208,17 @@ def test_images_lie_in_folders_of_their_classes_with_a_manifest_and_nothing_else
     generator: Path, tmp_path: Path
 ) -> None:
     found = generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY)
-    assert found == Generated(tmp_path / "made", 9, 9)
+    assert found == Generated(tmp_path / "made", 9, 9, 9)
     files = content(tmp_path / "made")
     assert sorted(files) == sorted([*(f"{name}/{n:04d}.png" for name in CLASSES for n in range(3)), "manifest.csv"])
     with Image.open(tmp_path / "made/grass/0000.png") as image:
         assert (image.size, image.mode) == ((16, 16), "RGB")
     rows = manifest(tmp_path / "made")
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == (*COLUMNS, *SCORES)
     assert rows[1] | {"weights": "", "seed": ""} == {
         **{"path": "grass/0000.png", "label": "grass", "generator": "ddpm-colours", "weights": "", "seed": ""},
         **{"guidance": "1", "steps": "3", "sampler": "dpm++"},
+        **dict.fromkeys(("kept_if", *SCORES), ""),
     }
     assert len({row["seed"] for row in rows}) == 9
     assert len({files[row["path"].removeprefix("'")] for row in rows}) == 9  # no two images alike

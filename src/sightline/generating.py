@@ -11,7 +11,7 @@ import io
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,7 @@ class Generated:
     """Of them, those that were not there before."""
     looked_at: int
     """How many were made to keep these; as many, where none are refused."""
-    refused: dict[str, int]
+    refused: dict[str, int] = field(default_factory=dict)
     """Images that were refused this time, by ``judging.REASONS``; those of a generation that is gone on with are not made again."""
 
 
