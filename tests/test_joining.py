@@ -99,6 +99,20 @@ def test_the_statistics_are_those_of_the_real_images(real: Path, made: Path) -> 
     assert prepare(source, resolve({"data": {"synthetic": str(made)}}))[2] == plain
 
 
+def test_alone_they_are_all_that_is_trained_on_and_measured(real: Path, made: Path, noise, image_file) -> None:
+    source = find_source(real)
+    with pytest.raises(ConfigError, match=r"alone, and .* has none of class '=blood'; generate every class"):
+        prepare(source, resolve({"data": {"synthetic": str(made), "synthetic_share": 1.0}}))
+    (made / "=blood").mkdir()
+    (made / "=blood" / "0000.png").write_bytes(image_file(noise(99, 24, 24)))
+    before = prepare(source, resolve())
+    _, splits, normalization = prepare(source, resolve({"data": {"synthetic": str(made), "synthetic_share": 1}}))
+    assert splits.train.tolist() == list(range(60, 81))
+    assert splits.test.tolist() == before[1].test.tolist()
+    assert splits.notes[-1] == "train has 21 generated images of 3 classes, and no real ones"
+    assert normalization != before[2]
+
+
 def test_the_cache_of_both_is_listed_and_made_once(real: Path, made: Path) -> None:
     images, splits = opened(real)
     first = join_train(images, splits, str(made), None, 0)[0]

@@ -49,7 +49,8 @@ class DataConfig:
     """Generated images to train on beside the set: a folder of class folders, as sightline generate writes it. Validation and
     test stay as they are, and so do the mean and deviation of the pixels."""
     synthetic_share: float | None = None
-    """Share of the training images that are generated ones; null: all that there are."""
+    """Share of the training images that are generated ones; null: all that there are; 1: no real ones, whose mean and
+    deviation are then not used either."""
 
     def __post_init__(self) -> None:
         if self.validation is not None:
@@ -58,7 +59,7 @@ class DataConfig:
         if self.size is not None:
             within("data.size", self.size, 16, 1024)
         if self.synthetic_share is not None:
-            within("data.synthetic-share", self.synthetic_share, 0, 0.99, open_low=True)
+            within("data.synthetic-share", self.synthetic_share, 0, 1, open_low=True)
             if self.synthetic is None:
                 raise ConfigError(
                     f"--data.synthetic-share {self.synthetic_share:g} has no effect without --data.synthetic; name a folder of"

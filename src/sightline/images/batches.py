@@ -94,11 +94,12 @@ def prepare(
     )
     if recipe.data.exclude is not None:
         splits = leave_out(images, splits, recipe.data.exclude)
-    normalization = Normalization(*statistics(images, splits.train))
+    real = splits.train
     data = recipe.data
     if data.synthetic is not None:
         images, splits = join_train(images, splits, data.synthetic, data.synthetic_share, data.split_seed)
-    return images, splits, normalization
+    measured = splits.train if data.synthetic_share == 1 else real
+    return images, splits, Normalization(*statistics(images, measured))
 
 
 def augmentation_of(recipe: AnyRecipe) -> AugmentConfig:

@@ -52,7 +52,7 @@ def join_train(
         images: the real set.
         splits: of it.
         synthetic: the generated set: a folder of class folders, as ``sightline generate`` writes it.
-        share: of the training images that are generated afterwards; None for all that there are.
+        share: of the training images that are generated afterwards; None for all that there are; 1 for nothing but these.
         seed: which of them are taken, where not all are: of each class the same share of what there is.
     Returns:
         The joined set, in which rows of the real one are what they were, and its splits.
@@ -68,10 +68,18 @@ def join_train(
             raise ConfigError(
                 f"--data.synthetic {synthetic} has a class {name!r} that {images.name} has not; {nearest(name, images.classes)}"
             )
-    rows = _drawn(made, len(splits.train), synthetic, share, seed)
-    joined = _joined(images, made)
-    notes = [*splits.notes, _note(made, rows, len(splits.train))]
-    return joined, replace(splits, train=np.concatenate([splits.train, rows + len(images.labels)]), notes=notes)
+    alone = share == 1
+    real = splits.train[:0] if alone else splits.train
+    if alone and len(made.classes) < len(images.classes):
+        missing = next(name for name in images.classes if name not in made.classes)
+        raise ConfigError(
+            f"--data.synthetic-share 1 trains on generated images alone, and {synthetic} has none of class {missing!r};"
+            " generate every class."
+        )
+    rows = made.readable if share is None or alone else _drawn(made, len(real), synthetic, share, seed)
+    notes = [*splits.notes, _note(made, rows, len(real))]
+    train = np.concatenate([real, rows + len(images.labels)])
+    return _joined(images, made), replace(splits, train=train, notes=notes)
 
 
 def generated_fingerprint(images: CachedImages, splits: Splits) -> str | None:
@@ -83,17 +91,17 @@ def generated_fingerprint(images: CachedImages, splits: Splits) -> str | None:
 
 def _note(made: CachedImages, rows: Array, real: int) -> str:
     classes = len(np.unique(made.labels[rows]))
+    if not real:
+        return f"train has {len(rows):,} generated images of {classes} classes, and no real ones"
     return (
         f"train also has {len(rows):,} generated images of {classes} class{'es' if classes > 1 else ''}"
         f" ({len(rows) / (len(rows) + real):.0%} of it)"
     )
 
 
-def _drawn(made: CachedImages, real: int, synthetic: str, share: float | None, seed: int) -> Array:
+def _drawn(made: CachedImages, real: int, synthetic: str, share: float, seed: int) -> Array:
     """The rows that are trained on, ascending."""
     rows = made.readable
-    if share is None:
-        return rows
     wanted = round(real * share / (1 - share))
     if not 1 <= wanted <= len(rows):
         most = len(rows) / (len(rows) + real)
