@@ -9,6 +9,7 @@ import pytest
 
 import sightline
 from conftest import Finished, coloured_folder
+from sightline.cli import main
 from sightline.errors import DataError
 from sightline.evaluating import measures
 from sightline.metrics import wilson_interval
@@ -93,3 +94,28 @@ def test_top_5_appears_from_six_classes_on() -> None:
     logits_VNK = np.eye(6, dtype=np.float32)[None]
     found = measures(logits_VNK, np.arange(6), list("abcdef"), "one", {"one": 1.0})
     assert found["top_5_accuracy"] == 1.0
+
+
+# ── generated images ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_images_that_are_its_own_are_at_no_distance_and_noise_is_far(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, noise, image_file
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(finished.cache))
+    own = sightline.evaluate(finished.run, finished.data, generated=True)["fidelity"]
+    for number in range(own["made"]):
+        folder = tmp_path / "made" / ("grass", "=blood")[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:04d}.png").write_bytes(image_file(noise(number, 32, 32)))
+    far = sightline.evaluate(finished.run, tmp_path / "made", generated=True, out=tmp_path / "measured")["fidelity"]
+    assert own["made"] == own["real"] == far["made"] == far["real"]
+    assert own["frechet"] < far["frechet"] / 5
+    assert own["precision"] > 0.8
+    assert far["precision"] < 0.2
+    assert json.loads((tmp_path / "measured" / "evaluation.json").read_text())["fidelity"] == far
+
+
+def test_nothing_but_a_set_that_is_named_can_be_generated(finished: Finished, capsys) -> None:
+    assert main(["evaluate", str(finished.run), "--generated"]) == 2
+    assert "--generated measures a set of generated images: name the set" in capsys.readouterr().err

@@ -248,6 +248,7 @@ def evaluate(
     *,
     out: Path | None = None,
     unknown: Annotated[bool, Parameter(negative=())] = False,
+    generated: Annotated[bool, Parameter(negative=())] = False,
     trust_code: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Measure a finished classifier on labelled images.
@@ -263,6 +264,9 @@ def evaluate(
         Folder to write evaluation.json and predictions.csv to.
     unknown
         DATA shows other things than the classes: measure how often they are called none of these, and note it in the run.
+    generated
+        DATA was made by a generator: also measure how near its images are to those that RUN was trained on, in RUN's own
+        features, with as many of each.
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
@@ -273,10 +277,12 @@ def evaluate(
         raise ConfigError(
             "--unknown measures an image set of other things and writes into the run: name the set, and leave --out away."
         )
+    if generated and (data is None or unknown):
+        raise ConfigError("--generated measures a set of generated images: name the set, and leave --unknown away.")
     read_model_of_finished(run)
     if data is not None:
         find_source(data)
-    from sightline.describing import Progress, show_measures
+    from sightline.describing import Progress, about_fidelity, show_measures
     from sightline.evaluating import evaluate as work
     from sightline.evaluating import evaluate_unknown
 
@@ -287,8 +293,10 @@ def evaluate(
         print(f"{share['rate']:.1%} of {share['n']:,} images are called none of the classes")
         return
     with Progress(console, "Evaluating") as progress:
-        found = work(run, data, out=out, trust_code=trust_code, progress=progress)
+        found = work(run, data, out=out, generated=generated, trust_code=trust_code, progress=progress)
     show_measures(console, found)
+    if generated:
+        print(about_fidelity(run, found["fidelity"]))
 
 
 def report(

@@ -25,6 +25,7 @@ from sightline.runs import REPORT
 __all__ = [
     "Progress",
     "TrialLines",
+    "about_fidelity",
     "describe_phase",
     "describe_training",
     "describe_tuning",
@@ -227,6 +228,15 @@ def show_generator(console: Console, run: Path, losses: Mapping[str, float], n: 
     say("Next:")
     say(f"  {run / 'samples'}   what it made after some of the epochs")
     say(f"  sightline generate {run} --per-class 100 --out FOLDER   images of each class")
+
+
+def about_fidelity(run: str, found: Mapping[str, Any]) -> str:
+    """How near made images are to real ones, with what the numbers may be compared with."""
+    return (
+        f"in the features of {run}, {found['made']:,} made and {found['real']:,} real images: Fréchet distance"
+        f" {found['frechet']:.4g}, precision {found['precision']:.3f}, recall {found['recall']:.3f} (compare only with what the"
+        " same run measured of as many)"
+    )
 
 
 def show_check(console: Console, counts: Mapping[str, int], excluded: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from sightline.conformal import class_scores, image_uniforms
 from sightline.devices import keep_freed_memory
+from sightline.encoding import Encoder
 from sightline.errors import ConfigError, DataError
+from sightline.fidelity import Fidelity, fidelity_of
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.lookup import find_source
-from sightline.images.splits import split
+from sightline.images.splits import Splits, split
 from sightline.metrics import (
     calibration_error,
     confusion_matrix,
@@ -40,6 +43,7 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    generated: bool = False,
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -50,6 +54,8 @@ def evaluate(
         data: an image set: its test split where it brings one, else every image. None reads the run's own test split
             again, and the reading is counted in ``model.json``.
         out: folder to write ``evaluation.json`` and ``predictions.csv`` to.
+        generated: the images of ``data`` are made ones: also measure how near they are to those that the classifier was
+            trained on, in its features.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         progress: called with (images done, images in all).
     Returns:
@@ -71,12 +77,32 @@ def evaluate(
         rows = _foreign_test(images)
     found, table = evaluate_rows(classifier, images, rows, progress)
     found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
+    if generated:
+        found["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
     if out is not None:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "evaluation.json", found)
         write_csv(folder / "predictions.csv", *table)
     return found
+
+
+def _fidelity(classifier: Classifier, run: Path, model: dict[str, Any], pixels_NHWC: Array, rows: Array) -> Fidelity:
+    """How near made images are to as many of those that a classifier was trained on, in its features."""
+    own = open_images(find_source(model["data"]["location"]), exactly=(classifier.size, classifier.resize))
+    if own.fingerprint != model["data"]["fingerprint"]:
+        raise DataError(
+            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
+            " them; bring them back, or leave --generated out."
+        )
+    train = _splits(run, own).train
+    count = min(len(rows), len(train))
+    encoder = Encoder(classifier)
+    made, real = (
+        encoder.encode_rows(pixels, of[np.linspace(0, len(of) - 1, count).astype(np.int64)])
+        for pixels, of in ((pixels_NHWC, rows), (own.pixels, train))
+    )
+    return fidelity_of(made, real)
 
 
 def evaluate_unknown(
@@ -203,8 +229,13 @@ def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
             f"the images in {images.location} are not those that {run} was trained on, so its test split cannot be"
             " cut again; name the image set to evaluate on."
         )
+    return _splits(run, images).test
+
+
+def _splits(run: Path, images: CachedImages) -> Splits:
+    """The splits that a run was trained with."""
     settings = read_run_recipe(run).data
-    return split(images, validation=settings.validation, fraction=settings.fraction, seed=settings.split_seed).test
+    return split(images, validation=settings.validation, fraction=settings.fraction, seed=settings.split_seed)
 
 
 def _count_reading(run: Path, model: dict[str, Any]) -> None:
