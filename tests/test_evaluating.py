@@ -112,7 +112,7 @@ def test_images_that_are_its_own_are_at_no_distance_and_noise_is_far(
     assert own["made"] == own["real"] == far["made"] == far["real"]
     assert own["frechet"] < far["frechet"] / 5
     assert own["precision"] > 0.8
-    assert far["precision"] < 0.2
+    assert far["precision"] < 0.5
     assert json.loads((tmp_path / "measured" / "evaluation.json").read_text())["fidelity"] == far
 
 
