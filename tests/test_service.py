@@ -25,7 +25,6 @@ from conftest import Finished
 pytest.importorskip("fastapi")
 
 import uvicorn
-from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
@@ -599,12 +598,12 @@ def test_what_strangers_send_writes_nothing_but_the_line_of_the_request(
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[int]:
+def listening(app: Any) -> Iterator[int]:
     """A server in a thread, on a port of its own."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
@@ -706,21 +705,28 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_a_body_that_stops_coming_is_not_waited_for() -> None:
-    app = FastAPI()
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_body_that_stops_coming_is_not_waited_for_whatever_the_page_makes_of_it(answers: bool) -> None:
+    async def page(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        try:
+            while (await receive())["more_body"]:
+                pass
+        except Exception:
+            if answers:
+                await send({"type": "http.response.start", "status": 500, "headers": []})
+                await send({"type": "http.response.body", "body": b"the page's own words"})
+            raise
 
-    @app.post("/")
-    async def read(request: service.Request) -> int:
-        return len(await request.body())
-
-    app.add_exception_handler(service.HTTPException, service._refused)
-    app.add_middleware(BodyLimit, most_bytes=1000, patience=0.2)
-    app.add_middleware(RequestLog, log=lambda _: None)
-    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+    lines: list[str] = []
+    app = RequestLog(BodyLimit(page, 100, patience=0.2), lines.append)
+    begin = b"POST / HTTP/1.1\r\nHost: a\r\n"
     with listening(app) as port:
-        found = reply(port, head + b"only this")
-    assert found.startswith(b"HTTP/1.1 408")
-    assert b"9 bytes in 0 s" in found
+        slow = reply(port, begin + b"Content-Length: 100\r\n\r\n" + b"only this")
+        long = reply(port, begin + b"Transfer-Encoding: chunked\r\n\r\n" + b"FFFFF\r\n" + bytes(0xFFFFF))
+    assert slow.startswith(b"HTTP/1.1 408")
+    assert b"9 bytes in 0 s" in slow
+    assert long.startswith(b"HTTP/1.1 413")
+    assert [line.split()[4] for line in lines] == ["408", "413"]
 
 
 def test_a_stream_of_events_passes_piece_by_piece(asker: Asker) -> None:
