@@ -57,7 +57,7 @@ DOORS = {
     "timm": ("nets/pretrained.py",),
     "captum": ("explaining/attributing.py",),
     "cleanlab": ("checking/suspects.py",),
-    "gradio": ("serving/page.py",),
+    "gradio": ("serving/page/",),
     "fastapi": ("serving/service.py", "serving/guarding.py"),
     "starlette": ("serving/service.py", "serving/guarding.py", "serving/forms.py"),
     "uvicorn": ("serving/__init__.py",),

@@ -21,6 +21,7 @@ __all__ = [
     "Measured",
     "Outcome",
     "curve_rows",
+    "measured_on",
     "read_curves",
     "read_outcome",
     "run_rows",
@@ -130,8 +131,8 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
         image_set=model["data"]["name"],
         fingerprint=model["data"]["fingerprint"],
         counts=model["data"]["counts"],
-        validation=_measured(model.get("validation") or measured.get("validation")),
-        test=_measured(measured.get("test")),
+        validation=measured_on(model.get("validation") or measured.get("validation")),
+        test=measured_on(measured.get("test")),
         seconds=_seconds(cost),
         cost=cost.get("cost"),
         flops=cost.get("training_flops"),
@@ -255,7 +256,8 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names)
 
 
-def _measured(found: Mapping[str, Any] | None) -> Measured | None:
+def measured_on(found: Mapping[str, Any] | None) -> Measured | None:
+    """An accuracy as ``model.json`` has it; None where it has none."""
     return None if found is None else Measured(found["accuracy"], found["n"])
 
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from sightline.runs import write_atomically
 
-__all__ = ["Chart", "Page", "Section", "Table", "print_table", "render_html", "write_html", "write_page"]
+__all__ = ["Chart", "Page", "Section", "Table", "fragment", "print_table", "render_html", "write_html", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,17 @@ def render_html(template: str, **content: Any) -> str:
     """The text of such a file."""
     text: str = _templates().get_template(template).render(**content)
     return text
+
+
+def fragment(template: str, name: str, /, **content: Any) -> str:
+    """A piece of a page: a macro of a template of ``templates/``; texts are escaped.
+
+    Args:
+        template: its name.
+        name: of the macro.
+        content: its arguments.
+    """
+    return str(getattr(_templates().get_template(template).module, name)(**content))
 
 
 @cache

@@ -15,7 +15,7 @@ from sightline.runs import write_atomically
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Panel", "draw_batch", "draw_explanation", "draw_range", "overlaid"]
+__all__ = ["Panel", "draw_batch", "draw_explanation", "draw_range", "heat_layer", "overlaid"]
 
 SIDE = 8  # images in a row and in a column, at most
 IMAGE = 128  # pixels of an image on the page, about: each of its own is shown a whole number of times, or every n-th
@@ -145,6 +145,33 @@ def overlaid(pixels_HWC: Array, heat_HW: Array) -> Array:
     return blended.round().astype(np.uint8)
 
 
+def heat_layer(map_HW: Array, *, signed: bool) -> Array:
+    """A map as a picture to lay over its image: clear where it is 0, in full colour where it is strongest.
+
+    Args:
+        map_HW: of an explanation, float.
+        signed: whether it also says what speaks against the class: red then speaks for it, blue against it.
+    Returns:
+        uint8, (H, W, 4), the last channel opacity.
+    """
+    from matplotlib import colormaps
+
+    share_HW = np.clip(map_HW / _strongest(map_HW), -1, 1)
+    if signed:
+        colours_HWC = colormaps[SIGNED_COLOURS]((share_HW + 1) / 2)[..., :3]
+    else:
+        colours_HWC = colormaps[UNSIGNED_COLOURS](0.25 + 0.7 * share_HW)[..., :3]  # its darkest would look like shadows
+    opacity_HW1 = np.abs(share_HW)[..., None] ** 0.7
+    layer: Array = np.concatenate([colours_HWC, opacity_HW1], axis=2)
+    return (255 * layer).round().astype(np.uint8)
+
+
+def _strongest(map_HW: Array) -> float:
+    """The end of a map's colours, in its own units; a few pixels may lie beyond it."""
+    sizes = np.abs(map_HW)
+    return float(np.percentile(sizes, 100 - OUTLIERS)) or float(sizes.max()) or 1.0
+
+
 @dataclass(frozen=True)
 class Panel:
     """A map of an image by one method."""
@@ -204,9 +231,8 @@ def _draw_panel(page: Array, top: int, left: int, image: Array, panel: Panel) ->
 
     height, width = image.shape[:2]
     colours = colormaps[SIGNED_COLOURS if panel.signed else UNSIGNED_COLOURS]
-    sizes = np.abs(panel.map_HW)
-    end = float(np.percentile(sizes, 100 - OUTLIERS)) or float(sizes.max()) or 1.0
-    beyond = "≥" if sizes.max() > end else ""
+    end = _strongest(panel.map_HW)
+    beyond = "≥" if np.abs(panel.map_HW).max() > end else ""
     scaled = _enlarged(np.clip(panel.map_HW[None, ..., None] / end, -1, 1), TILE)[0]  # (height, width, 1), -1 to 1
     along = (scaled + 1) / 2 if panel.signed else scaled
     heat = (colours(along[..., 0])[..., :3] * 255).round()

@@ -11,7 +11,7 @@ from torch.nn import functional
 from sightline.errors import ConfigError
 from sightline.nets.base import Network
 
-__all__ = ["default_layer", "grad_cam"]
+__all__ = ["default_layer", "grad_cam", "map_sizes"]
 
 LEAST_SIDE = 7  # positions along a side; a coarser map shows hardly more than that there is something
 
@@ -56,18 +56,29 @@ def default_layer(network: Network, images_BCHW: Tensor) -> nn.Module:
         network: in evaluation mode.
         images_BCHW: normalised; one is enough.
     """
-    sides: dict[nn.Module, int] = {}
+    sides = {layer: min(size) for layer, size in map_sizes(network, images_BCHW).items()}
+    layers = network.cam_layers
+    fine = [layer for layer in layers if sides.get(layer, 0) >= LEAST_SIDE]
+    return fine[0] if fine else max(layers, key=lambda layer: sides.get(layer, 0))
+
+
+def map_sizes(network: Network, images_BCHW: Tensor) -> dict[nn.Module, tuple[int, int]]:
+    """(h, w) of the map of each of ``cam_layers`` that is run.
+
+    Args:
+        network: in evaluation mode.
+        images_BCHW: normalised; one is enough.
+    """
+    sizes: dict[nn.Module, tuple[int, int]] = {}
 
     def note(module: nn.Module, _: object, output: Tensor) -> None:
-        sides[module] = min(output.shape[2:])
+        sizes[module] = (output.shape[2], output.shape[3])
 
-    layers = network.cam_layers
-    hooks = [layer.register_forward_hook(note) for layer in layers]
+    hooks = [layer.register_forward_hook(note) for layer in network.cam_layers]
     try:
         with torch.no_grad():
             network(images_BCHW[:1])
     finally:
         for hook in hooks:
             hook.remove()
-    fine = [layer for layer in layers if sides.get(layer, 0) >= LEAST_SIDE]
-    return fine[0] if fine else max(layers, key=lambda layer: sides.get(layer, 0))
+    return sizes

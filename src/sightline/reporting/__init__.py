@@ -142,7 +142,7 @@ def report(
     folder, model = Path(run), read_model_of_finished(run)
     measured = read_measures(folder) if model.get("metrics") else None
     answers = None if measured is None else read_answers(folder, model["classes"], measured)
-    told = Told(read_outcome(folder), model, measured, answers)
+    told = Told(model, measured, answers, read_outcome(folder))
     doubts = warnings(told)
     thumbnails = None
     if answers is not None:

@@ -6,12 +6,12 @@ from typing import Any
 from sightline.charting import Bins, Curve, draw_curves, draw_reliability, draw_swatch
 from sightline.metrics import wilson_interval
 from sightline.pages import Chart, Section, Table
-from sightline.reporting.narrating import VIEWS, Told, number
+from sightline.reporting.narrating import VIEWS, Known, number
 
 __all__ = ["about_doubt"]
 
 
-def about_doubt(told: Told) -> list[Section]:
+def about_doubt(told: Known) -> list[Section]:
     """Calibration, prediction sets, images of no class, corruptions: of each what the run knows."""
     trust = told.model.get("trust") or {}
     found = [
@@ -23,7 +23,7 @@ def about_doubt(told: Told) -> list[Section]:
     return [section for section in found if section is not None]
 
 
-def _about_calibration(told: Told, trust: Mapping[str, Any]) -> Section | None:
+def _about_calibration(told: Known, trust: Mapping[str, Any]) -> Section | None:
     measured, rows = told.measured, []
     sources = [(f"{told.split}, {measured['n']:,} images", measured)] if measured is not None else []
     if "calibration_error" in trust:
@@ -64,7 +64,7 @@ def _bins(style: int, bins: Sequence[Mapping[str, Any]]) -> Bins:
     )
 
 
-def _about_sets(told: Told, sets: Mapping[str, Any] | None) -> Section | None:
+def _about_sets(told: Known, sets: Mapping[str, Any] | None) -> Section | None:
     if not sets:
         return None
     tested = (told.measured or {}).get("sets") or {}
@@ -86,7 +86,7 @@ def _about_sets(told: Told, sets: Mapping[str, Any] | None) -> Section | None:
     return Section("Sets of classes", about, Table(columns, rows))
 
 
-def _about_unknown(told: Told, unknown: Mapping[str, Any] | None) -> Section | None:
+def _about_unknown(told: Known, unknown: Mapping[str, Any] | None) -> Section | None:
     if not unknown:
         return None
     rows = [("its own validation", f"{told.model['trust']['n']:,}", f"{unknown['share_of_own']:.4f}")]

@@ -8,18 +8,20 @@ import numpy as np
 
 from sightline.charting import Curve, draw_curves, draw_swatch
 from sightline.config.resolving import to_mapping
-from sightline.outcomes import MISSING, Outcome, read_curves, spoken_value
+from sightline.outcomes import MISSING, Outcome, measured_on, read_curves, spoken_value
 from sightline.pages import Chart, Section, Table
 from sightline.reporting.answers import Answers
 
 __all__ = [
     "VIEWS",
+    "Known",
     "Told",
     "about_classes",
     "about_cost",
     "about_learning",
     "about_settings",
     "commands",
+    "how_it_did",
     "lead",
     "most_confused",
     "number",
@@ -36,13 +38,12 @@ CURVES = ("train_loss", "val_loss", "train_acc", "val_acc", "learning_rate")
 
 
 @dataclass(frozen=True)
-class Told:
-    """What is known of a run."""
+class Known:
+    """What a classifier knows of itself, and how it was measured."""
 
-    outcome: Outcome
     model: Mapping[str, Any]
     measured: Mapping[str, Any] | None
-    """``evaluation.json``; None where the run was measured on nothing."""
+    """``evaluation.json``; None where the run was measured on nothing. Of weights alone what they hold of it."""
     answers: Answers | None
     """``predictions.csv``, where there is the other."""
 
@@ -56,18 +57,30 @@ class Told:
         return str((self.measured or {}).get("split", "test"))
 
 
+@dataclass(frozen=True)
+class Told(Known):
+    """What is known of a run."""
+
+    outcome: Outcome
+
+
 # ── the top of the page ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def lead(told: Told) -> list[str]:
     """What was trained on what, how good it is, where it is wrong and how sure."""
-    found = [_what_was_trained(told), _how_good(told)]
-    if told.answers is not None:
-        found += [_what_is_confused(told), _how_sure(told)]
+    return [_what_was_trained(told), *how_it_did(told)]
+
+
+def how_it_did(known: Known) -> list[str]:
+    """How good it is, where it is wrong and how sure."""
+    found = [_how_good(known)]
+    if known.answers is not None:
+        found += [_what_is_confused(known), _how_sure(known)]
     return found
 
 
-def warnings(told: Told) -> list[str]:
+def warnings(told: Known) -> list[str]:
     """What one must know of the images before one believes the numbers."""
     data, found = told.model["data"], []
     if shared := data.get("shared_with_test"):
@@ -88,12 +101,12 @@ def _what_was_trained(told: Told) -> str:
     )
 
 
-def _how_good(told: Told) -> str:
+def _how_good(told: Known) -> str:
     readings, measured = told.model.get("test_readings", 0), told.measured
     read = {0: "never", 1: "once", 2: "twice"}.get(readings, f"{readings} times")
     told_of_test = f"The test images were read {read}." if readings else "The test images were never read."
     if measured is None:
-        validation = told.outcome.validation
+        validation = measured_on(told.model.get("validation"))
         known = ""
         if validation is not None:
             low, high = validation.interval
@@ -110,7 +123,7 @@ def _how_good(told: Told) -> str:
     )
 
 
-def _what_is_confused(told: Told) -> str:
+def _what_is_confused(told: Known) -> str:
     assert told.measured is not None
     confusion_KK = np.array(told.measured["confusion_matrix"])
     pairs = most_confused(confusion_KK, CONFUSED)
@@ -128,7 +141,7 @@ def _what_is_confused(told: Told) -> str:
     )
 
 
-def _how_sure(told: Told) -> str:
+def _how_sure(told: Known) -> str:
     assert told.answers is not None
     assert told.measured is not None
     rows = np.arange(len(told.answers.files))
@@ -172,7 +185,7 @@ def _interval(low: float, high: float) -> str:
 # ── where it is wrong ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def about_classes(told: Told) -> Section:
+def about_classes(told: Known) -> Section:
     """A line a class: images, precision, recall, F1."""
     assert told.measured is not None
     rows = [
@@ -243,22 +256,22 @@ def _block(block: Mapping[str, Any]) -> str:
     return ": ".join(filter(None, (block.get("kind", ""), ", ".join(told)))) or "none"
 
 
-def about_cost(told: Told) -> Section:
+def about_cost(told: Known) -> Section:
     """Parameters, seconds, cost and operations, and what it ran on."""
-    outcome, cost = told.outcome, told.model.get("cost") or {}
-    megabytes = None if outcome.parameters is None else outcome.parameters * 4 / 1e6
+    parameters, cost = told.model.get("parameters"), told.model.get("cost") or {}
+    megabytes = None if parameters is None else parameters * 4 / 1e6
     rows = [
-        ("parameters", number(outcome.parameters, ",")),
+        ("parameters", number(parameters, ",")),
         ("weights, MB", number(megabytes, ".1f")),
         ("device", cost.get("device", MISSING)),
         ("seconds of fit", number(cost.get("fit_seconds"), ",.1f")),
         ("seconds of calibration and test", number(cost.get("evaluation_seconds"), ",.1f")),
         ("FLOP/s of a convolution meanwhile", number(cost.get("probe_flops"), ".3g")),
         ("cost: seconds × that", number(cost.get("cost"), ".3g")),
-        ("operations of the training", number(outcome.flops, ".3g")),
+        ("operations of the training", number(cost.get("training_flops"), ".3g")),
     ]
-    if outcome.backbone_flops:
-        rows.append(("operations of the runs it starts from", number(outcome.backbone_flops, ".3g")))
+    if isinstance(told, Told) and told.outcome.backbone_flops:
+        rows.append(("operations of the runs it starts from", number(told.outcome.backbone_flops, ".3g")))
     rows += [(name, version) for name, version in told.model.get("versions", {}).items()]
     return Section("What it took", table=Table(("what", "how much"), rows, texts=2))
 

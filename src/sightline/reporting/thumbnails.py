@@ -36,6 +36,10 @@ class Thumbnails:
         """The row of a file in the set."""
         return self._rows[file]
 
+    def cached(self, file: str) -> Array:
+        """An image as it was decoded, (H, W, 3), uint8: what a classifier is asked about."""
+        return np.array(self._images.pixels[self._rows[file]])
+
     def pixels(self, file: str) -> Array:
         """The middle of an image, (H, W, 3), uint8."""
         found = self._images.pixels[self._rows[file]]
@@ -61,7 +65,7 @@ def open_own(
 
 
 def data_uri(pixels_HWC: Array, side: int) -> str:
-    """A picture as a data URI (WebP), its longer side no longer than ``side`` pixels."""
+    """A picture, (H, W, 3) or with opacity (H, W, 4), as a data URI (WebP), its longer side no longer than ``side`` pixels."""
     image = Image.fromarray(pixels_HWC)
     if max(image.size) > side:
         image.thumbnail((side, side), Image.Resampling.LANCZOS)

@@ -1,0 +1,143 @@
+"""The model card: what a classifier was trained on, how good and how sure it is, and what it is not for. No torch.
+
+What it says is shown to visitors, so it names no path of the machine.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+
+from sightline.errors import RunError
+from sightline.pages import Section, Table
+from sightline.reporting.answers import read_answers, read_measures
+from sightline.reporting.doubts import about_doubt
+from sightline.reporting.narrating import (
+    VIEWS,
+    Known,
+    about_classes,
+    about_cost,
+    how_it_did,
+    most_confused,
+    warnings,
+)
+
+__all__ = ["Card", "known_of", "model_card", "summary"]
+
+MATRIX = 12  # classes, up to which the confusion matrix is shown whole
+PAIRS = 15  # most confused pairs that are listed where it is not
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is said of a classifier."""
+
+    lead: Sequence[str]
+    warnings: Sequence[str]
+    sections: Sequence[Section]
+
+
+def known_of(run: Path | None, model: Mapping[str, Any]) -> Known:
+    """What is known of a classifier; of a run whose tables cannot be read, as much as its weights know.
+
+    Args:
+        run: its folder; None of weights alone.
+        model: what the classifier knows of itself.
+    """
+    metrics = model.get("metrics") or None
+    if run is None or metrics is None:
+        return Known(model, metrics, None)
+    try:
+        measured = read_measures(run)
+        return Known(model, measured, read_answers(run, model["classes"], measured))
+    except RunError:
+        return Known(model, metrics, None)
+
+
+def model_card(known: Known) -> Card:
+    """All that is said of a classifier, the most important first."""
+    sections = [_about_limits(known), _about_calls()]
+    if known.measured is not None and "confusion_matrix" in known.measured:
+        sections += [about_classes(known), _about_confusion(known)]
+    sections += [*about_doubt(known), about_cost(known)]
+    return Card([_trained_on(known), *how_it_did(known)], warnings(known), sections)
+
+
+def summary(model: Mapping[str, Any]) -> str:
+    """A sentence for the top of the page."""
+    told, metrics = f"{len(model['classes'])} classes, learnt from {model['data']['name']}", model.get("metrics")
+    if not metrics:
+        return f"{told}."
+    right, low, high = (f"{100 * share:.1f} %" for share in (metrics["accuracy"], *metrics["accuracy_interval"]))
+    images = f"{metrics['n']:,} {metrics.get('split', 'test')} images"
+    return f"{told}; {right} right on {images} (95 % interval {low} to {high})."
+
+
+def _trained_on(known: Known) -> str:
+    model = known.model
+    data, parameters = model["data"], model.get("parameters")
+    counts, (height, width) = data["counts"], model["size"]
+    size = "" if parameters is None else f" of {parameters:,} parameters"
+    head = f" with {model['head']['kind']} as its head" if model.get("head") else ""
+    recipe = f" by the recipe {model['recipe']}" if model.get("recipe") else ""
+    return (
+        f"A {_network(model['network'])}{head}{size}, trained{recipe} on {data['name']}: {counts['train']:,} images to learn"
+        f" from, {counts['validation']:,} for validation, {counts['test']:,} for the test. It is shown {height} × {width}"
+        f" pixels of an image, {VIEWS[model['views']]}, and knows {len(known.classes)} classes: {', '.join(known.classes)}."
+    )
+
+
+def _network(network: Mapping[str, Any]) -> str:
+    """Kind and name of a network; of a repository on this machine only what it is called."""
+    parts = [network["kind"], PurePath(str(network.get("repo") or "")).name, network.get("name") or ""]
+    return ":".join(filter(None, parts)) if network["kind"] in ("hub", "timm") else str(network["kind"])
+
+
+def _about_limits(known: Known) -> Section:
+    told = [
+        "It compares whatever it is shown with the classes it knows, and with no others.",
+        f"Its numbers hold for images like those of {known.model['data']['name']}; on others, and on worse ones, expect fewer"
+        " right answers.",
+    ]
+    if known.model.get("trust"):
+        told.append(
+            "It says “none of these” where an image looks like none of its classes, but does not notice all of them."
+        )
+    else:
+        told.append("It was trained before it could say “none of these”, so it has an answer to every image.")
+    told.append(
+        "It was not measured on images made to deceive it, nor for fairness where they show people: it is not for decisions"
+        " that harm someone when they are wrong."
+    )
+    return Section("What it is not for", " ".join(told))
+
+
+def _about_calls() -> Section:
+    return Section(
+        "How programs ask it",
+        "POST /api/predict takes one image or many and answers in JSON; /api/model says what the classifier knows of itself,"
+        " and /api describes both.",
+    )
+
+
+def _about_confusion(known: Known) -> Section:
+    assert known.measured is not None
+    counts_KK = np.array(known.measured["confusion_matrix"])
+    classes = known.classes
+    if len(classes) <= MATRIX:
+        rows = [
+            (name, *(f"{count:,}" if count else "·" for count in counts_KK[index].tolist()))
+            for index, name in enumerate(classes)
+        ]
+        about = "Each row is a true class, each column an answer."
+        return Section("What it takes for what", about, Table(("", *classes), rows))
+    pairs = most_confused(counts_KK, PAIRS)
+    mistakes = int(counts_KK.sum() - np.trace(counts_KK))
+    listed = [
+        (classes[true], classes[answer], f"{counts_KK[true, answer]:,}", f"{counts_KK[true].sum():,}")
+        for true, answer in pairs
+    ]
+    about = f"The pairs that are confused most, of {mistakes:,} mistakes in all."
+    return Section("What it takes for what", about, Table(("true class", "answer", "images", "of"), listed, texts=2))

@@ -1,0 +1,173 @@
+"""The right and the wrong answers of a run to its own test images, as galleries show them: filtered, in order, by pages.
+
+N images, K classes. Nothing here knows what draws them; no torch.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+
+from sightline.errors import DataError, RunError, StorageError
+from sightline.reporting.answers import Answers, read_answers, read_measures
+from sightline.reporting.thumbnails import Thumbnails, open_own
+from sightline.runs import plain_text
+
+__all__ = ["PAGE", "Exhibits", "Opening", "Wanted"]
+
+PAGE = 24  # images a page
+EXAMPLES = 10  # images to click, at most
+
+Array = np.ndarray[Any, Any]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which answers to show, and in what order."""
+
+    right: bool
+    true: int | None = None
+    """Index of the true class; None for any."""
+    predicted: int | None = None
+    """Index of the class that was answered; None for any."""
+    surest_first: bool = True
+    """Or the least sure first."""
+
+
+@dataclass(frozen=True)
+class Exhibits:
+    """The answers of a run and the images that they are to."""
+
+    answers: Answers
+    classes: list[str]
+    split: str
+    """That the images belong to, such as ``test``."""
+    thumbnails: Thumbnails
+
+    def rows(self, wanted: Wanted) -> Array:
+        """Rows of the answers, in the order that is wanted, (n,)."""
+        answers = self.answers
+        held_N = (answers.predicted_N == answers.labels_N) == wanted.right
+        if wanted.true is not None:
+            held_N &= answers.labels_N == wanted.true
+        if wanted.predicted is not None:
+            held_N &= answers.predicted_N == wanted.predicted
+        surest_first = answers.surest_first(np.flatnonzero(held_N))
+        return surest_first if wanted.surest_first else surest_first[::-1]
+
+    def true_classes(self, right: bool) -> list[tuple[int, int]]:
+        """The true classes that occur among the right, or the wrong, answers: (index, images), by index."""
+        rows = self.rows(Wanted(right))
+        return _counted(self.answers.labels_N[rows])
+
+    def predicted_classes(self, right: bool, true: int | None = None) -> list[tuple[int, int]]:
+        """The classes that were answered, to images of a true class or of any: (index, images), by index."""
+        rows = self.rows(Wanted(right, true))
+        return _counted(self.answers.predicted_N[rows])
+
+    def examples(self) -> list[int]:
+        """A right answer of each class, up to ten, that is neither the surest nor the least sure of its class."""
+        found = []
+        for index, _ in self.true_classes(right=True):
+            rows = self.rows(Wanted(True, index))
+            found.append(int(rows[len(rows) // 2]))
+        step = max(1, len(found) / EXAMPLES)
+        return [found[int(place * step)] for place in range(min(EXAMPLES, len(found)))]
+
+    def name(self, row: int) -> str:
+        """What an image's file is called within its set."""
+        return plain_text(self.answers.files[row])
+
+    def true(self, row: int) -> str:
+        """The class that an image bears."""
+        return self.classes[int(self.answers.labels_N[row])]
+
+    def predicted(self, row: int) -> str:
+        """The class that was answered."""
+        return self.classes[int(self.answers.predicted_N[row])]
+
+    def probability(self, row: int) -> float:
+        """Of the answer."""
+        return float(self.answers.probabilities_NK[row, self.answers.predicted_N[row]])
+
+    def likeliest(self, row: int, most: int) -> list[tuple[str, float]]:
+        """The most probable classes of an image with their probabilities, highest first."""
+        return [(self.classes[index], probability) for index, probability in self.answers.likeliest(row, most)]
+
+
+def _counted(indices: Array) -> list[tuple[int, int]]:
+    return sorted(Counter(indices.tolist()).items())
+
+
+class Opening:
+    """Opens the exhibits of a run on a thread of its own: its images may have to be decoded again, which takes a while.
+
+    What it says is shown to visitors, so it holds no path of the machine; the log has the whole reason.
+    """
+
+    def __init__(self, run: Path | None, model: Mapping[str, Any]) -> None:
+        """
+        Args:
+            run: its folder; None of weights alone, which have no images.
+            model: what the classifier knows of itself.
+        """
+        self.exhibits: Exhibits | None = None
+        self.says = "The images are being opened."
+        self._model = model
+        self._thread: Thread | None = None
+        if run is None:
+            self.says = "These weights came without their run, so there are no answers to test images to show."
+        elif not model.get("metrics"):
+            self.says = "The run was measured on no images, so there are no answers to show."
+        else:
+            self._thread = Thread(target=self._open, args=[run], name="exhibits", daemon=True)
+        self.done = self._thread is None
+        """Whether there is nothing left to wait for."""
+
+    def start(self) -> None:
+        """Begin, once."""
+        if self._thread is not None:
+            self._thread.start()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until there is nothing left to wait for."""
+        if self._thread is not None:
+            self._thread.join(seconds)
+
+    def _open(self, run: Path) -> None:
+        try:
+            self._read(run)
+        except (RunError, DataError, StorageError) as error:
+            log.warning("no galleries: %s", error)
+            what = "answers of the run cannot be read" if isinstance(error, RunError) else "image set cannot be opened"
+            self.says = f"The {what} any more, so there is nothing to show here; the log of the server says why."
+        except Exception:
+            log.exception("no galleries")
+            self.says = "Something went wrong while the images were opened; the log of the server says what."
+        finally:
+            self.done = True
+
+    def _read(self, run: Path) -> None:
+        measured = read_measures(run)
+        answers = read_answers(run, self._model["classes"], measured)
+        found = open_own(run, self._model, self._progress)
+        if found is None:
+            self.says = "The image set is not what the run was trained on any more, so there is nothing to show here."
+        elif missing := sum(file not in found for file in answers.files):
+            self.says = (
+                f"The image set has other names than when the run was measured ({missing:,} files are missing), so there is"
+                " nothing to show here."
+            )
+        else:
+            split = str(measured.get("split", "test"))
+            self.says = ""
+            self.exhibits = Exhibits(answers, self._model["classes"], split, found)
+
+    def _progress(self, done: int, total: int) -> None:
+        self.says = f"The images are being decoded: {done:,} of {total:,}."

@@ -1,0 +1,71 @@
+"""An image that a visitor dropped on the page, within the limits of the server, as the classifier reads it.
+
+The page sends the bytes of the file within its question, so that no file is ever written.
+"""
+
+import base64
+import binascii
+import io
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sightline.config.serving import ServeConfig
+from sightline.errors import DataError
+from sightline.images.decoding import UnreadableImageError, decode, resize
+
+__all__ = ["most_bytes", "read_upload"]
+
+NAME = 80  # letters of a file's name that are repeated to its owner
+
+Array = np.ndarray[Any, Any]
+
+
+def most_bytes(limits: ServeConfig) -> int:
+    """The bytes that a file may have."""
+    return int(limits.max_megabytes * 1e6)
+
+
+def read_upload(found: Mapping[str, Any], limits: ServeConfig, size: tuple[int, int]) -> tuple[str, Array]:
+    """Read what the page sent of a file.
+
+    Args:
+        found: ``name`` and ``bytes`` of the file, and ``data``, its content in base64; left empty where it is too large.
+        limits: on bytes and pixels.
+        size: (height, width) that the classifier reads.
+    Returns:
+        The name, and uint8 pixels, (height, width, 3), as ``predict`` makes them of the same file.
+    Raises:
+        DataError: with one sentence for the visitor.
+    """
+    name = str(found.get("name") or "the image")[:NAME]
+    try:
+        length = int(found.get("bytes") or 0)
+        content = base64.b64decode(str(found.get("data") or ""), validate=True)
+    except (ValueError, binascii.Error, OverflowError) as error:
+        raise DataError(f"{name} did not arrive whole; send it again.") from error
+    length = max(length, len(content))
+    if length > most_bytes(limits):
+        raise DataError(
+            f"{name} has {length / 1e6:,.1f} MB; at most {limits.max_megabytes:g} MB are read: send a smaller one."
+        )
+    try:
+        _refuse_many_pixels(content, limits.max_megapixels)
+        return name, resize(decode(content), *size)
+    except UnreadableImageError as error:
+        raise DataError(f"{name} cannot be read: {error}.") from error
+
+
+def _refuse_many_pixels(content: bytes, megapixels: float) -> None:
+    """Look at the header alone; what is no image is left to ``decode``."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            width, height = Image.open(io.BytesIO(content)).size
+    except Exception:  # Pillow's readers raise anything on broken files
+        return
+    if width * height > megapixels * 1e6:
+        raise UnreadableImageError(f"it has {width}×{height} pixels; wanted at most {megapixels:g} megapixels")
