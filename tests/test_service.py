@@ -149,6 +149,22 @@ def test_the_answers_are_those_of_predict_in_the_order_in_which_images_were_sent
     assert fits(found, SCHEMAS["Answers"]) == []
 
 
+def test_a_long_question_is_asked_in_parts_so_that_others_have_their_turn(
+    client: TestClient, asker: Asker, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = client.post("/api/predict", files=form(*images)).json()["images"]
+    monkeypatch.setattr(service, "AT_ONCE", 4)
+    asked: list[int] = []
+    ask = asker.ask
+    monkeypatch.setattr(asker, "ask", lambda pixels, *more: (asked.append(len(pixels)), ask(pixels, *more))[1])
+    parts = client.post("/api/predict", files=form(*images)).json()["images"]
+    assert asked == [4, 4, 4, 4, 2]
+    assert [image["class"] for image in parts] == [image["class"] for image in whole]
+    assert [image["probability"] for image in parts] == pytest.approx(
+        [image["probability"] for image in whole], abs=1e-6
+    )
+
+
 def test_sets_and_views_are_those_of_predict(client: TestClient, finished: Finished, images: list[Path]) -> None:
     found = client.post("/api/predict?views=one", files=form(*images), data={"coverage": "0.90"}).json()
     expected = sightline.predict(finished.run, images, views="one", sets=0.9).predictions

@@ -39,7 +39,7 @@ from sightline.images.decoding import FORMATS, TooManyPixelsError, UnreadableIma
 from sightline.pages import render_html
 from sightline.picturing import overlaid
 from sightline.predicting import Classifier, Prediction
-from sightline.serving.asking import Asker, BusyError
+from sightline.serving.asking import AT_ONCE, Asker, BusyError
 from sightline.serving.contract import ERRORS, document
 from sightline.serving.forms import EXPLAINED, FIELDS, Asked, File, checked, in_words_of_a_form, read_form
 from sightline.serving.guarding import BodyLimit, RequestLog, SameSite, Token, is_loopback, noted
@@ -201,10 +201,14 @@ class _Service:
         classifier = self.asker.classifier
         most = int(self.limits.max_megapixels * 1e6)
         pixels_BHWC = await asyncio.wrap_future(self.decoders.submit(_decoded, files, most, classifier.resize))
-        found = await asyncio.wrap_future(self.asker.ask(pixels_BHWC, asked.views, asked.coverage))
+        found: list[Prediction] = []
+        for start in range(0, len(files), AT_ONCE):  # some at a time: others have their turn
+            part_BHWC = pixels_BHWC[start : start + AT_ONCE]
+            part = await asyncio.wrap_future(self.asker.ask(part_BHWC, asked.views, asked.coverage))
+            found.extend(part)
         images = [_answer(file.name, prediction, asked.top) for file, prediction in zip(files, found, strict=True)]
         if asked.explain is not None:
-            for image, pixels_HWC in zip(images, pixels_BHWC, strict=True):  # one at a time: others have their turn
+            for image, pixels_HWC in zip(images, pixels_BHWC, strict=True):  # one at a time, likewise
                 work = functools.partial(explained, classifier, pixels_HWC, asked)
                 image["explanation"] = await asyncio.wrap_future(self.asker.do(work))
         return images
