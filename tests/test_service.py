@@ -39,7 +39,7 @@ from sightline.serving.asking import Asker, BusyError
 from sightline.serving.contract import SCHEMAS
 from sightline.serving.forms import base_name, in_words_of_a_form
 from sightline.serving.guarding import BodyLimit, RequestLog, is_loopback
-from sightline.serving.service import build_service
+from sightline.serving.service import build_service, describe_model
 
 Array = np.ndarray[Any, Any]
 HERE = "http://127.0.0.1"
@@ -234,6 +234,15 @@ def test_health_and_model_say_what_the_contract_says(client: TestClient, classif
     assert found["limits"] == {"megabytes": 4, "images": 20, "megapixels": 1, "explained_images": 16}
     assert "grad_cam" in found["methods"]
     assert "attention" not in found["methods"], "this network has none"
+
+
+def test_a_classifier_that_was_never_measured_says_so(classifier: Classifier) -> None:
+    model = {name: value for name, value in classifier.model.items() if name not in ("metrics", "trust")}
+    found = describe_model(model, ServeConfig(), ["grad_cam"])
+    assert fits(found | {"request_id": "a"}, SCHEMAS["Model"]) == []
+    assert (found["accuracy"], found["unknown"], found["coverages"]) == (None, None, [])
+    old = model | {"metrics": {"accuracy": 0.5, "n": 10}}
+    assert fits(describe_model(old, ServeConfig(), []) | {"request_id": "a"}, SCHEMAS["Model"]) == []
 
 
 def test_no_answer_holds_a_folder_of_the_machine(

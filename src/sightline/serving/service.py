@@ -44,7 +44,7 @@ from sightline.serving.contract import ERRORS, document
 from sightline.serving.forms import EXPLAINED, FIELDS, Asked, File, checked, in_words_of_a_form, read_form
 from sightline.serving.guarding import BodyLimit, RequestLog, SameSite, Token, is_loopback, noted
 
-__all__ = ["build_service"]
+__all__ = ["build_service", "describe_model"]
 
 MOST_REQUESTS = 256  # that are read, decoded or answered at a time
 RETRY_SECONDS = 2
@@ -317,9 +317,9 @@ def describe_model(model: dict[str, Any], limits: ServeConfig, methods: Sequence
     """
     metrics, trust = model.get("metrics"), model.get("trust")
     accuracy = None
-    if metrics:
-        accuracy = {"value": metrics["accuracy"], "interval": metrics["accuracy_interval"], "n": metrics["n"]}
-        accuracy["split"] = metrics["split"]
+    if metrics:  # of earlier versions some are missing
+        accuracy = {"value": metrics["accuracy"], "interval": metrics.get("accuracy_interval"), "n": metrics["n"]}
+        accuracy["split"] = metrics.get("split")
     unknown = trust and {name: trust["unknown"][name] for name in ("share_of_own", "rates")}
     return {
         "classes": model["classes"],
@@ -330,7 +330,7 @@ def describe_model(model: dict[str, Any], limits: ServeConfig, methods: Sequence
         "calibration": {
             "temperatures": model["temperatures"],
             "n": model.get("calibrated_on"),
-            "error": metrics["calibration_error"] if metrics else None,
+            "error": metrics.get("calibration_error") if metrics else None,
         },
         "unknown": unknown,
         "coverages": list(COVERAGES) if trust else [],
