@@ -1,7 +1,7 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test check docs clean
+.PHONY: help install train test check docs box
 
 PYTHON ?= python3
 DATA ?= digits
@@ -15,6 +15,7 @@ help:
 	echo "make test                                run the tests"
 	echo "make check                               ruff and mypy"
 	echo "make docs                                write docs/names.md from the code"
+	echo "make box RUN=runs/...                    pack a finished run as the classifier in the box; what half floats cost"
 	echo "make install                             only set up .venv"
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
 	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, fine-tuning, ddp"
@@ -35,6 +36,11 @@ help:
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
 	echo "make bench-explain RUNS='RUN...'          every explanation on 20 test images of finished runs: do they add up, are they faithful"
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
+	echo "make bench-serve RUN=.. [MINUTES=10]     the service under load: requests/s, latencies, memory, answers against predict's"
+	echo "make bench-mutations RUN=.. [SEED=42]    10,000 mutations of valid requests: no 5xx, memory flat"
+
+box: install
+	$(BIN)/python benchmarks/box.py $(RUN)
 
 install: .venv/installed
 
@@ -48,8 +54,13 @@ install: .venv/installed
 train: install
 	$(BIN)/sightline train $(DATA) --recipe $(RECIPE)
 
-test: install
+test: install .venv/pillow13
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	PYTHONPATH=.venv/pillow13 $(BIN)/python -m pytest tests/test_decoding.py tests/test_corruptions.py tests/test_oddities.py
+
+# gradio wants a Pillow below 13, so .venv has 12; without the extra app one gets 13
+.venv/pillow13: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ pillow==13.0.0
 
 check: install
 	$(BIN)/ruff check
@@ -115,6 +126,12 @@ bench-explain: install
 
 bench-predict: install
 	$(BIN)/python benchmarks/predict.py $(CIFAR)
+
+bench-serve: install
+	$(BIN)/python benchmarks/serve.py $(RUN) $(CIFAR) $(or $(MINUTES),10)
+
+bench-mutations: install
+	$(BIN)/python benchmarks/mutations.py $(RUN) 10000 $(or $(SEED),42)
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

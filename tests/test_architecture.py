@@ -59,7 +59,7 @@ DOORS = {
     "cleanlab": ("checking/suspects.py",),
     "gradio": ("serving/page/",),
     "fastapi": ("serving/service.py", "serving/guarding.py"),
-    "starlette": ("serving/service.py", "serving/guarding.py"),
+    "starlette": ("serving/service.py", "serving/guarding.py", "serving/forms.py"),
     "uvicorn": ("serving/__init__.py",),
     "wandb": ("tracking.py",),
     "optuna": ("tuning/searching.py",),

@@ -259,7 +259,11 @@ def test_predict_prints_csv_for_many_and_names_what_it_could_not_read(
     [
         (["evaluate", "nowhere"], "there is no run at 'nowhere'"),
         (["predict", "nowhere", "a.png"], "no image, folder or archive at 'a.png'"),
-        (["predict", "nowhere"], "no images were named"),
+        (["predict", "nowhere"], "no run, image, folder or archive at 'nowhere'"),
+        (["predict"], "no images were named"),
+        (["serve", "nowhere"], "there is no run at 'nowhere'"),
+        (["serve", "--port", "70000"], "--port is 70000; it must be at least 0 and at most 65535"),
+        (["serve", "--token", "short"], "--token has 5 letters; wanted 8 or more"),
         (["pedict", "nowhere"], "predict"),
         (["cache", "--claer"], "--clear"),
         (["plan"], "no image set was named; give a folder, an archive"),
@@ -278,6 +282,20 @@ def test_a_run_without_done_is_refused(finished: Finished, tmp_path: Path, capsy
     run = Path(shutil.copytree(finished.run, tmp_path / "run"))
     (run / "DONE").unlink()
     assert "it has no DONE file. Continue it with" in refusal(capsys, "predict", run, finished.data)
+
+
+def test_where_no_run_is_named_the_classifier_in_the_box_answers_and_says_so(finished: Finished, capsys) -> None:
+    image = finished.data / "grass" / "000.png"
+    assert main(["predict", str(image)]) == 0
+    answered = capsys.readouterr()
+    assert answered.out.startswith(f"{image}: ")
+    assert "no run was named, so the classifier in the box answers: cifar10-jpeg, 10 classes (airplane," in answered.err
+    assert main(["predict", str(finished.run), str(image)]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_images_before_a_run_are_no_reason_to_ask_the_box(finished: Finished, capsys) -> None:
+    assert f"name it first: sightline predict {finished.run}" in refusal(capsys, "predict", finished.data, finished.run)
 
 
 # ── the lists ────────────────────────────────────────────────────────────────────────────────────────────────────────

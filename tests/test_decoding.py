@@ -1,5 +1,6 @@
 """From the bytes of an image file to upright RGB pixels."""
 
+import base64
 import struct
 import threading
 import zlib
@@ -11,6 +12,18 @@ from PIL import Image
 from sightline.images.decoding import UnreadableImageError, decode, in_parallel, pixel_hash, resize
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
+JPEG = base64.b64decode(  # 30×40 pixels, quality 40
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABQODxIPDRQSEBIXFRQYHjIhHhwcHj0sLiQySUBMS0dARkVQWnNiUFVtVkVGZIhlbXd7gYKBTmCNl4"
+    "x9lnN+gXz/2wBDARUXFx4aHjshITt8U0ZTfHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHz/wAARCAAo"
+    "AB4DASIAAhEBAxEB/8QAHwAAAQUBAQEBAQEAAAAAAAAAAAECAwQFBgcICQoL/8QAtRAAAgEDAwIEAwUFBAQAAAF9AQIDAAQRBRIhMUEGE1FhBy"
+    "JxFDKBkaEII0KxwRVS0fAkM2JyggkKFhcYGRolJicoKSo0NTY3ODk6Q0RFRkdISUpTVFVWV1hZWmNkZWZnaGlqc3R1dnd4eXqDhIWGh4iJipKT"
+    "lJWWl5iZmqKjpKWmp6ipqrKztLW2t7i5usLDxMXGx8jJytLT1NXW19jZ2uHi4+Tl5ufo6erx8vP09fb3+Pn6/8QAHwEAAwEBAQEBAQEBAQAAAA"
+    "AAAAECAwQFBgcICQoL/8QAtREAAgECBAQDBAcFBAQAAQJ3AAECAxEEBSExBhJBUQdhcRMiMoEIFEKRobHBCSMzUvAVYnLRChYkNOEl8RcYGRom"
+    "JygpKjU2Nzg5OkNERUZHSElKU1RVVldYWVpjZGVmZ2hpanN0dXZ3eHl6goOEhYaHiImKkpOUlZaXmJmaoqOkpaanqKmqsrO0tba3uLm6wsPExc"
+    "bHyMnK0tPU1dbX2Nna4uPk5ebn6Onq8vP09fb3+Pn6/9oADAMBAAIRAxEAPwDlYErRgjqrbp0rUt4+lEafORWp2JoIq0IoeKhiAXAxk1ciDMOu"
+    "PpWNWnSi7bs8mrTZy1snStSMbVGOpqlap0rRiXc/04rqUnGl7u7Pp61LUs20VXo8kfLwPWq8a5IUdB1q/GNowoye9cdRqKsnZLr/AJHlVaRy9q"
+    "uBn0q/bLtXOKKK6L2in2TZ9JWii/Au1RjqelX4lCLjGTRRXDVfLt0t+J5dWKP/2Q=="
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +33,19 @@ RED, BLUE = (255, 0, 0), (0, 0, 255)
 def test_formats_without_loss_give_the_very_pixels(noise, image_file, kind, options):
     pixels = noise(1, 9, 7)
     assert np.array_equal(decode(image_file(pixels, kind, **options)), pixels)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [
+        ((40, 30), "ee6c7949915d757556674ae37c68a134"),
+        ((16, 16), "02b7cdb92a7d87fdd1b1c7e41f8525c5"),
+        ((64, 64), "3343ccd31e572d59b46c58050ee7f2db"),
+    ],
+)
+def test_every_pillow_gives_the_same_pixels(size: tuple[int, int], wanted: str) -> None:
+    """`make test` runs this with Pillow 12, the newest beside which gradio can be installed, and with 13."""
+    assert pixel_hash(resize(decode(JPEG), *size)).hex() == wanted
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])

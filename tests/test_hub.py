@@ -73,6 +73,7 @@ class Hub:
 def hub(tmp_path, monkeypatch):
     """A hub that holds nothing yet."""
     huggingface_hub = pytest.importorskip("huggingface_hub")
+    pytest.importorskip("pyarrow")
     played = Hub(tmp_path / "hub")
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda self, *a, **k: played.dataset_info(*a, **k))
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", played.hf_hub_download)

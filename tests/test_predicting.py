@@ -14,7 +14,7 @@ import sightline
 from conftest import Finished
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.nets import Speednet
-from sightline.runs import read_weights, write_weights
+from sightline.runs import BOX, read_weights, write_weights
 from sightline.views import combine, logits_of_views
 
 
@@ -33,6 +33,27 @@ def solid(channel: int, height: int = 32, width: int = 32) -> np.ndarray:
     pixels = np.full((height, width, 3), 80, np.uint8)
     pixels[..., channel] = 200
     return pixels
+
+
+# ── the classifier in the box ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_classifier_in_the_box_is_small_whole_and_knows_no_machine() -> None:
+    assert BOX.stat().st_size <= 6_000_000
+    tensors, model = read_weights(BOX)
+    assert {str(tensor.dtype) for tensor in tensors.values() if tensor.is_floating_point()} == {"torch.float16"}
+    assert model["metrics"]["n"] == 10_000
+    assert "location" not in model["data"]
+    assert "/" not in json.dumps(model)
+
+
+def test_it_answers_in_full_precision_and_has_sets(classifier) -> None:
+    boxed = sightline.load(device="cpu")
+    assert {tensor.dtype for tensor in boxed.network.parameters()} == {torch.float32}
+    (answer,) = boxed.predict([solid(1)], coverage=0.9)
+    assert sorted(answer.probabilities) == boxed.classes
+    assert answer.within is not None
+    assert sum(answer.probabilities.values()) == pytest.approx(1)
 
 
 # ── load and predict from Python ─────────────────────────────────────────────────────────────────────────────────────

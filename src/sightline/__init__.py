@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sightline.planning import plan
     from sightline.predicting import Classifier, load, predict
     from sightline.reporting import report
+    from sightline.serving import serve
     from sightline.training import train
     from sightline.tuning import tune
 
@@ -38,6 +39,7 @@ __all__ = [
     "plan",
     "predict",
     "report",
+    "serve",
     "train",
     "tune",
 ]
@@ -56,6 +58,7 @@ _HOMES = {
     "plan": "sightline.planning",
     "predict": "sightline.predicting",
     "report": "sightline.reporting",
+    "serve": "sightline.serving",
     "train": "sightline.training",
     "tune": "sightline.tuning",
 }

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sightline.config import named_recipes, read_recipe, resolve
+from sightline.config import ServeConfig, named_recipes, read_recipe, resolve
 from sightline.config.resolving import merge, refuse_hopeless
 from sightline.config.studies import named_studies
-from sightline.errors import ConfigError, DataError, Interrupted, SightlineError
+from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError
 from sightline.flags import application, nest
 
 __all__ = ["VERBS", "main"]
@@ -317,7 +317,7 @@ def report(
 
 
 def predict(
-    run: str,
+    run: str | None = None,
     /,
     *images: str,
     out: Path | None = None,
@@ -330,7 +330,8 @@ def predict(
     Parameters
     ----------
     run
-        Folder of a finished run, or its model.safetensors alone.
+        Folder of a finished run, or its model.safetensors alone. Where images stand in its place the classifier in the box
+        answers, which tells the ten classes of CIFAR-10 apart.
     images
         Files, folders (searched to the bottom) and archives.
     out
@@ -344,16 +345,22 @@ def predict(
         Run the code of the repository that a network of torch.hub is built by.
     """
     from sightline.images.lookup import plain_files
-    from sightline.runs import read_model_of_finished
+    from sightline.runs import names_a_run, read_model_of_finished
 
+    if run is not None and os.path.exists(run) and not names_a_run(run):
+        images, run = (run, *images), None  # images stand in its place
     if not images:
+        if run is not None and not os.path.exists(run):
+            raise DataError(f"no run, image, folder or archive at {run!r}; check the spelling of the path.")
         raise DataError("no images were named; give files, folders or archives.")
     for image in images:
         plain_files(image)
-    if not run.endswith(".safetensors"):
+        if run is None and names_a_run(image):
+            raise RunError(f"{image} is a run; name it first: sightline predict {image} IMAGES...")
+    if run is not None and not run.endswith(".safetensors"):
         read_model_of_finished(run)
     from sightline.describing import Progress
-    from sightline.predicting import csv_header, csv_rows
+    from sightline.predicting import about_box, csv_header, csv_rows
     from sightline.predicting import predict as work
     from sightline.runs import write_rows
 
@@ -361,6 +368,8 @@ def predict(
     with Progress(console, "Predicting") as progress:
         found = work(run, images, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
     _name_unreadable(found.unreadable)
+    if run is None:
+        print(f"sightline: {about_box()}", file=sys.stderr)
     if out is not None:
         print(f"{len(found.files):,} predictions in {out}")
     elif len(found.files) == 1:
@@ -371,6 +380,64 @@ def predict(
             print(f"  set of {sets:.0%}: {', '.join(answer.within) or 'empty'}")
     else:
         write_rows(sys.stdout, csv_header(sets), csv_rows(found.files, found.predictions))
+
+
+def serve(
+    run: str | None = None,
+    /,
+    *,
+    host: str = ServeConfig.host,
+    port: int = ServeConfig.port,
+    token: str | None = None,
+    max_megabytes: float = ServeConfig.max_megabytes,
+    max_megapixels: float = ServeConfig.max_megapixels,
+    max_images: int = ServeConfig.max_images,
+    trust_code: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Serve a finished classifier: a page to try it in a browser, and a service to call from programs.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run, or its model.safetensors alone; without it the classifier in the box, which tells the ten
+        classes of CIFAR-10 apart.
+    host
+        Address to listen at; 0.0.0.0 answers other machines too.
+    port
+        Port to listen at; 0 takes a free one.
+    token
+        What a caller must know: in the header "Authorization: Bearer TOKEN" of the service, once as ?token=TOKEN in a
+        browser. At least 8 letters.
+    max_megabytes
+        Of a request, at most, in MB.
+    max_megapixels
+        Of an image, at most.
+    max_images
+        Of a request, at most.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by.
+    """
+    from sightline.extras import require
+    from sightline.runs import read_model_of_finished
+
+    settings = ServeConfig(
+        host=host,
+        port=port,
+        token=token,
+        max_megabytes=max_megabytes,
+        max_megapixels=max_megapixels,
+        max_images=max_images,
+    )
+    require("gradio", "app", "sightline serve")
+    if run is not None and not run.endswith(".safetensors"):
+        read_model_of_finished(run)
+    from sightline.serving import serve as work
+
+    def announce(address: str, about: str) -> None:
+        print(about)
+        print(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)", flush=True)
+
+    work(run, settings=settings, trust_code=trust_code, announce=announce)
 
 
 def explain(
@@ -746,6 +813,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "predict": predict,
     "explain": explain,
     "encode": encode,
+    "serve": serve,
     "check": check,
     "compare": compare,
     "studies": studies,

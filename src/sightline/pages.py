@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from sightline.runs import write_atomically
 
-__all__ = ["Chart", "Page", "Section", "Table", "fragment", "print_table", "write_html", "write_page"]
+__all__ = ["Chart", "Page", "Section", "Table", "fragment", "print_table", "render_html", "write_html", "write_page"]
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ def write_html(path: Path, template: str, **content: Any) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    text = _templates().get_template(template).render(**content)
-    write_atomically(path, text.encode("utf-8", "replace"))
+    write_atomically(path, render_html(template, **content).encode("utf-8", "replace"))
+
+
+def render_html(template: str, **content: Any) -> str:
+    """The text of such a file."""
+    text: str = _templates().get_template(template).render(**content)
+    return text
 
 
 def fragment(template: str, name: str, /, **content: Any) -> str:

@@ -25,7 +25,7 @@ from sightline.images.decoding import UnreadableImageError, decode, in_parallel,
 from sightline.images.lookup import PlainFiles, plain_files
 from sightline.metrics import energies, probabilities
 from sightline.nets import Network, build_network
-from sightline.runs import read_model_of_finished, read_weights, write_csv
+from sightline.runs import BOX, read_model_of_finished, read_weights, write_csv
 from sightline.views import VIEWS, Views, combine, logits_of_views
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Classifier",
     "Prediction",
     "Predictions",
+    "about_box",
     "decoded_batches",
     "load",
     "predict",
@@ -208,7 +209,7 @@ class Classifier:
 
 
 def load(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | None = None,
     *,
     network: Callable[[int], Network] | None = None,
     device: str | None = None,
@@ -217,7 +218,7 @@ def load(
     """Load the classifier of a finished run, or of a ``model.safetensors`` alone.
 
     Args:
-        run: the run's folder, or its weights file.
+        run: the run's folder, or its weights file; None for the classifier in the box, which tells CIFAR-10's classes apart.
         network: makes the network from the number of classes, for a network that is not one of sightline's.
         device: ``cpu``, ``cuda``, ...; None takes the best there is.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
@@ -225,7 +226,7 @@ def load(
         ConfigError: the network needs a library that is missing, or code that is not trusted.
         RunError: no run, not finished, made by a newer sightline, or its weights do not fit its network.
     """
-    path = Path(run)
+    path = BOX if run is None else Path(run)
     weights = path
     if path.suffix != ".safetensors":
         model = read_model_of_finished(path)
@@ -243,6 +244,16 @@ def load(
     else:
         made = network(len(model["classes"]))
     return Classifier(_restored(made, tensors, str(weights)), model, choose_device(device))
+
+
+def about_box() -> str:
+    """What one should know who is answered by the classifier in the box."""
+    _, model = read_weights(BOX)
+    classes, metrics = model["classes"], model["metrics"]
+    return (
+        f"no run was named, so the classifier in the box answers: {model['data']['name']}, {len(classes)} classes"
+        f" ({', '.join(classes)}), accuracy {metrics['accuracy']:.4f}, n = {metrics['n']:,}."
+    )
 
 
 def _restored(network: Network, tensors: dict[str, Tensor], where: str) -> Network:
@@ -277,7 +288,7 @@ class Predictions:
 
 
 def predict(
-    run: str | os.PathLike[str],
+    run: str | os.PathLike[str] | None,
     images: Sequence[str | os.PathLike[str]],
     *,
     out: str | os.PathLike[str] | None = None,
@@ -289,7 +300,7 @@ def predict(
     """Classify image files, folders of them, and archives.
 
     Args:
-        run: a finished run, or its weights file.
+        run: a finished run, or its weights file; None for the classifier in the box.
         images: files, folders (searched to the bottom) or archives.
         out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like none
             of the classes.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
+    "BOX",
     "METADATA_KEY",
     "MODEL_FORMAT",
     "PRUNED",
@@ -44,6 +45,7 @@ __all__ = [
     "list_runs",
     "mark_done",
     "mark_pruned",
+    "names_a_run",
     "plain_text",
     "read_model",
     "read_model_of_finished",
@@ -70,6 +72,8 @@ METADATA_KEY = "sightline"
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 PRUNED = "PRUNED"
 REPORT = "report.html"
+BOX = Path(__file__).parent / "box" / "cifar10-jpeg.safetensors"
+"""The classifier in the box, which answers where no run is named; ``benchmarks/box.py`` makes it."""
 HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
 
 
@@ -237,6 +241,13 @@ def read_model_of_finished(run: str | os.PathLike[str]) -> dict[str, Any]:
             f" `sightline train --resume --run {run}`."
         )
     return read_model(folder)
+
+
+def names_a_run(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a run, finished or not, or its weights file; and not images."""
+    if os.fspath(path).endswith(".safetensors"):
+        return True
+    return any((Path(path) / name).exists() for name in ("model.json", "recipe.yaml", "DONE"))
 
 
 def read_model(run: Path) -> dict[str, Any]:

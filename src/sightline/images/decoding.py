@@ -12,9 +12,20 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-__all__ = ["MAXIMUM_PIXELS", "UnreadableImageError", "decode", "in_parallel", "pixel_hash", "resize"]
+__all__ = [
+    "FORMATS",
+    "MAXIMUM_PIXELS",
+    "TooManyPixelsError",
+    "UnreadableImageError",
+    "decode",
+    "in_parallel",
+    "pixel_hash",
+    "resize",
+]
 
 MAXIMUM_PIXELS = 100_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""Of images from strangers: those that sets are made of. Pillow knows many more, and starts a program for one of them."""
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Item = TypeVar("Item")
@@ -25,30 +36,39 @@ class UnreadableImageError(Exception):
     """One file cannot be used; the others can. The message is the reason, for the list of files left out."""
 
 
-def decode(data: bytes) -> Pixels:
+class TooManyPixelsError(UnreadableImageError):
+    """An image is larger than is taken; nothing but its header was read."""
+
+
+def decode(data: bytes, maximum: int = MAXIMUM_PIXELS, formats: tuple[str, ...] | None = None) -> Pixels:
     """Decode an image file to RGB, upright, at its full size.
 
     Grey becomes three equal channels, transparent pixels become white, 16 bits keep their upper eight, of an
     animation the first frame is taken, and a camera's orientation is applied.
 
+    Args:
+        data: the bytes of the file.
+        maximum: pixels, at most; known from the header, before anything is decoded.
+        formats: Pillow's names of those that are tried; None for all.
     Returns:
         Pixels, (H, W, 3).
     Raises:
-        UnreadableImageError: no image, broken, truncated, or of more than 100 megapixels.
+        TooManyPixelsError: more than the maximum.
+        UnreadableImageError: no image, broken, or truncated.
     """
     if not data:
         raise UnreadableImageError("the file is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAXIMUM_PIXELS:
-            raise UnreadableImageError(f"more than 100 megapixels ({image.width}×{image.height})")
+            image = Image.open(io.BytesIO(data), formats=formats)
+        if image.width * image.height > maximum:
+            raise TooManyPixelsError(f"more than {maximum / 1e6:g} megapixels ({image.width}×{image.height})")
         return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
     except UnidentifiedImageError as error:
         raise UnreadableImageError("no image in any known format") from error
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError("more than 100 megapixels") from error
+        raise TooManyPixelsError(f"more than {maximum / 1e6:g} megapixels") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError) as error:
         # Pillow's readers raise all of these on broken files
         raise UnreadableImageError(f"broken: {' '.join(str(error).split()) or type(error).__name__}") from error
