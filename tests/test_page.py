@@ -1,7 +1,7 @@
 """The web page of a server, driven in a real browser as a person would; what it lets in, and what it never does.
 
-One process serves three pages, with every way beyond this machine refused and noted: a run with right and wrong answers; its
-weights alone, which forget after two seconds; and the run again with an image set that is gone.
+One process serves two pages, with every way beyond this machine refused and noted: a run with right and wrong answers, by
+``serve``; and its weights alone, which forget after two seconds.
 """
 
 import csv
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium to drive th
 EVIL = "<img src=x onerror=alert(1)>"
 SERVER = """
 import ipaddress, json, os, socket, sys, threading, time
+from pathlib import Path
 
 tried = open(sys.argv[1], "a", buffering=1)
 connect, lookup = socket.socket.connect, socket.getaddrinfo
@@ -64,28 +65,34 @@ try:
 except OSError:
     pass
 
-from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
-from sightline.config.serving import ServeConfig
+from sightline import serve
+from sightline.config import ServeConfig
 from sightline.predicting import load
-from sightline.serving.page import layout, mount_page
 from sightline.serving.asking import Asker
+from sightline.serving.page import layout, mount_page
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio
 
-run, gone = map(Path, sys.argv[2:])
-limits = ServeConfig(max_megabytes=0.5, max_megapixels=2.0)
-began = time.time()
-for number, path in enumerate([run, run / "model.safetensors", gone]):
-    layout.KEPT = 2 if number == 1 else 3600
-    app = mount_page(FastAPI(openapi_url=None), Asker(load(path)), path, limits)
+run, began = Path(sys.argv[2]), time.time()
+limits = ServeConfig(port=0, max_megabytes=0.5, max_megapixels=2.0)
+
+def tell(address):
+    facts = {"address": address, "folder": os.environ["GRADIO_TEMP_DIR"], "began": began}
+    print(json.dumps(facts), flush=True)
+
+def tell_whole(address, about):
+    tell(address.rstrip("/"))
+    layout.KEPT = 2
+    weights = run / "model.safetensors"
+    app = mount_page(FastAPI(openapi_url=None), Asker(load(weights)), weights, limits)
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
-    facts = {"address": "http://127.0.0.1:%d" % listener.getsockname()[1], "folder": os.environ["GRADIO_TEMP_DIR"]}
-    print(json.dumps(facts | {"began": began}), flush=True)
-threading.Event().wait()
+    tell("http://127.0.0.1:%d" % listener.getsockname()[1])
+
+serve(run, settings=limits, announce=tell_whole)
 """
 
 
@@ -121,17 +128,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         patch.setenv("SIGHTLINE_CACHE", env["SIGHTLINE_CACHE"])
         run = sightline.train(data, recipe="small", settings=QUICK, run=root / "run")
     assert run is not None
-    gone = Path(shutil.copytree(run, root / "gone"))
-    model = json.loads((gone / "model.json").read_text("utf-8"))
-    model["data"]["location"] = str(root / "no-such-folder")
-    (gone / "model.json").write_text(json.dumps(model), "utf-8")
     log = root / "log"
-    command = [sys.executable, "-c", SERVER, str(root / "tried"), str(run), str(gone)]
+    command = [sys.executable, "-c", SERVER, str(root / "tried"), str(run)]
     with log.open("w") as errors:
         process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
         assert process.stdout is not None
-        lines = [process.stdout.readline() for _ in range(3)]
+        lines = [process.stdout.readline() for _ in range(2)]
         assert all(lines), log.read_text()
         facts = [json.loads(line) for line in lines]
         addresses, folders = [one["address"] for one in facts], [Path(one["folder"]) for one in facts]
@@ -469,7 +472,7 @@ def test_the_model_card_says_how_good_it_is_and_names_no_path(served: Served, vi
     keep(page, "about")
 
 
-def test_weights_alone_and_a_run_whose_images_are_gone_say_what_they_cannot_show(visit: Callable[..., Visit]) -> None:
+def test_weights_alone_say_what_they_cannot_show(visit: Callable[..., Visit]) -> None:
     alone = visit(1)
     alone.page.wait_for_selector("#examples button")
     assert alone.page.locator("#examples button").count() == 4  # pictures that come with gradio
@@ -478,10 +481,6 @@ def test_weights_alone_and_a_run_whose_images_are_gone_say_what_they_cannot_show
     alone.open_tab("About")
     alone.page.wait_for_selector(".sl-about")
     assert "Accuracy 0." in alone.page.inner_text("#about")
-    gone = visit(2)
-    gone.open_tab("Correct")
-    gone.page.wait_for_selector("#correct-says:has-text('cannot be opened any more')")
-    assert "no-such-folder" not in gone.page.content()
 
 
 # ── what it never does ───────────────────────────────────────────────────────────────────────────────────────────────

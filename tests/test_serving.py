@@ -50,7 +50,9 @@ def get(url: str, **headers: str) -> tuple[int, bytes]:
 def test_it_says_where_it_is_answers_who_knows_the_token_and_leaves_nothing(finished: Finished, tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path), "SIGHTLINE_CACHE": str(finished.cache)}
     command = [sys.executable, "-m", "sightline", "serve", str(finished.run), "--port", "0", "--token", "open sesame"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as server:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as server:
         assert server.stdout is not None
         try:
             assert server.stdout.readline().startswith(f"{finished.run}: 3 classes, accuracy ")

@@ -49,7 +49,8 @@ def lay_out(page: Page) -> "gradio.Blocks":
     import gradio as gr
 
     name = page.classifier.model["data"]["name"]
-    with gr.Blocks(title=f"sightline: {name}", analytics_enabled=False, delete_cache=(SWEEP, KEPT)) as blocks:
+    blocks: gr.Blocks = gr.Blocks(title=f"sightline: {name}", analytics_enabled=False, delete_cache=(SWEEP, KEPT))
+    with blocks:
         gr.HTML(draw_masthead("What is in the image?", summary(page.classifier.model)))
         with gr.Tabs(overflow_behavior="wrap"):  # nothing but tabs within: all else upsets their numbers
             with gr.Tab("Classify", id="classify"):
