@@ -116,9 +116,9 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     root = tmp_path_factory.mktemp("served")
-    data = coloured_folder(root / "colours", images=150)
+    data = coloured_folder(root / "colours", images=110)
     (data / "grass").rename(data / EVIL)
-    for index in range(0, 150, 8):  # some images lie in the folder of another class, so that there are mistakes
+    for index in range(0, 110, 8):  # some images lie in the folder of another class, so that there are mistakes
         one, other = data / "=blood" / f"{index:03d}.png", data / EVIL / f"{index:03d}.png"
         one.rename(root / "held.png")
         other.rename(one)
@@ -140,8 +140,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         addresses, folders = [one["address"] for one in facts], [Path(one["folder"]) for one in facts]
         yield Served(run, addresses, folders, facts[0]["began"], root / "tried", log)
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        process.wait(20)
+    assert not folders[0].exists()  # gone with the server
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +185,19 @@ class Visit:
 
     def drop(self, name: str, content: bytes) -> None:
         self.page.set_input_files("#drop input", {"name": name, "mimeType": "image/png", "buffer": content})
+
+    def hand_over(self, how: str, name: str, content: bytes) -> None:
+        """Drop a file onto the zone with the mouse, or paste it."""
+        self.page.evaluate(
+            """([how, name, bytes]) => {
+                const carried = new DataTransfer();
+                carried.items.add(new File([new Uint8Array(bytes)], name, {type: 'image/png'}));
+                const zone = document.querySelector('.sl-drop');
+                const [event, data] = how === 'drop' ? [DragEvent, 'dataTransfer'] : [ClipboardEvent, 'clipboardData'];
+                zone.dispatchEvent(new event(how, {bubbles: true, cancelable: true, [data]: carried}));
+            }""",
+            [how, name, list(content)],
+        )
 
     def answered(self, name: str) -> None:
         """Wait for the answer to an image, and for its explanation."""
@@ -354,8 +368,8 @@ def test_what_cannot_be_read_is_told_in_a_sentence_and_the_next_image_is_answere
 
 def test_two_tabs_at_once_do_not_mix_their_images(visit: Callable[..., Visit]) -> None:
     one, other = visit(), visit()
-    one.drop("red.png", plain(200, 60, 60))
-    other.drop("blue.png", plain(60, 60, 200))
+    one.hand_over("drop", "red.png", plain(200, 60, 60))
+    other.hand_over("paste", "blue.png", plain(60, 60, 200))
     one.answered("red.png")
     other.answered("blue.png")
     for page, name, label in ((one, "red.png", "=blood"), (other, "blue.png", "ünder wasser")):
@@ -374,7 +388,7 @@ def test_the_mistakes_are_those_of_the_run_filtered_and_in_order(served: Served,
     page = visit()
     page.open_tab("Mistakes")
     page.page.wait_for_selector("#mistakes .heat")
-    assert f"{len(wrong)} of its 90 answers to test images are wrong." in page.page.inner_text("#mistakes-says")
+    assert f"{len(wrong)} of its 66 answers to test images are wrong." in page.page.inner_text("#mistakes-says")
     by_share = sorted(wrong, key=lambda row: -float(row["probability"]))
     expected = [f"{row['true_class']} → {row['class']}".replace("'=", "=") for row in by_share]
     assert sorted(page.tiles("mistakes")) == sorted(expected)
@@ -458,7 +472,7 @@ def test_the_model_card_says_how_good_it_is_and_names_no_path(served: Served, vi
     page.page.wait_for_selector(".sl-about")
     told = page.page.inner_text("#about")
     model = json.loads((served.run / "model.json").read_text("utf-8"))
-    assert f"Accuracy {model['metrics']['accuracy']:.4f} on 90 test images" in told
+    assert f"Accuracy {model['metrics']['accuracy']:.4f} on 66 test images" in told
     for part in (
         "What it is not for",
         "Class by class",
@@ -478,6 +492,7 @@ def test_weights_alone_say_what_they_cannot_show(visit: Callable[..., Visit]) ->
     assert alone.page.locator("#examples button").count() == 4  # pictures that come with gradio
     alone.open_tab("Mistakes")
     assert "came without their run" in alone.page.inner_text("#mistakes-says")
+    assert not alone.page.is_visible("#mistakes-filters")
     alone.open_tab("About")
     alone.page.wait_for_selector(".sl-about")
     assert "Accuracy 0." in alone.page.inner_text("#about")
@@ -518,7 +533,15 @@ def test_nothing_beyond_this_machine_was_tried(served: Served, visit: Callable[.
         ("/monitoring", None, 404),
         ("/assets/../../routes.py", None, 404),
         ("/gradio_api/queue/join", b"no json", 422),
-        ("/gradio_api/queue/join", b'{"data": [{"path": "http://192.0.2.1/a.png"}]}', 422),
+        ("/gradio_api/queue/join", b'{"fn_index": 0, "session_hash": "a1", "data": [null]}', 200),
+        (
+            "/gradio_api/queue/join",
+            b'{"fn_index": 0, "session_hash": "a1", "data": [{"path": "http://192.0.2.1"}]}',
+            422,
+        ),
+        ("/gradio_api/queue/join", b'{"fn_index": 0, "session_hash": "../a", "data": []}', 422),
+        ("/gradio_api/queue/join", b'{"fn_index": 999, "session_hash": "a1", "data": []}', 422),
+        ("/gradio_api/queue/join", b'{"fn_index": 0, "session_hash": "a1", "data": [], "request": {}}', 422),
         ("/gradio_api/queue/join", b'{"data": ["' + b"a" * 900_000 + b'"]}', 413),
         ("/favicon.ico", None, 200),
     ],

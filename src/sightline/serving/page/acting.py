@@ -82,6 +82,8 @@ class Page:
         self, pick: int, most: int, coverage: float, method: str, layer: str | None
     ) -> Iterator[Sequence[Update]]:
         """Answer the example that was clicked; then explain the answer."""
+        import gradio as gr
+
         exhibits = self.opening.exhibits
         if exhibits is not None and 0 <= pick < len(exhibits.answers.files):
             file = exhibits.answers.files[pick]
@@ -90,6 +92,7 @@ class Page:
             name, path = f"a {self.guests[pick][0]}", self.guests[pick][1]
             pixels = resize(decode(path.read_bytes()), *self.classifier.resize)
         else:
+            yield [gr.skip()] * 4
             return
         yield from self._answered(name, pixels, most, coverage, method, layer)
 
@@ -150,7 +153,7 @@ class Page:
             examples = draw_examples(
                 "Or click one of these; the classifier may know none of them:", self._guests_shown()
             )
-            return [examples if done else "", timer, *([says, *[gr.skip()] * 4] * 2)]
+            return [examples if done else "", timer, *([says, *[gr.skip()] * 5] * 2)]
         items = [
             Example(row, exhibits.true(row), exhibits.thumbnails.pixels(exhibits.answers.files[row]))
             for row in exhibits.examples()
@@ -161,6 +164,7 @@ class Page:
             rows = exhibits.rows(Wanted(right))
             found += [
                 draw_sentence(_about_gallery(exhibits, right, len(rows))),
+                gr.update(visible=len(rows) > 0),
                 gr.update(choices=self._choices(trues)),
                 gr.update(choices=self._choices(answers)),
                 draw_grid(exhibits, rows[:PAGE].tolist()),
@@ -185,6 +189,7 @@ class Page:
 
         exhibits = self.opening.exhibits
         if exhibits is None:
+            yield [gr.skip()] * 5  # of nothing at all gradio would blank them
             return
         rows = exhibits.rows(wanted).tolist()
         place = min(max(place, 0), max(0, (len(rows) - 1) // PAGE))
