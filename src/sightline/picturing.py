@@ -239,7 +239,8 @@ def heat_layer(map_HW: Array, *, signed: bool) -> Array:
 
     share_HW = np.clip(map_HW / _strongest(map_HW), -1, 1)
     if signed:
-        colours_HWC = colormaps[SIGNED_COLOURS]((share_HW + 1) / 2)[..., :3]
+        ends_HW = np.sign(share_HW) * (0.4 + 0.5 * np.abs(share_HW))  # near zero its white would hide the image
+        colours_HWC = colormaps[SIGNED_COLOURS]((ends_HW + 1) / 2)[..., :3]
     else:
         colours_HWC = colormaps[UNSIGNED_COLOURS](0.25 + 0.7 * share_HW)[..., :3]  # its darkest would look like shadows
     opacity_HW1 = np.abs(share_HW)[..., None] ** 0.7

@@ -24,6 +24,8 @@ FILES = re.compile(
     r"|/gradio_api/queue/data|/gradio_api/heartbeat/\w+|/assets/(?:[\w-]+[./])*\w+|/static/js/[\w.-]+"
 )
 POSTS = frozenset({EVENTS, "/gradio_api/cancel", "/gradio_api/reset"})
+PARTS = frozenset({"data", "event_data", "fn_index", "trigger_id", "session_hash"})  # of an event
+SESSION = re.compile(r"[a-z0-9]{1,32}")
 BESIDE = 65_536  # bytes of an event, beside the file that it may bring
 ELSEWHERE = re.compile(rb'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>')
 POLICY = (
@@ -41,14 +43,16 @@ HEADERS = [
 class Wall:
     """An ASGI application around another one; see above."""
 
-    def __init__(self, app: App, most_bytes: int, icon: str) -> None:
+    def __init__(self, app: App, events: int, most_bytes: int, icon: str) -> None:
         """
         Args:
             app: what is within.
+            events: how many different ones the page has.
             most_bytes: of a file that an event brings.
             icon: of the page, as SVG.
         """
         self.app = app
+        self.events = events
         self.icon = icon.encode()
         self.most_bytes = most_bytes * 4 // 3 + BESIDE  # in base64 a file has a third more
 
@@ -107,7 +111,7 @@ class Wall:
                 return
             if not message.get("more_body"):
                 break
-        if scope["path"] == EVENTS and not _is_plain(bytes(body)):
+        if scope["path"] == EVENTS and not _is_plain(bytes(body), self.events):
             await _refuse(send, 422, "the event brings what this page has no use for")
             return
         read = False
@@ -122,14 +126,24 @@ class Wall:
         await self.app(scope, again, send)
 
 
-def _is_plain(body: bytes) -> bool:
-    """Whether the values of an event are texts, numbers and the like: an object could name a file, or an address to fetch."""
+def _is_plain(body: bytes, events: int) -> bool:
+    """Whether an event is one of the page, whose values are texts, numbers and the like: an object could name a file, or
+    an address to fetch."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    values = event.get("data") if isinstance(event, dict) else None
-    return isinstance(values, list) and all(value is None or isinstance(value, str | int | float) for value in values)
+    if not isinstance(event, dict) or not event.keys() <= PARTS:
+        return False
+    number, session, values = (event.get(part) for part in ("fn_index", "session_hash", "data"))
+    return (
+        isinstance(number, int)
+        and 0 <= number < events
+        and isinstance(session, str)
+        and SESSION.fullmatch(session) is not None
+        and isinstance(values, list)
+        and all(value is None or isinstance(value, str | int | float) for value in values)
+    )
 
 
 async def _refuse(send: Send, status: int, why: str) -> None:

@@ -4,7 +4,6 @@ The page sends the bytes of the file within its question, so that no file is eve
 """
 
 import base64
-import binascii
 import io
 import warnings
 from collections.abc import Mapping
@@ -45,7 +44,7 @@ def read_upload(found: Mapping[str, Any], limits: ServeConfig, size: tuple[int, 
     try:
         length = int(found.get("bytes") or 0)
         content = base64.b64decode(str(found.get("data") or ""), validate=True)
-    except (ValueError, binascii.Error, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{name} did not arrive whole; send it again.") from error
     length = max(length, len(content))
     if length > most_bytes(limits):

@@ -69,7 +69,7 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
         css=template("serve.css"),
     )
     mounted: Any = app.routes[-1]
-    mounted.app.add_middleware(Wall, most_bytes=most_bytes(limits), icon=ICON)
+    mounted.app.add_middleware(Wall, events=len(blocks.fns), most_bytes=most_bytes(limits), icon=ICON)
     mounted.app.state.folder = folder  # kept as long as the application
     page.opening.start()  # now that nobody waits for the page
     return app

@@ -14,7 +14,7 @@ from sightline.errors import DataError, SightlineError
 from sightline.images.augment import centre
 from sightline.images.decoding import decode, resize
 from sightline.predicting import Prediction
-from sightline.serving.asking import Asker
+from sightline.serving.asking import Asker, BusyError
 from sightline.serving.card import known_of, model_card
 from sightline.serving.drawing import (
     Example,
@@ -82,6 +82,8 @@ class Page:
         self, pick: int, most: int, coverage: float, method: str, layer: str | None
     ) -> Iterator[Sequence[Update]]:
         """Answer the example that was clicked; then explain the answer."""
+        import gradio as gr
+
         exhibits = self.opening.exhibits
         if exhibits is not None and 0 <= pick < len(exhibits.answers.files):
             file = exhibits.answers.files[pick]
@@ -90,6 +92,7 @@ class Page:
             name, path = f"a {self.guests[pick][0]}", self.guests[pick][1]
             pixels = resize(decode(path.read_bytes()), *self.classifier.resize)
         else:
+            yield [gr.skip()] * 4
             return
         yield from self._answered(name, pixels, most, coverage, method, layer)
 
@@ -97,7 +100,11 @@ class Page:
         self, name: str, pixels_HWC: Array, most: int, coverage: float, method: str, layer: str | None
     ) -> Iterator[Sequence[Update]]:
         """The answer as soon as there is one, then what spoke for it."""
-        asked = self._ask(name, pixels_HWC, coverage)
+        try:
+            asked = self._ask(name, pixels_HWC, coverage)
+        except BusyError as error:
+            yield None, draw_sentence(str(error), trouble=True), "", ANY
+            return
         answer = draw_answer(name, asked.prediction, most, asked.coverage)
         yield asked, answer, draw_sentence("Being explained …"), ANY
         yield asked, answer, self.explain_anew(asked, method, layer, ANY), ANY
@@ -116,8 +123,11 @@ class Page:
 
         if asked is None:
             return gr.skip(), gr.skip()
-        if (coverage or None) != asked.coverage:
-            asked = self._ask(asked.name, asked.pixels_HWC, coverage)
+        try:
+            if (coverage or None) != asked.coverage:
+                asked = self._ask(asked.name, asked.pixels_HWC, coverage)
+        except BusyError as error:
+            return asked, draw_sentence(str(error), trouble=True)
         return asked, draw_answer(asked.name, asked.prediction, most, asked.coverage)
 
     def explain_anew(self, asked: Asked | None, method: Any, layer: str | None, target: int) -> str:
@@ -143,7 +153,7 @@ class Page:
             examples = draw_examples(
                 "Or click one of these; the classifier may know none of them:", self._guests_shown()
             )
-            return [examples if done else "", timer, *([says, *[gr.skip()] * 4] * 2)]
+            return [examples if done else "", timer, *([says, *[gr.skip()] * 5] * 2)]
         items = [
             Example(row, exhibits.true(row), exhibits.thumbnails.pixels(exhibits.answers.files[row]))
             for row in exhibits.examples()
@@ -154,6 +164,7 @@ class Page:
             rows = exhibits.rows(Wanted(right))
             found += [
                 draw_sentence(_about_gallery(exhibits, right, len(rows))),
+                gr.update(visible=len(rows) > 0),
                 gr.update(choices=self._choices(trues)),
                 gr.update(choices=self._choices(answers)),
                 draw_grid(exhibits, rows[:PAGE].tolist()),
@@ -178,6 +189,7 @@ class Page:
 
         exhibits = self.opening.exhibits
         if exhibits is None:
+            yield [gr.skip()] * 5  # of nothing at all gradio would blank them
             return
         rows = exhibits.rows(wanted).tolist()
         place = min(max(place, 0), max(0, (len(rows) - 1) // PAGE))
@@ -198,11 +210,14 @@ class Page:
         return draw_viewer(exhibits, row, heats[0] if heats else None)
 
     def _heats(self, exhibits: Exhibits, rows: Sequence[int]) -> list[Array]:
-        """Grad-CAM of the answers to images; none where the network has no map of them."""
-        if "grad_cam" in self.maps.left_out:
+        """Grad-CAM of the answers to images; none where the network has no map of them, or too much to do."""
+        if "grad_cam" in self.maps.left_out or not rows:
             return []
         pixels = [exhibits.thumbnails.cached(exhibits.answers.files[row]) for row in rows]
-        return self.maps.grad_cams(pixels, exhibits.answers.predicted_N[list(rows)].tolist())
+        try:
+            return self.maps.grad_cams(pixels, exhibits.answers.predicted_N[list(rows)].tolist())
+        except BusyError:
+            return []
 
     def _choices(self, counts: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
         total = sum(count for _, count in counts)

@@ -31,8 +31,8 @@ SET_SHOWN = "(value) => {{ document.documentElement.dataset.{} = value; }}"
 class Gallery:
     """The parts of a gallery that others of the page see to."""
 
-    waiting: "Sequence[gradio.components.Component]"
-    """What it says, its two filters, its grid, its place: all that waits for the images."""
+    waiting: "Sequence[gradio.blocks.Block]"
+    """What it says, all that it shows, within it two filters, the grid and the place: what waits for the images."""
     turn: Callable[..., Iterator[Sequence[Any]]]
     """Shows the same page again, with maps."""
     chosen: "Sequence[gradio.components.Component]"
@@ -49,7 +49,8 @@ def lay_out(page: Page) -> "gradio.Blocks":
     import gradio as gr
 
     name = page.classifier.model["data"]["name"]
-    with gr.Blocks(title=f"sightline: {name}", analytics_enabled=False, delete_cache=(SWEEP, KEPT)) as blocks:
+    blocks: gr.Blocks = gr.Blocks(title=f"sightline: {name}", analytics_enabled=False, delete_cache=(SWEEP, KEPT))
+    with blocks:
         gr.HTML(draw_masthead("What is in the image?", summary(page.classifier.model)))
         with gr.Tabs(overflow_behavior="wrap"):  # nothing but tabs within: all else upsets their numbers
             with gr.Tab("Classify", id="classify"):
@@ -97,7 +98,8 @@ def _classify(page: Page) -> "gradio.HTML":
     settings, answered = [most, coverage, method, layer], [asked, answer, explanation, target]
 
     def upload(event: gr.EventData, most: int, coverage: float, method: str, layer: str | None) -> Iterator[Any]:
-        yield from page.answer_upload(event._data or {}, most, coverage, method, layer)
+        found = event._data if isinstance(event._data, dict) else {}
+        yield from page.answer_upload(found, most, coverage, method, layer)
 
     def pick(event: gr.EventData, most: int, coverage: float, method: str, layer: str | None) -> Iterator[Any]:
         yield from page.answer_example(_picked(event._data), most, coverage, method, layer)
@@ -146,12 +148,13 @@ def _gallery(page: Page, right: bool) -> Gallery:
     with gr.Tab("Correct" if right else "Mistakes", id=name) as tab:
         place = gr.State(0)
         says = gr.HTML(draw_sentence(page.opening.says), elem_id=f"{name}-says")
-        true, predicted, order = _filters(name, right)
-        grid = gr.HTML(js_on_load=template("serve-pick.js"), elem_id=name)
-        with gr.Row():
-            before = gr.Button("‹ previous", size="sm", min_width=80, elem_id=f"{name}-before")
-            where = gr.HTML(elem_id=f"{name}-where", min_width=80)
-            after = gr.Button("next ›", size="sm", min_width=80, elem_id=f"{name}-after")
+        with gr.Column(visible=False) as body:  # until there is something to show
+            true, predicted, order = _filters(name, right)
+            grid = gr.HTML(js_on_load=template("serve-pick.js"), elem_id=name)
+            with gr.Row():
+                before = gr.Button("‹ previous", size="sm", min_width=80, elem_id=f"{name}-before")
+                where = gr.HTML(elem_id=f"{name}-where", min_width=80)
+                after = gr.Button("next ›", size="sm", min_width=80, elem_id=f"{name}-after")
         viewer = gr.HTML(js_on_load=template("serve-view.js"), elem_id=f"{name}-viewer")
     chosen, outputs = [true, predicted, order, place], [grid, where, place, before, after]
 
@@ -178,7 +181,7 @@ def _gallery(page: Page, right: bool) -> Gallery:
     before.click(turn(-1), chosen, outputs, **QUIET)
     after.click(turn(+1), chosen, outputs, **QUIET)
     grid.select(enlarge, None, viewer, **QUIET)
-    return Gallery([says, true, predicted, grid, where], turn(0), chosen, outputs)
+    return Gallery([says, body, true, predicted, grid, where], turn(0), chosen, outputs)
 
 
 def _filters(name: str, right: bool) -> "tuple[gradio.Dropdown, gradio.Dropdown, gradio.Radio]":
