@@ -163,6 +163,6 @@ def test_what_a_generator_has_not_learnt_is_refused() -> None:
     told = DiffusionConfig(drop_labels=0)
     SamplingConfig(guidance=0).refuse_misfits(told)
     with pytest.raises(
-        ConfigError, match="--guidance 1.8 needs a generator that also knows images without their class"
+        ConfigError, match=r"--guidance 1.8 needs a generator that also knows images without their class"
     ):
         SamplingConfig().refuse_misfits(told)
