@@ -64,7 +64,6 @@ def test_the_survey_recipe_is_that_of_the_documents() -> None:
         ({"generator": {"kind": "diffusion", "widths": []}}, "--generator.widths is empty"),
         ({"generator": {"kind": "diffusion", "attention": [4]}}, "--generator.attention is 4; .* at most 3"),
         ({"generator": {"kind": "diffusion", "attention": [1, 1]}}, "level 1 twice"),
-        ({"generator": {"kind": "diffusion", "patch": 4}}, "32 cannot carry the 48 numbers of a patch"),
         ({"generator": {"kind": "diffusion", "first_noise": 0.1}}, "--generator.last-noise is 0.028; .* at least 0.1"),
         ({"generator": {"kind": "diffusion", "drop_labels": 1}}, "--generator.drop-labels is 1"),
     ],
