@@ -299,17 +299,25 @@ class DiffusionLearner(Learner):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         position = self.begin_step(batch)
-        drawn = self._generator("noise", batch.epoch, batch.position)
-        loss = self._loss(batch, drawn, self.recipe.generator.drop_labels)
+        processes = self.trainer.world_size
+        of = round(len(batch.labels) * processes / batch.weight)  # images of the batch, over all processes
+        loss = diffusion.loss(
+            self.network,
+            batch.images,
+            batch.labels,
+            self.kept_T,
+            self._drawing("noise", batch.epoch, batch.position),
+            drop_labels=self.recipe.generator.drop_labels,
+            first=of * self.global_rank // processes,
+            of=of,
+        )
         self.training_totals.add(loss, None, batch.labels, position)
         return loss if batch.weight == 1 else loss * batch.weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        drawn = self._generator("noise on validation", batch.position)  # the same in every epoch
-        self.validation_totals.add(self._loss(batch, drawn), None, batch.labels, -1)
+        drawn = self._drawing("noise on validation", batch.position, self.global_rank)  # the same in every epoch
+        loss = diffusion.loss(self.network, batch.images, batch.labels, self.kept_T, drawn)
+        self.validation_totals.add(loss, None, batch.labels, -1)
 
-    def _loss(self, batch: Batch, drawn: torch.Generator, drop_labels: float = 0.0) -> Tensor:
-        return diffusion.loss(self.network, batch.images, batch.labels, self.kept_T, drawn, drop_labels=drop_labels)
-
-    def _generator(self, *what: str | int) -> torch.Generator:
-        return torch.Generator().manual_seed(derived_seed(self.recipe.fit.seed, *what, self.global_rank))
+    def _drawing(self, *what: str | int) -> torch.Generator:
+        return torch.Generator().manual_seed(derived_seed(self.recipe.fit.seed, *what))
