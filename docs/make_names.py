@@ -13,7 +13,7 @@ import yaml
 
 from sightline.checking.ailments import KINDS
 from sightline.cli import VERBS
-from sightline.config import METHODS, Recipe, TrackConfig, named_recipes
+from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.resolving import field_texts, kind_of, listed_block, members
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
@@ -36,6 +36,7 @@ TITLES = {
     "fit": "Fitting",
     "evaluation": "Evaluation",
     "track": "Tracking",
+    "generator": "Generators",
 }
 """Headings of the blocks of a recipe; one that is not listed is called by its own name."""
 
@@ -56,6 +57,7 @@ def names() -> str:
         _section("Recipes", ("recipe", "what it is for, and what it reached"), _recipes()),
         _section("Studies", ("study", "what it asks"), _studies()),
         *_blocks(Recipe),
+        *_blocks(GeneratorRecipe, known=Recipe),
         _section(
             "Trackers", ("`track.to`", "what it is"), ((f"`{name}`", _first(TRACKERS[name])) for name in _choices())
         ),
@@ -134,10 +136,13 @@ def _choices() -> tuple[str, ...]:
 # ── the blocks of a recipe ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _blocks(block: Any, prefix: str = "") -> Iterator[str]:
-    """A table for every block of settings in a block, each before those of the blocks within it."""
+def _blocks(block: Any, prefix: str = "", known: Any = None) -> Iterator[str]:
+    """A table for every block of settings in a block, each before those of the blocks within it; not of those in another."""
     hints = typing.get_type_hints(block)
+    there = {item.name for item in dataclasses.fields(known)} if known is not None else set()
     for item in dataclasses.fields(block):
+        if item.name in there:
+            continue
         kinds = _dataclasses(hints[item.name])
         if kinds:
             yield _table(f"{prefix}{item.name}", hints[item.name], _default(item))

@@ -123,6 +123,17 @@ def test_the_loss_depends_on_its_generator_alone(net: UNet) -> None:
     assert found[0] == found[1] != found[2]
 
 
+def test_processes_that_share_a_batch_see_what_one_would(net: UNet) -> None:
+    images, labels = picture(1, 5), torch.tensor([0, 1, 2, 0, 1])
+
+    def found(first: int, last: int) -> float:
+        own = slice(first, last)
+        generator = torch.Generator().manual_seed(0)
+        return loss(net, images[own], labels[own], KEPT, generator, drop_labels=0.5, first=first, of=5).item()
+
+    assert (2 * found(0, 2) + 3 * found(2, 5)) / 5 == pytest.approx(found(0, 5), rel=1e-5)
+
+
 # ── guidance ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

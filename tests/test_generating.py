@@ -167,7 +167,7 @@ def test_a_generator_is_resumed_with_the_same_settings_only(
         dying(patch, learners.DiffusionLearner, "training_step", 6)
         with pytest.raises(Killed):
             sightline.train(recipe=generator / "recipe.yaml", run=tmp_path / "run")
-    with pytest.raises(ConfigError, match="generator.drop_labels was 0.1 and is 0.3"):
+    with pytest.raises(ConfigError, match=r"generator.drop_labels was 0.1 and is 0.3"):
         sightline.train(
             recipe=generator / "recipe.yaml",
             settings={"generator": {"drop_labels": 0.3}},
@@ -193,7 +193,7 @@ def test_sides_that_the_levels_cannot_halve_are_refused_before_the_first_step(
     generator: Path, tmp_path: Path, finished_generator: Finished
 ) -> None:
     with pytest.raises(
-        ConfigError, match="images of 32 px cannot be halved 4 times in patches of 4 px.*multiple of 64"
+        ConfigError, match=r"images of 32 px cannot be halved 4 times in patches of 4 px.*multiple of 64"
     ):
         train(
             finished_generator.data, tmp_path / "run", data={"size": None}, generator={"widths": [48] * 5, "patch": 4}
@@ -372,7 +372,7 @@ def test_guidance_of_a_generator_that_was_always_told_the_class_is_refused(gener
     model["generator"]["drop_labels"] = 0.0
     (copy / "model.json").write_text(json.dumps(model))
     with pytest.raises(
-        ConfigError, match="--guidance 1.8 needs a generator that also knows images without their class"
+        ConfigError, match=r"--guidance 1.8 needs a generator that also knows images without their class"
     ):
         generate(copy, out=tmp_path / "made")
     assert generate(copy, out=tmp_path / "made", per_class=1, how=SamplingConfig(steps=2, guidance=0)).made == 3

@@ -151,8 +151,8 @@ class Learner(L.LightningModule):
         return batch.epoch * self.batches_per_epoch + batch.position
 
     def draws(self, *what: str | int) -> torch.Generator:
-        """Random numbers of this process that depend on the seed and on what they are for."""
-        return torch.Generator().manual_seed(derived_seed(self.recipe.fit.seed, *what, self.global_rank))
+        """Random numbers that depend on the seed and on what they are for."""
+        return torch.Generator().manual_seed(derived_seed(self.recipe.fit.seed, *what))
 
     def on_validation_epoch_end(self) -> None:
         self._log_totals("val", self.validation_totals)
@@ -308,17 +308,25 @@ class DiffusionLearner(Learner):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         position = self.begin_step(batch)
-        drawn = self.draws("noise", batch.epoch, batch.position)
-        loss = self._loss(batch, drawn, self.config.drop_labels)
+        processes = self.trainer.world_size
+        of = round(len(batch.labels) * processes / batch.weight)  # images of the batch, over all processes
+        loss = diffusion.loss(
+            self.network,
+            batch.images,
+            batch.labels,
+            self.kept_T,
+            self.draws("noise", batch.epoch, batch.position),
+            drop_labels=self.config.drop_labels,
+            first=of * self.global_rank // processes,
+            of=of,
+        )
         self.training_totals.add(loss, None, batch.labels, position)
         return loss if batch.weight == 1 else loss * batch.weight
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        drawn = self.draws("noise on validation", batch.position)  # the same in every epoch
-        self.validation_totals.add(self._loss(batch, drawn), None, batch.labels, -1)
-
-    def _loss(self, batch: Batch, drawn: torch.Generator, drop_labels: float = 0.0) -> Tensor:
-        return diffusion.loss(self.network, batch.images, batch.labels, self.kept_T, drawn, drop_labels=drop_labels)
+        drawn = self.draws("noise on validation", batch.position, self.global_rank)  # the same in every epoch
+        loss = diffusion.loss(self.network, batch.images, batch.labels, self.kept_T, drawn)
+        self.validation_totals.add(loss, None, batch.labels, -1)
 
 
 class ACGANLearner(Learner):

@@ -68,11 +68,6 @@ class DiffusionConfig:
         for level in {level for level in self.attention if self.attention.count(level) > 1}:
             raise ConfigError(f"--generator.attention names level {level} twice; once is enough.")
         within("generator.patch", self.patch, 1, 16)
-        if self.widths[0] < 3 * self.patch**2:
-            raise ConfigError(
-                f"--generator.widths {self.widths[0]} cannot carry the {3 * self.patch**2} numbers of a patch of"
-                f" --generator.patch {self.patch}, so most noise would go unseen; choose more channels or a smaller patch."
-            )
         within("generator.dropout", self.dropout, 0, 0.9)
         within("generator.noise-steps", self.noise_steps, 2, 10_000)
         within("generator.first-noise", self.first_noise, 0, 0.5, open_low=True)

