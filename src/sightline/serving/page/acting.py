@@ -64,7 +64,7 @@ class Page:
 
     @cached_property
     def about(self) -> str:
-        """The model card; drawn when the page is first opened, since its charts take a second."""
+        """The model card; drawn when it is first looked at, since its charts take a second."""
         return draw_about(model_card(known_of(self.run, self.classifier.model)))
 
     def answer_upload(

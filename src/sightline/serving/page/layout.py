@@ -56,10 +56,11 @@ def lay_out(page: Page) -> "gradio.Blocks":
             with gr.Tab("Classify", id="classify"):
                 examples = _classify(page)
             galleries = [_gallery(page, right) for right in (False, True)]
-            with gr.Tab("About", id="about"):
-                gr.HTML(lambda: page.about, elem_id="about")
+            with gr.Tab("About", id="about") as tab:
+                about = gr.HTML(elem_id="about")
         timer = gr.Timer(PATIENCE)
         outputs = [examples, timer, *(part for one in galleries for part in one.waiting)]
+        tab.select(lambda: page.about, None, about, **QUIET)
         blocks.load(page.look, None, outputs, **QUIET)
         looked = timer.tick(page.look, None, outputs, **QUIET)
         for one in galleries:  # a visitor may have been waiting there
