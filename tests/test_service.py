@@ -25,7 +25,6 @@ from conftest import Finished
 pytest.importorskip("fastapi")
 
 import uvicorn
-from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
@@ -40,7 +39,7 @@ from sightline.serving.asking import Asker, BusyError
 from sightline.serving.contract import SCHEMAS
 from sightline.serving.forms import base_name, in_words_of_a_form
 from sightline.serving.guarding import BodyLimit, RequestLog, is_loopback
-from sightline.serving.service import build_service
+from sightline.serving.service import build_service, describe_model
 
 Array = np.ndarray[Any, Any]
 HERE = "http://127.0.0.1"
@@ -150,6 +149,22 @@ def test_the_answers_are_those_of_predict_in_the_order_in_which_images_were_sent
     assert fits(found, SCHEMAS["Answers"]) == []
 
 
+def test_a_long_question_is_asked_in_parts_so_that_others_have_their_turn(
+    client: TestClient, asker: Asker, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = client.post("/api/predict", files=form(*images)).json()["images"]
+    monkeypatch.setattr(service, "AT_ONCE", 4)
+    asked: list[int] = []
+    ask = asker.ask
+    monkeypatch.setattr(asker, "ask", lambda pixels, *more: (asked.append(len(pixels)), ask(pixels, *more))[1])
+    parts = client.post("/api/predict", files=form(*images)).json()["images"]
+    assert asked == [4, 4, 4, 4, 2]
+    assert [image["class"] for image in parts] == [image["class"] for image in whole]
+    assert [image["probability"] for image in parts] == pytest.approx(
+        [image["probability"] for image in whole], abs=1e-6
+    )
+
+
 def test_sets_and_views_are_those_of_predict(client: TestClient, finished: Finished, images: list[Path]) -> None:
     found = client.post("/api/predict?views=one", files=form(*images), data={"coverage": "0.90"}).json()
     expected = sightline.predict(finished.run, images, views="one", sets=0.9).predictions
@@ -219,6 +234,15 @@ def test_health_and_model_say_what_the_contract_says(client: TestClient, classif
     assert found["limits"] == {"megabytes": 4, "images": 20, "megapixels": 1, "explained_images": 16}
     assert "grad_cam" in found["methods"]
     assert "attention" not in found["methods"], "this network has none"
+
+
+def test_a_classifier_that_was_never_measured_says_so(classifier: Classifier) -> None:
+    model = {name: value for name, value in classifier.model.items() if name not in ("metrics", "trust")}
+    found = describe_model(model, ServeConfig(), ["grad_cam"])
+    assert fits(found | {"request_id": "a"}, SCHEMAS["Model"]) == []
+    assert (found["accuracy"], found["unknown"], found["coverages"]) == (None, None, [])
+    old = model | {"metrics": {"accuracy": 0.5, "n": 10}}
+    assert fits(describe_model(old, ServeConfig(), []) | {"request_id": "a"}, SCHEMAS["Model"]) == []
 
 
 def test_no_answer_holds_a_folder_of_the_machine(
@@ -599,12 +623,12 @@ def test_what_strangers_send_writes_nothing_but_the_line_of_the_request(
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[int]:
+def listening(app: Any) -> Iterator[int]:
     """A server in a thread, on a port of its own."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
@@ -706,21 +730,28 @@ def until(true: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_a_body_that_stops_coming_is_not_waited_for() -> None:
-    app = FastAPI()
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_body_that_stops_coming_is_not_waited_for_whatever_the_page_makes_of_it(answers: bool) -> None:
+    async def page(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        try:
+            while (await receive())["more_body"]:
+                pass
+        except Exception:
+            if answers:
+                await send({"type": "http.response.start", "status": 500, "headers": []})
+                await send({"type": "http.response.body", "body": b"the page's own words"})
+            raise
 
-    @app.post("/")
-    async def read(request: service.Request) -> int:
-        return len(await request.body())
-
-    app.add_exception_handler(service.HTTPException, service._refused)
-    app.add_middleware(BodyLimit, most_bytes=1000, patience=0.2)
-    app.add_middleware(RequestLog, log=lambda _: None)
-    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n"
+    lines: list[str] = []
+    app = RequestLog(BodyLimit(page, 100, patience=0.2), lines.append)
+    begin = b"POST / HTTP/1.1\r\nHost: a\r\n"
     with listening(app) as port:
-        found = reply(port, head + b"only this")
-    assert found.startswith(b"HTTP/1.1 408")
-    assert b"9 bytes in 0 s" in found
+        slow = reply(port, begin + b"Content-Length: 100\r\n\r\n" + b"only this")
+        long = reply(port, begin + b"Transfer-Encoding: chunked\r\n\r\n" + b"FFFFF\r\n" + bytes(0xFFFFF))
+    assert slow.startswith(b"HTTP/1.1 408")
+    assert b"9 bytes in 0 s" in slow
+    assert long.startswith(b"HTTP/1.1 413")
+    assert [line.split()[4] for line in lines] == ["408", "413"]
 
 
 def test_a_stream_of_events_passes_piece_by_piece(asker: Asker) -> None:

@@ -75,3 +75,11 @@ def test_it_says_where_it_is_answers_who_knows_the_token_and_leaves_nothing(fini
     assert "GET /api/model 200" in log
     assert "Traceback" not in log
     assert list(tmp_path.iterdir()) == []
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    from sightline.serving import _listening
+
+    with _listening(ServeConfig(port=0)) as listener:
+        listener.listen()
+        assert listener.proto == socket.IPPROTO_TCP, "or asyncio leaves Nagle's algorithm on, 40 ms an answer"

@@ -85,7 +85,8 @@ def _listening(settings: ServeConfig) -> Iterator[socket.socket]:
     where = f"--host {settings.host} --port {settings.port}"
     try:
         family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends small packets at once only on sockets that say that they are TCP: 40 ms an answer
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except (OSError, UnicodeError) as error:
         raise ConfigError(
             f"{where}: there is no such address; 127.0.0.1 is this machine, 0.0.0.0 every network."

@@ -4,7 +4,9 @@ Explanations set hooks on the network and seed the global generators, so nothing
 of PyTorch on few cores wait for each other.
 
 Questions that wait when the thread is free are asked together, in one pass of the network. None is held back to wait for
-others: while one pass runs, those that come in are the next one's batch.
+others: while one pass runs, those that come in are the next one's batch. Together they were 1.3 times as fast as one by one
+with eight callers and 1.5 times with 64 (six views of 32 px by speednet, two cores that others used too; one run each), and
+1.4 and 1.8 times with one view.
 """
 
 import threading
@@ -21,9 +23,9 @@ from sightline.errors import SightlineError
 from sightline.predicting import Classifier, Prediction
 from sightline.views import Views
 
-__all__ = ["Asker", "BusyError"]
+__all__ = ["AT_ONCE", "Asker", "BusyError"]
 
-AT_ONCE = 32  # images of different questions that go through the network together, at most
+AT_ONCE = 32  # images that go through the network together, at most; a longer question is best asked in parts
 MOST_WAITING = 512  # questions; 64 callers, each waiting for its answer, never come near
 
 Array = np.ndarray[Any, Any]

@@ -101,7 +101,12 @@ SCHEMAS = {
             "parameters": {"type": ["integer", "null"]},
             "accuracy": {
                 "type": ["object", "null"],
-                "properties": {"value": PROBABILITY, "interval": _array(PROBABILITY), "n": COUNT, "split": TEXT},
+                "properties": {
+                    "value": PROBABILITY,
+                    "interval": {"type": ["array", "null"], "items": PROBABILITY},
+                    "n": COUNT,
+                    "split": {"type": ["string", "null"]},
+                },
                 "description": "On images that it did not learn from, with its 95 % interval; null if it was not measured.",
             },
             "calibration": _object(

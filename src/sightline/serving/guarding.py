@@ -145,18 +145,32 @@ class _Body:
         self.whole_here = not self.length and _header(scope, b"transfer-encoding") is None
         self.begun = time.monotonic()
         self.silent = False  # whether it stopped coming
+        self.refusal: tuple[int, str] | None = None
+        self.answered = False  # whether the application has begun to
 
     async def run(self) -> None:
         if self.length is not None and self.length > self.most_bytes:
-            await _refuse(self.scope, self.send_unhurried, 413, self.too_long(f"{self.length / 1e6:.1f} MB"))
+            self.refusal = 413, self.too_long(f"{self.length / 1e6:.1f} MB")
         else:
-            await self.limit.app(self.scope, self.receive_counted, self.send_unhurried)
+            try:
+                await self.limit.app(self.scope, self.receive_counted, self.send_own)
+            except Exception:
+                if self.refusal is None:
+                    raise
+        if self.refusal is not None and not self.answered:
+            await _refuse(self.scope, self.send_unhurried, *self.refusal)
 
     def too_long(self, found: str) -> str:
         most = self.most_bytes / 1e6
         return f"the request has {found}; at most {most:g} MB are taken: send fewer or smaller images at a time."
 
     async def receive_counted(self) -> Message:
+        """The next piece.
+
+        Raises:
+            HTTPException: there are too many, or it does not come; whatever the application makes of this, the caller is
+                told why.
+        """
         if self.whole_here:
             return await self.receive()
         left = self.begun + self.limit.whole - time.monotonic()
@@ -164,16 +178,25 @@ class _Body:
             message = await asyncio.wait_for(self.receive(), max(0.0, min(self.limit.patience, left)))
         except TimeoutError:
             self.silent = True
-            sentence = (
-                f"the body did not come: {noted(self.scope).bytes_in} bytes in {self.seconds():.0f} s; send it again"
+            found = (
+                f"the body did not come: {noted(self.scope).bytes_in} bytes in {time.monotonic() - self.begun:.0f} s"
             )
-            raise HTTPException(408, f"{sentence}, with a Content-Length that is right.") from None
+            self.refusal = 408, f"{found}; send it again, with a Content-Length that is right."
+            raise HTTPException(*self.refusal) from None
         self.note(message)
         if noted(self.scope).bytes_in > self.most_bytes:
-            raise HTTPException(413, self.too_long("more bytes than are taken"))
+            self.refusal = 413, self.too_long("more bytes than are taken")
+            raise HTTPException(*self.refusal)
         return message
 
+    async def send_own(self, message: Message) -> None:
+        """Send what the application answers, but to a body that was refused."""
+        if self.refusal is None or self.answered:
+            self.answered = True
+            await self.send_unhurried(message)
+
     async def send_unhurried(self, message: Message) -> None:
+        """Send; an answer to a body that is still coming does not end before that was taken."""
         if self.whole_here:
             await self.send(message)
         elif message["type"] == "http.response.start":
@@ -181,7 +204,7 @@ class _Body:
             await self.send(message)
         elif message.get("more_body", False):
             await self.send(message)
-        else:  # the end of an answer to a body that is still coming
+        else:
             await self.send({**message, "more_body": True})
             await self.drain()
             await self.send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -201,9 +224,6 @@ class _Body:
     def note(self, message: Message) -> None:
         noted(self.scope).bytes_in += len(message.get("body", b""))
         self.whole_here = message["type"] == "http.disconnect" or not message.get("more_body", False)
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.begun
 
 
 class SameSite:

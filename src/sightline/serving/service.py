@@ -39,12 +39,12 @@ from sightline.images.decoding import FORMATS, TooManyPixelsError, UnreadableIma
 from sightline.pages import render_html
 from sightline.picturing import overlaid
 from sightline.predicting import Classifier, Prediction
-from sightline.serving.asking import Asker, BusyError
+from sightline.serving.asking import AT_ONCE, Asker, BusyError
 from sightline.serving.contract import ERRORS, document
 from sightline.serving.forms import EXPLAINED, FIELDS, Asked, File, checked, in_words_of_a_form, read_form
 from sightline.serving.guarding import BodyLimit, RequestLog, SameSite, Token, is_loopback, noted
 
-__all__ = ["build_service"]
+__all__ = ["build_service", "describe_model"]
 
 MOST_REQUESTS = 256  # that are read, decoded or answered at a time
 RETRY_SECONDS = 2
@@ -201,10 +201,14 @@ class _Service:
         classifier = self.asker.classifier
         most = int(self.limits.max_megapixels * 1e6)
         pixels_BHWC = await asyncio.wrap_future(self.decoders.submit(_decoded, files, most, classifier.resize))
-        found = await asyncio.wrap_future(self.asker.ask(pixels_BHWC, asked.views, asked.coverage))
+        found: list[Prediction] = []
+        for start in range(0, len(files), AT_ONCE):  # some at a time: others have their turn
+            part_BHWC = pixels_BHWC[start : start + AT_ONCE]
+            part = await asyncio.wrap_future(self.asker.ask(part_BHWC, asked.views, asked.coverage))
+            found.extend(part)
         images = [_answer(file.name, prediction, asked.top) for file, prediction in zip(files, found, strict=True)]
         if asked.explain is not None:
-            for image, pixels_HWC in zip(images, pixels_BHWC, strict=True):  # one at a time: others have their turn
+            for image, pixels_HWC in zip(images, pixels_BHWC, strict=True):  # one at a time, likewise
                 work = functools.partial(explained, classifier, pixels_HWC, asked)
                 image["explanation"] = await asyncio.wrap_future(self.asker.do(work))
         return images
@@ -313,9 +317,9 @@ def describe_model(model: dict[str, Any], limits: ServeConfig, methods: Sequence
     """
     metrics, trust = model.get("metrics"), model.get("trust")
     accuracy = None
-    if metrics:
-        accuracy = {"value": metrics["accuracy"], "interval": metrics["accuracy_interval"], "n": metrics["n"]}
-        accuracy["split"] = metrics["split"]
+    if metrics:  # of earlier versions some are missing
+        accuracy = {"value": metrics["accuracy"], "interval": metrics.get("accuracy_interval"), "n": metrics["n"]}
+        accuracy["split"] = metrics.get("split")
     unknown = trust and {name: trust["unknown"][name] for name in ("share_of_own", "rates")}
     return {
         "classes": model["classes"],
@@ -326,7 +330,7 @@ def describe_model(model: dict[str, Any], limits: ServeConfig, methods: Sequence
         "calibration": {
             "temperatures": model["temperatures"],
             "n": model.get("calibrated_on"),
-            "error": metrics["calibration_error"] if metrics else None,
+            "error": metrics.get("calibration_error") if metrics else None,
         },
         "unknown": unknown,
         "coverages": list(COVERAGES) if trust else [],
