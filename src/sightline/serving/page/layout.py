@@ -123,9 +123,9 @@ def _explanation_controls(page: Page) -> "list[gradio.Dropdown]":
     layers = [(f"{layer.name} ({layer.size[0]}×{layer.size[1]})", layer.name) for layer in maps.layers]
     shown = next((layer.name for layer in maps.layers if layer.default), None)
     classes = [("the most probable", ANY), *((name, index) for index, name in enumerate(page.classifier.classes))]
-    first = maps.methods[0]
+    first = maps.methods[0] if maps.methods else None
     gr.HTML("<h2 class='sl-part'>What speaks for a class</h2>")
-    method = gr.Dropdown(methods, value=first, label="Method", elem_id="method")
+    method = gr.Dropdown(methods, value=first, label="Method", elem_id="method", visible=first is not None)
     layer = gr.Dropdown(
         layers, value=shown, label="Layer, coarse to fine", elem_id="layer", visible=first == "grad_cam"
     )
