@@ -76,7 +76,10 @@ def _classify(page: Page) -> "gradio.HTML":
     import gradio as gr
 
     limits, classes, sets = page.limits, page.classifier.classes, page.coverages()
-    about = f"It is not kept. At most {limits.max_megabytes:g} MB and {limits.max_megapixels:g} megapixels."
+    about = (
+        f"Never written to a disk, forgotten within an hour. At most {limits.max_megabytes:g} MB and"
+        f" {limits.max_megapixels:g} megapixels."
+    )
     zone = draw_drop_zone(most_bytes(limits), about)
     asked = gr.State(None, time_to_live=KEPT)
     with gr.Row():
