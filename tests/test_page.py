@@ -1,7 +1,7 @@
 """The web page of a server, driven in a real browser as a person would; what it lets in, and what it never does.
 
 One process serves two pages, with every way beyond this machine refused and noted: a run with right and wrong answers, by
-``serve``; and its weights alone, which forget after two seconds.
+``serve``; and its weights alone, which forget after four seconds.
 """
 
 import csv
@@ -84,7 +84,7 @@ def tell(address):
 
 def tell_whole(address, about):
     tell(address.rstrip("/"))
-    layout.KEPT = 2
+    layout.KEPT = 4
     weights = run / "model.safetensors"
     app = mount_page(FastAPI(openapi_url=None), Asker(load(weights)), weights, limits)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -504,12 +504,12 @@ def test_weights_alone_say_what_they_cannot_show(visit: Callable[..., Visit]) ->
 def test_an_image_is_forgotten_when_its_time_is_over_and_none_is_ever_written(
     served: Served, visit: Callable[..., Visit]
 ) -> None:
-    page = visit(1)  # which forgets after two seconds
+    page = visit(1)  # which forgets after four seconds
     page.page.click("#examples button >> nth=0")
     page.answered("a lion")
     page.slide("most", 2)
     page.page.wait_for_function("document.querySelectorAll('#answer .sl-bars li').length === 2")
-    time.sleep(3.5)
+    time.sleep(5.5)
     page.choose("method", "saliency")
     page.page.wait_for_selector("#explanation .heat", state="detached")
     assert [path for folder in served.folders for path in folder.rglob("*") if path.is_file()] == []
