@@ -1,6 +1,7 @@
 """The answers of a run as galleries show them; and images that visitors bring."""
 
 import base64
+import dataclasses
 import io
 import json
 import shutil
@@ -17,8 +18,18 @@ from sightline.config import ServeConfig
 from sightline.errors import DataError
 from sightline.images.cache import CachedImages
 from sightline.images.decoding import decode, resize
+from sightline.predicting import Prediction
 from sightline.reporting.answers import Answers
 from sightline.reporting.thumbnails import Thumbnails
+from sightline.serving.drawing import (
+    Example,
+    draw_answer,
+    draw_examples,
+    draw_grid,
+    draw_sentence,
+    draw_viewer,
+    percent,
+)
 from sightline.serving.exhibits import Exhibits, Opening, Wanted
 from sightline.serving.uploads import most_bytes, read_upload
 
@@ -169,3 +180,42 @@ def test_an_upload_that_is_wrong_is_refused_in_a_sentence(found: dict[str, Any],
     assert most_bytes(limits) == 1_000_000
     with pytest.raises(DataError, match=told):
         read_upload(found, limits, (32, 32))
+
+
+# ── how they are drawn ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_files_and_classes_are_called_is_never_read_as_html(exhibits: Exhibits) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    named = dataclasses.replace(exhibits, classes=[evil, '" onclick="alert(1)', "{{value}}"])
+    grid = draw_grid(named, [1, 5], [np.ones((4, 4)), np.zeros((4, 4))])
+    viewer = draw_viewer(named, 1, None)
+    answer = draw_answer(evil, Prediction(evil, 1.0, {evil: 1.0}, True, (evil,)), 5, 0.9)
+    for drawn in (
+        grid,
+        viewer,
+        answer,
+        draw_sentence(evil),
+        draw_examples(evil, [Example(0, evil, np.zeros((4, 4, 3), np.uint8))]),
+    ):
+        assert "<img src=x" not in drawn
+        assert '" onclick="' not in drawn
+        assert "&lt;img src=x" in drawn
+    assert grid.count('class="heat"') == 2
+    assert 'class="heat"' not in viewer
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(1.0, "100.0 %"), (0.99995, "> 99.9 %"), (0.973, "97.3 %"), (0.0004, "< 0.1 %"), (0.0, "0.0 %")],
+)
+def test_a_probability_is_never_rounded_to_certainty(share: float, told: str) -> None:
+    assert percent(share) == told
+
+
+def test_an_empty_set_and_one_that_was_not_asked_for_are_told_apart() -> None:
+    without = Prediction("a", 0.6, {"a": 0.6, "b": 0.4})
+    assert "A set that holds" not in draw_answer("a.png", without, 2, None)
+    assert "<b>no class</b>" in draw_answer("a.png", dataclasses.replace(without, within=()), 2, 0.8)
+    assert "80 in 100" in draw_answer("a.png", dataclasses.replace(without, within=("a",)), 2, 0.8)
+    assert "none of these" not in draw_answer("a.png", without, 2, None)

@@ -8,7 +8,7 @@ from sightline.config import SpeednetConfig
 from sightline.errors import ConfigError
 from sightline.nets import build_network
 from sightline.nets.base import Network
-from sightline.nets.gradcam import default_layer, grad_cam
+from sightline.nets.gradcam import default_layer, grad_cam, map_sizes
 
 
 class TwoChannels(Network):
@@ -69,6 +69,8 @@ def test_a_frozen_network_is_explained_and_keeps_no_gradients() -> None:
 def test_the_deepest_layer_of_seven_positions_is_shown() -> None:
     network = build_network(SpeednetConfig(widths=(8, 16, 16)), 3, (32, 32)).eval()  # maps of 15, 7 and 3 positions
     assert default_layer(network, torch.zeros(1, 3, 32, 32)) is network.get_submodule("groups.1")
+    sizes = map_sizes(network, torch.zeros(1, 3, 32, 32))
+    assert [sizes[layer] for layer in network.cam_layers] == [(3, 3), (7, 7), (15, 15)]  # coarse to fine
 
 
 def test_a_layer_without_a_map_is_refused() -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sightline import picturing
 from sightline.images.batches import Batch, Normalization
-from sightline.picturing import Panel, draw_batch, draw_explanation
+from sightline.picturing import Panel, draw_batch, draw_explanation, heat_layer
 
 NORMALIZATION = Normalization([0.5, 0.4, 0.3], [0.2, 0.25, 0.0])
 
@@ -122,3 +122,20 @@ def test_a_map_of_nothing_and_one_of_a_single_pixel_are_drawn(tmp_path):
     map_HW[3, 3] = 1
     page = _sheet(tmp_path, map_HW, False)
     assert (page == (252, 255, 164)).all(axis=2).sum() >= 36  # the lightest of the colours: six pixels each way
+
+
+def test_a_map_lies_over_its_image_clear_where_it_is_nothing_and_in_colour_where_it_is_most():
+    layer = heat_layer(np.array([[0.0, 1.0], [2.0, 4.0]]), signed=False)
+    assert layer.shape == (2, 2, 4)
+    assert layer.dtype == np.uint8
+    assert layer[0, 0, 3] == 0
+    assert layer[1, 1, 3] >= 254  # a few pixels may lie beyond the end of the colours
+    assert layer[0, 1, 3] < layer[1, 0, 3]
+    assert heat_layer(np.zeros((2, 2)), signed=False)[..., 3].max() == 0
+
+
+def test_a_map_of_either_sign_is_red_for_the_class_and_blue_against_it():
+    red, blue = heat_layer(np.array([[3.0, -3.0]]), signed=True)[0].astype(int)
+    assert red[0] > red[2] + 80
+    assert blue[2] > blue[0] + 80
+    assert red[3] == blue[3] == 255

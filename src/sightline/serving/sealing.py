@@ -6,6 +6,7 @@ bring files or addresses with them, and forbids the browser to load anything fro
 """
 
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -17,8 +18,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+log = logging.getLogger(__name__)
 
-EVENTS = "/gradio_api/queue/join"
+EVENTS, STREAM = "/gradio_api/queue/join", "/gradio_api/queue/data"
 FILES = re.compile(
     r"/|/config/?|/theme\.css|/gradio_api/theme\.css|/gradio_api/startup-events|/gradio_api/app_id"
     r"|/gradio_api/queue/data|/gradio_api/heartbeat/\w+|/assets/(?:[\w-]+[./])*\w+|/static/js/[\w.-]+"
@@ -96,7 +98,13 @@ class Wall:
                 message = {"type": "http.response.body", "body": page}
             await send(message)
 
-        await self.app(scope, receive, pass_on)
+        try:
+            await self.app(scope, receive, pass_on)
+        except Exception as error:
+            if path != STREAM:
+                raise
+            log.info("a stream of events broke off: %r", error)  # gradio raises within one that nobody began
+            await send({"type": "http.response.body", "body": b""})
 
     async def _hand_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read what an event brings, and hand it on where it is small and holds plain values only."""

@@ -64,7 +64,7 @@ class Page:
 
     @cached_property
     def about(self) -> str:
-        """The model card; drawn when the page is first opened, since its charts take a second."""
+        """The model card; drawn when it is first looked at, since its charts take a second."""
         return draw_about(model_card(known_of(self.run, self.classifier.model)))
 
     def answer_upload(
@@ -132,7 +132,7 @@ class Page:
 
     def explain_anew(self, asked: Asked | None, method: Any, layer: str | None, target: int) -> str:
         """What spoke for a class of the image that was asked about last."""
-        if asked is None:
+        if asked is None or method is None:  # of a network that no method fits
             return ""
         name = None if target == ANY else self.classifier.classes[target]
         try:

@@ -56,10 +56,11 @@ def lay_out(page: Page) -> "gradio.Blocks":
             with gr.Tab("Classify", id="classify"):
                 examples = _classify(page)
             galleries = [_gallery(page, right) for right in (False, True)]
-            with gr.Tab("About", id="about"):
-                gr.HTML(lambda: page.about, elem_id="about")
+            with gr.Tab("About", id="about") as tab:
+                about = gr.HTML(elem_id="about")
         timer = gr.Timer(PATIENCE)
         outputs = [examples, timer, *(part for one in galleries for part in one.waiting)]
+        tab.select(lambda: page.about, None, about, **QUIET)
         blocks.load(page.look, None, outputs, **QUIET)
         looked = timer.tick(page.look, None, outputs, **QUIET)
         for one in galleries:  # a visitor may have been waiting there
@@ -75,7 +76,10 @@ def _classify(page: Page) -> "gradio.HTML":
     import gradio as gr
 
     limits, classes, sets = page.limits, page.classifier.classes, page.coverages()
-    about = f"It is not kept. At most {limits.max_megabytes:g} MB and {limits.max_megapixels:g} megapixels."
+    about = (
+        f"Never written to a disk, forgotten within an hour. At most {limits.max_megabytes:g} MB and"
+        f" {limits.max_megapixels:g} megapixels."
+    )
     zone = draw_drop_zone(most_bytes(limits), about)
     asked = gr.State(None, time_to_live=KEPT)
     with gr.Row():
@@ -122,9 +126,9 @@ def _explanation_controls(page: Page) -> "list[gradio.Dropdown]":
     layers = [(f"{layer.name} ({layer.size[0]}×{layer.size[1]})", layer.name) for layer in maps.layers]
     shown = next((layer.name for layer in maps.layers if layer.default), None)
     classes = [("the most probable", ANY), *((name, index) for index, name in enumerate(page.classifier.classes))]
-    first = maps.methods[0]
+    first = maps.methods[0] if maps.methods else None
     gr.HTML("<h2 class='sl-part'>What speaks for a class</h2>")
-    method = gr.Dropdown(methods, value=first, label="Method", elem_id="method")
+    method = gr.Dropdown(methods, value=first, label="Method", elem_id="method", visible=first is not None)
     layer = gr.Dropdown(
         layers, value=shown, label="Layer, coarse to fine", elem_id="layer", visible=first == "grad_cam"
     )
