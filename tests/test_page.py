@@ -357,7 +357,7 @@ def test_what_cannot_be_read_is_told_in_a_sentence_and_the_next_image_is_answere
         ("empty.png", b"", "empty.png cannot be read: the file is empty (0 bytes)."),
         ("cut.png", plain(1, 2, 3)[:60], "cut.png cannot be read: broken"),
         ("large.png", bytes(600_000), "large.png has 0.6 MB; at most 0.5 MB are read: send a smaller one."),
-        ("bomb.png", bomb, "bomb.png cannot be read: it has 2000×1500 pixels; wanted at most 2 megapixels."),
+        ("bomb.png", bomb, "bomb.png has more than 2 megapixels (2000×1500); send a smaller one."),
     ):
         page.drop(name, content)
         page.page.wait_for_selector(f"#answer .sl-trouble:has-text('{told}')")

@@ -23,6 +23,7 @@ __all__ = ["mount_page"]
 
 WEIGHTS = ".safetensors"
 WAITING = 64  # events that may wait for their turn
+LOOKS = 0.02  # seconds from one look for events that wait to the next
 AT_ONCE = 4  # events of a kind that are worked on together
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "Arial", "sans-serif"]
 ICON = (
@@ -53,6 +54,7 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
     page = Page(asker, None if run is None or run.suffix == WEIGHTS else run, limits)
     blocks = lay_out(page)
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
+    blocks._queue.sleep_when_free = LOOKS  # gradio looks every millisecond: 7 % of a core while nobody asks
     gradio.mount_gradio_app(
         app,
         blocks,
