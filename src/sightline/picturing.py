@@ -130,7 +130,10 @@ def _sheet(pixels_FKNHWC: Array, classes: Sequence[str], heading: str) -> list[A
     tiles = tiles.reshape(frames, rows, columns, height, width, 3)
     letters = min(max(map(len, classes)), LETTERS)
     left = GAP + letters * 6 + GAP // 2
-    shape = (MARGIN + rows * (height + SAMPLE_GAP) + GAP, max(left + columns * (width + SAMPLE_GAP) + GAP, 2 * GAP + 7 * len(heading)))
+    shape = (
+        MARGIN + rows * (height + SAMPLE_GAP) + GAP,
+        max(left + columns * (width + SAMPLE_GAP) + GAP, 2 * GAP + 7 * len(heading)),
+    )
     figure = Figure(figsize=(shape[1] / DPI, shape[0] / DPI), dpi=DPI, facecolor=(PAPER / 255,) * 3)
     across = 1 - MARGIN / 2 / shape[0]
     figure.text(GAP / shape[1], across, heading, fontsize=8, color=INK, va="center", parse_math=False)
