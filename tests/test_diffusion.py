@@ -5,9 +5,12 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from sightline.config import SAMPLERS, DiffusionConfig, Sampler
 from sightline.errors import ConfigError
+from sightline.generator_plans import FEW_WIDTHS, MANY_WIDTHS
+from sightline.nets import training_flops
 from sightline.nets.diffusion import add_noise, guided, linear_noise, loss, sample, times_of
 from sightline.nets.unet import UNet, time_features
 
@@ -227,6 +230,7 @@ def test_the_network_is_asked_from_pure_noise_to_the_least_of_it() -> None:
             times_of(KEPT, count)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")  # their use of NumPy
 @pytest.mark.parametrize("steps", [10, 25])
 def test_the_samplers_are_those_of_diffusers(steps: int) -> None:
     schedulers = pytest.importorskip("diffusers.schedulers")
@@ -278,3 +282,21 @@ def test_times_are_waves_of_which_the_first_is_fastest() -> None:
     assert waves[0].tolist() == [1, 1, 1, 1, 0, 0, 0, 0]
     assert waves[1, 0].item() == pytest.approx(math.cos(3))
     assert waves[1, 5].item() == pytest.approx(math.sin(3 / 10))
+
+
+def test_the_operations_of_a_training_are_those_that_pytorch_counts_in_a_step() -> None:
+    net, size = UNet(DiffusionConfig(widths=(16, 32), attention=(2,)), 3), (16, 16)
+    noisy, *told = net.example(size)
+    with FlopCounterMode(display=False) as counter:
+        net(noisy, *told).square().sum().backward()
+    learning = frozenset(name for name, _ in net.named_parameters())
+    assert training_flops(net, [(size, learning)] * 2, 5) == pytest.approx(10 * counter.get_total_flops(), rel=0.01)
+
+
+def test_the_networks_that_the_recipes_build_cost_what_they_say() -> None:
+    def of(config: DiffusionConfig) -> float:
+        net = UNet(config, 10)
+        return training_flops(net, [((32, 32), frozenset(name for name, _ in net.named_parameters()))], 1) / 1e9
+
+    assert of(DiffusionConfig(widths=FEW_WIDTHS, patch=4)) == pytest.approx(0.086, abs=0.001)
+    assert of(DiffusionConfig(widths=MANY_WIDTHS, patch=2)) == pytest.approx(1.176, abs=0.001)  # CIFAR-10: at most 1.2

@@ -15,13 +15,14 @@ from rich.console import Console
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline import generating, learners, runs, samples
+from sightline import data, generating, learners, runs, samples
 from sightline.cli import main
 from sightline.config import KeepConfig, SamplingConfig
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, RunError, StorageError
 from sightline.generating import COLUMNS, SCORES, Generated, generate
 from sightline.generators import DiffusionGenerator
+from sightline.images.batches import prepare
 from sightline.images.layout import class_folder, lay_out
 from sightline.images.lookup import find_source
 from sightline.judging import Judge
@@ -40,8 +41,8 @@ class Killed(BaseException):
     """As a kill, nothing catches it."""
 
 
-def train(data: Path, run: Path, /, **settings: Any) -> Path:
-    made = sightline.train(data, recipe="ddpm", settings=merge(TINY, settings), run=run)
+def train(images: Path, run: Path, /, **settings: Any) -> Path:
+    made = sightline.train(images, recipe="ddpm", settings=merge(TINY, settings), run=run)
     assert made is not None
     return made
 
@@ -50,11 +51,11 @@ def train(data: Path, run: Path, /, **settings: Any) -> Path:
 def finished_generator(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """One training for all tests that only read a run. Copy the run before changing it."""
     root = tmp_path_factory.mktemp("generator")
-    data = coloured_folder(root / "colours", images=20)
+    images = coloured_folder(root / "colours", images=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
         patch.setattr("sightline.trainer.convolution_flops", lambda *_: 1e9)
-        return Finished(train(data, root / "run"), data, root / "cache")
+        return Finished(train(images, root / "run"), images, root / "cache")
 
 
 @pytest.fixture
@@ -122,6 +123,28 @@ def test_a_generator_knows_its_classes_size_losses_and_cost_and_the_test_split_w
     assert list(rows[0]) == ["epoch", "train_loss", "val_loss", "learning_rate"]
     assert float(rows[-1]["val_loss"]) == model["losses"]["val_loss"] < float(rows[0]["val_loss"])
     assert runs.read_weights(generator / "model.safetensors")[1] == model
+
+
+def test_a_generator_is_trained_on_train_and_validated_on_validation_and_on_nothing_else(
+    generator: Path, finished_generator: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[int]] = {"TrainingBatches": set(), "EvaluationBatches": set()}
+    for name, rows in seen.items():
+        made = getattr(data, name).__init__
+
+        def noting(
+            self: Any, images: Any, chosen: Any, *more: Any, made: Any = made, rows: Any = rows, **how: Any
+        ) -> None:
+            rows.update(chosen.tolist())
+            made(self, images, chosen, *more, **how)
+
+        monkeypatch.setattr(getattr(data, name), "__init__", noting)
+    sightline.train(recipe=generator / "recipe.yaml", settings={"fit": {"epochs": 2}}, run=tmp_path / "run")
+    recipe = runs.read_any_recipe(generator)
+    _, splits, _ = prepare(find_source(finished_generator.data), recipe)
+    assert seen["TrainingBatches"] == set(splits.train.tolist())
+    assert seen["EvaluationBatches"] == set(splits.validation.tolist())
+    assert len(splits.test)
 
 
 def test_the_recipe_of_a_generators_run_trains_the_same_again_and_another_seed_does_not(
@@ -267,9 +290,9 @@ def test_classes_that_are_made_apart_are_those_that_are_made_together(
     how = SamplingConfig(steps=3, guidance=1.0, sampler=sampler)
     together = content(generate(generator, out=tmp_path / "together", per_class=2, how=how).folder)
     apart = generate(generator, out=tmp_path / "apart", per_class=2, classes=["ünder wasser", "grass"], how=how).folder
-    for path, data in content(apart).items():
+    for path, written in content(apart).items():
         if path.endswith(".png"):
-            assert data == together[path]
+            assert written == together[path]
     assert len(manifest(apart)) == 4
 
 

@@ -31,13 +31,21 @@ from sightline.nets import ACGAN, build_generator, training_flops
 from sightline.preparing import GeneratorPlan, describe_origin, refuse_validation
 from sightline.runs import MODEL_FORMAT, mark_done, read_model, write_json, write_weights
 
-__all__ = ["describe_generator", "finish_generator", "notes_of_generator", "prepare_generator", "scaled_to"]
+__all__ = [
+    "FEW_WIDTHS",
+    "MANY_WIDTHS",
+    "describe_generator",
+    "finish_generator",
+    "notes_of_generator",
+    "prepare_generator",
+    "scaled_to",
+]
 
 MANY = 10_000  # training images
 FEW_WIDTHS: tuple[int, ...] = (32, 64)  # channels of the levels
 MANY_WIDTHS: tuple[int, ...] = (64, 128, 128)
 FEW_SIDE, MANY_SIDE = 8, 16  # positions along a side of the finest level, at most where the sides allow it
-FEW_SHOWN, MANY_SHOWN = 120_000, 400_000  # images that the training shows, over all epochs
+FEW_SHOWN, MANY_SHOWN = 120_000, 300_000  # images that the training shows, over all epochs
 LEAST_EPOCHS, MOST_EPOCHS = 5, 200
 FEW_BATCH, MANY_BATCH = 64, 128
 COARSEST = 4  # positions along a side of the coarsest map of a generator of one pass
