@@ -8,6 +8,7 @@ import pytest
 
 from sightline.cli import main
 from sightline.config import (
+    ACGANConfig,
     DiffusionConfig,
     GeneratorRecipe,
     Recipe,
@@ -125,15 +126,34 @@ def test_only_train_has_flags_of_generators() -> None:
 def test_few_images_get_a_small_network_and_many_epochs(
     in_memory: Callable[..., CachedImages], side: int, count: int, widths: list[int], patch: int, epochs: int
 ) -> None:
-    found = scaled_to(in_memory([0, 1], size=(side, side)), count)
+    found = scaled_to(in_memory([0, 1], size=(side, side)), count, DiffusionConfig())
     assert found["generator"] == {"kind": "diffusion", "widths": widths, "patch": patch}
     assert found["fit"]["epochs"] == epochs
     made = resolve_generator(found, read_recipe("ddpm")).generator
     assert side % made.side_multiple == 0
 
 
+@pytest.mark.parametrize(
+    ("side", "count", "widths", "layers"),
+    [
+        (32, 2_000, [128, 64, 32], 6),
+        (32, 40_000, [384, 192, 96], 6),
+        (64, 2_000, [128, 128, 64, 32], 8),
+        (28, 2_000, [64, 32], 4),
+    ],
+)
+def test_a_generator_of_one_pass_is_as_deep_as_its_images_can_be_halved(
+    in_memory: Callable[..., CachedImages], side: int, count: int, widths: list[int], layers: int
+) -> None:
+    found = scaled_to(in_memory([0, 1], size=(side, side)), count, ACGANConfig())
+    assert found["generator"]["widths"] == widths
+    assert len(found["generator"]["discriminator_widths"]) == layers
+    made = resolve_generator(found, read_recipe("acgan")).generator
+    assert side % made.side_multiple == 0
+
+
 def test_what_is_asked_for_goes_before_what_the_images_say(in_memory: Callable[..., CachedImages]) -> None:
-    layer = scaled_to(in_memory([0, 1], size=(32, 32)), 1_000)
+    layer = scaled_to(in_memory([0, 1], size=(32, 32)), 1_000, DiffusionConfig())
     recipe = resolve_generator(layer, read_recipe("ddpm"), {"fit": {"epochs": 3}, "generator": {"widths": [96, 96]}})
     assert (recipe.fit.epochs, recipe.fit.batch_size) == (3, 64)
     assert recipe.generator == DiffusionConfig(widths=(96, 96), patch=4)

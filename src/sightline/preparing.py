@@ -305,6 +305,8 @@ def changes_since(run: Path, plan: AnyPlan) -> list[str]:
 
 def _other_images(run: Path, before: AnyRecipe, plan: AnyPlan) -> list[str]:
     """The lists and folders whose names are the same and whose images are others than when a run has begun."""
+    if before.data.exclude is None and before.data.synthetic is None:
+        return []
     try:
         data = read_model(run)["data"]
     except RunError:  # killed before anything was kept
