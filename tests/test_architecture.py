@@ -45,7 +45,7 @@ FITTING = ("learners", "averaging", "finetuning", "data", "progress", "trainer",
 # The only modules (or folders) that may import a library.
 DOORS = {
     "safetensors": ("runs.py",),
-    "cyclopts": ("cli.py", "flags.py"),
+    "cyclopts": ("cli/", "flags.py"),
     "torchvision": ("nets/",),
     "sklearn": ("images/sources.py",),
     "filelock": ("images/", "tuning/"),

@@ -11,7 +11,7 @@
 ``Interrupted`` is a KeyboardInterrupt that knows what can be continued.
 
 Every message says what was found, what was wanted and what to do now, in one sentence.
-Libraries raise; only ``cli.py`` prints.
+Libraries raise; only ``cli/`` prints.
 """
 
 import shlex

@@ -1,0 +1,76 @@
+"""The command line: a table of verbs. An error of ours becomes one line and status 2; only this room prints.
+
+Nothing slow is imported until a verb has refused what it can refuse without it.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+
+import cyclopts
+
+from sightline.cli.asking import encode, explain, predict, serve
+from sightline.cli.generating import generate
+from sightline.cli.listing import cache, environment, recipes, runs, studies
+from sightline.cli.looking import check, compare, evaluate, report
+from sightline.cli.training import find_batch, find_rate, plan, train, tune
+from sightline.errors import Interrupted, SightlineError
+from sightline.flags import application
+
+__all__ = ["VERBS", "main"]
+
+REFUSED = 2  # status of a refusal
+STOPPED = 130  # status after Ctrl-C, as shells have it
+
+
+VERBS: dict[str, Callable[..., None]] = {
+    "train": train,
+    "plan": plan,
+    "find rate": find_rate,
+    "find batch": find_batch,
+    "evaluate": evaluate,
+    "report": report,
+    "predict": predict,
+    "explain": explain,
+    "encode": encode,
+    "generate": generate,
+    "serve": serve,
+    "check": check,
+    "compare": compare,
+    "studies": studies,
+    "tune": tune,
+    "recipes": recipes,
+    "runs": runs,
+    "cache": cache,
+    "environment": environment,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; returns its status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        application(VERBS, arguments)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except SightlineError as error:
+        return _refuse(str(error))
+    except cyclopts.CycloptsError as error:
+        return _refuse(" ".join(str(error).split()))
+    except Interrupted as stopped:
+        from sightline.runs import run_to_help
+
+        if run_to_help() is not None:  # the process that started this one says it
+            return STOPPED
+        print(f"sightline: stopped; continue with: {stopped.command}", file=sys.stderr)
+        return STOPPED
+    except KeyboardInterrupt:
+        print("sightline: stopped.", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _refuse(sentence: str) -> int:
+    print(f"sightline: {sentence}", file=sys.stderr)
+    return REFUSED

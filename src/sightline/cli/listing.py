@@ -1,0 +1,98 @@
+"""The verbs that list what there is."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sightline.config import named_recipes
+from sightline.config.studies import named_studies
+
+__all__ = ["cache", "environment", "recipes", "runs", "studies"]
+
+
+def studies() -> None:
+    """List the studies: what each asks."""
+    _list_named("study", "what it asks", named_studies())
+
+
+def recipes() -> None:
+    """List the recipes: what each is for, and what it reached."""
+    automatic = {"auto": "about: Chooses one of these by the size and number of the images, and says which."}
+    _list_named("recipe", "what it is for, and what it reached", automatic | named_recipes())
+
+
+def runs(folder: Path = Path("runs"), /) -> None:
+    """List the runs in a folder, newest last.
+
+    Parameters
+    ----------
+    folder
+        Where to look.
+    """
+    from sightline.runs import PRUNED, list_runs
+
+    found = list_runs(folder)
+    if not found:
+        print(f"no runs in {folder}; make one with `sightline train DATA`.")
+        return
+    table = Table()
+    for column in ("run", "state", "data", "recipe", "accuracy", "n"):
+        table.add_column(column, overflow="fold")
+    for run in found:
+        accuracy = "" if run.accuracy is None else f"{run.accuracy:.4f}"
+        pruned = (run.folder / PRUNED).exists()
+        state = "finished" if run.finished else "ended early" if pruned else "unfinished"
+        table.add_row(str(run.folder), state, run.data, run.recipe, accuracy, "" if run.n is None else f"{run.n:,}")
+    Console().print(table)
+
+
+def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
+    """List the decoded image sets in the cache, or delete them; the sets themselves and downloads/ are never touched.
+
+    Parameters
+    ----------
+    clear
+        Delete every decoded set.
+    """
+    from sightline.images import cache as decoded
+
+    if clear:
+        print(f"freed {decoded.clear() / 1e6:,.0f} MB in {decoded.cache_folder()}")
+        return
+    table = Table(title=str(decoded.cache_folder()), title_justify="left")
+    for column in ("image set", "images", "MB", "from"):
+        table.add_column(column, overflow="fold")
+    for row in decoded.cached():
+        table.add_row(row["name"], f"{row['images']:,}", f"{row['bytes'] / 1e6:,.1f}", row["location"])
+    Console().print(table)
+
+
+def environment() -> None:
+    """Describe this machine and what is installed, for a bug report."""
+    from rich import box
+
+    from sightline.diagnosing import environment as work
+
+    table = Table(box=box.MARKDOWN)  # pasted into a report, it is a table there too
+    table.add_column("what", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    for name, found in work().items():
+        table.add_row(name, escape(found))
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _list_named(what: str, about: str, texts: dict[str, str]) -> None:
+    """Print the names of YAML texts, with what each says of itself."""
+    import yaml
+
+    table = Table(title_justify="left")
+    table.add_column(what)
+    table.add_column(about)
+    for name, text in texts.items():
+        table.add_row(name, escape(yaml.safe_load(text)["about"]))
+    Console().print(table)

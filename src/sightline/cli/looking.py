@@ -1,0 +1,167 @@
+"""The verbs that look: at a classifier, at an image set, at runs beside each other."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from sightline.errors import ConfigError
+
+__all__ = ["check", "compare", "evaluate", "report"]
+
+
+def evaluate(
+    run: str,
+    data: str | None = None,
+    /,
+    *,
+    out: Path | None = None,
+    unknown: Annotated[bool, Parameter(negative=())] = False,
+    generated: Annotated[bool, Parameter(negative=())] = False,
+    trust_code: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Measure a finished classifier on labelled images.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    data
+        An image set: its test split where it brings one, else every image. Without it the run's own test split is
+        read again, and the reading is counted.
+    out
+        Folder to write evaluation.json and predictions.csv to.
+    unknown
+        DATA shows other things than the classes: measure how often they are called none of these, and note it in the run.
+    generated
+        DATA was made by a generator: also measure how near its images are to those that RUN was trained on, in RUN's own
+        features, with as many of each.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by.
+    """
+    from sightline.images.lookup import find_source
+    from sightline.runs import read_model_of_finished
+
+    if unknown and (data is None or out is not None):
+        raise ConfigError(
+            "--unknown measures an image set of other things and writes into the run: name the set, and leave --out away."
+        )
+    if generated and (data is None or unknown):
+        raise ConfigError("--generated measures a set of generated images: name the set, and leave --unknown away.")
+    read_model_of_finished(run)
+    if data is not None:
+        find_source(data)
+    from sightline.describing import Progress, about_fidelity, show_measures
+    from sightline.evaluating import evaluate as work
+    from sightline.evaluating import evaluate_unknown
+
+    console = Console()
+    if unknown and data is not None:
+        with Progress(console, "Evaluating") as progress:
+            share = evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
+        print(f"{share['rate']:.1%} of {share['n']:,} images are called none of the classes")
+        return
+    with Progress(console, "Evaluating") as progress:
+        found = work(run, data, out=out, generated=generated, trust_code=trust_code, progress=progress)
+    show_measures(console, found)
+    if generated:
+        print(about_fidelity(run, found["fidelity"]))
+
+
+def report(
+    run: str, /, *, out: Path | None = None, trust_code: Annotated[bool, Parameter(negative=())] = False
+) -> None:
+    """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it.
+
+    Parameters
+    ----------
+    run
+        Folder of a finished run.
+    out
+        File to write (.html), one page that holds all it shows; report.html in the run unless named.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by, to explain its mistakes.
+    """
+    from sightline.runs import read_model_of_finished
+
+    read_model_of_finished(run)
+    from sightline.describing import Progress
+    from sightline.reporting import report as work
+
+    with Progress(Console(stderr=True), "Opening the images") as progress:
+        page = work(run, out=out, trust_code=trust_code, progress=progress)
+    print(page)
+
+
+def check(
+    data: str,
+    /,
+    *,
+    labels: str | None = None,
+    out: Path | None = None,
+    trust_code: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors.
+
+    Parameters
+    ----------
+    data
+        An image set, as for sightline train.
+    labels
+        Folder of a finished run whose features judge the labels (confident learning, by cleanlab): heads on them are
+        asked about images that they did not see. A run that was trained on these very images has learnt some of their
+        wrong labels; it still finds most.
+    out
+        Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
+        checks/<data>-<n> unless named.
+    trust_code
+        Run the code of the repository that a network of torch.hub is built by.
+    """
+    from sightline.extras import require
+    from sightline.images.lookup import find_source
+    from sightline.runs import read_model_of_finished, refuse_filled
+
+    find_source(data)
+    if labels is not None:
+        require("cleanlab", "check", "--labels")
+        if not labels.endswith(".safetensors"):
+            read_model_of_finished(labels)
+    if out is not None:
+        refuse_filled(out)
+    from sightline.checking import check as work
+    from sightline.checking.ailments import KINDS
+    from sightline.describing import Progress, show_check
+
+    with Progress(Console(stderr=True), "Checking") as progress:
+        found = work(data, labels=labels, out=out, trust_code=trust_code, progress=progress)
+    show_check(Console(), {KINDS[kind].title: n for kind, n in found.counts.items()}, len(found.excluded))
+    print(found.folder)
+
+
+def compare(
+    *what: str,
+    data: str | None = None,
+    seeds: int | None = None,
+    fraction: float | None = None,
+    out: Path | None = None,
+) -> None:
+    """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
+
+    Parameters
+    ----------
+    what
+        Folders of finished runs; or one study, which is trained first: a name (see sightline studies), a YAML file, or
+        the folder of one that has begun, to continue it.
+    data
+        The image set of a study, in place of its own.
+    seeds
+        Number of seeds of a study, counted from 0, in place of its own.
+    fraction
+        Share of the training images that a study uses, in place of its own.
+    out
+        Folder to write to; studies/<study>-<data>[-<fraction>] unless named, or studies/runs-<n>.
+    """
+    from sightline.comparing import compare as work
+
+    print(work(*what, data=data, seeds=seeds, fraction=fraction, out=out, console=Console()))
