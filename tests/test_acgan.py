@@ -22,6 +22,7 @@ from sightline.nets.acgan import (
     disguise,
     generator_loss,
     gradient_penalty,
+    settle,
 )
 from sightline.runs import read_model, read_weights
 
@@ -79,6 +80,18 @@ def test_spectral_normalisation_lets_no_layer_stretch_its_input_more_than_once()
         discriminator(images())  # each pass in training mode brings the estimate nearer
     for layer in (discriminator.label, *(m for m in discriminator.layers if isinstance(m, nn.Conv2d))):
         assert float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) == pytest.approx(1, abs=0.05)
+
+
+def test_averaged_weights_are_held_once_they_are_measured_anew() -> None:
+    first, second = (Discriminator((8, 16), 3, (16, 16), dropout=0, spectral=True) for _ in range(2))
+    with torch.no_grad():
+        for mine, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+            mine.lerp_(other, 0.5)
+    settle(first)
+    first.eval()
+    for layer in (first.label, *(module for module in first.layers if isinstance(module, nn.Conv2d))):
+        length = torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)
+        assert float(length) == pytest.approx(1, abs=0.05)
 
 
 # ── losses ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -226,6 +239,8 @@ def test_the_two_learn_in_turn_and_only_the_generator_is_handed_on(colours: Path
     assert not [name for name in weights if name.startswith("discriminator")]
     for name in ("train_loss", "train_generator_loss", "val_loss", "val_generator_loss"):
         assert name in losses
+    table = list(csv.DictReader((run / "metrics.csv").open()))
+    assert all(float(row["val_loss"]) < 10 for row in table)  # of averaged weights, whose estimates are measured anew
     assert (run / "samples" / "epoch-003.png").exists()
     assert read_model(run)["kind"] == "acgan"
 

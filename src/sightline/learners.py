@@ -359,6 +359,9 @@ class ACGANLearner(Learner):
             self.training_totals.add(loss, None, batch.labels, position)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        acgan.settle(self.network.discriminator)  # of averaged weights, which are in place by now
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         place = ("noise on validation", batch.position)  # the same in every epoch
         self.validation_totals.add(self._discriminator_loss(batch, self.draws(*place)), None, batch.labels, -1)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 from sightline.config import ACGANConfig, Disguise
 
@@ -29,11 +30,13 @@ __all__ = [
     "disguise",
     "generator_loss",
     "gradient_penalty",
+    "settle",
 ]
 
 DEVIATION = 0.02  # of the first weights; Odena et al., 2017, appendix A
 SLOPE = 0.2  # of the discriminator's activations below zero
 BRIGHTNESS, SATURATION, CONTRAST = 0.5, (0.0, 2.0), (0.5, 1.5)  # Zhao et al., 2020
+SETTLED = 20  # iterations
 SHIFT = 1 / 8  # of a side, at most
 HOLE = 1 / 2  # side of what is cut out, as a share of the image's
 
@@ -140,6 +143,22 @@ def begin(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0, DEVIATION)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def settle(network: nn.Module) -> None:
+    """Measure anew how far the layers of a network stretch what they are given, where spectral normalisation asks for it.
+
+    The estimate follows the weights a step at a time; an average of weights comes with an average of estimates, which says
+    nothing of it.
+    """
+    for module in network.modules():
+        if is_parametrized(module, "weight"):
+            training = module.training
+            module.train()
+            for _ in range(SETTLED):
+                _ = module.weight  # computed when it is asked for, with one iteration of the estimate
+            module.train(training)
 
 
 # ── learning ─────────────────────────────────────────────────────────────────────────────────────────────────────────
