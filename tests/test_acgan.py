@@ -293,6 +293,7 @@ def test_an_image_depends_on_its_seed_and_class_alone(colours: Path, tmp_path: P
     ("settings", "sentence"),
     [
         ({"fit": {"processes": 2}}, "only one of two networks learns"),
+        ({"fit": {"compile": True}}, "has no effect on --generator.kind acgan"),
         ({"data": {"synthetic": "made"}}, "a generator learns from real images alone"),
         ({"data": {"size": 18}}, "images of 18 px cannot be halved 2 times"),
     ],

@@ -124,5 +124,5 @@ class Judge:
         elif probability > self.keep.most:
             refused = "sure"
         else:
-            refused = "copy" if distance < self.reach else ""
+            refused = "copy" if distance <= self.reach else ""
         return Verdict(refused, probability, distance, file)

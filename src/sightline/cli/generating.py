@@ -60,7 +60,7 @@ def generate(
         Probability of that class, at most; 1 unless named.
     keep_copies
         Refuse an image that is nearer to a training image than this share of them is to any other, in the classifier's
-        features; 0.01 unless named.
+        features; 0.01 unless named; 0: as near as the nearest two of them.
     animation
         GIF file to write, of how the first images of each class come out of noise.
     """

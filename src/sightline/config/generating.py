@@ -7,34 +7,13 @@ from sightline.config.acgan import ACGANConfig
 from sightline.config.fitting import ClipConfig, DataConfig, EMAConfig, FitConfig, TrackConfig
 from sightline.config.generators import DiffusionConfig, GeneratorConfig
 from sightline.config.optimizers import AdamWConfig, OptimizerConfig
-from sightline.config.schedules import (
-    ConstantConfig,
-    CosineConfig,
-    CyclicConfig,
-    ExponentialConfig,
-    LinearConfig,
-    MultiStepConfig,
-    OneCycleConfig,
-    StepConfig,
-)
+from sightline.config.schedules import CosineConfig, PlannedScheduleConfig
 from sightline.config.settings import Recipe, check_averaging, check_name, check_schedule
 from sightline.errors import ConfigError
 
-__all__ = ["AnyRecipe", "FlipConfig", "GeneratorRecipe", "GeneratorScheduleConfig", "indivisible"]
+__all__ = ["AnyRecipe", "FlipConfig", "GeneratorRecipe", "indivisible"]
 
 EPOCHS = 100  # unless a recipe, the images or the user say otherwise
-
-GeneratorScheduleConfig = (
-    LinearConfig
-    | CosineConfig
-    | OneCycleConfig
-    | ConstantConfig
-    | StepConfig
-    | MultiStepConfig
-    | ExponentialConfig
-    | CyclicConfig
-)
-"""The schedules that need no measurements: a generator's losses do not say when it has stopped getting better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +43,8 @@ class GeneratorRecipe:
     augment: FlipConfig = field(default_factory=FlipConfig)
     generator: GeneratorConfig = field(default_factory=DiffusionConfig)
     optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
-    schedule: GeneratorScheduleConfig = field(default_factory=CosineConfig)
+    # a generator's losses do not say when it has stopped getting better, so none that waits for them
+    schedule: PlannedScheduleConfig = field(default_factory=CosineConfig)
     clip: ClipConfig | None = None
     averaging: EMAConfig | None = None
     fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=EPOCHS))
@@ -89,6 +69,10 @@ class GeneratorRecipe:
             raise ConfigError(
                 f"--fit.processes {self.fit.processes}: in each step of --generator.kind acgan only one of two networks learns,"
                 " which several processes cannot settle beforehand; leave it out."
+            )
+        if isinstance(self.generator, ACGANConfig) and self.fit.compile:
+            raise ConfigError(
+                "--fit.compile has no effect on --generator.kind acgan, whose two networks learn apart; leave it out."
             )
         multiple = self.generator.side_multiple
         if self.data.size is not None and self.data.size % multiple:

@@ -134,8 +134,8 @@ class KeepConfig:
     most: float = 1.0
     """Probability of that class, at most: what a classifier is sure of already may teach it little."""
     copies: float = 0.01
-    """Share of the training images that have a nearer other one than a generated image may be to any; 0: only the very
-    same are refused."""
+    """Share of the training images that have a nearer other one than a generated image may be to any; 0: as near as the
+    nearest two of them."""
 
     def __post_init__(self) -> None:
         within("keep-least", self.least, 0, 1)

@@ -15,6 +15,7 @@ __all__ = [
     "LinearConfig",
     "MultiStepConfig",
     "OneCycleConfig",
+    "PlannedScheduleConfig",
     "PlateauConfig",
     "ScheduleConfig",
     "StepConfig",
@@ -179,7 +180,7 @@ class PlateauConfig:
         within("schedule.warmup-epochs", self.warmup_epochs, 0, INFINITY)
 
 
-ScheduleConfig = (
+PlannedScheduleConfig = (
     LinearConfig
     | CosineConfig
     | OneCycleConfig
@@ -188,5 +189,6 @@ ScheduleConfig = (
     | MultiStepConfig
     | ExponentialConfig
     | CyclicConfig
-    | PlateauConfig
 )
+"""The schedules that are settled before the first step: they need no measurements."""
+ScheduleConfig = PlannedScheduleConfig | PlateauConfig

@@ -117,7 +117,7 @@ class UNet(nn.Module):
 class Straight(nn.Module):
     """A linear way from the numbers of a patch to its noise: mixed, each times a share by time and class, and mixed back.
 
-    With it the loss on digits was 0.019 after 300 steps of 64 images (patches of 4 px, widths 64 and 64), without 0.107 (n = 1).
+    The norms of the layers beside it take the size out of what they are given, and most of a noisy image is noise, of a size.
     """
 
     def __init__(self, pixels: int, embedding: int) -> None:

@@ -4,9 +4,7 @@ Explanations set hooks on the network and seed the global generators, so nothing
 of PyTorch on few cores wait for each other.
 
 Questions that wait when the thread is free are asked together, in one pass of the network. None is held back to wait for
-others: while one pass runs, those that come in are the next one's batch. Together they were 1.3 times as fast as one by one
-with eight callers and 1.4 times with 64 (six views of 32 px by speednet), and 1.25 and 1.6 times with one view: one pair of
-runs, on two cores that others used too.
+others: while one pass runs, those that come in are the next one's batch.
 """
 
 import threading

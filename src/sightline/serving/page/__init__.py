@@ -54,7 +54,7 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
     page = Page(asker, None if run is None or run.suffix == WEIGHTS else run, limits)
     blocks = lay_out(page)
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
-    blocks._queue.sleep_when_free = LOOKS  # gradio looks every millisecond: 7 % of a core while nobody asks
+    blocks._queue.sleep_when_free = LOOKS  # gradio looks every millisecond, also while nobody asks
     gradio.mount_gradio_app(
         app,
         blocks,
