@@ -45,9 +45,9 @@ MANY = 10_000  # training images
 FEW_WIDTHS: tuple[int, ...] = (32, 64)  # channels of the levels
 MANY_WIDTHS: tuple[int, ...] = (64, 128, 128)
 FEW_SIDE, MANY_SIDE = 8, 16  # positions along a side of the finest level, at most where the sides allow it
-FEW_SHOWN, MANY_SHOWN = 120_000, 300_000  # images that the training shows, over all epochs
+FEW_SHOWN, MANY_SHOWN = 120_000, 270_000  # images that the training shows, over all epochs
 LEAST_EPOCHS, MOST_EPOCHS = 5, 200
-FEW_BATCH, MANY_BATCH = 64, 128
+BATCH = 64  # more, and the same images make fewer steps; docs/generation.md has what that costs
 COARSEST = 4  # positions along a side of the coarsest map of a generator of one pass
 PATCHES = (1, 2, 4)  # pixels; in larger ones there is too much to see at once
 
@@ -122,7 +122,7 @@ def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> d
     if isinstance(generator, ACGANConfig):
         return _acgan_scaled_to(images.size, count)
     widths, positions = (MANY_WIDTHS, MANY_SIDE) if many else (FEW_WIDTHS, FEW_SIDE)
-    shown, batch = (MANY_SHOWN, MANY_BATCH) if many else (FEW_SHOWN, FEW_BATCH)
+    shown = MANY_SHOWN if many else FEW_SHOWN
     epochs = min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS)
     while len(widths) > 1 and not _patches(images.size, len(widths)):
         widths = widths[:-1]
@@ -130,7 +130,7 @@ def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> d
     patch = next((patch for patch in patches if max(images.size) / patch <= positions), max(patches, default=1))
     return {
         "generator": {"kind": "diffusion", "widths": list(widths), "patch": patch},
-        "fit": {"epochs": epochs, "batch_size": batch},
+        "fit": {"epochs": epochs, "batch_size": BATCH},
     }
 
 
@@ -143,14 +143,14 @@ def _acgan_scaled_to(size: tuple[int, int], count: int) -> dict[str, Any]:
     narrowest, steepest = (32, 16) if few else (96, 16)
     widths = [narrowest * min(2**level, 4) for level in reversed(range(levels))]
     layers = 2 * levels if few else 2 * max(levels, 3)
-    shown, batch = (FEW_SHOWN, FEW_BATCH) if few else (MANY_SHOWN, MANY_BATCH)
+    shown = FEW_SHOWN if few else MANY_SHOWN
     return {
         "generator": {
             "kind": "acgan",
             "widths": widths,
             "discriminator_widths": [steepest * 2 ** (layer // (2 if few else 1)) for layer in range(layers)],
         },
-        "fit": {"epochs": min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS), "batch_size": batch},
+        "fit": {"epochs": min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS), "batch_size": BATCH},
     }
 
 
