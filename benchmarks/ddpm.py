@@ -22,7 +22,7 @@ from sightline.runs import mark_done, read_any_recipe, read_model, write_json, w
 
 GUIDANCE = (0.0, 0.5, 1.0, 1.8)
 STEPS = 20
-FEW, MANY = 100, 500  # images of a class: to measure a distance, and to train on
+FEW, MANY = 50, 500  # images of a class: to measure a distance, and to train on
 ALONE = [
     *("--recipe", "small", "--network", "speednet", "--network.widths", "32", "128", "128", "--augment.flip", "random"),
     *("--augment.crop", "pad_crop", "--augment.crop.padding", "4", "--fit.epochs", "16"),

@@ -21,6 +21,7 @@ EPOCHS = 16  # of the row without generated images; a multiple of four
 SHARE = 0.25  # of the training images, in the other rows
 HARDEST = 3  # classes
 CANDIDATES = 2  # made for each image that is needed, for the filter to choose from
+GUIDANCE = 0.5  # more of it makes images more alike
 ROWS = {"generated": "made", "filtered": "kept", "hardest": "hard"}  # and the folders of their images
 CLASSIFIER = {
     "network": {"kind": "speednet", "widths": [32, 128, 128]},
@@ -85,10 +86,11 @@ def main() -> None:
     needed = model["data"]["counts"]["train"] * SHARE / (1 - SHARE)
     hard = hardest(judge)
     each = int(CANDIDATES * needed / len(model["classes"])) + 1
-    sightline("generate", generator, "--per-class", each, "--out", root / "made")
-    sightline("generate", generator, "--per-class", each, "--out", root / "kept", "--keep-if", judge)
+    how = ["--guidance", GUIDANCE] if model["kind"] == "diffusion" else []
+    sightline("generate", generator, "--per-class", each, "--out", root / "made", *how)
+    sightline("generate", generator, "--per-class", each, "--out", root / "kept", "--keep-if", judge, *how)
     for_hard = int(1.1 * needed / len(hard)) + 1
-    sightline("generate", generator, "--per-class", for_hard, "--out", root / "hard", "--classes", *hard)
+    sightline("generate", generator, "--per-class", for_hard, "--out", root / "hard", "--classes", *hard, *how)
     for name in ("made", "kept"):
         sightline("evaluate", judge, root / name, "--generated")
     real = model["data"]["counts"]["train"]
