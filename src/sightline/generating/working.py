@@ -9,7 +9,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -43,7 +43,7 @@ class Task:
 
 def make_side_by_side(
     run: str | os.PathLike[str], how: SamplingConfig | None, tasks: list[Task], processes: int
-) -> Iterator[Array]:
+) -> Generator[Array, None, None]:
     """Make batches by several processes, each with its share of this one's threads.
 
     Close the iterator (``contextlib.closing``) where it is left before its end: that ends the workers.
