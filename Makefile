@@ -36,12 +36,20 @@ help:
 	echo "make bench-decode [CIFAR=archive]        60,000 JPEG files into the cache: seconds and memory"
 	echo "make bench-explain RUNS='RUN...'          every explanation on 20 test images of finished runs: do they add up, are they faithful"
 	echo "make bench-generated DATA=.. OUT=.. [ARGS='0.1 5 ddpm']   do generated images help a classifier? real, generated, filtered, hardest"
+	echo "make bench-ddpm RUN=.. OUT=.. [CIFAR=..]  the recipe ddpm: images/s, cost, distance by epoch, what a classifier learns of its images alone"
+	echo "make bench-samplers OUT=.. [DATA=digits] [ARGS='1.8 2000 dpm++']   distance to real images by sampler and network evaluations"
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
 	echo "make bench-serve RUN=.. [MINUTES=10]     the service under load: requests/s, latencies, memory, answers against predict's"
 	echo "make bench-mutations RUN=.. [SEED=42]    10,000 mutations of valid requests: no 5xx, memory flat"
 
 bench-generated: install
 	$(BIN)/python benchmarks/generated.py $(DATA) $(or $(OUT),studies/generated) $(ARGS)
+
+bench-ddpm: install
+	$(BIN)/python benchmarks/ddpm.py $(CIFAR) $(RUN) $(or $(OUT),studies/ddpm)
+
+bench-samplers: install
+	$(BIN)/python benchmarks/samplers.py $(DATA) $(or $(OUT),studies/samplers) $(ARGS)
 
 box: install
 	$(BIN)/python benchmarks/box.py $(RUN)

@@ -5,7 +5,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sightline.cli import main
 from sightline.config import (
@@ -22,8 +24,13 @@ from sightline.config import (
 )
 from sightline.errors import ConfigError
 from sightline.flags import every_setting
-from sightline.generator_plans import scaled_to
+from sightline.generator_plans import lost_detail, scaled_to
 from sightline.images.cache import CachedImages
+
+
+def noise(side: int) -> np.ndarray:
+    """Two images in which no pixel tells of the next, uint8, (2, side, side, 3)."""
+    return np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
 
 
 def test_a_recipe_is_a_generators_where_it_names_one() -> None:
@@ -115,23 +122,34 @@ def test_only_train_has_flags_of_generators() -> None:
 @pytest.mark.parametrize(
     ("side", "count", "widths", "patch", "epochs"),
     [
-        (32, 500, [32, 64], 4, 200),
-        (32, 2_000, [32, 64], 4, 60),
+        (32, 500, [32, 64], 2, 200),
+        (32, 2_000, [32, 64], 2, 60),
         (28, 2_000, [32, 64], 2, 60),  # 28 = 2 · 2 · 7
         (33, 2_000, [32], 1, 60),
-        (32, 40_000, [64, 128, 128], 2, 8),
+        (32, 40_000, [64, 128, 128], 2, 7),
         (64, 400_000, [64, 128, 128], 4, 5),
-        (30, 40_000, [64, 128], 1, 8),
+        (30, 40_000, [64, 128], 1, 7),
     ],
 )
 def test_few_images_get_a_small_network_and_many_epochs(
     in_memory: Callable[..., CachedImages], side: int, count: int, widths: list[int], patch: int, epochs: int
 ) -> None:
-    found = scaled_to(in_memory([0, 1], size=(side, side)), count, DiffusionConfig())
+    found = scaled_to(in_memory([0, 1], pixels=noise(side)), count, DiffusionConfig())
     assert found["generator"] == {"kind": "diffusion", "widths": widths, "patch": patch}
     assert found["fit"]["epochs"] == epochs
     made = resolve_generator(found, read_recipe("ddpm")).generator
     assert side % made.side_multiple == 0
+
+
+def test_images_without_detail_are_taken_in_larger_patches(in_memory: Callable[..., CachedImages]) -> None:
+    coarse = np.kron(noise(8), np.ones((1, 4, 4, 1), np.uint8))  # each pixel sixteen times
+    smooth = np.stack([np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC)) for image in noise(8)])
+    plain = np.full((2, 32, 32, 3), 200, np.uint8)
+    for pixels, patch in ((smooth, 4), (plain, 4), (coarse, 2), (noise(32), 2)):
+        layer = scaled_to(in_memory([0, 1], pixels=pixels), 1_000, DiffusionConfig())
+        assert layer["generator"]["patch"] == patch
+    assert lost_detail(in_memory([0, 1], pixels=plain), 4) == 0
+    assert lost_detail(in_memory([0, 1], pixels=noise(32)), 4) == pytest.approx(1 - 1 / 16, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -154,10 +172,10 @@ def test_a_generator_of_one_pass_is_as_deep_as_its_images_can_be_halved(
 
 
 def test_what_is_asked_for_goes_before_what_the_images_say(in_memory: Callable[..., CachedImages]) -> None:
-    layer = scaled_to(in_memory([0, 1], size=(32, 32)), 1_000, DiffusionConfig())
+    layer = scaled_to(in_memory([0, 1], pixels=noise(32)), 1_000, DiffusionConfig())
     recipe = resolve_generator(layer, read_recipe("ddpm"), {"fit": {"epochs": 3}, "generator": {"widths": [96, 96]}})
     assert (recipe.fit.epochs, recipe.fit.batch_size) == (3, 64)
-    assert recipe.generator == DiffusionConfig(widths=(96, 96), patch=4)
+    assert recipe.generator == DiffusionConfig(widths=(96, 96), patch=2)
 
 
 # ── how images are made ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from torch.nn import functional
 
 from sightline.config import (
     ACGANConfig,
@@ -23,6 +24,7 @@ from sightline.devices import arithmetic, choose_device, describe, refuse_withou
 from sightline.errors import TrainingError
 from sightline.extras import refuse_missing_trackers
 from sightline.generators import FULL_RANGE
+from sightline.images.augment import centre
 from sightline.images.batches import derived_seed, prepare
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import ImageSource
@@ -36,6 +38,7 @@ __all__ = [
     "MANY_WIDTHS",
     "describe_generator",
     "finish_generator",
+    "lost_detail",
     "notes_of_generator",
     "prepare_generator",
     "scaled_to",
@@ -44,10 +47,12 @@ __all__ = [
 MANY = 10_000  # training images
 FEW_WIDTHS: tuple[int, ...] = (32, 64)  # channels of the levels
 MANY_WIDTHS: tuple[int, ...] = (64, 128, 128)
-FEW_SIDE, MANY_SIDE = 8, 16  # positions along a side of the finest level, at most where the sides allow it
-FEW_SHOWN, MANY_SHOWN = 120_000, 300_000  # images that the training shows, over all epochs
+FINEST_SIDE = 16  # positions along a side of the finest level, at most where the sides allow it
+LOST = 0.05  # share of what varies within images that larger patches may blur: of images that were enlarged, say
+LOOKED_AT = 256  # images by which that is judged, at most
+FEW_SHOWN, MANY_SHOWN = 120_000, 270_000  # images that the training shows, over all epochs
 LEAST_EPOCHS, MOST_EPOCHS = 5, 200
-FEW_BATCH, MANY_BATCH = 64, 128
+BATCH = 64  # more, and the same images make fewer steps; docs/generation.md has what that costs
 COARSEST = 4  # positions along a side of the coarsest map of a generator of one pass
 PATCHES = (1, 2, 4)  # pixels; in larger ones there is too much to see at once
 
@@ -108,8 +113,8 @@ def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> d
     """What the images say of a generator's training where neither recipe nor flag does.
 
     Few images get a small network and many epochs, many a wider one and few; the patch makes the finest level as small as
-    is still fit to draw on. So the training shows about so many images, whatever their number, and takes minutes on a
-    processor for few of them, and an hour for many.
+    is still fit to draw on, and smaller where the images have no detail that this would blur. So the training shows about so
+    many images, whatever their number, and takes minutes on a processor for few of them, and an hour for many.
 
     Args:
         images: of the set.
@@ -121,16 +126,17 @@ def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> d
     many = count >= MANY
     if isinstance(generator, ACGANConfig):
         return _acgan_scaled_to(images.size, count)
-    widths, positions = (MANY_WIDTHS, MANY_SIDE) if many else (FEW_WIDTHS, FEW_SIDE)
-    shown, batch = (MANY_SHOWN, MANY_BATCH) if many else (FEW_SHOWN, FEW_BATCH)
+    widths = MANY_WIDTHS if many else FEW_WIDTHS
+    shown = MANY_SHOWN if many else FEW_SHOWN
     epochs = min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS)
     while len(widths) > 1 and not _patches(images.size, len(widths)):
         widths = widths[:-1]
     patches = _patches(images.size, len(widths))
-    patch = next((patch for patch in patches if max(images.size) / patch <= positions), max(patches, default=1))
+    patch = next((patch for patch in patches if max(images.size) / patch <= FINEST_SIDE), max(patches, default=1))
+    patch = max([patch, *(larger for larger in patches if larger > patch and lost_detail(images, larger) <= LOST)])
     return {
         "generator": {"kind": "diffusion", "widths": list(widths), "patch": patch},
-        "fit": {"epochs": epochs, "batch_size": batch},
+        "fit": {"epochs": epochs, "batch_size": BATCH},
     }
 
 
@@ -143,20 +149,38 @@ def _acgan_scaled_to(size: tuple[int, int], count: int) -> dict[str, Any]:
     narrowest, steepest = (32, 16) if few else (96, 16)
     widths = [narrowest * min(2**level, 4) for level in reversed(range(levels))]
     layers = 2 * levels if few else 2 * max(levels, 3)
-    shown, batch = (FEW_SHOWN, FEW_BATCH) if few else (MANY_SHOWN, MANY_BATCH)
+    shown = FEW_SHOWN if few else MANY_SHOWN
     return {
         "generator": {
             "kind": "acgan",
             "widths": widths,
             "discriminator_widths": [steepest * 2 ** (layer // (2 if few else 1)) for layer in range(layers)],
         },
-        "fit": {"epochs": min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS), "batch_size": batch},
+        "fit": {"epochs": min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS), "batch_size": BATCH},
     }
 
 
 def _patches(size: tuple[int, int], levels: int) -> list[int]:
     """The patches in which so many levels can halve both sides."""
     return [patch for patch in PATCHES if all(side % (patch * 2 ** (levels - 1)) == 0 for side in size)]
+
+
+def lost_detail(images: CachedImages, patch: int) -> float:
+    """How much of an image does not outlast its being shrunk.
+
+    Args:
+        images: of the set; some of them are looked at.
+        patch: pixels of a side that become one, before it is enlarged again.
+    Returns:
+        The squared differences to the images as they were, as a share of the squared differences of those from their own
+        mean colour; 0 of images of one colour.
+    """
+    rows = images.readable[:: max(1, len(images.readable) // LOOKED_AT)][:LOOKED_AT]
+    levels = centre(torch.from_numpy(images.pixels[rows]), images.size).permute(0, 3, 1, 2).float()
+    shrunk = functional.interpolate(levels, scale_factor=1 / patch, mode="area")
+    again = functional.interpolate(shrunk, size=images.size, mode="bicubic")
+    varies = (levels - levels.mean((2, 3), keepdim=True)).square().sum()
+    return float((levels - again).square().sum() / varies.clamp_min(1e-9))
 
 
 def _whole(path: str) -> str:
