@@ -27,6 +27,7 @@ def generate(
     keep_least: float | None = None,
     keep_most: float | None = None,
     keep_copies: float | None = None,
+    processes: int = 1,
     animation: Path | None = None,
 ) -> None:
     """Make images of classes with a trained generator.
@@ -61,12 +62,16 @@ def generate(
     keep_copies
         Refuse an image that is nearer to a training image than this share of them is to any other, in the classifier's
         features; 0.01 unless named; 0: as near as the nearest two of them.
+    processes
+        Processes that make images side by side on a processor, each with its share of the threads.
     animation
         GIF file to write, of how the first images of each class come out of noise.
     """
     from sightline.config import KeepConfig, SamplingConfig, chosen_classes, sampling_of
+    from sightline.config.checks import INFINITY, within
     from sightline.runs import generator_settings, read_model_of_finished
 
+    within("processes", processes, 1, INFINITY)
     named = {"guidance": guidance, "steps": steps, "sampler": sampler}
     given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     how = SamplingConfig(**given) if given else None
@@ -93,6 +98,7 @@ def generate(
             how=how,
             seed=seed,
             keep=keep,
+            processes=processes,
             animation=animation,
             progress=progress,
         )
