@@ -94,7 +94,7 @@ def main() -> None:
     print(
         f"{count:,} training images, {shown:,} shown: {cost['training_flops'] / shown / 1e9:.3f} GFLOP an image,"
         f" {cost['fit_seconds']:.0f} s, {shown / cost['fit_seconds']:.1f} images/s,"
-        f" cost {cost['cost']:.3g}; {cost['device']}; {environment().splitlines()[0]}"
+        f" cost {cost['cost']:.3g}; {cost['device']}; torch {environment()['torch']}"
     )
     reference = Reference(classifier, FEW * len(model["classes"]))
     print(f"real images of validation: {told(reference.floor(FEW * len(model['classes'])))}")

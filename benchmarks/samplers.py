@@ -39,7 +39,7 @@ def main() -> None:
     model = read_model(generator)
     each = int(count) // len(model["classes"])
     most = read_any_recipe(generator).generator.noise_steps
-    print(f"{model['cost']['device']}; {environment().splitlines()[0]}; guidance {guidance}")
+    print(f"{model['cost']['device']}; torch {environment()['torch']}; guidance {guidance}")
     print(f"real images of validation: {told(reference.floor(int(count)))}")
     for sampler in samplers or SAMPLERS:
         found = {}
