@@ -107,7 +107,7 @@ def test_a_finished_run_of_a_generator_holds_what_the_manual_says_and_nothing_el
     found = sorted(path.relative_to(generator).as_posix() for path in generator.rglob("*") if path.is_file())
     assert found == [
         *("DONE", "batch.png", "metrics.csv", "model.json", "model.safetensors", "recipe.yaml"),
-        *("samples/epoch-003.png", "seen.npz"),
+        *("report.html", "samples/epoch-003.png", "seen.npz"),
     ]
 
 
