@@ -122,7 +122,7 @@ def numbers_in_matrix(page: str) -> list[list[int]]:
 
 def pictures_of_self_contained(path: Path) -> int:
     """How many pictures a page shows, which loads nothing, runs nothing, and whose references are to itself."""
-    page = path.read_text("utf-8")
+    page = re.sub(r"(?<=base64,)[^\"]+", "", path.read_text("utf-8"))  # in which any four letters may stand
     assert "http" not in page
     assert not re.search(r"url\((?!#)|@import", page)
     reader = read(path)

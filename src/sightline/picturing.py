@@ -101,7 +101,7 @@ def draw_samples(path: Path, pixels_KNHWC: Array, classes: Sequence[str], headin
         path: of the PNG file.
         pixels_KNHWC: as many of each class, uint8.
         classes: their names.
-        heading: a line above them, or two.
+        heading: a line above them.
     Raises:
         StorageError: the file cannot be written.
     """
@@ -141,7 +141,7 @@ def _sheet(pixels_FKNHWC: Array, classes: Sequence[str], heading: str) -> list[A
     left = GAP + letters * 6 + GAP // 2
     shape = (
         MARGIN + rows * (height + SAMPLE_GAP) + GAP,
-        max(left + columns * (width + SAMPLE_GAP) + GAP, 2 * GAP + 7 * max(map(len, heading.splitlines()))),
+        max(left + columns * (width + SAMPLE_GAP) + GAP, 2 * GAP + 7 * len(heading)),
     )
     figure = Figure(figsize=(shape[1] / DPI, shape[0] / DPI), dpi=DPI, facecolor=(PAPER / 255,) * 3)
     across = 1 - MARGIN / 2 / shape[0]

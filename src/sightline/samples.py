@@ -80,5 +80,5 @@ class SampleGrid(Callback):
             folder / f"epoch-{epoch:03d}.png",
             np.reshape(pixels, (len(self.classes), self.columns, *pixels.shape[1:])),
             self.classes,
-            f"epoch {epoch}\n{told}",
+            f"epoch {epoch}: {told}",
         )

@@ -33,14 +33,14 @@ __all__ = ["generator_page"]
 
 BLOCKS = ("generator", "optimizer", "schedule", "clip", "averaging", "augment")
 CURVES = {
-    "diffusion": (("Loss of the noise", "loss", ("train_loss", "val_loss")),),
+    "diffusion": (("Loss", "loss", ("train_loss", "val_loss")),),
     "acgan": (
         ("Loss of the discriminator", "loss", ("train_loss", "val_loss")),
         ("Loss of the generator", "loss", ("train_generator_loss", "val_generator_loss")),
     ),
 }
 RATE = ("Learning rate", "rate", ("learning_rate",))
-FALLING = ("Loss of the noise",)  # drawn on a logarithmic scale: most of its fall is in the first epochs
+FALLING = ("Loss",)  # drawn on a logarithmic scale: most of its fall is in the first epochs
 EARLIER = 8  # pictures of samples before the last, at most
 LAST_SIDE, EARLIER_SIDE = 1500, 480  # pixels of the longer side, at most
 LAST_LETTERS, EARLIER_LETTERS = 800_000, 100_000  # of a data URI: smaller pictures where it would have more
@@ -277,7 +277,9 @@ def _about_learning(made: Made) -> list[Section]:
             about += " The discriminator’s on training images also holds its penalty."
         about += " Curves that stay level are no sign that nothing is learnt: the two may be getting better together."
     else:
-        about += " Validation has the same noise in every epoch. A curve that still falls a little may hide images that get much better, or none."
+        about += (
+            " Validation has the same noise in every epoch. Images can still get better where it hardly falls any more."
+        )
     return [Section("How it learnt", about, charts=charts, legend=learning_legend())]
 
 

@@ -42,6 +42,7 @@ SURE = 0.9  # probability of an answer from which on the lead calls it sure
 LISTED = 10  # classes that are named in a sentence
 CONFUSED = 3  # pairs of classes that are named in a sentence
 VIEWS = {"one": "one view", "flip": "with its mirror image", "six": "six views"}
+MUCH = 5  # factor between values, from which on a logarithmic scale shows them better and has numbers beside it
 CURVES = (
     ("Loss", "loss", ("train_loss", "val_loss")),
     ("Accuracy", "accuracy", ("train_acc", "val_acc")),
@@ -244,16 +245,17 @@ def learning_charts(
     Args:
         run: its folder.
         groups: of each chart its title, its unit, and its columns: that of train, and that of validation.
-        logarithmic: titles of the charts whose values fall by much; one with a value of 0 is drawn as the others.
+        logarithmic: titles of the charts that are drawn on a logarithmic scale where their values differ by much.
     """
     curves = read_curves(run, [name for _, _, names in groups for name in names])
     charts = []
     for title, unit, names in groups:
         shown = [_curve(style, curves[name]) for style, name in enumerate(names) if curves[name]]
         if shown:
-            falls = title in logarithmic and all(value > 0 for curve in shown for value in curve.values)
-            caption = f"{title}, by epoch{', on a logarithmic scale' if falls else ''}."
-            charts.append(Chart(draw_curves(title, unit, shown, logarithmic=falls), caption))
+            values = [value for curve in shown for value in curve.values]
+            differ = title in logarithmic and 0 < MUCH * min(values) <= max(values)
+            caption = f"{title}, by epoch{', on a logarithmic scale' if differ else ''}."
+            charts.append(Chart(draw_curves(title, unit, shown, logarithmic=differ), caption))
     return charts
 
 
