@@ -6,9 +6,10 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from test_acgan import TINY as TINY_ACGAN
 from test_generating import TINY as TINY_DDPM
 from test_reporting import change, pictures_of_self_contained
 
-SETTINGS = {"ddpm": TINY_DDPM, "acgan": TINY_ACGAN}
+SETTINGS: dict[str, Mapping[str, Any]] = {"ddpm": TINY_DDPM, "acgan": TINY_ACGAN}
 
 
 @pytest.fixture(scope="module", params=list(SETTINGS))
@@ -271,7 +272,7 @@ def test_weights_and_losses_that_are_not_there_cost_no_page(run: Path) -> None:
 def test_a_report_that_fails_costs_a_line_and_no_training(
     made: tuple[Finished, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise MemoryError("no room\nfor a page")
 
     monkeypatch.setenv("SIGHTLINE_CACHE", str(made[0].cache))
