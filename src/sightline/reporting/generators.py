@@ -202,13 +202,13 @@ def _samples(made: Made) -> tuple[Samples | None, list[str]]:
     broken: list[str] = []
     last = None
     while files and last is None:
-        last = _sheet(made, *files.pop(), LAST_SIDE, LAST_LETTERS, broken)
+        last = _sheet(made, files.pop(), LAST_SIDE, LAST_LETTERS, broken)
     if last is None:
         why = f" ({broken[0]})" if broken else ""
         told = f"There are no pictures of samples in {SAMPLES}/{why}, so the page shows none; “sightline generate” makes images."
         return None, [told]
     places = np.linspace(0, len(files) - 1, min(EARLIER, len(files))).round().astype(int)
-    sheets = [_sheet(made, *files[place], EARLIER_SIDE, EARLIER_LETTERS, broken) for place in places]
+    sheets = [_sheet(made, files[place], EARLIER_SIDE, EARLIER_LETTERS, broken) for place in places]
     samples = Samples(_about_samples(made), last, [sheet for sheet in sheets if sheet is not None])
     return samples, [f"A picture of samples cannot be shown: {reason}." for reason in broken]
 
@@ -219,8 +219,9 @@ def _files(run: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def _sheet(made: Made, epoch: int, path: Path, side: int, letters: int, broken: list[str]) -> Sheet | None:
-    """A picture of a file; of one that cannot be read None, and the reason goes to ``broken``."""
+def _sheet(made: Made, file: tuple[int, Path], side: int, letters: int, broken: list[str]) -> Sheet | None:
+    """The picture of an epoch; of one that cannot be read None, and the reason goes to ``broken``."""
+    epoch, path = file
     try:
         pixels_HWC = decode(path.read_bytes(), PIXELS, ("PNG",))
     except (OSError, UnreadableImageError) as error:
