@@ -95,7 +95,7 @@ def test_the_page_says_what_was_trained_on_what_and_what_its_losses_are(run: Pat
         assert f"of the discriminator and {losses['val_generator_loss']:.4f} of the generator" in page
         assert f"of the discriminator and {losses['train_generator_loss']:.4f} of the generator" in page
         assert "neither says that the training is done" in page
-        assert "(1.39 and 0.69 where the discriminator cannot do it at all)" in page  # 2 ln 2 and ln 2
+        assert "(this part is 1.39 and 0.69 where the discriminator cannot do it at all)" in page  # 2 ln 2 and ln 2
         assert "mean squared error" not in page
     else:
         assert "It is the mean squared error with which it guesses the noise" in page

@@ -30,7 +30,7 @@ WIDTH = 360  # CSS pixels: of a phone, where letters are shown at their size; el
 DPI = 96  # CSS pixels an inch
 LETTERS = 8.5  # points
 LETTERS_A_LINE = 20  # of a name beside a chart
-MARGINS = {"left": 62, "right": 8, "bottom": 42, "top": 8}  # CSS pixels around a chart whose numbers are short
+MARGINS = {"left": 74, "right": 8, "bottom": 42, "top": 8}  # CSS pixels around a chart whose numbers are short
 INK, GRID = "#1a1a1a", "#d8d8d8"
 # Okabe and Ito's colours, which people tell apart however they see colours, but for the yellow, too pale on white
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")

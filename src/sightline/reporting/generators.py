@@ -178,9 +178,9 @@ def _losses_of_contest(made: Made) -> str:
             f" {losses['val_generator_loss']:.4f} of the generator, {known}"
         )
     return (
-        f"The losses of the last epoch: {known}. They are the two sides of a contest, in which one gets worse because the"
-        " other gets better: neither says that the training is done. Each adds up how badly real and made images are told"
-        f" apart ({2 * log(2):.2f} and {log(2):.2f} where the discriminator cannot do it at all) and how badly the class is"
+        f"The losses of the last epoch: {known}. They are the two sides of a contest, in which one may get worse only"
+        " because the other got better: neither says that the training is done. Each adds up how badly real and made images are told"
+        f" apart (this part is {2 * log(2):.2f} and {log(2):.2f} where the discriminator cannot do it at all) and how badly the class is"
         " named."
     )
 
