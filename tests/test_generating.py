@@ -412,7 +412,6 @@ def test_whoever_asks_a_generator_for_classes_is_told_what_it_is_good_for(
         ["predict", run, image],
         ["predict", str(generator / "model.safetensors"), image],
         ["evaluate", run],
-        ["report", run],
         ["explain", run, image, "--out", str(tmp_path / "maps")],
         ["encode", run, image, "--out", str(tmp_path / "features.npz")],
         ["compare", run, str(tmp_path)],
