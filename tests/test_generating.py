@@ -107,7 +107,7 @@ def test_a_finished_run_of_a_generator_holds_what_the_manual_says_and_nothing_el
     found = sorted(path.relative_to(generator).as_posix() for path in generator.rglob("*") if path.is_file())
     assert found == [
         *("DONE", "batch.png", "metrics.csv", "model.json", "model.safetensors", "recipe.yaml"),
-        *("samples/epoch-003.png", "seen.npz"),
+        *("report.html", "samples/epoch-003.png", "seen.npz"),
     ]
 
 
@@ -412,7 +412,6 @@ def test_whoever_asks_a_generator_for_classes_is_told_what_it_is_good_for(
         ["predict", run, image],
         ["predict", str(generator / "model.safetensors"), image],
         ["evaluate", run],
-        ["report", run],
         ["explain", run, image, "--out", str(tmp_path / "maps")],
         ["encode", run, image, "--out", str(tmp_path / "features.npz")],
         ["compare", run, str(tmp_path)],

@@ -30,7 +30,7 @@ WIDTH = 360  # CSS pixels: of a phone, where letters are shown at their size; el
 DPI = 96  # CSS pixels an inch
 LETTERS = 8.5  # points
 LETTERS_A_LINE = 20  # of a name beside a chart
-MARGINS = {"left": 62, "right": 8, "bottom": 42, "top": 8}  # CSS pixels around a chart whose numbers are short
+MARGINS = {"left": 74, "right": 8, "bottom": 42, "top": 8}  # CSS pixels around a chart whose numbers are short
 INK, GRID = "#1a1a1a", "#d8d8d8"
 # Okabe and Ito's colours, which people tell apart however they see colours, but for the yellow, too pale on white
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")
@@ -81,17 +81,20 @@ class Bins:
     high: Sequence[float]
 
 
-def draw_curves(title: str, unit: str, curves: Sequence[Curve], over: str = "epoch") -> str:
+def draw_curves(
+    title: str, unit: str, curves: Sequence[Curve], over: str = "epoch", *, logarithmic: bool = False
+) -> str:
     """Draw measures over epochs: lines, and where there are several seeds bands from the lowest to the highest.
 
     Args:
         title: what is shown, for those who do not see it; also makes the names within the SVG unlike others'.
         unit: of the values.
         over: what is counted along the axis where it is not epochs.
+        logarithmic: equal factors of the values are equally far apart; for those that fall by much, and are above 0.
     Returns:
         An ``<svg>`` element.
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
     def draw(axes: "Axes") -> None:
         for curve in curves:
@@ -105,6 +108,11 @@ def draw_curves(title: str, unit: str, curves: Sequence[Curve], over: str = "epo
                     axes.fill_between(curve.epochs, curve.low, curve.high, color=look["color"], alpha=0.14, linewidth=0)
         axes.set_xlabel(over)
         axes.set_ylabel(unit)
+        if logarithmic:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     return _drawn(title, 240, draw, MARGINS)

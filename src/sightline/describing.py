@@ -20,7 +20,7 @@ from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import Countable, Network, summarize
 from sightline.phases import Phase
-from sightline.runs import REPORT
+from sightline.runs import REPORT, SAMPLES
 
 __all__ = [
     "Progress",
@@ -223,10 +223,17 @@ def show_next_steps(console: Console, run: Path, location: str, model: dict[str,
 def show_generator(console: Console, run: Path, losses: Mapping[str, float], n: int) -> None:
     """Print what a finished generator reached, and what one may do with it."""
     say = _Lines(console)
-    if "val_loss" in losses:
+    if "val_generator_loss" in losses:
+        say(
+            f"losses on {n:,} validation images: discriminator {losses['val_loss']:.4f}, generator"
+            f" {losses['val_generator_loss']:.4f} (of a contest: neither says how good the images are)"
+        )
+    elif "val_loss" in losses:
         say(f"loss on {n:,} validation images: {losses['val_loss']:.4f} (mean squared error of the noise)")
     say("Next:")
-    say(f"  {run / 'samples'}   what it made after some of the epochs")
+    if (run / REPORT).exists():
+        say(f"  {run / REPORT}   what it was trained on, how it learnt, what it makes")
+    say(f"  {run / SAMPLES}   what it made after some of the epochs")
     say(f"  sightline generate {run} --per-class 100 --out FOLDER   images of each class")
 
 

@@ -19,7 +19,7 @@ from sightline.config import (
     resolve_generator,
 )
 from sightline.config.resolving import merge, to_mapping
-from sightline.describing import Progress, show_generator
+from sightline.describing import Progress
 from sightline.devices import arithmetic, choose_device, describe, refuse_without_compiler, set_determinism
 from sightline.errors import TrainingError
 from sightline.extras import refuse_missing_trackers
@@ -203,9 +203,7 @@ def describe_generator(plan: GeneratorPlan) -> dict[str, Any]:
     }
 
 
-def finish_generator(
-    plan: GeneratorPlan, run: Path, cost: Mapping[str, float], losses: Mapping[str, float], console: Console
-) -> None:
+def finish_generator(plan: GeneratorPlan, run: Path, cost: Mapping[str, float], losses: Mapping[str, float]) -> None:
     """Write what is handed on: the weights, and what the run knows of itself.
 
     Args:
@@ -221,8 +219,7 @@ def finish_generator(
             f"the weights are not finite after the last step; {run} is not finished. Try a smaller rate."
         )
     model = read_model(run)
-    n = len(plan.splits.validation)
-    model["losses"] = {**losses, "n": n}
+    model["losses"] = {**losses, "n": len(plan.splits.validation)}
     model["cost"] = {
         "fit_seconds": cost["seconds"],
         "probe_flops": cost["probe_flops"],
@@ -234,7 +231,6 @@ def finish_generator(
     write_weights(run / "model.safetensors", maker.state_dict(), model)
     write_json(run / "model.json", model)
     mark_done(run)
-    show_generator(console, run, losses, n)
 
 
 def _training_flops(plan: GeneratorPlan, epochs: int) -> int:

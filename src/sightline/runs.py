@@ -3,6 +3,7 @@
 recipe.yaml        every setting; trains the same run again
 model.json         what the classifier knows of itself: classes, sizes, normalisation, temperature, metrics
 batch.png          the first batch as the network sees it
+samples/           what a generator makes after some of its epochs, as epoch-NNN.png
 range.csv, range.png   the range test, where the rate was searched for
 seen.npz           hashes of the images that the weights depend on
 metrics.csv        a line an epoch
@@ -11,7 +12,7 @@ model.safetensors  the weights, with model.json inside
 evaluation.json    the measures; predictions.csv: one line a test image
 logs/              what trackers write, where any are named
 DONE               written last; after it only the trackers get their final numbers, and the report is written
-report.html        how good, on what, where wrong, how sure, how to repeat it
+report.html        how good, on what, where wrong, how sure, how to repeat it; of a generator how it learnt and what it makes
 PRUNED             in its place where a tuning ended the training early, and why
 """
 
@@ -48,11 +49,13 @@ __all__ = [
     "MODEL_FORMAT",
     "PRUNED",
     "REPORT",
+    "SAMPLES",
     "RunSummary",
     "create_folder",
     "create_run",
     "generator_settings",
     "helped",
+    "is_generator",
     "list_runs",
     "mark_done",
     "mark_pruned",
@@ -86,6 +89,7 @@ METADATA_KEY = "sightline"
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 PRUNED = "PRUNED"
 REPORT = "report.html"
+SAMPLES = "samples"
 BOX = Path(__file__).parent / "box" / "cifar10-jpeg.safetensors"
 """The classifier in the box, which answers where no run is named; ``benchmarks/box.py`` makes it."""
 HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
@@ -246,12 +250,12 @@ def mark_pruned(run: Path, why: str) -> None:
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool = False) -> dict[str, Any]:
+def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | None = False) -> dict[str, Any]:
     """Read ``model.json`` of a run, refusing one that is not finished, or not of a classifier.
 
     Args:
         run: its folder.
-        generator: refuse what is not of a generator instead.
+        generator: refuse what is not of a generator instead; None: take either.
     Raises:
         RunError: no run, not finished, of the other kind, or made by a newer sightline.
     """
@@ -270,8 +274,13 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool = Fal
             f" `sightline train --resume --run {run}`."
         )
     model = read_model(folder)
-    refuse_other_kind(model, run, generator=generator)
+    refuse_other_kind(model, run, generator=is_generator(model) if generator is None else generator)
     return model
+
+
+def is_generator(model: Mapping[str, Any]) -> bool:
+    """Whether a ``model.json`` is of a generator."""
+    return model.get("kind") in GENERATORS
 
 
 def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, generator: bool = False) -> None:

@@ -9,19 +9,18 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from sightline.averaging import Averaging
-from sightline.config import DiffusionConfig, GeneratorRecipe, SamplingConfig
+from sightline.config import GLIMPSE_STEPS, SHOWN_CLASSES, GeneratorRecipe, glimpse_of
 from sightline.devices import arithmetic
 from sightline.generators import generator_of
 from sightline.images.batches import derived_seed
 from sightline.learners import Learner
 from sightline.picturing import draw_samples
+from sightline.runs import SAMPLES
 
-__all__ = ["FOLDER", "SampleGrid"]
+__all__ = ["SampleGrid"]
 
-FOLDER = "samples"
-STEPS, GUIDANCE = 10, 1.8
 IMAGES = 40  # in all, about
-COLUMNS, ROWS = 4, 20  # images of a class, and classes, at most
+COLUMNS = 4  # images of a class, at most
 SHARE = 0.05  # of the operations of training that drawing may take
 
 
@@ -40,9 +39,11 @@ class SampleGrid(Callback):
             images: training images of an epoch.
             console: where a failure is told.
         """
-        self.run, self.classes, self.size, self.console = run, classes[:ROWS], size, console
+        self.run, self.classes, self.size, self.console = run, classes[:SHOWN_CLASSES], size, console
         self.columns = max(1, min(COLUMNS, IMAGES // len(self.classes)))
-        passes = 2 * STEPS * len(self.classes) * self.columns  # forward; a training step takes three times as long
+        passes = (
+            2 * GLIMPSE_STEPS * len(self.classes) * self.columns
+        )  # forward; a training step takes three times as long
         self.every = ceil(passes / (SHARE * 3 * images))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -61,10 +62,8 @@ class SampleGrid(Callback):
         averages = (callback for callback in trainer.callbacks if isinstance(callback, Averaging))  # type: ignore[attr-defined]
         averaged = next((callback.network for callback in averages), None)
         network = learner.network if averaged is None else averaged
-        how, told = None, "one pass"
-        if isinstance(config, DiffusionConfig):
-            guidance, steps = GUIDANCE if config.drop_labels else 0, min(STEPS, config.noise_steps)
-            how = SamplingConfig(guidance=guidance, steps=steps, sampler="dpm++")
+        how, told = glimpse_of(config), "one pass"
+        if how is not None:
             told = f"{how.steps} steps of {how.sampler}, guidance {how.guidance:g}"
         labels = [label for label in range(len(self.classes)) for _ in range(self.columns)]
         seeds = [derived_seed(fit.seed, "samples", index) for index in range(len(labels))]
@@ -75,7 +74,7 @@ class SampleGrid(Callback):
             pixels = generator.make(labels, seeds, how)
         finally:
             network.train(training)
-        folder = self.run / FOLDER
+        folder = self.run / SAMPLES
         folder.mkdir(exist_ok=True)
         draw_samples(
             folder / f"epoch-{epoch:03d}.png",

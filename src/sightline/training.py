@@ -19,7 +19,7 @@ from sightline.backbones import fit_to_images, write_seen
 from sightline.config import FrozenConfig, trains_generator
 from sightline.conformal import image_uniforms
 from sightline.data import ImageData
-from sightline.describing import Progress, describe_training, show_kept, show_measures, show_next_steps
+from sightline.describing import Progress, describe_training, show_generator, show_kept, show_measures, show_next_steps
 from sightline.devices import choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, Interrupted, TrainingError
 from sightline.evaluating import evaluate_rows
@@ -127,8 +127,7 @@ def train(
         with helped(folder) if plan.recipe.fit.processes > 1 else nullcontext():
             learner, meter, kept = _fit(plan, folder, trackers, console, after_epoch)
         if isinstance(plan, GeneratorPlan):
-            cost = {"seconds": meter.seconds, "probe_flops": meter.probe_flops}
-            finish_generator(plan, folder, cost, _last_losses(learner), console)
+            _hand_on(plan, folder, learner, meter, console)
         else:
             assert isinstance(learner, ClassifierLearner)
             _finish(plan, folder, learner, meter, kept, console)
@@ -253,6 +252,15 @@ def _learner(plan: AnyPlan) -> Learner:
     weighted = plan.recipe.fit.class_weights == "balanced"
     weights = balanced_weights(plan.images.labels[plan.splits.train], len(plan.images.classes)) if weighted else None
     return ClassifierLearner(plan.network, plan.recipe, batches, weights)
+
+
+def _hand_on(plan: GeneratorPlan, run: Path, learner: Learner, meter: CostMeter, console: Console) -> None:
+    """Write what a generator's run hands on, and its report."""
+    losses = _last_losses(learner)
+    finish_generator(plan, run, {"seconds": meter.seconds, "probe_flops": meter.probe_flops}, losses)
+    with _drawing(REPORT, console):
+        report(run)
+    show_generator(console, run, losses, len(plan.splits.validation))
 
 
 def _last_losses(learner: Learner) -> dict[str, float]:

@@ -72,7 +72,8 @@ def evaluate(
 def report(
     run: str, /, *, out: Path | None = None, trust_code: Annotated[bool, Parameter(negative=())] = False
 ) -> None:
-    """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it.
+    """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it; of a generator's, how it
+    learnt and what it makes.
 
     Parameters
     ----------
@@ -83,11 +84,13 @@ def report(
     trust_code
         Run the code of the repository that a network of torch.hub is built by, to explain its mistakes.
     """
-    from sightline.runs import read_model_of_finished
-
-    read_model_of_finished(run)
-    from sightline.describing import Progress
     from sightline.reporting import report as work
+    from sightline.runs import is_generator, read_model_of_finished
+
+    if is_generator(read_model_of_finished(run, generator=None)):
+        print(work(run, out=out, trust_code=trust_code))
+        return
+    from sightline.describing import Progress
 
     with Progress(Console(stderr=True), "Opening the images") as progress:
         page = work(run, out=out, trust_code=trust_code, progress=progress)

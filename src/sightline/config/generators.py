@@ -9,13 +9,16 @@ from sightline.config.checks import INFINITY, nearest, within
 from sightline.errors import ConfigError
 
 __all__ = [
+    "GLIMPSE_STEPS",
     "SAMPLERS",
+    "SHOWN_CLASSES",
     "DiffusionConfig",
     "GeneratorConfig",
     "KeepConfig",
     "Sampler",
     "SamplingConfig",
     "chosen_classes",
+    "glimpse_of",
     "sampling_of",
 ]
 
@@ -23,6 +26,9 @@ Sampler = Literal["ddpm", "ddim", "dpm++"]
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 
 NORM_GROUPS = 8  # of the U-Net's norms
+SHOWN_CLASSES = 20
+"""Classes, at most, in a picture of what a generator makes while it learns."""
+GLIMPSE_GUIDANCE, GLIMPSE_STEPS = 1.8, 10  # of such a picture, which must not take long
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +169,14 @@ def sampling_of(generator: GeneratorConfig, asked: SamplingConfig | None) -> Sam
     how = asked or SamplingConfig()
     how.refuse_misfits(generator)
     return how
+
+
+def glimpse_of(generator: GeneratorConfig) -> SamplingConfig | None:
+    """How a generator makes the images of the pictures that are drawn while it learns; None of one that makes them in one pass."""
+    if isinstance(generator, ACGANConfig):
+        return None
+    guidance = GLIMPSE_GUIDANCE if generator.drop_labels else 0
+    return SamplingConfig(guidance=guidance, steps=min(GLIMPSE_STEPS, generator.noise_steps), sampler="dpm++")
 
 
 def chosen_classes(names: Sequence[str] | None, known: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """The report of a finished run: one page that says how good it is, on what, where wrong, how sure, how to repeat it.
 
-Nothing here loads Lightning; torch is loaded where there are mistakes to explain.
+That of a generator is in ``generators``. Nothing here loads Lightning; torch is loaded where there are mistakes to explain.
 """
 
 import os
@@ -18,6 +18,7 @@ from sightline.outcomes import read_outcome
 from sightline.pages import write_html
 from sightline.reporting.answers import Answers, read_answers, read_measures
 from sightline.reporting.doubts import about_doubt
+from sightline.reporting.generators import generator_page
 from sightline.reporting.narrating import (
     Told,
     about_classes,
@@ -31,7 +32,7 @@ from sightline.reporting.narrating import (
     warnings,
 )
 from sightline.reporting.thumbnails import Thumbnails, affordable, data_uri, open_own
-from sightline.runs import REPORT, plain_text, read_model_of_finished
+from sightline.runs import REPORT, is_generator, plain_text, read_model_of_finished
 
 __all__ = ["report"]
 
@@ -127,19 +128,28 @@ def report(
     Args:
         run: the run's folder.
         out: file to write (.html); None for ``report.html`` in the run.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by, to explain its mistakes.
+        trust_code: run the code of the repository that a network of ``torch.hub`` is built by, to explain its mistakes; a
+            generator has none.
         progress: called with (images done, images in all) where the image set must be decoded again.
     Returns:
         The page.
     Raises:
-        ConfigError: ``out`` is no page, or the network needs a library that is missing, or code that is not trusted.
+        ConfigError: ``out`` is no page, or the network needs a library that is missing, or code that is not trusted; or
+            ``trust_code`` for a generator.
         RunError: no run, not finished, or damaged.
         StorageError: the page cannot be written.
     """
     path = Path(run) / REPORT if out is None else Path(out)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {path} must end in .html, the format of the report.")
-    folder, model = Path(run), read_model_of_finished(run)
+    folder, model = Path(run), read_model_of_finished(run, generator=None)
+    if is_generator(model):
+        if trust_code:
+            raise ConfigError(
+                "--trust-code has no effect on the report of a generator, which runs no code; leave it out."
+            )
+        write_html(path, "generator.html", **generator_page(folder, model))
+        return path
     measured = read_measures(folder) if model.get("metrics") else None
     answers = None if measured is None else read_answers(folder, model["classes"], measured)
     told = Told(model, measured, answers, read_outcome(folder))
@@ -163,7 +173,7 @@ def report(
         galleries=galleries,
         sections=[*about_doubt(told), *about_learning(told), about_settings(told), about_cost(told)],
         recipe=to_yaml(told.outcome.recipe),
-        repeat=repeat(told),
+        repeat=repeat(model, told.outcome.recipe.fit.seed),
         commands=commands(),
     )
     return path

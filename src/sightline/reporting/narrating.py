@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sightline.charting import Curve, draw_curves, draw_swatch
+from sightline.config import AnyRecipe
 from sightline.config.resolving import to_mapping
 from sightline.outcomes import MISSING, Outcome, measured_on, read_curves, spoken_value
 from sightline.pages import Chart, Section, Table
@@ -19,13 +21,19 @@ __all__ = [
     "about_classes",
     "about_cost",
     "about_learning",
+    "about_left_out",
     "about_settings",
     "commands",
+    "cost_section",
     "how_it_did",
     "lead",
+    "learning_charts",
+    "learning_legend",
     "most_confused",
     "number",
     "repeat",
+    "settings_section",
+    "trained_on",
     "warnings",
 ]
 
@@ -34,7 +42,12 @@ SURE = 0.9  # probability of an answer from which on the lead calls it sure
 LISTED = 10  # classes that are named in a sentence
 CONFUSED = 3  # pairs of classes that are named in a sentence
 VIEWS = {"one": "one view", "flip": "with its mirror image", "six": "six views"}
-CURVES = ("train_loss", "val_loss", "train_acc", "val_acc", "learning_rate")
+MUCH = 5  # factor between values, from which on a logarithmic scale shows them better and has numbers beside it
+CURVES = (
+    ("Loss", "loss", ("train_loss", "val_loss")),
+    ("Accuracy", "accuracy", ("train_acc", "val_acc")),
+    ("Learning rate", "rate", ("learning_rate",)),
+)
 
 
 @dataclass(frozen=True)
@@ -82,23 +95,31 @@ def how_it_did(known: Known) -> list[str]:
 
 def warnings(told: Known) -> list[str]:
     """What one must know of the images before one believes the numbers."""
-    data, found = told.model["data"], []
-    if shared := data.get("shared_with_test"):
+    found = []
+    if shared := told.model["data"].get("shared_with_test"):
         found.append(f"{shared:,} test images are also in train or validation, pixel for pixel.")
-    if left_out := data.get("left_out"):
-        found.append(f"{left_out:,} images could not be read and were left out.")
-    return found
+    return found + about_left_out(told.model)
+
+
+def about_left_out(model: Mapping[str, Any]) -> list[str]:
+    """A sentence on images that could not be read, where there were any."""
+    left_out = model["data"].get("left_out")
+    return [f"{left_out:,} images could not be read and were left out."] if left_out else []
+
+
+def trained_on(model: Mapping[str, Any]) -> str:
+    """The image set, its images, classes and pixels, as the second half of a sentence."""
+    data, classes, (height, width) = model["data"], model["classes"], model["size"]
+    counts = data["counts"]
+    named = ", ".join(classes[:LISTED]) + (", …" if len(classes) > LISTED else "")
+    return (
+        f"trained on {data['name']}: {counts['train']:,} images to learn from, {counts['validation']:,} for validation,"
+        f" {counts['test']:,} for the test; {len(classes)} classes ({named}); {height} × {width} pixels."
+    )
 
 
 def _what_was_trained(told: Told) -> str:
-    model, counts = told.model, told.outcome.counts
-    height, width = model["size"]
-    named = ", ".join(told.classes[:LISTED]) + (", …" if len(told.classes) > LISTED else "")
-    return (
-        f"{_network(told)}{_parameters(told)}, trained on {told.outcome.image_set}: {counts['train']:,} images to learn"
-        f" from, {counts['validation']:,} for validation, {counts['test']:,} for the test; {len(told.classes)} classes"
-        f" ({named}); {height} × {width} pixels."
-    )
+    return f"{_network(told)}{_parameters(told)}, {trained_on(told.model)}"
 
 
 def _how_good(told: Known) -> str:
@@ -204,16 +225,7 @@ def about_classes(told: Known) -> Section:
 
 def about_learning(told: Told) -> list[Section]:
     """Loss, accuracy and rate of every epoch; nothing where there are none."""
-    curves = read_curves(told.outcome.run, CURVES)
-    charts = []
-    for title, unit, names in (
-        ("Loss", "loss", ("train_loss", "val_loss")),
-        ("Accuracy", "accuracy", ("train_acc", "val_acc")),
-        ("Learning rate", "rate", ("learning_rate",)),
-    ):
-        shown = [_curve(style, curves[name]) for style, name in enumerate(names) if curves[name]]
-        if shown:
-            charts.append(Chart(draw_curves(title, unit, shown), f"{title}, by epoch."))
+    charts = learning_charts(told.outcome.run, CURVES)
     if not charts:
         return []
     kept = told.model.get("kept") or {}
@@ -222,11 +234,37 @@ def about_learning(told: Told) -> list[Section]:
         about += f" Handed on are the weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}."
     if told.outcome.recipe.selects:
         about += " The curve of validation is of the half that chose while training, and flatters."
-    legend = [
+    return [Section("How it learnt", about, charts=charts, legend=learning_legend())]
+
+
+def learning_charts(
+    run: Path, groups: Sequence[tuple[str, str, Sequence[str]]], logarithmic: Sequence[str] = ()
+) -> list[Chart]:
+    """Charts of columns of ``metrics.csv``, by epoch; none of columns that have no numbers.
+
+    Args:
+        run: its folder.
+        groups: of each chart its title, its unit, and its columns: that of train, and that of validation.
+        logarithmic: titles of the charts that are drawn on a logarithmic scale where their values differ by much.
+    """
+    curves = read_curves(run, [name for _, _, names in groups for name in names])
+    charts = []
+    for title, unit, names in groups:
+        shown = [_curve(style, curves[name]) for style, name in enumerate(names) if curves[name]]
+        if shown:
+            values = [value for curve in shown for value in curve.values]
+            differ = title in logarithmic and 0 < MUCH * min(values) <= max(values)
+            caption = f"{title}, by epoch{', on a logarithmic scale' if differ else ''}."
+            charts.append(Chart(draw_curves(title, unit, shown, logarithmic=differ), caption))
+    return charts
+
+
+def learning_legend() -> list[tuple[str, str]]:
+    """The legend of such charts."""
+    return [
         ("train (of the rate: the first group’s)", draw_swatch(0, "learnt")),
         ("validation", draw_swatch(1, "learnt")),
     ]
-    return [Section("How it learnt", about, charts=charts, legend=legend)]
 
 
 def _curve(style: int, points: Sequence[tuple[int, float]]) -> Curve:
@@ -236,13 +274,21 @@ def _curve(style: int, points: Sequence[tuple[int, float]]) -> Curve:
 
 def about_settings(told: Told) -> Section:
     """The settings that matter most, a block of them in a line."""
-    recipe = to_mapping(told.outcome.recipe)
-    fit, views = recipe["fit"], recipe["evaluation"]["views"]
-    rows = [("recipe", recipe["name"])]
-    rows += [(name.replace("_", " "), _block(recipe[name])) for name in BLOCKS if recipe[name]]
-    rows += [(name.replace("_", " "), spoken_value(fit[name])) for name in ("epochs", "batch_size", "seed")]
-    rows.append(("views of an image", VIEWS[views]))
-    return Section("Settings", table=Table(("setting", "value"), rows, texts=2))
+    recipe = told.outcome.recipe
+    return settings_section(recipe, BLOCKS, [("views of an image", VIEWS[recipe.evaluation.views])])
+
+
+def settings_section(recipe: AnyRecipe, blocks: Sequence[str], more: Sequence[tuple[str, str]] = ()) -> Section:
+    """The named blocks of a recipe in a line each, and how long it trains.
+
+    Args:
+        more: further settings with their values.
+    """
+    settings = to_mapping(recipe)
+    rows = [("recipe", settings["name"])]
+    rows += [(name.replace("_", " "), _block(settings[name])) for name in blocks if settings[name]]
+    rows += [(name.replace("_", " "), spoken_value(settings["fit"][name])) for name in ("epochs", "batch_size", "seed")]
+    return Section("Settings", table=Table(("setting", "value"), [*rows, *more], texts=2))
 
 
 def _block(block: Mapping[str, Any]) -> str:
@@ -258,31 +304,53 @@ def _block(block: Mapping[str, Any]) -> str:
 
 def about_cost(told: Known) -> Section:
     """Parameters, seconds, cost and operations, and what it ran on."""
-    parameters, cost = told.model.get("parameters"), told.model.get("cost") or {}
-    megabytes = None if parameters is None else parameters * 4 / 1e6
+    parameters = told.model.get("parameters")
+    evaluation = (told.model.get("cost") or {}).get("evaluation_seconds")
+    more = [("operations of the runs it starts from", told.outcome.backbone_flops)] if isinstance(told, Told) else []
+    return cost_section(
+        told.model,
+        None if parameters is None else parameters * 4 / 1e6,
+        seconds=[("seconds of calibration and test", number(evaluation, ",.1f"))],
+        more=[(name, number(flops, ".3g")) for name, flops in more if flops],
+    )
+
+
+def cost_section(
+    model: Mapping[str, Any],
+    megabytes: float | None,
+    *,
+    seconds: Sequence[tuple[str, str]] = (),
+    more: Sequence[tuple[str, str]] = (),
+) -> Section:
+    """Parameters, seconds, cost and operations of a run, and what it ran on.
+
+    Args:
+        model: what the run knows of itself.
+        megabytes: of the weights that it hands on.
+        seconds, more: further rows, below the seconds of the fit and below the operations.
+    """
+    cost = model.get("cost") or {}
     rows = [
-        ("parameters", number(parameters, ",")),
+        ("parameters", number(model.get("parameters"), ",")),
         ("weights, MB", number(megabytes, ".1f")),
         ("device", cost.get("device", MISSING)),
         ("seconds of fit", number(cost.get("fit_seconds"), ",.1f")),
-        ("seconds of calibration and test", number(cost.get("evaluation_seconds"), ",.1f")),
+        *seconds,
         ("FLOP/s of a convolution meanwhile", number(cost.get("probe_flops"), ".3g")),
         ("cost: seconds × that", number(cost.get("cost"), ".3g")),
         ("operations of the training", number(cost.get("training_flops"), ".3g")),
+        *more,
+        *model.get("versions", {}).items(),
     ]
-    if isinstance(told, Told) and told.outcome.backbone_flops:
-        rows.append(("operations of the runs it starts from", number(told.outcome.backbone_flops, ".3g")))
-    rows += [(name, version) for name, version in told.model.get("versions", {}).items()]
     return Section("What it took", table=Table(("what", "how much"), rows, texts=2))
 
 
-def repeat(told: Told) -> list[str]:
+def repeat(model: Mapping[str, Any], seed: int) -> list[str]:
     """What it takes to train the same again."""
-    data = told.model["data"]
     return [
-        f"The seed is {told.outcome.recipe.fit.seed}. The image set must have the fingerprint {data['fingerprint']}, which"
-        " changes with its pixels and labels, not with its place or name. With the same versions on the same machine the"
-        " weights come out the same (on a GPU: with --deterministic), elsewhere close to these. In the folder of the run:"
+        f"The seed is {seed}. The image set must have the fingerprint {model['data']['fingerprint']}, which changes with its"
+        " pixels and labels, not with its place or name. With the same versions on the same machine the weights come out the"
+        " same (on a GPU: with --deterministic), elsewhere close to these. In the folder of the run:"
     ]
 
 
