@@ -25,6 +25,8 @@ from sightline.fidelity import frechet_distance
 from sightline.images.cache import open_images
 from sightline.images.downloads import PublishedFile
 from sightline.images.lookup import find_source
+from sightline.images.splits import split
+from sightline.runs import read_run_recipe
 
 with_library = pytest.mark.skipif(
     importlib.util.find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed"
@@ -98,14 +100,15 @@ def test_of_all_made_and_all_training_images_at_the_size_of_the_made_ones(
     said = " ".join(capsys.readouterr().out.split())
     found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["fidelity"]
     own = open_images(find_source(finished.data), exactly=((20, 24), (20, 24)))
-    train = json.loads((finished.run / "model.json").read_text())["data"]["counts"]["train"]
+    settings = read_run_recipe(finished.run).data
+    train = split(own, validation=settings.validation, fraction=settings.fraction, seed=settings.split_seed).train
+    means = own.pixels[train].reshape(len(train), -1, 3).mean(1)
     standard = found["standard_fid"]
-    assert (standard["made"], standard["real"], standard["size"]) == (30, train, [20, 24])
+    assert standard["fid"] == pytest.approx(frechet_distance(colours, means), rel=1e-4)
+    assert (standard["made"], standard["real"], standard["size"]) == (30, len(train), [20, 24])
     assert standard["weights"] == "stand-in.pth"
-    means = own.pixels.reshape(len(own.labels), -1, 3).mean(1)
-    assert standard["fid"] == pytest.approx(frechet_distance(colours, means), rel=0.1)  # train alone is most of them
-    assert standard["fid"] != found["frechet"]
-    assert f"30 made and {train} real images of 20×24 px: standard FID {standard['fid']:.4g}" in said
+    assert found["real"] == 30 < len(train)  # in its own features: as many of each
+    assert f"30 made and {len(train)} real images of 20×24 px: standard FID {standard['fid']:.4g}" in said
 
 
 def test_made_images_of_several_sizes_are_refused(in_colours: Path, finished: Finished, tmp_path: Path) -> None:

@@ -202,7 +202,8 @@ class Inception:
         for start in range(0, len(rows), BATCH):
             chosen = rows[start : start + BATCH]
             pixels_BCHW = torch.from_numpy(pixels_NHWC[chosen]).to(self._device).permute(0, 3, 1, 2)
-            with torch.inference_mode():
+            # float32 as papers have it: cuDNN would round the factors of a convolution to ten bits (TF32).
+            with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
                 (found,) = self._extractor(pixels_BCHW)
             features[start : start + BATCH] = found.cpu().numpy()
             if progress:
