@@ -125,9 +125,10 @@ def test_it_is_what_the_library_measures_of_the_same_folders(random_weights: Pat
     folders = [coloured_folder(tmp_path / "real", images=4), tmp_path / "made"]
     for number in range(9):
         random = np.random.default_rng(number)
-        folders[1].joinpath("any").mkdir(parents=True, exist_ok=True)
+        folder = folders[1] / ("odd" if number % 2 else "even")
+        folder.mkdir(parents=True, exist_ok=True)
         blocks = random.integers(0, 256, (4, 4, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-        Image.fromarray(blocks).save(folders[1] / "any" / f"{number}.png")
+        Image.fromarray(blocks).save(folder / f"{number}.png")
     wanted = calculate_metrics(
         input1=str(folders[1]),
         input2=str(folders[0]),

@@ -111,9 +111,13 @@ def native_size(source: ImageSource, path: str) -> tuple[int, int]:
 
     Args:
         path: of an image that can be read.
+    Raises:
+        OSError: it cannot be read any more.
     """
     entries = [entry for entry in source.scan().entries if entry.path == path]
     _, data = next(iter(source.read(entries[:1])))
+    if isinstance(data, OSError):
+        raise data
     height, width = (decode(data) if isinstance(data, bytes) else data).shape[:2]
     return height, width
 
