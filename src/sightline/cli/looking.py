@@ -41,6 +41,7 @@ def evaluate(
     fid
         With --generated: also the standard FID, which compares with papers: the distance in the features of their Inception
         network (96 MB, downloaded once), of all images of DATA and all that RUN was trained on. Papers take 50,000 of each.
+        Without a GPU that is slow: a few images a second.
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
