@@ -23,7 +23,7 @@ ROOMS = (
     ("nets",),
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
-        *("describing", "picturing", "charting", "pages", "backbones", "generators", "samples"),
+        *("describing", "picturing", "charting", "pages", "backbones", "generators", "samples", "inception"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("trusting", "explaining", "judging"),
@@ -62,6 +62,7 @@ DOORS = {
     "starlette": ("serving/service.py", "serving/guarding.py", "serving/forms.py"),
     "uvicorn": ("serving/__init__.py",),
     "diffusers": (),  # the tests compare our samplers with its schedulers
+    "torch_fidelity": ("inception.py",),
     "wandb": ("tracking.py",),
     "optuna": ("tuning/searching.py",),
     "tensorboard": (),  # Lightning's logger loads it

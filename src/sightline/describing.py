@@ -26,6 +26,7 @@ __all__ = [
     "Progress",
     "TrialLines",
     "about_fidelity",
+    "about_standard_fid",
     "describe_phase",
     "describe_training",
     "describe_tuning",
@@ -243,6 +244,15 @@ def about_fidelity(run: str, found: Mapping[str, Any]) -> str:
         f"in the features of {run}, {found['made']:,} made and {found['real']:,} real images: Fréchet distance"
         f" {found['frechet']:.4g}, precision {found['precision']:.3f}, recall {found['recall']:.3f} (compare only with what the"
         " same run measured of as many)"
+    )
+
+
+def about_standard_fid(found: Mapping[str, Any]) -> str:
+    """The distance that compares with papers, with what it depends on."""
+    height, width = found["size"]
+    return (
+        f"in the Inception features of the literature, {found['made']:,} made and {found['real']:,} real images of"
+        f" {height}×{width} px: standard FID {found['fid']:.4g} (compare only with one of as many: papers make 50,000)"
     )
 
 

@@ -15,7 +15,9 @@ from sightline.errors import ConfigError, DataError
 from sightline.fidelity import Fidelity, fidelity_of
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.lookup import find_source
+from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split
+from sightline.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
 from sightline.metrics import (
     calibration_error,
     confusion_matrix,
@@ -35,6 +37,7 @@ __all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
+Shape = tuple[int, int]
 TOP = 5  # top-5 accuracy says nothing of 5 classes or fewer
 
 
@@ -44,6 +47,7 @@ def evaluate(
     *,
     out: str | os.PathLike[str] | None = None,
     generated: bool = False,
+    fid: bool = False,
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -56,16 +60,22 @@ def evaluate(
         out: folder to write ``evaluation.json`` and ``predictions.csv`` to.
         generated: the images of ``data`` are made ones: also measure how near they are to those that the classifier was
             trained on, in its features.
+        fid: also the standard FID, which compares with papers: in Inception's features, of all the made images and all that
+            the classifier was trained on. With ``generated`` only; 96 MB of weights are downloaded once.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         progress: called with (images done, images in all).
     Returns:
         The measures, as in ``evaluation.json``.
     Raises:
+        ConfigError: ``fid`` without ``generated``, without torch-fidelity, or without its weights.
         RunError: no finished run.
         DataError: no such image set, a class that the classifier does not know, or the run's own set has changed.
     """
+    if fid and not generated:
+        raise ConfigError("--fid measures generated images: say --generated as well.")
     model = read_model_of_finished(run)
     source = find_source(data if data is not None else model["data"]["location"])
+    weights = fetch_weights(progress) if fid else None
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     if data is None:
@@ -79,6 +89,11 @@ def evaluate(
     found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
     if generated:
         found["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
+    if weights is not None:
+        network = Inception(weights, classifier.device)
+        found["fidelity"]["standard_fid"] = asdict(
+            _standard_fid(network, Path(run), model, source, images, rows, progress)
+        )
     if out is not None:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,13 +104,7 @@ def evaluate(
 
 def _fidelity(classifier: Classifier, run: Path, model: dict[str, Any], pixels_NHWC: Array, rows: Array) -> Fidelity:
     """How near made images are to as many of those that a classifier was trained on, in its features."""
-    own = open_images(find_source(model["data"]["location"]), exactly=(classifier.size, classifier.resize))
-    if own.fingerprint != model["data"]["fingerprint"]:
-        raise DataError(
-            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
-            " them; bring them back, or leave --generated out."
-        )
-    train = _splits(run, own).train
+    own, train = _trained_on(run, model, (classifier.size, classifier.resize))
     count = min(len(rows), len(train))
     encoder = Encoder(classifier)
     made, real = (
@@ -103,6 +112,35 @@ def _fidelity(classifier: Classifier, run: Path, model: dict[str, Any], pixels_N
         for pixels, of in ((pixels_NHWC, rows), (own.pixels, train))
     )
     return fidelity_of(made, real)
+
+
+def _standard_fid(
+    network: Inception,
+    run: Path,
+    model: dict[str, Any],
+    source: ImageSource,
+    images: CachedImages,
+    rows: Array,
+    progress: Progress | None,
+) -> StandardFid:
+    """The FID of rows of a made set against all images that a classifier was trained on, at the size of the made ones."""
+    size = native_size(source, images.paths[rows[0]])
+    made = open_images(source, None, progress, exactly=(size, size))
+    real, train = _trained_on(run, model, (size, size), progress)
+    return standard_fid(made, rows, real, train, network, progress)
+
+
+def _trained_on(
+    run: Path, model: dict[str, Any], exactly: tuple[Shape, Shape], progress: Progress | None = None
+) -> tuple[CachedImages, Array]:
+    """The set that a classifier was trained on, at some size, and the rows of its training images."""
+    own = open_images(find_source(model["data"]["location"]), None, progress, exactly=exactly)
+    if own.fingerprint != model["data"]["fingerprint"]:
+        raise DataError(
+            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
+            " them; bring them back, or leave --generated out."
+        )
+    return own, _splits(run, own).train
 
 
 def evaluate_unknown(

@@ -1,7 +1,7 @@
 """How near made images are to real ones, in the features of a classifier. N and M images, D features.
 
 The distances are of the features that they are measured in: those of one's own classifier compare generators of one image set
-by one classifier, and with nothing else. Features by the Inception network of the literature can be handed in as well.
+by one classifier, and with nothing else. Those of the Inception network of the literature (``inception``) compare with papers.
 """
 
 from dataclasses import dataclass
@@ -60,21 +60,19 @@ def frechet_distance(made_MD: Array, real_ND: Array) -> float:
     for features, which in ((made_MD, "made"), (real_ND, "real")):
         if len(features) < 2:
             raise DataError(f"a distance of {len(features)} {which} images; wanted 2 or more.")
-    means, factors = [], []
+    means, roots = [], []
     for features in (made_MD, real_ND):
         wide = features.astype(np.float64)
         means.append(wide.mean(0))
-        factors.append((wide - wide.mean(0)) / np.sqrt(len(wide) - 1))  # C = factorᵀ factor
-    # √(C₁ C₂) has the eigenvalues of √(factor₁ factor₂ᵀ factor₂ factor₁ᵀ): the singular values of factor₁ factor₂ᵀ.
-    # Where there are more images than features the D × D roots of the covariances have the same ones, in less.
-    roots = [_root(factor) for factor in factors]
+        roots.append(_root((wide - wide.mean(0)) / np.sqrt(len(wide) - 1)))  # C = rootᵀ root
+    # √(C₁ C₂) has the eigenvalues of √(root₁ root₂ᵀ root₂ root₁ᵀ): the singular values of root₁ root₂ᵀ.
     shared = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
-    variances = sum(float(np.square(factor).sum()) for factor in factors)
+    variances = sum(float(np.square(root).sum()) for root in roots)
     return float(max(0.0, np.square(means[0] - means[1]).sum() + variances - 2 * shared))
 
 
 def _root(factor_ND: Array) -> Array:
-    """A matrix of D rows at most with the same product of its transpose and itself."""
+    """A matrix of D rows at most with the same product of its transpose and itself: where N is large, far smaller."""
     root: Any = np.linalg.qr(factor_ND, mode="r") if len(factor_ND) > factor_ND.shape[1] else factor_ND
     return np.asarray(root)
 
