@@ -51,7 +51,8 @@ FINEST_SIDE = 16  # positions along a side of the finest level, at most where th
 LOST = 0.05  # share of what varies within images that larger patches may blur: of images that were enlarged, say
 LOOKED_AT = 256  # images by which that is judged, at most
 FEW_SHOWN, MANY_SHOWN = 120_000, 270_000  # images that the training shows, over all epochs
-LEAST_EPOCHS, MOST_EPOCHS = 5, 200
+ACGAN_FEW_SHOWN = 480_000  # its variety grows slowly, and a step of one of its two networks is cheap
+LEAST_EPOCHS, MOST_EPOCHS, ACGAN_MOST_EPOCHS = 5, 200, 500
 BATCH = 64  # more, and the same images make fewer steps; docs/generation.md has what that costs
 COARSEST = 4  # positions along a side of the coarsest map of a generator of one pass
 PATCHES = (1, 2, 4)  # pixels; in larger ones there is too much to see at once
@@ -149,14 +150,14 @@ def _acgan_scaled_to(size: tuple[int, int], count: int) -> dict[str, Any]:
     narrowest, steepest = (32, 16) if few else (96, 16)
     widths = [narrowest * min(2**level, 4) for level in reversed(range(levels))]
     layers = 2 * levels if few else 2 * max(levels, 3)
-    shown = FEW_SHOWN if few else MANY_SHOWN
+    shown = ACGAN_FEW_SHOWN if few else MANY_SHOWN
     return {
         "generator": {
             "kind": "acgan",
             "widths": widths,
             "discriminator_widths": [steepest * 2 ** (layer // (2 if few else 1)) for layer in range(layers)],
         },
-        "fit": {"epochs": min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS), "batch_size": BATCH},
+        "fit": {"epochs": min(max(round(shown / count), LEAST_EPOCHS), ACGAN_MOST_EPOCHS), "batch_size": BATCH},
     }
 
 
