@@ -143,7 +143,9 @@ def test_few_images_get_a_small_network_and_many_epochs(
 
 def test_images_without_detail_are_taken_in_larger_patches(in_memory: Callable[..., CachedImages]) -> None:
     coarse = np.kron(noise(8), np.ones((1, 4, 4, 1), np.uint8))  # each pixel sixteen times
-    smooth = np.stack([np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC)) for image in noise(8)])
+    smooth = np.stack(
+        [np.asarray(Image.fromarray(image).resize((32, 32), Image.Resampling.BICUBIC)) for image in noise(8)]
+    )
     plain = np.full((2, 32, 32, 3), 200, np.uint8)
     for pixels, patch in ((smooth, 4), (plain, 4), (coarse, 2), (noise(32), 2)):
         layer = scaled_to(in_memory([0, 1], pixels=pixels), 1_000, DiffusionConfig())
