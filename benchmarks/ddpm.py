@@ -26,7 +26,7 @@ FEW, MANY = 50, 500  # images of a class: to measure a distance, and to train on
 ALONE = [
     *("--recipe", "small", "--network", "speednet", "--network.widths", "32", "128", "128", "--augment.flip", "random"),
     *("--augment.crop", "pad_crop", "--augment.crop.padding", "4", "--fit.epochs", "16"),
-    *("--evaluation.views", "one", "--no-evaluation.robustness"),
+    *("--evaluation.views", "one", "--evaluation.no-robustness"),
 ]
 """What learns of made images alone: the classifier of the study ``generated``."""
 
