@@ -4,8 +4,10 @@ import hashlib
 import io
 import os
 import signal
+import socket
 import sys
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -196,3 +198,28 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         run = sightline.train(data, recipe="small", settings=QUICK, run=root / "run")
     assert run is not None
     return Finished(run, data, root / "cache")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network on which nobody answers."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def wait_for_group_to_end(group: int) -> None:
+    """Fail if a process of a group is still there after a minute."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    os.killpg(group, signal.SIGKILL)
+    pytest.fail("a process outlived the one that started it")

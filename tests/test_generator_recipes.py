@@ -25,7 +25,8 @@ from sightline.config import (
 from sightline.errors import ConfigError
 from sightline.flags import every_setting
 from sightline.generator_plans import lost_detail, scaled_to
-from sightline.images.cache import CachedImages
+from sightline.images.cache import CachedImages, open_images
+from sightline.images.lookup import find_source
 
 
 def noise(side: int) -> np.ndarray:
@@ -150,6 +151,9 @@ def test_images_without_detail_are_taken_in_larger_patches(in_memory: Callable[.
     for pixels, patch in ((smooth, 4), (plain, 4), (coarse, 2), (noise(32), 2)):
         layer = scaled_to(in_memory([0, 1], pixels=pixels), 1_000, DiffusionConfig())
         assert layer["generator"]["patch"] == patch
+    digits = open_images(find_source("digits"), None)  # of 8 px, enlarged to 32
+    assert lost_detail(digits, 4) == pytest.approx(0.015, abs=0.002)
+    assert scaled_to(digits, 1_151, DiffusionConfig())["generator"]["patch"] == 4
     assert lost_detail(in_memory([0, 1], pixels=plain), 4) == 0
     assert lost_detail(in_memory([0, 1], pixels=noise(32)), 4) == pytest.approx(1 - 1 / 16, abs=0.05)
 

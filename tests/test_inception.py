@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import json
-import socket
 import sys
 import time
 from pathlib import Path
@@ -71,15 +70,8 @@ def published(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def nowhere(no_network: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty cache, and a network on which nobody answers."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path / "cache"))
 
 

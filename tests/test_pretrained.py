@@ -1,6 +1,5 @@
 """Networks and weights from elsewhere: what is taken over, what is told, what is refused."""
 
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,8 @@ def original() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def nowhere(no_network: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No weights on this machine, and a network on which nobody answers."""
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    for name in ("https_proxy", "HTTPS_PROXY"):
-        monkeypatch.setenv(name, f"http://127.0.0.1:{port}")
-    for name in ("no_proxy", "NO_PROXY"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import sightline
-from conftest import coloured_folder
+from conftest import coloured_folder, wait_for_group_to_end
 from sightline import runs
 from sightline.errors import ConfigError
 
@@ -110,18 +110,6 @@ def begun(run: Path, arguments: list[str], file: str) -> subprocess.Popen[str]:
     while not (run / file).exists() and time.monotonic() < until:
         time.sleep(0.01)
     return process
-
-
-def wait_for_group_to_end(group: int) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.1)
-    os.killpg(group, signal.SIGKILL)
-    pytest.fail("a helper outlived the training")
 
 
 def test_ctrl_c_and_a_kill_end_all_processes_and_the_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import sightline
-from conftest import Finished, coloured_folder
+from conftest import Finished, coloured_folder, wait_for_group_to_end
 from sightline import generating
 from sightline.cli import main
 from sightline.config import KeepConfig, SamplingConfig
@@ -120,18 +120,6 @@ def stopped(run: Path, out: Path, how: signal.Signals, *, group: bool) -> tuple[
     errors = process.communicate(timeout=60)[1]
     wait_for_group_to_end(process.pid)
     return process.returncode, errors
-
-
-def wait_for_group_to_end(group: int) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    os.killpg(group, signal.SIGKILL)
-    pytest.fail("a worker outlived the generation")
 
 
 def test_whatever_ends_two_processes_one_goes_on_to_the_same_bytes_and_no_worker_outlives_them(

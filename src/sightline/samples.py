@@ -41,9 +41,8 @@ class SampleGrid(Callback):
         """
         self.run, self.classes, self.size, self.console = run, classes[:SHOWN_CLASSES], size, console
         self.columns = max(1, min(COLUMNS, IMAGES // len(self.classes)))
-        passes = (
-            2 * GLIMPSE_STEPS * len(self.classes) * self.columns
-        )  # forward; a training step takes three times as long
+        # forward; a training step takes three times as long
+        passes = 2 * GLIMPSE_STEPS * len(self.classes) * self.columns
         self.every = ceil(passes / (SHARE * 3 * images))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

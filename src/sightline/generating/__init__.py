@@ -78,8 +78,8 @@ def generate(
 
     Several processes make the bytes of one, and may go on with what one has begun, as long as the network computes the same by
     fewer threads, of which each process has its share: PyTorch does not promise that, and float32 on a processor with AVX2 kept
-    it (n = 32 images of digits, 1 and 2 threads). A program of one's own that asks for several
-    starts below ``if __name__ == "__main__":``, as Python wants it of whatever starts processes.
+    it (n = 200 images of digits, 1 and 2 threads). A program of one's own that asks for several starts below
+    ``if __name__ == "__main__":``, as Python wants it of whatever starts processes.
 
     Args:
         run: a finished run of a generator.
