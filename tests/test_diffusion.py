@@ -11,7 +11,7 @@ from sightline.config import SAMPLERS, DiffusionConfig, Sampler
 from sightline.errors import ConfigError
 from sightline.generator_plans import FEW_WIDTHS, MANY_WIDTHS
 from sightline.nets import training_flops
-from sightline.nets.diffusion import add_noise, guided, linear_noise, loss, sample, times_of
+from sightline.nets.diffusion import FAINTEST, add_noise, guided, linear_noise, loss, sample, strength_of, times_of
 from sightline.nets.unet import UNet, time_features
 
 KEPT = linear_noise(500, 1e-4, 0.028)
@@ -215,13 +215,38 @@ def test_what_is_watched_begins_with_noise_and_ends_with_the_image() -> None:
     assert seen[-1][1].equal(made)
 
 
-def test_the_network_is_asked_from_pure_noise_to_the_least_of_it() -> None:
+class Listening:
+    """Writes down what it is told, and how strong the noise is."""
+
+    no_class = 2
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[float, list[int]]] = []
+
+    def __call__(self, noisy: torch.Tensor, times: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.heard.append((strength_of(float(KEPT[times[0]])), labels.tolist()))
+        return normal(noisy, times, labels)
+
+
+def test_in_faint_noise_the_class_is_not_told_and_nothing_is_guided() -> None:
+    net = Listening()
+    sample(net, torch.tensor([1, 0]), 20, KEPT, seeds=[5, 6], size=SIZE, guidance=1.0, tell_above=0.3)
+    assert [told for strength, told in net.heard if strength > 0.3] == [[1, 0, 2, 2]] * 14
+    assert [told for strength, told in net.heard if strength <= 0.3] == [[2, 2]] * 6
+    net = Listening()
+    sample(net, torch.tensor([1, 0]), 20, KEPT, seeds=[5, 6], size=SIZE, guidance=1.0)
+    assert [told for _, told in net.heard] == [[1, 0, 2, 2]] * 20
+
+
+def test_the_network_is_asked_from_pure_noise_to_the_faintest_that_it_knows() -> None:
     times = times_of(KEPT, 6)
-    assert (times[0], times[-1]) == (499, 0)
+    assert times[0] == 499
+    before, last = (strength_of(float(KEPT[time])) for time in (times[-1] - 1, times[-1]))
+    assert before < FAINTEST <= last
     ratios = [math.log(KEPT[time] / (1 - KEPT[time])) for time in times]
     steps = [later - earlier for earlier, later in pairwise(ratios)]
     assert steps == pytest.approx([(ratios[-1] - ratios[0]) / 5] * 5, rel=0.1)
-    assert times_of(KEPT, 500) == list(range(499, -1, -1))
+    assert times_of(KEPT, 500) == list(range(499, -1, -1))  # there are not so many of stronger noise
     assert times_of(KEPT, 1) == [499]
     for count in (2, 20, 333, 499):
         assert len(set(times_of(KEPT, count))) == count

@@ -240,7 +240,7 @@ def test_images_lie_in_folders_of_their_classes_with_a_manifest_and_nothing_else
     assert tuple(rows[0]) == (*COLUMNS, *SCORES)
     assert rows[1] | {"weights": "", "seed": ""} == {
         **{"path": "grass/0000.png", "label": "grass", "generator": "ddpm-colours", "weights": "", "seed": ""},
-        **{"guidance": "1", "steps": "3", "sampler": "dpm++"},
+        **{"guidance": "1", "steps": "3", "sampler": "dpm++", "tell_above": "0.3"},
         **dict.fromkeys(("kept_if", *SCORES), ""),
     }
     assert len({row["seed"] for row in rows}) == 9
@@ -342,6 +342,7 @@ def test_the_animation_has_a_picture_for_the_noise_and_for_each_step(generator: 
         ({"how": SamplingConfig(steps=4, guidance=1.0)}, "the steps of =blood/0000.png was 3 and is 4"),
         ({"how": SamplingConfig(steps=3, guidance=2.0)}, "the guidance of =blood/0000.png was 1 and is 2"),
         ({"how": SamplingConfig(steps=3, guidance=1.0, sampler="ddim")}, "the sampler of .* was dpm.. and is ddim"),
+        ({"how": SamplingConfig(steps=3, guidance=1.0, tell_above=0)}, "the tell_above of .* was 0.3 and is 0"),
         ({"seed": 1}, "the seed of =blood/0000.png was"),
         ({"per_class": 1}, "holds =blood/0001.png already, more than --per-class 1; ask for 2 or more"),
         ({"classes": ["grass"]}, "also holds =blood/0000.png, which is not asked for"),
@@ -375,6 +376,7 @@ def test_a_folder_of_something_else_is_refused(generator: Path, tmp_path: Path) 
         (["--steps", "51"], "--steps is 51, and the noise of this generator has 50 steps"),
         (["--steps", "0"], "--steps is 0; it must be at least 1"),
         (["--guidance", "-1"], "--guidance is -1; it must be at least 0"),
+        (["--tell-above", "-1"], "--tell-above is -1; it must be at least 0"),
         (["--per-class", "0"], "--per-class is 0; it must be at least 1"),
         (["--seed", "-1"], "--seed is -1; it must be at least 0"),
         (["--sampler", "euler"], "euler"),
@@ -399,6 +401,7 @@ def test_guidance_of_a_generator_that_was_always_told_the_class_is_refused(gener
     ):
         generate(copy, out=tmp_path / "made")
     assert generate(copy, out=tmp_path / "made", per_class=1, how=SamplingConfig(steps=2, guidance=0)).made == 3
+    assert {row["tell_above"] for row in manifest(tmp_path / "made")} == {"0"}  # it is told to the end
 
 
 # ── a generator is no classifier ─────────────────────────────────────────────────────────────────────────────────────

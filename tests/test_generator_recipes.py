@@ -210,3 +210,8 @@ def test_what_a_generator_has_not_learnt_is_refused() -> None:
         ConfigError, match=r"--guidance 1.8 needs a generator that also knows images without their class"
     ):
         SamplingConfig().refuse_misfits(told)
+    SamplingConfig(guidance=0, tell_above=0).refuse_misfits(told)
+    with pytest.raises(
+        ConfigError, match=r"--tell-above 0.3 needs a generator that also knows images without their class"
+    ):
+        SamplingConfig(guidance=0, tell_above=0.3).refuse_misfits(told)

@@ -151,6 +151,7 @@ class DiffusionGenerator:
                 size=self.size,
                 guidance=how.guidance,
                 sampler=how.sampler,
+                tell_above=how.settled(self.config).tell_above or 0.0,
                 watch=None if watch is None else lambda step, images: watch(step, to_pixels(images)),
             )
         return to_pixels(images)

@@ -13,7 +13,7 @@ from sightline.images.layout import class_folder
 
 __all__ = ["COLUMNS", "ImageSequence", "fingerprint", "name_of", "weights_of"]
 
-COLUMNS = ("path", "label", "generator", "weights", "seed", "guidance", "steps", "sampler", "kept_if")
+COLUMNS = ("path", "label", "generator", "weights", "seed", "guidance", "steps", "sampler", "tell_above", "kept_if")
 """Of the manifest, which is an image set by itself: ``path`` and ``label`` are those of any manifest. ``kept_if``: the weights
 of the classifier that looked at the image, and what it asked for."""
 
@@ -51,9 +51,9 @@ class ImageSequence:
     def row(self, number: int) -> dict[str, str]:
         """The line of an image, as text."""
         label = self.classes[number % len(self.classes)]
-        how = ("", "", "")
+        how = ("", "", "", "")
         if self.how is not None:
-            how = (f"{self.how.guidance:g}", str(self.how.steps), self.how.sampler)
+            how = (f"{self.how.guidance:g}", str(self.how.steps), self.how.sampler, f"{self.how.tell_above:g}")
         cells = (self.path(number), label, self.generator, self.weights, str(self.seed_of(number)), *how, self.kept_if)
         return dict(zip(COLUMNS, cells, strict=True))
 

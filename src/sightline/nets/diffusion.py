@@ -19,14 +19,20 @@ from sightline.config import Sampler
 from sightline.errors import ConfigError
 
 __all__ = [
+    "FAINTEST",
     "NoisePredictor",
     "add_noise",
     "guided",
     "linear_noise",
     "loss",
     "sample",
+    "strength_of",
     "times_of",
 ]
+
+FAINTEST = 0.04
+"""Strength of noise from which there is one step to a clean image: five of 255 levels. A network learns little of fainter noise, which
+is at few of the times; asked about it, it leaves as much in the image as it should take out."""
 
 
 class NoisePredictor(Protocol):
@@ -122,8 +128,14 @@ def guided(net: NoisePredictor, images_BCHW: Tensor, times_B: Tensor, labels_B: 
     return (1 + guidance) * conditional - guidance * unconditional
 
 
+def strength_of(kept: float) -> float:
+    """The deviation of noise as a multiple of the image's share, where ``kept`` of the variance is the image's."""
+    return math.sqrt((1 - kept) / kept)
+
+
 def times_of(kept_T: Tensor, steps: int) -> list[int]:
-    """The times at which the network is asked, falling: from the last, of nearly pure noise, to 0.
+    """The times at which the network is asked, falling: from the last, of nearly pure noise, to the first that is not fainter
+    than ``FAINTEST``, or a fainter one where there are not steps enough in between.
 
     They are evenly apart in the logarithm of signal over noise, or as nearly as whole steps of noise allow: evenly apart in
     time, most of the way to a clean image would be one step, the last but one.
@@ -139,9 +151,11 @@ def times_of(kept_T: Tensor, steps: int) -> list[int]:
     if steps == 1:
         return [longest - 1]
     ratios_T = 0.5 * torch.log(kept_T / (1 - kept_T))
-    wanted = torch.linspace(float(ratios_T[0]), float(ratios_T[-1]), steps, dtype=torch.float64)
+    fainter = sum(strength_of(kept) < FAINTEST for kept in kept_T.tolist())
+    first = min(fainter, longest - steps)
+    wanted = torch.linspace(float(ratios_T[first]), float(ratios_T[-1]), steps, dtype=torch.float64)
     nearest = (ratios_T[None] - wanted[:, None]).abs().argmin(1).tolist()
-    times = [0]
+    times = [first]
     for index in range(1, steps):
         times.append(min(max(times[-1] + 1, nearest[index]), longest - steps + index))  # each once
     return times[::-1]
@@ -158,6 +172,7 @@ def sample(
     size: tuple[int, int],
     guidance: float = 0.0,
     sampler: Sampler = "dpm++",
+    tell_above: float = 0.0,
     watch: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Make images of classes out of noise.
@@ -172,6 +187,8 @@ def sample(
         seeds: of the images.
         size: (height, width) in pixels.
         guidance: see ``guided``.
+        tell_above: strength of noise (``strength_of``) below which the class is told no more, and nothing is guided: what is left
+            there are traces too fine to be seen, and with a class in them a classifier would fall for them. 0: to the end.
         sampler: ``ddpm`` (ancestral: some noise is put back at every step), ``ddim`` or ``dpm++`` (2M), which draw none.
         watch: is told, before the first step and after each, how many are over, and the images as they are then.
     Returns:
@@ -190,8 +207,11 @@ def sample(
     kept = kept_T.tolist()
     for index, (time, following) in enumerate(_pairs(times_of(kept_T, steps))):
         times_B = torch.full_like(labels_B, time)
-        noise = guided(net, images, times_B, labels_B, guidance)
         now, then = kept[time], 1.0 if following is None else kept[following]
+        if strength_of(now) > tell_above:
+            noise = guided(net, images, times_B, labels_B, guidance)
+        else:
+            noise = guided(net, images, times_B, torch.full_like(labels_B, net.no_class), 0)
         clean = ((images - math.sqrt(1 - now) * noise) / math.sqrt(now)).clamp(-1, 1)
         if following is None:
             images = clean
