@@ -38,6 +38,7 @@ help:
 	echo "make bench-generated DATA=.. OUT=.. [ARGS='0.1 5 ddpm']   do generated images help a classifier? real, generated, filtered, hardest"
 	echo "make bench-ddpm RUN=.. OUT=.. [CIFAR=..]  the recipe ddpm: images/s, cost, distance by epoch, what a classifier learns of its images alone"
 	echo "make bench-samplers OUT=.. [DATA=digits] [ARGS='1.8 2000 dpm++']   distance to real images by sampler and network evaluations"
+	echo "make bench-traces FOLDERS='FOLDER...' [DATA=..] what made images have where photographs have next to nothing; does it name the class?"
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
 	echo "make bench-serve RUN=.. [MINUTES=10]     the service under load: requests/s, latencies, memory, answers against predict's"
 	echo "make bench-mutations RUN=.. [SEED=42]    10,000 mutations of valid requests: no 5xx, memory flat"
@@ -50,6 +51,9 @@ bench-ddpm: install
 
 bench-samplers: install
 	$(BIN)/python benchmarks/samplers.py $(DATA) $(or $(OUT),studies/samplers) $(ARGS)
+
+bench-traces: install
+	$(BIN)/python benchmarks/traces.py $(DATA) $(FOLDERS)
 
 box: install
 	$(BIN)/python benchmarks/box.py $(RUN)

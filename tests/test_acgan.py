@@ -61,6 +61,32 @@ def test_the_class_changes_the_image() -> None:
     assert not torch.equal(first, second)
 
 
+def test_in_patches_nothing_finer_is_drawn_and_nothing_finer_is_seen() -> None:
+    net = ACGAN(ACGANConfig(patch=4, widths=(16, 8), discriminator_widths=(8, 8)), 3, (32, 16)).eval()
+    assert net.generator.coarsest == (16, 2, 1)
+    made = net.generator(torch.randn(4, 100) * 50, LABELS)
+    assert made.shape == (4, 3, 32, 16)
+    assert made.abs().max() <= 1
+    small = torch.nn.functional.avg_pool2d(made, 4)
+    again = torch.nn.functional.interpolate(small, scale_factor=4, mode="bicubic")
+    varies = (made - made.mean((2, 3), keepdim=True)).square().sum()
+    assert (made - again).square().sum() < 0.15 * varies
+    fine = torch.tensor([1.0, -1.0]).repeat(8) * 0.5  # of no sum in a patch
+    for seen, unseen in zip(net.discriminator(made), net.discriminator(made + fine), strict=True):
+        torch.testing.assert_close(seen, unseen)
+
+
+def test_a_discriminator_that_sees_patches_finds_images_without_detail_as_far_apart() -> None:
+    """Else one whose layers may not stretch would be weak."""
+    plain, patched = (Discriminator((8,), 3, (16, 16), dropout=0, spectral=False, patch=n) for n in (1, 4))
+    plain.layers = patched.layers = nn.Sequential()
+    for discriminator in (plain, patched):
+        discriminator.real = discriminator.label = nn.Identity()  # type: ignore[assignment]
+    one, other = images(side=4).repeat_interleave(4, 2).repeat_interleave(4, 3).split(2)
+    apart = [(seen(one)[1] - seen(other)[1]).norm(dim=1) for seen in (plain, patched)]
+    torch.testing.assert_close(*apart)
+
+
 def test_the_original_has_the_layers_of_the_paper() -> None:
     """Odena et al., 2017, appendix A: 16 to 512 filters at 32 px end in 4×4 positions."""
     net = ACGAN(ACGANConfig(), 10, (32, 32))

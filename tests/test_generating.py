@@ -266,6 +266,7 @@ def test_a_killed_generation_goes_on_to_the_same_bytes(
         dying(patch, generating, "_png", call)
         with pytest.raises(Killed):
             generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY)
+    (tmp_path / "made/grass").mkdir(exist_ok=True)  # the first image of all was not yet there
     (tmp_path / "made/grass/.0001.png.abc").write_bytes(b"half a file")
     found = generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY)
     assert found.made == 9 - (call - 1) // 4 * 4  # whole batches of four were kept
@@ -526,6 +527,20 @@ def test_what_is_refused_is_counted_and_neither_written_nor_listed(
     refused = sum(int(count) for count in re.findall(r"^refused: (\d+) ", said, flags=re.M))
     assert refused == 30 - len(lines) > 0
     assert f"{len(lines)} of 30 images and manifest.csv" in said
+
+
+def test_a_class_of_which_all_images_are_refused_gets_no_folder_and_is_named(
+    generator: Path, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(
+        DiffusionGenerator, "make", lambda self, labels, seeds, how, watch=None: painted([1] * len(labels), seeds)
+    )
+    command = ["generate", str(generator), "--per-class", "6", "--out", str(tmp_path / "made"), "--steps", "3"]
+    for _ in range(2):  # and so it stays
+        assert main([*command, "--keep-if", str(finished.run), "--classes", CLASSES[0], CLASSES[1]]) == 0
+        assert f"no image was kept of: {CLASSES[0]}\n" in capsys.readouterr().out
+        assert sorted(entry.name for entry in (tmp_path / "made").iterdir()) == [CLASSES[1], "manifest.csv"]
+    assert {entry.label for entry in find_source(tmp_path / "made").scan().entries} == {CLASSES[1]}
 
 
 def test_a_killed_generation_with_a_filter_goes_on_to_the_same_bytes(

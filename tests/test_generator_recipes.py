@@ -154,6 +154,9 @@ def test_images_without_detail_are_taken_in_larger_patches(in_memory: Callable[.
     digits = open_images(find_source("digits"), None)  # of 8 px, enlarged to 32
     assert lost_detail(digits, 4) == pytest.approx(0.015, abs=0.002)
     assert scaled_to(digits, 1_151, DiffusionConfig())["generator"]["patch"] == 4
+    found = scaled_to(digits, 1_151, ACGANConfig())["generator"]
+    assert (found["patch"], found["widths"], len(found["discriminator_widths"])) == (4, [64, 32], 4)
+    assert resolve_generator(scaled_to(digits, 1_151, ACGANConfig()), read_recipe("acgan-plain")).generator.patch == 1
     assert lost_detail(in_memory([0, 1], pixels=plain), 4) == 0
     assert lost_detail(in_memory([0, 1], pixels=noise(32)), 4) == pytest.approx(1 - 1 / 16, abs=0.05)
 
@@ -165,12 +168,15 @@ def test_images_without_detail_are_taken_in_larger_patches(in_memory: Callable[.
         (32, 40_000, [384, 192, 96], 6),
         (64, 2_000, [128, 128, 64, 32], 8),
         (28, 2_000, [64, 32], 4),
+        (16, 2_000, [64, 32], 4),
+        (30, 2_000, [32], 2),
     ],
 )
 def test_a_generator_of_one_pass_is_as_deep_as_its_images_can_be_halved(
     in_memory: Callable[..., CachedImages], side: int, count: int, widths: list[int], layers: int
 ) -> None:
-    found = scaled_to(in_memory([0, 1], size=(side, side)), count, ACGANConfig())
+    found = scaled_to(in_memory([0, 1], pixels=noise(side)), count, ACGANConfig())
+    assert found["generator"]["patch"] == 1
     assert found["generator"]["widths"] == widths
     assert len(found["generator"]["discriminator_widths"]) == layers
     made = resolve_generator(found, read_recipe("acgan")).generator

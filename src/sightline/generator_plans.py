@@ -51,8 +51,8 @@ FINEST_SIDE = 16  # positions along a side of the finest level, at most where th
 LOST = 0.05  # share of what varies within images that larger patches may blur: of images that were enlarged, say
 LOOKED_AT = 256  # images by which that is judged, at most
 FEW_SHOWN, MANY_SHOWN = 120_000, 270_000  # images that the training shows, over all epochs
-ACGAN_FEW_SHOWN = 480_000  # its variety grows slowly, and a step of one of its two networks is cheap
-LEAST_EPOCHS, MOST_EPOCHS, ACGAN_MOST_EPOCHS = 5, 200, 500
+ACGAN_FEW_SHOWN = 600_000  # its variety grows slowly, and a step of one of its two networks is cheap
+LEAST_EPOCHS, MOST_EPOCHS, ACGAN_MOST_EPOCHS = 5, 200, 600
 BATCH = 64  # more, and the same images make fewer steps; docs/generation.md has what that costs
 COARSEST = 4  # positions along a side of the coarsest map of a generator of one pass
 PATCHES = (1, 2, 4)  # pixels; in larger ones there is too much to see at once
@@ -126,7 +126,7 @@ def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> d
     """
     many = count >= MANY
     if isinstance(generator, ACGANConfig):
-        return _acgan_scaled_to(images.size, count)
+        return _acgan_scaled_to(images, count)
     widths = MANY_WIDTHS if many else FEW_WIDTHS
     shown = MANY_SHOWN if many else FEW_SHOWN
     epochs = min(max(round(shown / count), LEAST_EPOCHS), MOST_EPOCHS)
@@ -141,11 +141,15 @@ def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> d
     }
 
 
-def _acgan_scaled_to(size: tuple[int, int], count: int) -> dict[str, Any]:
-    """Few images get narrow networks, many those of the original; the coarsest map has four to eight positions a side."""
+def _acgan_scaled_to(images: CachedImages, count: int) -> dict[str, Any]:
+    """Few images get narrow networks, many those of the original; the coarsest map has two to eight positions a side."""
     few = count < MANY
-    levels = max(1, round(log2(min(size) / COARSEST)))
-    while levels > 1 and any(side % 2**levels for side in size):
+    patch = max(
+        patch for patch in _patches(images.size, levels=2) or [1] if patch == 1 or lost_detail(images, patch) <= LOST
+    )
+    sides = [side // patch for side in images.size]
+    levels = max(2, round(log2(min(sides) / COARSEST)))
+    while levels > 1 and any(side % 2**levels for side in sides):
         levels -= 1
     narrowest, steepest = (32, 16) if few else (96, 16)
     widths = [narrowest * min(2**level, 4) for level in reversed(range(levels))]
@@ -154,6 +158,7 @@ def _acgan_scaled_to(size: tuple[int, int], count: int) -> dict[str, Any]:
     return {
         "generator": {
             "kind": "acgan",
+            "patch": patch,
             "widths": widths,
             "discriminator_widths": [steepest * 2 ** (layer // (2 if few else 1)) for layer in range(layers)],
         },

@@ -108,6 +108,8 @@ def generate(
         )
     for reason, count in found.refused.items():
         print(f"refused: {count:,} {REASONS[reason]}")
+    if found.without:
+        print(f"no image was kept of: {', '.join(found.without)}")
     there = "" if found.made == found.images else f" ({found.images - found.made:,} of them were there)"
     of = "" if keep is None else f" of {found.looked_at:,}"
     print(f"{found.images:,}{of} images{there} and manifest.csv in {found.folder}")

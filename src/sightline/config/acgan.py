@@ -16,6 +16,9 @@ class ACGANConfig:
     """A generator, and a discriminator that also names the class; they learn against each other, a step each in turn."""
 
     kind: Literal["acgan"] = "acgan"
+    patch: int = 1
+    """Pixels of a side that are one to both networks: images are made so much smaller and enlarged, and judged as small. Where
+    images have no finer detail, nothing is lost; a generator that could draw finer would hide there what tells the class."""
     noise_width: int = 100
     """Numbers of noise that an image is made of."""
     widths: tuple[int, ...] = (384, 192, 96)
@@ -34,6 +37,7 @@ class ACGANConfig:
     real ones by heart (differentiable augmentation)."""
 
     def __post_init__(self) -> None:
+        within("generator.patch", self.patch, 1, 16)
         within("generator.noise-width", self.noise_width, 1, 10_000)
         for name in ("widths", "discriminator_widths"):
             flag, widths = f"generator.{name.replace('_', '-')}", getattr(self, name)
@@ -49,4 +53,4 @@ class ACGANConfig:
     @property
     def side_multiple(self) -> int:
         """What the sides of images must be a multiple of, in pixels."""
-        return int(2 ** len(self.widths))
+        return int(self.patch * 2 ** len(self.widths))

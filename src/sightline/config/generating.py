@@ -86,8 +86,9 @@ def indivisible(side: int, generator: GeneratorConfig) -> ConfigError:
     near = near if near >= 16 else -(-16 // multiple) * multiple
     if isinstance(generator, ACGANConfig):
         return ConfigError(
-            f"images of {side} px cannot be halved {len(generator.widths)} times (--generator.widths): the side must be a"
-            f" multiple of {multiple}; choose --data.size {near}, or fewer widths."
+            f"images of {side} px cannot be halved {len(generator.widths)} times in patches of {generator.patch} px"
+            f" (--generator.widths, --generator.patch): the side must be a multiple of {multiple}; choose --data.size"
+            f" {near}, fewer widths or smaller patches."
         )
     return ConfigError(
         f"images of {side} px cannot be halved {len(generator.widths) - 1} times in patches of {generator.patch} px"

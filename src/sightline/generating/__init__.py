@@ -59,6 +59,8 @@ class Generated:
     """How many were made to keep these; as many, where none are refused."""
     refused: dict[str, int] = field(default_factory=dict)
     """Images that were refused this time, by ``judging.REASONS``; those of a generation that is gone on with are not made again."""
+    without: list[str] = field(default_factory=list)
+    """Classes that were asked for and of which there is no image, since all were refused."""
 
 
 def generate(
@@ -133,7 +135,9 @@ def generate(
             made.add(batch, pixels, judge.look(pixels, task.labels) if judge else [None] * len(batch))
             if progress:
                 progress(min(batch.stop, made.total), made.total)
-    return Generated(folder, len(made.rows), len(made.rows) - before, made.total, dict(made.refused))
+    there = {row["label"] for row in made.rows.values()}
+    without = [name for name in chosen if name not in there]
+    return Generated(folder, len(made.rows), len(made.rows) - before, made.total, dict(made.refused), without)
 
 
 def _make(
@@ -170,8 +174,6 @@ class _Folder:
         if begun is None:
             create_folder(folder)
             write_csv(folder / MANIFEST, [*COLUMNS, *SCORES], [])
-        for name in images.classes:
-            create_folder(folder / class_folder(name))
         self._remove_halves()
         self.rows = {row["path"]: row for row in begun or [] if (folder / row["path"]).is_file()}
         self._lost = {row["path"] for row in begun or []} - self.rows.keys()
@@ -206,6 +208,7 @@ class _Folder:
                 self.refused[verdict.refused] += 1
                 continue
             path = self.images.path(number)
+            create_folder((self.folder / path).parent)  # none without an image: no command would read the set
             write_atomically(self.folder / path, _png(image), sync=False)
             self.rows[path] = self.images.row(number) | _scores(verdict)
         self._write_manifest()

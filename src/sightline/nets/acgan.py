@@ -52,9 +52,14 @@ class ACGAN(nn.Module):
             size: (height, width) of the images in pixels, multiples of ``config.side_multiple``.
         """
         super().__init__()
-        self.generator = Generator(config.noise_width, config.widths, classes, size)
+        self.generator = Generator(config.noise_width, config.widths, classes, size, patch=config.patch)
         self.discriminator = Discriminator(
-            config.discriminator_widths, classes, size, dropout=config.dropout, spectral=config.spectral
+            config.discriminator_widths,
+            classes,
+            size,
+            dropout=config.dropout,
+            spectral=config.spectral,
+            patch=config.patch,
         )
 
     def forward(self, images_BCHW: Tensor, noise_BZ: Tensor, labels_B: Tensor) -> Tensor:
@@ -71,17 +76,20 @@ class ACGAN(nn.Module):
 class Generator(nn.Module):
     """Images of a class out of noise: a linear layer, and transposed convolutions that double the side."""
 
-    def __init__(self, noise_width: int, widths: Sequence[int], classes: int, size: tuple[int, int]) -> None:
+    def __init__(
+        self, noise_width: int, widths: Sequence[int], classes: int, size: tuple[int, int], *, patch: int = 1
+    ) -> None:
         """
         Args:
             noise_width: Z.
             widths: channels of the maps, the coarsest first; each has half the side of the one after it.
             classes: K.
             size: of the images.
+            patch: how often the images are enlarged at the end.
         """
         super().__init__()
-        self.noise_width, self.classes = noise_width, classes
-        self.coarsest = (widths[0], *(side // 2 ** len(widths) for side in size))
+        self.noise_width, self.classes, self.patch = noise_width, classes, patch
+        self.coarsest = (widths[0], *(side // patch // 2 ** len(widths) for side in size))
         self.linear = nn.Linear(noise_width + classes, self.coarsest[0] * self.coarsest[1] * self.coarsest[2])
         layers: list[nn.Module] = []
         for width, wanted in zip(widths, [*widths[1:], 3], strict=True):
@@ -94,6 +102,8 @@ class Generator(nn.Module):
         told_BK = functional.one_hot(labels_B, self.classes).to(noise_BZ.dtype)
         maps = self.linear(torch.cat([noise_BZ, told_BK], 1)).unflatten(1, self.coarsest)
         images: Tensor = self.layers(maps.contiguous(memory_format=torch.channels_last))
+        if self.patch > 1:
+            images = functional.interpolate(images, scale_factor=self.patch, mode="bicubic").clamp(-1, 1)
         return images
 
 
@@ -101,7 +111,14 @@ class Discriminator(nn.Module):
     """Whether an image is real, and of which class: convolutions of which every other one halves the side."""
 
     def __init__(
-        self, widths: Sequence[int], classes: int, size: tuple[int, int], *, dropout: float, spectral: bool
+        self,
+        widths: Sequence[int],
+        classes: int,
+        size: tuple[int, int],
+        *,
+        dropout: float,
+        spectral: bool,
+        patch: int = 1,
     ) -> None:
         """
         Args:
@@ -110,10 +127,12 @@ class Discriminator(nn.Module):
             size: of the images.
             dropout: share of a map that is left out at random while training.
             spectral: hold the largest factor by which a layer can stretch its input at 1; there are then no norms.
+            patch: pixels of a side of which it sees the mean.
         """
         super().__init__()
+        self.patch = patch
         layers: list[nn.Module] = []
-        width, sides = 3, size
+        width, sides = 3, (size[0] // patch, size[1] // patch)
         for index, wanted in enumerate(widths):
             halves = index % 2 == 0
             layers.append(nn.Conv2d(width, wanted, 3, 2 if halves else 1, 1))
@@ -133,6 +152,8 @@ class Discriminator(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of being real, (B,), and of the classes, (B, K)."""
+        if self.patch > 1:  # times their side, or they would lie that much nearer together than all their pixels do
+            images_BCHW = functional.avg_pool2d(images_BCHW, self.patch) * self.patch
         features_BD = self.layers(images_BCHW).flatten(1)
         return self.real(features_BD)[:, 0], self.label(features_BD)
 

@@ -193,6 +193,9 @@ def sample(
         watch: is told, before the first step and after each, how many are over, and the images as they are then.
     Returns:
         Images from -1 to 1, (B, 3, H, W), in float32.
+    Source:
+        Guidance in a part of the way alone: Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and
+        Distribution Quality in Diffusion Models", NeurIPS 2024; not telling the class there either is ours.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     assert len(generators) == len(labels_B)
