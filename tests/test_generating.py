@@ -533,14 +533,20 @@ def test_a_class_of_which_all_images_are_refused_gets_no_folder_and_is_named(
     generator: Path, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(
-        DiffusionGenerator, "make", lambda self, labels, seeds, how, watch=None: painted([1] * len(labels), seeds)
+        DiffusionGenerator,
+        "make",
+        lambda self, labels, seeds, how, watch=None: painted([max(label, 1) for label in labels], seeds),
     )
     command = ["generate", str(generator), "--per-class", "6", "--out", str(tmp_path / "made"), "--steps", "3"]
     for _ in range(2):  # and so it stays
-        assert main([*command, "--keep-if", str(finished.run), "--classes", CLASSES[0], CLASSES[1]]) == 0
+        assert main([*command, "--keep-if", str(finished.run)]) == 0
         assert f"no image was kept of: {CLASSES[0]}\n" in capsys.readouterr().out
-        assert sorted(entry.name for entry in (tmp_path / "made").iterdir()) == [CLASSES[1], "manifest.csv"]
-    assert {entry.label for entry in find_source(tmp_path / "made").scan().entries} == {CLASSES[1]}
+        assert sorted(entry.name for entry in (tmp_path / "made").iterdir()) == [
+            "grass",
+            "manifest.csv",
+            "ünder wasser",
+        ]
+    assert {entry.label for entry in find_source(tmp_path / "made").scan().entries} == set(CLASSES[1:])
 
 
 def test_a_killed_generation_with_a_filter_goes_on_to_the_same_bytes(
