@@ -61,6 +61,12 @@ def test_the_class_changes_the_image() -> None:
     assert not torch.equal(first, second)
 
 
+def test_a_generator_of_grey_images_draws_no_colour() -> None:
+    made = Generator(10, (16, 8), 3, (16, 16), grey=True)(torch.randn(4, 10), LABELS)
+    assert made.shape == (4, 3, 16, 16)
+    assert made.eq(made[:, :1]).all()
+
+
 def test_in_patches_nothing_finer_is_drawn_and_nothing_finer_is_seen() -> None:
     net = ACGAN(ACGANConfig(patch=4, widths=(16, 8), discriminator_widths=(8, 8)), 3, (32, 16)).eval()
     assert net.generator.coarsest == (16, 2, 1)

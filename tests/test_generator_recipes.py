@@ -156,6 +156,7 @@ def test_images_without_detail_are_taken_in_larger_patches(in_memory: Callable[.
     assert scaled_to(digits, 1_151, DiffusionConfig())["generator"]["patch"] == 4
     found = scaled_to(digits, 1_151, ACGANConfig())["generator"]
     assert (found["patch"], found["widths"], len(found["discriminator_widths"])) == (4, [64, 32], 4)
+    assert found["grey"]
     assert resolve_generator(scaled_to(digits, 1_151, ACGANConfig()), read_recipe("acgan-plain")).generator.patch == 1
     assert lost_detail(in_memory([0, 1], pixels=plain), 4) == 0
     assert lost_detail(in_memory([0, 1], pixels=noise(32)), 4) == pytest.approx(1 - 1 / 16, abs=0.05)
@@ -177,6 +178,7 @@ def test_a_generator_of_one_pass_is_as_deep_as_its_images_can_be_halved(
 ) -> None:
     found = scaled_to(in_memory([0, 1], pixels=noise(side)), count, ACGANConfig())
     assert found["generator"]["patch"] == 1
+    assert not found["generator"]["grey"]
     assert found["generator"]["widths"] == widths
     assert len(found["generator"]["discriminator_widths"]) == layers
     made = resolve_generator(found, read_recipe("acgan")).generator

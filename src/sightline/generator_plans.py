@@ -42,6 +42,7 @@ __all__ = [
     "notes_of_generator",
     "prepare_generator",
     "scaled_to",
+    "without_colour",
 ]
 
 MANY = 10_000  # training images
@@ -159,6 +160,7 @@ def _acgan_scaled_to(images: CachedImages, count: int) -> dict[str, Any]:
         "generator": {
             "kind": "acgan",
             "patch": patch,
+            "grey": without_colour(images),
             "widths": widths,
             "discriminator_widths": [steepest * 2 ** (layer // (2 if few else 1)) for layer in range(layers)],
         },
@@ -181,12 +183,22 @@ def lost_detail(images: CachedImages, patch: int) -> float:
         The squared differences to the images as they were, as a share of the squared differences of those from their own
         mean colour; 0 of images of one colour.
     """
-    rows = images.readable[:: max(1, len(images.readable) // LOOKED_AT)][:LOOKED_AT]
+    rows = _looked_at(images)
     levels = centre(torch.from_numpy(images.pixels[rows]), images.size).permute(0, 3, 1, 2).float()
     shrunk = functional.interpolate(levels, scale_factor=1 / patch, mode="area")
     again = functional.interpolate(shrunk, size=images.size, mode="bicubic")
     varies = (levels - levels.mean((2, 3), keepdim=True)).square().sum()
     return float((levels - again).square().sum() / varies.clamp_min(1e-9))
+
+
+def without_colour(images: CachedImages) -> bool:
+    """Whether no image of a set, of those that are looked at, has any colour."""
+    pixels = images.pixels[_looked_at(images)]
+    return bool((pixels == pixels[..., :1]).all())
+
+
+def _looked_at(images: CachedImages) -> Any:
+    return images.readable[:: max(1, len(images.readable) // LOOKED_AT)][:LOOKED_AT]
 
 
 def _whole(path: str) -> str:

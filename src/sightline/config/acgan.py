@@ -19,6 +19,8 @@ class ACGANConfig:
     patch: int = 1
     """Pixels of a side that are one to both networks: images are made so much smaller and enlarged, and judged as small. Where
     images have no finer detail, nothing is lost; a generator that could draw finer would hide there what tells the class."""
+    grey: bool = False
+    """Draw without colour, which a generator of grey images would also write the class into."""
     noise_width: int = 100
     """Numbers of noise that an image is made of."""
     widths: tuple[int, ...] = (384, 192, 96)

@@ -52,7 +52,9 @@ class ACGAN(nn.Module):
             size: (height, width) of the images in pixels, multiples of ``config.side_multiple``.
         """
         super().__init__()
-        self.generator = Generator(config.noise_width, config.widths, classes, size, patch=config.patch)
+        self.generator = Generator(
+            config.noise_width, config.widths, classes, size, patch=config.patch, grey=config.grey
+        )
         self.discriminator = Discriminator(
             config.discriminator_widths,
             classes,
@@ -77,7 +79,14 @@ class Generator(nn.Module):
     """Images of a class out of noise: a linear layer, and transposed convolutions that double the side."""
 
     def __init__(
-        self, noise_width: int, widths: Sequence[int], classes: int, size: tuple[int, int], *, patch: int = 1
+        self,
+        noise_width: int,
+        widths: Sequence[int],
+        classes: int,
+        size: tuple[int, int],
+        *,
+        patch: int = 1,
+        grey: bool = False,
     ) -> None:
         """
         Args:
@@ -86,13 +95,14 @@ class Generator(nn.Module):
             classes: K.
             size: of the images.
             patch: how often the images are enlarged at the end.
+            grey: whether all three channels are one.
         """
         super().__init__()
         self.noise_width, self.classes, self.patch = noise_width, classes, patch
         self.coarsest = (widths[0], *(side // patch // 2 ** len(widths) for side in size))
         self.linear = nn.Linear(noise_width + classes, self.coarsest[0] * self.coarsest[1] * self.coarsest[2])
         layers: list[nn.Module] = []
-        for width, wanted in zip(widths, [*widths[1:], 3], strict=True):
+        for width, wanted in zip(widths, [*widths[1:], 1 if grey else 3], strict=True):
             layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, wanted, 5, 2, 2, output_padding=1)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
         self.apply(begin)
@@ -104,7 +114,7 @@ class Generator(nn.Module):
         images: Tensor = self.layers(maps.contiguous(memory_format=torch.channels_last))
         if self.patch > 1:
             images = functional.interpolate(images, scale_factor=self.patch, mode="bicubic").clamp(-1, 1)
-        return images
+        return images.expand(-1, 3, -1, -1)
 
 
 class Discriminator(nn.Module):
