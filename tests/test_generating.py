@@ -378,6 +378,7 @@ def test_a_folder_of_something_else_is_refused(generator: Path, tmp_path: Path) 
         (["--steps", "0"], "--steps is 0; it must be at least 1"),
         (["--guidance", "-1"], "--guidance is -1; it must be at least 0"),
         (["--tell-above", "-1"], "--tell-above is -1; it must be at least 0"),
+        (["--tell-above", "1.5"], "--tell-above is 1.5; it must be .*at most 1"),  # else made of no class, and labelled
         (["--per-class", "0"], "--per-class is 0; it must be at least 1"),
         (["--seed", "-1"], "--seed is -1; it must be at least 0"),
         (["--sampler", "euler"], "euler"),

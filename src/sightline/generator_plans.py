@@ -198,6 +198,7 @@ def without_colour(images: CachedImages) -> bool:
 
 
 def _looked_at(images: CachedImages) -> Any:
+    """Rows of some images, from all over the set."""
     return images.readable[:: max(1, len(images.readable) // LOOKED_AT)][:LOOKED_AT]
 
 

@@ -54,7 +54,7 @@ def generate(
         unless named.
     tell_above
         Tell the class only while noise is stronger than this multiple of the image's share: below, it would be written into
-        traces that no eye sees and a classifier falls for; 0: to the end; 0.3 unless named.
+        traces that no eye sees and a classifier falls for; 0: to the end; at most 1; 0.3 unless named.
     seed
         Seed of all images; each has one of its own, by its class and number, which manifest.csv names.
     keep_if

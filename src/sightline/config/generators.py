@@ -103,13 +103,15 @@ class SamplingConfig:
     tell_above: float | None = None
     """Tell the class, and guide, while noise is stronger than this: its deviation as a multiple of the image's share. What is
     left to decide below is no longer what is to be seen, and the class would be written into traces that only a classifier
-    finds. 0: to the end; None: 0.3, or 0 where the generator does not know images without their class."""
+    finds. From 0, to the end, to 1, where it is as strong as the image; None: 0.3, or 0 where the generator does not know images without their class."""
 
     def __post_init__(self) -> None:
         within("guidance", self.guidance, 0, INFINITY)
         within("steps", self.steps, 1, INFINITY)
         if self.tell_above is not None:
-            within("tell-above", self.tell_above, 0, INFINITY)
+            within(
+                "tell-above", self.tell_above, 0, 1
+            )  # where noise is stronger than the image, it is decided what is shown
         if self.sampler not in SAMPLERS:
             raise ConfigError(f"unknown --sampler {self.sampler!r}; {nearest(str(self.sampler), SAMPLERS)}")
 
@@ -126,8 +128,8 @@ class SamplingConfig:
         """
         if isinstance(generator, ACGANConfig):
             raise ConfigError(
-                "--guidance, --steps, --sampler and --tell-above have no effect on this generator, which makes an image in one pass; leave"
-                " them out."
+                "--guidance, --steps, --sampler and --tell-above have no effect on this generator, which makes an image in one"
+                " pass; leave them out."
             )
         if self.guidance > 0 and generator.drop_labels == 0:
             raise ConfigError(
