@@ -48,7 +48,7 @@ def pretend(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Trainings that take no time, and the names of those that were."""
     trained = []
 
-    def train(job: Job, lock: int | None = None) -> None:
+    def train(job: Job, *more: object) -> None:
         trained.append(job.name)
         if job.variant.name == "broken":
             raise TrainingError("the loss is not finite from step 3 on.")
@@ -213,10 +213,10 @@ def test_ctrl_c_ends_with_status_130_and_the_command_that_continues(
 ) -> None:
     path, train = written(), studying.train_in_child
 
-    def stopped(job: Job, lock: int | None = None) -> None:
+    def stopped(job: Job, *more: object) -> None:
         if job.name == "same-1":
             raise KeyboardInterrupt
-        train(job, lock)
+        train(job, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(studying, "train_in_child", stopped)
@@ -256,6 +256,9 @@ def test_python_has_the_same_verb(finished: Finished, tmp_path: Path) -> None:
         (("RUN", "OTHER", "--seeds", "3"), "--seeds has no effect on runs that are finished"),
         (("RUN", "OTHER", "--out", "begun"), "begun holds a study; choose another --out"),
         (("begun", "--seeds", "5"), "--seeds cannot be changed: begun has begun with its own"),
+        (("RUN", "OTHER", "--workers", "2"), "--workers has no effect on runs that are finished"),
+        (("mine.yaml", "--workers", "0"), "--workers is 0; it must be at least 1"),
+        (("begun", "--workers", "999"), "--workers is 999; it must be at least 1 and at most"),
         (("begun", "--out", "o"), "--out cannot be changed"),
         (("nowhere.yaml",), "there is no study or file 'nowhere.yaml'"),
         (("mine.yaml", "--data", "nowhere"), "no image set at 'nowhere'"),

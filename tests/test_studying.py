@@ -154,6 +154,54 @@ def test_an_image_set_that_is_not_there_is_refused(study: Study, tmp_path: Path)
     assert not (tmp_path / "study").exists()
 
 
+def test_runs_side_by_side_wait_for_those_they_start_from_and_for_no_others(
+    study: Study, pretend, tmp_path: Path
+) -> None:
+    folder, console = tmp_path / "study", Console(file=io.StringIO(), width=200)
+    together = threading.Barrier(2, timeout=60)
+
+    def train(job: Job) -> None:
+        if job.variant.name != "more":
+            together.wait()  # another run is trained at the same time
+        else:
+            assert (folder / "runs" / f"plain-{job.seed}" / "DONE").exists()
+        pretend(job)
+
+    assert train_study(open_study(folder, study), folder, console, train, workers=2) == {}
+    assert names(console)[:2] == ["plain-0", "smooth-0"]
+    assert sorted(names(console)) == ["more-0", "more-1", "plain-0", "plain-1", "smooth-0", "smooth-1"]
+    assert console.file.getvalue().count("  smooth-1: validation ") == 1  # type: ignore[attr-defined]
+
+
+def test_side_by_side_a_run_that_fails_costs_only_those_that_start_from_it(
+    study: Study, pretend, tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+
+    def train(job: Job) -> None:
+        if job.name == "plain-1":
+            raise TrainingError("the loss is not finite from step 3 on.")
+        pretend(job)
+
+    failures = train_study(open_study(folder, study), folder, QUIET, train, workers=2)
+    assert failures == {
+        ("plain", 1): "the loss is not finite from step 3 on.",
+        ("more", 1): "the run plain-1 that it starts from is not finished.",
+    }
+    assert len(list((folder / "runs").glob("*/DONE"))) == 4
+
+
+def test_each_run_side_by_side_gets_its_share_of_the_threads(
+    study: Study, program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.devices.torch.get_num_threads", lambda: 6)
+    folder = tmp_path / "study"
+    study = open_study(folder, study)
+    program(f'echo "$OMP_NUM_THREADS" >> {tmp_path}/threads; exit 2')
+    train_study(study, folder, QUIET, workers=2)
+    assert set((tmp_path / "threads").read_text().split()) == {"3"}
+
+
 # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -278,3 +326,31 @@ def test_ctrl_c_ends_the_training_and_the_study_goes_on_where_it_stopped(
     assert (recipe.name, recipe.fit.seed, recipe.network.kind) == ("more", 5, "run")
     plain = json.loads((folder / "runs" / "plain-5" / "model.json").read_text())
     assert model["data"] == plain["data"]  # the same fingerprint and counts, so the same test images
+
+
+def test_ctrl_c_ends_all_trainings_that_run_side_by_side(
+    study: Study, program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studying, "GRACE", 0.1)
+    folder = tmp_path / "study"
+    study = open_study(folder, study)
+    program(
+        f'trap "echo ended >> {tmp_path}/ended; exit 130" INT; echo $$ >> {tmp_path}/begun; while :; do sleep 0.05; done'
+    )
+
+    def stop() -> None:
+        until = time.monotonic() + 60
+        begun = tmp_path / "begun"
+        while not (begun.exists() and begun.read_text().count("\n") == 2) and time.monotonic() < until:
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    watcher = threading.Thread(target=stop)
+    watcher.start()
+    with pytest.raises(Interrupted):
+        train_study(study, folder, QUIET, workers=2)
+    watcher.join()
+    for number in (tmp_path / "begun").read_text().split():
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(number), 0)
+    assert (tmp_path / "ended").read_text() == "ended\n" * 2

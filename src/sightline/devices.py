@@ -23,6 +23,7 @@ __all__ = [
     "refuse_without_compiler",
     "seed_generators",
     "set_determinism",
+    "share_of_machine",
 ]
 
 PROBE_SECONDS = 0.3
@@ -189,3 +190,21 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def share_of_machine(worker: int, workers: int) -> dict[str, str]:
+    """Variables of the environment by which one of several processes takes its share of the threads, and one of several GPUs.
+
+    Args:
+        worker: which of them, one of ``range(workers)``.
+        workers: how many there are; one alone takes all.
+    """
+    if workers == 1:
+        return {}
+    share = {"OMP_NUM_THREADS": str(max(1, torch.get_num_threads() // workers))}
+    count = torch.cuda.device_count()
+    if count > 1:
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+        names = seen.split(",") if seen else [str(index) for index in range(count)]
+        share["CUDA_VISIBLE_DEVICES"] = names[worker % count]
+    return share

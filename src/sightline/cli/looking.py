@@ -160,6 +160,7 @@ def compare(
     seeds: int | None = None,
     fraction: float | None = None,
     out: Path | None = None,
+    workers: int | None = None,
 ) -> None:
     """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
 
@@ -176,7 +177,10 @@ def compare(
         Share of the training images that a study uses, in place of its own.
     out
         Folder to write to; studies/<study>-<data>[-<fraction>] unless named, or studies/runs-<n>.
+    workers
+        Runs of a study that are trained side by side, each with its share of the threads and of the GPUs; 1 unless named.
+        Its seconds are then those of a busy machine.
     """
     from sightline.comparing import compare as work
 
-    print(work(*what, data=data, seeds=seeds, fraction=fraction, out=out, console=Console()))
+    print(work(*what, data=data, seeds=seeds, fraction=fraction, out=out, workers=workers, console=Console()))

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sightline.comparing.findings import STUDY_COLUMNS, study_findings, study_rows
 from sightline.comparing.presenting import OF_SEEDS, ranking_table, runs_page, runs_table, study_page
-from sightline.config.resolving import nearest
+from sightline.config.checks import nearest, within
 from sightline.config.studies import Study, named_studies, read_study
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.lookup import find_source
@@ -39,6 +39,7 @@ def compare(
     seeds: int | None = None,
     fraction: float | None = None,
     out: str | os.PathLike[str] | None = None,
+    workers: int | None = None,
     console: Console | None = None,
 ) -> Path:
     """Compare finished runs, or the recipes of a study, which is trained first as far as it is not.
@@ -50,6 +51,8 @@ def compare(
         seeds: how many seeds a study has, counted from 0, in place of its own.
         fraction: share of the training images that a study uses, in place of its own.
         out: folder to write to; None for ``studies/<study>-<data>[-<fraction>]``, or ``studies/runs-<n>``.
+        workers: runs of a study that are trained side by side, each with its share of the threads and of the GPUs; None: one
+            after the other.
         console: where to report; None reports nothing.
     Returns:
         The page, ``study.html`` or ``runs.html``, among tables in CSV.
@@ -61,9 +64,11 @@ def compare(
     console = Console(quiet=True) if console is None else console
     names = [os.fspath(one) for one in what]
     if any(map(_is_study, names)):
+        side_by_side = 1 if workers is None else workers
+        within("workers", side_by_side, 1, os.cpu_count() or 1)
         study, folder = _find_study(names, {"data": data, "seeds": seeds, "fraction": fraction}, out)
-        return _compare_study(study, folder, console)
-    for flag, value in (("data", data), ("seeds", seeds), ("fraction", fraction)):
+        return _compare_study(study, folder, side_by_side, console)
+    for flag, value in (("data", data), ("seeds", seeds), ("fraction", fraction), ("workers", workers)):
         if value is not None and names:
             raise ConfigError(f"--{flag} has no effect on runs that are finished; leave it out, or name a study.")
     return _compare_runs(_read_runs(names), out, console)
@@ -142,11 +147,11 @@ def _find_study(
     return study, STUDIES / "-".join(parts) if out is None else Path(out)
 
 
-def _compare_study(study: Study, folder: Path, console: Console) -> Path:
+def _compare_study(study: Study, folder: Path, workers: int, console: Console) -> Path:
     from sightline.comparing.studying import jobs, open_study, train_study  # loads torch
 
     study = open_study(folder, study)
-    failures = train_study(study, folder, console)
+    failures = train_study(study, folder, console, workers=workers)
     compared = {variant.name for variant in study.variants}
     runs = {
         (job.variant.name, job.seed): read_outcome(job.run, job.variant.name)

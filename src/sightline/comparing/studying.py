@@ -11,8 +11,10 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from sightline.config import to_yaml
 from sightline.config.resolving import to_mapping
 from sightline.config.studies import Study, Variant, differences, read_study, study_to_yaml
 from sightline.describing import spoken_seconds
+from sightline.devices import share_of_machine
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError
 from sightline.images.lookup import find_source
 from sightline.outcomes import read_outcome
@@ -35,6 +38,7 @@ __all__ = ["STUDY", "Job", "jobs", "open_study", "train_in_child", "train_study"
 
 STUDY = "study.yaml"  # in a study's folder
 GRACE = 5.0  # seconds in which a training that got Ctrl-C from the terminal, as we did, ends by itself
+PATIENCE = 0.2  # seconds after which a training that runs is asked whether it is to be ended
 STOPPED = 130  # status of a training after Ctrl-C
 
 
@@ -124,7 +128,7 @@ def open_study(folder: Path, study: Study) -> Study:
 
 
 def train_study(
-    study: Study, folder: Path, console: Console, train: Callable[[Job], None] | None = None
+    study: Study, folder: Path, console: Console, train: Callable[[Job], None] | None = None, workers: int = 1
 ) -> dict[tuple[str, int], str]:
     """Train every run of a study that is not finished.
 
@@ -133,40 +137,86 @@ def train_study(
         folder: of the study.
         console: where a line a run is printed.
         train: what trains one run; None: a process of its own.
+        workers: runs that are trained side by side, each with its share of the threads and of the GPUs.
     Returns:
         Why runs are not finished, in a sentence, by variant and seed; empty where all are.
     Raises:
         SightlineError: a run would be refused, before any is trained.
         Interrupted: Ctrl-C; the study can be continued.
     """
-    everything, failures = jobs(study, folder), {}
+    everything = jobs(study, folder)
     try:
         with _held(folder, console) as lock:
             _refuse_early(everything, console)
-            for position, job in enumerate(everything, 1):
-                if job.finished:
-                    continue
-                console.print(f"[{position}/{len(everything)}] {job.name}", markup=False, highlight=False)
-                start = time.monotonic()
-                try:
-                    if job.backbone is not None and not (job.backbone / "DONE").exists():
-                        raise RunError(f"the run {job.backbone.name} that it starts from is not finished.")
-                    train_in_child(job, lock) if train is None else train(job)
-                    line = f"  {_told(job)}, {spoken_seconds(time.monotonic() - start)}"
-                except SightlineError as error:
-                    failures[job.variant.name, job.seed] = str(error)
-                    line = f"  failed: {error}"
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+            return _train_side_by_side(everything, lock, console, train, workers)
     except KeyboardInterrupt as stopped:
         raise Interrupted(folder, f"sightline compare {shlex.quote(str(folder))}") from stopped
+
+
+def _train_side_by_side(
+    everything: Sequence[Job],
+    lock: int | None,
+    console: Console,
+    train: Callable[[Job], None] | None,
+    workers: int,
+) -> dict[tuple[str, int], str]:
+    """Train what is not finished, in order as far as what each run starts from allows; see ``train_study``."""
+    stopping = threading.Event()
+
+    def work(job: Job, worker: int) -> None:
+        if job.backbone is not None and not (job.backbone / "DONE").exists():
+            raise RunError(f"the run {job.backbone.name} that it starts from is not finished.")
+        if train is None:
+            train_in_child(job, lock, share_of_machine(worker, workers), stopping)
+        else:
+            train(job)
+
+    waiting, failures = [job for job in everything if not job.finished], {}
+    busy: dict[Future[None], tuple[Job, int, float]] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while waiting or busy:
+                while len(busy) < workers and (job := _next(waiting, [one for one, _, _ in busy.values()])) is not None:
+                    waiting.remove(job)
+                    console.print(
+                        f"[{everything.index(job) + 1}/{len(everything)}] {job.name}", markup=False, highlight=False
+                    )
+                    worker = min(set(range(workers)) - {taken for _, taken, _ in busy.values()})
+                    busy[pool.submit(work, job, worker)] = job, worker, time.monotonic()
+                for ended in wait(busy, return_when=FIRST_COMPLETED).done:
+                    job, _, start = busy.pop(ended)
+                    try:
+                        ended.result()
+                        line = f"{_told(job)}, {spoken_seconds(time.monotonic() - start)}"
+                    except SightlineError as error:
+                        failures[job.variant.name, job.seed] = str(error)
+                        line = f"failed: {error}"
+                    whose = f"{job.name}: " if workers > 1 else ""
+                    console.print(f"  {whose}{line}", markup=False, highlight=False, soft_wrap=True)
+        except BaseException:  # Ctrl-C, here or in a training; the others are ended before the pool is left
+            stopping.set()
+            raise
     return failures
 
 
-def train_in_child(job: Job, lock: int | None = None) -> None:
+def _next(waiting: Sequence[Job], busy: Sequence[Job]) -> Job | None:
+    """The first run that does not wait for the one it starts from."""
+    unfinished = {job.run for job in (*waiting, *busy)}
+    return next((job for job in waiting if job.backbone not in unfinished), None)
+
+
+def train_in_child(
+    job: Job,
+    lock: int | None = None,
+    share: Mapping[str, str] | None = None,
+    stopping: threading.Event | None = None,
+) -> None:
     """Train one run in a process of its own, from where an earlier one stopped; what it prints goes to its log.
 
     Args:
         lock: descriptor of the held lock, which the process holds as well: it may outlive this one.
+        share: of the machine, as variables of the process's environment.
+        stopping: set where the process is to be ended.
     Raises:
         RunError: it ended without finishing; with its own last sentence.
         KeyboardInterrupt: Ctrl-C, here or there.
@@ -185,9 +235,12 @@ def train_in_child(job: Job, lock: int | None = None) -> None:
             stdout=file,
             stderr=subprocess.STDOUT,
             pass_fds=() if lock is None else (lock,),
+            env=os.environ | dict(share or {}),
         )
         try:
-            status = child.wait()
+            while (status := _status(child)) is None:
+                if stopping is not None and stopping.is_set():
+                    raise KeyboardInterrupt
         except BaseException:
             _stop(child)
             raise
@@ -195,6 +248,14 @@ def train_in_child(job: Job, lock: int | None = None) -> None:
         raise KeyboardInterrupt
     if status or not job.finished:
         raise RunError(f"{_reason(log, begin, status)} ({log})")
+
+
+def _status(child: subprocess.Popen[bytes]) -> int | None:
+    """The status of a training that ends soon; None where it goes on."""
+    try:
+        return child.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -27,13 +27,14 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from sightline.devices import share_of_machine
 from sightline.errors import SightlineError, StorageError
 from sightline.runs import PRUNED, mark_pruned, read_model
 from sightline.training import train
 
 __all__ = ["Job", "Outcome", "Workers", "train_trial", "work"]
 
-WORK = "import sys; sys.path.append(sys.argv[1]); from sightline.tuning.trials import work; work(int(sys.argv[2]))"
+WORK = "import sys; sys.path.append(sys.argv[1]); from sightline.tuning.trials import work; work()"
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,12 @@ class Workers:
 
     def _begin(self, worker: int) -> subprocess.Popen[str]:
         root = str(Path(__file__).parents[2])
-        threads = max(1, torch.get_num_threads() // self.count)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", WORK, root, str(threads)],
+            [sys.executable, "-P", "-c", WORK, root],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=os.environ | _own_gpu(worker),
+            env=os.environ | share_of_machine(worker, self.count),
             start_new_session=True,  # Ctrl-C is for whoever started it to see
         )
         threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
@@ -190,21 +190,10 @@ class Workers:
         self._inbox.put((worker, None))
 
 
-def _own_gpu(worker: int) -> dict[str, str]:
-    """The variable by which a worker sees one GPU of several."""
-    count = torch.cuda.device_count()
-    if count < 2:
-        return {}
-    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = seen.split(",") if seen else [str(index) for index in range(count)]
-    return {"CUDA_VISIBLE_DEVICES": names[worker % count]}
-
-
-def work(threads: int) -> None:
+def work() -> None:
     """What a worker process does: train one trial after another, until its standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed is no answer
-    torch.set_num_threads(threads)
     lines: queue.Queue[Any] = queue.Queue()
 
     def listen() -> None:
