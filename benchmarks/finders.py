@@ -1,6 +1,6 @@
 """The rate that ``find rate`` finds against the best rate of a small grid, by trainings of equal steps on validation.
 
-For each recipe: the range test with its two short trainings; then one training at each rate of a grid by factors of 3 around
+For each recipe: the range test with its short trainings; then one training at each rate of a grid by factors of 3 around
 what was found (Muon's three rates by one factor), and further out while the best lies at an edge. The best has the lowest
 loss on validation after the last epoch, n = 1 training a rate. Schedules with a peak keep its share of the training.
 

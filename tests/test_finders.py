@@ -300,19 +300,50 @@ def test_a_short_training_rises_for_a_fifth_and_falls_to_nearly_zero() -> None:
     assert rate.rise_and_fall(0, 1) > 0
 
 
-@pytest.mark.parametrize(("suggestion", "taken"), [(10.0, 1.0), (0.1, 0.1)])
-def test_of_the_suggestion_and_a_tenth_the_one_that_trains_better_is_taken(
-    plan, monkeypatch: pytest.MonkeyPatch, suggestion: float, taken: float
+@pytest.mark.parametrize(
+    ("valley", "highest", "asked", "taken"),
+    [
+        (0, 9, [0, -2, 1], 0),
+        (2, 9, [0, -2, 1, 2, 3], 2),
+        (2, 1, [0, -2, 1], 1),  # none where the range test diverged
+        (-1, 9, [0, -2, -1], -1),
+        (-2, 9, [0, -2, -1, -3], -2),
+        (-4, 9, [0, -2, -1, -3, -4, -5], -4),
+        (-4, -9, [0, -2, -1, -3, -4, -5], -4),
+        (99, 99, [0, -2, 1, 2, 3, 4, 5, 6], 6),  # no more than eight
+    ],
+)
+def test_rates_are_tried_as_long_as_the_loss_falls(valley: int, highest: int, asked: list[int], taken: int) -> None:
+    seen = []
+
+    def loss(power: int) -> float:
+        seen.append(power)
+        return abs(power - valley + 0.1)
+
+    assert rate.climb(loss, highest) == taken
+    assert seen == asked
+
+
+def test_where_no_loss_is_finite_ever_smaller_rates_are_tried() -> None:
+    assert rate.climb(lambda power: math.inf if power > -5 else -power, 0) == -5
+    assert rate.climb(lambda _: math.inf, 0) == -7
+
+
+@pytest.mark.parametrize(("suggestion", "taken"), [(10.0, [0.316]), (0.01, [0.0316, 0.1, 0.316])])
+def test_of_the_rates_that_are_tried_the_one_that_trains_best_is_taken(
+    plan, monkeypatch: pytest.MonkeyPatch, suggestion: float, taken: list[float]
 ) -> None:
     made = plan(optimizer={"kind": "sgd", "learning_rate": 0.05})
     monkeypatch.setattr(rate, "range_test", lambda *_, **__: RangeTest([0.1], [1.0], [1.0], None, suggestion))
     found = search_rate(made, RangeTestConfig(), QUIET)
-    assert list(found.tried) == [suggestion, pytest.approx(suggestion / 10)]
-    assert found.rate == pytest.approx(taken)
+    assert list(found.tried)[:2] == [suggestion, pytest.approx(suggestion / 10)]
+    assert found.suggestion == suggestion
+    assert found.rate in taken
     assert found.tried[found.rate] == min(found.tried.values())
     assert found.held_out == 8  # a fifth of 39
     assert found.steps == 12  # four epochs of three batches: no longer than the training
-    assert "(taken)" in found.lines()[1 if taken == suggestion else 2]
+    assert [line.endswith("(taken)") for line in found.lines()[1:-1]] == [one == found.rate for one in found.tried]
+    assert [tried["learning_rate"] for tried in found.to_json()["tried"]] == list(found.tried)
 
 
 def test_where_nothing_falls_and_where_nothing_is_finite_it_says_so(plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +351,7 @@ def test_where_nothing_falls_and_where_nothing_is_finite_it_says_so(plan, monkey
     with pytest.raises(TrainingError, match=r"no rate from 1e-12 to 1e-10 lowers the loss by more than its noise"):
         search_rate(made, RangeTestConfig(start=1e-12, end=1e-10, steps=20), QUIET)
     monkeypatch.setattr(rate, "range_test", lambda *_, **__: RangeTest([0.1], [1.0], [1.0], None, 1e30))
-    with pytest.raises(TrainingError, match=r"by neither 1e\+30 nor a tenth of it has a finite loss"):
+    with pytest.raises(TrainingError, match=r"by 1e\+30, a tenth of it and less have no finite loss"):
         search_rate(made, RangeTestConfig(), QUIET)
 
 

@@ -28,7 +28,7 @@ def find_rate(
     out: str | os.PathLike[str] | None = None,
     console: Console | None = None,
 ) -> FoundRate:
-    """Find the learning rate of a training by a range test, checked by two short trainings.
+    """Find the learning rate of a training by a range test, checked by short trainings.
 
     One process takes the steps, with whole batches, whatever ``fit.processes`` is; batch-norm then sees a whole batch, too.
 

@@ -72,7 +72,7 @@ SMALL_SIDE = 64  # pixels
 
 SEARCHES = {
     "fit.batch_size": "to be found before the first step, by steps with ever larger batches",
-    "optimizer.learning_rate": "to be found before the first step, by a range test and two short trainings",
+    "optimizer.learning_rate": "to be found before the first step, by a range test and short trainings",
 }
 """What a dry run says of each setting that may be searched for."""
 

@@ -122,7 +122,7 @@ def find_rate(
     out: Path | None = None,
     **settings: Any,
 ) -> None:
-    """Find the learning rate of a training by a range test, and check it by two short trainings.
+    """Find the learning rate of a training by a range test, and check it by short trainings.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Which learning rate: a range test, and two short trainings that check what it suggests."""
+"""Which learning rate: a range test, and short trainings that check what it suggests."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,11 @@ from sightline.schedules import Steps
 
 __all__ = ["FoundRate", "rise_and_fall", "search_rate", "write_range"]
 
-TRIAL_STEPS = 50  # of each of the two short trainings; a training that is shorter itself bounds them
+TRIAL_STEPS = 50  # of each short training; a training that is shorter itself bounds them
 RISE = 0.2  # of a short training: its rate rises over these steps and falls to zero over the others
-TENTH = 0.1  # of the suggestion: the other rate that is tried
-HELD_OUT = 0.2  # of train, at most ``MOST_HELD_OUT`` images: what the two rates are compared on
+FACTOR = math.sqrt(10)  # between rates that are tried; two of them are a tenth
+MOST_TRIED = 8  # rates, of one search
+HELD_OUT = 0.2  # of train, at most ``MOST_HELD_OUT`` images: what the rates are compared on
 MOST_HELD_OUT = 2_000
 MEASURE_BATCH = 256  # images
 
@@ -46,7 +47,7 @@ class FoundRate:
     start: OptimizerConfig
     """With the rates that were scaled."""
     tried: dict[float, float]
-    """Loss on held-out training images after a short training: of the suggestion, and of a tenth of it."""
+    """Loss on held-out training images after a short training: of the suggestion, of a tenth of it, and of what was tried then."""
     held_out: int
     """Images of these."""
     steps: int
@@ -102,11 +103,12 @@ class FoundRate:
 
 
 def search_rate(plan: Plan, config: RangeTestConfig, console: Console) -> FoundRate:
-    """Find the peak rate of a plan's optimizer by a range test, and try it against a tenth of it.
+    """Find the peak rate of a plan's optimizer by a range test, and try rates around it.
 
-    The steepest descent is sometimes too large a rate for a whole training. So a short training by each of the two, whose
-    rate rises and falls to zero as a whole training's does, is measured on training images that neither it nor the
-    range test sees: without the fall the larger rate is judged by its noise, without the rise by its first steps.
+    The steepest descent is sometimes too large a rate for a whole training, and sometimes far too small: where each
+    step of the range test still learns, the loss falls by the steps and not by the rate. So a short training by each rate of
+    ``climb``, whose rate rises and falls to zero as a whole training's does, is measured on training images that neither
+    it nor the range test sees: without the fall the larger rate is judged by its noise, without the rise by its first steps.
 
     Raises:
         ConfigError: the range is none.
@@ -133,24 +135,57 @@ def search_rate(plan: Plan, config: RangeTestConfig, console: Console) -> FoundR
                 f"no rate from {test.rates[0]:.3g} to {test.rates[-1]:.3g} lowers the loss by more than its noise, so none can"
                 " be suggested; name --optimizer.learning-rate, or widen the range of sightline find rate (--start, --end)."
             )
-        choices = [scaled(recipe.optimizer, test.suggestion / peak * share) for share in (1.0, TENTH)]
+        suggestion = test.suggestion
         steps = min(TRIAL_STEPS, Steps(recipe.fit, -(-len(plan.splits.train) // recipe.fit.batch_size)).total)
         held = EvaluationBatches(
             plan.images, held_out, plan.normalization, batch_size=MEASURE_BATCH, device=device, dtype=dtype
         )
-        tried = {}
-        for number, choice in enumerate(choices, start=1):
-            with Progress(console, f"Short training {number} of {len(choices)}") as progress:
+        choices: dict[int, OptimizerConfig] = {}
+        tried: dict[float, float] = {}
+
+        def held_out_loss(power: int) -> float:
+            choice = choices[power] = scaled(recipe.optimizer, suggestion / peak * FACTOR**power)
+            with Progress(console, f"Short training {len(choices)}, rate {choice.learning_rate:g}") as progress:
                 optimizer = optimizer_of(plan, choice, network)
                 loss = _short_training(network, optimizer, batches(), TrainingStep(plan, device), steps, held, progress)
             tried[choice.learning_rate] = loss
-    best = min(reversed(choices), key=lambda choice: tried[choice.learning_rate])  # of equals the smaller
+            return loss
+
+        highest = rates[-1] if test.diverged_at is None else test.diverged_at
+        best = choices[climb(held_out_loss, math.floor(math.log(highest / suggestion, FACTOR)))]
     if not math.isfinite(tried[best.learning_rate]):
         raise TrainingError(
-            f"a short training by neither {choices[0].learning_rate:g} nor a tenth of it has a finite loss; name"
+            f"short trainings by {suggestion:g}, a tenth of it and less have no finite loss; name"
             " --optimizer.learning-rate, or try --fit.precision float32."
         )
     return FoundRate(test, best, recipe.optimizer, tried, len(held_out), steps)
+
+
+def climb(loss: Callable[[int], float], highest: int) -> int:
+    """The power with the lowest loss: the better one of 0 and −2, or beyond it in steps of one while the loss falls.
+
+    Upwards from 0; from −2 first back to −1, then downwards. Of equals the smaller is better.
+
+    Args:
+        loss: of a power; at most ``MOST_TRIED`` are asked for, each once.
+        highest: power above which none but 0 is tried.
+    """
+    losses = {power: loss(power) for power in (0, -2)}
+
+    def best() -> int:
+        return min(losses, key=lambda power: (losses[power], power))
+
+    if best() == -2:
+        losses[-1] = loss(-1)
+    step = 1 if best() == 0 else -1
+    while best() != -1 and len(losses) < MOST_TRIED:
+        power = best() + step
+        if power > max(highest, 0):
+            break
+        losses[power] = loss(power)
+        if best() != power:
+            break
+    return best()
 
 
 def write_range(folder: Path, found: FoundRate) -> None:
