@@ -202,3 +202,17 @@ def test_other_images_are_told() -> None:
         made["good", seed] = replace(made["good", seed], validation=Measured(0.85, 25))
     (sentence,) = found(made, "plain", "good").warnings
     assert "not measured on the same validation images" in sentence
+
+
+def test_a_recipe_whose_seeds_scatter_far_more_than_others_is_named() -> None:
+    made = runs(plain=0.80, good=0.82, wild=0.30)
+    assert not any("scatter" in line for line in found(made, "plain", "good", "wild").warnings)
+    for at, seed in enumerate(SEEDS):
+        one = made["wild", seed]
+        assert one.validation is not None
+        spread = 0.3 + 100 * (one.validation.accuracy - 0.3) + 0.01 * at
+        made["wild", seed] = replace(one, validation=Measured(spread, 50))
+    warnings = [line for line in found(made, "plain", "good", "wild").warnings if "scatter" in line]
+    assert len(warnings) == 1  # on validation, not on test
+    assert warnings[0].startswith("On validation the seeds of wild scatter ")
+    assert "too narrow for wild and too wide for the others" in warnings[0]

@@ -11,6 +11,7 @@ from sightline.significance import (
     detectable_difference,
     dunnett_critical,
     mean_interval,
+    unequal_deviations,
 )
 
 STUDIES = 3000  # simulated; a share of 0.95 of them is then known to 0.004 (one standard deviation)
@@ -164,3 +165,24 @@ def test_the_interval_of_a_mean_is_students() -> None:
     expected = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
     assert mean_interval(values) == pytest.approx(expected)
     assert mean_interval(values[:1]) is None
+
+
+# ── is one deviation enough? ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_equal_deviations_are_called_unequal_as_seldom_as_the_probability_says() -> None:
+    random = np.random.default_rng(3)
+    chances = [unequal_deviations(random.normal(0.8, 0.01, (4, 5))) for _ in range(1000)]
+    assert np.mean(np.array(chances, dtype=float) < 0.05) == pytest.approx(0.05, abs=0.02)
+
+
+def test_a_recipe_that_scatters_seven_times_as_much_is_told() -> None:
+    random = np.random.default_rng(4)
+    noise = np.array([0.0025, 0.0025, 0.0025, 0.0025, 0.0175])[:, None]
+    chances = [unequal_deviations(0.8 + random.normal(0, noise, (5, 5))) for _ in range(200)]
+    assert np.mean(np.array(chances, dtype=float) < 0.01) > 0.8
+
+
+@pytest.mark.parametrize("values", [np.ones((1, 5)), np.ones((3, 2)), np.array([[0.1, 0.2, 0.3], [1.0, 1.0, 1.0]])])
+def test_where_deviations_cannot_be_compared_nothing_is_said(values: np.ndarray) -> None:
+    assert unequal_deviations(values) is None

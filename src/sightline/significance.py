@@ -22,6 +22,7 @@ __all__ = [
     "detectable_difference",
     "dunnett_critical",
     "mean_interval",
+    "unequal_deviations",
 ]
 
 CONFIDENCE = 0.95  # that all intervals of a comparison hold the true differences at once
@@ -149,6 +150,19 @@ def mean_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float,
         return None
     half = float(special.stdtrit(count - 1, (1 + confidence) / 2)) * float(values.std(ddof=1)) / math.sqrt(count)
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+def unequal_deviations(values_RS: Array) -> float | None:
+    """How likely deviations of the recipes' seeds would differ this much if they were one (Bartlett's test).
+
+    Returns:
+        The probability; None for a single recipe, fewer than three seeds, or a recipe whose seeds make no difference.
+    """
+    if values_RS.shape[0] < 2 or values_RS.shape[1] < 3 or not values_RS.std(axis=1).all():
+        return None
+    from scipy.stats import bartlett  # a second to import
+
+    return float(bartlett(*values_RS).pvalue)
 
 
 def _over_ratios(of: Callable[[Array], Array], degrees: int) -> float:

@@ -8,7 +8,14 @@ import numpy as np
 
 from sightline.config.studies import Study
 from sightline.outcomes import Measured, Outcome, unlike_images
-from sightline.significance import POWER, Comparison, Difference, compare_to_baseline, mean_interval
+from sightline.significance import (
+    POWER,
+    Comparison,
+    Difference,
+    compare_to_baseline,
+    mean_interval,
+    unequal_deviations,
+)
 
 __all__ = [
     "NO_DIFFERENCE",
@@ -24,6 +31,7 @@ __all__ = [
 ]
 
 NO_DIFFERENCE = "no difference shown"
+UNLIKELY = 0.01  # that deviations differ so much by chance, from which on it is told
 UNEQUAL = 1.05  # most to least operations, from which on a study is told to differ in them
 
 Split = Literal["validation", "test"]
@@ -273,6 +281,7 @@ def _doubts(study: Study, found: Findings) -> list[str]:
         measured = all(getattr(row, split) is not None for row in found.ranked)
         if comparison is None and measured and baseline_there and len(found.ranked) > 1 and len(found.seeds) > 1:
             lines.append(f"On {split} the seeds made no difference at all, so there is nothing to measure one against.")
+    lines += [line for split in SPLITS if (line := _scatter(found, split))]
     outcomes = [row.outcomes[0] for row in found.ranked if row.outcomes]
     lines += unlike_images(outcomes)
     known = {row.name: row.flops for row in found.ranked if row.flops}
@@ -285,3 +294,19 @@ def _doubts(study: Study, found: Findings) -> list[str]:
             else f"The recipes were not given the same: {told}, so a difference may be that of the longer training."
         )
     return lines
+
+
+def _scatter(found: Findings, split: Split) -> str:
+    """That one deviation does not fit all recipes, where it does not; else empty."""
+    accuracies_RS = _accuracies({row.name: row.outcomes for row in found.ranked}, split)
+    chance = None if accuracies_RS is None else unequal_deviations(accuracies_RS)
+    if found.comparisons[split] is None or accuracies_RS is None or chance is None or chance >= UNLIKELY:
+        return ""
+    deviations = accuracies_RS.std(axis=1, ddof=1)
+    most, least = int(deviations.argmax()), int(deviations.argmin())
+    return (
+        f"On {split} the seeds of {found.ranked[most].name} scatter {deviations[most] / deviations[least]:.1f} times as much as"
+        f" those of {found.ranked[least].name}, which chance seldom does (p = {chance:.1g}); the intervals take one deviation"
+        f" for all, so they are too narrow for {found.ranked[most].name} and too wide for the others: a study without it would"
+        " show smaller differences."
+    )
