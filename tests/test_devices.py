@@ -5,7 +5,7 @@ import traceback
 import pytest
 import torch
 
-from sightline.devices import arithmetic, choose_device, convolution_flops, describe, seed_generators
+from sightline.devices import arithmetic, choose_device, convolution_flops, describe, seed_generators, share_of_machine
 from sightline.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -52,3 +52,17 @@ def test_a_device_is_described_in_words_and_an_unknown_one_refused() -> None:
     assert choose_device("cpu") == CPU
     with pytest.raises(ConfigError, match="unknown device 'abacus'; wanted cpu, cuda"):
         choose_device("abacus")
+
+
+def test_processes_side_by_side_share_threads_and_gpus_and_one_alone_takes_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert share_of_machine(0, 1) == {}
+    shares = [share_of_machine(worker, 3) for worker in range(3)]
+    assert [share["CUDA_VISIBLE_DEVICES"] for share in shares] == ["4", "7", "4"]
+    assert {share["OMP_NUM_THREADS"] for share in shares} == {"1"}
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert share_of_machine(1, 2) == {"OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": "1"}
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert share_of_machine(1, 8) == {"OMP_NUM_THREADS": "1"}

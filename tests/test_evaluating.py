@@ -107,12 +107,16 @@ def test_images_that_are_its_own_are_at_no_distance_and_noise_is_far(
     for number in range(own["made"]):
         folder = tmp_path / "made" / ("grass", "=blood")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:04d}.png").write_bytes(image_file(noise(number, 32, 32)))
+        harsh = np.where(
+            noise(number, 32, 32) > 127, np.uint8(255), np.uint8(0)
+        )  # far in whatever format a network learnt
+        (folder / f"{number:04d}.png").write_bytes(image_file(harsh))
     far = sightline.evaluate(finished.run, tmp_path / "made", generated=True, out=tmp_path / "measured")["fidelity"]
     assert own["made"] == own["real"] == far["made"] == far["real"]
     assert own["frechet"] < far["frechet"] / 5
-    assert own["precision"] > max(0.8, far["precision"])
-    assert far["recall"] < 0.5 < own["recall"]  # precision falls by more or less, as so small a network has learnt
+    assert own["precision"] > 0.8
+    assert far["precision"] < 0.5
+    assert far["recall"] < 0.5 < own["recall"]
     assert json.loads((tmp_path / "measured" / "evaluation.json").read_text())["fidelity"] == far
 
 
