@@ -107,9 +107,8 @@ def test_images_that_are_its_own_are_at_no_distance_and_noise_is_far(
     for number in range(own["made"]):
         folder = tmp_path / "made" / ("grass", "=blood")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)
-        harsh = np.where(
-            noise(number, 32, 32) > 127, np.uint8(255), np.uint8(0)
-        )  # far in whatever format a network learnt
+        # black or white in each channel: far away in float32 and in bfloat16
+        harsh = np.where(noise(number, 32, 32) > 127, np.uint8(255), np.uint8(0))
         (folder / f"{number:04d}.png").write_bytes(image_file(harsh))
     far = sightline.evaluate(finished.run, tmp_path / "made", generated=True, out=tmp_path / "measured")["fidelity"]
     assert own["made"] == own["real"] == far["made"] == far["real"]
