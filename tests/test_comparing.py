@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import sightline
@@ -112,6 +113,7 @@ def test_runs_become_a_page_three_tables_and_a_table_on_the_console(finished: Fi
     page = (folder / "runs.html").read_text("utf-8")
     for wanted in ("2 runs side by side", "schedule.<wbr>kind", "Accuracy on validation, by epoch.", "cost"):
         assert wanted in page
+    assert "Trained: 2 runs on " in page
     assert "fit.<wbr>epochs" not in page  # in which they do not differ
     assert main(["compare", str(one), str(other)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "studies/runs-2/runs.html"
@@ -173,6 +175,7 @@ def test_a_study_is_trained_ranked_and_shown(written, pretend: list[str], tmp_pa
         "Bands: from the lowest seed to the highest.",
         "Dunnett",
         "critical value 3.310",  # of two comparisons with 4 degrees of freedom
+        f" and PyTorch {torch.__version__.partition('+')[0]}.",
     ):
         assert wanted in page
 

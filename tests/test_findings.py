@@ -51,6 +51,8 @@ def outcome(name: str, seed: int, accuracy: float, *, flops: int = 10**9, test: 
         backbone_flops=0,
         backbone_seconds=0.0,
         parameters=1000,
+        device="a processor, 2 threads",
+        versions={"torch": "2.0"},
         curves={"train_loss": [], "train_acc": [], "val_loss": [], "val_acc": []},
     )
 
@@ -216,3 +218,7 @@ def test_a_recipe_whose_seeds_scatter_far_more_than_others_is_named() -> None:
     assert len(warnings) == 1  # on validation, not on test
     assert warnings[0].startswith("On validation the seeds of wild scatter ")
     assert "too narrow for wild and too wide for the others" in warnings[0]
+    (other,) = [line for line in found(made, "wild", "plain", "good").warnings if "scatter" in line]
+    assert other.endswith(
+        "too narrow: every difference is one to wild. More seeds would show more, or another baseline."
+    )

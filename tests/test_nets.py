@@ -31,6 +31,7 @@ CLASSES = 5
 CLONE = str(Path(__file__).parent / "hub_clone")
 MEMBERS: list[ArchitectureConfig] = [
     SpeednetConfig(),
+    SpeednetConfig(depth=3),
     ResNet18Config(),
     ResNet34Config(),
     CustomResNetConfig(),
@@ -322,6 +323,20 @@ def test_speednets_parameters_are_those_counted_by_hand() -> None:
     made = build_network(SpeednetConfig(), 10, (32, 32))
     total = 9 * filters + norms + 24 * 12 + 24 + 256 * 10
     assert sum(parameter.numel() for parameter in made.parameters()) == total
+
+
+def test_a_third_convolution_of_each_group_is_skipped_by_a_shortcut() -> None:
+    made = build_network(SpeednetConfig(depth=3), 10, (32, 32)).eval()
+    plain = build_network(SpeednetConfig(), 10, (32, 32))
+    more = 15 * 15 * 64 * 64 * 9 + 7 * 7 * 256 * 256 * 9 + 3 * 3 * 256 * 256 * 9
+    assert flops_per_image(made, (32, 32)) == flops_per_image(plain, (32, 32)) + 2 * more
+    assert set(made.state_dict()) > set(plain.state_dict())
+    group: Any = made.groups[1]  # type: ignore[index]
+    maps = images(2, (10, 10)).repeat(1, 22, 1, 1)[:, :64]
+    with torch.no_grad():
+        group.conv3.weight.zero_()
+        halved = group.activation1(group.norm1(group.pool(group.conv1(maps))))
+        assert torch.equal(group(maps), group.activation3(halved))  # what the third adds is nothing
 
 
 def test_a_group_starts_by_handing_its_inputs_on() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import sightline
 from conftest import QUICK, Finished
@@ -62,17 +63,20 @@ def test_a_run_tells_its_accuracies_with_n_its_seconds_operations_and_parameters
     assert outcome.seconds == pytest.approx(model["cost"]["fit_seconds"] + model["cost"]["evaluation_seconds"])
     assert outcome.parameters == 10_888 == model["parameters"]
     assert outcome.flops == outcome.all_flops == model["cost"]["training_flops"]
+    assert "thread" in str(outcome.device)
+    assert outcome.versions["torch"] == torch.__version__.split("+")[0]
     assert [epoch for epoch, _ in outcome.curves["val_acc"]] == [1, 2, 3, 4]
 
 
 def test_a_run_of_an_earlier_sightline_lacks_what_that_did_not_write(like) -> None:
     model = json.loads((like("now").run / "model.json").read_text())
-    cost = {name: value for name, value in model["cost"].items() if name != "training_flops"}
+    cost = {name: value for name, value in model["cost"].items() if name not in ("training_flops", "device")}
     outcome = like("before", validation=None, parameters=None, cost=cost)
     assert (outcome.validation, outcome.parameters, outcome.all_flops) == (None, None, None)
     assert outcome.test is not None
     row = dict(zip(RUN_COLUMNS, next(run_rows([outcome])), strict=True))
     assert (row["validation_accuracy"], row["test_n"], row["training_flops"]) == (None, 18, None)
+    assert row["device"] is None
 
 
 def test_a_run_that_was_measured_on_validation_has_no_accuracy_on_test(like) -> None:

@@ -50,6 +50,7 @@ RUN_COLUMNS = (
     "backbone_flops",
     "backbone_seconds",
     "parameters",
+    "device",
 )
 CURVE_COLUMNS = ("name", "seed", "measure", "epoch", "value")
 Number = TypeVar("Number", int, float)
@@ -97,6 +98,10 @@ class Outcome:
     """Of the earlier runs whose weights it started from, together; 0 where there were none."""
     backbone_seconds: float | None
     parameters: int | None
+    device: str | None
+    """What it was trained on, in words, with the threads of a processor."""
+    versions: dict[str, str]
+    """Of Python, sightline, PyTorch and Lightning."""
     curves: dict[str, list[tuple[int, float]]]
     """(epoch, value) of the columns of ``metrics.csv`` that are measured."""
 
@@ -139,6 +144,8 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
         backbone_flops=before_flops,
         backbone_seconds=before_seconds,
         parameters=model.get("parameters"),
+        device=cost.get("device"),
+        versions=model.get("versions", {}),
         curves=read_curves(folder),
     )
 
@@ -196,7 +203,7 @@ def run_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
     for one in outcomes:
         validation = [one.validation.accuracy, one.validation.n] if one.validation else [None, None]
         test = [one.test.accuracy, one.test.n, *one.test.interval] if one.test else [None] * 4
-        costs = [one.seconds, one.cost, one.flops, one.backbone_flops, one.backbone_seconds, one.parameters]
+        costs = [one.seconds, one.cost, one.flops, one.backbone_flops, one.backbone_seconds, one.parameters, one.device]
         yield [one.name, one.recipe.fit.seed, str(one.run), one.image_set, one.fingerprint, *validation, *test, *costs]
 
 

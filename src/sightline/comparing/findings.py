@@ -281,7 +281,7 @@ def _doubts(study: Study, found: Findings) -> list[str]:
         measured = all(getattr(row, split) is not None for row in found.ranked)
         if comparison is None and measured and baseline_there and len(found.ranked) > 1 and len(found.seeds) > 1:
             lines.append(f"On {split} the seeds made no difference at all, so there is nothing to measure one against.")
-    lines += [line for split in SPLITS if (line := _scatter(found, split))]
+    lines += [line for split in SPLITS if (line := _scatter(found, split, study.baseline))]
     outcomes = [row.outcomes[0] for row in found.ranked if row.outcomes]
     lines += unlike_images(outcomes)
     known = {row.name: row.flops for row in found.ranked if row.flops}
@@ -296,7 +296,7 @@ def _doubts(study: Study, found: Findings) -> list[str]:
     return lines
 
 
-def _scatter(found: Findings, split: Split) -> str:
+def _scatter(found: Findings, split: Split, baseline: str) -> str:
     """That one deviation does not fit all recipes, where it does not; else empty."""
     accuracies_RS = _accuracies({row.name: row.outcomes for row in found.ranked}, split)
     chance = None if accuracies_RS is None else unequal_deviations(accuracies_RS)
@@ -304,9 +304,14 @@ def _scatter(found: Findings, split: Split) -> str:
         return ""
     deviations = accuracies_RS.std(axis=1, ddof=1)
     most, least = int(deviations.argmax()), int(deviations.argmin())
-    return (
-        f"On {split} the seeds of {found.ranked[most].name} scatter {deviations[most] / deviations[least]:.1f} times as much as"
+    name = found.ranked[most].name
+    told = (
+        f"On {split} the seeds of {name} scatter {deviations[most] / deviations[least]:.1f} times as much as"
         f" those of {found.ranked[least].name}, which chance seldom does (p = {chance:.1g}); the intervals take one deviation"
-        f" for all, so they are too narrow for {found.ranked[most].name} and too wide for the others: a study without it would"
-        " show smaller differences."
+        " for all, so they are"
+    )
+    if name == baseline:
+        return f"{told} too narrow: every difference is one to {name}. More seeds would show more, or another baseline."
+    return (
+        f"{told} too narrow for {name} and too wide for the others: a study without it would show smaller differences."
     )

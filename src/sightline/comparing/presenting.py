@@ -1,5 +1,6 @@
 """A comparison as tables, charts and rows of CSV. Texts only; what is written where is decided in ``comparing``."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 UNITS = ((1e15, "10¹⁵"), (1e12, "10¹²"), (1e9, "10⁹"), (1.0, "1"))
+LIBRARIES = (("sightline", "sightline"), ("torch", "PyTorch"))
 LONG = 15  # rows, from which on a table of runs is folded
 OF_SEEDS = ("fit.seed", "network.folder")  # settings in which the runs of one recipe differ
 
@@ -64,7 +66,7 @@ def study_page(study: Study, found: Findings, outcomes: Sequence[Outcome]) -> Pa
         warnings=found.warnings,
         legend=[(group.name, draw_swatch(group.style)) for group in groups],
         sections=[section for section in sections if section.table or section.charts],
-        method=_method(study, found),
+        method=[*_method(study, found), _COUNTED, _TIMED, *_trained_on(outcomes)],
     )
 
 
@@ -84,7 +86,7 @@ def runs_page(outcomes: Sequence[Outcome], lead: Sequence[str], warnings: Sequen
         warnings=warnings,
         legend=[(group.name, draw_swatch(group.style)) for group in groups],
         sections=[section for section in sections if section.table or section.charts],
-        method=(_COUNTED, _TIMED),
+        method=(_COUNTED, _TIMED, *_trained_on(outcomes)),
     )
 
 
@@ -346,4 +348,21 @@ def _method(study: Study, found: Findings) -> list[str]:
             f" {measured.n:,} test images alone, a single accuracy such as {measured.accuracy:.4f} is known to"
             f" ±{points((high - low) / 2, '')} points ({_sure()}, Wilson's)."
         )
-    return [*paragraphs, _COUNTED, _TIMED]
+    return paragraphs
+
+
+def _trained_on(outcomes: Sequence[Outcome]) -> list[str]:
+    """Which runs were trained on what, with which versions; nothing where no run wrote it down."""
+    runs = Counter((one.device, _libraries(one)) for one in outcomes if one.device is not None)
+    if not runs:
+        return []
+    told = [
+        f"{count} run{'s' if count > 1 else ''} on {device}{f', with {libraries}' if libraries else ''}"
+        for (device, libraries), count in runs.items()
+    ]
+    other = " Seconds of one are not those of another." if len({device for device, _ in runs}) > 1 else ""
+    return [f"Trained: {'; '.join(told)}.{other}"]
+
+
+def _libraries(outcome: Outcome) -> str:
+    return " and ".join(f"{name} {outcome.versions[key]}" for key, name in LIBRARIES if key in outcome.versions)

@@ -28,12 +28,15 @@ class SpeednetConfig:
     kind: Literal["speednet"] = "speednet"
     widths: tuple[int, int, int] = (64, 256, 256)
     """Channels of the three groups."""
+    depth: int = 2
+    """Convolutions of each group: two, or three, of which a shortcut skips the last two."""
     whiten_bias_epochs: float = 3.0
     """Epochs during which the bias of the whitening layer learns; its rate falls to zero over them."""
 
     def __post_init__(self) -> None:
         for width in self.widths:
             within("network.widths", width, 8, 8192)
+        within("network.depth", self.depth, 2, 3)
         within("network.whiten-bias-epochs", self.whiten_bias_epochs, 0, INFINITY)
 
 

@@ -76,7 +76,7 @@ def build_network(
 def _plain_network(config: ArchitectureConfig, classes: int, size: tuple[int, int]) -> Network:
     match config:
         case SpeednetConfig():
-            return Speednet(classes, size, widths=config.widths)
+            return Speednet(classes, size, widths=config.widths, depth=config.depth)
         case ResNet18Config():
             return ResNet18(classes, size)
         case ResNet34Config():

@@ -257,14 +257,9 @@ def _dpm_solver(noisy: Tensor, clean: Tensor, now: float, then: float, before: t
     Args:
         before: the clean image as it was thought to be a step before, and what was kept then; None: of first order.
     """
-    reach = _log_ratio(then) - _log_ratio(now)
+    reach = math.log(strength_of(now) / strength_of(then))
     if before is not None:
         earlier, long_ago = before
-        share = reach / (2 * (_log_ratio(now) - _log_ratio(long_ago)))
+        share = reach / (2 * math.log(strength_of(long_ago) / strength_of(now)))
         clean = (1 + share) * clean - share * earlier
     return math.sqrt((1 - then) / (1 - now)) * noisy - math.sqrt(then) * math.expm1(-reach) * clean
-
-
-def _log_ratio(kept: float) -> float:
-    """Logarithm of the signal's deviation over the noise's."""
-    return 0.5 * math.log(kept / (1 - kept))
