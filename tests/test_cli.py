@@ -83,6 +83,19 @@ def test_a_list_of_any_length_is_written_with_spaces(colours: Path, capsys) -> N
     assert resolve(read_recipe("r/recipe.yaml")).augment.scales == (0.5, 0.75, 1)
 
 
+def test_none_empties_a_list_and_takes_back_a_setting_that_may_be_absent(colours: Path, capsys) -> None:
+    Path("mine.yaml").write_text("augment: {scales: [0.5, 1]}\ndata: {validation: 5, size: 24}\n")
+    arguments = [*QUICK, "--config", "mine.yaml", "--augment.scales", "none", "--data.validation", "none"]
+    assert main(["train", str(colours), *arguments, "--run", "r"]) == 0
+    recipe = resolve(read_recipe("r/recipe.yaml"))
+    assert (recipe.augment.scales, recipe.data.validation, recipe.data.size) == ((), None, 24)
+
+
+def test_none_is_refused_where_a_value_is_needed(colours: Path, capsys) -> None:
+    assert main(["train", str(colours), "--fit.epochs", "none"]) == 2
+    assert "fit.epochs is None; wanted a whole number." in capsys.readouterr().err
+
+
 def test_a_schedule_of_accumulation_is_written_as_pairs_and_a_number_as_itself(colours: Path, capsys) -> None:
     arguments = ["--fit.epochs", "3", "--fit.accumulate", "0:3", "1:1", "--evaluate", "none", "--run", "r"]
     assert main(["train", str(colours), *QUICK[:2], *QUICK[4:], *arguments]) == 0

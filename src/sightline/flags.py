@@ -63,9 +63,9 @@ def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) ->
 
     def call(*positional: Any, **named: Any) -> None:
         given = {
-            flags[name][0]: _pairs(flags[name][0], value) if flags[name][1] is _Pairs else value
+            flags[name][0]: _value(flags[name], value)
             for name, value in named.items()
-            if name in flags and value is not None
+            if name in flags and value is not _NOT_GIVEN
         }
         verb(*positional, **{name: value for name, value in named.items() if name not in flags}, **given)
 
@@ -79,7 +79,7 @@ def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) ->
 def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Parameter:
     hyphened = dotted.replace("_", "-")
     block, _, name = hyphened.rpartition(".")
-    listed = Ellipsis in typing.get_args(kind)
+    listed = _listed(kind)
     if listed and kind is not _Pairs:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]  # cyclopts lets it be emptied, and no tuple
     negative: Any = f"--{block}.no-{name}" if kind is bool or typing.get_origin(kind) is list else ()
@@ -92,7 +92,7 @@ def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Paramete
         consume_multiple=listed,
     )
     return inspect.Parameter(
-        parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, how]
+        parameter, inspect.Parameter.KEYWORD_ONLY, default=_NOT_GIVEN, annotation=Annotated[kind | None, how]
     )
 
 
@@ -138,7 +138,20 @@ def _flag_type(annotation: Any) -> Any:
     return plain[0] if len(plain) == 1 else annotation
 
 
+_NOT_GIVEN = object()  # None is what the word none stands for
 _Pairs = tuple[str, ...]  # how a setting that is a number, or pairs such as {0: 8, 4: 4}, is typed: 8, or 0:8 4:4
+
+
+def _listed(kind: Any) -> bool:
+    return Ellipsis in typing.get_args(kind)
+
+
+def _value(setting: tuple[str, Any, str], typed: Any) -> Any:
+    """What a flag sets: pairs as a mapping, and ``none`` for a list as an empty one."""
+    dotted, kind, _ = setting
+    if typed is None:
+        return [] if _listed(kind) and kind is not _Pairs else None
+    return _pairs(dotted, typed) if kind is _Pairs else typed
 
 
 def _pairs(dotted: str, words: tuple[str, ...]) -> int | dict[int, int]:
