@@ -20,7 +20,7 @@ help:
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
 	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, fine-tuning, ddp"
 	echo "make bench-unbalanced                    a rare class: its recall with weights, and with balanced sampling"
-	echo "make bench-cifar [CIFAR=archive]         the recipe fast on CIFAR-10 (JPEG): accuracy, seconds, cost"
+	echo "make bench-cifar [RECIPE=fast] [SEEDS=3]  a recipe on CIFAR-10 (JPEG): accuracy, seconds, cost"
 	echo "make bench-onecycle [CIFAR=archive]      custom-resnet-onecycle: images/s by number format, then in full"
 	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
 	echo "make bench-finders [CIFAR=archive]       the rate that find rate finds against the best of a grid, for three recipes"
@@ -96,7 +96,7 @@ bench-unbalanced: install
 	$(BIN)/python benchmarks/unbalanced.py
 
 bench-cifar: install
-	$(BIN)/python benchmarks/cifar.py $(CIFAR)
+	$(BIN)/python benchmarks/cifar.py $(CIFAR) $(RECIPE:auto=fast) $(SEEDS)
 
 bench-onecycle: install
 	$(BIN)/python benchmarks/onecycle.py $(CIFAR)
