@@ -16,7 +16,19 @@ ROOT = Path(sightline.__file__).parent
 # Rooms, lowest first. A module imports from its own room and from those below.
 ROOMS = (
     (
-        *("errors", "config", "metrics", "schedules", "optimizers", "phases", "runs", "devices", "memory", "extras"),
+        *(
+            "errors",
+            "config",
+            "metrics",
+            "schedules",
+            "optimizers",
+            "phases",
+            "runs",
+            "writing",
+            "devices",
+            "memory",
+            "extras",
+        ),
         *("conformal", "views", "significance", "outcomes", "fidelity"),
     ),
     ("images",),
@@ -30,7 +42,7 @@ ROOMS = (
     ("evaluating",),
     ("reporting",),
     ("misfits",),
-    ("preparing", "generator_plans"),
+    ("plans", "resuming", "preparing", "generator_plans"),
     ("finders",),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import sightline
 from conftest import Finished
-from sightline import learners, preparing, runs
+from sightline import learners, plans, preparing, runs
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.cache import open_images
 from sightline.images.lookup import find_source
@@ -124,7 +124,7 @@ def test_other_classes_get_a_fresh_head_and_the_images_of_both_runs_are_kept(ear
     data = other_set(tmp_path / "others")
     plan = planned(data, earlier)
     assert plan.built.weights.fresh_head
-    assert "  a fresh head: these weights tell other classes apart" in preparing.notes(plan)
+    assert "  a fresh head: these weights tell other classes apart" in plans.notes(plan)
     before = runs.read_weights(earlier / "model.safetensors")[0]
     state = plan.network.state_dict()
     assert state["head.weight"].shape == (2, 16)
@@ -172,7 +172,7 @@ def test_images_of_another_size_go_through_the_network_that_was_built_for_the_fi
     plan = planned(finished.data, earlier, data={"size": 80})
     assert plan.built.size == (32, 32)
     assert plan.network.state_dict()["whiten.weight"].shape[-1] == 2  # above 64 px a new one would have 4×4 patches
-    assert preparing.describe_classifier(plan)["built_for"] == [32, 32]
+    assert plans.describe_classifier(plan)["built_for"] == [32, 32]
 
 
 def test_trusting_code_where_there_is_none_is_refused(finished: Finished, earlier: Path) -> None:
@@ -207,6 +207,6 @@ def test_the_statistics_of_the_weights_normalise_the_images(finished: Finished, 
     torch.save(resnet18().state_dict(), tmp_path / "a.pth")
     settings = QUICK | {"network": {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}}
     plan = preparing.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
-    assert preparing.describe_classifier(plan)["normalization"]["mean"] == [0.485, 0.456, 0.406]
-    assert preparing.notes(plan)[-1].endswith("mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225")
-    assert preparing.describe_classifier(plan)["weights"]["fresh_stem"]  # of 32 px
+    assert plans.describe_classifier(plan)["normalization"]["mean"] == [0.485, 0.456, 0.406]
+    assert plans.notes(plan)[-1].endswith("mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225")
+    assert plans.describe_classifier(plan)["weights"]["fresh_stem"]  # of 32 px

@@ -13,7 +13,8 @@ from sightline.cli import main
 from sightline.errors import ConfigError, DataError
 from sightline.images.excluding import excluded_fingerprint, leave_out, read_excluded
 from sightline.images.splits import split
-from sightline.runs import read_model, read_run_recipe, write_csv
+from sightline.runs import read_model, read_run_recipe
+from sightline.writing import write_csv
 
 
 def listing(folder: Path, *names: str, file: str = "exclude.csv") -> Path:

@@ -19,8 +19,8 @@ from sightline.comparing.findings import (
 from sightline.config import Recipe
 from sightline.config.studies import Study, Variant
 from sightline.outcomes import Measured, Outcome
-from sightline.runs import write_rows
 from sightline.significance import Difference
+from sightline.writing import write_rows
 
 SEEDS = (0, 1, 2, 3)
 NOISE = {0: 0.001, 1: -0.001, 2: 0.002, 3: 0.0}

@@ -18,7 +18,7 @@ from torch import nn
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline import backbones, learners, preparing, runs, trainer, training
+from sightline import backbones, learners, plans, preparing, runs, trainer, training
 from sightline.averaging import Averaging
 from sightline.config import resolve
 from sightline.errors import ConfigError, TrainingError
@@ -433,7 +433,7 @@ def test_a_stem_that_is_new_and_frozen_is_told(
     network = {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}
     settings = from_earlier(finished, finetune=finetune) | {"network": network}
     plan = preparing.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
-    told = [line for line in preparing.notes(plan) if "random weights" in line]
+    told = [line for line in plans.notes(plan) if "random weights" in line]
     if until is None:
         assert told == []
     else:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import sightline
 from conftest import coloured_folder
-from sightline import learners, preparing, runs
+from sightline import learners, plans, preparing, resuming, runs
 from sightline.cli import main
 from sightline.config import LinearHeadConfig, resolve
 from sightline.errors import ConfigError, RunError
@@ -50,7 +50,7 @@ def trained(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     return run
 
 
-def planned(images: Path, **settings: Any) -> preparing.Plan:
+def planned(images: Path, **settings: Any) -> plans.Plan:
     return preparing.prepare_training(images, "small", QUICK | settings, None, Console(quiet=True))
 
 
@@ -131,7 +131,7 @@ def test_a_run_of_before_there_were_heads_is_read_as_one_without(finished: Any, 
     recipe = (finished.run / "recipe.yaml").read_text()
     assert "head: null\n" in recipe
     (tmp_path / "recipe.yaml").write_text(recipe.replace("head: null\n", ""))
-    assert not preparing.changes(runs.read_run_recipe(tmp_path), runs.read_run_recipe(finished.run))
+    assert not resuming.changes(runs.read_run_recipe(tmp_path), runs.read_run_recipe(finished.run))
 
 
 def test_the_command_line_names_a_head_in_a_word_and_the_table_shows_it(colours: Path, capsys) -> None:
@@ -191,12 +191,12 @@ def test_without_a_head_named_the_whole_run_is_taken_with_its_head(
     run = trained("graph_attention")
     plan = planned(colours, **from_run(run))
     assert all(value.equal(weights(run)[name]) for name, value in plan.network.state_dict().items())
-    assert preparing.describe_classifier(plan)["head"] == model_of(run)["head"]
+    assert plans.describe_classifier(plan)["head"] == model_of(run)["head"]
     others = planned(other_classes(tmp_path / "others"), **from_run(run))
     state = others.network.state_dict()
     assert state["head.weight"].shape == (2, 9 * 16)  # of other classes: the last layer alone is fresh
     assert state["neck.blocks.0.attention.value.weight"].equal(weights(run)["neck.blocks.0.attention.value.weight"])
-    assert "  a fresh head: these weights tell other classes apart" in preparing.notes(others)
+    assert "  a fresh head: these weights tell other classes apart" in plans.notes(others)
 
 
 def test_a_head_that_is_named_is_always_fresh_on_the_backbone_that_the_run_has(
@@ -211,11 +211,9 @@ def test_a_head_that_is_named_is_always_fresh_on_the_backbone_that_the_run_has(
             assert all(state[name].equal(value) for name, value in weights(run).items() if name.startswith("backbone."))
             assert not plan.network.head.weight.equal(weights(run)["head.weight"])
             assert not plan.network.head.bias.any()
-            assert (
-                preparing.describe_classifier(plan)["head"]["layer"] == "groups.1"
-            )  # behind which the run has nothing
-            assert f"  a fresh head, as asked: {kind}" in preparing.notes(plan)
-            assert len(preparing.notes(plan)) == 3  # nothing is called missing or unknown
+            assert plans.describe_classifier(plan)["head"]["layer"] == "groups.1"  # behind which the run has nothing
+            assert f"  a fresh head, as asked: {kind}" in plans.notes(plan)
+            assert len(plans.notes(plan)) == 3  # nothing is called missing or unknown
 
 
 def test_a_plain_run_gets_a_head_on_an_earlier_map_and_the_new_run_loads_without_it(
@@ -308,6 +306,4 @@ def test_weights_of_another_library_go_into_the_backbone(colours: Path, tmp_path
     loaded = plan.built.weights
     assert loaded is not None
     assert (loaded.missing, loaded.unexpected, loaded.fresh_head, loaded.fresh_stem) == ([], [], False, True)
-    assert (
-        resolve({"head": preparing.describe_classifier(plan)["head"], "network": "resnet18"}).head == plan.recipe.head
-    )
+    assert resolve({"head": plans.describe_classifier(plan)["head"], "network": "resnet18"}).head == plan.recipe.head

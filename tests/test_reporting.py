@@ -22,7 +22,7 @@ from sightline.images.cache import CachedImages
 from sightline.metrics import confusion_matrix, per_class, wilson_interval
 from sightline.reporting.answers import Answers, read_answers
 from sightline.reporting.thumbnails import Thumbnails, affordable
-from sightline.runs import safe_cell, write_csv
+from sightline.writing import safe_cell, write_csv
 from test_pages import read
 
 Array = np.ndarray[Any, Any]

@@ -24,7 +24,8 @@ from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import HeadedNetwork, LoadedWeights, Network, build_network, load_weights, put_in
 from sightline.nets.foreign import answer
-from sightline.runs import read_model_of_finished, read_weights, write_atomically
+from sightline.runs import read_model_of_finished, read_weights
+from sightline.writing import write_atomically
 
 __all__ = [
     "SEEN",

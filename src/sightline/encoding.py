@@ -24,7 +24,7 @@ from sightline.images.layout import OUTSIDE, Entry
 from sightline.images.lookup import always_labelled, find_source, plain_files
 from sightline.images.sources import ARCHIVE_SUFFIXES, ImageSource
 from sightline.predicting import BATCH, Classifier, load, try_decode
-from sightline.runs import write_atomically
+from sightline.writing import write_atomically
 
 __all__ = ["FEATURES", "Encoded", "Encoder", "encode"]
 

@@ -29,9 +29,10 @@ from sightline.metrics import (
     wilson_interval,
 )
 from sightline.predicting import Classifier, csv_header, csv_rows, load
-from sightline.runs import read_model_of_finished, read_run_recipe, write_csv, write_json
+from sightline.runs import read_model_of_finished, read_run_recipe
 from sightline.trusting import measure_sets, unknown_share
 from sightline.views import Views, combine
+from sightline.writing import write_csv, write_json
 
 __all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
 

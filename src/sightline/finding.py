@@ -13,8 +13,10 @@ from sightline.config import BatchSearchConfig, RangeTestConfig, refuse_range_te
 from sightline.devices import keep_freed_memory
 from sightline.errors import ConfigError
 from sightline.finders import FoundBatch, FoundRate, search_batch, search_rate, write_range
-from sightline.preparing import Plan, prepare_training
-from sightline.runs import refuse_filled, storage_error, write_atomically, write_csv, write_json
+from sightline.plans import Plan
+from sightline.preparing import prepare_training
+from sightline.runs import refuse_filled
+from sightline.writing import storage_error, write_atomically, write_csv, write_json
 
 __all__ = ["find_batch", "find_rate"]
 

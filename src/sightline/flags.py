@@ -62,11 +62,7 @@ def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) ->
     flags = {f"setting_{index}": setting for index, setting in enumerate(settings)}
 
     def call(*positional: Any, **named: Any) -> None:
-        given = {
-            flags[name][0]: _value(flags[name], value)
-            for name, value in named.items()
-            if name in flags and value is not _NOT_GIVEN
-        }
+        given = {flags[name][0]: _value(flags[name], value) for name, value in named.items() if name in flags}
         verb(*positional, **{name: value for name, value in named.items() if name not in flags}, **given)
 
     call.__doc__, call.__name__ = verb.__doc__, verb.__name__
@@ -92,7 +88,7 @@ def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Paramete
         consume_multiple=listed,
     )
     return inspect.Parameter(
-        parameter, inspect.Parameter.KEYWORD_ONLY, default=_NOT_GIVEN, annotation=Annotated[kind | None, how]
+        parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, how]
     )
 
 
@@ -138,7 +134,6 @@ def _flag_type(annotation: Any) -> Any:
     return plain[0] if len(plain) == 1 else annotation
 
 
-_NOT_GIVEN = object()  # None is what the word none stands for
 _Pairs = tuple[str, ...]  # how a setting that is a number, or pairs such as {0: 8, 4: 4}, is typed: 8, or 0:8 4:4
 
 

@@ -30,8 +30,10 @@ from sightline.images.cache import CachedImages, open_images
 from sightline.images.sources import ImageSource
 from sightline.misfits import refuse_processes, refuse_split_seed, refuse_without_effect
 from sightline.nets import ACGAN, build_generator, training_flops
-from sightline.preparing import GeneratorPlan, describe_origin, refuse_validation
-from sightline.runs import MODEL_FORMAT, mark_done, read_model, write_json, write_weights
+from sightline.plans import GeneratorPlan, describe_origin
+from sightline.preparing import refuse_validation
+from sightline.runs import MODEL_FORMAT, mark_done, read_model, write_weights
+from sightline.writing import write_json
 
 __all__ = [
     "FEW_WIDTHS",

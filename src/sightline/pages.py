@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from sightline.runs import write_atomically
+from sightline.writing import write_atomically
 
 __all__ = ["Chart", "Page", "Section", "Table", "fragment", "print_table", "render_html", "write_html", "write_page"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from sightline.images.batches import Batch, Normalization
-from sightline.runs import write_atomically
+from sightline.writing import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -13,8 +13,10 @@ from sightline.config import read_recipe
 from sightline.config.finetuning import ALL, lies_in
 from sightline.config.resolving import merge, spell_out, to_mapping
 from sightline.phases import Phase, layers_of, phases_of
-from sightline.preparing import Plan, prepare_training
-from sightline.runs import refuse_to_overwrite, write_atomically
+from sightline.plans import Plan
+from sightline.preparing import prepare_training
+from sightline.runs import refuse_to_overwrite
+from sightline.writing import write_atomically
 
 __all__ = ["plan"]
 

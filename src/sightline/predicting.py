@@ -25,8 +25,9 @@ from sightline.images.decoding import UnreadableImageError, decode, in_parallel,
 from sightline.images.lookup import PlainFiles, plain_files
 from sightline.metrics import energies, probabilities
 from sightline.nets import Network, build_network
-from sightline.runs import BOX, read_model_of_finished, read_weights, refuse_other_kind, write_csv
+from sightline.runs import BOX, read_model_of_finished, read_weights, refuse_other_kind
 from sightline.views import VIEWS, Views, combine, logits_of_views
+from sightline.writing import write_csv
 
 __all__ = [
     "BATCH",

@@ -16,17 +16,13 @@ report.html        how good, on what, where wrong, how sure, how to repeat it; o
 PRUNED             in its place where a tuning ended the training early, and why
 """
 
-import csv
-import errno
-import io
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from sightline.config import (
     AnyRecipe,
@@ -38,7 +34,8 @@ from sightline.config import (
     resolve_generator,
     to_yaml,
 )
-from sightline.errors import ConfigError, RunError, StorageError
+from sightline.errors import ConfigError, RunError
+from sightline.writing import storage_error, to_json, write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +48,6 @@ __all__ = [
     "REPORT",
     "SAMPLES",
     "RunSummary",
-    "create_folder",
     "create_run",
     "generator_settings",
     "helped",
@@ -60,7 +56,6 @@ __all__ = [
     "mark_done",
     "mark_pruned",
     "names_a_run",
-    "plain_text",
     "read_any_recipe",
     "read_model",
     "read_model_of_finished",
@@ -72,13 +67,7 @@ __all__ = [
     "refuse_other_kind",
     "refuse_to_overwrite",
     "run_to_help",
-    "safe_cell",
-    "storage_error",
-    "write_atomically",
-    "write_csv",
-    "write_json",
     "write_recipe",
-    "write_rows",
     "write_weights",
 ]
 
@@ -86,7 +75,6 @@ GENERATORS = ("diffusion", "acgan")
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
 METADATA_KEY = "sightline"
-FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 PRUNED = "PRUNED"
 REPORT = "report.html"
 SAMPLES = "samples"
@@ -136,18 +124,6 @@ def create_run(
             number += 1
         except OSError as error:
             raise storage_error(folder, error) from error
-
-
-def create_folder(folder: Path) -> None:
-    """Make a folder, and those around it, unless it is there.
-
-    Raises:
-        StorageError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(folder, error) from error
 
 
 def refuse_existing(wanted: str | os.PathLike[str]) -> None:
@@ -380,75 +356,9 @@ def _read_text(path: Path) -> str:
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
-    """Write a file so that it appears under its name only when whole: beside, synced, renamed.
-
-    Args:
-        path: of the file.
-        content: all of it.
-        sync: wait for the disk, so that the file outlives a power cut; without, only a kill.
-    Raises:
-        StorageError: the disk is full or the folder cannot be written.
-    """
-    temporary = ""
-    try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            if sync:
-                file.flush()
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-        temporary = ""
-    except OSError as error:
-        raise storage_error(path.parent, error) from error
-    finally:  # after Ctrl-C, too
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write plain values as indented JSON."""
-    write_atomically(path, (_to_json(value, indent=2) + "\n").encode())
-
-
-def _to_json(value: Any, indent: int | None = None) -> str:
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
-    return text.encode("utf-8", "backslashreplace").decode()  # a file name that is no UTF-8 becomes \udc80 to \udcff
-
-
 def write_recipe(run: Path, recipe: AnyRecipe) -> None:
     """Write the complete settings of a run."""
     write_atomically(run / "recipe.yaml", to_yaml(recipe).encode())
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table whose text cells a spreadsheet shows and never runs."""
-    text = io.StringIO(newline="")
-    write_rows(text, header, rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
-
-
-def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV to an open file."""
-    writer = csv.writer(file, lineterminator="\n")
-    quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(header)
-    for row in rows:
-        cells = [safe_cell(cell) if isinstance(cell, str) else cell for cell in row]
-        returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)  # not quoted before Python 3.13
-        (quoting if returns else writer).writerow(cells)
-
-
-def safe_cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: an apostrophe goes before a leading ``= + - @``, tab or return."""
-    return f"'{text}" if text[:1] in FORMULAS else text
-
-
-def plain_text(cell: str) -> str:
-    """What ``safe_cell`` was given."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULAS else cell
 
 
 def write_weights(path: Path, tensors: "Mapping[str, Tensor]", model: Mapping[str, Any]) -> None:
@@ -456,15 +366,4 @@ def write_weights(path: Path, tensors: "Mapping[str, Tensor]", model: Mapping[st
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(plain, metadata={METADATA_KEY: _to_json(model)}))
-
-
-def storage_error(folder: Path, error: OSError) -> StorageError:
-    """The sentence for a write that failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StorageError(
-            f"the disk of {folder} is full; free space, then run it again (a training goes on with --resume)."
-        )
-    return StorageError(
-        f"{folder} cannot be written ({error.strerror or error}); choose another folder or mend its permissions."
-    )
+    write_atomically(path, save(plain, metadata={METADATA_KEY: to_json(model)}))

@@ -24,8 +24,8 @@ from rich.console import Console
 from sightline.config import AnyRecipe, TrackConfig
 from sightline.config.resolving import flatten, to_mapping
 from sightline.images.downloads import reachable
-from sightline.runs import write_atomically
 from sightline.trainer import steps_done
+from sightline.writing import write_atomically
 
 __all__ = ["TRACKERS", "Tracker", "final_numbers", "tracked"]
 

@@ -25,7 +25,7 @@ from sightline.finetuning import Finetuning
 from sightline.learners import Learner, validated
 from sightline.optimizers import main_rate
 from sightline.progress import EpochBar
-from sightline.runs import storage_error, write_csv
+from sightline.writing import storage_error, write_csv
 
 __all__ = [
     "AfterEpoch",

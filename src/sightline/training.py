@@ -30,20 +30,11 @@ from sightline.images.batches import TrainingBatches, augmentation_of
 from sightline.learners import ACGANLearner, ClassifierLearner, DiffusionLearner, Learner, balanced_weights
 from sightline.nets import ACGAN, training_flops
 from sightline.picturing import draw_batch
+from sightline.plans import AnyPlan, GeneratorPlan, Plan, describe_classifier, notes
 from sightline.predicting import Classifier
-from sightline.preparing import (
-    AnyPlan,
-    GeneratorPlan,
-    Plan,
-    as_found,
-    changes_since,
-    describe_classifier,
-    notes,
-    prepare_training,
-    run_to_resume,
-    what_is_asked,
-)
+from sightline.preparing import prepare_training, what_is_asked
 from sightline.reporting import report
+from sightline.resuming import as_found, changes_since, run_to_resume
 from sightline.runs import (
     REPORT,
     create_run,
@@ -52,8 +43,6 @@ from sightline.runs import (
     read_model,
     refuse_existing,
     run_to_help,
-    write_csv,
-    write_json,
     write_recipe,
     write_weights,
 )
@@ -62,6 +51,7 @@ from sightline.tracking import Tracker, tracked
 from sightline.trainer import CostMeter, EpochLog, build_trainer, checkpoint_to_resume
 from sightline.trusting import calibrate, measure_corruptions, measure_strangers
 from sightline.views import VIEWS, Views, combine
+from sightline.writing import write_csv, write_json
 
 __all__ = ["train"]
 

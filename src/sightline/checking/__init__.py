@@ -21,7 +21,8 @@ from sightline.images.lookup import find_source
 from sightline.images.oddities import Header, light_of, odd_files, odd_light, read_headers
 from sightline.images.sources import DownloadedSource, ImageSource
 from sightline.images.splits import Splits, split, statistics
-from sightline.runs import create_run, read_model_of_finished, refuse_filled, write_csv
+from sightline.runs import create_run, read_model_of_finished, refuse_filled
+from sightline.writing import write_csv
 
 __all__ = ["CHECKS", "Check", "check"]
 

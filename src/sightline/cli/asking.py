@@ -60,7 +60,7 @@ def predict(
     from sightline.describing import Progress
     from sightline.predicting import about_box, csv_header, csv_rows
     from sightline.predicting import predict as work
-    from sightline.runs import write_rows
+    from sightline.writing import write_rows
 
     console = Console(stderr=True)
     with Progress(console, "Predicting") as progress:

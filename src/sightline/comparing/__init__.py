@@ -25,7 +25,7 @@ from sightline.outcomes import (
     unlike_images,
 )
 from sightline.pages import Page, print_table, write_page
-from sightline.runs import storage_error, write_csv
+from sightline.writing import storage_error, write_csv
 
 __all__ = ["compare"]
 

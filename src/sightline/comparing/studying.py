@@ -32,7 +32,8 @@ from sightline.errors import ConfigError, DataError, Interrupted, RunError, Sigh
 from sightline.images.lookup import find_source
 from sightline.outcomes import read_outcome
 from sightline.preparing import prepare_training
-from sightline.runs import read_model, storage_error, write_atomically
+from sightline.runs import read_model
+from sightline.writing import storage_error, write_atomically
 
 __all__ = ["STUDY", "Job", "jobs", "open_study", "train_in_child", "train_study"]
 

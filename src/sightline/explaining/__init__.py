@@ -26,7 +26,8 @@ from sightline.images.lookup import plain_files
 from sightline.pages import Table
 from sightline.picturing import Panel, draw_explanation
 from sightline.predicting import Classifier, decoded_batches, load
-from sightline.runs import refuse_filled, storage_error, write_atomically, write_csv
+from sightline.runs import refuse_filled
+from sightline.writing import storage_error, write_atomically, write_csv
 
 __all__ = ["ExplainedImage", "Explainer", "Explanation", "Explanations", "explain", "summarize_explanations"]
 

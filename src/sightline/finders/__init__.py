@@ -1,7 +1,7 @@
 """Finders: which learning rate and which batch size a training should have. What is trained meanwhile is a copy.
 
 Of several processes the first searches alone, with whole batches; the others read what it found in the run
-(``preparing.as_found``).
+(``resuming.as_found``).
 """
 
 import time
@@ -14,7 +14,7 @@ from sightline.config import BatchSearchConfig, RangeTestConfig, resolve
 from sightline.config.resolving import to_mapping
 from sightline.finders.batch import FoundBatch, search_batch
 from sightline.finders.rate import FoundRate, search_rate, write_range
-from sightline.preparing import Plan
+from sightline.plans import Plan
 
 __all__ = ["FoundBatch", "FoundRate", "search_batch", "search_rate", "settle", "write_range"]
 

@@ -18,7 +18,7 @@ from sightline.finders.sizes import SizeSearch, Tried, fastest, search_sizes
 from sightline.finders.steps import TrainingStep, copied_network, optimizer_of, training_batches
 from sightline.memory import free_memory, held_memory, measured_peak, ran_out, refuse_without_measure
 from sightline.nets import Network
-from sightline.preparing import Plan
+from sightline.plans import Plan
 
 __all__ = ["FoundBatch", "search_batch"]
 

@@ -22,9 +22,9 @@ from sightline.learners import classification_loss
 from sightline.nets import Network
 from sightline.optimizers import scaled
 from sightline.picturing import draw_range
-from sightline.preparing import Plan
-from sightline.runs import write_csv
+from sightline.plans import Plan
 from sightline.schedules import Steps
+from sightline.writing import write_csv
 
 __all__ = ["FoundRate", "rise_and_fall", "search_rate", "write_range"]
 

@@ -14,7 +14,7 @@ from sightline.learners import balanced_weights, classification_loss
 from sightline.nets import Network
 from sightline.optimizers import build_optimizer
 from sightline.phases import frozen_modules, layers_of, phases_of, shares_of
-from sightline.preparing import Plan
+from sightline.plans import Plan
 
 __all__ = ["TrainingStep", "copied_network", "grouped", "optimizer_of", "training_batches"]
 

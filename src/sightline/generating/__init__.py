@@ -27,15 +27,8 @@ from sightline.generating.working import Task, make_side_by_side
 from sightline.generators import Generator, load_generator
 from sightline.images.layout import class_folder
 from sightline.judging import Judge, Verdict
-from sightline.runs import (
-    create_folder,
-    generator_settings,
-    plain_text,
-    read_model_of_finished,
-    refuse_filled,
-    write_atomically,
-    write_csv,
-)
+from sightline.runs import generator_settings, read_model_of_finished, refuse_filled
+from sightline.writing import create_folder, plain_text, write_atomically, write_csv
 
 __all__ = ["COLUMNS", "MANIFEST", "SCORES", "Generated", "generate"]
 

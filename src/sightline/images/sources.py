@@ -27,7 +27,7 @@ from sightline.images.layout import (
     check_labels,
     lay_out,
 )
-from sightline.runs import plain_text
+from sightline.writing import plain_text
 
 __all__ = [
     "ARCHIVE_SUFFIXES",

@@ -32,7 +32,8 @@ from sightline.reporting.narrating import (
     warnings,
 )
 from sightline.reporting.thumbnails import Thumbnails, affordable, data_uri, open_own
-from sightline.runs import REPORT, is_generator, plain_text, read_model_of_finished
+from sightline.runs import REPORT, is_generator, read_model_of_finished
+from sightline.writing import plain_text
 
 __all__ = ["report"]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from sightline.errors import RunError
 from sightline.metrics import confusion_matrix
-from sightline.runs import safe_cell
+from sightline.writing import safe_cell
 
 __all__ = ["Answers", "read_answers", "read_measures"]
 
@@ -23,7 +23,7 @@ class Answers:
     """The answers of a run to the images that it was measured on; row i of every column belongs to image i."""
 
     files: list[str]
-    """As a table has them: see ``runs.safe_cell``."""
+    """As a table has them: see ``writing.safe_cell``."""
     labels_N: Array
     """Index of the true class."""
     predicted_N: Array

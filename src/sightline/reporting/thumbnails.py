@@ -11,7 +11,8 @@ from PIL import Image
 
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.lookup import find_source
-from sightline.runs import read_run_recipe, safe_cell
+from sightline.runs import read_run_recipe
+from sightline.writing import safe_cell
 
 __all__ = ["Thumbnails", "affordable", "data_uri", "open_own"]
 

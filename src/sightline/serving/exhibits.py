@@ -16,7 +16,7 @@ import numpy as np
 from sightline.errors import DataError, RunError, StorageError
 from sightline.reporting.answers import Answers, read_answers, read_measures
 from sightline.reporting.thumbnails import Thumbnails, open_own
-from sightline.runs import plain_text
+from sightline.writing import plain_text
 
 __all__ = ["PAGE", "Exhibits", "Opening", "Wanted"]
 

@@ -30,10 +30,13 @@ from sightline.config.tuning import STUDY, Study, TuneConfig, begun_study, choos
 from sightline.describing import TrialLines, describe_tuning, show_tuning, spoken_seconds
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.extras import require
-from sightline.preparing import Plan, changes, prepare_training
-from sightline.runs import create_run, storage_error, write_atomically, write_csv
+from sightline.plans import Plan
+from sightline.preparing import prepare_training
+from sightline.resuming import changes
+from sightline.runs import create_run
 from sightline.tuning.searching import Search, Trial
 from sightline.tuning.trials import Job, Outcome, Workers, train_trial
+from sightline.writing import storage_error, write_atomically, write_csv
 
 __all__ = ["tune"]
 
