@@ -127,7 +127,7 @@ def _words(blocks: list[Any]) -> str:
 
 
 def _flag_type(annotation: Any) -> Any:
-    """The type of a flag: an optional setting is simply not given."""
+    """The type of a flag, without the None of an optional setting, for which the word none stands."""
     plain = [member for member in members(annotation) if member is not type(None)]
     if any(typing.get_origin(member) is dict for member in plain):
         return _Pairs

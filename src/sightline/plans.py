@@ -3,7 +3,7 @@
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, TypeVar
+from typing import Any
 
 from sightline.backbones import Built, describe_network
 from sightline.config import FrozenConfig, GeneratorRecipe, Recipe
@@ -18,7 +18,7 @@ from sightline.nets import ACGAN, HeadedNetwork, Network, UNet
 from sightline.phases import layers_of, phases_of
 from sightline.runs import MODEL_FORMAT
 
-__all__ = ["AnyPlan", "GeneratorPlan", "P", "Plan", "describe_classifier", "describe_origin", "notes"]
+__all__ = ["AnyPlan", "GeneratorPlan", "Plan", "describe_classifier", "describe_origin", "notes"]
 
 SEARCHES = {
     "fit.batch_size": "to be found before the first step, by steps with ever larger batches",
@@ -63,8 +63,6 @@ class GeneratorPlan:
 
 
 AnyPlan = Plan | GeneratorPlan
-
-P = TypeVar("P", bound=Plan | GeneratorPlan)
 
 
 def notes(plan: Plan) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is settled, and refused, before the first step of a training: images, recipe, network, the run to continue."""
+"""What is settled, and refused, before the first step of a training: images, recipe, network."""
 
 import os
 from collections.abc import Mapping

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sightline.backbones import SEEN
 from sightline.config import AnyRecipe, resolve
@@ -12,10 +12,12 @@ from sightline.config.resolving import AUTO, flatten, to_mapping
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.excluding import excluded_fingerprint
 from sightline.images.joining import generated_fingerprint
-from sightline.plans import AnyPlan, P
+from sightline.plans import AnyPlan, GeneratorPlan, Plan
 from sightline.runs import list_runs, read_any_recipe, read_model
 
 __all__ = ["as_found", "changes", "changes_since", "run_to_resume"]
+
+P = TypeVar("P", bound=Plan | GeneratorPlan)
 
 
 def run_to_resume(run: str | os.PathLike[str] | None, plan: AnyPlan) -> Path | None:

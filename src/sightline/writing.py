@@ -73,6 +73,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
+    """Plain values as JSON that any reader takes: no NaN, and no byte that is not UTF-8."""
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode()  # a file name that is no UTF-8 becomes \udc80 to \udcff
 
