@@ -107,7 +107,13 @@ def test_runs_become_a_page_three_tables_and_a_table_on_the_console(finished: Fi
     for wanted in ("one", "other", "0.8900", "0.7900", "18", "10,888"):
         assert wanted in printed
     folder = tmp_path / "studies" / "runs-1"
-    assert sorted(path.name for path in folder.iterdir()) == ["curves.csv", "runs.csv", "runs.html", "settings.csv"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "curves.csv",
+        "runs.csv",
+        "runs.html",
+        "runs.md",
+        "settings.csv",
+    ]
     assert [row["name"] for row in rows(folder / "runs.csv")] == ["one", "other"]
     assert [row["setting"] for row in rows(folder / "settings.csv")] == ["schedule.kind", "schedule.final", "fit.seed"]
     page = (folder / "runs.html").read_text("utf-8")
@@ -154,8 +160,10 @@ def test_a_study_is_trained_ranked_and_shown(written, pretend: list[str], tmp_pa
         "Better than plain on test: good (+10.",
     ):
         assert wanted in printed
-    names = {"study.html", "study.csv", "runs.csv", "settings.csv", "curves.csv", "study.yaml", "runs", "work", ".lock"}
-    assert {path.name for path in folder.iterdir()} == names
+    tables = {"study.csv", "runs.csv", "settings.csv", "curves.csv"}
+    assert {path.name for path in folder.iterdir()} == {
+        *tables, "study.html", "study.md", "study.yaml", "runs", "work", ".lock"
+    }  # fmt: skip
     good, *others = rows(folder / "study.csv")
     assert good["recipe"] == "good"
     assert float(good["test_mean"]) == pytest.approx(0.89 + 0.005 / 3)
@@ -178,6 +186,9 @@ def test_a_study_is_trained_ranked_and_shown(written, pretend: list[str], tmp_pa
         f" and PyTorch {torch.__version__.partition('+')[0]}.",
     ):
         assert wanted in page
+    words = (folder / "study.md").read_text("utf-8")
+    for wanted in ("# Study: made\n", "| good | 0.90", "(−2.55 to +3.08, no difference shown)", "Dunnett"):
+        assert wanted in words
 
 
 def test_a_study_that_was_shown_is_shown_again_without_training(

@@ -91,7 +91,7 @@ def test_a_planted_difference_is_told_with_its_interval_and_an_absent_one_as_not
     assert "3 recipes, each trained with 4 seeds on digits (100 train, 50 validation, 200 test images)" in text
     assert "Better than plain on validation: good (+5.10 points, +4." in text
     assert "No difference shown against plain on test: same." in text
-    assert "would have been shown with a probability of 80 %" in text
+    assert "would have been shown with a probability of 80\N{NO-BREAK SPACE}%" in text
     assert answer.warnings == ()
 
 

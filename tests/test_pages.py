@@ -7,10 +7,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from sightline.charting import Curve, Interval, Point, draw_curves, draw_intervals, draw_points, draw_swatch
-from sightline.pages import Chart, Page, Section, Table, print_table, write_page
+from sightline.pages import Chart, Page, Section, Table, print_table, write_markdown, write_page
 
 EMPTY = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
@@ -117,6 +118,27 @@ def test_a_table_on_a_console_is_text_without_markup() -> None:
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     for wanted in ("all [bold]", "[red]a", "recipe"):
         assert wanted in printed
+
+
+STRANGE = r"a|b_c _d_ __e__ *f* `g` <b> [h](i) ![j](k) ~~l~~ &lt; m\n\| $o$ 1. p"
+
+
+def test_markdown_says_what_was_said_and_takes_no_name_for_a_mark(tmp_path: Path) -> None:
+    said = ["# no heading", "- no item", STRANGE, "+0.5 points"]
+    table = Table(("recipe", STRANGE), [(STRANGE, "0.9\n0.8 to 1.0\nshown"), ("none", "-")])
+    sections = [Section("Ranking", said[1], table), Section("Every run", table=table, folded=True)]
+    whole = Page("Study: _tiny_", said[0], said[2:], ["Not *quite*."], [], sections, ["By hand."])
+    write_markdown(tmp_path / "page.md", whole)
+    tokens = MarkdownIt().enable(["table", "strikethrough"]).parse((tmp_path / "page.md").read_text("utf-8"))
+    tags = [token.tag for token in tokens if token.nesting == 1]
+    assert set(tags) == {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td"}
+    texts = ["".join(part.content for part in token.children or ()) for token in tokens if token.type == "inline"]
+    assert texts == [
+        "Study: _tiny_", said[0], STRANGE, said[3], "Warning: Not *quite*.", "Ranking", said[1],
+        "recipe", STRANGE, STRANGE, "0.9 (0.8 to 1.0, shown)", "none", "-", "How this was computed", "By hand.",
+    ]  # fmt: skip
+    kinds = {part.type for token in tokens for part in token.children or ()}
+    assert kinds <= {"text", "text_special", "strong_open", "strong_close"}
 
 
 # ── charts ───────────────────────────────────────────────────────────────────────────────────────────────────────────

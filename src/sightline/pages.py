@@ -1,5 +1,6 @@
-"""Pages of HTML in one file each, that load nothing from elsewhere: sentences, tables and charts, by a template."""
+"""Pages of HTML in one file each, that load nothing from elsewhere: sentences, tables and charts, by a template; the same in Markdown."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,7 +12,18 @@ from rich.markup import escape
 
 from sightline.writing import write_atomically
 
-__all__ = ["Chart", "Page", "Section", "Table", "fragment", "print_table", "render_html", "write_html", "write_page"]
+__all__ = [
+    "Chart",
+    "Page",
+    "Section",
+    "Table",
+    "fragment",
+    "print_table",
+    "render_html",
+    "write_html",
+    "write_markdown",
+    "write_page",
+]
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,46 @@ def write_page(path: Path, page: Page) -> None:
         StorageError: it cannot be written.
     """
     write_html(path, "page.html", page=page)
+
+
+def write_markdown(path: Path, page: Page) -> None:
+    """Write the words and tables of a page as Markdown, to be pasted elsewhere; charts and what is folded are left out.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    parts = [f"# {_plain(page.title)}", *map(_paragraph, filter(None, (page.about, *page.lead)))]
+    parts += [f"**Warning:** {_plain(sentence)}" for sentence in page.warnings]
+    for section in page.sections:
+        if section.table is not None and not section.folded:
+            parts += [
+                f"## {_plain(section.title)}",
+                *map(_paragraph, filter(None, [section.about])),
+                _lines(section.table),
+            ]
+    if page.method:
+        parts += ["## How this was computed", *map(_paragraph, page.method)]
+    write_atomically(path, ("\n\n".join(parts) + "\n").encode("utf-8", "replace"))
+
+
+def _lines(table: Table) -> str:
+    """A table in Markdown; what follows the first line of a cell stands in brackets behind it."""
+    ruler = ["---" if index < table.texts else "--:" for index in range(len(table.columns))]
+    rows = [list(map(_plain, table.columns)), ruler]
+    for row in table.rows:
+        cells = [cell.split("\n") for cell in row]
+        rows.append([_plain(main + (f" ({', '.join(more)})" if more else "")) for main, *more in cells])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph that Markdown takes for no heading, list or quotation."""
+    return re.sub(r"^([#>+-])", r"\\\1", _plain(text))
+
+
+def _plain(text: str) -> str:
+    """A text on one line, of which Markdown takes nothing as a mark."""
+    return re.sub(r"([\\`*<\[|~]|&(?=#?\w+;)|_(?![^\W_])|(?<![^\W_])_)", r"\\\1", " ".join(text.split()))
 
 
 def write_html(path: Path, template: str, **content: Any) -> None:

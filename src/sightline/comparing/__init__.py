@@ -1,4 +1,4 @@
-"""Compare recipes: finished runs side by side, or a study of recipes × seeds. A page of HTML, CSV, and a console."""
+"""Compare recipes: finished runs side by side, or a study of recipes × seeds. A page of HTML, Markdown, CSV, and a console."""
 
 import os
 import shlex
@@ -24,7 +24,7 @@ from sightline.outcomes import (
     settings_rows,
     unlike_images,
 )
-from sightline.pages import Page, print_table, write_page
+from sightline.pages import Page, print_table, write_markdown, write_page
 from sightline.writing import storage_error, write_csv
 
 __all__ = ["compare"]
@@ -55,7 +55,7 @@ def compare(
             after the other.
         console: where to report; None reports nothing.
     Returns:
-        The page, ``study.html`` or ``runs.html``, among tables in CSV.
+        The page, ``study.html`` or ``runs.html``, among its words in Markdown and tables in CSV.
     Raises:
         SightlineError: one of its kinds, with a sentence that says what to do; runs of a study that failed are raised
             after the page on the others is written.
@@ -189,6 +189,7 @@ def _write(
 ) -> Path:
     for name, (header, rows) in tables.items():
         write_csv(path.parent / name, header, rows)
+    write_markdown(path.with_suffix(".md"), page)
     write_page(path, page)
     for sentence in warnings:
         console.print(f"warning: {sentence}", markup=False, highlight=False)

@@ -233,7 +233,7 @@ def _answers(study: Study, found: Findings) -> list[str]:
         lines += [f"{told[answer]}: {', '.join(names)}." for answer, names in groups.items() if names]
         lines.append(
             f"A true difference of {points(comparison.detectable, '')} points on {split} would have been shown with a"
-            f" probability of {POWER * 100:g} %."
+            f" probability of {POWER * 100:g}\N{NO-BREAK SPACE}%."
         )
     return lines
 

@@ -325,7 +325,7 @@ def _about_curves(groups: Sequence[Group]) -> str:
 def _method(study: Study, found: Findings) -> list[str]:
     paragraphs = [
         "The recipes are ranked by their mean accuracy on those validation images that chose nothing while training. After ±"
-        f" stands the standard deviation of one seed, below it the {_sure()} interval of the mean (Student's, from the seeds"
+        f" stands the standard deviation of one seed, then the {_sure()} interval of the mean (Student's, from the seeds"
         " of this recipe alone). The seed decides first weights, order and augmentation; all runs have the same images."
     ]
     for split, comparison in found.comparisons.items():
@@ -335,7 +335,7 @@ def _method(study: Study, found: Findings) -> list[str]:
                 f" deviation for all recipes: {points(comparison.deviation, '')} points ({comparison.degrees} degrees of"
                 f" freedom). The intervals are Dunnett's for {len(comparison.differences) - 1} comparisons with one baseline"
                 f" (critical value {comparison.critical:.3f}): they hold together, so trying more recipes finds no more by"
-                f" chance. The smallest difference that would be shown with a probability of {POWER * 100:g} % is"
+                f" chance. The smallest difference that would be shown with a probability of {POWER * 100:g}\N{NO-BREAK SPACE}% is"
                 f" {points(comparison.detectable, '')} points."
             )
     tested = [row for row in found.ranked if row.test is not None and row.outcomes and row.outcomes[0].test is not None]
