@@ -29,6 +29,14 @@ def test_evaluating_again_gives_what_training_measured_and_counts_the_reading(co
     assert json.loads((copy / "model.json").read_text())["test_readings"] == 2
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_the_reading_is_counted(copy: Path, capsys) -> None:
+    (copy.parent / "file").touch()
+    wanted = copy.parent / "file" / "out"
+    assert main(["evaluate", str(copy), "--out", str(wanted)]) == 2
+    assert f"{wanted} cannot be written (Not a directory)" in capsys.readouterr().err
+    assert json.loads((copy / "model.json").read_text())["test_readings"] == 1
+
+
 def test_a_set_without_a_test_split_is_measured_whole(finished: Finished, tmp_path: Path) -> None:
     other = coloured_folder(tmp_path / "other", images=5)
     found = sightline.evaluate(finished.run, other, out=tmp_path / "out")

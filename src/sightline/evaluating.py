@@ -32,7 +32,7 @@ from sightline.predicting import Classifier, csv_header, csv_rows, load
 from sightline.runs import read_model_of_finished, read_run_recipe
 from sightline.trusting import measure_sets, unknown_share
 from sightline.views import Views, combine
-from sightline.writing import write_csv, write_json
+from sightline.writing import create_folder, write_csv, write_json
 
 __all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
 
@@ -71,6 +71,7 @@ def evaluate(
         ConfigError: ``fid`` without ``generated``, without torch-fidelity, or without its weights.
         RunError: no finished run.
         DataError: no such image set, a class that the classifier does not know, or the run's own set has changed.
+        StorageError: ``out`` cannot be made or written.
     """
     if fid and not generated:
         raise ConfigError("--fid measures generated images: say --generated as well.")
@@ -82,10 +83,13 @@ def evaluate(
     if data is None:
         images = open_images(source, read_run_recipe(run).data.size, progress)
         rows = _own_test(Path(run), model, images)
-        _count_reading(Path(run), model)
     else:
         images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
         rows = _foreign_test(images)
+    if out is not None:
+        create_folder(Path(out))  # before the work, and before a reading is counted
+    if data is None:
+        _count_reading(Path(run), model)
     found, table = evaluate_rows(classifier, images, rows, progress)
     found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
     if generated:
@@ -96,10 +100,8 @@ def evaluate(
             _standard_fid(network, Path(run), model, source, images, rows, progress)
         )
     if out is not None:
-        folder = Path(out)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "evaluation.json", found)
-        write_csv(folder / "predictions.csv", *table)
+        write_json(Path(out) / "evaluation.json", found)
+        write_csv(Path(out) / "predictions.csv", *table)
     return found
 
 

@@ -16,7 +16,7 @@ from sightline.finders import FoundBatch, FoundRate, search_batch, search_rate, 
 from sightline.plans import Plan
 from sightline.preparing import prepare_training
 from sightline.runs import refuse_filled
-from sightline.writing import storage_error, write_atomically, write_csv, write_json
+from sightline.writing import create_folder, write_atomically, write_csv, write_json
 
 __all__ = ["find_batch", "find_rate"]
 
@@ -103,10 +103,7 @@ def _begin(
     console = Console(quiet=True) if console is None else console
     plan = prepare_training(data, recipe, settings or {}, None, console)
     if out is not None:
-        try:
-            Path(out).mkdir(parents=True, exist_ok=True)  # before the work: one that cannot be made costs nothing
-        except OSError as error:
-            raise storage_error(Path(out), error) from error
+        create_folder(Path(out))  # before the work: one that cannot be made costs nothing
     _say(
         console,
         [f"{plan.source.name}: {len(plan.splits.train):,} training images, recipe {plan.recipe.name} ({plan.why})"],

@@ -25,7 +25,7 @@ from sightline.outcomes import (
     unlike_images,
 )
 from sightline.pages import Page, print_table, write_markdown, write_page
-from sightline.writing import storage_error, write_csv
+from sightline.writing import create_folder, write_csv
 
 __all__ = ["compare"]
 
@@ -100,7 +100,7 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, c
     folder = _numbered(STUDIES, "runs") if out is None else Path(out)
     if (folder / STUDY).exists():
         raise RunError(f"{folder} holds a study; choose another --out.")
-    _make(folder)
+    create_folder(folder)
     lead = [
         f"{len(outcomes)} finished runs. Each is one training with one seed: a difference between two may be that of another"
         " seed. The intervals are those of the images (95 %, Wilson's). A study, which trains every recipe with several"
@@ -202,10 +202,3 @@ def _numbered(root: Path, name: str) -> Path:
     while (root / f"{name}-{number}").exists():
         number += 1
     return root / f"{name}-{number}"
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise storage_error(folder, error) from error

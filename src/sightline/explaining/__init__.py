@@ -27,7 +27,7 @@ from sightline.pages import Table
 from sightline.picturing import Panel, draw_explanation
 from sightline.predicting import Classifier, decoded_batches, load
 from sightline.runs import refuse_filled
-from sightline.writing import storage_error, write_atomically, write_csv
+from sightline.writing import create_folder, write_atomically, write_csv
 
 __all__ = ["ExplainedImage", "Explainer", "Explanation", "Explanations", "explain", "summarize_explanations"]
 
@@ -278,10 +278,7 @@ class _Writer:
     taken: set[str] = field(default_factory=set)
 
     def write(self, file: str, pixels_HWC: Array, image: ExplainedImage) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(self.folder, error) from error
+        create_folder(self.folder)
         sheet = self.folder / f"{self._free_name(file)}.png"
         about = [PurePath(file).name, f"class {image.label}", f"probability {image.probability:.1%}"]
         if image.predicted != image.label:

@@ -36,7 +36,7 @@ from sightline.resuming import changes
 from sightline.runs import create_run
 from sightline.tuning.searching import Search, Trial
 from sightline.tuning.trials import Job, Outcome, Workers, train_trial
-from sightline.writing import storage_error, write_atomically, write_csv
+from sightline.writing import create_folder, storage_error, write_atomically, write_csv
 
 __all__ = ["tune"]
 
@@ -141,10 +141,7 @@ def _refuse_changes(folder: Path, begun: Study, asked: Study) -> None:
 def _make_folder(study: str | os.PathLike[str] | None, resume: bool, plan: Plan) -> Path:
     if study is not None and resume:
         folder = Path(study)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(folder, error) from error
+        create_folder(folder)
         return folder
     return create_run(f"{plan.source.name}-{plan.recipe.name}", study, below=TUNINGS, flag="--study")
 
