@@ -56,7 +56,7 @@ def report(run: Path, images: Path, out: Path) -> None:
     print_table(Console(width=120), title, summarize_explanations(found.images))
     for method, reason in found.left_out.items():
         print(f"left out {method}: {reason}")
-    versions = ", ".join(f"{name} {version(name)}" for name in ("sightline", "torch", "captum"))
+    versions = ", ".join(f"{name} {version(name)}" for name in ("sightline-vision", "torch", "captum"))
     print(f"{versions}; {describe(choose_device())}", flush=True)
 
 

@@ -124,7 +124,7 @@ def _extras() -> Iterator[tuple[str, str, str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extra, libraries in project["optional-dependencies"].items():
         plain = ", ".join(f"`{library}`" for library in libraries if not library.startswith("sightline"))
-        yield f"`{extra}`", plain or "all of these but `dev`", f"`pip install 'sightline[{extra}]'`"
+        yield f"`{extra}`", plain or "all of these but `dev`", f"`pip install '.[{extra}]'`"
 
 
 def _choices() -> tuple[str, ...]:

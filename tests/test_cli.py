@@ -362,7 +362,7 @@ def test_a_missing_extra_is_refused_within_two_seconds_of_the_start_and_without_
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "run: pip install 'sightline[timm]'" in result.stderr
+    assert "run: pip install '.[timm]'" in result.stderr
 
 
 @pytest.mark.parametrize(

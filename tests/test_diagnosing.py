@@ -25,7 +25,7 @@ def test_a_report_names_the_versions_the_devices_the_extras_and_the_cache(
     found = sightline.environment()
     assert time.process_time() - start < 10
     assert found["torch"] == torch.__version__
-    assert found["sightline"] == importlib.metadata.version("sightline")
+    assert found["sightline"] == importlib.metadata.version("sightline-vision")
     assert found["threads"].endswith(f"of {os.cpu_count()} cores")
     assert found["fast bfloat16"] in ("yes", "no")
     assert found["cache"].startswith(str(finished.cache))
@@ -39,7 +39,7 @@ def test_an_extra_that_is_missing_comes_with_its_pip_line(monkeypatch: pytest.Mo
     lines = ["torch>=2", "nowhere>=1; extra == 'timm'", 'pillow>=1; extra == "check"', "nowhere; extra == 'all'"]
     monkeypatch.setattr(extras, "requires", lambda _: lines)
     found = diagnosing._extras()
-    assert found["extra timm"] == "no nowhere: pip install 'sightline[timm]'"
+    assert found["extra timm"] == "no nowhere: pip install '.[timm]'"
     assert found["extra check"] == f"pillow {importlib.metadata.version('pillow')}"
     assert set(found) == {"extra timm", "extra check"}
 

@@ -175,7 +175,7 @@ def test_without_captum_only_our_own_methods_go(
     found = extras.importlib.util.find_spec
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None if name == "captum" else found(name))
     image = finished.data / GRASS / "000.png"
-    with pytest.raises(ConfigError, match=r"--method saliency needs captum.*pip install 'sightline\[explain\]'"):
+    with pytest.raises(ConfigError, match=r"--method saliency needs captum.*pip install '\.\[explain\]'"):
         sightline.explain(finished.run, [image], out=tmp_path / "out", methods=["all"])
     assert len(sightline.explain(finished.run, [image], out=tmp_path / "out", methods=["grad_cam"]).files) == 1
 

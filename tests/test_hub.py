@@ -22,7 +22,7 @@ from sightline.images.splits import split
 
 EXTRA = ("huggingface_hub", "pyarrow")
 needs_hub = pytest.mark.skipif(
-    any(importlib.util.find_spec(library) is None for library in EXTRA), reason="needs pip install 'sightline[hf]'"
+    any(importlib.util.find_spec(library) is None for library in EXTRA), reason="needs pip install '.[hf]'"
 )
 
 
@@ -86,7 +86,7 @@ def test_without_its_libraries_the_pip_line_is_named(monkeypatch, missing):
     with pytest.raises(ConfigError) as refused:
         find_source("hf:someone/pets")
     assert str(refused.value) == (
-        f"the set hf:someone/pets needs {missing}, which is not installed; run: pip install 'sightline[hf]'"
+        f"the set hf:someone/pets needs {missing}, which is not installed; run: pip install '.[hf]'"
     )
 
 

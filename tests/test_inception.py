@@ -174,7 +174,7 @@ def test_without_the_library_the_pip_line_is_told(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["evaluate", str(finished.run), str(finished.data), "--generated", "--fid"]) == 2
-    assert "--fid needs torch_fidelity, which is not installed; run: pip install 'sightline[fid]'" in " ".join(
+    assert "--fid needs torch_fidelity, which is not installed; run: pip install '.[fid]'" in " ".join(
         capsys.readouterr().err.split()
     )
 

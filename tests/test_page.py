@@ -26,7 +26,7 @@ from PIL import Image
 import sightline
 from conftest import QUICK, coloured_folder
 
-pytest.importorskip("gradio", reason="the page needs gradio: pip install 'sightline[app]'")
+pytest.importorskip("gradio", reason="the page needs gradio: pip install '.[app]'")
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="the page is driven by Playwright: pip install playwright"
 )

@@ -234,7 +234,7 @@ def test_a_repository_out_of_reach_is_refused_at_once(nowhere: None) -> None:
 def test_without_timm_its_networks_are_refused_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(
-        ConfigError, match=r"timm:resnet18 needs timm, which is not installed; run: pip install 'sightline\[timm\]'"
+        ConfigError, match=r"timm:resnet18 needs timm, which is not installed; run: pip install '\.\[timm\]'"
     ):
         build_network(TimmConfig(name="resnet18"), 5, SMALL)
 

@@ -18,7 +18,7 @@ from sightline.images.lookup import find_source
 from sightline.images.splits import split
 
 needs_pyarrow = pytest.mark.skipif(
-    importlib.util.find_spec("pyarrow") is None, reason="needs pip install 'sightline[parquet]'"
+    importlib.util.find_spec("pyarrow") is None, reason="needs pip install '.[parquet]'"
 )
 
 
@@ -46,7 +46,7 @@ def test_without_pyarrow_the_pip_line_is_named_before_anything_is_read(tmp_path,
         find_source(tmp_path / "set.parquet")
     assert str(refused.value) == (
         f"the Parquet file {tmp_path / 'set.parquet'} needs pyarrow, which is not installed;"
-        " run: pip install 'sightline[parquet]'"
+        " run: pip install '.[parquet]'"
     )
 
 

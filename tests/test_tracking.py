@@ -193,7 +193,7 @@ def test_a_tracker_whose_library_is_missing_is_refused_before_anything_is_read(
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda wanted: None if wanted == name else find(wanted))
-    sentence = f"--track.to {name} needs {name}, which is not installed; run: pip install 'sightline[track]'"
+    sentence = f"--track.to {name} needs {name}, which is not installed; run: pip install '.[track]'"
     with pytest.raises(ConfigError) as caught:
         sightline.train(colours, settings={"track": {"to": [name]}}, run=tmp_path / "run")
     assert str(caught.value) == sentence

@@ -331,7 +331,7 @@ def test_without_optuna_the_line_that_installs_it_is_named(
 ) -> None:
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        ConfigError, match=r"tuning needs optuna, which is not installed; run: pip install 'sightline\[tune\]'"
+        ConfigError, match=r"tuning needs optuna, which is not installed; run: pip install '\.\[tune\]'"
     ):
         sightline.tune("digits", space=SPACE)
     assert main(["tune", "digits", "--space", "space.yaml"]) == 2

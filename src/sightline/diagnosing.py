@@ -22,7 +22,7 @@ def environment() -> dict[str, str]:
         folder's, where the home folder is written as ``~``.
     """
     lines: dict[str, Callable[[], str]] = {
-        "sightline": lambda: version("sightline"),
+        "sightline": _own_version,
         "Python": lambda: f"{platform.python_version()} ({platform.python_implementation()})",
         "system": lambda: f"{platform.system()} {platform.release()}, {platform.machine()}",
     }
@@ -121,6 +121,12 @@ def _cuda() -> str:
 
 def _available(yes: bool) -> str:
     return "available" if yes else "not available"
+
+
+def _own_version() -> str:
+    from sightline.extras import own_version
+
+    return own_version()
 
 
 def _extras() -> dict[str, str]:

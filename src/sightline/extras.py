@@ -3,22 +3,30 @@
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 from sightline.config import OWN_ARITHMETIC, Method, resolve
 from sightline.errors import ConfigError
 
-__all__ = ["extras", "pip_line", "refuse_missing_captum", "refuse_missing_trackers", "require"]
+__all__ = ["DISTRIBUTION", "extras", "own_version", "pip_line", "refuse_missing_captum", "refuse_missing_trackers", "require"]
+
+DISTRIBUTION = "sightline-vision"
+"""What pip calls the package; ``sightline`` on the public index is another project."""
 
 _OPTIONAL = re.compile(r"([\w.-]+).*;.*extra == ['\"]([\w-]+)['\"]")
 _NOT_A_FEATURE = ("all", "dev")
 
 
+def own_version() -> str:
+    """The version of the installed sightline."""
+    return version(DISTRIBUTION)
+
+
 def extras() -> dict[str, list[str]]:
     """The extras of the installed sightline, and the libraries that each brings."""
     try:
-        lines = requires("sightline") or []
+        lines = requires(DISTRIBUTION) or []
     except PackageNotFoundError:  # run from a copy of the source
         lines = []
     found: dict[str, list[str]] = {}
@@ -30,8 +38,11 @@ def extras() -> dict[str, list[str]]:
 
 
 def pip_line(extra: str) -> str:
-    """What one types to install an extra."""
-    return f"pip install 'sightline[{extra}]'"
+    """What one types in a checkout to install an extra.
+
+    By name it would install whatever stands under that name on a public index, which is not ours until it is registered.
+    """
+    return f"pip install '.[{extra}]'"
 
 
 def require(library: str, extra: str, asked: str) -> None:

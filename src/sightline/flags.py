@@ -20,6 +20,7 @@ from sightline.config.resolving import (
     spell_out,
 )
 from sightline.errors import ConfigError
+from sightline.extras import own_version
 
 __all__ = ["application", "every_setting", "nest"]
 
@@ -30,12 +31,10 @@ TRAINS_ALL = "train"  # the verb that takes the settings of generators, too
 
 def application(verbs: Mapping[str, Callable[..., None]], arguments: list[str]) -> App:
     """The parser of the verbs, of which only the one that the arguments call is built in full."""
-    from importlib.metadata import version
-
     app = App(
         name="sightline",
         help="A set of images in, a classifier out: fast to train, accurate, explained and safe to hand on.",
-        version=lambda: version("sightline"),
+        version=own_version,
         help_format="plaintext",
         suppress_keyboard_interrupt=False,  # it would end the process before main can say what to do
     )

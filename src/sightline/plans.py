@@ -8,6 +8,7 @@ from typing import Any
 from sightline.backbones import Built, describe_network
 from sightline.config import FrozenConfig, GeneratorRecipe, Recipe
 from sightline.describing import describe_phase
+from sightline.extras import own_version
 from sightline.images.batches import Normalization
 from sightline.images.cache import CachedImages
 from sightline.images.excluding import excluded_fingerprint
@@ -161,6 +162,6 @@ def describe_origin(plan: AnyPlan) -> dict[str, Any]:
         },
         "recipe": recipe.name,
         "seed": recipe.fit.seed,
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in ("sightline", "torch", "lightning")},
+        "versions": {"python": platform.python_version(), "sightline": own_version()}
+        | {name: version(name) for name in ("torch", "lightning")},
     }

@@ -340,8 +340,8 @@ def _checked_model(text: str, where: str) -> dict[str, Any]:
         raise RunError(f"{where} is no description of a sightline classifier; copy the run again.") from error
     if version > MODEL_FORMAT:
         raise RunError(
-            f"{where} has format {version}, and this sightline reads up to {MODEL_FORMAT}; upgrade with"
-            " `pip install --upgrade sightline`."
+            f"{where} has format {version}, and this sightline reads up to {MODEL_FORMAT}; upgrade sightline to"
+            " read it."
         )
     return dict(model)
 

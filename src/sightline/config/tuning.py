@@ -135,7 +135,7 @@ def begun_study(folder: str | os.PathLike[str] | None, resume: bool) -> Study | 
     try:
         content = parse_yaml(file.read_text("utf-8"), str(file))
         if content["format"] > STUDY_FORMAT:
-            raise RunError(f"{file} was written by a newer sightline; upgrade with `pip install --upgrade sightline`.")
+            raise RunError(f"{file} was written by a newer sightline; upgrade sightline to read it.")
         config = {item.name: content[item.name] for item in dataclasses.fields(TuneConfig)}
         recipe = resolve(content["recipe"])
         return Study(recipe, content["space"], build(TuneConfig, config, "study"), content["fingerprint"])

@@ -19,7 +19,6 @@ import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +33,7 @@ from sightline.config import METHODS, SIGNED, AttributionConfig, Method, ServeCo
 from sightline.conformal import COVERAGES
 from sightline.errors import ConfigError
 from sightline.explaining import Explainer
+from sightline.extras import own_version
 from sightline.images.augment import centre
 from sightline.images.decoding import FORMATS, TooManyPixelsError, UnreadableImageError, decode, resize
 from sightline.pages import render_html
@@ -69,8 +69,8 @@ def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None] 
         log: is given a line for each request.
     """
     _keep_quiet()
-    app = FastAPI(title="sightline", version=version("sightline"), docs_url=None, redoc_url=None)
-    described = document(limits, version("sightline"))
+    app = FastAPI(title="sightline", version=own_version(), docs_url=None, redoc_url=None)
+    described = document(limits, own_version())
     app.openapi = lambda: described  # type: ignore[method-assign]
     _Service(asker, limits).add_to(app)
     app.add_exception_handler(HTTPException, _refused)
