@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from sightline.config import AnyRecipe, FrozenConfig
+from sightline.config import AnyRecipe, Recipe
 from sightline.devices import arithmetic
 from sightline.features import Backbone, FeatureBatches, KeptEvaluation
 from sightline.images.batches import (
@@ -86,8 +86,7 @@ class ImageData(L.LightningDataModule):
 
     def _frozen_backbone(self) -> Backbone | None:
         """What computes the features that are kept; None where none are."""
-        finetune = self.recipe.finetune
-        if not isinstance(finetune, FrozenConfig) or finetune.features != "keep":
+        if not isinstance(self.recipe, Recipe) or not self.recipe.keeps_features:
             return None
         assert self.trainer is not None
         network: Network = self.trainer.lightning_module.network  # type: ignore[assignment]

@@ -16,7 +16,7 @@ from sightline.fidelity import Fidelity, fidelity_of
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.lookup import find_source
 from sightline.images.sources import ImageSource
-from sightline.images.splits import Splits, split
+from sightline.images.splits import Splits, split_as
 from sightline.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
 from sightline.metrics import (
     calibration_error,
@@ -143,7 +143,7 @@ def _trained_on(
             f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
             " them; bring them back, or leave --generated out."
         )
-    return own, _splits(run, own).train
+    return own, _splits(run, model, own).train
 
 
 def evaluate_unknown(
@@ -190,10 +190,21 @@ def evaluate_unknown(
 
 
 def evaluate_rows(
-    classifier: Classifier, images: CachedImages, rows: Array, progress: Progress | None = None
+    classifier: Classifier,
+    images: CachedImages,
+    rows: Array,
+    progress: Progress | None = None,
+    *,
+    logits_VNK: Array | None = None,
 ) -> tuple[dict[str, Any], tuple[list[str], list[list[str]]]]:
     """Measure a classifier on some images of a set.
 
+    Args:
+        classifier: that is measured.
+        images: the set.
+        rows: of the images, (N,).
+        progress: called with (images done, images in all).
+        logits_VNK: of those rows, where they are known already.
     Returns:
         The measures, and the table of predictions as (header, rows).
     Raises:
@@ -209,7 +220,8 @@ def evaluate_rows(
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
     report = (lambda done: progress(done, len(rows))) if progress else None
     views = classifier.views
-    logits_VNK = classifier.view_logits(images.pixels, views, rows=rows, progress=report)
+    if logits_VNK is None:
+        logits_VNK = classifier.view_logits(images.pixels, views, rows=rows, progress=report)
     logits = combine(logits_VNK, views)
     found = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
     if classifier.trust is not None:
@@ -270,13 +282,12 @@ def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
             f"the images in {images.location} are not those that {run} was trained on, so its test split cannot be"
             " cut again; name the image set to evaluate on."
         )
-    return _splits(run, images).test
+    return _splits(run, model, images).test
 
 
-def _splits(run: Path, images: CachedImages) -> Splits:
+def _splits(run: Path, model: dict[str, Any], images: CachedImages) -> Splits:
     """The splits that a run was trained with."""
-    settings = read_run_recipe(run).data
-    return split(images, validation=settings.validation, fraction=settings.fraction, seed=settings.split_seed)
+    return split_as(read_run_recipe(run), images, model["data"].get("split_rule", 1))
 
 
 def _count_reading(run: Path, model: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from sightline.fidelity import nearest, nearest_others
 from sightline.images.cache import open_images
 from sightline.images.decoding import resize
 from sightline.images.lookup import find_source
-from sightline.images.splits import split
+from sightline.images.splits import split_as
 from sightline.predicting import load
 from sightline.runs import read_any_recipe, read_model_of_finished
 
@@ -85,10 +85,7 @@ class Judge:
                 f"{images.location} does not hold the images that {generator} was trained on any more, so copies of them cannot"
                 " be found; bring them back."
             )
-        data = recipe.data
-        train = split(
-            images, validation=data.validation, fraction=data.fraction, seed=data.split_seed, selects=recipe.selects
-        ).train
+        train = split_as(recipe, images, model["data"].get("split_rule", 1)).train
         self._files = [images.paths[row] for row in train]
         self._features = self._encoder.encode_rows(images.pixels, train)
         self.reach = self._usual_distance(keep.copies)

@@ -17,6 +17,7 @@ from sightline.config import (
     PhaseConfig,
     PhasesConfig,
     SpeednetConfig,
+    UpperConfig,
     phase_epochs,
 )
 from sightline.config.finetuning import ALL, HEAD, lies_in, same_as_before
@@ -144,6 +145,8 @@ def phases_of(recipe: AnyRecipe, network: nn.Module) -> list[Phase]:
                 _refuse_unknown(number, phase, network)
         case GradualConfig():
             written = _gradual(finetune, lengths, layers_of(network))
+        case UpperConfig():
+            written = (PhaseConfig(epochs=lengths[0], train=(HEAD, *_behind(finetune.after, network))),)
         case FrozenConfig():
             written = (PhaseConfig(epochs=lengths[0], train=(HEAD,)),)
         case _:
@@ -154,6 +157,13 @@ def phases_of(recipe: AnyRecipe, network: nn.Module) -> list[Phase]:
         for number in range(1, len(phases) + 1):
             _refuse_without_effect(number, phases)
     return phases
+
+
+def _behind(layer: str, network: nn.Module) -> list[str]:
+    """The layers of a chain behind one of them in which anything can learn."""
+    chain: tuple[str, ...] = getattr(network, "chain", ())
+    behind = chain[chain.index(layer) + 1 :]
+    return [name for name in behind if any(True for _ in network.get_submodule(name).parameters())]
 
 
 def _gradual(finetune: GradualConfig, lengths: Iterable[int], layers: list[Layer]) -> tuple[PhaseConfig, ...]:

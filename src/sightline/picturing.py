@@ -2,7 +2,8 @@
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from sightline.writing import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from rich.console import Console
 
 __all__ = [
     "Panel",
@@ -23,6 +25,7 @@ __all__ = [
     "draw_explanation",
     "draw_range",
     "draw_samples",
+    "drawing",
     "heat_layer",
     "overlaid",
 ]
@@ -382,3 +385,13 @@ def _short(name: str, letters: int) -> str:
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
     end = letters // 2 - 1
     return shown if len(shown) <= letters else f"{shown[: letters - end - 1]}…{shown[-end:]}"
+
+
+@contextmanager
+def drawing(name: str, console: "Console") -> Iterator[None]:
+    """Report a picture that fails, which costs nothing else."""
+    try:
+        yield
+    except Exception as error:  # whatever a drawing library may raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        console.print(f"no {name}: {reason}", markup=False, highlight=False)

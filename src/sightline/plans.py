@@ -14,7 +14,7 @@ from sightline.images.cache import CachedImages
 from sightline.images.excluding import excluded_fingerprint
 from sightline.images.joining import generated_fingerprint
 from sightline.images.sources import ImageSource
-from sightline.images.splits import Splits
+from sightline.images.splits import RULE, Splits
 from sightline.nets import ACGAN, HeadedNetwork, Network, UNet
 from sightline.phases import layers_of, phases_of
 from sightline.runs import MODEL_FORMAT
@@ -22,6 +22,7 @@ from sightline.runs import MODEL_FORMAT
 __all__ = ["AnyPlan", "GeneratorPlan", "Plan", "describe_classifier", "describe_origin", "notes"]
 
 SEARCHES = {
+    "fit.epochs": "as many as the time allows, if any; settled after the probe",
     "fit.batch_size": "to be found before the first step, by steps with ever larger batches",
     "optimizer.learning_rate": "to be found before the first step, by a range test and short trainings",
 }
@@ -155,6 +156,7 @@ def describe_origin(plan: AnyPlan) -> dict[str, Any]:
             "location": images.location,
             "fingerprint": images.fingerprint,
             "counts": plan.splits.counts(),
+            "split_rule": RULE,
             "shared_with_test": plan.splits.shared_with_test,
             "left_out": len(images.left_out),
             "excluded": excluded_fingerprint(images, plan.splits),

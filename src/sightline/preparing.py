@@ -11,21 +11,23 @@ from rich.console import Console
 from sightline.backbones import build, with_whole_paths
 from sightline.config import (
     Recipe,
+    UpperConfig,
     batches_within,
     read_recipe,
     refuse_range_test,
     resolve,
 )
-from sightline.config.resolving import refuse_hopeless, searches, to_mapping
+from sightline.config.resolving import flatten, refuse_hopeless, searches, to_mapping
 from sightline.describing import Progress
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.extras import refuse_missing_trackers
 from sightline.features import settle_features
 from sightline.images.batches import Normalization, derived_seed, prepare
-from sightline.images.cache import CachedImages, open_images
+from sightline.images.cache import open_images, survey, training_size
 from sightline.images.lookup import find_source
 from sightline.images.sources import ImageSource
+from sightline.images.splits import brings_validation
 from sightline.misfits import (
     SMALLEST_SIDE,
     refuse_misfits,
@@ -35,6 +37,7 @@ from sightline.misfits import (
     refuse_split_seed,
     refuse_without_effect,
 )
+from sightline.nets import native_size
 from sightline.phases import phases_of
 from sightline.plans import Plan
 
@@ -46,7 +49,6 @@ __all__ = [
 ]
 
 MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of ``fast`` are enough steps
-MANY_LARGE = 20_000  # larger images
 SMALL_SIDE = 64  # pixels
 
 
@@ -72,15 +74,17 @@ def prepare_training(
     with Progress(console, f"Reading {source.name}") as progress:
         if automatic:
             wanted = settings.get("data") or {}
-            name, why = choose_recipe(open_images(source, wanted.get("size"), progress), wanted.get("fraction", 1.0))
+            name, why = choose_recipe(*survey(source, progress), wanted.get("fraction") or 1.0)
             named = read_recipe(name)
         chosen = with_whole_paths(resolve(named, settings, {"image_set": source.location}))
+        chosen = _with_probe_settled(chosen, named, settings)
         arithmetic(chosen.fit.precision, choose_device())  # refuses what the device cannot
         set_determinism(chosen.fit.deterministic)
         if chosen.fit.compile:
             refuse_without_compiler(choose_device())
+        chosen = _at_own_size(chosen, source, progress)
         opened = open_images(source, chosen.data.size, progress)
-        if "val" in opened.splits:
+        if brings_validation(opened):
             chosen = _without_validation(chosen, settings, source.name)
         refuse_split_seed(chosen, settings, opened)
         images, splits, normalization = prepare(source, chosen, progress)
@@ -89,6 +93,11 @@ def prepare_training(
         chosen = _within_reach(chosen, min(images.size))
     refuse_misfits(chosen, min(images.size))
     searched = searches(named, settings)
+    if chosen.probe is not None and splits.cross_validated and chosen.probe.then == "finetune":
+        raise ConfigError(
+            f"fine-tuning needs validation images, and of {len(splits.train)} none are set aside; add --data.validation with"
+            " how many, or leave out what asks for it (--fit.epochs, --finetune, --probe.then)."
+        )
     easiest = _easiest(chosen, searched, len(splits.train))
     refuse_processes(easiest, len(splits.train))
     refuse_small_padding(chosen, images)
@@ -96,11 +105,15 @@ def prepare_training(
     refuse_saturation_of_grey(chosen, images, splits)
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
+    if isinstance(chosen.finetune, UpperConfig):
+        built.network.cut_after(chosen.finetune.after)
     phases_of(chosen, built.network)  # refuses what the network does not have
     shown = len(splits.train) + len(splits.validation)
     chosen, kept = settle_features(chosen, built.network, shown, images.size, choose_device())
     if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
         normalization = Normalization(built.weights.mean, built.weights.std)
+    if chosen.probe is not None and chosen.probe.then == "auto":
+        searched = (*searched, "fit.epochs")
     return Plan(source, chosen, why, images, splits, normalization, built, kept, searched)
 
 
@@ -121,17 +134,54 @@ def what_is_asked(
     return named, find_source(location)
 
 
-def choose_recipe(images: CachedImages, fraction: float = 1.0) -> tuple[str, str]:
-    """Choose a recipe by the size and number of the images, of which a fraction will be trained on.
+def choose_recipe(images: int, size: tuple[int, int], fraction: float = 1.0) -> tuple[str, str]:
+    """Choose a recipe by the number and the size of the images, of which a fraction will be trained on.
 
+    Args:
+        images: how many.
+        size: (height, width) of the median image, in pixels.
+        fraction: that is trained on.
     Returns:
         Its name, and why in words.
     """
-    count, side = round(len(images.readable) * fraction), max(images.size)
-    small = side <= SMALL_SIDE
-    many = count >= (MANY_SMALL if small else MANY_LARGE)
-    name = ("fast" if small else "resnet18") if many else "small"
-    return name, f"{count:,} images of {side} px: {'many' if many else 'few'}, {'small' if small else 'larger'}"
+    count, side = round(images * fraction), max(size)
+    if side > SMALL_SIDE:
+        return "photos", f"{count:,} images of {side} px: photographs, for which a pretrained network is tried first"
+    many = count >= MANY_SMALL
+    return "fast" if many else "small", f"{count:,} images of {side} px: {'many' if many else 'few'}, small"
+
+
+def _with_probe_settled(chosen: Recipe, named: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
+    """The recipe in which a probe is followed by what the settings ask for: epochs, or a way to fine-tune."""
+    probe = chosen.probe
+    if probe is None:
+        return chosen
+    searched = searches(named, settings)
+    if searched:
+        raise ConfigError(f"{searched[0]} is auto, and nothing is searched for behind a probe; name a number.")
+    asked = [name for name in ("fit.epochs", "finetune.kind") if flatten(settings).get(name) not in (None, "none")]
+    if probe.then == "nothing" and asked:
+        raise ConfigError(f"--{asked[0]} has no effect with --probe.then nothing; leave one of the two out.")
+    if probe.then == "auto" and asked:
+        return resolve(to_mapping(chosen), {"probe": {"then": "finetune"}})
+    return chosen
+
+
+def _at_own_size(chosen: Recipe, source: ImageSource, progress: Progress) -> Recipe:
+    """The recipe with the size of the images that pretrained weights are used at, where none is named.
+
+    A probe reads features at the weights' own size; what is trained by steps shows larger images than usual, up to it.
+    """
+    native = None if chosen.data.size is not None else native_size(chosen.network)
+    if native is None:
+        return chosen
+    size = native
+    if chosen.probe is None:
+        _, median = survey(source, progress)
+        if max(median) <= SMALL_SIDE:
+            return chosen
+        (size, _), _ = training_size([median], None, native)
+    return resolve(to_mapping(chosen), {"data": {"size": size}})
 
 
 def _without_validation(chosen: Recipe, settings: Mapping[str, Any], name: str) -> Recipe:

@@ -5,7 +5,7 @@ and whatever else it decides. Accuracies are taken as recipe + seed + noise, the
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,15 +13,19 @@ from typing import Any
 import numpy as np
 from scipy import optimize, special
 
+from sightline.metrics import wilson_interval
+
 __all__ = [
     "CONFIDENCE",
     "POWER",
     "Comparison",
     "Difference",
     "compare_to_baseline",
+    "corrected_interval",
     "detectable_difference",
     "dunnett_critical",
     "mean_interval",
+    "paired_interval",
     "unequal_deviations",
 ]
 
@@ -141,6 +145,50 @@ def detectable_difference(comparisons: int, degrees: int, power: float = POWER) 
         return _over_ratios(shown, degrees) - power
 
     return float(optimize.brentq(excess, 0.0, 10 * critical + 10))
+
+
+def corrected_interval(accuracies: Sequence[float], sizes: Sequence[int], images: int) -> tuple[float, float]:
+    """Interval of 95 % for the accuracy that repeated cross-validation has estimated.
+
+    The folds share most of their training images, so their accuracies are not independent: the variance of their mean is
+    taken as ``(1 / J + n2 / n1)`` times that of one, with J estimates, n1 images to fit to and n2 to measure on. Of few
+    images all folds may agree by luck; so each end is at least as far out as Wilson's for so many images.
+
+    Args:
+        accuracies: of each fold of each repeat.
+        sizes: images that each was measured on.
+        images: in all.
+    Source:
+        Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003, eq. 9.
+    """
+    mean = float(np.average(accuracies, weights=sizes))
+    measured = float(np.mean(sizes))
+    variance = float(np.average((np.array(accuracies) - mean) ** 2, weights=sizes)) * len(sizes) / (len(sizes) - 1)
+    spread = math.sqrt((1 / len(sizes) + measured / (images - measured)) * variance)
+    half = float(special.stdtrit(len(sizes) - 1, 0.5 + CONFIDENCE / 2)) * spread
+    low, high = wilson_interval(round(mean * images), images)
+    return max(0.0, min(mean - half, low)), min(1.0, max(mean + half, high))
+
+
+def paired_interval(right_N: Array, baseline_N: Array) -> tuple[float, float, float]:
+    """Difference of two accuracies on the same images, and its interval of 95 %.
+
+    Args:
+        right_N: whether each image is answered correctly.
+        baseline_N: the same of what it is compared with.
+    Returns:
+        (difference, low, high).
+    Source:
+        Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", Statistics in
+        Medicine 24, 2005: half an image is added to each kind of answer.
+    """
+    n = len(right_N)
+    gained, lost = int((right_N & ~baseline_N).sum()), int((baseline_N & ~right_N).sum())
+    b, c, m = gained + 0.5, lost + 0.5, n + 2.0
+    spread = math.sqrt(b + c - (b - c) ** 2 / m) / m
+    half = float(special.ndtri(0.5 + CONFIDENCE / 2)) * spread
+    middle = (b - c) / m
+    return (gained - lost) / n, max(-1.0, middle - half), min(1.0, middle + half)
 
 
 def mean_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float] | None:

@@ -103,7 +103,7 @@ def _split(images: CachedImages) -> tuple[Splits | None, list[str]]:
     brought = {name for name in images.splits if name is not None}
     if {"test", "val"} <= brought:
         return splits, ["The set brings its splits."]
-    cut = "validation is" if "test" in brought else "test is" if "val" in brought else "test and validation are"
+    cut = "validation is" if {"test", "val"} & brought else "test and validation are"
     return splits, [
         f"The set brings {'no splits' if not brought else 'a part of its splits'}: {cut} cut as a training cuts by default."
     ]

@@ -19,6 +19,7 @@ from sightline.config.generators import *
 from sightline.config.heads import *
 from sightline.config.networks import *
 from sightline.config.optimizers import *
+from sightline.config.probing import *
 from sightline.config.resolving import named_recipes as named_recipes
 from sightline.config.resolving import read_recipe as read_recipe
 from sightline.config.resolving import resolve as resolve

@@ -18,6 +18,7 @@ __all__ = [
     "PhaseConfig",
     "PhasesConfig",
     "Restore",
+    "UpperConfig",
     "lies_in",
     "phase_epochs",
 ]
@@ -36,6 +37,18 @@ class FrozenConfig:
     """Whether what the frozen layers make of an image and of its mirror image is computed once and kept in memory, or anew in
     every epoch, with the same result but for rounding. null: kept where images are shown as they are, or mirrored, and
     there is memory for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpperConfig:
+    """Only the layers behind one learn, and the head; the maps below them are computed once and kept in memory.
+
+    The layers up to that one stay frozen, in evaluation mode; every image is shown as it is, or mirrored.
+    """
+
+    kind: Literal["upper"] = "upper"
+    after: str
+    """The last layer that is frozen, by its name, such as body.blocks.2."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +139,7 @@ class DiscriminativeConfig:
         _check_layer_decay(self.layer_decay)
 
 
-FinetuneConfig = FrozenConfig | GradualConfig | PhasesConfig | DiscriminativeConfig
+FinetuneConfig = FrozenConfig | UpperConfig | GradualConfig | PhasesConfig | DiscriminativeConfig
 
 
 def phase_epochs(finetune: FinetuneConfig | None, epochs: int) -> tuple[int, ...]:

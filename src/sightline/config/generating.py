@@ -31,6 +31,7 @@ class GeneratorRecipe:
     # what only the training of a classifier has
     early_stopping: ClassVar[None] = None
     finetune: ClassVar[None] = None
+    probe: ClassVar[None] = None
     selects: ClassVar[bool] = False
 
     name: str = "custom"

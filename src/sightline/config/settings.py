@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from sightline.config.augmentation import AugmentConfig
-from sightline.config.finetuning import FinetuneConfig, FrozenConfig, GradualConfig, PhasesConfig, phase_epochs
+from sightline.config.finetuning import (
+    FinetuneConfig,
+    FrozenConfig,
+    GradualConfig,
+    PhasesConfig,
+    UpperConfig,
+    phase_epochs,
+)
 from sightline.config.fitting import (
     AveragingConfig,
     ClipConfig,
@@ -23,6 +30,7 @@ from sightline.config.heads import (
 )
 from sightline.config.networks import NetworkConfig, RunConfig, SpeednetConfig
 from sightline.config.optimizers import OptimizerConfig, SGDConfig
+from sightline.config.probing import ProbeConfig
 from sightline.config.schedules import (
     CyclicConfig,
     LinearConfig,
@@ -51,6 +59,7 @@ class Recipe:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     network: NetworkConfig = field(default_factory=SpeednetConfig)
     head: HeadConfig | None = None
+    probe: ProbeConfig | None = None
     optimizer: OptimizerConfig = field(default_factory=SGDConfig)
     schedule: ScheduleConfig = field(default_factory=LinearConfig)
     clip: ClipConfig | None = None
@@ -76,11 +85,19 @@ class Recipe:
         _check_features(self.finetune, self.augment, self.fit)
         if self.head is not None:
             _check_head(self.head, self.network, self.augment)
+        if self.probe is not None:
+            _check_probe(self.probe, self)
 
     @property
     def shows_two_views(self) -> bool:
         """Whether every image is shown in training as it is, or mirrored, and in no other way."""
         return not _varied(self.augment)
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether what the frozen layers make of the training images is computed once and kept in memory."""
+        frozen = isinstance(self.finetune, FrozenConfig) and self.finetune.features == "keep"
+        return frozen or isinstance(self.finetune, UpperConfig)
 
     @property
     def selects(self) -> bool:
@@ -253,7 +270,38 @@ def _varied(augment: AugmentConfig) -> str:
     return next((name for name in blocks if getattr(augment, name)), "")
 
 
+def _check_probe(probe: ProbeConfig, recipe: Recipe) -> None:
+    weights = getattr(recipe.network, "weights", None)
+    given = "--minutes" if probe.minutes is not None else "--probe"
+    if weights is None and not isinstance(recipe.network, RunConfig):
+        raise ConfigError(
+            f"{given} needs a network that has learned already, and {recipe.network.kind} starts from nothing; add --backbone"
+            " box, or take --recipe photos."
+        )
+    if recipe.head is not None:
+        raise ConfigError(f"--head {recipe.head.kind} has no effect with a probe, whose head is linear; leave it out.")
+    if recipe.fit.processes > 1:
+        raise ConfigError("--fit.processes: a probe is solved by one process; leave the option out.")
+    if isinstance(recipe.finetune, FrozenConfig):
+        raise ConfigError(
+            "--finetune frozen has no effect behind a probe, which is the best head of the frozen network; leave it out, or"
+            " add --probe.kind none."
+        )
+
+
 def _check_features(finetune: FinetuneConfig | None, augment: AugmentConfig, fit: FitConfig) -> None:
+    if isinstance(finetune, UpperConfig):
+        varied = _varied(augment)
+        if varied:
+            raise ConfigError(
+                f"--augment.{varied} has no effect with --finetune upper, which keeps the maps of an image as it is, and"
+                " mirrored; leave one of the two out."
+            )
+        if fit.compile or fit.processes > 1:
+            raise ConfigError(
+                f"--fit.{'compile' if fit.compile else 'processes'} has no effect with --finetune upper; leave it out."
+            )
+        return
     if not isinstance(finetune, FrozenConfig) or finetune.features is None:
         return
     varied = _varied(augment)

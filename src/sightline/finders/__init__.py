@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from sightline.config import BatchSearchConfig, RangeTestConfig, resolve
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import SEARCHED, to_mapping
 from sightline.finders.batch import FoundBatch, search_batch
 from sightline.finders.rate import FoundRate, search_rate, write_range
 from sightline.plans import Plan
@@ -31,6 +31,8 @@ def settle(plan: Plan, console: Console) -> tuple[Plan, dict[str, Any], FoundRat
     found: dict[str, Any] = {}
     rate = None
     for name in plan.searches:
+        if name not in SEARCHED:
+            continue  # settled after the probe
         start = time.perf_counter()
         outcome: FoundRate | FoundBatch
         if name == "optimizer.learning_rate":

@@ -21,7 +21,7 @@ from sightline.images.excluding import leave_out
 from sightline.images.joining import join_train
 from sightline.images.mixing import Mixing, draw_mixing, mix
 from sightline.images.sources import ImageSource
-from sightline.images.splits import Splits, split, statistics
+from sightline.images.splits import Splits, split_as, statistics
 
 __all__ = [
     "Array",
@@ -85,13 +85,7 @@ def prepare(
     """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay generated
     images beside it."""
     images = open_images(source, recipe.data.size, progress)
-    splits = split(
-        images,
-        validation=recipe.data.validation,
-        fraction=recipe.data.fraction,
-        seed=recipe.data.split_seed,
-        selects=recipe.selects,
-    )
+    splits = split_as(recipe, images)
     if recipe.data.exclude is not None:
         splits = leave_out(images, splits, recipe.data.exclude)
     real = splits.train

@@ -37,6 +37,7 @@ __all__ = [
     "clear",
     "new_cache",
     "open_images",
+    "survey",
     "training_size",
     "write_columns",
 ]
@@ -110,6 +111,7 @@ def open_images(
     size: int | None = None,
     progress: Progress | None = None,
     *,
+    at_most: int = DEFAULT_SIDE,
     exactly: tuple[Shape, Shape] | None = None,
 ) -> CachedImages:
     """Open the cache of an image set, building it first where there is none.
@@ -119,13 +121,28 @@ def open_images(
         size: side of the training images in pixels; None decides by the images.
         progress: called with (megabytes done, megabytes in all) while downloading, then with (images done, images in
             all) while decoding.
+        at_most: side of the training images that their own size decides, in pixels.
         exactly: (training size, cached size), each (height, width), for a classifier that is there already.
     Raises:
         DataError: the set cannot be used: nothing readable, or a class without readable images.
         StorageError: the disk is too full, or the cache folder cannot be written.
     """
-    key = _key(source, exactly or size)
-    return built_once(key, lambda folder: _build(source, size, exactly, folder, progress))
+    key = _key(source, exactly or size or (None if at_most == DEFAULT_SIDE else (None, at_most)))
+    return built_once(key, lambda folder: _build(source, size, at_most, exactly, folder, progress))
+
+
+def survey(source: ImageSource, progress: Progress | None = None) -> tuple[int, tuple[int, int]]:
+    """Count the images of a set, and tell their median (height, width) in pixels by a sample, without decoding it.
+
+    A set that is downloaded is decoded all the same, since it may need its archive no more.
+    """
+    if isinstance(source, DownloadedSource):
+        images = open_images(source, None, progress)
+        return len(images.readable), images.size
+    entries = source.scan().entries
+    sizes = _sample_sizes(source, sorted(entries, key=lambda entry: entry.path))
+    height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
+    return len(entries), (height, width)
 
 
 def built_once(key: str, build: Callable[[Path], None]) -> CachedImages:
@@ -198,12 +215,15 @@ def clear() -> int:
     return freed
 
 
-def training_size(sizes: list[tuple[int, int]], wanted: int | None) -> tuple[tuple[int, int], tuple[int, int]]:
+def training_size(
+    sizes: list[tuple[int, int]], wanted: int | None, at_most: int = DEFAULT_SIDE
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """Decide the size to train at and the size to cache.
 
     Args:
         sizes: (height, width) of a sample of the images, in pixels.
         wanted: side asked for; None decides by the medians.
+        at_most: the largest side that is decided, in pixels.
     Returns:
         ((height, width) to train at, (height, width) to cache).
     """
@@ -215,7 +235,7 @@ def training_size(sizes: list[tuple[int, int]], wanted: int | None) -> tuple[tup
         elif shorter < SMALLEST_SIDE:
             height, width = (min(SMALL_SIDE, round(side * ENLARGED_SIDE / shorter)) for side in (height, width))
         return (height, width), (height, width)
-    side = wanted or max(ENLARGED_SIDE, min(DEFAULT_SIDE, int(shorter / MARGIN) // 8 * 8))
+    side = wanted or max(ENLARGED_SIDE, min(at_most, int(shorter / MARGIN) // 8 * 8))
     return (side, side), (round(side * MARGIN),) * 2
 
 
@@ -231,6 +251,7 @@ def _key(source: ImageSource, size: object) -> str:
 def _build(
     source: ImageSource,
     size: int | None,
+    at_most: int,
     exactly: tuple[Shape, Shape] | None,
     folder: Path,
     progress: Progress | None,
@@ -242,7 +263,7 @@ def _build(
     row_of = {index: row for row, index in enumerate(order)}
     entries = [listing.entries[index] for index in order]  # in the order of the rows
     native = _sample_sizes(source, entries)  # by path: the same sample however the set is packed
-    trained, (height, width) = exactly or training_size(native, size)
+    trained, (height, width) = exactly or training_size(native, size, at_most)
     with new_cache(folder, source.name, (len(entries), height, width, 3)) as (partial, pixels):
         hashes, tiny, reasons = [""] * len(entries), [], {}
         small = max(max(sides) for sides in native) <= SMALL_SIDE

@@ -13,14 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from sightline.config import AnyRecipe
 from sightline.errors import DataError
 from sightline.images.cache import CachedImages
 
-__all__ = ["Splits", "split", "statistics"]
+__all__ = ["RULE", "Splits", "brings_validation", "deal_folds", "split", "split_as", "statistics"]
 
 TEST_SHARE = 1 / 5
 VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 1 / 10, 500, 5000
 VALIDATION_LARGEST_SHARE = 1 / 5  # of train: a set of 1,000 images cannot spare 500
+FEW = (
+    500  # images without a test split, below which a probe is cross-validated: accuracy on a fifth of them says little
+)
+RULE = 2  # how images are dealt, as runs note it; 1: of a set with val and no test, a fifth of train was the test
 
 Array = np.ndarray[Any, Any]
 _NOTHING: Array = np.array([], np.int64)
@@ -42,6 +47,8 @@ class Splits:
     """What a user should know about how the set was cut."""
     excluded: Array = field(default_factory=lambda: _NOTHING)
     """Images that a list keeps out of train and validation."""
+    cross_validated: bool = False
+    """Whether there are too few images to set any aside: all train, and cross-validation measures."""
 
     @property
     def validation(self) -> Array:
@@ -52,6 +59,26 @@ class Splits:
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
 
+def split_as(recipe: AnyRecipe, images: CachedImages, rule: int = RULE) -> Splits:
+    """Deal the images of a set as a recipe asks.
+
+    Args:
+        recipe: every setting.
+        images: the set.
+        rule: the rule that a run was dealt by, of its ``model.json``.
+    """
+    data = recipe.data
+    return split(
+        images,
+        validation=data.validation,
+        fraction=data.fraction,
+        seed=data.split_seed,
+        selects=recipe.selects,
+        few=FEW if recipe.probe is not None else 0,
+        val_is_test=rule > 1,
+    )
+
+
 def split(
     images: CachedImages,
     *,
@@ -59,6 +86,8 @@ def split(
     fraction: float = 1.0,
     seed: int = 0,
     selects: bool = False,
+    few: int = 0,
+    val_is_test: bool = True,
 ) -> Splits:
     """Deal the readable images of a set.
 
@@ -69,6 +98,9 @@ def split(
         seed: which of the possible splits is cut.
         selects: half of validation chooses while training (early stopping, restoring the best); else all of it
             calibrates.
+        few: cross-validate where fewer images than this come without a test split and no ``validation`` is asked for.
+        val_is_test: whether a validation split that comes without a test split is the test; runs before version 0.2 cut
+            a fifth of train for it.
     Raises:
         DataError: the set's own splits leave train without a class, or there are too few images to cut.
     """
@@ -80,12 +112,18 @@ def split(
     given = {name: readable.get(name, _NOTHING) for name in ("train", "val", "test")}
     free = readable.get(None, _NOTHING)
     notes: list[str] = []
+    if val_is_test and len(given["val"]) and not len(given["test"]):
+        given["val"], given["test"] = _NOTHING, given["val"]
+        notes.append("test: the set's val split, as it brings no other; validation is cut from train")
     train = np.concatenate([given["train"], free])
     test, kept_validation = given["test"], given["val"]
     if not len(train):
         raise DataError(
             f"{images.name} has no training images, only {' and '.join(name for name in given if len(given[name]))}; add a train split."
         )
+    if not len(test) and len(train) < few and validation is None and fraction == 1:
+        notes.append(f"too few to set any aside: cross-validation measures, all {len(train)} train")
+        return Splits(np.sort(train), _NOTHING, _NOTHING, _NOTHING, notes=notes, cross_validated=True)
     if not len(test):
         fixed = given["val"]
         test, train = _cut(images, train, lambda n: max(1, round(n * TEST_SHARE)), seed, "test", fixed)
@@ -138,6 +176,37 @@ def split(
     learnt_from = {images.hashes[row] for row in np.concatenate([train, kept_validation])}
     shared = sum(images.hashes[row] in learnt_from for row in test)
     return Splits(np.sort(train), np.sort(select), np.sort(calibrate), np.sort(test), shared, notes)
+
+
+def brings_validation(images: CachedImages) -> bool:
+    """Whether a set comes with a validation split that stays one: beside a test split."""
+    return {"val", "test"} <= {images.splits[row] for row in images.readable.tolist()}
+
+
+def deal_folds(images: CachedImages, rows: Array, count: int, seed: int) -> Array:
+    """Deal images into folds for cross-validation, class by class, whole groups and identical pixels together.
+
+    Args:
+        images: the set.
+        rows: the images to deal, (n,).
+        count: folds.
+        seed: which of the possible deals.
+    Returns:
+        The fold of each image, (n,), from 0. Folds of a class differ by one unit at most; what is left over of a class
+        goes on where the class before it ended, so that the folds are of about the same size.
+    """
+    units = _units(images, rows)
+    by_class: dict[int, list[str]] = defaultdict(list)
+    for unit, members in units.items():
+        by_class[int(np.bincount(images.labels[members]).argmax())].append(unit)
+    random = np.random.default_rng(seed)
+    fold_of: dict[int, int] = {}
+    place = 0
+    for label in sorted(by_class):
+        for index in random.permutation(len(by_class[label])).tolist():
+            fold_of |= dict.fromkeys(units[by_class[label][index]], place % count)
+            place += 1
+    return np.array([fold_of[row] for row in rows.tolist()], np.int64)
 
 
 def statistics(images: CachedImages, rows: Array) -> tuple[list[float], list[float]]:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from sightline.errors import ConfigError
+
 __all__ = ["GlobalMaximum", "Network"]
 
 
@@ -20,6 +22,9 @@ class Network(nn.Module):
     """Beginnings of the names of parameters that the network could have and does without."""
     beyond_backbone: tuple[str, ...] = ("head.",)
     """Beginnings of the names of parameters that are none of the backbone's: they learn where it is frozen."""
+    chain: tuple[str, ...] = ()
+    """Names of the layers that an image runs through one after the other, up to the last map: what lies behind one can
+    learn on kept maps. Empty where a network is no such chain."""
     side_by_side: int = 1
     """Vectors that ``head`` reads side by side, such as the nodes of an attention; pooled features are one."""
 
@@ -59,6 +64,16 @@ class Network(nn.Module):
         for later in self.layers[end:]:
             self.drop(later)
         self.layers = self.layers[:end]
+
+    def cut_after(self, layer: str) -> None:
+        """Let ``backbone_output`` end with the map of one of ``chain``, which ``classify`` goes on from.
+
+        Raises:
+            ConfigError: the network is no chain, or has no such layer in it.
+        """
+        raise ConfigError(
+            "--finetune upper: the maps of this network cannot be kept; choose another way to fine-tune it."
+        )
 
     @property
     def cam_layers(self) -> list[nn.Module]:

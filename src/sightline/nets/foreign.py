@@ -119,6 +119,30 @@ class TimmNetwork(Network):
         if not (self._layers or self._grid or self._channels_last):
             raise ConfigError(f"{name} gives no map of the image; choose another network.")
         self.head = head.train()
+        self.chain = tuple(f"body.{layer}" for layer in _chain(body, size))
+        self._cut = 0  # layers of the chain that lie below what ``classify`` reads; 0: all, and the pooling
+
+    def cut_after(self, layer: str) -> None:
+        if layer not in self.chain[:-1]:
+            listed = ", ".join(self.chain[:-1]) or "it is no chain of layers"
+            raise ConfigError(f"--finetune.after {layer}: the network cannot be cut there; wanted one of: {listed}.")
+        self._cut = self.chain.index(layer) + 1
+        self.beyond_backbone = ("head.", *(f"{later}." for later in self.chain[self._cut :]))
+
+    def backbone_output(self, images: Tensor) -> Tensor:
+        if not self._cut:
+            return self.features(images)
+        for layer in self.chain[: self._cut]:
+            images = self.get_submodule(layer)(images)
+        return images
+
+    def classify(self, backbone_output: Tensor) -> Tensor:
+        if self._cut:
+            for layer in self.chain[self._cut :]:
+                backbone_output = self.get_submodule(layer)(backbone_output)
+            backbone_output = self.body.forward_head(backbone_output)
+        logits: Tensor = self.head(backbone_output)
+        return logits
 
     def feature_map(self, images: Tensor) -> Tensor:
         maps: Tensor = self.body.forward_features(images)
@@ -199,6 +223,34 @@ def _trace(
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _chain(body: Any, size: tuple[int, int]) -> list[str]:
+    """The layers between image and last map, where each reads nothing but what the one before it gives; else none.
+
+    Layers are the children of the network, and those of its sequences.
+    """
+    names = []
+    for name, child in body.named_children():
+        inner = [f"{name}.{part}" for part, _ in child.named_children()] if isinstance(child, nn.Sequential) else []
+        names += inner or [name]
+    calls: list[tuple[str, Any, Any]] = []
+
+    def note(layer: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, inputs, output: calls.append((layer, inputs[0] if len(inputs) == 1 else None, output))
+
+    hooks = [body.get_submodule(name).register_forward_hook(note(name)) for name in names]
+    images = torch.zeros(1, 3, *size)
+    with torch.no_grad():
+        last = body.forward_features(images)
+    for hook in hooks:
+        hook.remove()
+    given: Any = images
+    for _, read, output in calls:
+        if read is not given:
+            return []
+        given = output
+    return [layer for layer, _, _ in calls] if given is last else []
 
 
 def _refuse_other_ends(features_BD: Tensor, head: nn.Linear, logits_BK: Tensor, name: str) -> None:

@@ -1,0 +1,172 @@
+"""What follows the last step of a classifier: calibrate it, read the test split once, write what the run saves.
+
+N images, V views, K classes. Nothing here loads Lightning.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from sightline.conformal import image_uniforms
+from sightline.describing import Progress, show_measures, show_next_steps
+from sightline.devices import choose_device, describe
+from sightline.errors import TrainingError
+from sightline.evaluating import evaluate_rows
+from sightline.images.augment import shown_size
+from sightline.nets import training_flops
+from sightline.phases import Phase
+from sightline.picturing import drawing
+from sightline.plans import Plan
+from sightline.predicting import Classifier
+from sightline.probe import CrossValidation
+from sightline.reporting import report
+from sightline.runs import REPORT, mark_done, read_model, write_weights
+from sightline.trusting import calibrate, measure_corruptions, measure_strangers
+from sightline.views import VIEWS, Views, combine
+from sightline.writing import write_csv, write_json
+
+__all__ = ["Trained", "finish"]
+
+Array = np.ndarray[Any, Any]
+AskRows = Callable[[Array, Callable[[int, int], None]], Array]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of a classifier when its weights are settled."""
+
+    seconds: float
+    """Of all that made it, features and fine-tuning included."""
+    probe_flops: float
+    """Operations a second of the machine meanwhile."""
+    phases: Sequence[Phase]
+    """Of the epochs that were trained by steps; none where none were."""
+    epochs: int
+    """That were trained by steps; 0: none."""
+    facts: dict[str, Any]
+    """For ``model.json``."""
+    ask: AskRows | None = None
+    """Logits of rows of the set, (1, n, K), by kept features; None asks the network."""
+    crossed: CrossValidation | None = None
+    """Where cross-validation measures, in place of a test split."""
+
+
+def finish(plan: Plan, run: Path, trained: Trained, console: Console) -> None:
+    """Calibrate, measure on the test split (once) or by cross-validation, and write what is saved and shared."""
+    start = time.perf_counter()
+    network, recipe = plan.network, plan.recipe
+    model = read_model(run) | trained.facts
+    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+        raise TrainingError(
+            f"the weights are not finite after the last step; {run} is not finished. Try a smaller rate."
+        )
+    classifier = Classifier(network, model, choose_device())
+    with Progress(console, "Calibrating and testing") as progress:
+        logits_VNK = _calibrate(classifier, plan, trained, progress)
+        measured = _measure(classifier, plan, run, trained, logits_VNK, progress)
+    seconds = time.perf_counter() - start
+    model["cost"] = {
+        "fit_seconds": trained.seconds,
+        "evaluation_seconds": seconds,
+        "probe_flops": trained.probe_flops,
+        "cost": (trained.seconds + seconds) * trained.probe_flops,
+        "training_flops": _operations(plan, trained),
+        "device": describe(classifier.device),
+    }
+    if recipe.evaluation.robustness and not plan.splits.cross_validated:
+        model["cost"]["robustness_seconds"] = _stress(classifier, plan, console)
+    if measured is not None:
+        measured["cost"] = model["cost"]
+        left_to_table = ("classes", "confusion_matrix", "reliability", "cost")
+        model["metrics"] = {name: value for name, value in measured.items() if name not in left_to_table}
+        write_json(run / "evaluation.json", measured)
+    write_weights(run / "model.safetensors", network.state_dict(), model)
+    write_json(run / "model.json", model)
+    mark_done(run)
+    if measured is not None:
+        show_measures(console, measured)
+    with drawing(REPORT, console):
+        report(run, trust_code=getattr(recipe.network, "trust_code", False))
+    show_next_steps(console, run, plan.source.location, model)
+
+
+def _calibrate(classifier: Classifier, plan: Plan, trained: Trained, progress: Progress) -> Array:
+    """Set temperature and thresholds into the classifier's model; returns the logits they were set by, (V, N, K)."""
+    recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
+    rows = splits.train if splits.cross_validated else splits.calibrate
+    used = recipe.evaluation.views
+    if trained.crossed is not None:
+        logits_VNK = trained.crossed.logits_NK[None]
+    elif trained.ask is not None:
+        logits_VNK = trained.ask(rows, progress)
+    else:
+        logits_VNK = classifier.view_logits(images.pixels, used, rows=rows)
+    views: list[Views] = [name for name, count in VIEWS.items() if count <= VIEWS[used]]
+    labels = images.labels[rows]
+    uniforms = image_uniforms(images.pixels[row] for row in rows)
+    model["temperatures"], model["trust"] = calibrate(logits_VNK, labels, uniforms, views)
+    model["calibrated_on"] = len(labels)
+    answers = combine(logits_VNK, used).argmax(1)
+    model["validation"] = {"n": len(labels), "accuracy": float((answers == labels).mean())}
+    return logits_VNK
+
+
+def _measure(
+    classifier: Classifier, plan: Plan, run: Path, trained: Trained, logits_VNK: Array, progress: Progress
+) -> dict[str, Any] | None:
+    """Measure on what the recipe names, or by cross-validation; None where on nothing."""
+    recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
+    crossed = trained.crossed
+    # of validation only what chose nothing while training: all of it, or half
+    rows = {"test": splits.test, "validation": splits.calibrate, "none": splits.test[:0]}[recipe.evaluation.on]
+    if crossed is not None and recipe.evaluation.on != "none":
+        rows = splits.train
+    if not len(rows):
+        return None
+    if crossed is None:
+        model["test_readings"] += recipe.evaluation.on == "test"
+        write_json(run / "model.json", model)  # before the reading: one that is interrupted has been read, too
+        logits_VNK = trained.ask(rows, progress) if trained.ask else None  # type: ignore[assignment]
+    measured, table = evaluate_rows(classifier, images, rows, progress, logits_VNK=logits_VNK)
+    measured["split"] = recipe.evaluation.on
+    if crossed is not None:
+        measured |= {
+            "split": "cross-validation",
+            "accuracy": crossed.accuracy,
+            "accuracy_interval": list(crossed.interval),
+            "folds": crossed.folds,
+            "repeats": crossed.repeats,
+        }
+    write_csv(run / "predictions.csv", *table)
+    return measured
+
+
+def _stress(classifier: Classifier, plan: Plan, console: Console) -> float:
+    """Measure the classifier on corrupted images and on images of no class, into its ``trust``.
+
+    Returns:
+        The seconds, which are no part of the cost of a training.
+    """
+    start = time.perf_counter()
+    pixels, rows = plan.images.pixels, plan.splits.calibrate
+    trust = classifier.model["trust"]
+    with Progress(console, "Trying corrupted images") as progress:
+        trust["corruptions"] = measure_corruptions(classifier, pixels, rows, plan.images.labels[rows], progress)
+        trust["unknown"]["rates"] = measure_strangers(classifier, pixels, rows)
+    return time.perf_counter() - start
+
+
+def _operations(plan: Plan, trained: Trained) -> int:
+    """Count the floating-point operations of the epochs: smaller images, and what is frozen, cost less."""
+    recipe, phases, epochs = plan.recipe, trained.phases, trained.epochs
+    shown = [shown_size(recipe.augment, plan.images.size, epoch, recipe.fit.epochs) for epoch in range(epochs)]
+    learning = [next(phase.trained for phase in reversed(phases) if phase.first <= epoch) for epoch in range(epochs)]
+    views = 0 if not recipe.keeps_features else 1 if recipe.augment.flip == "none" else 2
+    epochs_as_shown = list(zip(shown, learning, strict=True))
+    return training_flops(plan.network, epochs_as_shown, len(plan.splits.train), kept_views=views)

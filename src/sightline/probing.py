@@ -1,0 +1,285 @@
+"""Photographs: a linear probe on kept features first, then fine-tuning within the time that there is, if it helps.
+
+N images, K classes. Nothing here loads Lightning; the fit that may follow does.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from sightline.config import resolve
+from sightline.config.resolving import to_mapping
+from sightline.describing import Progress, spoken_seconds
+from sightline.feature_store import FeatureStore
+from sightline.images.splits import deal_folds
+from sightline.metrics import cross_entropy, wilson_interval
+from sightline.plans import Plan
+from sightline.predicting import Classifier
+from sightline.probe import CrossValidation, Head, choose_penalty, cross_validate, solve_head
+from sightline.significance import paired_interval
+from sightline.timing import Candidate, candidates
+
+__all__ = ["Probed", "keep_better", "plan_finetuning", "run_probe"]
+
+FEW_VALIDATION = 100  # validation images, below which the penalty is chosen by cross-validation within train
+TELLING = 50  # validation images, below which they cannot tell whether fine-tuning helped
+FOLDS = 5  # where cross-validation chooses the penalty
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of train, on the learning curve
+DRAWS = 3  # of each share
+LEAST_EPOCHS, MOST_EPOCHS = 4, 20
+PLANNED = 0.85  # of the time that is left: the speed of machines that are shared drifts
+TIMES_FEATURES, MOST_SECONDS = 2.0, 600.0  # limit of fine-tuning where none is asked for
+START_UP, WRITE = 5.0, 5.0  # seconds: until the verb is called, and after the last measure
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A solved probe, and what it says of validation."""
+
+    store: FeatureStore
+    head: Head
+    crossed: CrossValidation | None
+    logits_NK: Array
+    """Of the validation images; empty where cross-validation measures."""
+    facts: dict[str, Any]
+    seconds: float
+    """Of the features and the solution."""
+    images_per_second: float
+    """Of the features; infinite where all were kept."""
+
+    def ask(self, rows: Array, progress: Any = None) -> Array:
+        """Logits of rows of the set by the probe, (1, n, K)."""
+        return self.head.logits(self.store.features(rows, progress))[None]
+
+
+def run_probe(plan: Plan, console: Console) -> Probed:
+    """Solve for the head on the features of the plan's network, and put it in.
+
+    Args:
+        plan: whose network is frozen, with the weights that it starts from.
+        console: where progress is drawn, and what it reached is said.
+    """
+    start = time.perf_counter()
+    images, splits, classes = plan.images, plan.splits, len(plan.images.classes)
+    rows = np.union1d(splits.train, splits.validation)
+    store = FeatureStore(plan.network, images, plan.normalization, plan.recipe.fit.precision)
+    with Progress(console, "Computing features") as progress:
+        store.features(rows, progress)
+    seconds = time.perf_counter() - start
+    train_ND, labels_N = store.features(splits.train), torch.from_numpy(images.labels[splits.train])
+    weights_N = _weights(plan, labels_N)
+    crossed, held_out, penalty = None, None, plan.recipe.probe.penalty if plan.recipe.probe else None
+    if splits.cross_validated:
+        with Progress(console, "Cross-validating") as progress:
+            crossed = cross_validate(
+                train_ND,
+                labels_N,
+                classes,
+                lambda folds, seed: deal_folds(images, splits.train, folds, seed),
+                penalty,
+                progress,
+                weights_N=weights_N,
+            )
+    else:
+        held_out = store.features(splits.validation), torch.from_numpy(images.labels[splits.validation])
+    if penalty is None:
+        telling = held_out if held_out is not None and len(held_out[1]) >= FEW_VALIDATION else None
+        folds_N = deal_folds(images, splits.train, FOLDS, plan.recipe.data.split_seed)
+        penalty = choose_penalty(train_ND, labels_N, folds_N, telling, classes, weights_N)
+    (head,) = solve_head(train_ND, labels_N, classes, (penalty,), weights_N)
+    logits_NK = head.logits(held_out[0]) if held_out is not None else np.zeros((0, classes), np.float32)
+    _put_in(plan, head)
+    facts: dict[str, Any] = {"penalty": penalty, "features_computed": store.computed, "feature_seconds": seconds}
+    if held_out is not None:
+        facts["validation"] = _measured(logits_NK, held_out[1].numpy())
+    facts["learning_curve"] = _learning_curve(plan, train_ND, labels_N, held_out, penalty)
+    computed = store.computed / seconds if store.computed >= FEW_VALIDATION else float("inf")
+    probed = Probed(store, head, crossed, logits_NK, facts, time.perf_counter() - start, computed)
+    _say(console, plan, probed)
+    return probed
+
+
+def plan_finetuning(plan: Plan, probed: Probed, started: float, console: Console) -> tuple[Plan, dict[str, Any]]:
+    """Decide how many epochs of how many layers follow the probe within the time, or none.
+
+    Args:
+        plan: whose recipe may leave it open (``probe.then`` auto).
+        probed: the probe.
+        started: by ``time.monotonic``, when the command was called.
+        console: where the decision is said.
+    Returns:
+        The plan with everything settled, and what was found, for ``model.json``.
+    """
+    probe = plan.recipe.probe
+    assert probe is not None
+    if probe.then != "auto":
+        return plan, {}
+    elapsed = time.monotonic() - started + START_UP
+    measure = len(plan.splits.test) / min(probed.images_per_second, 1e9)
+    if probe.minutes is not None:
+        left = probe.minutes * 60 - elapsed - measure - WRITE
+    else:
+        left = min(TIMES_FEATURES * probed.facts["feature_seconds"], MOST_SECONDS)
+    chosen, why = _choose(plan, left)
+    settings: dict[str, Any] = {"probe": {"then": "nothing", "minutes": None}}
+    if chosen is not None:
+        epochs = min(MOST_EPOCHS, int((left * PLANNED - chosen.once) / chosen.epoch))
+        settings = {
+            "probe": {"then": "finetune", "minutes": None},
+            "fit": {"epochs": epochs},
+            "finetune": None if chosen.after is None else {"kind": "upper", "after": chosen.after},
+        }
+        if chosen.after is not None:
+            settings["augment"] = {"crop": None}
+        layers = "all layers" if chosen.after is None else f"the layers behind {chosen.after.removeprefix('body.')}"
+        why = (
+            f"fine-tuning: {epochs} epochs of {layers}, about {spoken_seconds(chosen.once + epochs * chosen.epoch)}; it is kept"
+            " only if it is better on validation"
+        )
+    console.print(why, highlight=False, markup=False, soft_wrap=True)
+    found = {"from": {"probe.then": "auto", "probe.minutes": probe.minutes}, "settings": settings}
+    recipe = resolve(to_mapping(plan.recipe), settings)
+    if recipe.finetune is not None:
+        plan.network.cut_after(recipe.finetune.after)  # type: ignore[union-attr]
+    return replace(plan, recipe=recipe, searches=()), {"fit.epochs": found}
+
+
+def keep_better(plan: Plan, probed: Probed, before: dict[str, Tensor], console: Console) -> dict[str, Any]:
+    """Compare the fine-tuned network with the probe on validation, and put the better one into the plan's network.
+
+    Args:
+        plan: whose network is fine-tuned.
+        probed: the probe.
+        before: tensors of the network with the probe's head.
+        console: where the outcome is said.
+    Returns:
+        Both, their paired difference, and which was ``kept``, for ``model.json``.
+    """
+    rows = plan.splits.validation
+    labels_N = plan.images.labels[rows]
+    model = {
+        "classes": plan.images.classes,
+        "size": plan.images.size,
+        "resize": plan.images.pixels.shape[1:3],
+        "views": "one",
+        "precision": plan.recipe.fit.precision,
+        "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},
+    }
+    classifier = Classifier(plan.network, model, probed.store.device)
+    with Progress(console, "Comparing on validation") as progress:
+        tuned_NK = classifier.view_logits(
+            plan.images.pixels, "one", rows=rows, progress=lambda done: progress(done, len(rows))
+        )[0]
+    right_N, tuned_right_N = (logits.argmax(1) == labels_N for logits in (probed.logits_NK, tuned_NK))
+    probe, tuned = _measured(probed.logits_NK, labels_N), _measured(tuned_NK, labels_N)
+    better = (tuned["accuracy"], -tuned["loss"]) > (probe["accuracy"], -probe["loss"])
+    difference, low, high = paired_interval(tuned_right_N, right_N)
+    console.print(
+        f"validation, {len(rows):,} images: probe {probe['accuracy']:.4f}, fine-tuned {tuned['accuracy']:.4f} (difference"
+        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}); {'the fine-tuned network' if better else 'the probe'}"
+        " is kept",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if not better:
+        plan.network.load_state_dict(before)
+    return {
+        "finetuned": tuned,
+        "difference": {"estimate": difference, "low": low, "high": high},
+        "kept": "finetuned" if better else "probe",
+    }
+
+
+def _choose(plan: Plan, left: float) -> tuple[Candidate | None, str]:
+    """The layers to fine-tune in so many seconds: as many as get enough epochs; or none, and why."""
+    n = len(plan.splits.validation)
+    if plan.splits.cross_validated:
+        return None, "no fine-tuning: of so few images none could be set aside to tell whether it helps"
+    if n < TELLING:
+        return None, f"no fine-tuning: {n} validation images could not tell whether it helps"
+    if left <= 0:
+        return None, "no fine-tuning: the time is used up"
+    options = candidates(plan)
+    for option in options:
+        if option.once + LEAST_EPOCHS * option.epoch <= left * PLANNED:
+            return option, ""
+    needed = min(option.once + LEAST_EPOCHS * option.epoch for option in options) / PLANNED
+    return None, (
+        f"no fine-tuning: it would take {spoken_seconds(needed)} and there are {spoken_seconds(left)}; --minutes allows more"
+    )
+
+
+def _weights(plan: Plan, labels_N: Tensor) -> Tensor | None:
+    """What each image counts in the probe's loss, where rare classes are to count as much as common ones."""
+    recipe = plan.recipe
+    if recipe.fit.class_weights == "none" and recipe.data.sampling == "shuffle":
+        return None
+    counts_K = torch.bincount(labels_N, minlength=len(plan.images.classes)).float()
+    return (len(labels_N) / (len(counts_K) * counts_K))[labels_N]
+
+
+def _put_in(plan: Plan, head: Head) -> None:
+    """Make the probe's head the network's."""
+    own: Any = plan.network.head
+    with torch.no_grad():
+        own.weight.copy_(head.weight_KD)
+        own.bias.copy_(head.bias_K)
+
+
+def _measured(logits_NK: Array, labels_N: Array) -> dict[str, Any]:
+    accuracy = float((logits_NK.argmax(1) == labels_N).mean())
+    return {"n": len(labels_N), "accuracy": accuracy, "loss": cross_entropy(logits_NK, labels_N)}
+
+
+def _learning_curve(
+    plan: Plan, train_ND: Tensor, labels_N: Tensor, held_out: tuple[Tensor, Tensor] | None, penalty: float
+) -> list[dict[str, float]]:
+    """Accuracy by the number of training images, from the same features: on validation, or on folds left out."""
+    images, rows, classes = plan.images, plan.splits.train, len(plan.images.classes)
+    curve = []
+    for share in SHARES:
+        right, measured, used = 0, 0, 0
+        draws = DRAWS if share < 1 or held_out is None else 1
+        for draw in range(draws):
+            inside_N, out = np.ones(len(rows), bool), held_out
+            if out is None:
+                inside_N = deal_folds(images, rows, FOLDS, draw) != 0
+                out = train_ND[~inside_N], labels_N[~inside_N]
+            some_n = np.flatnonzero(inside_N)
+            if share < 1:
+                parts = round(1 / share)
+                some_n = some_n[deal_folds(images, rows[some_n], parts, draw) == 0]
+            (head,) = solve_head(train_ND[some_n], labels_N[some_n], classes, (penalty,))
+            right += int((head.logits(out[0]).argmax(1) == out[1].numpy()).sum())
+            measured, used = measured + len(out[1]), used + len(some_n)
+        curve.append({"images": round(used / draws), "accuracy": right / measured, "n": measured})
+    return curve
+
+
+def _say(console: Console, plan: Plan, probed: Probed) -> None:
+    """Say what the probe reached, and how."""
+    kept = "kept from before" if not probed.store.computed else f"{probed.store.computed:,} computed"
+    lines = [probed.store.note] if probed.store.note else []
+    if probed.crossed is not None:
+        low, high = probed.crossed.interval
+        n = len(plan.splits.train)
+        lines.append(
+            f"probe: accuracy {probed.crossed.accuracy:.4f} by cross-validation of {n:,} images (95 % interval {low:.4f} to"
+            f" {high:.4f}); features {kept}, {probed.seconds:.1f} s"
+        )
+    else:
+        measured = probed.facts["validation"]
+        low, high = wilson_interval(round(measured["accuracy"] * measured["n"]), measured["n"])
+        lines.append(
+            f"probe: accuracy {measured['accuracy']:.4f} on {measured['n']:,} validation images (95 % interval {low:.4f} to"
+            f" {high:.4f}); features {kept}, {probed.seconds:.1f} s"
+        )
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
