@@ -37,6 +37,7 @@ from sightline.misfits import (
 )
 from sightline.phases import phases_of
 from sightline.plans import Plan
+from sightline.starting import settle_optimizer
 
 __all__ = [
     "choose_recipe",
@@ -97,11 +98,12 @@ def prepare_training(
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
     phases_of(chosen, built.network)  # refuses what the network does not have
+    chosen, replaced = settle_optimizer(chosen, settings, built)
     shown = len(splits.train) + len(splits.validation)
     chosen, kept = settle_features(chosen, built.network, shown, images.size, choose_device())
     if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
         normalization = Normalization(built.weights.mean, built.weights.std)
-    return Plan(source, chosen, why, images, splits, normalization, built, kept, searched)
+    return Plan(source, chosen, why, images, splits, normalization, built, kept, searched, replaced)
 
 
 def what_is_asked(
