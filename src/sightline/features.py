@@ -57,9 +57,7 @@ def settle_features(
     return settled, f"  the frozen layers compute in every epoch anew: {problem or 'as asked'}"
 
 
-def _why_not(
-    recipe: Recipe, network: Network, size: tuple[int, int], wanted: int, device: torch.device
-) -> str:
+def _why_not(recipe: Recipe, network: Network, size: tuple[int, int], wanted: int, device: torch.device) -> str:
     """What speaks against keeping so many bytes of features; empty where nothing does."""
     if recipe.fit.compile:
         return "--fit.compile compiles the whole network"

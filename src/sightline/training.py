@@ -16,19 +16,19 @@ from rich.console import Console
 
 from sightline.averaging import hand_on
 from sightline.backbones import fit_to_images, write_seen
-from sightline.config import FrozenConfig, trains_generator
+from sightline.config import trains_generator
 from sightline.conformal import image_uniforms
 from sightline.data import ImageData
 from sightline.describing import Progress, describe_training, show_generator, show_kept, show_measures, show_next_steps
 from sightline.devices import choose_device, describe, keep_freed_memory
 from sightline.errors import ConfigError, Interrupted, TrainingError
+from sightline.estimating import training_operations
 from sightline.evaluating import evaluate_rows
 from sightline.finders import FoundRate, settle, write_range
 from sightline.generator_plans import describe_generator, finish_generator, notes_of_generator, prepare_generator
-from sightline.images.augment import shown_size
 from sightline.images.batches import TrainingBatches, augmentation_of
 from sightline.learners import ACGANLearner, ClassifierLearner, DiffusionLearner, Learner, balanced_weights
-from sightline.nets import ACGAN, training_flops
+from sightline.nets import ACGAN
 from sightline.picturing import draw_batch
 from sightline.plans import AnyPlan, GeneratorPlan, Plan, describe_classifier, notes
 from sightline.predicting import Classifier
@@ -341,7 +341,7 @@ def _finish(
         "evaluation_seconds": seconds,
         "probe_flops": meter.probe_flops,
         "cost": (meter.seconds + seconds) * meter.probe_flops,
-        "training_flops": _operations(plan, learner, epochs),
+        "training_flops": training_operations(recipe, learner.phases, network, images.size, len(splits.train), epochs),
         "device": describe(classifier.device),
     }
     if recipe.evaluation.robustness:
@@ -374,14 +374,3 @@ def _try_hard(classifier: Classifier, plan: Plan, console: Console) -> float:
         trust["corruptions"] = measure_corruptions(classifier, pixels, rows, plan.images.labels[rows], progress)
         trust["unknown"]["rates"] = measure_strangers(classifier, pixels, rows)
     return time.perf_counter() - start
-
-
-def _operations(plan: Plan, learner: ClassifierLearner, epochs: int) -> int:
-    """Floating-point operations of so many epochs of a training: smaller images, and what is frozen, cost less."""
-    recipe = plan.recipe
-    shown = [shown_size(recipe.augment, plan.images.size, epoch, recipe.fit.epochs) for epoch in range(epochs)]
-    trained = [learner.phases[learner.phase_at(epoch)].trained for epoch in range(epochs)]
-    kept = isinstance(recipe.finetune, FrozenConfig) and recipe.finetune.features == "keep"
-    views = 0 if not kept else 1 if recipe.augment.flip == "none" else 2
-    epochs_as_shown = list(zip(shown, trained, strict=True))
-    return training_flops(learner.network, epochs_as_shown, len(plan.splits.train), kept_views=views)

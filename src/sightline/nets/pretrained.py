@@ -51,6 +51,7 @@ def build_foreign(config: TimmConfig | TorchvisionConfig | HubConfig, classes: i
         case HubConfig():
             name = f"{config.name} of {config.repo}"
             return ForeignNetwork(_hub(config.repo, config.name), classes, size, name)  # whose head may have learnt
+    assert isinstance(network.head, nn.Linear)
     start_small(network.head)
     return network
 
