@@ -36,7 +36,7 @@ def test_a_recipe_for_training_from_scratch_starts_from_weights_with_adamw_and_s
 ) -> None:
     chosen, line = settled(recipe, {"network": network})
     assert chosen.optimizer == AdamWConfig(learning_rate=1e-3)
-    assert line.startswith(f"optimizer: adamw at 0.001 in place of the recipe's {was}, which ")
+    assert line.startswith(f"optimizer: adamw at 0.001 in place of the recipe's {was}: it ")
     assert line.endswith("destroys the weights from a.pth")
     assert settled(recipe, {"network": network}, None)[0].optimizer.kind == was, "without weights nothing is replaced"
 

@@ -27,6 +27,9 @@ from sightline.runs import read_run_recipe
 
 __all__ = ["settle_optimizer"]
 
+# Three kinds of apples of the Grocery Store photographs (train 139, test 173) at 96 px, tf_efficientnet_lite0 with ImageNet weights,
+# recipe small, 5 epochs in batches of 32, means of 2 seeds: 0.645 at 3e-4, 0.697 at 1e-3, 0.705 at 3e-3 (of which one seed
+# was 0.746 and the other 0.665); Muon 0.306 (1 seed), worse than guessing.
 PRESERVING = AdamWConfig(learning_rate=1e-3)
 LARGE_RATE = 0.05  # of SGD; recipes that train from scratch have 0.1
 SCALE_FREE = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)  # behind filters
@@ -51,15 +54,16 @@ def settle_optimizer(recipe: Recipe, settings: Mapping[str, Any], built: Built) 
     kind = recipe.optimizer.kind
     asked = [name for name, value in (spell_out(settings).get("optimizer") or {}).items() if value != AUTO]
     if not asked:
-        line = f"optimizer: {PRESERVING.kind} at {PRESERVING.learning_rate:g} in place of the recipe's {kind}, which {harm}"
+        line = (
+            f"optimizer: {PRESERVING.kind} at {PRESERVING.learning_rate:g} in place of the recipe's {kind}: it {harm}"
+        )
         return replace(recipe, optimizer=PRESERVING), line
     if not isinstance(recipe.optimizer, MuonConfig):
         return recipe, ""
     flag = f"--optimizer.{asked[0].replace('_', '-')}"
     subject = f"{flag} {kind}" if "kind" in asked else f"{flag} is a setting of the recipe's {kind}, which"
     raise ConfigError(
-        f"{subject} {harm}; leave the option out, and {PRESERVING.kind} takes its place, or name another optimizer, such as"
-        " --optimizer sgd."
+        f"{subject} {harm}; leave the option out, and {PRESERVING.kind} takes its place, or name another optimizer."
     )
 
 
