@@ -1,17 +1,20 @@
 """Features of a frozen backbone that are computed once: the same training, without most of its work."""
 
 import json
+import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import sightline
 from conftest import Finished
-from sightline import features, learners, runs
+from sightline import features, learners, phases, runs
 from sightline.config import resolve
 from sightline.errors import ConfigError
-from sightline.nets import Network, Speednet
+from sightline.nets import Network, Speednet, build_network
 
 SETTINGS = {
     "fit": {"epochs": 3, "batch_size": 16, "precision": "float32"},
@@ -144,18 +147,93 @@ def test_features_that_do_not_fit_into_a_third_of_the_free_memory_are_computed_a
     assert features.settle_features(asked, network(), 1_000, (32, 32), torch.device("cpu"))[0] == asked
 
 
-def test_dropout_below_the_last_layer_is_not_kept_for_it_gives_other_features_every_time() -> None:
-    class Dropping(Speednet):
-        def __init__(self) -> None:
-            super().__init__(3, (32, 32), (8, 16, 16))
-            head, self.head = self.head, torch.nn.Identity()
-            self.dropout = torch.nn.Dropout(0.5)
-            del self.head
-            self.head = head
+class Ending(Speednet):
+    """A network with one more layer between its last map's maximum and its head."""
 
-    recipe, line = features.settle_features(frozen(), Dropping(), 10, (32, 32), torch.device("cpu"))
+    def __init__(self, last: nn.Module) -> None:
+        super().__init__(3, (32, 32), (8, 16, 16))
+        head = self.head
+        del self.head
+        self.last, self.head = last, head
+
+    def features(self, images: Tensor) -> Tensor:
+        features_BD: Tensor = self.last(super().features(images))
+        return features_BD
+
+
+class Centered(nn.Module):
+    def forward(self, features_BD: Tensor) -> Tensor:
+        return features_BD - features_BD.mean(0)
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        (nn.Dropout(0.5), r"the layer last \(Dropout\) below the head gives an image other features every time"),
+        (nn.Dropout(0.001), r"the layer last \(Dropout\) below the head gives an image other features every time"),
+        (nn.Sequential(nn.ReLU(), nn.AlphaDropout(0.5)), r"the layer last.1 \(AlphaDropout\) below the head gives"),
+        (nn.BatchNorm1d(16, affine=False), r"the layer last \(BatchNorm1d\) below the head normalizes by the batch"),
+        (Centered(), "gives an image features that depend on the others of its batch"),
+    ],
+    ids=["dropout", "rare dropout", "inner dropout", "batch-norm", "centered"],
+)
+def test_features_that_vary_while_the_head_trains_are_not_kept_and_the_layer_is_named(
+    last: nn.Module, reason: str
+) -> None:
+    made = Ending(last)
+    before = {name: value.clone() for name, value in made.state_dict().items()}
+    generator = torch.get_rng_state()
+    recipe, line = features.settle_features(frozen(), made, 10, (32, 32), torch.device("cpu"))
     assert recipe.finetune.features == "recompute"
-    assert "dropout below the head gives an image other features every time" in line
+    assert re.search(reason, line)
+    assert torch.get_rng_state().equal(generator), "the training that follows draws the same numbers"
+    assert all(value.equal(before[name]) for name, value in made.state_dict().items()), "norms have measured nothing"
+    assert all(module.training for module in made.modules())
+
+
+@pytest.mark.parametrize("last", [nn.Dropout(0.0), nn.Tanh(), nn.Hardswish(), nn.LayerNorm(16)], ids=str)
+def test_a_layer_below_the_head_that_changes_nothing_from_time_to_time_does_not_stand_in_the_way(
+    last: nn.Module,
+) -> None:
+    recipe, _ = features.settle_features(frozen(), Ending(last), 10, (32, 32), torch.device("cpu"))
+    assert recipe.finetune.features == "keep"
+
+
+@pytest.mark.parametrize(
+    ("network", "side"),
+    [
+        ("speednet", 32),
+        ("resnet18", 32),
+        ("custom_resnet", 32),
+        ("torchvision:resnet18", 96),
+        ("timm:resnet18", 64),
+        ("timm:tf_efficientnet_lite0", 64),
+        ("timm:mobilenetv3_small_050", 64),
+        ("timm:vit_tiny_patch16_224", 32),
+    ],
+)
+def test_an_ordinary_network_gives_an_image_one_output_below_its_head_and_is_kept(network: str, side: int) -> None:
+    if network.startswith("timm"):
+        pytest.importorskip("timm")
+    recipe = resolve(settings(network=network))
+    made = build_network(recipe.network, 3, (side, side))
+    settled, line = features.settle_features(recipe, made, 10, (side, side), torch.device("cpu"))
+    assert settled.finetune.features == "keep", line
+    images = torch.randn(3, 3, side, side)
+    for module in phases.frozen_modules(made, phases.layers_of(made), phases.phases_of(recipe, made)[0].trained):
+        module.training = False  # as in fine-tuning
+    with torch.no_grad():
+        as_trained = made.backbone_output(images)
+    kept = features.Backbone(made, nullcontext)(images)
+    torch.testing.assert_close(as_trained, kept)
+
+
+def test_dropout_of_a_library_before_the_head_is_named() -> None:
+    recipe = resolve(settings(network="torchvision:mnasnet0_5"))
+    made = build_network(recipe.network, 3, (64, 64))
+    settled, line = features.settle_features(recipe, made, 10, (64, 64), torch.device("cpu"))
+    assert settled.finetune.features == "recompute"
+    assert "the layer body.classifier.0 (Dropout) below the head gives an image other features every time" in line
 
 
 def test_images_that_are_shown_in_ever_new_ways_leave_nothing_to_keep() -> None:

@@ -336,7 +336,7 @@ def test_the_last_layer_alone_is_the_head_and_only_matrices_are_filters(
 @EVERY
 def test_a_summary_of_a_head_counts_every_parameter_once(network: Any, size: tuple[int, int], head: Any) -> None:
     made = headed(network, size, head)
-    lines, _ = summarize(made, size)
+    lines = summarize(made, size)
     assert sum(line.parameters for line in lines) == count(made)
     names = [line.name for line in lines]
     assert names[-1] == "head"

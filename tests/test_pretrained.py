@@ -1,5 +1,6 @@
 """Networks and weights from elsewhere: what is taken over, what is told, what is refused."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,11 @@ def test_a_file_of_the_original_fills_all_but_the_head(
         torch.save({key: original, "epoch": 3} if key else original, tmp_path / file)
     config = ResNet18Config(weights=str(tmp_path / file))
     network = build_network(config, 5, LARGE)
-    head = network.head.weight.clone()  # type: ignore[union-attr,operator]
     loaded = load_weights(network, config, LARGE)
     assert loaded is not None
     assert network.state_dict()["stem.0.weight"].equal(original["conv1.weight"])
     assert network.state_dict()["layer3.1.conv2.weight"].equal(original["layer3.1.conv2.weight"])
-    assert network.head.weight.equal(head)
+    assert network.head.weight.abs().max() <= 1 / 512, "a fresh head on weights starts small"  # type: ignore[union-attr,operator]
     assert (loaded.loaded, loaded.total) == (100, 102)  # 20 convolutions, 20 norms of four tensors; the head's two not
     assert (loaded.fresh_head, loaded.fresh_stem, loaded.missing, loaded.unexpected, loaded.misshapen) == (
         True,
@@ -133,6 +133,51 @@ def test_a_file_that_holds_no_tensors_by_name_is_refused(
 def test_a_classifier_of_ours_is_started_from_as_a_run(finished: Finished) -> None:
     with pytest.raises(ConfigError, match="is a classifier of sightline; name its run instead"):
         pretrained.read_foreign(str(finished.run / "model.safetensors"))
+
+
+@pytest.mark.parametrize("classes", [2, 81])
+@pytest.mark.parametrize(
+    "network",
+    [
+        TorchvisionConfig(name="resnet18"),
+        TorchvisionConfig(name="mnasnet0_5"),
+        TimmConfig(name="resnet18"),
+        TimmConfig(name="tf_efficientnet_lite0"),
+        TimmConfig(name="vit_tiny_patch16_224"),
+        HubConfig(repo=CLONE, name="tiny", trust_code=True),
+    ],
+    ids=lambda config: f"{config.kind}-{config.name}",
+)
+def test_the_first_loss_of_a_new_head_is_that_of_guessing(network: Any, classes: int) -> None:
+    if network.kind == "timm":
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    assert first_loss(build_network(network, classes, LARGE), classes) == pytest.approx(math.log(classes), rel=0.1)
+
+
+@pytest.mark.parametrize("classes", [2, 81])
+@pytest.mark.parametrize("config", [ResNet18Config(), TimmConfig(name="tf_efficientnet_lite0")], ids=lambda c: c.kind)
+def test_the_first_loss_on_weights_that_tell_other_classes_apart_is_that_of_guessing(config: Any, classes: int) -> None:
+    if config.kind == "timm":
+        pytest.importorskip("timm")
+    torch.manual_seed(0)
+    theirs = build_network(config, 7, LARGE).state_dict()
+    network = build_network(config, classes, LARGE)
+    assert put_in(network, theirs, "a.pth").fresh_head
+    assert first_loss(network, classes) == pytest.approx(math.log(classes), rel=0.1)
+
+
+def test_a_head_of_the_same_classes_keeps_its_weights(original: dict[str, Tensor]) -> None:
+    network = ResNet18(7, LARGE)
+    put_in(network, original, "a.pth")
+    assert network.head.weight.equal(original["fc.weight"])
+
+
+def first_loss(network: nn.Module, classes: int) -> float:
+    """The loss of a batch of noise in training mode, before the first step."""
+    with torch.no_grad():
+        logits_BK = network.train()(torch.randn(8, 3, *LARGE))
+    return float(nn.functional.cross_entropy(logits_BK, torch.arange(8) % classes))
 
 
 # ── published weights ────────────────────────────────────────────────────────────────────────────────────────────────

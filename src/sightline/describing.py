@@ -1,7 +1,5 @@
 """What a training prints before its first step and after its last, on a console that may be a log."""
 
-import copy
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from sightline.config import AnyRecipe, Recipe
-from sightline.devices import arithmetic, choose_device, describe
-from sightline.images.batches import augmentation_of
+from sightline.devices import describe
+from sightline.estimating import Estimate, estimate_training
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import Countable, Network, summarize
@@ -93,7 +91,7 @@ def describe_training(
     say(f"recipe: {recipe.name} ({why})")
     for note in notes:
         say(note)
-    lines, numbers = summarize(network, images.size)
+    lines = summarize(network, images.size)
     built, head = (recipe.network, recipe.head) if isinstance(recipe, Recipe) else (recipe.generator, None)
     parts = (getattr(built, part, None) for part in ("kind", "repo", "name", "folder"))
     name = ":".join(part for part in parts if part) + (f" + {head.kind}" if head else "")
@@ -112,21 +110,16 @@ def describe_training(
     parameters = sum(line.parameters for line in lines)
     table.add_row("total", "", "", f"{parameters:,}", f"{parameters * 4 / 1e6:.3f}", end_section=True)
     console.print(table)
-    device = choose_device()
-    dtype = arithmetic(recipe.fit.precision, device)
-    speed = _images_per_second(network, images.size, min(recipe.fit.batch_size, 256), device, dtype)
-    epochs = recipe.fit.epochs
-    full_epochs = sum(
-        augmentation_of(recipe).scale(epoch, epochs) ** 2 for epoch in range(epochs)
-    )  # smaller images are faster
-    seconds = counts["train"] * full_epochs / speed
-    size = 2 if dtype != torch.float32 else 4
-    copies = 16 if recipe.averaging is None else 20  # bytes: weights, gradients, two of the optimizer; and the mean
-    freezes = recipe.finetune is not None and recipe.finetune.kind != "discriminative"
-    memory = parameters * copies + 2 * numbers * size * recipe.fit.batch_size
-    say(
-        f"estimate: {'at most ' if recipe.early_stopping or freezes else ''}{spoken_seconds(seconds)} for {epochs} epochs at {speed:,.0f} images/s of full size, and about"
-        f" {memory / 1e9:.1f} GB of memory, on {describe(device)} in {str(dtype).removeprefix('torch.')}"
+    say(_estimated(recipe, estimate_training(recipe, network, images.size, counts["train"], counts["validation"])))
+
+
+def _estimated(recipe: AnyRecipe, estimate: Estimate) -> str:
+    """The line of an estimate."""
+    once = ", the frozen layers once for each image," if estimate.kept else ""
+    return (
+        f"estimate: {'at most ' if recipe.early_stopping else ''}{spoken_seconds(estimate.seconds)} for"
+        f" {recipe.fit.epochs} epochs{once} at {estimate.speed:,.0f} images/s of full size, and about"
+        f" {estimate.memory / 1e9:.1f} GB of memory, on {describe(estimate.device)} in {str(estimate.dtype).removeprefix('torch.')}"
     )
 
 
@@ -367,20 +360,3 @@ def _describe_odd(say: _Lines, images: CachedImages, splits: Splits) -> None:
 
 def _bracketed(notes: list[str]) -> str:
     return f" ({'; '.join(notes)})" if notes else ""
-
-
-def _images_per_second(
-    network: Countable, size: tuple[int, int], batch: int, device: torch.device, dtype: torch.dtype
-) -> float:
-    """Speed of a forward and backward pass on a copy of the network: one pass to warm up, one timed."""
-    trial = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    images, *more = (part.to(device) for part in network.example(size, batch))
-    images = images.contiguous(memory_format=torch.channels_last)
-    for _ in range(2):
-        start = time.perf_counter()
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = trial(images, *more).float().logsumexp(1).mean()
-        loss.backward()
-        float(loss.detach())  # waits for the device
-        seconds = time.perf_counter() - start
-    return batch / seconds

@@ -4,7 +4,7 @@ Where nothing below the head learns and images are shown as they are, or mirrore
 of two. They are computed when they are first asked for, kept in memory on the device, and the epochs train the head on them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -17,14 +17,11 @@ from sightline.errors import ConfigError
 from sightline.images.batches import Batch, EvaluationBatches, TrainingBatches
 from sightline.memory import free_memory
 from sightline.nets import Network
-from sightline.nets.base import GlobalMaximum
 from sightline.phases import frozen_modules, layers_of, phases_of
 
 __all__ = ["Backbone", "FeatureBatches", "KeptEvaluation", "bytes_kept", "settle_features"]
 
 MOST = 1 / 3  # of the memory that is free
-# The same in training mode as in evaluation mode.
-PASSIVE = (nn.Identity, nn.Flatten, nn.ReLU, nn.GELU, nn.SiLU, GlobalMaximum)
 
 
 def settle_features(
@@ -50,7 +47,7 @@ def settle_features(
     if not isinstance(finetune, FrozenConfig) or not recipe.shows_two_views:
         return recipe, ""
     wanted = bytes_kept(network, images * (1 if recipe.augment.flip == "none" else 2), size)
-    problem = _why_not(recipe, network, wanted, device)
+    problem = _why_not(recipe, network, size, wanted, device)
     if finetune.features == "keep" and problem:
         raise ConfigError(f"--finetune.features keep: {problem}; leave the option out.")
     keep = finetune.features != "recompute" and not problem
@@ -60,13 +57,13 @@ def settle_features(
     return settled, f"  the frozen layers compute in every epoch anew: {problem or 'as asked'}"
 
 
-def _why_not(recipe: Recipe, network: Network, wanted: int, device: torch.device) -> str:
+def _why_not(recipe: Recipe, network: Network, size: tuple[int, int], wanted: int, device: torch.device) -> str:
     """What speaks against keeping so many bytes of features; empty where nothing does."""
     if recipe.fit.compile:
         return "--fit.compile compiles the whole network"
-    random = _random_below_head(recipe, network)
-    if random:
-        return f"the layer {random} below the head gives an image other features every time"
+    varying = _varying(recipe, network, size)
+    if varying:
+        return varying
     if wanted * recipe.fit.processes > MOST * free_memory(device):
         return f"{wanted / 1e9:.1f} GB for each process is more than a third of the free memory"
     return ""
@@ -82,14 +79,54 @@ def bytes_kept(network: Network, images: int, size: tuple[int, int]) -> int:
     return images * output.numel() * 4
 
 
-def _random_below_head(recipe: Recipe, network: Network) -> str:
-    """The name of a module below the head that a frozen network leaves in training mode; empty where there is none."""
+def _varying(recipe: Recipe, network: Network, size: tuple[int, int]) -> str:
+    """Why an image's features vary while the head of a frozen network trains, as a clause; empty where they do not.
+
+    Two images are sent through: in evaluation mode; twice in the modes of the training, where dropout rescales what it keeps
+    and batch-norm takes the statistics of the batch; and one of them alone. The network and the generators are left as they
+    were.
+    """
     frozen = set(frozen_modules(network, layers_of(network), phases_of(recipe, network)[0].trained))
-    for name, module in network.named_modules():
-        beyond = f"{name}.".startswith(network.beyond_backbone)
-        if module not in frozen and not beyond and not list(module.children()) and not isinstance(module, PASSIVE):
-            return str(name)
+    below = {
+        name: module
+        for name, module in network.named_modules()
+        if module not in frozen and not f"{name}.".startswith(network.beyond_backbone)
+    }
+    device = next(network.parameters()).device
+    images = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
+    still = _features(network, images, ())
+    if any(not _same(_features(network, images, below.values()), still) for _ in range(2)):
+        causes = [name for name, module in below.items() if not _same(_features(network, images, (module,)), still)]
+        cause = min(causes, key=lambda name: len(list(below[name].modules())), default="")
+        layer = network.get_submodule(cause)
+        where = f"the layer {cause} ({type(layer).__name__}) below the head" if cause else "the network below its head"
+        by_batch = isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        return f"{where} {'normalizes by the batch' if by_batch else 'gives an image other features every time'}"
+    if not _same(_features(network, images[:1], ()), still[:1]):
+        return "the network below its head gives an image features that depend on the others of its batch"
     return ""
+
+
+def _features(network: Network, images: Tensor, learning: Iterable[nn.Module]) -> Tensor:
+    """The backbone's output with some modules in training mode and all others in evaluation mode; nothing is changed."""
+    modes = [(module, module.training) for module in network.modules()]
+    measured = [(buffer, buffer.clone()) for buffer in network.buffers()]
+    network.eval()
+    for module in learning:
+        module.training = True
+    with torch.no_grad(), torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+        output = network.backbone_output(images)
+        for buffer, before in measured:
+            buffer.copy_(before)
+    for module, training in modes:
+        module.training = training
+    return output
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether features are equal but for rounding, which is not the same for every number of images."""
+    scale = float(other.abs().max())
+    return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5 * scale, equal_nan=True)
 
 
 class Backbone:

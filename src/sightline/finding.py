@@ -106,7 +106,10 @@ def _begin(
         create_folder(Path(out))  # before the work: one that cannot be made costs nothing
     _say(
         console,
-        [f"{plan.source.name}: {len(plan.splits.train):,} training images, recipe {plan.recipe.name} ({plan.why})"],
+        [
+            f"{plan.source.name}: {len(plan.splits.train):,} training images, recipe {plan.recipe.name} ({plan.why})",
+            *([plan.replaced] if plan.replaced else []),
+        ],
     )
     return plan, console
 

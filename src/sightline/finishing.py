@@ -17,9 +17,8 @@ from sightline.conformal import image_uniforms
 from sightline.describing import Progress, show_measures, show_next_steps
 from sightline.devices import choose_device, describe
 from sightline.errors import TrainingError
+from sightline.estimating import training_operations
 from sightline.evaluating import evaluate_rows
-from sightline.images.augment import shown_size
-from sightline.nets import training_flops
 from sightline.phases import Phase
 from sightline.picturing import drawing
 from sightline.plans import Plan
@@ -76,7 +75,9 @@ def finish(plan: Plan, run: Path, trained: Trained, console: Console) -> None:
         "evaluation_seconds": seconds,
         "probe_flops": trained.probe_flops,
         "cost": (trained.seconds + seconds) * trained.probe_flops,
-        "training_flops": _operations(plan, trained),
+        "training_flops": training_operations(
+            recipe, trained.phases, network, plan.images.size, len(plan.splits.train), trained.epochs
+        ),
         "device": describe(classifier.device),
     }
     if recipe.evaluation.robustness and not plan.splits.cross_validated:
@@ -160,13 +161,3 @@ def _stress(classifier: Classifier, plan: Plan, console: Console) -> float:
         trust["corruptions"] = measure_corruptions(classifier, pixels, rows, plan.images.labels[rows], progress)
         trust["unknown"]["rates"] = measure_strangers(classifier, pixels, rows)
     return time.perf_counter() - start
-
-
-def _operations(plan: Plan, trained: Trained) -> int:
-    """Count the floating-point operations of the epochs: smaller images, and what is frozen, cost less."""
-    recipe, phases, epochs = plan.recipe, trained.phases, trained.epochs
-    shown = [shown_size(recipe.augment, plan.images.size, epoch, recipe.fit.epochs) for epoch in range(epochs)]
-    learning = [next(phase.trained for phase in reversed(phases) if phase.first <= epoch) for epoch in range(epochs)]
-    views = 0 if not recipe.keeps_features else 1 if recipe.augment.flip == "none" else 2
-    epochs_as_shown = list(zip(shown, learning, strict=True))
-    return training_flops(plan.network, epochs_as_shown, len(plan.splits.train), kept_views=views)

@@ -44,6 +44,8 @@ class Plan:
     """Whether the features of a frozen backbone are kept, in words."""
     searches: tuple[str, ...] = ()
     """Settings of which the recipe has only a number to start from: they are searched for before the training."""
+    replaced: str = ""
+    """Which optimizer takes the place of the recipe's, in words."""
 
     @property
     def network(self) -> Network:
@@ -68,9 +70,10 @@ AnyPlan = Plan | GeneratorPlan
 
 
 def notes(plan: Plan) -> list[str]:
-    """What a user should know of the numbers that are searched for, of the weights that the training starts from, and of
-    which of them learn."""
-    lines = [f"{name}: auto, {SEARCHES[name]}" for name in plan.searches]
+    """What a user should know of an optimizer that was replaced, of the numbers that are searched for, of the weights that
+    the training starts from, and of which of them learn."""
+    lines = [plan.replaced] if plan.replaced else []
+    lines += [f"{name}: auto, {SEARCHES[name]}" for name in plan.searches]
     if plan.built.weights is None:
         return lines + _notes_of_phases(plan)
     mean, std = (

@@ -40,6 +40,7 @@ from sightline.misfits import (
 from sightline.nets import native_size
 from sightline.phases import phases_of
 from sightline.plans import Plan
+from sightline.starting import settle_optimizer
 
 __all__ = [
     "choose_recipe",
@@ -108,13 +109,14 @@ def prepare_training(
     if isinstance(chosen.finetune, UpperConfig):
         built.network.cut_after(chosen.finetune.after)
     phases_of(chosen, built.network)  # refuses what the network does not have
+    chosen, replaced = settle_optimizer(chosen, settings, built)
     shown = len(splits.train) + len(splits.validation)
     chosen, kept = settle_features(chosen, built.network, shown, images.size, choose_device())
     if built.weights is not None and built.weights.mean is not None and built.weights.std is not None:
         normalization = Normalization(built.weights.mean, built.weights.std)
     if chosen.probe is not None and chosen.probe.then == "auto":
         searched = (*searched, "fit.epochs")
-    return Plan(source, chosen, why, images, splits, normalization, built, kept, searched)
+    return Plan(source, chosen, why, images, splits, normalization, built, kept, searched, replaced)
 
 
 def what_is_asked(

@@ -114,22 +114,17 @@ class LayerSummary:
     """Of the parameters, in float32."""
 
 
-def summarize(network: Countable, size: tuple[int, int]) -> tuple[list[LayerSummary], int]:
+def summarize(network: Countable, size: tuple[int, int]) -> list[LayerSummary]:
     """Describe a network layer by layer.
 
     Returns:
-        A line for each direct child (of another library's network, a backbone and a neck, for each of its children), and
-        the numbers that all layers put out for one image (their memory while training, times four bytes, roughly).
+        A line for each direct child; of another library's network, a backbone and a neck, for each of its children.
     """
     outputs: dict[nn.Module, tuple[int, ...]] = {}
-    numbers = 0
 
     def note(module: nn.Module, _: object, output: object) -> None:
-        nonlocal numbers
-        if not isinstance(output, Tensor):
-            return
-        outputs[module] = tuple(output.shape[1:])
-        numbers += output.numel() if not list(module.children()) else 0
+        if isinstance(output, Tensor):
+            outputs[module] = tuple(output.shape[1:])
 
     hooks = [module.register_forward_hook(note) for module in network.modules() if module is not network]
     forward_once(network, size)
@@ -139,7 +134,7 @@ def summarize(network: Countable, size: tuple[int, int]) -> tuple[list[LayerSumm
     for name, child, own in _layers(network):
         count = sum(parameter.numel() for parameter in child.parameters(recurse=not own))
         lines.append(LayerSummary(name, type(child).__name__, outputs.get(child, ()), count, count * 4 / 1e6))
-    return lines, numbers
+    return lines
 
 
 def _layers(network: nn.Module, where: str = "") -> Iterator[tuple[str, nn.Module, bool]]:

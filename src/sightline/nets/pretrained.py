@@ -20,7 +20,7 @@ from sightline.errors import ConfigError
 from sightline.extras import require
 from sightline.images.downloads import reachable
 from sightline.nets.base import Network
-from sightline.nets.foreign import ForeignNetwork, TimmNetwork
+from sightline.nets.foreign import ForeignNetwork, TimmNetwork, start_small
 from sightline.nets.resnet import SMALL_SIDE, small_stem
 from sightline.runs import METADATA_KEY, read_tensors
 
@@ -41,14 +41,19 @@ def build_foreign(config: TimmConfig | TorchvisionConfig | HubConfig, classes: i
     Raises:
         ConfigError: there is no such network, it cannot be used, or its library is missing.
     """
+    network: TimmNetwork | ForeignNetwork
     match config:
         case TimmConfig():
-            return TimmNetwork(_timm(config.name, size, num_classes=classes), classes, size, f"timm's {config.name}")
+            body = _timm(config.name, size, num_classes=classes)
+            network = TimmNetwork(body, classes, size, f"timm's {config.name}")
         case TorchvisionConfig():
-            return _torchvision(config.name, classes, size)
+            network = _torchvision(config.name, classes, size)
         case HubConfig():
             name = f"{config.name} of {config.repo}"
-            return ForeignNetwork(_hub(config.repo, config.name), classes, size, name)
+            return ForeignNetwork(_hub(config.repo, config.name), classes, size, name)  # whose head may have learnt
+    assert isinstance(network.head, nn.Linear)
+    start_small(network.head)
+    return network
 
 
 def _timm(name: str, size: tuple[int, int], **options: Any) -> Any:
@@ -72,7 +77,7 @@ def _timm(name: str, size: tuple[int, int], **options: Any) -> Any:
     return timm.create_model(name, **options)
 
 
-def _torchvision(name: str, classes: int, size: tuple[int, int]) -> Network:
+def _torchvision(name: str, classes: int, size: tuple[int, int]) -> ForeignNetwork:
     from torchvision import models
 
     known = models.list_models(module=models)  # those that classify
@@ -209,6 +214,8 @@ def put_in(
 ) -> LoadedWeights:
     """Take over the tensors whose names and shapes fit; the head and an exchanged stem only as a whole.
 
+    A head that stays fresh starts small.
+
     Those of layers that the network does without are passed over: a head of its own reads an earlier map.
 
     Raises:
@@ -233,6 +240,8 @@ def put_in(
             f" ({', '.join(list(own)[:LISTED])}, ...); name the network that they were trained with."
         )
     network.load_state_dict({name: found[name] if name in taken else own[name] for name in own})
+    if isinstance(network.head, nn.Linear) and "head.weight" not in taken:
+        start_small(network.head)
     counted = [name for name in own if not name.endswith("num_batches_tracked")]  # old files have none
     return LoadedWeights(
         source=source,

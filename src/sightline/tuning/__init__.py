@@ -109,7 +109,8 @@ def tune(
         write_atomically(folder / STUDY, study_text(asked).encode())
         search = Search(folder / "tuning.db", varied, config, ended_by, plan.recipe)
         tuning = _Tuning(folder, asked, search, plan)
-        describe_tuning(console, plan.images, plan.splits, tuning.facts(ended_by, workers))
+        facts = [*tuning.facts(ended_by, workers), *([plan.replaced] if plan.replaced else [])]
+        describe_tuning(console, plan.images, plan.splits, facts)
         del plan  # its network, which each trial builds for itself
         try:
             with TrialLines(console, search.total) as lines:
