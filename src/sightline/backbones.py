@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, Recipe, RunConfig, resolve
+from sightline.config.backbones import BOX, PACKAGE, PRETRAINED
 from sightline.config.heads import refuse_unknown_layer
 from sightline.config.resolving import build as build_settings
 from sightline.config.resolving import to_mapping
@@ -155,7 +156,7 @@ def with_whole_paths(recipe: Recipe) -> Recipe:
     changed = {}
     for name in ("folder", "weights", "repo"):
         path = getattr(network, name, None)
-        if path is not None and os.path.exists(os.path.expanduser(path)):
+        if path not in (None, BOX, PACKAGE, PRETRAINED) and os.path.exists(os.path.expanduser(path)):
             changed[name] = os.path.abspath(os.path.expanduser(path))
     return replace(recipe, network=replace(network, **changed)) if changed else recipe
 
