@@ -170,9 +170,7 @@ def _pairs(dotted: str, words: tuple[str, ...]) -> int | dict[int, int]:
 def nest(settings: dict[str, Any]) -> dict[str, Any]:
     """``{"fit.epochs": 3}`` to ``{"fit": {"epochs": 3}}``; the word of a block comes before the block's settings."""
     if "backbone" in settings and (beside := next((name for name in settings if name.startswith("network")), None)):
-        raise ConfigError(
-            f"--backbone and --{beside.replace('_', '-')} both name the network; leave one of them out."
-        )
+        raise ConfigError(f"--backbone and --{beside.replace('_', '-')} both name the network; leave one of them out.")
     nested: dict[str, Any] = {}
     for dotted, value in sorted(settings.items(), key=lambda item: item[0].count(".")):
         *blocks, name = dotted.split(".")
