@@ -90,8 +90,8 @@ def _published(name: str) -> Any:
         return timm.get_pretrained_cfg(name)
     except RuntimeError as error:
         network, _, tag = name.partition(".")
-        known = timm.list_pretrained(f"{network}.*")
-        raise ConfigError(f"timm has no weights {tag!r} of {network}; {nearest(name, known)}") from error
+        hint = nearest(name, timm.list_pretrained(f"{network}.*"))
+        raise ConfigError(f"timm has no weights {tag!r} of {network}; {hint}") from error
 
 
 def _torchvision(name: str, classes: int, size: tuple[int, int]) -> Network:
@@ -259,7 +259,8 @@ def read_foreign(path: str) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)} if _named(found) else {}
+    named = isinstance(found, Mapping) and all(isinstance(name, str) for name in found)
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)} if named else {}
     if not tensors:
         raise ConfigError(f"{flag} holds no tensors by name, at its top or under 'state_dict' or 'model'.")
     return tensors
@@ -268,10 +269,6 @@ def read_foreign(path: str) -> dict[str, Tensor]:
 def _refuse_missing_file(path: str) -> None:
     if not os.path.isfile(path):
         raise ConfigError(f"--network.weights {path}: there is no such file; name one, or write {PRETRAINED}.")
-
-
-def _named(found: Any) -> bool:
-    return isinstance(found, Mapping) and all(isinstance(name, str) for name in found)
 
 
 def _torchvision_weights(name: str) -> tuple[dict[str, Tensor], str]:
@@ -342,18 +339,19 @@ SAFE_NAMES = {  # of the same weights in a format that holds no code
 
 
 def _in_hub(repo: str, names: list[str], title: str) -> str:
-    """The first of some names of files that a repository of the hub has."""
-    import huggingface_hub
+    """The first of some files that a repository of the hub has."""
+    from huggingface_hub import constants, get_hf_file_metadata
     from huggingface_hub.errors import EntryNotFoundError
 
-    url = f"{huggingface_hub.constants.ENDPOINT}/{repo}/resolve/main/{names[0]}"
+    urls = {item: f"{constants.ENDPOINT}/{repo}/resolve/main/{item}" for item in names}
+    url, what = urls[names[0]], f"timm's weights {title}"
     instead = f"download {url}, and name the file"
-    _refuse_offline(f"timm's weights {title}", url, instead)
+    _refuse_offline(what, url, instead)
 
     def look() -> str:
         for item in names:
             try:
-                huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, item), timeout=ANSWER)
+                get_hf_file_metadata(urls[item], timeout=ANSWER)
                 return item
             except EntryNotFoundError as error:
                 last = error
@@ -362,7 +360,7 @@ def _in_hub(repo: str, names: list[str], title: str) -> str:
     try:
         return str(within(ANSWER, look))
     except Exception as error:  # of any of the client's layers: no such repository, no right to it, no answer
-        raise _not_given(f"timm's weights {title}", url, error, instead) from error
+        raise _not_given(what, url, error, instead) from error
 
 
 def _downloaded(repo: str, name: str, title: str) -> str:
