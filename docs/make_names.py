@@ -14,6 +14,7 @@ import yaml
 from sightline.checking.ailments import KINDS
 from sightline.cli import VERBS
 from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
+from sightline.config.backbones import BACKBONES
 from sightline.config.resolving import field_texts, kind_of, listed_block, members
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
@@ -55,6 +56,16 @@ def names() -> str:
         ),
         _section("Image sets", ("name", "what it is"), _image_sets()),
         _section("Recipes", ("recipe", "what it is for, and what it reached"), _recipes()),
+        _section(
+            "Backbones",
+            ("`--backbone`", "network of timm", "weights", "px", "license of the weights", "why this one"),
+            (
+                (f"`{word}`", f"`{it.name}`", f"`{it.weights}`", str(it.side), it.license, it.reason)
+                for word, it in BACKBONES.items()
+            ),
+            "Short for a network of timm and its weights; any name of timm stands for that network with its published"
+            " weights. [backbones.md](backbones.md) says more.",
+        ),
         _section("Studies", ("study", "what it asks"), _studies()),
         *_blocks(Recipe),
         *_blocks(GeneratorRecipe, known=Recipe),

@@ -195,7 +195,6 @@ def test_a_run_of_a_repositorys_network_loads_only_when_its_code_is_trusted(fini
 
 
 def test_an_image_size_that_a_transformer_cannot_read_is_refused_before_the_first_step(finished: Finished) -> None:
-    pytest.importorskip("timm")
     fit = {"fit": {"epochs": 2, "batch_size": 16}}
     settings = fit | {"network": "timm:test_vit", "augment": {"scales": [0.5, 1]}}
     with pytest.raises(ConfigError, match=r"network timm \(--augment.scales 0.5\) cannot read images of 16×16 px"):

@@ -355,14 +355,14 @@ def test_cache_lists_and_clears(capsys, colours: Path, monkeypatch: pytest.Monke
 def test_a_missing_extra_is_refused_within_two_seconds_of_the_start_and_without_torch() -> None:
     code = (
         "import sys, time, importlib.util as util; find = util.find_spec\n"
-        "util.find_spec = lambda name, *rest: None if name == 'timm' else find(name, *rest)\n"
+        "util.find_spec = lambda name, *rest: None if name == 'wandb' else find(name, *rest)\n"
         "start = time.process_time(); from sightline.cli import main\n"
-        "assert main(['train', 'digits', '--network', 'timm:resnet18']) == 2\n"
+        "assert main(['train', 'digits', '--track.to', 'wandb']) == 2\n"
         "assert time.process_time() - start < 2; assert 'torch' not in sys.modules"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "run: pip install '.[timm]'" in result.stderr
+    assert "run: pip install '.[track]'" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Heads on the map of a network: by hand, by their laws, and each on several networks. Letters as in nets/heads.py."""
 
 import copy
-import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -235,18 +234,9 @@ def shown(value: Any) -> str:
     return f"{value.kind} {getattr(value, 'name', '')}".strip() if hasattr(value, "kind") else ""
 
 
-def with_timm(config: ArchitectureConfig) -> Any:
-    missing = isinstance(config, TimmConfig) and importlib.util.find_spec("timm") is None
-    return pytest.mark.skip("timm is not installed") if missing else ()
-
-
 EVERY = pytest.mark.parametrize(
     ("network", "size", "head"),
-    [
-        pytest.param(network, size, head, marks=with_timm(network))
-        for network, size, layer, patch in PLACES
-        for head in heads(layer, patch)
-    ],
+    [(network, size, head) for network, size, layer, patch in PLACES for head in heads(layer, patch)],
     ids=shown,
 )
 

@@ -1,7 +1,6 @@
 """What every network keeps to, and what each is. B images, height H, width W, D features, K classes."""
 
 import copy
-import importlib.util
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -48,16 +47,11 @@ def shown(value: Any) -> str:
     )
 
 
-def needs(config: ArchitectureConfig, *more: Any) -> Any:
-    missing = isinstance(config, TimmConfig) and importlib.util.find_spec("timm") is None
-    return pytest.param(config, *more, marks=pytest.mark.skip("timm is not installed") if missing else ())
-
-
-EVERY_NETWORK = pytest.mark.parametrize("kind", [needs(config) for config in MEMBERS], ids=shown)
+EVERY_NETWORK = pytest.mark.parametrize("kind", MEMBERS, ids=shown)
 EVERY_NETWORK_AND_SIZE = pytest.mark.parametrize(
     ("kind", "size"),
     [
-        needs(config, size)
+        (config, size)
         for config in MEMBERS
         for size in [(32, 32), (96, 96), (28, 36)]
         if size == (32, 32) or config in MEMBERS[:2] or (size == (28, 36) and config == MEMBERS[3])

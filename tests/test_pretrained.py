@@ -276,14 +276,6 @@ def test_a_repository_out_of_reach_is_refused_at_once(nowhere: None) -> None:
 # ── timm ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_without_timm_its_networks_are_refused_with_the_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ConfigError, match=r"timm:resnet18 needs timm, which is not installed; run: pip install '\.\[timm\]'"
-    ):
-        build_network(TimmConfig(name="resnet18"), 5, SMALL)
-
-
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
@@ -294,13 +286,11 @@ def test_without_timm_its_networks_are_refused_with_the_pip_line(monkeypatch: py
     ],
 )
 def test_a_network_of_timm_that_cannot_be_used_is_refused(name: str, size: tuple[int, int], message: str) -> None:
-    pytest.importorskip("timm")
     with pytest.raises(ConfigError, match=message):
         build_network(TimmConfig(name=name), 5, size)
 
 
 def test_the_map_of_a_transformer_is_the_grid_of_its_patches() -> None:
-    pytest.importorskip("timm")
     made: Any = build_network(TimmConfig(name="test_vit"), 5, (32, 48)).eval()
     images = torch.randn(1, 3, 32, 48)
     with torch.no_grad():
@@ -310,7 +300,8 @@ def test_the_map_of_a_transformer_is_the_grid_of_its_patches() -> None:
 
 
 def test_timms_weights_bring_their_own_statistics(tmp_path: Path) -> None:
-    timm = pytest.importorskip("timm")
+    import timm
+
     theirs = timm.create_model("test_vit", num_classes=9, img_size=SMALL)
     torch.save(theirs.state_dict(), tmp_path / "a.pth")
     config = TimmConfig(name="test_vit", weights=str(tmp_path / "a.pth"))
@@ -325,8 +316,8 @@ def test_timms_weights_bring_their_own_statistics(tmp_path: Path) -> None:
 def test_timms_published_weights_come_from_the_local_cache_or_fail_at_once(
     nowhere: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    timm = pytest.importorskip("timm")
     import huggingface_hub
+    import timm
 
     found: list[str | None] = [None]
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: found[0])

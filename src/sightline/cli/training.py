@@ -332,11 +332,12 @@ def _layers(
 
 
 def _refuse_network(network: dict[str, Any]) -> None:
-    """Refuse before torch is loaded what a network lacks: its library, or the run that it comes from."""
-    from sightline.extras import require
+    """Refuse before torch is loaded what a network lacks: the package of its weights, or the run that it comes from."""
+    from sightline.config.backbones import PACKAGE
+    from sightline.extras import packaged_weights
     from sightline.runs import read_model_of_finished
 
-    if network.get("kind") == "timm":
-        require("timm", "timm", f"the network timm:{network.get('name')}")
+    if network.get("kind") == "timm" and network.get("weights") == PACKAGE:
+        packaged_weights(network["name"])
     if network.get("kind") == "run" and network.get("folder"):
         read_model_of_finished(Path(network["folder"]).expanduser())

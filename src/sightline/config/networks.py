@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from sightline.config.backbones import BOX, BOX_NETWORK, LITE_PACKAGES, PACKAGE, PRETRAINED
 from sightline.config.checks import INFINITY, within
 from sightline.errors import ConfigError
 
@@ -70,13 +71,23 @@ class CustomResNetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TimmConfig:
-    """A network of the library timm, an extra of sightline."""
+    """A network of the library timm."""
 
     kind: Literal["timm"] = "timm"
     name: str
     """What the library or repository calls the network."""
     weights: str | None = None
-    """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
+    """Weights to start from: null for none, box for those that come with sightline (tf_efficientnet_lite0), package for
+    those of an installed package (tf_efficientnet_lite1, tf_efficientnet_lite2), pretrained for the library's own, or a
+    file (.safetensors, .pth, .pt)."""
+
+    def __post_init__(self) -> None:
+        for word, networks in ((BOX, (BOX_NETWORK,)), (PACKAGE, tuple(LITE_PACKAGES))):
+            if self.weights == word and self.name not in networks:
+                raise ConfigError(
+                    f"--network.weights {word} has no weights of {self.name}, only of {' and '.join(networks)}; write"
+                    f" {PRETRAINED}, or name a file."
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Any, Literal, Union
 
 import yaml
 
+from sightline.config.backbones import spell_backbone
 from sightline.config.checks import nearest
 from sightline.config.generating import AnyRecipe, GeneratorRecipe
 from sightline.config.settings import Recipe
@@ -227,16 +228,18 @@ def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> d
     """Write blocks that are given as a word in full: ``network: timm:resnet18`` is ``{kind: timm, name: resnet18}``.
 
     Behind the kind follow the settings that the kind cannot do without, in their order; the last takes the rest, with
-    its colons.
+    its colons. ``backbone`` at the top of a recipe becomes the network that it is short for.
 
     Args:
         layer: some settings of a block.
         block: the dataclass, or union of them, that the settings are of; None: the recipe that they are of.
         where: the dotted name of the block, for messages.
     Raises:
-        ConfigError: a setting is missing behind the kind, or there are none to give.
+        ConfigError: a setting is missing behind the kind, or there are none to give; or ``backbone`` is no word, or stands
+            beside ``network``.
     """
     if block is None:
+        layer = spell_backbone(layer)
         block = GeneratorRecipe if "generator" in layer else Recipe
     kinds: list[Any] = [choice for choice in members(block) if dataclasses.is_dataclass(choice)]
     hints = {name: hint for kind in kinds for name, hint in _fields(kind).items()}

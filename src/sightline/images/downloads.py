@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from sightline.errors import DataError, StorageError
 
-__all__ = ["PublishedFile", "check_space", "fetch", "reachable", "within"]
+__all__ = ["PublishedFile", "ask_for", "check_space", "fetch", "reachable", "within"]
 
 CONNECT_SECONDS = 5.0  # until a server has answered; looking its name up included
 READ_SECONDS = 30.0  # without a single byte
@@ -122,6 +122,16 @@ def reachable(url: str, seconds: float) -> bool:
     except OSError:
         return False
     return True
+
+
+def ask_for(url: str, seconds: float) -> None:
+    """Ask a host for a file without fetching it.
+
+    Raises:
+        OSError: it does not have it, or has not answered within some seconds.
+    """
+    request = urllib.request.Request(url, method="HEAD")
+    within(seconds, lambda: urllib.request.urlopen(request, timeout=seconds).close())
 
 
 def _fetch(file: PublishedFile, folder: Path, report: Callable[[int], None]) -> None:

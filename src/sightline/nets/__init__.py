@@ -22,10 +22,11 @@ from sightline.nets.acgan import ACGAN
 from sightline.nets.base import Network
 from sightline.nets.counting import Countable, flops_per_image, forward_once, training_flops
 from sightline.nets.heads import HeadedNetwork
-from sightline.nets.pretrained import LoadedWeights, build_foreign, load_weights, put_in
+from sightline.nets.pretrained import build_foreign, load_weights, native_size, refuse_missing_weights
 from sightline.nets.resnet import CustomResNet, ResNet18, ResNet34
 from sightline.nets.speednet import Speednet
 from sightline.nets.unet import UNet
+from sightline.nets.weights import LoadedWeights, put_in
 
 __all__ = [
     "ACGAN",
@@ -43,7 +44,9 @@ __all__ = [
     "build_network",
     "flops_per_image",
     "load_weights",
+    "native_size",
     "put_in",
+    "refuse_missing_weights",
     "summarize",
     "training_flops",
 ]

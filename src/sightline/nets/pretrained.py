@@ -6,7 +6,7 @@ foreign code, where the user said so.
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,22 +14,25 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor, nn
 
-from sightline.config import HubConfig, TimmConfig, TorchvisionConfig
+from sightline.config import HubConfig, ResNet18Config, ResNet34Config, TimmConfig, TorchvisionConfig
+from sightline.config.backbones import BACKBONES, BOX, BOX_FILE, LITE_PACKAGES, PACKAGE, PRETRAINED
 from sightline.config.resolving import nearest
 from sightline.errors import ConfigError
-from sightline.extras import require
-from sightline.images.downloads import reachable
+from sightline.extras import packaged_weights
+from sightline.images.downloads import ask_for, reachable, within
 from sightline.nets.base import Network
+from sightline.nets.efficientnet_lite import timm_names
 from sightline.nets.foreign import ForeignNetwork, TimmNetwork, start_small
 from sightline.nets.resnet import SMALL_SIDE, small_stem
+from sightline.nets.weights import LISTED, LoadedWeights, put_in
 from sightline.runs import METADATA_KEY, read_tensors
 
-__all__ = ["LoadedWeights", "build_foreign", "load_weights", "put_in"]
+__all__ = ["build_foreign", "load_weights", "native_size", "refuse_missing_weights"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's weights
-PRETRAINED = "pretrained"
-PATIENCE = 1.0  # seconds that a host of weights may take to answer
-LISTED = 3  # names of tensors in a sentence
+IMAGENET_SIDE = 224  # pixels; of torchvision's weights of ResNets
+PATIENCE = 1.0  # seconds that a host of weights may take to take a connection
+ANSWER = 1.5  # seconds that it may then take to say whether it has a file
 
 
 # ── networks ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -57,12 +60,9 @@ def build_foreign(config: TimmConfig | TorchvisionConfig | HubConfig, classes: i
 
 
 def _timm(name: str, size: tuple[int, int], **options: Any) -> Any:
-    require("timm", "timm", f"the network timm:{name}")
     import timm
 
-    if not timm.is_model(name):  # also the names that timm would download from elsewhere
-        raise ConfigError(f"timm has no network {name!r}; {_like(name, timm.list_models())}")
-    published = timm.get_pretrained_cfg(name)
+    published = _published(name)
     if published is not None and published.fixed_input_size:
         try:
             return timm.create_model(name, img_size=size, **options)
@@ -77,12 +77,30 @@ def _timm(name: str, size: tuple[int, int], **options: Any) -> Any:
     return timm.create_model(name, **options)
 
 
-def _torchvision(name: str, classes: int, size: tuple[int, int]) -> ForeignNetwork:
-    from torchvision import models
+def _published(name: str) -> Any:
+    """What timm knows of a network's weights; None where it knows none.
 
-    known = models.list_models(module=models)  # those that classify
-    if name not in known:
-        raise ConfigError(f"torchvision has no network {name!r} that classifies; {_like(name, known)}")
+    Raises:
+        ConfigError: timm has no such network, or no such weights of it.
+    """
+    import timm
+
+    if not timm.is_model(name):  # also the names that timm would download from elsewhere
+        hint = _like(name, [*BACKBONES, *timm.list_models()])
+        raise ConfigError(
+            f"timm has no network {name!r}, nor is a backbone called so (without a connection there is box, and with their"
+            f" packages lite1 and lite2); {hint}"
+        )
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        network, _, tag = name.partition(".")
+        hint = nearest(name, timm.list_pretrained(f"{network}.*"))
+        raise ConfigError(f"timm has no weights {tag!r} of {network}; {hint}") from error
+
+
+def _torchvision(name: str, classes: int, size: tuple[int, int]) -> ForeignNetwork:
+    models = _models_with(name)
     body = models.get_model(name, num_classes=classes)
     if isinstance(body, models.VisionTransformer):
         raise ConfigError(f"torchvision's {name} gives no map of the image; take one of timm's: --network timm:NAME.")
@@ -93,6 +111,16 @@ def _torchvision(name: str, classes: int, size: tuple[int, int]) -> ForeignNetwo
     if small:
         network.exchanged = ("body.conv1.", "body.bn1.")
     return network
+
+
+def _models_with(name: str) -> Any:
+    """torchvision's networks, of which one is wanted."""
+    from torchvision import models
+
+    known = models.list_models(module=models)  # those that classify
+    if name not in known:
+        raise ConfigError(f"torchvision has no network {name!r} that classifies; {_like(name, known)}")
+    return models
 
 
 def _hub(repo: str, name: str) -> nn.Module:
@@ -133,51 +161,6 @@ def _like(name: str, known: list[str]) -> str:
 # ── weights ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class LoadedWeights:
-    """Which of a network's tensors were taken from where."""
-
-    source: str
-    loaded: int
-    """Tensors taken over."""
-    total: int
-    """Tensors of the network."""
-    mean: list[float] | None = None
-    """Of the images that the weights were trained with, channel by channel; None where it is told elsewhere."""
-    std: list[float] | None = None
-    fresh_head: bool = False
-    """The head stays as it was made: the weights' tells other classes apart."""
-    fresh_stem: bool = False
-    """The first layer stays as it was made: small images have another."""
-    missing: list[str] = field(default_factory=list)
-    """Tensors of the network that the weights lack."""
-    unexpected: list[str] = field(default_factory=list)
-    """Tensors of the weights that the network lacks."""
-    misshapen: list[str] = field(default_factory=list)
-    """Tensors of other shapes, besides those of the head and the stem."""
-
-    def lines(self) -> list[str]:
-        """What a user is told."""
-        said = [f"weights: {self.loaded} of {self.total} tensors from {self.source}"]
-        if self.fresh_stem:
-            said.append(f"  a fresh first layer, 3×3 without pooling, for images of at most {SMALL_SIDE} px")
-        if self.fresh_head:
-            said.append("  a fresh head: these weights tell other classes apart")
-        for count, what in (
-            (self.missing, "of the network are missing in the weights and stay fresh"),
-            (self.unexpected, "of the weights are unknown to the network and were left out"),
-            (self.misshapen, "have other shapes and stay fresh"),
-        ):
-            if count:
-                more = ", ..." if len(count) > LISTED else ""
-                said.append(f"  warning: {len(count)} tensors {what} ({', '.join(count[:LISTED])}{more})")
-        return said
-
-    def to_json(self) -> dict[str, Any]:
-        """For ``model.json``."""
-        return asdict(self)
-
-
 def load_weights(network: Network, config: Any, size: tuple[int, int]) -> LoadedWeights | None:
     """Put the weights that its settings name into a network.
 
@@ -191,70 +174,65 @@ def load_weights(network: Network, config: Any, size: tuple[int, int]) -> Loaded
     wanted = getattr(config, "weights", None)
     if wanted is None:
         return None
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    published: Any = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "license": None}  # torchvision names none
     if isinstance(config, TimmConfig):
-        published: Any = network.body.pretrained_cfg  # type: ignore[union-attr]
-        mean, std = published["mean"], published["std"]
-    if wanted != PRETRAINED:
+        published = {"license": "unknown"} | network.body.pretrained_cfg  # type: ignore[union-attr,operator]
+    if wanted == BOX:
+        tensors, source = read_tensors(BOX_FILE)[0], "the backbone in the box (EfficientNet-Lite0)"
+    elif wanted == PACKAGE:
+        tensors = timm_names(read_foreign(str(packaged_weights(config.name))), config.name)
+        source = f"the package {LITE_PACKAGES[config.name].distribution}"
+    elif wanted != PRETRAINED:
         tensors, source = read_foreign(wanted), wanted
     elif isinstance(config, TimmConfig):
-        tensors, source = _timm_weights(network, config.name, size)
+        tensors, source = _timm_weights(config.name, size)
     else:
         tensors, source = _torchvision_weights(getattr(config, "name", config.kind))
-    return put_in(network, tensors, source, mean=list(mean), std=list(std))
+    loaded = put_in(network, tensors, source, mean=list(published["mean"]), std=list(published["std"]))
+    return replace(loaded, license=published["license"]) if wanted == PRETRAINED else loaded
 
 
-def put_in(
-    network: Network,
-    tensors: Mapping[str, Tensor],
-    source: str,
-    *,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
-) -> LoadedWeights:
-    """Take over the tensors whose names and shapes fit; the head and an exchanged stem only as a whole.
+def native_size(config: Any) -> int | None:
+    """The side, in pixels, of the images that the weights of a network are best at; None without weights.
 
-    A head that stays fresh starts small.
-
-    Those of layers that the network does without are passed over: a head of its own reads an earlier map.
-
+    Args:
+        config: the settings of the network, which is not built.
     Raises:
-        ConfigError: none fits.
+        ConfigError: there is no such network.
     """
-    own = network.state_dict()
-    found = {_translated(name, network.original_names): tensor for name, tensor in tensors.items()}
-    if sum(name in own for name in tensors) > sum(name in own for name in found):
-        found = dict(tensors)  # they have our names already
-    found = {name: tensor for name, tensor in found.items() if not name.startswith(network.dropped)}
-    apart = {name for name in own if name in found and found[name].shape != own[name].shape}
-    fresh = {
-        part: any(name.startswith(begin) for begin in begins for name in apart)
-        for part, begins in (("head", ("head.",)), ("stem", network.exchanged))
-    }
-    left = (("head.",) if fresh["head"] else ()) + (network.exchanged if fresh["stem"] else ())
-    taken = {name for name in own if name in found and name not in apart and not name.startswith(left)}
-    if not any(own[name].ndim for name in taken):
-        shown = ", ".join(list(tensors)[:LISTED])
-        raise ConfigError(
-            f"none of the {len(tensors)} tensors of {source} ({shown}, ...) fits the network"
-            f" ({', '.join(list(own)[:LISTED])}, ...); name the network that they were trained with."
-        )
-    network.load_state_dict({name: found[name] if name in taken else own[name] for name in own})
-    if isinstance(network.head, nn.Linear) and "head.weight" not in taken:
-        start_small(network.head)
-    counted = [name for name in own if not name.endswith("num_batches_tracked")]  # old files have none
-    return LoadedWeights(
-        source=source,
-        loaded=sum(name in taken for name in counted),
-        total=len(counted),
-        mean=mean,
-        std=std,
-        fresh_head=fresh["head"],
-        fresh_stem=fresh["stem"],
-        missing=[name for name in counted if name not in found],
-        unexpected=[name for name in found if name not in own],
-        misshapen=sorted(name for name in apart if not name.startswith(left)),
-    )
+    if getattr(config, "weights", None) is None:
+        return None
+    match config:
+        case ResNet18Config() | ResNet34Config():
+            return IMAGENET_SIDE
+        case TorchvisionConfig():
+            weights = _models_with(config.name).get_model_weights(config.name).DEFAULT
+            return int(weights.transforms.keywords["crop_size"])
+    if config.name in (sides := {backbone.name: backbone.side for backbone in BACKBONES.values()}):
+        return sides[config.name]
+    published = _published(config.name)
+    return None if published is None else int(published.input_size[-1])
+
+
+def refuse_missing_weights(config: Any) -> None:
+    """Refuse weights that no source has, within 3 seconds: the box, a package, a file, this machine's cache, a host.
+
+    Args:
+        config: the settings of a network; those without weights are passed.
+    Raises:
+        ConfigError: there is no such network, or its weights cannot be had.
+    """
+    wanted = getattr(config, "weights", None)
+    if wanted is None or wanted == BOX:
+        return
+    if wanted == PACKAGE:
+        packaged_weights(config.name)
+    elif wanted != PRETRAINED:
+        _refuse_missing_file(os.path.expanduser(wanted))
+    elif isinstance(config, TimmConfig):
+        _timm_file(config.name)
+    else:
+        _torchvision_file(getattr(config, "name", config.kind))
 
 
 def read_foreign(path: str) -> dict[str, Tensor]:
@@ -263,10 +241,8 @@ def read_foreign(path: str) -> dict[str, Tensor]:
     Raises:
         ConfigError: no such file, none of the formats, or more than tensors in it.
     """
-    flag = f"--network.weights {path}"
-    if not os.path.isfile(path):
-        raise ConfigError(f"{flag}: there is no such file; name one, or write {PRETRAINED}.")
-    suffix = Path(path).suffix.lower()
+    _refuse_missing_file(path)
+    flag, suffix = f"--network.weights {path}", Path(path).suffix.lower()
     if suffix == ".safetensors":
         tensors, metadata = read_tensors(path)
         if METADATA_KEY in metadata:
@@ -288,69 +264,140 @@ def read_foreign(path: str) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)} if _named(found) else {}
+    named = isinstance(found, Mapping) and all(isinstance(name, str) for name in found)
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)} if named else {}
     if not tensors:
         raise ConfigError(f"{flag} holds no tensors by name, at its top or under 'state_dict' or 'model'.")
     return tensors
 
 
-def _named(found: Any) -> bool:
-    return isinstance(found, Mapping) and all(isinstance(name, str) for name in found)
-
-
-def _translated(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
-    for theirs, ours in pairs:
-        if name.startswith(theirs):
-            return ours + name.removeprefix(theirs)
-    return name
+def _refuse_missing_file(path: str) -> None:
+    if not os.path.isfile(path):
+        raise ConfigError(f"--network.weights {path}: there is no such file; name one, or write {PRETRAINED}.")
 
 
 def _torchvision_weights(name: str) -> tuple[dict[str, Tensor], str]:
-    from torchvision import models
+    weights = _torchvision_file(name)
+    return dict(weights.get_state_dict(progress=False, weights_only=True)), f"torchvision's {weights}"
 
-    weights = models.get_model_weights(name).DEFAULT
-    file = Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlsplit(weights.url).path)
+
+def _torchvision_file(name: str) -> Any:
+    """torchvision's entry of a network's weights, which are on this machine or can be downloaded."""
+    weights = _models_with(name).get_model_weights(name).DEFAULT
+    file = _in_torch_cache(weights.url)
     if not file.exists():
-        _refuse_offline(
+        _refuse_unpublished(
             f"torchvision's weights of {name}", weights.url, f"download {weights.url} to {file}, or name the file"
         )
-    state = weights.get_state_dict(progress=False, weights_only=True)
-    return dict(state), f"torchvision's {weights}"
+    return weights
 
 
-def _timm_weights(network: Network, name: str, size: tuple[int, int]) -> tuple[dict[str, Tensor], str]:
+def _in_torch_cache(url: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlsplit(url).path)
+
+
+def _timm_weights(name: str, size: tuple[int, int]) -> tuple[dict[str, Tensor], str]:
+    title, repo, file = _timm_file(name)
+    options: dict[str, Any] = {"pretrained": True}
+    if repo is not None:
+        file = _downloaded(repo, file, title)
+    if os.path.isfile(file):
+        options["pretrained_cfg_overlay"] = {"file": file}  # asks no host whether there is a newer one
+    return _timm(name, size, **options).state_dict(), f"timm's {title}"
+
+
+def _timm_file(name: str) -> tuple[str, str | None, str]:
+    """Where timm's weights of a network are.
+
+    Returns:
+        What they are called, then either None and the file on this machine, or an address that is no hub's; or the hub's
+        repository and the name of the file in it.
+    """
     import huggingface_hub
 
-    published: Any = network.body.pretrained_cfg  # type: ignore[union-attr]
-    title = f"{published['architecture']}{'.' if published['tag'] else ''}{published['tag']}"
-    repo, url = published.get("hf_hub_id"), published.get("url")
-    if not (repo or url):
+    published = _published(name)
+    if published is None or not (published.hf_hub_id or published.url):
         raise ConfigError(
             f"--network.weights {PRETRAINED}: timm has no weights of {name}; choose another network or a file."
         )
-    file: str | None = None
-    if repo:
-        names = [published["hf_hub_filename"]] if published.get("hf_hub_filename") else [SAFE, "pytorch_model.bin"]
-        copies = [huggingface_hub.try_to_load_from_cache(repo, item) for item in names]
-        file = next((copy for copy in copies if isinstance(copy, str)), None)
-        url = f"{huggingface_hub.constants.ENDPOINT}/{repo}/resolve/main/{names[0]}"
-    elif (cached := Path(torch.hub.get_dir()) / "checkpoints" / os.path.basename(urlsplit(url).path)).exists():
-        file = str(cached)
-    if file is None:
-        _refuse_offline(f"timm's weights {title}", url, f"download {url}, and name the file")
-    options: dict[str, Any] = {"pretrained": True}
-    if file is not None:
-        options["pretrained_cfg_overlay"] = {"file": file}  # asks no host whether there is a newer one
-    original = _timm(name, size, **options)
-    return TimmNetwork(original, original.num_classes, size, f"timm's {name}").state_dict(), f"timm's {title}"
+    title = ".".join(filter(None, (published.architecture, published.tag)))
+    repo, url = published.hf_hub_id, published.url
+    if not repo:
+        if _in_torch_cache(url).exists():
+            return title, None, str(_in_torch_cache(url))
+        _refuse_unpublished(f"timm's weights {title}", url, f"download {url}, and name the file")
+        return title, None, url
+    pickled = published.hf_hub_filename or "pytorch_model.bin"
+    names = [pickled] if pickled.endswith(SAFE) else [SAFE_NAMES.get(pickled, pickled), pickled]
+    for item in names:
+        copy = huggingface_hub.try_to_load_from_cache(repo, item)
+        if isinstance(copy, str):
+            return title, None, copy
+    return title, repo, _in_hub(repo, names, title)
 
 
-SAFE = "model.safetensors"
+SAFE = ".safetensors"
+SAFE_NAMES = {  # of the same weights in a format that holds no code
+    "pytorch_model.bin": "model.safetensors",
+    "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
+}
+
+
+def _in_hub(repo: str, names: list[str], title: str) -> str:
+    """The first of some files that a repository of the hub has."""
+    from huggingface_hub import constants, get_hf_file_metadata
+    from huggingface_hub.errors import EntryNotFoundError
+
+    urls = {item: f"{constants.ENDPOINT}/{repo}/resolve/main/{item}" for item in names}
+    url, what = urls[names[0]], f"timm's weights {title}"
+    instead = f"download {url}, and name the file"
+    _refuse_offline(what, url, instead)
+
+    def look() -> str:
+        for item in names:
+            try:
+                get_hf_file_metadata(urls[item], timeout=ANSWER)
+                return item
+            except EntryNotFoundError as error:
+                last = error
+        raise last
+
+    try:
+        return str(within(ANSWER, look))
+    except Exception as error:  # of any of the client's layers: no such repository, no right to it, no answer
+        raise _not_given(what, url, error, instead) from error
+
+
+def _downloaded(repo: str, name: str, title: str) -> str:
+    import huggingface_hub
+
+    try:
+        return str(huggingface_hub.hf_hub_download(repo, name))
+    except Exception as error:  # the connection, the disk
+        url = huggingface_hub.hf_hub_url(repo, name)
+        raise _not_given(f"timm's weights {title}", url, error, "start again, or name the file") from error
+
+
+def _refuse_unpublished(what: str, url: str, instead: str) -> None:
+    """Refuse weights whose host cannot be reached, or does not have them."""
+    _refuse_offline(what, url, instead)
+    try:
+        ask_for(url, ANSWER)
+    except OSError as error:  # urllib's are, too
+        raise _not_given(what, url, error, instead) from error
 
 
 def _refuse_offline(what: str, url: str, instead: str) -> None:
     if not reachable(url, PATIENCE):
         raise ConfigError(
             f"--network.weights {PRETRAINED}: {what} are not on this machine and {urlsplit(url).hostname} cannot be"
-            f" reached; where you are online, {instead}: --network.weights FILE."
+            f" reached; where you are online, {instead}: --network.weights FILE (--backbone {BOX} needs no connection)."
         )
+
+
+def _not_given(what: str, url: str, error: Exception, instead: str) -> ConfigError:
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return ConfigError(
+        f"--network.weights {PRETRAINED}: {what} are not on this machine and {urlsplit(url).hostname} does not give them"
+        f" ({reason}); {instead}: --network.weights FILE (--backbone {BOX} needs no connection)."
+    )
