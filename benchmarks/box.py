@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import sightline
-from sightline.images.cache import open_images
+from sightline.images.cache import open_as_trained
 from sightline.images.lookup import find_source
 from sightline.images.splits import split
 from sightline.runs import BOX, read_model_of_finished, read_run_recipe, read_weights, write_weights
@@ -33,7 +33,8 @@ def pack(run: Path) -> None:
 def compare(run: Path) -> None:
     """Print how far the answers of the packed classifier are from those of the run."""
     recipe, model = read_run_recipe(run), read_model_of_finished(run)
-    images = open_images(find_source(model["data"]["location"]), recipe.data.size)
+    exactly = (tuple(model["size"]), tuple(model["resize"]))
+    images = open_as_trained(find_source(model["data"]["location"]), recipe.data.size, exactly)
     assert images.fingerprint == model["data"]["fingerprint"], "the image set has changed since the training"
     data = recipe.data
     cut = split(

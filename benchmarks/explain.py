@@ -18,7 +18,7 @@ from rich.console import Console
 import sightline
 from sightline.devices import choose_device, describe
 from sightline.explaining import summarize_explanations
-from sightline.images.cache import open_images
+from sightline.images.cache import open_as_trained
 from sightline.images.lookup import find_source
 from sightline.images.splits import split
 from sightline.pages import print_table
@@ -62,8 +62,9 @@ def report(run: Path, images: Path, out: Path) -> None:
 
 def write_test_images(run: Path, count: int, folder: Path) -> None:
     """Write images of a run's own test split as PNG files in a folder for each class, at the size of the cache."""
-    settings = read_run_recipe(run).data
-    images = open_images(find_source(read_model_of_finished(run)["data"]["location"]), settings.size)
+    settings, model = read_run_recipe(run).data, read_model_of_finished(run)
+    exactly = (tuple(model["size"]), tuple(model["resize"]))
+    images = open_as_trained(find_source(model["data"]["location"]), settings.size, exactly)
     test = split(images, validation=settings.validation, fraction=settings.fraction, seed=settings.split_seed).test
     shuffled = np.random.default_rng(SEED).permutation(test)
     labels = images.labels[shuffled]

@@ -16,7 +16,7 @@ import sightline
 from sightline.conformal import class_scores, classes_within, image_uniforms, threshold
 from sightline.diagnosing import environment
 from sightline.evaluating import evaluate_unknown
-from sightline.images.cache import open_images
+from sightline.images.cache import open_as_trained, open_images
 from sightline.images.lookup import find_source
 from sightline.images.splits import split
 from sightline.metrics import energies, probabilities
@@ -69,7 +69,8 @@ def main(run: Path, others: list[str]) -> None:
 def validation(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits, labels and numbers of the images that the run was calibrated on."""
     recipe, model = read_run_recipe(run), read_model(run)
-    images = open_images(find_source(model["data"]["location"]), recipe.data.size)
+    exactly = (tuple(model["size"]), tuple(model["resize"]))
+    images = open_as_trained(find_source(model["data"]["location"]), recipe.data.size, exactly)
     cut = split(
         images,
         validation=recipe.data.validation,

@@ -20,6 +20,7 @@ from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
 from sightline.explaining import attributing
 from sightline.images import sources
+from sightline.images.embedded import DIGITS, GROCERIES, DigitsSource, GroceriesSource
 from sightline.images.hub import PREFIX, HubSource
 from sightline.images.named import NAMED, NamedSource
 from sightline.images.tables import ParquetSource
@@ -110,7 +111,8 @@ def _first(documented: Any) -> str:
 
 
 def _image_sets() -> Iterator[tuple[str, str]]:
-    yield f"`{sources.DIGITS}`", _first(sources.DigitsSource)
+    yield f"`{GROCERIES}`", _first(GroceriesSource)
+    yield f"`{DIGITS}`", _first(DigitsSource)
     for name in NAMED:
         yield f"`{name}`", _first(NamedSource)
     yield "FOLDER", _first(sources.FolderSource)

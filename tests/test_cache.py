@@ -67,9 +67,9 @@ def test_large_images_are_kept_somewhat_larger_than_they_are_trained_on(folder, 
     assert np.array_equal(images.pixels[3], resize(decode((root / "b/01.png").read_bytes()), 147, 147))
 
 
-def test_the_digits_are_enlarged_to_32_pixels():
+def test_the_digits_are_enlarged_to_16_pixels():
     images = open_images(find_source("digits"))
-    assert images.pixels.shape == (1797, 32, 32, 3)
+    assert images.pixels.shape == (1797, 16, 16, 3)
     assert len(images.readable) == 1797
     assert images.tiny == []  # 8 px are enlarged four times, not more
 
@@ -80,9 +80,11 @@ def test_the_digits_are_enlarged_to_32_pixels():
         ([(32, 32)] * 3, None, (32, 32), (32, 32)),
         ([(28, 28)], None, (28, 28), (28, 28)),
         ([(64, 48)], None, (64, 48), (64, 48)),
-        ([(8, 8)], None, (32, 32), (32, 32)),
-        ([(8, 12)], None, (32, 48), (32, 48)),
-        ([(1, 1)], None, (32, 32), (32, 32)),
+        ([(8, 8)], None, (16, 16), (16, 16)),
+        ([(8, 12)], None, (16, 24), (16, 24)),
+        ([(1, 1)], None, (16, 16), (16, 16)),
+        ([(2, 40)], None, (16, 64), (16, 64)),
+        ([(30, 200)], None, (32, 32), (37, 37)),
         ([(32, 32)], 48, (48, 48), (48, 48)),
         ([(500, 375), (333, 500), (400, 400)], None, (128, 128), (147, 147)),
         ([(500, 500)], 224, (224, 224), (258, 258)),

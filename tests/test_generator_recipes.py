@@ -151,11 +151,12 @@ def test_images_without_detail_are_taken_in_larger_patches(in_memory: Callable[.
     for pixels, patch in ((smooth, 4), (plain, 4), (coarse, 2), (noise(32), 2)):
         layer = scaled_to(in_memory([0, 1], pixels=pixels), 1_000, DiffusionConfig())
         assert layer["generator"]["patch"] == patch
-    digits = open_images(find_source("digits"), None)  # of 8 px, enlarged to 32
-    assert lost_detail(digits, 4) == pytest.approx(0.015, abs=0.002)
-    assert scaled_to(digits, 1_151, DiffusionConfig())["generator"]["patch"] == 4
-    found = scaled_to(digits, 1_151, ACGANConfig())["generator"]
-    assert (found["patch"], found["widths"], len(found["discriminator_widths"])) == (4, [64, 32], 4)
+    for size, patch, lost in ((None, 2, 0.012), (32, 4, 0.015)):  # of 8 px, enlarged to 16 and to 32: 8 × 8 positions
+        digits = open_images(find_source("digits"), size)
+        assert lost_detail(digits, patch) == pytest.approx(lost, abs=0.002)
+        assert scaled_to(digits, 1_151, DiffusionConfig())["generator"]["patch"] == patch
+        found = scaled_to(digits, 1_151, ACGANConfig())["generator"]
+        assert (found["patch"], found["widths"], len(found["discriminator_widths"])) == (patch, [64, 32], 4)
     assert found["grey"]
     assert resolve_generator(scaled_to(digits, 1_151, ACGANConfig()), read_recipe("acgan-plain")).generator.patch == 1
     assert lost_detail(in_memory([0, 1], pixels=plain), 4) == 0

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.images.embedded import DigitsSource
 from sightline.images.lookup import find_source
 from sightline.images.oddities import Header, Light, light_of, odd_files, odd_light, read_headers
-from sightline.images.sources import DigitsSource
 
 Array = np.ndarray[Any, Any]
 

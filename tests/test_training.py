@@ -1,6 +1,7 @@
 """From an image set to a finished run, and back into it after anything that stops a training."""
 
 import csv
+import io
 import json
 import os
 import signal
@@ -758,9 +759,29 @@ def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, sca
     misfits.refuse_misfits(fitted, side)
 
 
-def test_without_data_one_is_asked_for() -> None:
-    with pytest.raises(DataError, match="no image set was named"):
-        sightline.train()
+def test_without_data_the_embedded_photographs_are_trained_on_and_that_is_said() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    assert sightline.train(settings={"data": {"size": 16}}, dry_run=True, console=console) is None
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert printed.startswith("No image set was named: this trains on groceries, the embedded photographs.")
+    assert "images: train 181, validation 49, test 70" in printed
+
+
+def test_a_recipe_that_names_its_image_set_keeps_it(colours: Path) -> None:
+    console = Console(file=io.StringIO(), width=200)
+    sightline.train(recipe=read_recipe("small") | QUICK | {"image_set": str(colours)}, dry_run=True, console=console)
+    assert "groceries" not in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_where_training_is_only_prepared_an_image_set_is_asked_for() -> None:
+    with pytest.raises(DataError, match=r"no image set was named; give a folder, .* such as groceries"):
+        sightline.plan()
+
+
+def test_images_below_16_px_are_trained_at_16_by_a_recipe_that_would_show_them_smaller() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    sightline.train("digits", recipe="fast", dry_run=True, console=console)
+    assert "speednet on 16×16 px" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_saturation_of_grey_images_is_not_varied_and_asking_for_it_is_refused(

@@ -13,7 +13,7 @@ from sightline.devices import keep_freed_memory
 from sightline.encoding import Encoder
 from sightline.errors import ConfigError, DataError
 from sightline.fidelity import Fidelity, fidelity_of
-from sightline.images.cache import CachedImages, open_images
+from sightline.images.cache import CachedImages, open_as_trained, open_images
 from sightline.images.lookup import find_source
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split_as
@@ -81,7 +81,7 @@ def evaluate(
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     if data is None:
-        images = open_images(source, read_run_recipe(run).data.size, progress)
+        images = open_as_trained(source, read_run_recipe(run).data.size, (classifier.size, classifier.resize), progress)
         rows = _own_test(Path(run), model, images)
     else:
         images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))

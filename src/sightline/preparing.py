@@ -61,14 +61,16 @@ def prepare_training(
     settings: Mapping[str, Any],
     begun: Path | None,
     console: Console,
+    otherwise: str | None = None,
 ) -> Plan:
     """Settle everything that can be settled before the first step, and refuse what cannot be trained.
 
     Args:
         data, recipe, settings, console: as ``sightline.train`` has them.
         begun: the run to continue, whose own recipe is taken where nothing else is named.
+        otherwise: the image set where none is named; None refuses.
     """
-    asked, source = what_is_asked(data, recipe, begun)
+    asked, source = what_is_asked(data, recipe, begun, otherwise)
     automatic, named = asked is None, asked or {}
     if automatic:
         refuse_hopeless(settings)
@@ -95,7 +97,7 @@ def prepare_training(
         refuse_split_seed(chosen, settings, opened)
         images, splits, normalization = prepare(source, chosen, progress)
     chosen = _without_scales(chosen, settings)
-    if automatic and "scales" not in (settings.get("augment") or {}):
+    if "scales" not in (settings.get("augment") or {}):
         chosen = _within_reach(chosen, min(images.size))
     refuse_misfits(chosen, min(images.size))
     searched = searches(named, settings)
@@ -125,7 +127,10 @@ def prepare_training(
 
 
 def what_is_asked(
-    data: str | os.PathLike[str] | None, recipe: str | os.PathLike[str] | Mapping[str, Any], begun: Path | None
+    data: str | os.PathLike[str] | None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any],
+    begun: Path | None,
+    otherwise: str | None = None,
 ) -> tuple[dict[str, Any] | None, ImageSource]:
     """The content of the recipe that is asked for, None where it is auto, and the image set; arguments as above."""
     if begun is not None and data is None and recipe == "auto":
@@ -135,9 +140,9 @@ def what_is_asked(
             )
         recipe = begun / "recipe.yaml"
     named = None if recipe == "auto" else dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
-    location = data if data is not None else (named or {}).get("image_set")
+    location = data if data is not None else (named or {}).get("image_set") or otherwise
     if location is None:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
     return named, find_source(location)
 
 
@@ -217,7 +222,7 @@ def _without_scales(chosen: Recipe, settings: Mapping[str, Any]) -> Recipe:
 
 
 def _within_reach(chosen: Recipe, side: int) -> Recipe:
-    """A recipe that was not asked for by name: images of a side in pixels are shown no smaller than networks can read."""
+    """The recipe for images of a side in pixels: its own scales show them no smaller than networks can read."""
     scales = [max(scale, min(1.0, SMALLEST_SIDE / side)) for scale in chosen.augment.scales]
     return resolve(to_mapping(chosen), {"augment": {"scales": scales if min(scales, default=1.0) < 1 else []}})
 

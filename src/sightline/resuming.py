@@ -73,10 +73,21 @@ def changes_since(run: Path, plan: AnyPlan) -> list[str]:
     before, now = read_any_recipe(run), as_found(plan, run)
     old = flatten(to_mapping(before))
     searched = [f"{name} was {old.get(name)} and is {AUTO}" for name in now.searches]
-    listed = _other_images(run, before, plan)
+    listed = _other_size(run, plan) + _other_images(run, before, plan)
     return (
         searched + listed + [change for change in changes(before, now.recipe) if change.split()[0] not in now.searches]
     )
+
+
+def _other_size(run: Path, plan: AnyPlan) -> list[str]:
+    """Whether images are trained at another size than when a run has begun: how it is decided may have changed since."""
+    try:
+        (height, width), now = read_model(run)["size"], plan.images.size
+    except RunError:  # killed before anything was kept
+        return []
+    if (height, width) == tuple(now):
+        return []
+    return [f"images were {height}×{width} px and are {now[0]}×{now[1]} px"]
 
 
 def _other_images(run: Path, before: AnyRecipe, plan: AnyPlan) -> list[str]:

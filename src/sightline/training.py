@@ -21,6 +21,7 @@ from sightline.devices import choose_device, convolution_flops, keep_freed_memor
 from sightline.errors import ConfigError
 from sightline.finishing import Trained, finish
 from sightline.generator_plans import describe_generator, finish_generator, notes_of_generator, prepare_generator
+from sightline.images.embedded import GROCERIES
 from sightline.picturing import drawing
 from sightline.plans import AnyPlan, GeneratorPlan, Plan, describe_classifier, notes
 from sightline.preparing import prepare_training, what_is_asked
@@ -39,6 +40,7 @@ from sightline.writing import write_csv, write_json
 
 __all__ = ["train"]
 
+UNNAMED = f"No image set was named: this trains on {GROCERIES}, the embedded photographs."
 RESERVE = 10.0  # seconds, of a training with a limit: to write the run
 
 
@@ -56,8 +58,8 @@ def train(
     """Train a classifier on an image set and measure it; or a generator, where the recipe names one.
 
     Args:
-        data: a folder, an archive, a manifest, or a name such as ``digits``; None where the recipe names it, or the run
-            to resume.
+        data: a folder, an archive, a manifest, or a name such as ``digits``; None for the one that the recipe or the run
+            to resume names, or else for ``groceries``, the embedded photographs.
         recipe: a recipe's name, a YAML file, its content, or ``auto`` to choose by the size and number of the images.
         settings: what to set over the recipe, nested as in its YAML.
         run: folder to make; None for ``runs/<data>-<recipe>-<n>``.
@@ -186,10 +188,12 @@ def _prepare(
     console: Console,
 ) -> AnyPlan:
     """Settle what is trained, a generator where the recipe names one; arguments as ``prepare_training`` has them."""
-    named, source = what_is_asked(data, recipe, begun)
+    named, source = what_is_asked(data, recipe, begun, GROCERIES)
+    if data is None and not (named or {}).get("image_set"):
+        console.print(UNNAMED, highlight=False)
     if named is not None and trains_generator(named, settings):
         return prepare_generator(source, named, settings, console)
-    return prepare_training(data, recipe, settings, begun, console)
+    return prepare_training(data, recipe, settings, begun, console, GROCERIES)
 
 
 def _begin(plan: AnyPlan, run: Path, console: Console) -> AnyPlan:

@@ -34,8 +34,8 @@ def train(
     Parameters
     ----------
     data
-        A folder of class folders, an archive of one, a manifest (.csv, .parquet), or a name: digits, cifar10, cifar100,
-        mnist, fashion-mnist, hf:OWNER/NAME.
+        A folder of class folders, an archive of one, a manifest (.csv, .parquet), or a name: groceries, digits, cifar10,
+        cifar100, mnist, fashion-mnist, hf:OWNER/NAME; groceries, the embedded photographs, unless named.
     recipe
         A recipe's name (see sightline recipes), or auto to choose by the images.
     config
@@ -56,7 +56,7 @@ def train(
     from sightline.runs import refuse_existing
 
     wanted = [("fit", "seed", seed), ("fit", "deterministic", deterministic or None), ("evaluation", "on", evaluate)]
-    named, flags = _layers(data, recipe, config, settings, wanted, begun=resume, generators=True)
+    named, flags = _layers(data, recipe, config, settings, wanted, unnamed=True, generators=True)
     if run is not None and not resume:
         refuse_existing(run)
     from sightline.training import train as work
@@ -254,7 +254,7 @@ def tune(
 
     require("optuna", "tune", "sightline tune")
     begun = begun_study(study, resume)
-    named, flags = _layers(data, recipe, config, settings, begun=begun is not None)
+    named, flags = _layers(data, recipe, config, settings, unnamed=begun is not None)
     how = {"trials": trials, "judge": judge, "pruner": pruner, "seed": seed}
     written = None if space is None else read_space(space)
     if begun is None:
@@ -289,14 +289,14 @@ def _layers(
     settings: dict[str, Any],
     more: Iterable[tuple[str, str, Any]] = (),
     *,
-    begun: bool = False,
+    unnamed: bool = False,
     generators: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The recipe of a training, empty where it is auto, and the settings over it; what is refused before torch is loaded.
 
     Args:
         more: (block, name, value) of flags by another name; None is none.
-        begun: a run that is continued may name the image set.
+        unnamed: whether no image set need be named: train has one of its own, and a run that is continued names one.
         generators: whether the recipe may be of one.
     """
     from sightline.extras import refuse_missing_trackers
@@ -306,8 +306,8 @@ def _layers(
 
     if data is not None:
         find_source(data)
-    elif recipe == "auto" and config is None and not begun:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as digits.")
+    elif recipe == "auto" and config is None and not unnamed:
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
     named = {} if recipe == "auto" else read_recipe(recipe)
     extra = {} if config is None else read_recipe(config)
     if not named and "name" in extra:  # a recipe by itself, such as a run's

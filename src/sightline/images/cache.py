@@ -36,18 +36,19 @@ __all__ = [
     "cached",
     "clear",
     "new_cache",
+    "open_as_trained",
     "open_images",
     "survey",
     "training_size",
     "write_columns",
 ]
 
-FORMAT = 2  # rises when what is stored changes; older caches are then built anew
+FORMAT = 3  # rises when what is stored changes; older caches are then built anew
 SMALL_SIDE = 64  # pixels; sets up to here keep their size
 DEFAULT_SIDE = 128  # pixels; training size of larger images
 MARGIN = 1.15  # larger images are cached this much larger than the training size, to crop from
-SMALLEST_SIDE = 16  # pixels; smaller images are enlarged to ENLARGED_SIDE
-ENLARGED_SIDE = 32
+SMALLEST_SIDE = 16  # pixels; smaller images are enlarged to this, which every network can read
+SMALLEST_SQUARE = 32  # pixels; training size of larger images, at least
 SAMPLED = 64  # images, at least, whose sizes decide the training size
 CHUNK = 64  # images between two reports of progress
 PIXELS = "pixels.u8"
@@ -145,6 +146,30 @@ def survey(source: ImageSource, progress: Progress | None = None) -> tuple[int, 
     return len(entries), (height, width)
 
 
+def open_as_trained(
+    source: ImageSource,
+    size: int | None,
+    exactly: tuple[Shape, Shape],
+    progress: Progress | None = None,
+) -> CachedImages:
+    """Open an image set at the sizes at which a run was trained on it, from the cache of that training where it is there.
+
+    A run remembers its sizes: how a size is decided where none was asked for may have changed since.
+
+    Args:
+        source: the image set.
+        size: the side that the run's recipe asks for; None where the images decided.
+        exactly: (training size, cached size) of the run, each (height, width).
+        progress: as ``open_images`` has it.
+    Raises:
+        DataError, StorageError: as ``open_images`` raises them.
+    """
+    images = open_images(source, size, progress)
+    if (images.size, images.pixels.shape[1:3]) == exactly:
+        return images
+    return open_images(source, None, progress, exactly=exactly)
+
+
 def built_once(key: str, build: Callable[[Path], None]) -> CachedImages:
     """Open the cache of a key; where there is none, one process builds it and the others wait.
 
@@ -233,9 +258,10 @@ def training_size(
         if wanted is not None:
             height = width = wanted
         elif shorter < SMALLEST_SIDE:
-            height, width = (min(SMALL_SIDE, round(side * ENLARGED_SIDE / shorter)) for side in (height, width))
+            height, width = (min(SMALL_SIDE, round(side * SMALLEST_SIDE / shorter)) for side in (height, width))
         return (height, width), (height, width)
     side = wanted or max(ENLARGED_SIDE, min(at_most, int(shorter / MARGIN) // 8 * 8))
+    side = wanted or max(SMALLEST_SQUARE, min(DEFAULT_SIDE, int(shorter / MARGIN) // 8 * 8))
     return (side, side), (round(side * MARGIN),) * 2
 
 
@@ -370,7 +396,7 @@ def _sample_sizes(source: ImageSource, entries: list[Entry]) -> list[tuple[int, 
             sizes.append(_pixels(data).shape[:2])
         except UnreadableImageError:
             continue
-    return sizes or [(ENLARGED_SIDE, ENLARGED_SIDE)]  # broken ones only: the full pass will say so
+    return sizes or [(SMALLEST_SIDE, SMALLEST_SIDE)]  # broken ones only: the full pass will say so
 
 
 Decoded = tuple[int, str, str, bool]  # index of the entry, hash, reason left out, enlarged more than four times

@@ -1,4 +1,4 @@
-"""What DATA names: a published set, a folder, an archive or a manifest. Nothing here loads torch."""
+"""What DATA names: an embedded or published set, a folder, an archive or a manifest. Nothing here loads torch."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -7,13 +7,12 @@ from pathlib import Path
 
 from sightline.config.resolving import nearest
 from sightline.errors import DataError
+from sightline.images.embedded import EMBEDDED
 from sightline.images.hub import PREFIX, HubSource
 from sightline.images.layout import IMAGE_SUFFIXES, Entry, is_hidden, is_image_name
 from sightline.images.named import NAMED, NamedSource
 from sightline.images.sources import (
     ARCHIVE_SUFFIXES,
-    DIGITS,
-    DigitsSource,
     FolderSource,
     ImageSource,
     ManifestSource,
@@ -34,8 +33,8 @@ def find_source(data: str | os.PathLike[str]) -> ImageSource:
     """
     text = os.fspath(data)
     path = Path(text).expanduser()
-    if text == DIGITS:
-        return DigitsSource()
+    if text in EMBEDDED:
+        return EMBEDDED[text]()
     if text in NAMED:
         return NamedSource(text)
     if text.startswith(PREFIX):
@@ -43,7 +42,7 @@ def find_source(data: str | os.PathLike[str]) -> ImageSource:
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():
-        hint = nearest(text, [DIGITS, *NAMED]) if "/" not in text else "check the spelling of the path."
+        hint = nearest(text, [*EMBEDDED, *NAMED]) if "/" not in text else "check the spelling of the path."
         raise DataError(f"no image set at {text!r}: there is no such file or folder; {hint}")
     if path.name.lower().endswith(".csv"):
         return ManifestSource(path)
@@ -54,13 +53,13 @@ def find_source(data: str | os.PathLike[str]) -> ImageSource:
     raise DataError(
         f"{text!r} is no image set; wanted a folder of class folders, an archive ({', '.join(ARCHIVE_SUFFIXES)}),"
         " a manifest (.csv, .parquet) with the columns path and label,"
-        f" or a name: {', '.join([DIGITS, *NAMED])}, hf:OWNER/NAME."
+        f" or a name: {', '.join([*EMBEDDED, *NAMED])}, hf:OWNER/NAME."
     )
 
 
 def always_labelled(text: str) -> bool:
-    """Whether a text names an image set that has classes in any case: a published set, or a manifest."""
-    named = text == DIGITS or text in NAMED or text.startswith(PREFIX)
+    """Whether a text names an image set that has classes in any case: an embedded or published set, or a manifest."""
+    named = text in EMBEDDED or text in NAMED or text.startswith(PREFIX)
     return named or text.lower().endswith((".csv", ".parquet"))
 
 

@@ -1,4 +1,4 @@
-"""The kinds of image set on a disk: a folder, an archive or a manifest, read in place; and the embedded digits.
+"""The kinds of image set on a disk: a folder, an archive or a manifest, read in place.
 
 A source lists its files once (``scan``), hands out their bytes in its own order (``read``), and changes its
 ``fingerprint`` when any file changes. Archives are streamed, never unpacked to disk. Nothing here loads torch.
@@ -31,8 +31,6 @@ from sightline.writing import plain_text
 
 __all__ = [
     "ARCHIVE_SUFFIXES",
-    "DIGITS",
-    "DigitsSource",
     "DownloadedSource",
     "FolderSource",
     "ImageSource",
@@ -43,7 +41,6 @@ __all__ = [
     "read_files",
 ]
 
-DIGITS = "digits"  # the embedded image set: scikit-learn's 1,797 handwritten digits of 8×8 pixels
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz")
 
 
@@ -67,29 +64,6 @@ class DownloadedSource(Protocol):
 
 
 # ── the kinds of source ──────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class DigitsSource:
-    """The embedded image set: 1,797 handwritten digits from scikit-learn, 8×8 pixels, grey."""
-
-    name = location = DIGITS
-
-    def fingerprint(self) -> str:
-        return "scikit-learn digits 1"
-
-    def scan(self) -> Listing:
-        labels = self._bunch().target
-        return Listing([Entry(f"{label}/{i:04d}.png", str(label)) for i, label in enumerate(labels)], Counter())
-
-    def read(self, entries: list[Entry]) -> Iterator[tuple[int, "np.ndarray[Any, Any]"]]:
-        grey = (self._bunch().images * (255 / 16)).round().astype(np.uint8)  # 17 levels, 0 to 16
-        yield from enumerate(np.repeat(grey[..., None], 3, axis=3))
-
-    @staticmethod
-    def _bunch() -> Any:
-        from sklearn.datasets import load_digits
-
-        return load_digits()
 
 
 class FolderSource:

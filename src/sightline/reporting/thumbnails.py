@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sightline.images.cache import CachedImages, open_images
+from sightline.images.cache import CachedImages, open_as_trained
 from sightline.images.lookup import find_source
 from sightline.runs import read_run_recipe
 from sightline.writing import safe_cell
@@ -61,7 +61,8 @@ def open_own(
         DataError: it is gone, or cannot be used.
         StorageError: it must be decoded again, and the cache folder has no room for it.
     """
-    images = open_images(find_source(model["data"]["location"]), read_run_recipe(run).data.size, progress)
+    source, exactly = find_source(model["data"]["location"]), (tuple(model["size"]), tuple(model["resize"]))
+    images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress)
     return Thumbnails(images) if images.fingerprint == model["data"]["fingerprint"] else None
 
 
