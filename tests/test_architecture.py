@@ -35,7 +35,7 @@ ROOMS = (
     ("nets",),
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
-        *("describing", "picturing", "charting", "pages", "backbones", "generators", "samples", "inception"),
+        *("waiting", "describing", "picturing", "charting", "pages", "backbones", "generators", "samples", "inception"),
     ),
     ("predicting", "encoding", "diagnosing"),
     ("trusting", "explaining", "judging"),

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import rich.progress
 import torch
 from rich.console import Console
 from rich.markup import escape
@@ -21,6 +20,7 @@ from sightline.images.splits import Splits
 from sightline.nets import Countable, Network, summarize
 from sightline.phases import Phase
 from sightline.runs import REPORT, SAMPLES
+from sightline.waiting import Progress, spoken_seconds
 
 __all__ = [
     "Progress",
@@ -40,36 +40,6 @@ __all__ = [
 ]
 
 LISTED = 5  # images left out that are named on the console; all are in the cache's index
-
-
-class Progress:
-    """A bar for work that is counted in images; nothing where the console is a log or quiet."""
-
-    def __init__(self, console: Console, title: str) -> None:
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn(title),
-            rich.progress.BarColumn(bar_width=24),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=console.quiet or not console.is_terminal,
-        )
-        self._task: rich.progress.TaskID | None = None
-
-    def __enter__(self) -> "Progress":
-        self._bar.start()
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._task is None:
-            self._task = self._bar.add_task("", total=total)
-        self._bar.update(self._task, completed=done, total=total)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
 
 def describe_training(
@@ -328,14 +298,6 @@ def show_tuning(console: Console, header: Sequence[str], rows: Sequence[Sequence
     console.print(table)
     for fact in facts:
         _Lines(console)(fact)
-
-
-def spoken_seconds(seconds: float) -> str:
-    """A length of time as a person says it: ``48 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class _Lines:

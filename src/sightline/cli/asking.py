@@ -13,6 +13,8 @@ from sightline.errors import ConfigError, DataError, RunError
 
 __all__ = ["encode", "explain", "predict", "serve"]
 
+PATIENCE = 5.0  # seconds before a log is told that images are being classified: a few take less
+
 
 def predict(
     run: str | None = None,
@@ -57,13 +59,13 @@ def predict(
             raise RunError(f"{image} is a run; name it first: sightline predict {image} IMAGES...")
     if run is not None and not run.endswith(".safetensors"):
         read_model_of_finished(run)
-    from sightline.describing import Progress
     from sightline.predicting import about_box, csv_header, csv_rows
     from sightline.predicting import predict as work
+    from sightline.waiting import Progress
     from sightline.writing import write_rows
 
     console = Console(stderr=True)
-    with Progress(console, "Predicting") as progress:
+    with Progress(console, "Predicting", patience=PATIENCE) as progress:
         found = work(run, images, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
     _name_unreadable(found.unreadable)
     if run is None:
@@ -152,10 +154,10 @@ def explain(
         model = read_model_of_finished(run)
         if target is not None:
             refuse_unknown_class(target, model["classes"])
-    from sightline.describing import Progress
     from sightline.explaining import explain as work
     from sightline.explaining import summarize_explanations
     from sightline.pages import print_table
+    from sightline.waiting import Progress
 
     with Progress(Console(stderr=True), "Explaining") as progress:
         found = work(
@@ -208,8 +210,8 @@ def encode(
         raise ConfigError(f"--out {out} must end in .npz, the format of the features.")
     if not run.endswith(".safetensors"):
         read_model_of_finished(run)
-    from sightline.describing import Progress
     from sightline.encoding import encode as work
+    from sightline.waiting import Progress
 
     with Progress(Console(stderr=True), "Encoding") as progress:
         found = work(run, images, out=out, layer=layer, trust_code=trust_code, progress=progress)

@@ -62,19 +62,20 @@ def evaluate(
         find_source(data)
     if fid:
         refuse_missing()
-    from sightline.describing import Progress, about_fidelity, about_standard_fid, show_measures
+    from sightline.describing import about_fidelity, about_standard_fid, show_measures
     from sightline.evaluating import evaluate as work
     from sightline.evaluating import evaluate_unknown
+    from sightline.waiting import Progress
 
-    console = Console()
+    waiting = Console(stderr=True)  # what stdout gets is the result alone
     if unknown and data is not None:
-        with Progress(console, "Evaluating") as progress:
+        with Progress(waiting, "Evaluating") as progress:
             share = evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
         print(f"{share['rate']:.1%} of {share['n']:,} images are called none of the classes")
         return
-    with Progress(console, "Evaluating") as progress:
+    with Progress(waiting, "Evaluating") as progress:
         found = work(run, data, out=out, generated=generated, fid=fid, trust_code=trust_code, progress=progress)
-    show_measures(console, found)
+    show_measures(Console(), found)
     if generated:
         print(about_fidelity(run, found["fidelity"]))
     if fid:
@@ -102,9 +103,9 @@ def report(
     if is_generator(read_model_of_finished(run, generator=None)):
         print(work(run, out=out, trust_code=trust_code))
         return
-    from sightline.describing import Progress
+    from sightline.waiting import Progress
 
-    with Progress(Console(stderr=True), "Opening the images") as progress:
+    with Progress(Console(stderr=True), "Writing the report") as progress:
         page = work(run, out=out, trust_code=trust_code, progress=progress)
     print(page)
 
@@ -146,7 +147,8 @@ def check(
         refuse_filled(out)
     from sightline.checking import check as work
     from sightline.checking.ailments import KINDS
-    from sightline.describing import Progress, show_check
+    from sightline.describing import show_check
+    from sightline.waiting import Progress
 
     with Progress(Console(stderr=True), "Checking") as progress:
         found = work(data, labels=labels, out=out, trust_code=trust_code, progress=progress)
