@@ -189,7 +189,7 @@ def test_a_run_whose_samples_are_gone_says_so(run: Path) -> None:
     assert "the samples below" not in page
     assert "<h2>Samples</h2>" not in page
     assert "<img" not in page
-    assert "How it learnt" in page
+    assert "How it learned" in page
 
 
 def test_a_picture_that_cannot_be_read_is_left_out_and_named(run: Path) -> None:

@@ -39,6 +39,14 @@ __all__ = [
     "spoken_seconds",
 ]
 
+PARTS = {
+    "filters": "weights",
+    "head": "last layer",
+    "biases": "biases and norms",
+    "whitening": "whitening bias",
+    "head_biases": "biases of the head",
+}
+"""What the parts of a network with a learning rate of their own are called on a screen."""
 LISTED = 5  # images left out that are named on the console; all are in the cache's index
 
 
@@ -120,17 +128,17 @@ def describe_phase(
     line = f"phase {index + 1} of {len(phases)}, {phase.when}: " if len(phases) > 1 else "fine-tuning: "
     line += f"{learning:,} of {sum(counts.values()):,} parameters learn ({layers})"
     if optimizer is None:
-        return line + (f", at {phase.rate:g} of the peak rates" if phase.rate != 1 else "")
+        return line + (f", at {phase.rate:g} of the peak learning rates" if phase.rate != 1 else "")
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     peaks: dict[str, list[float]] = {}
     for group in optimizer.param_groups:
         if any(names[id(parameter)] in phase.trained for parameter in group["params"]):
             peaks.setdefault(group["part"], []).append(group["initial_lr"] * phase.rate)
     spoken = (
-        f"{part} {min(rates):.3g}" + (f" to {max(rates):.3g}" if len(rates) > 1 else "")
+        f"{PARTS[part]} {min(rates):.3g}" + (f" to {max(rates):.3g}" if len(rates) > 1 else "")
         for part, rates in peaks.items()
     )
-    return f"{line}; peak rates: {', '.join(spoken)}"
+    return f"{line}; peak learning rates: {', '.join(spoken)}"
 
 
 def show_kept(console: Console, kept: dict[str, Any], epochs: int) -> None:
@@ -157,15 +165,14 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
     table.add_row("calibration error (15 bins)", f"{measured['calibration_error']:.4f}")
     table.add_row("  before temperature scaling", f"{measured['calibration_error_unscaled']:.4f}")
     for coverage, found in measured.get("sets", {}).items():
-        held = f"{found['coverage']:.4f}, of {found['mean_size']:.2f} classes"
-        table.add_row(f"sets for {float(coverage):.0%}: true class within", held)
+        held = f"{found['coverage']:.4f}, with {found['mean_size']:.2f} classes"
+        table.add_row(f"prediction sets for {float(coverage):.0%}: hold the true class", held)
     if "unknown_share" in measured:
         table.add_row("called none of the classes", f"{measured['unknown_share']:.4f}")
     if "cost" in measured:
         cost = measured["cost"]
         seconds = cost["fit_seconds"] + cost["evaluation_seconds"]
-        table.add_row("seconds of fit and evaluation", f"{seconds:.1f}")
-        table.add_row("  × FLOP/s of the probe", f"{seconds:.1f} × {cost['probe_flops']:.3g} = {cost['cost']:.3g}")
+        table.add_row("seconds of training and test", f"{seconds:.1f}")
     console.print(table)
     classes = Table(title="by class", title_justify="left")
     classes.add_column("class")
@@ -203,7 +210,7 @@ def show_generator(console: Console, run: Path, losses: Mapping[str, float], n: 
         say(f"loss on {n:,} validation images: {losses['val_loss']:.4f} (mean squared error of the noise)")
     say("Next:")
     if (run / REPORT).exists():
-        say(f"  {run / REPORT}   what it was trained on, how it learnt, what it makes")
+        say(f"  {run / REPORT}   what it was trained on, how it learned, what it makes")
     say(f"  {run / SAMPLES}   what it made after some of the epochs")
     say(f"  sightline generate {run} --per-class 100 --out FOLDER   images of each class")
 
@@ -226,15 +233,26 @@ def about_standard_fid(found: Mapping[str, Any]) -> str:
     )
 
 
-def show_check(console: Console, counts: Mapping[str, int], excluded: int) -> None:
-    """Print how many findings of each kind a check has made, by the kind's title, and what it suggests."""
+def show_check(console: Console, counts: Mapping[str, int], proposals: Sequence[str], listed: int) -> None:
+    """Print how many findings of each kind a check has made, by the kind's title, and what it proposes.
+
+    Args:
+        console: where to print.
+        counts: of findings, by title.
+        proposals: sentences on the images that are proposed to be left out, or cannot be.
+        listed: images in exclude.csv.
+    """
     say = _Lines(console)
     for title, count in counts.items():
         say(f"{title}: {count:,}")
     if not counts:
         say("Nothing was found.")
-    if excluded:
-        say(f"{excluded:,} images are better left out: look at check.html, then train with --data.exclude exclude.csv")
+    for sentence in proposals:
+        say(sentence)
+    if listed:
+        say(
+            "Look at check.html, delete the lines of exclude.csv that you disagree with, then train with --data.exclude exclude.csv"
+        )
 
 
 # ── tuning ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -77,7 +77,7 @@ def predict(
         ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(answer.probabilities.items())[:5])
         print(f"{found.files[0]}: {'none of these; the nearest: ' if answer.unknown else ''}{ranked}")
         if answer.within is not None:
-            print(f"  set of {sets:.0%}: {', '.join(answer.within) or 'empty'}")
+            print(f"  prediction set for {sets:.0%}: {', '.join(answer.within) or 'empty'}")
     else:
         write_rows(sys.stdout, csv_header(sets), csv_rows(found.files, found.predictions))
 
@@ -216,8 +216,8 @@ def encode(
     with Progress(Console(stderr=True), "Encoding") as progress:
         found = work(run, images, out=out, layer=layer, trust_code=trust_code, progress=progress)
     _name_unreadable(found.unreadable)
-    labelled = f", of {len(found.classes)} classes" if found.classes is not None else ""
-    print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labelled} in {out}")
+    labeled = f", of {len(found.classes)} classes" if found.classes is not None else ""
+    print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labeled} in {out}")
 
 
 def serve(

@@ -22,7 +22,7 @@ def evaluate(
     fid: Annotated[bool, Parameter(negative=())] = False,
     trust_code: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Measure a finished classifier on labelled images.
+    """Measure a finished classifier on labeled images.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def check(
         An image set, as for sightline train.
     labels
         Folder of a finished run whose features judge the labels (confident learning, by cleanlab): heads on them are
-        asked about images that they did not see. A run that was trained on these very images has learnt some of their
+        asked about images that they did not see. A run that was trained on these very images has learned some of their
         wrong labels; it still finds most.
     out
         Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
@@ -152,7 +152,9 @@ def check(
 
     with Progress(Console(stderr=True), "Checking") as progress:
         found = work(data, labels=labels, out=out, trust_code=trust_code, progress=progress)
-    show_check(Console(), {KINDS[kind].title: n for kind, n in found.counts.items()}, len(found.excluded))
+    show_check(
+        Console(), {KINDS[kind].title: n for kind, n in found.counts.items()}, found.proposals, len(found.excluded)
+    )
     print(found.folder)
 
 
