@@ -366,9 +366,9 @@ def test_the_log_shows_which_parameters_learn_when(whole_runs: Callable[[str], t
     assert lines == [
         "phase 1 of 3, epochs 1 to 2: 48 of 10,888 parameters learn (head); peak learning rates: last layer 0.001",
         "phase 2 of 3, epochs 3 to 4: 8,176 of 10,888 parameters learn (head, groups.2, groups.1); peak learning rates: weights 0.00025"
-        " to 0.0005, head 0.001, biases 0.00025 to 0.0005",
+        " to 0.0005, last layer 0.001, biases and norms 0.00025 to 0.0005",
         "phase 3 of 3, epochs 5 to 6: 10,496 of 10,888 parameters learn (all); peak learning rates: weights 0.000125 to 0.0005, last layer"
-        " 0.001, biases 0.000125 to 0.0005",
+        " 0.001, biases and norms 0.000125 to 0.0005",
     ]
     assert said.count("best val_loss of the phase") == 2
     assert said.index("epoch 2/6") < said.index(lines[1]) < said.index("epoch 3/6")

@@ -86,7 +86,7 @@ def report(
     run: str, /, *, out: Path | None = None, trust_code: Annotated[bool, Parameter(negative=())] = False
 ) -> None:
     """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it; of a generator's, how it
-    learnt and what it makes.
+    learned and what it makes.
 
     Parameters
     ----------
