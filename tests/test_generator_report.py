@@ -70,7 +70,7 @@ def test_training_writes_the_page_names_it_and_the_command_writes_the_same(
 ) -> None:
     finished, printed = made
     written = (finished.run / "report.html").read_bytes()
-    assert f"{finished.run}/report.html   what it was trained on, how it learnt, what it makes" in printed
+    assert f"{finished.run}/report.html   what it was trained on, how it learned, what it makes" in printed
     assert ("mean squared error of the noise" in printed) != is_acgan(run)
     assert ("neither says how good the images are" in printed) == is_acgan(run)
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0

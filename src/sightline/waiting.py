@@ -9,9 +9,10 @@ from types import TracebackType
 import rich.progress
 from rich.console import Console
 
-__all__ = ["Progress", "spoken_seconds"]
+__all__ = ["PATIENCE", "Progress", "spoken_seconds"]
 
 LINE_EVERY = 30.0  # seconds between two lines of a stage in a log
+PATIENCE = 10.0  # seconds before a log hears of a verb that mostly answers, or refuses, at once
 LOOK_EVERY = 3.0  # seconds between two looks at the clock, for work that does not report how far it is
 
 

@@ -13,8 +13,6 @@ from sightline.errors import ConfigError, DataError, RunError
 
 __all__ = ["encode", "explain", "predict", "serve"]
 
-PATIENCE = 5.0  # seconds before a log is told that images are being classified: a few take less
-
 
 def predict(
     run: str | None = None,
@@ -61,7 +59,7 @@ def predict(
         read_model_of_finished(run)
     from sightline.predicting import about_box, csv_header, csv_rows
     from sightline.predicting import predict as work
-    from sightline.waiting import Progress
+    from sightline.waiting import PATIENCE, Progress
     from sightline.writing import write_rows
 
     console = Console(stderr=True)
@@ -157,9 +155,9 @@ def explain(
     from sightline.explaining import explain as work
     from sightline.explaining import summarize_explanations
     from sightline.pages import print_table
-    from sightline.waiting import Progress
+    from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Explaining") as progress:
+    with Progress(Console(stderr=True), "Explaining", patience=PATIENCE) as progress:
         found = work(
             run,
             images,
@@ -211,9 +209,9 @@ def encode(
     if not run.endswith(".safetensors"):
         read_model_of_finished(run)
     from sightline.encoding import encode as work
-    from sightline.waiting import Progress
+    from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Encoding") as progress:
+    with Progress(Console(stderr=True), "Encoding", patience=PATIENCE) as progress:
         found = work(run, images, out=out, layer=layer, trust_code=trust_code, progress=progress)
     _name_unreadable(found.unreadable)
     labeled = f", of {len(found.classes)} classes" if found.classes is not None else ""

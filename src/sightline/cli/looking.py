@@ -65,15 +65,15 @@ def evaluate(
     from sightline.describing import about_fidelity, about_standard_fid, show_measures
     from sightline.evaluating import evaluate as work
     from sightline.evaluating import evaluate_unknown
-    from sightline.waiting import Progress
+    from sightline.waiting import PATIENCE, Progress
 
     waiting = Console(stderr=True)  # what stdout gets is the result alone
     if unknown and data is not None:
-        with Progress(waiting, "Evaluating") as progress:
+        with Progress(waiting, "Evaluating", patience=PATIENCE) as progress:
             share = evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
         print(f"{share['rate']:.1%} of {share['n']:,} images are called none of the classes")
         return
-    with Progress(waiting, "Evaluating") as progress:
+    with Progress(waiting, "Evaluating", patience=PATIENCE) as progress:
         found = work(run, data, out=out, generated=generated, fid=fid, trust_code=trust_code, progress=progress)
     show_measures(Console(), found)
     if generated:
@@ -103,9 +103,9 @@ def report(
     if is_generator(read_model_of_finished(run, generator=None)):
         print(work(run, out=out, trust_code=trust_code))
         return
-    from sightline.waiting import Progress
+    from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Writing the report") as progress:
+    with Progress(Console(stderr=True), "Writing the report", patience=PATIENCE) as progress:
         page = work(run, out=out, trust_code=trust_code, progress=progress)
     print(page)
 
