@@ -30,7 +30,7 @@ def test_of_a_run_it_says_what_it_learnt_from_how_good_it_is_and_what_it_is_not_
     assert "Accuracy 1.0000 on 18 test images that it had not seen (95 % interval 0.8241 to 1.0000" in told
     titles = [part.title for part in card.sections]
     assert titles[:4] == ["What it is not for", "How programs ask it", "Class by class", "What it takes for what"]
-    assert {"How sure it is", "Sets of classes", "Images of no class", "What it took"} <= set(titles)
+    assert {"How sure it is", "Prediction sets", "Images of no class", "What it took"} <= set(titles)
     confusion = card.sections[3].table
     assert confusion is not None
     assert confusion.rows[1] == ("grass", "·", "6", "·")
@@ -48,7 +48,7 @@ def test_of_a_classifier_that_was_measured_on_nothing_it_says_so(finished: Finis
     told = text_of(model_card(known_of(finished.run, model)))
     assert "It was measured on nothing, as asked." in told
     assert "an answer to every image" in told
-    assert summary(model) == "3 classes, learnt from colours."
+    assert summary(model) == "3 classes, learned from colours."
 
 
 def test_a_run_whose_tables_are_damaged_still_has_a_card(finished: Finished, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_network_of_this_machine_is_named_without_its_path(finished: Finished)
 
 def test_the_top_of_the_page_is_one_sentence(finished: Finished) -> None:
     told = summary(model_of(finished))
-    assert told == "3 classes, learnt from colours; 100.0 % right on 18 test images (95 % interval 82.4 % to 100.0 %)."
+    assert told == "3 classes, learned from colours; 100.0 % right on 18 test images (95 % interval 82.4 % to 100.0 %)."
 
 
 @pytest.mark.parametrize("classes", [12, 13])

@@ -16,7 +16,15 @@ from rich.console import Console
 import sightline
 from conftest import QUICK, Finished
 from sightline.checking import Check, check
-from sightline.checking.ailments import KINDS, Finding, copies, part_of, rare_classes, suggestions
+from sightline.checking.ailments import (
+    KINDS,
+    Finding,
+    copies,
+    part_of,
+    rare_classes,
+    staying_in_test,
+    suggestions,
+)
 from sightline.checking.exhibiting import SHOWN
 from sightline.cli import main
 from sightline.errors import ConfigError, DataError, RunError
@@ -118,12 +126,20 @@ def test_only_copies_wrong_labels_and_blank_images_are_suggested_to_be_left_out(
         "train/dog/grey.png": "blank",
     }
     assert ill[1].excluded == [row["file"] for row in rows]
+    details = {row["file"]: row["detail"] for row in rows}
+    assert details["train/cat/again.png"] == "the same pixels; the other is train/cat/002.png, which stays"
+    assert details["train/cat/wrong.png"] == "dog and cat: the same pixels; the other is train/dog/003.png"
 
 
 def test_the_page_says_what_is_wrong_shows_it_and_loads_nothing(ill: tuple[Path, Check]) -> None:
     page = (ill[1].folder / "check.html").read_text("utf-8")
     assert "2 test images (9.1%) show a picture that is also in train or validation" in page
     assert "--data.exclude" in page
+    assert (
+        "exclude.csv proposes to leave out 6 images: 2 also in validation or test; 2 with two labels, of which one is wrong; 1 the"
+        " same, pixel for pixel, as an image that stays; 1 of one color."
+    ) in page
+    assert "A training leaves out by itself what cannot be read." in page
     assert "train/<wbr>dog/<wbr>large.png" in page
     assert (
         page.count("data:image/webp;base64,") == 13
@@ -153,6 +169,7 @@ def test_the_command_line_counts_and_names_the_folder_last(
     assert main(["check", "pets"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "Files that cannot be read: 1" in lines
+    assert any(line.startswith("exclude.csv proposes to leave out ") for line in lines)
     assert lines[-1] == "checks/pets-1"
     assert sorted(path.name for path in Path("checks/pets-1").iterdir()) == [
         "check.html",
@@ -205,8 +222,7 @@ def test_of_many_copies_each_is_told_and_only_those_outside_test_are_left_out(in
         hashes=["a", "a", "a", "a", "b", "c", "d", "e"],
     )
     parts = part_of(images, split(images))
-    none = Pairs(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.float32, np.bool_)))
-    found = copies(images, parts, none)
+    found = copies(images, parts, NONE)
     assert {row for item in found for row in (item.row, item.other)} == {0, 1, 2, 3}
     assert sorted(suggestions(images, parts, found)) == [0, 1]
 
@@ -224,6 +240,96 @@ def test_a_near_duplicate_of_copies_is_told_for_every_split_that_has_one(in_memo
         ("near duplicate", 6, 0, "likeness 0.80, mirrored"),
         ("shared", 6, 1, "train and test: likeness 0.80, mirrored"),
     ]
+
+
+NONE = Pairs(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.float32, np.bool_)))
+
+
+def near(*pairs: tuple[int, int]) -> Pairs:
+    first, second = np.array(pairs).T
+    return Pairs(first, second, np.full(len(pairs), 0.9), np.zeros(len(pairs), bool))
+
+
+def test_of_pictures_that_differ_a_little_one_of_each_pair_stays(in_memory) -> None:
+    parts = ["train"] * 30
+    images = in_memory([0] * 30)
+    found = copies(images, parts, near((3, 4), (4, 5), (3, 9)))
+    assert {item.kind for item in found} == {"near duplicate"}
+    assert sorted(suggestions(images, parts, found)) == [4, 9]  # 5 is like 4 alone, which goes
+
+
+def test_where_a_fifth_of_the_images_are_near_duplicates_none_is_left_out_for_that(in_memory) -> None:
+    parts = ["train"] * 20
+    images = in_memory([0, 1] * 10)
+    pairs = [(0, 2), (4, 6), (8, 10), (1, 3)]
+    assert sorted(suggestions(images, parts, copies(images, parts, near(*pairs)))) == [2, 3, 6, 10]
+    assert suggestions(images, parts, copies(images, parts, near(*pairs, (5, 7)))) == {}
+
+
+def test_of_near_duplicates_with_two_labels_none_stays(in_memory) -> None:
+    parts = ["train"] * 20
+    images = in_memory([0, 1] * 10)
+    assert sorted(suggestions(images, parts, copies(images, parts, near((0, 1))))) == [0, 1]
+
+
+def test_a_placeholder_in_one_class_leaves_one_and_in_many_classes_or_copies_none(in_memory) -> None:
+    for labels, kind, proposed in (
+        ([0, 0, 0, 1, 1], "duplicate", [1, 2]),
+        ([0, 0, 1, 1, 1], "two labels", [0, 1, 2]),
+        ([0, 1, 2, 1, 1], "placeholder", [0, 1, 2]),
+    ):
+        parts = ["train"] * 5
+        images = in_memory(labels, hashes=["same"] * 3 + ["x", "y"])
+        found = copies(images, parts, NONE)
+        assert kind in {item.kind for item in found}
+        assert sorted(suggestions(images, parts, found)) == proposed
+    parts = ["train"] * 7
+    images = in_memory([0] * 7, hashes=["same"] * 5 + ["x", "y"])
+    found = copies(images, parts, NONE)
+    assert {item.detail for item in found} == {"there 5 times, in 1 class"}
+    assert sorted(suggestions(images, parts, found)) == [0, 1, 2, 3, 4]
+
+
+def test_images_that_were_all_repeated_on_purpose_are_no_placeholders(in_memory) -> None:
+    parts = ["train"] * 21
+    images = in_memory([0] * 20 + [1], hashes=[f"{row // 5}" for row in range(21)])
+    found = copies(images, parts, NONE)
+    assert {item.kind for item in found} == {"duplicate"}
+    assert len(suggestions(images, parts, found)) == 16
+
+
+def test_copies_within_test_are_not_listed_but_counted(in_memory) -> None:
+    parts = ["test", "test", "train", "train"]
+    images = in_memory([0, 0, 0, 1], hashes=["a", "a", "b", "c"])
+    found = copies(images, parts, NONE)
+    assert suggestions(images, parts, found) == {}
+    assert staying_in_test(images, parts, found) == 1
+
+
+def test_a_placeholder_twice_in_a_class_is_proposed_with_its_reason_wherever_it_lies(
+    folder: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sorry = png(scene(7777))
+    sound = {
+        f"train/{label}/{index:03d}.png": png(scene(100 * label + index)) for label in (0, 1) for index in range(40)
+    }
+    sound |= {
+        f"test/{label}/{index:03d}.png": png(scene(900 + 100 * label + index)) for label in (0, 1) for index in range(9)
+    }
+    for place, sentence in (
+        ("train", "exclude.csv proposes to leave out 1 image: 1 the same, pixel for pixel, as an image that stays."),
+        (
+            "test",
+            "Not listed: 1 test image with such faults. A training never leaves out any of test, so mend the set itself.",
+        ),
+    ):
+        files = sound | {f"{place}/0/sorry-{copy}.png": sorry for copy in "ab"}
+        out = tmp_path / f"check-{place}"
+        assert main(["check", str(folder(files, name=place)), "--out", str(out)]) == 0
+        assert sentence in capsys.readouterr().out.splitlines()
+        assert sentence in (out / "check.html").read_text("utf-8")
+    assert [row["file"] for row in table(tmp_path / "check-train" / "exclude.csv")] == ["train/0/sorry-b.png"]
+    assert table(tmp_path / "check-test" / "exclude.csv") == []
 
 
 def test_a_class_is_rare_below_twenty_images_or_a_tenth_of_the_largest(in_memory) -> None:
@@ -293,8 +399,6 @@ def test_what_cannot_be_checked_is_refused_before_anything_is_decoded(
         check("digits", out=tmp_path / "full")
     monkeypatch.setitem(sys.modules, "cleanlab", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ConfigError, match=r"needs cleanlab, which is not installed; run: pip install '\.\[check\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"needs cleanlab, which is not installed; run: pip install '\.\[check\]'"):
         check("digits", labels=tmp_path)
     assert not (tmp_path / "cache").exists()

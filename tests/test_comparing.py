@@ -117,7 +117,7 @@ def test_runs_become_a_page_three_tables_and_a_table_on_the_console(finished: Fi
     assert [row["name"] for row in rows(folder / "runs.csv")] == ["one", "other"]
     assert [row["setting"] for row in rows(folder / "settings.csv")] == ["schedule.kind", "schedule.final", "fit.seed"]
     page = (folder / "runs.html").read_text("utf-8")
-    for wanted in ("2 runs side by side", "schedule.<wbr>kind", "Accuracy on validation, by epoch.", "cost"):
+    for wanted in ("2 runs side by side", "schedule.<wbr>kind", "Accuracy on validation, by epoch.", "training FLOPs"):
         assert wanted in page
     assert "Trained: 2 runs on " in page
     assert "fit.<wbr>epochs" not in page  # in which they do not differ

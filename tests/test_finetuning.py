@@ -362,13 +362,13 @@ def test_a_fine_tuning_that_was_stopped_anywhere_ends_in_the_same_bits(
 
 def test_the_log_shows_which_parameters_learn_when(whole_runs: Callable[[str], tuple[Path, str]]) -> None:
     run, said = whole_runs("gradual, the best of each phase, averaged")
-    lines = [line for line in said.splitlines() if line.startswith("phase ") and "peak rates" in line]
+    lines = [line for line in said.splitlines() if line.startswith("phase ") and "peak learning rates" in line]
     assert lines == [
-        "phase 1 of 3, epochs 1 to 2: 48 of 10,888 parameters learn (head); peak rates: head 0.001",
-        "phase 2 of 3, epochs 3 to 4: 8,176 of 10,888 parameters learn (head, groups.2, groups.1); peak rates: filters 0.00025"
-        " to 0.0005, head 0.001, biases 0.00025 to 0.0005",
-        "phase 3 of 3, epochs 5 to 6: 10,496 of 10,888 parameters learn (all); peak rates: filters 0.000125 to 0.0005, head"
-        " 0.001, biases 0.000125 to 0.0005",
+        "phase 1 of 3, epochs 1 to 2: 48 of 10,888 parameters learn (head); peak learning rates: last layer 0.001",
+        "phase 2 of 3, epochs 3 to 4: 8,176 of 10,888 parameters learn (head, groups.2, groups.1); peak learning rates: weights 0.00025"
+        " to 0.0005, last layer 0.001, biases and norms 0.00025 to 0.0005",
+        "phase 3 of 3, epochs 5 to 6: 10,496 of 10,888 parameters learn (all); peak learning rates: weights 0.000125 to 0.0005, last layer"
+        " 0.001, biases and norms 0.000125 to 0.0005",
     ]
     assert said.count("best val_loss of the phase") == 2
     assert said.index("epoch 2/6") < said.index(lines[1]) < said.index("epoch 3/6")
@@ -385,7 +385,7 @@ def test_a_frozen_run_differs_from_its_backbone_in_the_head_alone(
     run, said = whole_runs("frozen")
     tensors = [runs.read_weights(folder / "model.safetensors")[0] for folder in (finished.run, run)]
     assert changed(*tensors) == {"head.weight"}
-    assert "fine-tuning: 48 of 10,888 parameters learn (head); peak rates: head 0.0006" in said
+    assert "fine-tuning: 48 of 10,888 parameters learn (head); peak learning rates: last layer 0.0006" in said
     assert "warning" not in said
     assert "phase" not in epochs_of(run)[0]
 

@@ -70,7 +70,7 @@ def test_training_writes_the_page_names_it_and_the_command_writes_the_same(
 ) -> None:
     finished, printed = made
     written = (finished.run / "report.html").read_bytes()
-    assert f"{finished.run}/report.html   what it was trained on, how it learnt, what it makes" in printed
+    assert f"{finished.run}/report.html   what it was trained on, how it learned, what it makes" in printed
     assert ("mean squared error of the noise" in printed) != is_acgan(run)
     assert ("neither says how good the images are" in printed) == is_acgan(run)
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
@@ -189,7 +189,7 @@ def test_a_run_whose_samples_are_gone_says_so(run: Path) -> None:
     assert "the samples below" not in page
     assert "<h2>Samples</h2>" not in page
     assert "<img" not in page
-    assert "How it learnt" in page
+    assert "How it learned" in page
 
 
 def test_a_picture_that_cannot_be_read_is_left_out_and_named(run: Path) -> None:

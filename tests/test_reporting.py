@@ -187,7 +187,7 @@ def test_the_mistakes_come_surest_first_with_their_file_their_classes_and_their_
     assert files[0].startswith("'=blood/")  # which a spreadsheet would run without the apostrophe
     places = [gallery.index(f"<br>{files[row][1:]}<") for row in (1, 0, 2)]
     assert places == sorted(places)
-    assert gallery.count("labelled =blood, answer grass") == 3
+    assert gallery.count("labeled =blood, answer grass") == 3
     assert "grass: 0.980 · =blood (the label): 0.010 · ünder wasser: 0.010" in gallery
     assert gallery.count("what spoke for the answer") == 4  # three overlays, and the sentence above
 
@@ -198,7 +198,7 @@ def test_a_label_that_another_class_claims_is_suspected(mistaken: Path) -> None:
     assert (
         "1 of 18 images is suspected to bear a wrong label" in gallery
     )  # grass has 0.933 on its own: only 0.98 is as much
-    assert gallery.count("labelled =blood, answer grass") == 1
+    assert gallery.count("labeled =blood, answer grass") == 1
 
 
 def test_an_older_table_without_the_probability_of_the_label_does_without_suspects(mistaken: Path) -> None:
@@ -254,7 +254,7 @@ def test_of_many_classes_the_most_confused_pairs_are_listed(copy: Path) -> None:
 
 
 def test_what_is_known_of_its_trust_is_on_the_page_and_what_is_not_is_left_out(mistaken: Path) -> None:
-    titles = ("Sets of classes", "Images of no class", "On worse images", "Confidence and right answers")
+    titles = ("Prediction sets", "Images of no class", "On worse images", "Confidence and right answers")
     page = page_of(mistaken)
     assert [title for title in titles if title in page] == list(titles)
     change(mistaken / "model.json", trust=None)  # as a run from before there was any
@@ -332,7 +332,7 @@ def test_a_run_that_was_measured_on_nothing_says_so(copy: Path) -> None:
     assert "It was measured on nothing, as asked." in page
     assert "The test images were never read." in page
     assert "Where it is wrong" not in page
-    assert "How it learnt" in page
+    assert "How it learned" in page
 
 
 def test_a_run_that_was_measured_on_validation_names_the_split(copy: Path) -> None:

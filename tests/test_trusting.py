@@ -134,7 +134,7 @@ def test_sets_are_given_on_request_in_the_order_of_probability(
     assert all(one.startswith(row["class"]) for one, row in zip(sets, rows, strict=True))
     capsys.readouterr()
     assert main(["predict", str(run), str(finished.data / "grass" / "000.png"), "--sets", "0.9"]) == 0
-    assert "\n  set of 90%: " in capsys.readouterr().out
+    assert "\n  prediction set for 90%: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("coverage", ["0.5", "1", "0.905"])

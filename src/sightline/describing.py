@@ -5,7 +5,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import rich.progress
 import torch
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +18,7 @@ from sightline.images.splits import Splits
 from sightline.nets import Countable, Network, summarize
 from sightline.phases import Phase
 from sightline.runs import REPORT, SAMPLES
+from sightline.waiting import Progress, spoken_seconds
 
 __all__ = [
     "Progress",
@@ -37,37 +37,15 @@ __all__ = [
     "spoken_seconds",
 ]
 
+PARTS = {
+    "filters": "weights",
+    "head": "last layer",
+    "biases": "biases and norms",
+    "whitening": "whitening bias",
+    "head_biases": "biases of the head",
+}
+"""What the parts of a network with a learning rate of their own are called on a screen."""
 LISTED = 5  # images left out that are named on the console; all are in the cache's index
-
-
-class Progress:
-    """A bar for work that is counted in images; nothing where the console is a log or quiet."""
-
-    def __init__(self, console: Console, title: str) -> None:
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn(title),
-            rich.progress.BarColumn(bar_width=24),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=console.quiet or not console.is_terminal,
-        )
-        self._task: rich.progress.TaskID | None = None
-
-    def __enter__(self) -> "Progress":
-        self._bar.start()
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._task is None:
-            self._task = self._bar.add_task("", total=total)
-        self._bar.update(self._task, completed=done, total=total)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
 
 
 def describe_training(
@@ -143,17 +121,17 @@ def describe_phase(
     line = f"phase {index + 1} of {len(phases)}, {phase.when}: " if len(phases) > 1 else "fine-tuning: "
     line += f"{learning:,} of {sum(counts.values()):,} parameters learn ({layers})"
     if optimizer is None:
-        return line + (f", at {phase.rate:g} of the peak rates" if phase.rate != 1 else "")
+        return line + (f", at {phase.rate:g} of the peak learning rates" if phase.rate != 1 else "")
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     peaks: dict[str, list[float]] = {}
     for group in optimizer.param_groups:
         if any(names[id(parameter)] in phase.trained for parameter in group["params"]):
             peaks.setdefault(group["part"], []).append(group["initial_lr"] * phase.rate)
     spoken = (
-        f"{part} {min(rates):.3g}" + (f" to {max(rates):.3g}" if len(rates) > 1 else "")
+        f"{PARTS[part]} {min(rates):.3g}" + (f" to {max(rates):.3g}" if len(rates) > 1 else "")
         for part, rates in peaks.items()
     )
-    return f"{line}; peak rates: {', '.join(spoken)}"
+    return f"{line}; peak learning rates: {', '.join(spoken)}"
 
 
 def show_kept(console: Console, kept: dict[str, Any], epochs: int) -> None:
@@ -180,15 +158,14 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
     table.add_row("calibration error (15 bins)", f"{measured['calibration_error']:.4f}")
     table.add_row("  before temperature scaling", f"{measured['calibration_error_unscaled']:.4f}")
     for coverage, found in measured.get("sets", {}).items():
-        held = f"{found['coverage']:.4f}, of {found['mean_size']:.2f} classes"
-        table.add_row(f"sets for {float(coverage):.0%}: true class within", held)
+        held = f"{found['coverage']:.4f}, with {found['mean_size']:.2f} classes"
+        table.add_row(f"prediction sets for {float(coverage):.0%}: hold the true class", held)
     if "unknown_share" in measured:
         table.add_row("called none of the classes", f"{measured['unknown_share']:.4f}")
     if "cost" in measured:
         cost = measured["cost"]
         seconds = cost["fit_seconds"] + cost["evaluation_seconds"]
-        table.add_row("seconds of fit and evaluation", f"{seconds:.1f}")
-        table.add_row("  × FLOP/s of the probe", f"{seconds:.1f} × {cost['probe_flops']:.3g} = {cost['cost']:.3g}")
+        table.add_row("seconds of training and test", f"{seconds:.1f}")
     console.print(table)
     classes = Table(title="by class", title_justify="left")
     classes.add_column("class")
@@ -226,7 +203,7 @@ def show_generator(console: Console, run: Path, losses: Mapping[str, float], n: 
         say(f"loss on {n:,} validation images: {losses['val_loss']:.4f} (mean squared error of the noise)")
     say("Next:")
     if (run / REPORT).exists():
-        say(f"  {run / REPORT}   what it was trained on, how it learnt, what it makes")
+        say(f"  {run / REPORT}   what it was trained on, how it learned, what it makes")
     say(f"  {run / SAMPLES}   what it made after some of the epochs")
     say(f"  sightline generate {run} --per-class 100 --out FOLDER   images of each class")
 
@@ -249,15 +226,26 @@ def about_standard_fid(found: Mapping[str, Any]) -> str:
     )
 
 
-def show_check(console: Console, counts: Mapping[str, int], excluded: int) -> None:
-    """Print how many findings of each kind a check has made, by the kind's title, and what it suggests."""
+def show_check(console: Console, counts: Mapping[str, int], proposals: Sequence[str], listed: int) -> None:
+    """Print how many findings of each kind a check has made, by the kind's title, and what it proposes.
+
+    Args:
+        console: where to print.
+        counts: of findings, by title.
+        proposals: sentences on the images that are proposed to be left out, or cannot be.
+        listed: images in exclude.csv.
+    """
     say = _Lines(console)
     for title, count in counts.items():
         say(f"{title}: {count:,}")
     if not counts:
         say("Nothing was found.")
-    if excluded:
-        say(f"{excluded:,} images are better left out: look at check.html, then train with --data.exclude exclude.csv")
+    for sentence in proposals:
+        say(sentence)
+    if listed:
+        say(
+            "Look at check.html, delete the lines of exclude.csv that you disagree with, then train with --data.exclude exclude.csv"
+        )
 
 
 # ── tuning ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -321,14 +309,6 @@ def show_tuning(console: Console, header: Sequence[str], rows: Sequence[Sequence
     console.print(table)
     for fact in facts:
         _Lines(console)(fact)
-
-
-def spoken_seconds(seconds: float) -> str:
-    """A length of time as a person says it: ``48 s``, ``12 min``, ``3 h 20 min``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class _Lines:

@@ -19,7 +19,6 @@ from sightline.config import (
     resolve_generator,
 )
 from sightline.config.resolving import merge, to_mapping
-from sightline.describing import Progress
 from sightline.devices import arithmetic, choose_device, describe, refuse_without_compiler, set_determinism
 from sightline.errors import TrainingError
 from sightline.extras import refuse_missing_trackers
@@ -33,6 +32,7 @@ from sightline.nets import ACGAN, build_generator, training_flops
 from sightline.plans import GeneratorPlan, describe_origin
 from sightline.preparing import refuse_validation
 from sightline.runs import MODEL_FORMAT, mark_done, read_model, write_weights
+from sightline.waiting import Progress
 from sightline.writing import write_json
 
 __all__ = [

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from torch import Tensor
 
-from sightline.describing import spoken_seconds
 from sightline.learners import Learner, validated
 from sightline.optimizers import main_rate
+from sightline.waiting import spoken_seconds
 
 __all__ = ["EpochBar"]
 

@@ -11,8 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from sightline.checking.ailments import Finding, copies, odd_ones, part_of, rare_classes, suggestions, unreadable
-from sightline.checking.exhibiting import Checked, counted, write_check
+from sightline.checking.ailments import (
+    Finding,
+    copies,
+    odd_ones,
+    part_of,
+    rare_classes,
+    reasons,
+    staying_in_test,
+    suggestions,
+    unreadable,
+)
+from sightline.checking.exhibiting import Checked, counted, proposals, write_check
 from sightline.errors import DataError
 from sightline.extras import require
 from sightline.images.cache import CachedImages, open_images
@@ -42,7 +52,9 @@ class Check:
     counts: dict[str, int]
     """Findings of each kind that there is any of."""
     excluded: list[str]
-    """Paths of the images that are better left out of a training."""
+    """Paths of the images that are proposed to be left out of a training."""
+    proposals: list[str]
+    """How many those are, and for which reasons, in sentences; and what a training cannot leave out."""
 
 
 def check(
@@ -59,7 +71,7 @@ def check(
         data: an image set, as ``sightline.train`` takes it.
         labels: a finished run whose features judge the labels: a linear head on them is fitted five times, each time
             asked about the fifth that it did not see. The run may know other classes. One that was trained on these very
-            images has learnt some of their wrong labels, and finds fewer of them.
+            images has learned some of their wrong labels, and finds fewer of them.
         out: folder to write to; ``checks/<data>-<n>`` unless named.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         progress: called with (done, all): of what, changes as the work goes on.
@@ -85,13 +97,21 @@ def check(
     if labels is not None:
         suspected, judged = _suspected_labels(source, labels, trust_code, progress)
         found, notes = [*found, *suspected], [*notes, judged]
-    learnt = splits.train if splits is not None else images.readable
+    learned = splits.train if splits is not None else images.readable
     checked = Checked(
-        images, parts, [*notes, *unseen], headers, statistics(images, learnt), found, suggestions(images, parts, found)
+        images,
+        parts,
+        [*notes, *unseen],
+        headers,
+        statistics(images, learned),
+        found,
+        suggestions(images, parts, found),
+        staying_in_test(images, parts, found),
     )
     folder = _folder(images.name, out)
     _write(folder, checked)
-    return Check(folder, found, counted(found), [images.paths[row] for row in sorted(checked.excluded)])
+    excluded = [images.paths[row] for row in sorted(checked.excluded)]
+    return Check(folder, found, counted(found), excluded, proposals(checked))
 
 
 def _split(images: CachedImages) -> tuple[Splits | None, list[str]]:
@@ -209,6 +229,6 @@ def _write(folder: Path, checked: Checked) -> None:
     write_csv(
         folder / "exclude.csv",
         ["file", "finding", "detail"],
-        [(images.paths[row], item.kind, item.detail) for row, item in sorted(checked.excluded.items())],
+        [(path(row), checked.excluded[row].kind, why) for row, why in reasons(images, checked.excluded).items()],
     )
     write_check(folder / "check.html", checked)

@@ -21,13 +21,24 @@ __all__ = [
     "odd_ones",
     "part_of",
     "rare_classes",
+    "reasons",
+    "staying_in_test",
     "suggestions",
+    "too_many_near",
     "too_many_suspects",
     "unreadable",
 ]
 
 RARE = 1 / 10  # of the images of the largest class: a class with fewer is easily passed over
 MOST_SUSPECTS = 1 / 5  # of the images: where more labels are suspected, the features do not tell the classes apart
+MOST_NEAR = (
+    1 / 5
+)  # of the images: where more are near duplicates, it is what the set is like (frames of a film, digits)
+PLACEHOLDER_CLASSES, PLACEHOLDER_COPIES = (
+    3,
+    5,
+)  # of one image, from either of which on it hardly shows what it is filed under
+MOST_PLACEHOLDERS = 3  # images with so many copies; where there are more, images were repeated on purpose
 FEW = 20  # training images of a class: too few to learn from in any case
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 ORDER = ("", TRAIN, VALIDATION, TEST)  # of two splits that share an image, the earlier can spare it
@@ -41,6 +52,8 @@ class Kind:
 
     title: str
     about: str
+    proposed: str = ""
+    """What the images are that are proposed to be left out for it; empty where none ever is."""
 
 
 KINDS = {
@@ -50,34 +63,51 @@ KINDS = {
     ),
     "shared": Kind(
         "Images shared by two splits",
-        "What is tested on was learnt by heart: accuracy comes out too high. The copy outside test is better left out.",
+        "What is tested on was learned by heart: accuracy comes out too high. The copy outside test is proposed to be left"
+        " out.",
+        "also in validation or test",
+    ),
+    "placeholder": Kind(
+        "One image many times",
+        f"An image that is in {PLACEHOLDER_CLASSES} classes, or there {PLACEHOLDER_COPIES} times, is hardly a picture of its"
+        " class: a website's placeholder, an error page, an empty frame. All copies are proposed to be left out.",
+        "copies of an image that is there many times, probably a placeholder",
     ),
     "two labels": Kind(
         "The same image with two labels",
-        "One of the labels is wrong, or the classes overlap. Of pictures that agree pixel for pixel both are better left"
-        " out; look at the others.",
+        "One of the labels is wrong, the classes overlap, or it shows neither of them, as a placeholder does. All are proposed"
+        " to be left out: nothing here tells which label is right. Where you can, keep the one with the right label.",
+        "with two labels, of which one is wrong",
     ),
     "suspected label": Kind(
         "Labels that look wrong",
         "A classifier that did not see the image gives it another class. The first are the most likely to be wrong; look at"
         " each: unusual images look wrong, too, and most do where the run knows little of such images.",
+        "with a label that looks wrong",
     ),
     "duplicate": Kind(
         "Images that are there twice, pixel for pixel",
-        "A copy counts twice while training. All but one are better left out.",
+        "A copy counts twice while training. All but one are proposed to be left out.",
+        "the same, pixel for pixel, as an image that stays",
     ),
     "near duplicate": Kind(
         "Pictures that are there twice, a little changed",
-        "Copies within one split do no harm but to variety; they are shown, and not left out.",
+        "Re-encoded, brightened, moved a little or mirrored, a picture counts twice while training. One of each pair is"
+        " proposed to be left out; keep both where they are two pictures.",
+        "nearly the same as an image that stays",
     ),
-    "blank": Kind("Images of one colour", "They show nothing that could be learnt."),
+    "blank": Kind(
+        "Images of one color",
+        "They show nothing that could be learned: proposed to be left out, unless most of their class are like that.",
+        "of one color",
+    ),
     "dark": Kind("Very dark images", "Look whether anything can be seen in them."),
     "bright": Kind("Very bright images", "Look whether anything can be seen in them."),
     "mode": Kind(
-        "Files stored in an unusual way", "They are converted to RGB; look whether the colours are what they should be."
+        "Files stored in an unusual way", "They are converted to RGB; look whether the colors are what they should be."
     ),
     "size": Kind("Images of an unusual size", "They are scaled like all others, and lose more, or show less."),
-    "shape": Kind("Images of an unusual shape", "The centre is cut out: look whether it shows what it should."),
+    "shape": Kind("Images of an unusual shape", "The center is cut out: look whether it shows what it should."),
     "tiny": Kind("Tiny images", "They are enlarged, and show less than the others."),
     "rare class": Kind(
         "Classes with few images",
@@ -145,9 +175,17 @@ def copies(images: CachedImages, parts: Sequence[str], pairs: Pairs) -> list[Fin
     """
     found: list[Finding] = []
     groups = exact_duplicates(images.hashes, images.readable)
+    placeholders = _placeholders(images, groups)
     for group in groups:
-        for one, other in _exact_pairs(images, parts, group):
-            found += _copy(images, parts, one, other, None, "the same pixels")
+        pairs_of_group = [
+            item
+            for one, other in _exact_pairs(images, parts, group)
+            for item in _copy(images, parts, one, other, None, "the same pixels")
+        ]
+        if group[0] in placeholders:
+            found += _every_copy(images, group)
+            pairs_of_group = [item for item in pairs_of_group if item.kind == "shared"]
+        found += pairs_of_group
     members = {row: group for group in groups for row in group}
     for first, second, score, mirrored in zip(*(part.tolist() for part in pairs), strict=True):
         text = f"likeness {score:.2f}" + (", mirrored" if mirrored else "")
@@ -155,6 +193,25 @@ def copies(images: CachedImages, parts: Sequence[str], pairs: Pairs) -> list[Fin
             for other in _first_of_each(parts, members.get(second, [second])):
                 found += _copy(images, parts, one, other, score, text)
     return found
+
+
+def _placeholders(images: CachedImages, groups: Sequence[Sequence[int]]) -> set[int]:
+    """The first rows of the groups of identical images that look like placeholders."""
+    often = [group for group in groups if len({images.paths[row] for row in group}) >= PLACEHOLDER_COPIES]
+    found = often if len(often) <= MOST_PLACEHOLDERS else []
+    spread = [group for group in groups if len({int(images.labels[row]) for row in group}) >= PLACEHOLDER_CLASSES]
+    return {group[0] for group in (*found, *spread)}
+
+
+def _every_copy(images: CachedImages, group: Sequence[int]) -> list[Finding]:
+    """A finding for each copy of a placeholder."""
+    labels = [int(images.labels[row]) for row in group]
+    classes = len(set(labels))
+    text = f"there {len(group)} times, in {classes} {'class' if classes == 1 else 'classes'}"
+    return [
+        Finding("placeholder", text, row, label=label, score=1.0, exact=True)
+        for row, label in zip(group, labels, strict=True)
+    ]
 
 
 def _exact_pairs(images: CachedImages, parts: Sequence[str], group: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -209,25 +266,52 @@ def too_many_suspects(images: CachedImages, findings: Sequence[Finding]) -> bool
     return sum(item.kind == "suspected label" for item in findings) > MOST_SUSPECTS * len(images.readable)
 
 
+def too_many_near(images: CachedImages, findings: Sequence[Finding]) -> bool:
+    """Whether so many images within a split are near duplicates that it is what the set is like."""
+    near = {item.row for item in findings if not item.exact and item.kind in ("near duplicate", "two labels")}
+    return len(near) > MOST_NEAR * len(images.readable)
+
+
 def suggestions(images: CachedImages, parts: Sequence[str], findings: Sequence[Finding]) -> dict[int, Finding]:
     """Rows that are better left out of training and validation, each with the first finding that says so.
 
     Of a class that is mostly blank images none is left out for that: it may be what the class is. Nor are suspected labels,
-    where there are too many.
+    or near duplicates, where there are too many. A training leaves no test image out, so none is proposed.
     """
+    return {row: item for row, item in _better_left_out(images, findings).items() if parts[row] != TEST}
+
+
+def staying_in_test(images: CachedImages, parts: Sequence[str], findings: Sequence[Finding]) -> int:
+    """How many test images would be proposed if they were no test images: they can only be mended in the set itself."""
+    found = _better_left_out(images, findings)
+    return sum(parts[row] == TEST for row in found)
+
+
+def reasons(images: CachedImages, proposed: Mapping[int, Finding]) -> dict[int, str]:
+    """Why each image is proposed to be left out, with the image that it is compared with; by row, ascending."""
+    found = {}
+    for row, item in sorted(proposed.items()):
+        other = item.other if item.row == row else item.row
+        found[row] = item.detail
+        if other is not None:
+            found[row] += f"; the other is {images.paths[other]}{'' if other in proposed else ', which stays'}"
+    return found
+
+
+def _better_left_out(images: CachedImages, findings: Sequence[Finding]) -> dict[int, Finding]:
     found: dict[int, Finding] = {}
     blank = np.bincount(
         [item.label for item in findings if item.kind == "blank" and item.label is not None],
         minlength=len(images.classes),
     )
     total = np.bincount(images.labels[images.readable], minlength=len(images.classes))
-    doubtful = too_many_suspects(images, findings)
+    doubtful, alike = too_many_suspects(images, findings), too_many_near(images, findings)
     for finding in findings:
         if finding.row is None or finding.label is None:
             continue
         rows: tuple[int | None, ...] = ()
         match finding.kind:
-            case "shared":
+            case "shared" | "placeholder":
                 rows = (finding.row,)
             case "suspected label":
                 rows = () if doubtful else (finding.row,)
@@ -235,10 +319,21 @@ def suggestions(images: CachedImages, parts: Sequence[str], findings: Sequence[F
                 named_again = finding.other is not None and images.paths[finding.row] == images.paths[finding.other]
                 rows = () if named_again else (finding.row,)
             case "two labels":
-                rows = (finding.row, finding.other) if finding.exact else ()
+                rows = (finding.row, finding.other) if finding.exact or not alike else ()
             case "blank":
                 rows = (finding.row,) if 2 * blank[finding.label] < total[finding.label] else ()
         for row in rows:
-            if row is not None and parts[row] in (TRAIN, VALIDATION):
+            if row is not None:
                 found.setdefault(row, finding)
+    if not alike:
+        _leave_out_near(findings, found)
     return found
+
+
+def _leave_out_near(findings: Sequence[Finding], found: dict[int, Finding]) -> None:
+    """Add near duplicates of images that stay, in the order of their rows: each has then one that stays."""
+    near = [item for item in findings if item.kind == "near duplicate" and item.row is not None]
+    for item in sorted(near, key=lambda item: (item.row, item.other)):
+        assert item.row is not None
+        if item.other not in found:
+            found.setdefault(item.row, item)

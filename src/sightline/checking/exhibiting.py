@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sightline.checking.ailments import KINDS, Finding, too_many_suspects
+from sightline.checking.ailments import KINDS, Finding, too_many_near, too_many_suspects
 from sightline.images.cache import CachedImages
 from sightline.images.oddities import Header
 from sightline.pages import Table, write_html
 
-__all__ = ["SHOWN", "Checked", "counted", "sentences", "write_check"]
+__all__ = ["SHOWN", "Checked", "counted", "proposals", "sentences", "write_check"]
 
 SHOWN = 60  # findings of a kind whose pictures are shown; the table has all
 LARGEST = 96  # pixels of a picture's longer side
@@ -41,7 +41,9 @@ class Checked:
     """Mean and deviation of each channel of the training images, from 0 to 1."""
     findings: Sequence[Finding]
     excluded: Mapping[int, Finding]
-    """Rows that are better left out, and why."""
+    """Rows that are proposed to be left out, and why."""
+    in_test: int = 0
+    """Test images that would be proposed, if a training left out any of test."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +84,11 @@ def sentences(checked: Checked) -> list[str]:
     found = [f"{len(images.paths):,} images of {len(images.classes)} classes were looked at."]
     if not counts:
         return [f"{found[0]} Nothing was found that should be mended before a training."]
-    learnt = len({item.other for item in checked.findings if item.kind == "shared" and _tests(checked, item.other)})
-    if learnt:
-        share = learnt / sum(part == "test" for part in checked.parts)
+    learned = len({item.other for item in checked.findings if item.kind == "shared" and _tests(checked, item.other)})
+    if learned:
+        share = learned / sum(part == "test" for part in checked.parts)
         found.append(
-            f"{_times(learnt, 'test image', 'test images')} ({share:.1%}) {'shows' if learnt == 1 else 'show'} a picture that"
+            f"{_times(learned, 'test image', 'test images')} ({share:.1%}) {'shows' if learned == 1 else 'show'} a picture that"
             " is also in train or validation: an accuracy measured with them comes out too high."
         )
     for kind, one, many in (
@@ -97,18 +99,44 @@ def sentences(checked: Checked) -> list[str]:
         if kind in counts:
             found.append(f"{_times(counts[kind], one, many)}.")
     if too_many_suspects(images, checked.findings):
-        found.append("That is so many that the run seems to know too little of such images: none is listed for it.")
-    told = {"two labels", "suspected label", "unreadable"} | ({"shared"} if learnt == counts.get("shared") else set())
+        found.append("That is so many that the run seems to know too little of such images: none is proposed for it.")
+    told = {"two labels", "suspected label", "unreadable"} | ({"shared"} if learned == counts.get("shared") else set())
     others = [f"{_lower(KINDS[kind].title)} ({count:,})" for kind, count in counts.items() if kind not in told]
     if others:
         found.append(f"Found as well: {'; '.join(others)}.")
+    found += proposals(checked)
     if checked.excluded:
         found.append(
-            "What to do: look at the pictures below, and delete the lines that you disagree with in exclude.csv, which lists"
-            f" {_times(len(checked.excluded), 'image', 'images')}; then train without them:"
+            "What to do: look at the pictures below, and delete the lines that you disagree with in exclude.csv; then train"
+            " without the images that it lists:"
         )
-    else:
-        found.append("What to do: look at the pictures below. A training need not leave any of them out.")
+    return found
+
+
+def proposals(checked: Checked) -> list[str]:
+    """How many images are proposed to be left out, and why; what is not proposed, and why not; none where nothing was found."""
+    images, findings = checked.images, checked.findings
+    if not findings:
+        return []
+    found = []
+    counts = Counter(item.kind for item in checked.excluded.values())
+    if counts:
+        why = "; ".join(f"{counts[kind]:,} {KINDS[kind].proposed}" for kind in KINDS if counts[kind])
+        found.append(f"exclude.csv proposes to leave out {_times(len(checked.excluded), 'image', 'images')}: {why}.")
+    if checked.in_test:
+        found.append(
+            f"Not listed: {_times(checked.in_test, 'test image', 'test images')} with such faults. A training never leaves out any"
+            " of test, so mend the set itself."
+        )
+    if too_many_near(images, findings):
+        found.append(
+            "More than a fifth of the images are near duplicates, as in frames of a film: that is what the set is like, and"
+            " none is proposed for it."
+        )
+    if any(item.kind == "unreadable" for item in findings):
+        found.append("A training leaves out by itself what cannot be read.")
+    if not counts:
+        found.append("exclude.csv lists nothing: of what was found no image need be left out, but look at it.")
     return found
 
 

@@ -57,13 +57,13 @@ def predict(
             raise RunError(f"{image} is a run; name it first: sightline predict {image} IMAGES...")
     if run is not None and not run.endswith(".safetensors"):
         read_model_of_finished(run)
-    from sightline.describing import Progress
     from sightline.predicting import about_box, csv_header, csv_rows
     from sightline.predicting import predict as work
+    from sightline.waiting import PATIENCE, Progress
     from sightline.writing import write_rows
 
     console = Console(stderr=True)
-    with Progress(console, "Predicting") as progress:
+    with Progress(console, "Predicting", patience=PATIENCE) as progress:
         found = work(run, images, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
     _name_unreadable(found.unreadable)
     if run is None:
@@ -75,7 +75,7 @@ def predict(
         ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(answer.probabilities.items())[:5])
         print(f"{found.files[0]}: {'none of these; the nearest: ' if answer.unknown else ''}{ranked}")
         if answer.within is not None:
-            print(f"  set of {sets:.0%}: {', '.join(answer.within) or 'empty'}")
+            print(f"  prediction set for {sets:.0%}: {', '.join(answer.within) or 'empty'}")
     else:
         write_rows(sys.stdout, csv_header(sets), csv_rows(found.files, found.predictions))
 
@@ -152,12 +152,12 @@ def explain(
         model = read_model_of_finished(run)
         if target is not None:
             refuse_unknown_class(target, model["classes"])
-    from sightline.describing import Progress
     from sightline.explaining import explain as work
     from sightline.explaining import summarize_explanations
     from sightline.pages import print_table
+    from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Explaining") as progress:
+    with Progress(Console(stderr=True), "Explaining", patience=PATIENCE) as progress:
         found = work(
             run,
             images,
@@ -208,14 +208,14 @@ def encode(
         raise ConfigError(f"--out {out} must end in .npz, the format of the features.")
     if not run.endswith(".safetensors"):
         read_model_of_finished(run)
-    from sightline.describing import Progress
     from sightline.encoding import encode as work
+    from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Encoding") as progress:
+    with Progress(Console(stderr=True), "Encoding", patience=PATIENCE) as progress:
         found = work(run, images, out=out, layer=layer, trust_code=trust_code, progress=progress)
     _name_unreadable(found.unreadable)
-    labelled = f", of {len(found.classes)} classes" if found.classes is not None else ""
-    print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labelled} in {out}")
+    labeled = f", of {len(found.classes)} classes" if found.classes is not None else ""
+    print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labeled} in {out}")
 
 
 def serve(

@@ -89,9 +89,9 @@ def generate(
         read_model_of_finished(keep_if)
     chosen_classes(classes, model["classes"])
     sampling_of(generator_settings(model), how)
-    from sightline.describing import Progress
     from sightline.generating import generate as work
     from sightline.judging import REASONS
+    from sightline.waiting import Progress
 
     with Progress(Console(stderr=True), "Generating") as progress:
         found = work(

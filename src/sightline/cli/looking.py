@@ -22,7 +22,7 @@ def evaluate(
     fid: Annotated[bool, Parameter(negative=())] = False,
     trust_code: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Measure a finished classifier on labelled images.
+    """Measure a finished classifier on labeled images.
 
     Parameters
     ----------
@@ -62,19 +62,20 @@ def evaluate(
         find_source(data)
     if fid:
         refuse_missing()
-    from sightline.describing import Progress, about_fidelity, about_standard_fid, show_measures
+    from sightline.describing import about_fidelity, about_standard_fid, show_measures
     from sightline.evaluating import evaluate as work
     from sightline.evaluating import evaluate_unknown
+    from sightline.waiting import PATIENCE, Progress
 
-    console = Console()
+    waiting = Console(stderr=True)  # what stdout gets is the result alone
     if unknown and data is not None:
-        with Progress(console, "Evaluating") as progress:
+        with Progress(waiting, "Evaluating", patience=PATIENCE) as progress:
             share = evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
         print(f"{share['rate']:.1%} of {share['n']:,} images are called none of the classes")
         return
-    with Progress(console, "Evaluating") as progress:
+    with Progress(waiting, "Evaluating", patience=PATIENCE) as progress:
         found = work(run, data, out=out, generated=generated, fid=fid, trust_code=trust_code, progress=progress)
-    show_measures(console, found)
+    show_measures(Console(), found)
     if generated:
         print(about_fidelity(run, found["fidelity"]))
     if fid:
@@ -85,7 +86,7 @@ def report(
     run: str, /, *, out: Path | None = None, trust_code: Annotated[bool, Parameter(negative=())] = False
 ) -> None:
     """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it; of a generator's, how it
-    learnt and what it makes.
+    learned and what it makes.
 
     Parameters
     ----------
@@ -102,9 +103,9 @@ def report(
     if is_generator(read_model_of_finished(run, generator=None)):
         print(work(run, out=out, trust_code=trust_code))
         return
-    from sightline.describing import Progress
+    from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Opening the images") as progress:
+    with Progress(Console(stderr=True), "Writing the report", patience=PATIENCE) as progress:
         page = work(run, out=out, trust_code=trust_code, progress=progress)
     print(page)
 
@@ -125,7 +126,7 @@ def check(
         An image set, as for sightline train.
     labels
         Folder of a finished run whose features judge the labels (confident learning, by cleanlab): heads on them are
-        asked about images that they did not see. A run that was trained on these very images has learnt some of their
+        asked about images that they did not see. A run that was trained on these very images has learned some of their
         wrong labels; it still finds most.
     out
         Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
@@ -146,11 +147,14 @@ def check(
         refuse_filled(out)
     from sightline.checking import check as work
     from sightline.checking.ailments import KINDS
-    from sightline.describing import Progress, show_check
+    from sightline.describing import show_check
+    from sightline.waiting import Progress
 
     with Progress(Console(stderr=True), "Checking") as progress:
         found = work(data, labels=labels, out=out, trust_code=trust_code, progress=progress)
-    show_check(Console(), {KINDS[kind].title: n for kind, n in found.counts.items()}, len(found.excluded))
+    show_check(
+        Console(), {KINDS[kind].title: n for kind, n in found.counts.items()}, found.proposals, len(found.excluded)
+    )
     print(found.folder)
 
 

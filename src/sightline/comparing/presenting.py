@@ -107,13 +107,12 @@ def ranking_table(study: Study, found: Findings, *, brief: bool = False) -> Tabl
 def runs_table(outcomes: Sequence[Outcome], *, brief: bool = False) -> Table:
     """A line a run; brief without intervals and images."""
     unit, power = _unit([outcome.all_flops for outcome in outcomes])
-    columns = ["run", "test", "n", "validation", "n", "seconds", "cost", "parameters"]
+    columns = ["run", "test", "n", "validation", "n", "seconds", "parameters"]
     rows = []
     for outcome in outcomes:
         accuracies = [*_measured_cells(outcome.test), *_measured_cells(outcome.validation)]
         costs = [
             _number(outcome.seconds, "{:,.1f}"),
-            _number(outcome.cost, "{:.3g}"),
             _number(outcome.parameters, "{:,}"),
         ]
         if brief:
@@ -243,7 +242,7 @@ def _cost_charts(groups: Sequence[Group]) -> list[Chart]:
     unit, power = _unit([outcome.all_flops for group in groups for outcome in group.outcomes])
     costs: list[tuple[str, str, Callable[[Outcome], float | None]]] = [
         ("training FLOPs", f"training FLOPs, {power}", lambda one: one.all_flops and one.all_flops / unit),
-        ("seconds", "seconds of fit and evaluation", lambda one: one.all_seconds),
+        ("seconds", "seconds of training and test", lambda one: one.all_seconds),
     ]
     charts = []
     for name, label, cost in costs:
@@ -294,9 +293,8 @@ _COUNTED = (
     " validation and test."
 )
 _TIMED = (
-    "Seconds are those of fit, calibration and test on the machine as it was; but for the tables of runs, with those of the"
-    " runs that the weights come from. Cost is a run's seconds times the FLOP/s that a convolution reached meanwhile, which"
-    " drifts less."
+    "Seconds are those of training, calibration and test on the machine as it was; but for the tables of runs, with those of the"
+    " runs that the weights come from."
 )
 
 

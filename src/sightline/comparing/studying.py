@@ -26,13 +26,13 @@ from rich.console import Console
 from sightline.config import to_yaml
 from sightline.config.resolving import to_mapping
 from sightline.config.studies import Study, Variant, differences, read_study, study_to_yaml
-from sightline.describing import spoken_seconds
 from sightline.devices import share_of_machine
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError
 from sightline.images.lookup import find_source
 from sightline.outcomes import read_outcome
 from sightline.preparing import prepare_training
 from sightline.runs import read_model
+from sightline.waiting import spoken_seconds
 from sightline.writing import storage_error, write_atomically
 
 __all__ = ["STUDY", "Job", "jobs", "open_study", "train_in_child", "train_study"]

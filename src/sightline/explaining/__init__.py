@@ -260,7 +260,7 @@ def summarize_explanations(images: Sequence[ExplainedImage]) -> Table:
             for column in ([item.deletion for item in items], [item.insertion for item in items])
         ]
         rows.append([method, str(len(items)), gap, *(f"{statistics.mean(area):.3f}" if area else "" for area in areas)])
-    return Table(["method", "n", "gap (worst)", "deletion ↓", "insertion ↑"], rows)
+    return Table(["method", "images", "sum off by (worst)", "deletion (low is good)", "insertion (high is good)"], rows)
 
 
 # ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -330,7 +330,7 @@ def _panel(item: Explanation, chance: Explanation | None) -> Panel:
     if not item.map_HW.any():
         notes.append("zero everywhere: nothing here raises the class")
     if item.gap is not None:
-        notes.append(f"adds up to within {max(item.gap, 1e-4):.2%}")
+        notes.append(f"sum off by {max(item.gap, 1e-4):.2%}")
     if chance is not None and chance.deletion is not None:
         notes.append(
             f"deletion {item.deletion:.2f} (random {chance.deletion:.2f}),"

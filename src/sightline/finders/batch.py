@@ -12,13 +12,13 @@ from rich.console import Console
 
 from sightline.config import BatchSearchConfig, batches_within, resolve
 from sightline.config.resolving import to_mapping
-from sightline.describing import Progress
 from sightline.devices import choose_device, generators_kept
 from sightline.finders.sizes import SizeSearch, Tried, fastest, search_sizes
 from sightline.finders.steps import TrainingStep, copied_network, optimizer_of, training_batches
 from sightline.memory import free_memory, held_memory, measured_peak, ran_out, refuse_without_measure
 from sightline.nets import Network
 from sightline.plans import Plan
+from sightline.waiting import Progress
 
 __all__ = ["FoundBatch", "search_batch"]
 

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from sightline.config import OptimizerConfig, RangeTestConfig
 from sightline.config.resolving import to_mapping
-from sightline.describing import Progress
 from sightline.devices import arithmetic, choose_device, generators_kept
 from sightline.errors import TrainingError
 from sightline.finders.rangetest import RangeTest, range_test, restored
@@ -24,6 +23,7 @@ from sightline.optimizers import scaled
 from sightline.picturing import draw_range
 from sightline.plans import Plan
 from sightline.schedules import Steps
+from sightline.waiting import Progress
 from sightline.writing import write_csv
 
 __all__ = ["FoundRate", "rise_and_fall", "search_rate", "write_range"]

@@ -260,8 +260,7 @@ def training_size(
         elif shorter < SMALLEST_SIDE:
             height, width = (min(SMALL_SIDE, round(side * SMALLEST_SIDE / shorter)) for side in (height, width))
         return (height, width), (height, width)
-    side = wanted or max(ENLARGED_SIDE, min(at_most, int(shorter / MARGIN) // 8 * 8))
-    side = wanted or max(SMALLEST_SQUARE, min(DEFAULT_SIDE, int(shorter / MARGIN) // 8 * 8))
+    side = wanted or max(SMALLEST_SQUARE, min(at_most, int(shorter / MARGIN) // 8 * 8))
     return (side, side), (round(side * MARGIN),) * 2
 
 

@@ -35,9 +35,9 @@ _MODES = {
     "CMYK": "inks instead of light (CMYK)",
     "I": "16 bits a channel",
     "F": "floating-point pixels",
-    "LAB": "Lab colours",
-    "HSV": "HSV colours",
-    "YCbCr": "YCbCr colours",
+    "LAB": "Lab colors",
+    "HSV": "HSV colors",
+    "YCbCr": "YCbCr colors",
 }
 
 
@@ -181,7 +181,7 @@ def odd_light(light: Light) -> dict[str, dict[int, str]]:
         }
 
     nothing = {
-        place: f"one colour: levels deviate by {light.deviation_N[place]:.1f} of 255"
+        place: f"one color: levels deviate by {light.deviation_N[place]:.1f} of 255"
         for place in np.flatnonzero(blank).tolist()
     }
     return {"blank": nothing, "dark": texts(dark), "bright": texts(bright)}

@@ -239,7 +239,7 @@ def _cell(classes: Sequence[str], counts_KK: Array, true: int, answer: int) -> C
     shares_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
     count, share, right = int(counts_KK[true, answer]), float(shares_KK[true, answer]), true == answer
     images = f"{count:,} image{'s' if count > 1 else ''} of {classes[true]}"
-    title = f"{images}, recognised" if right else f"{images}, taken for {classes[answer]}"
+    title = f"{images}, recognized" if right else f"{images}, taken for {classes[answer]}"
     most_wrong = float((shares_KK - np.diag(np.diag(shares_KK))).max())
     return Cell(f"{true}-{answer}", count, share, right, title, share if right else share / most_wrong)
 
@@ -323,7 +323,7 @@ def _card(
     ]
     uris = [thumbnails.uri(file, SIDE)] if thumbnails else []
     uris += [data_uri(picture, SIDE) for picture in explained]
-    title = f"labelled {classes[label]}, answer {classes[answer]}"
+    title = f"labeled {classes[label]}, answer {classes[answer]}"
     return Card(title, " · ".join(spoken), plain_text(file), uris)
 
 

@@ -79,11 +79,11 @@ def _about_sets(told: Known, sets: Mapping[str, Any] | None) -> Section | None:
             )
         )
     about = (
-        f"Instead of one answer it can give a set of classes that holds the true one with a chosen probability ({sets['score'].upper()},"
-        f" calibrated on {told.model['trust']['n']:,} validation images): the less sure it is, the more classes."
+        "Instead of one answer it can give a set of classes that holds the true one with a chosen probability (conformal"
+        f" prediction, calibrated on {told.model['trust']['n']:,} validation images): the less sure it is, the more classes."
     )
     columns = ("wanted", f"sets with the true class, {told.split}", "classes in a set", "on validation")
-    return Section("Sets of classes", about, Table(columns, rows))
+    return Section("Prediction sets", about, Table(columns, rows))
 
 
 def _about_unknown(told: Known, unknown: Mapping[str, Any] | None) -> Section | None:
@@ -94,8 +94,8 @@ def _about_unknown(told: Known, unknown: Mapping[str, Any] | None) -> Section | 
         rows.append((f"its own {told.split}", f"{told.measured['n']:,}", f"{told.measured['unknown_share']:.4f}"))
     rows += [(name, f"{one['n']:,}", f"{one['rate']:.4f}") for name, one in unknown.get("rates", {}).items()]
     about = (
-        f"An image is called “none of these” by its {unknown['score'].replace('_', ' ')}, beyond a threshold of"
-        f" {format(unknown['threshold'], '.4g').replace('-', '−')}, which was set on validation. Of images that show none of the classes it should be many;"
+        "An image is called “none of these” where the network hardly responds to it with any class, less than to almost all"
+        " images of validation. Of images that show none of the classes it should be many;"
         " of its own, few."
     )
     return Section("Images of no class", about, Table(("images of", "n", "called “none of these”"), rows))

@@ -133,15 +133,15 @@ def _lead(made: Made, *, shown: bool) -> list[str]:
 
 
 def _what_it_is(made: Made) -> str:
-    return "A generator that learnt against a discriminator" if _is_contest(made) else "A generator by diffusion"
+    return "A generator that learned against a discriminator" if _is_contest(made) else "A generator by diffusion"
 
 
 def _how_it_works(made: Made) -> str:
     unseen = "Neither it nor its losses have seen the test images."
     if _is_contest(made):
         return (
-            "It makes an image of a class that is asked for out of random numbers, in one pass. While it learnt, the"
-            " discriminator learnt to tell its images from real ones, and to name their class (ACGAN); the parameters are"
+            "It makes an image of a class that is asked for out of random numbers, in one pass. While it learned, the"
+            " discriminator learned to tell its images from real ones, and to name their class (ACGAN); the parameters are"
             f" those of both, and the generator alone is handed on. {unseen}"
         )
     return (
@@ -257,7 +257,7 @@ def _about_samples(made: Made) -> str:
     averaged = ", by the averaged weights" if made.recipe.averaging is not None else ""
     return (
         f"After some of its epochs it made a few images, {rows}, {way}{averaged}: always out of the same random numbers, so what"
-        " differs between two of these pictures was learnt between them. None of them was chosen."
+        " differs between two of these pictures was learned between them. None of them was chosen."
     )
 
 
@@ -276,12 +276,12 @@ def _about_learning(made: Made) -> list[Section]:
     if isinstance(made.generator, ACGANConfig):
         if made.generator.gradient_penalty:
             about += " The discriminator’s on training images also holds its penalty."
-        about += " Curves that stay level are no sign that nothing is learnt: the two may be getting better together."
+        about += " Curves that stay level are no sign that nothing is learned: the two may be getting better together."
     else:
         about += (
             " Validation has the same noise in every epoch. Images can still get better where it hardly falls any more."
         )
-    return [Section("How it learnt", about, charts=charts, legend=learning_legend())]
+    return [Section("How it learned", about, charts=charts, legend=learning_legend())]
 
 
 _NEXT = (

@@ -234,7 +234,7 @@ def about_learning(told: Told) -> list[Section]:
         about += f" Handed on are the weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}."
     if told.outcome.recipe.selects:
         about += " The curve of validation is of the half that chose while training, and flatters."
-    return [Section("How it learnt", about, charts=charts, legend=learning_legend())]
+    return [Section("How it learned", about, charts=charts, legend=learning_legend())]
 
 
 def learning_charts(
@@ -262,7 +262,7 @@ def learning_charts(
 def learning_legend() -> list[tuple[str, str]]:
     """The legend of such charts."""
     return [
-        ("train (of the rate: the first group’s)", draw_swatch(0, "learnt")),
+        ("train, and the learning rate (of the weights, where parts differ)", draw_swatch(0, "learnt")),
         ("validation", draw_swatch(1, "learnt")),
     ]
 
@@ -303,10 +303,14 @@ def _block(block: Mapping[str, Any]) -> str:
 
 
 def about_cost(told: Known) -> Section:
-    """Parameters, seconds, cost and operations, and what it ran on."""
+    """Parameters, seconds and operations, and what it ran on."""
     parameters = told.model.get("parameters")
     evaluation = (told.model.get("cost") or {}).get("evaluation_seconds")
-    more = [("operations of the runs it starts from", told.outcome.backbone_flops)] if isinstance(told, Told) else []
+    more = (
+        [("floating-point operations of the runs it starts from", told.outcome.backbone_flops)]
+        if isinstance(told, Told)
+        else []
+    )
     return cost_section(
         told.model,
         None if parameters is None else parameters * 4 / 1e6,
@@ -322,23 +326,21 @@ def cost_section(
     seconds: Sequence[tuple[str, str]] = (),
     more: Sequence[tuple[str, str]] = (),
 ) -> Section:
-    """Parameters, seconds, cost and operations of a run, and what it ran on.
+    """Parameters, seconds and operations of a run, and what it ran on.
 
     Args:
         model: what the run knows of itself.
         megabytes: of the weights that it hands on.
-        seconds, more: further rows, below the seconds of the fit and below the operations.
+        seconds, more: further rows, below the seconds of the training and below the operations.
     """
     cost = model.get("cost") or {}
     rows = [
         ("parameters", number(model.get("parameters"), ",")),
         ("weights, MB", number(megabytes, ".1f")),
         ("device", cost.get("device", MISSING)),
-        ("seconds of fit", number(cost.get("fit_seconds"), ",.1f")),
+        ("seconds of training", number(cost.get("fit_seconds"), ",.1f")),
         *seconds,
-        ("FLOP/s of a convolution meanwhile", number(cost.get("probe_flops"), ".3g")),
-        ("cost: seconds × that", number(cost.get("cost"), ".3g")),
-        ("operations of the training", number(cost.get("training_flops"), ".3g")),
+        ("floating-point operations of the training", number(cost.get("training_flops"), ".3g")),
         *more,
         *model.get("versions", {}).items(),
     ]

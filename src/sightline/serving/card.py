@@ -67,7 +67,7 @@ def model_card(known: Known) -> Card:
 
 def summary(model: Mapping[str, Any]) -> str:
     """A sentence for the top of the page."""
-    told, metrics = f"{len(model['classes'])} classes, learnt from {model['data']['name']}", model.get("metrics")
+    told, metrics = f"{len(model['classes'])} classes, learned from {model['data']['name']}", model.get("metrics")
     if not metrics:
         return f"{told}."
     right, low, high = (f"{100 * share:.1f} %" for share in (metrics["accuracy"], *metrics["accuracy_interval"]))

@@ -77,7 +77,7 @@ class Tile:
 
     @property
     def title(self) -> str:
-        return f"{self.true}, recognised" if self.right else f"{self.true}, taken for {self.predicted}"
+        return f"{self.true}, recognized" if self.right else f"{self.true}, taken for {self.predicted}"
 
 
 @dataclass(frozen=True)

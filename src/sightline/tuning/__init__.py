@@ -27,7 +27,7 @@ from sightline.config.checks import within
 from sightline.config.resolving import to_mapping
 from sightline.config.space_files import build_space, read_space
 from sightline.config.tuning import STUDY, Study, TuneConfig, begun_study, choose_pruner, study_text
-from sightline.describing import TrialLines, describe_tuning, show_tuning, spoken_seconds
+from sightline.describing import TrialLines, describe_tuning, show_tuning
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.extras import require
 from sightline.plans import Plan
@@ -36,6 +36,7 @@ from sightline.resuming import changes
 from sightline.runs import create_run
 from sightline.tuning.searching import Search, Trial
 from sightline.tuning.trials import Job, Outcome, Workers, train_trial
+from sightline.waiting import spoken_seconds
 from sightline.writing import create_folder, storage_error, write_atomically, write_csv
 
 __all__ = ["tune"]
