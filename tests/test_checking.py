@@ -293,8 +293,6 @@ def test_what_cannot_be_checked_is_refused_before_anything_is_decoded(
         check("digits", out=tmp_path / "full")
     monkeypatch.setitem(sys.modules, "cleanlab", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(
-        ConfigError, match=r"needs cleanlab, which is not installed; run: pip install '\.\[check\]'"
-    ):
+    with pytest.raises(ConfigError, match=r"needs cleanlab, which is not installed; run: pip install '\.\[check\]'"):
         check("digits", labels=tmp_path)
     assert not (tmp_path / "cache").exists()

@@ -9,7 +9,15 @@ from typing import Any
 from sightline.config import OWN_ARITHMETIC, Method, resolve
 from sightline.errors import ConfigError
 
-__all__ = ["DISTRIBUTION", "extras", "own_version", "pip_line", "refuse_missing_captum", "refuse_missing_trackers", "require"]
+__all__ = [
+    "DISTRIBUTION",
+    "extras",
+    "own_version",
+    "pip_line",
+    "refuse_missing_captum",
+    "refuse_missing_trackers",
+    "require",
+]
 
 DISTRIBUTION = "sightline-vision"
 """What pip calls the package; ``sightline`` on the public index is another project."""
