@@ -28,7 +28,8 @@ help:
 	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
 	echo "make bench-finders [CIFAR=archive]       the rate that find rate finds against the best of a grid, for three recipes"
 	echo "make bench-batches [CIFAR=archive]       what making a batch costs against a step, and against torchvision"
-	echo "make bench-overhead [CIFAR=archive]      what our path adds to a step of a bare loop"
+	echo "make bench-overhead [CIFAR=archive] [ARGS='10 waiting']   what our path adds to a step of a bare loop; with threads that sleep or spin"
+	echo "make bench-side-by-side [ARGS='3 2']     two trainings at once against one alone, with threads that sleep or spin; rounds, epochs"
 	echo "make bench-memory [CIFAR=archive]        memory of fast, and what a set ten times larger adds"
 	echo "make bench-features [CIFAR=archive]      a head on a frozen backbone: seconds an epoch with kept features, and without"
 	echo "make bench-trust RUN=runs/...            coverage of sets, calibration, what is unknown: of a finished run, and other sets"
@@ -121,7 +122,10 @@ bench-memory: install
 	$(BIN)/python benchmarks/memory.py $(CIFAR)
 
 bench-overhead: install
-	$(BIN)/python benchmarks/overhead.py $(CIFAR)
+	$(BIN)/python benchmarks/overhead.py $(CIFAR) $(ARGS)
+
+bench-side-by-side: install
+	$(BIN)/python benchmarks/side_by_side.py $(ARGS)
 
 bench-features: install
 	$(BIN)/python benchmarks/features.py $(CIFAR)

@@ -4,10 +4,16 @@ Both make the same batches and run the same network, loss, optimizer and schedul
 callbacks, the checks, and the log and checkpoint between two epochs. From the first step to the last, in wall time and
 processor time; the probe of the machine's speed before the first and the validation after the last are outside.
 
-    python benchmarks/overhead.py ../shared/data/cifar10-jpeg.tar.xz [ROUNDS]
+    python benchmarks/overhead.py ../shared/data/cifar10-jpeg.tar.xz [ROUNDS] [waiting]
+
+With ``waiting``, each round is measured twice in processes of their own: with threads that sleep while they wait for each
+other, as sightline sets it, and with threads that spin.
 """
 
+import os
+import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +29,7 @@ from sightline.nets import build_network
 from sightline.optimizers import build_optimizer
 from sightline.schedules import Steps, schedule
 
+WAYS = {"sleeping": "0", "spinning": "300000"}  # GOMP_SPINCOUNT; the second is libgomp's own
 SETTINGS = {
     "fit": {"epochs": 2, "batch_size": 32, "precision": "float32", "validate_every": 0},
     "data": {"size": 16, "fraction": 0.6737, "validation": 2500},  # 32,000 images: a thousand batches an epoch
@@ -34,10 +41,38 @@ SETTINGS = {
 
 
 def main() -> None:
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 10
+    if "waiting" in sys.argv[3:]:
+        compare_waiting(sys.argv[1], rounds)
+    else:
+        measure(sys.argv[1], rounds)
+
+
+def compare_waiting(data: str, rounds: int) -> None:
+    """The same in turns with both ways of waiting, which libgomp reads when torch is loaded: a process for each."""
+    columns: dict[str, list[list[float]]] = {way: [] for way in WAYS}
+    for _ in range(rounds):
+        for way, count in WAYS.items():
+            variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+            command = [sys.executable, __file__, data, "1"]
+            done = subprocess.run(
+                command, env=variables | {"GOMP_SPINCOUNT": count}, stdout=subprocess.PIPE, text=True, check=True
+            )
+            line = done.stdout.splitlines()[0]
+            print(f"{way}: {line}", flush=True)
+            columns[way].append([float(number) for number in re.findall(r"\d+\.\d+", line)])
+    for way, rows in columns.items():
+        bare, ours, bare_processor, our_processor = (statistics.median(column) for column in zip(*rows, strict=True))
+        print(
+            f"{way}, medians of {rounds}: bare {bare:.2f} ms, ours {ours:.2f} ms a step; processor"
+            f" {bare_processor:.2f} and {our_processor:.2f} ms"
+        )
+
+
+def measure(data: str, rounds: int) -> None:
     keep_freed_memory()  # as ``sightline train`` does; the bare loop in the same process has it, too
     quiet = Console(quiet=True)
-    plan = preparing.prepare_training(sys.argv[1], "fast", SETTINGS, None, quiet)
-    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 10
+    plan = preparing.prepare_training(data, "fast", SETTINGS, None, quiet)
     extra = []
     for number in range(rounds):
         pair = (bare(plan), ours(plan, quiet)) if number % 2 else (ours(plan, quiet), bare(plan))[::-1]

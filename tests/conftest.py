@@ -27,6 +27,7 @@ if (
 if not os.path.isfile(sys.argv[0]):
     sys.argv[0] = pytest.__file__  # a worker of pytest-xdist has no program that could be started again
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: small tensors gain nothing from threads, and wait for each other
+# sightline, imported above, has set how those wait (GOMP_SPINCOUNT), also for programs that tests start
 
 Array = np.ndarray[Any, Any]
 

@@ -29,13 +29,23 @@ ROOMS = (
             "memory",
             "extras",
         ),
-        *("conformal", "views", "significance", "outcomes", "fidelity"),
+        *("conformal", "views", "significance", "outcomes", "fidelity", "probe"),
     ),
     ("images",),
     ("nets",),
     (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
-        *("waiting", "describing", "estimating", "picturing", "charting", "pages", "backbones", "generators", "samples"),
+        *(
+            "waiting",
+            "describing",
+            "estimating",
+            "picturing",
+            "charting",
+            "pages",
+            "backbones",
+            "generators",
+            "samples",
+        ),
         *("inception", "feature_store"),
     ),
     ("predicting", "encoding", "diagnosing"),
@@ -44,7 +54,8 @@ ROOMS = (
     ("reporting",),
     ("misfits", "starting"),
     ("plans", "resuming", "preparing", "generator_plans"),
-    ("finders",),
+    ("finders", "timing"),
+    ("probing", "finishing", "fitting"),
     ("training",),
     ("checking", "generating", "finding", "planning", "exporting"),
     ("comparing", "tuning", "serving"),
@@ -53,7 +64,7 @@ ROOMS = (
     ("__main__", ""),  # "": the package itself, whose verbs are imported on first use
 )
 HEIGHT = {module: height for height, room in enumerate(ROOMS) for module in room}
-FITTING = ("learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking", "samples", "training")
+FITTING = ("learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking", "samples", "fitting")
 
 # The only modules (or folders) that may import a library.
 DOORS = {
@@ -65,7 +76,7 @@ DOORS = {
     "pyarrow": ("images/tables.py",),
     "huggingface_hub": ("images/hub.py", "nets/pretrained.py"),
     "matplotlib": ("picturing.py", "charting.py"),
-    "scipy": ("significance.py",),
+    "scipy": ("significance.py", "probe.py"),
     "jinja2": ("pages.py",),
     "timm": ("nets/pretrained.py",),
     "captum": ("explaining/attributing.py",),

@@ -17,9 +17,11 @@ from sightline.config import (
     ResNet18Config,
     SelfAttentionHeadConfig,
     SpeednetConfig,
+    TimmConfig,
     TorchvisionConfig,
 )
 from sightline.errors import ConfigError
+from sightline.explaining import attributing
 from sightline.explaining.attributing import (
     attribute,
     completeness_gaps,
@@ -27,14 +29,14 @@ from sightline.explaining.attributing import (
     gradient_shap,
     integrated_gradients,
     integrated_gradients_smoothgrad,
-    layer_named,
     occlusion,
     saliency,
 )
+from sightline.explaining.refusing import layer_named
 from sightline.nets import Network, build_network
 from sightline.nets.base import GlobalMaximum
 from sightline.nets.deeplift import refuse_without_rules
-from sightline.nets.gradcam import default_layer, grad_cam
+from sightline.nets.gradcam import default_layer, grad_cam, map_sizes
 from sightline.nets.rollout import rollout
 
 pytest.importorskip("captum")
@@ -164,6 +166,61 @@ def test_a_map_depends_on_its_image_alone_and_comes_out_the_same_again(method: M
     assert all(item.grad is None or item.grad_fn is None for item in network.parameters())
 
 
+@pytest.fixture(scope="module")
+def lite0() -> Network:
+    """What the box's backbone is built of: ReLU6, convolutions of single channels, padding as TensorFlow has it."""
+    torch.manual_seed(0)
+    return build_network(TimmConfig(name="tf_efficientnet_lite0"), 3, (64, 64)).eval()
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "attention"])
+def test_every_method_but_attention_explains_an_efficientnet_lite0(lite0: Network, method: Method) -> None:
+    image_1CHW = functional.interpolate(some_images(1, 4), (64, 64), mode="bilinear")
+    settings = AttributionConfig(
+        steps=4 if method == "integrated_gradients_smoothgrad" else None,
+        samples=8 if method in ("integrated_gradients_smoothgrad", "gradient_shap") else None,
+    )
+    found = attribute(method, lite0, image_1CHW, CLASSES[:1], settings)
+    assert found.maps_BHW.shape == (1, 64, 64)
+    assert found.maps_BHW.isfinite().all()
+    assert found.maps_BHW.std() > 0
+    assert (found.gaps_B is not None) == (method in ("integrated_gradients", "deeplift"))
+    if found.gaps_B is not None:
+        assert found.gaps_B.max() < (1e-4 if method == "deeplift" else 0.01)
+
+
+def test_grad_cam_of_an_efficientnet_lite0_shows_at_least_seven_positions_a_side(lite0: Network) -> None:
+    for side in (64, 224):
+        images = some_images(1, side)
+        assert min(map_sizes(lite0, images)[default_layer(lite0, images)]) >= 7
+
+
+def test_shap_samples_that_are_computed_some_at_a_time_add_up_as_all_at_once_do() -> None:
+    network, images = Linear(), some_images(1, 8)
+    with torch.no_grad():
+        network.weights -= network.weights.mean((2, 3), keepdim=True)  # blind to plain colours: baselines do not matter
+    together, apart = (gradient_shap(network, images, CLASSES[:1], 7, 1e-6, rows) for rows in (None, 3))  # type: ignore[arg-type]
+    assert torch.allclose(together.sum(), apart.sum(), atol=1e-3)
+
+
+def test_integrated_gradients_stop_refining_where_more_steps_would_take_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def coarse(network: object, images: Tensor, classes: Tensor, steps: int, rows: int) -> Tensor:
+        asked.append((images.shape[-1], steps))
+        return torch.zeros(images.shape[0], *images.shape[2:])
+
+    monkeypatch.setattr(attributing, "integrated_gradients", coarse)
+    monkeypatch.setattr(attributing, "completeness_gaps", lambda network, images, *_: torch.ones(len(images)))
+    for side in (32, 128, 224):
+        attribute("integrated_gradients", Linear(), torch.zeros(1, 3, side, side), CLASSES[:1], PLAIN)  # type: ignore[arg-type]
+    assert [steps for side, steps in asked if side == 32] == [64, 256, 1024, 4096]
+    assert [steps for side, steps in asked if side == 128] == [64, 256, 1024]
+    assert [steps for side, steps in asked if side == 224] == [64, 256]
+
+
 def test_noise_and_samples_reach_the_noisy_methods() -> None:
     network, images = trained(SPEEDNET), some_images(1)
     maps = [
@@ -216,6 +273,7 @@ class Trap(nn.Module):
         self.kind = kind
         self.convolution = nn.Conv2d(3, 4, 3)
         self.relu, self.gelu, self.norm = nn.ReLU(), nn.GELU(), nn.GroupNorm(2, 4)
+        self.relu6, self.hardtanh = nn.ReLU6(inplace=True), nn.Hardtanh(-1, 2)
         self.pool, self.maximum = nn.MaxPool2d(3, 1, 1), GlobalMaximum()
         self.head = nn.Linear(4, 3)
 
@@ -234,6 +292,8 @@ class Trap(nn.Module):
                 maps = maps.flatten(2).softmax(2).view_as(maps)
             case "amax":
                 return self.head(maps.amax((2, 3)))
+            case "relu6" | "hardtanh":  # with what lies on either side of where they are flat, and between
+                maps = (self.relu6 if self.kind == "relu6" else self.hardtanh)(8 * maps)
             case "residual":  # the gelu's input is read by others, too
                 maps = maps + self.gelu(maps) / 2 - torch.cat([maps, maps], 1)[:, :4] * 0.1
             case "overlap":  # windows of three, one pixel apart
@@ -260,8 +320,10 @@ def test_deeplift_refuses_what_it_has_no_rule_for(kind: str, message: str) -> No
         deeplift(Trap(kind).eval(), some_images(1), CLASSES[:1])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["residual", "overlap", "plain"])
-def test_deeplift_adds_up_where_maps_are_read_twice_and_windows_overlap(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["residual", "overlap", "plain", "relu6", "hardtanh"])
+def test_deeplift_adds_up_where_maps_are_read_twice_windows_overlap_and_functions_are_flat_on_both_sides(
+    kind: str,
+) -> None:
     torch.manual_seed(0)
     network, images = Trap(kind).eval(), some_images()
     found_BHW = deeplift(network, images, CLASSES)  # type: ignore[arg-type]

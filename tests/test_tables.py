@@ -17,9 +17,7 @@ from sightline.images.decoding import decode
 from sightline.images.lookup import find_source
 from sightline.images.splits import split
 
-needs_pyarrow = pytest.mark.skipif(
-    importlib.util.find_spec("pyarrow") is None, reason="needs pip install '.[parquet]'"
-)
+needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pip install '.[parquet]'")
 
 
 def write(path: Path, columns: dict[str, Any], names: list[str] | None = None, rows_in_a_group: int = 5) -> str:

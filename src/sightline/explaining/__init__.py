@@ -18,8 +18,9 @@ from torch import Tensor
 from sightline.config import ALL, SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
 from sightline.devices import keep_freed_memory
 from sightline.errors import ConfigError
-from sightline.explaining.attributing import Attribution, attribute, refuse_unfit
+from sightline.explaining.attributing import Attribution, attribute
 from sightline.explaining.faithfulness import Faithfulness, measure_faithfulness, random_maps
+from sightline.explaining.refusing import refuse_unfit
 from sightline.extras import refuse_missing_captum
 from sightline.images.augment import centre, normalize
 from sightline.images.lookup import plain_files

@@ -10,7 +10,7 @@ import torch
 from sightline.config import METHODS, AttributionConfig, Method
 from sightline.errors import ConfigError
 from sightline.explaining import ExplainedImage, Explainer
-from sightline.explaining.attributing import layer_named
+from sightline.explaining.refusing import layer_named
 from sightline.extras import refuse_missing_captum
 from sightline.nets.gradcam import grad_cam, map_sizes
 from sightline.predicting import Classifier
