@@ -31,6 +31,7 @@ help:
 	echo "make bench-overhead [CIFAR=archive] [ARGS='10 waiting']   what our path adds to a step of a bare loop; with threads that sleep or spin"
 	echo "make bench-side-by-side [ARGS='3 2']     two trainings at once against one alone, with threads that sleep or spin; rounds, epochs"
 	echo "make bench-memory [CIFAR=archive]        memory of fast, and what a set ten times larger adds"
+	echo "make bench-contest GROCERY=.. WEIGHTS=.. FASTAI=.. TIMM=.. SCRIPTS=..   ten minutes: ours, fastai and timm's train.py (benchmarks/contest/run.py)"
 	echo "make bench-features [CIFAR=archive]      a head on a frozen backbone: seconds an epoch with kept features, and without"
 	echo "make bench-trust RUN=runs/...            coverage of sets, calibration, what is unknown: of a finished run, and other sets"
 	echo "make bench-doctor [CIFAR=..] [SIGNS=..]  check on both sets: seconds, what is found, pairs between train and test"
@@ -129,6 +130,9 @@ bench-side-by-side: install
 
 bench-features: install
 	$(BIN)/python benchmarks/features.py $(CIFAR)
+
+bench-contest: install
+	$(BIN)/python benchmarks/contest/run.py $(GROCERY) $(WEIGHTS) $(addprefix --fastai ,$(FASTAI)) $(addprefix --timm ,$(TIMM)) $(addprefix --scripts ,$(SCRIPTS)) $(ARGS)
 
 bench-trust: install
 	$(BIN)/python benchmarks/trust.py $(RUN) digits $(SIGNS)
