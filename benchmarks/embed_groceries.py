@@ -3,10 +3,10 @@
     python benchmarks/embed_groceries.py ../shared/data/grocery.tar
 
 Ten classes, 30 photographs of each. The set was photographed display by display, several times each, and its numbers are
-shuffled; so the photographs were sorted into scenes by eye (2026-11), and a scene stays within one split: two photographs
-of one crate, one to learn from and one to test on, would flatter. Photographs whose scene was in doubt are not listed.
-Scenes that may be one display from two sides are one. The rest follows from SEED: the photographs of a class are drawn
-scene by scene in turn, and its scenes dealt so that train, val and test are as near as they can be to 18, 5 and 7.
+shuffled; so the photographs were sorted into scenes by eye (2026-11), and a scene is a group that no split cuts: two
+photographs of one crate, one to learn from and one to test on, would flatter. Photographs whose scene was in doubt are not
+listed. Scenes that may be one display from two sides are one. The rest follows from SEED: the photographs of a class are
+drawn scene by scene in turn. There are too few to set any aside for a test, so the set brings no splits.
 """
 
 import csv
@@ -23,7 +23,6 @@ from PIL import Image
 BOX = Path(__file__).parents[1] / "src" / "sightline" / "box"
 SEED = 0
 A_CLASS = 30  # photographs
-WANTED = {"train": 18, "val": 5, "test": 7}  # of them
 SIDE = 256  # pixels of the shorter side; the originals have 348
 QUALITY = 55  # of the JPEG files: the highest, in steps of 5, at which all fit into MOST
 MOST = 3_000_000  # bytes
@@ -113,8 +112,8 @@ README = """Photographs of groceries, embedded in sightline: 10 classes, {count}
 
 From train/ of the Grocery Store Dataset (Klasson, Zhang, Kjellstrom: A Hierarchical Grocery Store Image Dataset with
 Visual and Semantic Labels, WACV 2019; MIT license, see LICENSE), resized to {side} px on the shorter side and encoded anew
-as JPEG of quality {quality}. Nothing is from its val/ or test/. manifest.csv names the class of each photograph, the scene
-that it is of (its group; sorted by eye), and its split: train {train}, val {val}, test {test}; no scene is in two of them.
+as JPEG of quality {quality}. Nothing is from its val/ or test/. manifest.csv names the class of each photograph and the
+scene that it is of (its group; sorted by eye).
 """
 
 
@@ -123,9 +122,8 @@ def main(archive: str) -> None:
     wanted = {f"grocery/train/{row['path']}" for row in rows} | {LICENSE}
     with tarfile.open(archive) as tar:
         found = {member.name: tar.extractfile(member).read() for member in tar if member.name in wanted}  # type: ignore[union-attr]
-    counts = {split: sum(row["split"] == split for row in rows) for split in WANTED}
     files = {
-        "README.txt": README.format(count=len(rows), side=SIDE, quality=QUALITY, **counts).encode(),
+        "README.txt": README.format(count=len(rows), side=SIDE, quality=QUALITY).encode(),
         "LICENSE": found[LICENSE],
         "manifest.csv": as_csv(rows),
     } | {row["path"]: smaller(found[f"grocery/train/{row['path']}"]) for row in rows}
@@ -134,12 +132,12 @@ def main(archive: str) -> None:
             packed.writestr(zipfile.ZipInfo(name, EPOCH), content)
     (BOX / "LICENSE-groceries.txt").write_bytes(found[LICENSE])
     size = (BOX / "groceries.zip").stat().st_size
-    print(f"{len(rows)} photographs, {counts}, {size:,} bytes; allowed: {MOST:,}")
+    print(f"{len(rows)} photographs, {size:,} bytes; allowed: {MOST:,}")
     sys.exit(size > MOST)
 
 
 def deal(name: str, scenes: list[list[int]]) -> list[dict[str, str]]:
-    """Draw the photographs of a class, and give each its scene and split: rows of the manifest, by path."""
+    """Draw the photographs of a class, and give each its scene: rows of the manifest, by path."""
     rng = random.Random(f"{SEED} {name}")
     shuffled = [rng.sample(numbers, len(numbers)) for numbers in scenes]
     in_turn = [
@@ -149,25 +147,14 @@ def deal(name: str, scenes: list[list[int]]) -> list[dict[str, str]]:
         if number is not None
     ]
     drawn = in_turn[:A_CLASS]
-    counts = [sum(scene == which for scene, _ in drawn) for which in range(len(scenes))]
-    split_of = min(
-        itertools.product(WANTED, repeat=len(scenes)), key=lambda splits: (_miss(splits, counts), rng.random())
-    )
     return [
         {
             "path": f"{name}/{name}_{number:03d}.jpg",
             "label": name,
-            "split": split_of[scene],
             "group": f"{name} {scene + 1}",
         }
         for scene, number in sorted(drawn, key=lambda pair: pair[1])
     ]
-
-
-def _miss(splits: tuple[str, ...], counts: list[int]) -> int:
-    """How far a way to deal scenes is from WANTED, in squares."""
-    dealt = {split: sum(n for s, n in zip(splits, counts, strict=True) if s == split) for split in WANTED}
-    return sum((dealt[split] - wanted) ** 2 for split, wanted in WANTED.items())
 
 
 def smaller(content: bytes) -> bytes:

@@ -16,7 +16,7 @@ from sightline.images.cache import open_images
 from sightline.images.duplicates import exact_duplicates, near_duplicates
 from sightline.images.embedded import EMBEDDED, PHOTOGRAPHS, GroceriesSource
 from sightline.images.lookup import always_labelled, find_source
-from sightline.images.splits import split
+from sightline.images.splits import deal_folds, split
 
 LARGEST = 3_000_000  # bytes of the photographs in the package
 
@@ -57,16 +57,19 @@ def test_no_scene_and_no_picture_is_on_both_sides_of_a_split(groceries):
     across = [
         (groceries.paths[one], groceries.paths[other])
         for one, other in zip(pairs.first_P, pairs.second_P, strict=True)
-        if groceries.splits[one] != groceries.splits[other]
+        if groceries.groups[one] != groceries.groups[other]
     ]
     assert across == []
 
 
-def test_every_class_of_groceries_is_in_train_validation_and_test(groceries):
-    cut = split(groceries)
-    assert cut.counts() == {"train": 181, "validation": 49, "test": 70}
-    for rows in (cut.train, cut.validation, cut.test):
-        assert set(groceries.labels[rows]) == set(range(10))
+def test_groceries_bring_no_splits_and_scenes_stay_together_in_every_fold(groceries):
+    assert set(groceries.splits) == {None}
+    cut = split(groceries, few=500)
+    assert cut.cross_validated
+    assert len(cut.train) == 300
+    folds = deal_folds(groceries, cut.train, 10, seed=0)
+    for group in set(groceries.groups):
+        assert len({fold for row, fold in zip(cut.train, folds, strict=True) if groceries.groups[row] == group}) == 1
 
 
 def test_the_fingerprint_of_groceries_is_that_of_its_bytes_wherever_and_whenever_it_was_installed(

@@ -764,7 +764,7 @@ def test_without_data_the_embedded_photographs_are_trained_on_and_that_is_said()
     assert sightline.train(settings={"data": {"size": 16}}, dry_run=True, console=console) is None
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert printed.startswith("No image set was named: this trains on groceries, the embedded photographs.")
-    assert "images: train 181, validation 49, test 70" in printed
+    assert "images: train 300, validation 0, test 0 (too few to set any aside: cross-validation measures" in printed
 
 
 def test_a_recipe_that_names_its_image_set_keeps_it(colours: Path) -> None:

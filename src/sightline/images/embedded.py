@@ -45,7 +45,7 @@ class DigitsSource:
 
 
 class GroceriesSource(ZipSource):
-    """An embedded image set: 300 photographs of 10 kinds of groceries from the Grocery Store Dataset, split by scene."""
+    """An embedded image set: 300 photographs of 10 kinds of groceries from the Grocery Store Dataset, grouped by scene."""
 
     def __init__(self) -> None:
         super().__init__(PHOTOGRAPHS)
@@ -58,7 +58,7 @@ class GroceriesSource(ZipSource):
     def scan(self) -> Listing:
         with zipfile.ZipFile(self.path) as archive, archive.open("manifest.csv") as file:
             rows = list(csv.DictReader(io.TextIOWrapper(file, "utf-8")))
-        return Listing([Entry(row["path"], row["label"], row["split"], row["group"]) for row in rows], Counter())
+        return Listing([Entry(row["path"], row["label"], None, row["group"]) for row in rows], Counter())
 
 
 EMBEDDED: dict[str, Callable[[], ImageSource]] = {GROCERIES: GroceriesSource, DIGITS: DigitsSource}
