@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from sightline import learners, preparing, training
+from sightline import fitting, learners, preparing
 from sightline.devices import keep_freed_memory
 from sightline.images.batches import TrainingBatches
 from sightline.nets import build_network
@@ -128,11 +128,11 @@ def ours(plan, quiet: Console) -> tuple[int, float, float]:
             if self.trainer.is_last_batch:
                 times.append((time.perf_counter(), time.process_time()))
 
-    training.ClassifierLearner = Timed
+    fitting.ClassifierLearner = Timed
     with tempfile.TemporaryDirectory() as folder:
-        learner, _, _ = training._fit(plan, Path(folder), [], quiet)
+        fitted = fitting.fit(plan, Path(folder), [], quiet)
     (start, processor), (end, processor_end) = times[0], times[-1]
-    return learner.trainer.global_step, end - start, processor_end - processor
+    return fitted.steps, end - start, processor_end - processor
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ DOORS = {
     "safetensors": ("runs.py",),
     "cyclopts": ("cli/", "flags.py"),
     "torchvision": ("nets/",),
-    "sklearn": ("images/sources.py",),
+    "sklearn": ("images/embedded.py",),
     "filelock": ("images/", "tuning/"),
     "pyarrow": ("images/tables.py",),
     "huggingface_hub": ("images/hub.py", "nets/pretrained.py"),
@@ -215,7 +215,7 @@ def test_settings_are_plain_python() -> None:
         ("config/settings.py", "from sightline.runs import RUNS", 0, 0),
         ("nets/resnet.py", "import lightning.pytorch as pl", 0, 1),
         ("predicting.py", "from safetensors.torch import load", 0, 1),
-        ("training.py", "if TYPE_CHECKING:\n    from sightline.cli import main\nimport lightning", 0, 0),
+        ("fitting.py", "if TYPE_CHECKING:\n    from sightline.cli import main\nimport lightning", 0, 0),
     ],
 )
 def test_these_tests_see_what_goes_upwards_and_what_has_its_door_elsewhere(

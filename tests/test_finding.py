@@ -13,7 +13,7 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, coloured_folder
-from sightline import finders, learners, preparing, resuming, runs, training, writing
+from sightline import finders, fitting, learners, preparing, resuming, runs, training, writing
 from sightline.cli import main
 from sightline.config import BatchSearchConfig, RangeTestConfig, read_recipe, resolve
 from sightline.config.resolving import merge, searches, to_mapping
@@ -419,7 +419,7 @@ def test_a_helper_that_means_another_search_is_refused(colours: Path, tmp_path: 
     with pytest.raises(
         ConfigError, match=r"is trained with other settings: optimizer.learning_rate was 0.05 and is auto"
     ):
-        training._help(plan, run)
+        fitting.help_fit(plan, run)
     settled = {"settings": {"optimizer": {"learning_rate": 0.05}}, "from": {"optimizer.learning_rate": 0.1}}
     writing.write_json(run / "model.json", {"format": 1, "found": {"optimizer.learning_rate": settled}})
     assert resuming.changes_since(run, plan) == []

@@ -9,10 +9,11 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from sightline.config import Recipe
 from sightline.errors import DataError
 from sightline.images.cache import open_images
 from sightline.images.lookup import find_source
-from sightline.images.splits import split, statistics
+from sightline.images.splits import deal_folds, split, split_as, statistics
 
 
 def _sides(splits) -> dict[int, str]:
@@ -227,7 +228,7 @@ def test_test_images_that_are_also_in_train_or_validation_are_counted(in_memory)
 
 
 def test_a_validation_size_is_refused_where_the_set_brings_a_validation(in_memory):
-    images = in_memory([0, 1] * 5, splits=["train"] * 6 + ["val"] * 4)
+    images = in_memory([0, 1] * 6, splits=["train"] * 6 + ["val"] * 4 + ["test"] * 2)
     with pytest.raises(
         DataError, match=r"--data\.validation 2 has no effect: made brings .* of 4 images; leave the option"
     ):
@@ -312,9 +313,53 @@ def test_no_image_of_a_group_that_the_set_validates_on_is_cut_into_test(in_memor
     groups = ["shared" if row % 4 == 0 else f"group {row}" for row in range(40)]
     splits = ["val" if row in (0, 1) else None for row in range(40)]
     images = in_memory([row % 2 for row in range(40)], splits=splits, groups=groups)
-    parts = split(images)
+    parts = split(images, val_is_test=False)
     assert len(parts.test) == 6  # a fifth of the 30 that are free to move
     assert not {row for row in parts.test.tolist() if groups[row] == "shared"}
+
+
+def test_a_validation_split_without_a_test_split_is_the_test_and_validation_is_cut_from_train(in_memory):
+    images = in_memory([0, 1] * 60, splits=["train"] * 100 + ["val"] * 20)
+    parts = split(images)
+    assert parts.counts() == {"train": 80, "validation": 20, "test": 20}
+    assert parts.test.tolist() == list(range(100, 120))
+    assert "test: the set's val split, as it brings no other; validation is cut from train" in parts.notes
+
+
+def test_a_run_of_the_rule_before_keeps_its_test(in_memory):
+    images = in_memory([0, 1] * 60, splits=["train"] * 100 + ["val"] * 20)
+    before = split_as(Recipe(), images, 1)
+    assert before.validation.tolist() == list(range(100, 120))
+    assert set(before.test) <= set(range(100))
+    assert split_as(Recipe(), images).test.tolist() == list(range(100, 120))
+
+
+def test_few_images_without_a_test_split_are_cross_validated_where_that_is_asked_for(in_memory):
+    images = in_memory([0, 1] * 30)
+    parts = split(images, few=61)
+    assert parts.cross_validated
+    assert parts.counts() == {"train": 60, "validation": 0, "test": 0}
+    assert not split(images, few=60).cross_validated
+    assert not split(images, few=61, validation=10).cross_validated  # the user wants some set aside
+    assert not split(in_memory([0, 1] * 30, splits=["train"] * 50 + ["test"] * 10), few=100).cross_validated
+
+
+def test_folds_hold_every_image_once_and_each_class_evenly(in_memory):
+    images = in_memory([0, 1, 2] * 20 + [3])
+    folds = deal_folds(images, images.readable, 5, seed=0)
+    for label in range(3):
+        assert np.bincount(folds[images.labels == label], minlength=5).tolist() == [4] * 5
+    assert max(np.bincount(folds)) - min(np.bincount(folds)) <= 1
+    assert deal_folds(images, images.readable, 5, seed=0).tolist() == folds.tolist()
+    assert deal_folds(images, images.readable, 5, seed=1).tolist() != folds.tolist()
+
+
+def test_a_group_is_never_in_two_folds(in_memory):
+    groups = [f"scene {row // 3}" for row in range(60)]
+    images = in_memory([row % 2 for row in range(60)], groups=groups)
+    folds = deal_folds(images, images.readable, 4, seed=0)
+    for scene in set(groups):
+        assert len({fold for fold, group in zip(folds.tolist(), groups, strict=True) if group == scene}) == 1
 
 
 # ── statistics ───────────────────────────────────────────────────────────────────────────────────────────────────────

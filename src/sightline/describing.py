@@ -144,12 +144,18 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
     """Print the measures of an evaluation as a table."""
     low, high = measured["accuracy_interval"]
     where = f" {measured['split']}" if "split" in measured else ""
-    table = Table(title=f"measured on {measured['n']:,}{where} images", title_justify="left")
+    title, rule = f"measured on {measured['n']:,}{where} images", "Wilson"
+    if "folds" in measured:
+        title = (
+            f"cross-validated on {measured['n']:,} images ({measured['folds']} folds, {measured['repeats']} repeats)"
+        )
+        rule = "corrected for the overlap of the folds"
+    table = Table(title=title, title_justify="left")
     table.add_column("measure")
     table.add_column("value", justify="right")
     views = {"one": "one view", "flip": "with the mirror image", "six": "six views"}[measured["views"]]
     table.add_row(f"accuracy ({views})", f"{measured['accuracy']:.4f}")
-    table.add_row("  95 % interval (Wilson)", f"{low:.4f} to {high:.4f}")
+    table.add_row(f"  95 % interval ({rule})", f"{low:.4f} to {high:.4f}")
     if measured["views"] != "one":
         table.add_row("accuracy with one view", f"{measured['accuracy_one_view']:.4f}")
     if "top_5_accuracy" in measured:

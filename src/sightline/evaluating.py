@@ -282,7 +282,13 @@ def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
             f"the images in {images.location} are not those that {run} was trained on, so its test split cannot be"
             " cut again; name the image set to evaluate on."
         )
-    return _splits(run, model, images).test
+    splits = _splits(run, model, images)
+    if splits.cross_validated:
+        raise DataError(
+            f"{run} was measured by cross-validation, of too few images to set any aside, so it has no test split; name"
+            " another image set to evaluate on."
+        )
+    return splits.test
 
 
 def _splits(run: Path, model: dict[str, Any], images: CachedImages) -> Splits:

@@ -78,7 +78,7 @@ class FeatureStore:
         assert self._features_ND is not None
         return torch.from_numpy(self._features_ND[np.searchsorted(self._rows, rows)])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _compute(self, rows: Array, progress: Progress | None) -> Array:
         network = self.network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         training = network.training
@@ -92,7 +92,7 @@ class FeatureStore:
                 if len(some) < size and len(rows) > size:
                     pixels = torch.cat([pixels, pixels.new_zeros(size - len(some), *pixels.shape[1:])])
                 pixels = centre(pixels.to(self.device), self.images.size)
-                output = network.backbone_output(normalize(pixels, self._mean, self._std, self.dtype))
+                output = network.features(normalize(pixels, self._mean, self._std, self.dtype))
                 found.append(output[: len(some)].float().cpu())
                 if progress:
                     progress(min(start + size, len(rows)), len(rows))

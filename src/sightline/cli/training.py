@@ -22,6 +22,7 @@ def train(
     recipe: str = "auto",
     config: Path | None = None,
     run: Path | None = None,
+    minutes: float | None = None,
     seed: int | None = None,
     evaluate: Literal["test", "validation", "none"] | None = None,
     deterministic: Annotated[bool, Parameter(negative=())] = False,
@@ -42,6 +43,9 @@ def train(
         A YAML file of settings over the recipe, such as the recipe.yaml of a run.
     run
         Folder to make; runs/<data>-<recipe>-<n> unless named.
+    minutes
+        For the recipe photos: minutes for everything, from the command until the run is finished. Without them
+        fine-tuning takes at most twice as long as the features, and at most ten minutes.
     seed
         Seed of everything random in the training; 42 unless the recipe says otherwise.
     evaluate
@@ -55,7 +59,12 @@ def train(
     """
     from sightline.runs import refuse_existing
 
-    wanted = [("fit", "seed", seed), ("fit", "deterministic", deterministic or None), ("evaluation", "on", evaluate)]
+    wanted = [
+        ("fit", "seed", seed),
+        ("fit", "deterministic", deterministic or None),
+        ("probe", "minutes", minutes),
+        ("evaluation", "on", evaluate),
+    ]
     named, flags = _layers(data, recipe, config, settings, wanted, unnamed=True, generators=True)
     if run is not None and not resume:
         refuse_existing(run)

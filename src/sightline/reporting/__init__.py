@@ -31,6 +31,7 @@ from sightline.reporting.narrating import (
     repeat,
     warnings,
 )
+from sightline.reporting.photographs import about_learning_curve, about_probe
 from sightline.reporting.thumbnails import Thumbnails, affordable, data_uri, open_own
 from sightline.runs import REPORT, is_generator, read_model_of_finished
 from sightline.writing import plain_text
@@ -172,7 +173,14 @@ def report(
         confusion=None if answers is None else _confusion(told, answers, thumbnails),
         sections_on_classes=[] if measured is None else [about_classes(told)],
         galleries=galleries,
-        sections=[*about_doubt(told), *about_learning(told), about_settings(told), about_cost(told)],
+        sections=[
+            *about_probe(model),
+            *about_learning_curve(model),
+            *about_doubt(told),
+            *about_learning(told),
+            about_settings(told),
+            about_cost(told),
+        ],
         recipe=to_yaml(told.outcome.recipe),
         repeat=repeat(model, told.outcome.recipe.fit.seed),
         commands=commands(),

@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 BLOCKS = ("network", "head", "finetune", "optimizer", "schedule", "averaging", "early_stopping", "augment")
+CROSSED = "cross-validation"  # split of a run that was measured without a test split
 SURE = 0.9  # probability of an answer from which on the lead calls it sure
 LISTED = 10  # classes that are named in a sentence
 CONFUSED = 3  # pairs of classes that are named in a sentence
@@ -112,10 +113,10 @@ def trained_on(model: Mapping[str, Any]) -> str:
     data, classes, (height, width) = model["data"], model["classes"], model["size"]
     counts = data["counts"]
     named = ", ".join(classes[:LISTED]) + (", …" if len(classes) > LISTED else "")
-    return (
-        f"trained on {data['name']}: {counts['train']:,} images to learn from, {counts['validation']:,} for validation,"
-        f" {counts['test']:,} for the test; {len(classes)} classes ({named}); {height} × {width} pixels."
-    )
+    aside = f"{counts['validation']:,} for validation, {counts['test']:,} for the test"
+    if not counts["validation"] and not counts["test"]:
+        aside = "none set aside"
+    return f"trained on {data['name']}: {counts['train']:,} images to learn from, {aside}; {len(classes)} classes ({named}); {height} × {width} pixels."
 
 
 def _what_was_trained(told: Told) -> str:
@@ -137,6 +138,13 @@ def _how_good(told: Known) -> str:
             )
         return f"It was measured on nothing, as asked.{known} {told_of_test}"
     low, high = measured["accuracy_interval"]
+    if told.split == CROSSED:
+        return (
+            f"Accuracy {measured['accuracy']:.4f} by cross-validation of all {measured['n']:,} images (95 % interval"
+            f" {low:.4f} to {high:.4f}, corrected for the overlap of the {measured['folds']} folds, {measured['repeats']}"
+            " times dealt). They were too few to set any aside for a test, so the classifier that was saved has learned from"
+            " all of them; every answer on this page is of one that had not seen the image."
+        )
     which = "that it had not seen" if told.split == "test" else "by which its probabilities were set as well"
     return (
         f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {told.split} images {which} ({_interval(low, high)})."
