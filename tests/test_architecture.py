@@ -59,7 +59,7 @@ DOORS = {
     "safetensors": ("runs.py",),
     "cyclopts": ("cli/", "flags.py"),
     "torchvision": ("nets/",),
-    "sklearn": ("images/sources.py",),
+    "sklearn": ("images/embedded.py",),
     "filelock": ("images/", "tuning/"),
     "pyarrow": ("images/tables.py",),
     "huggingface_hub": ("images/hub.py", "nets/pretrained.py"),
