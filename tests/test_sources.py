@@ -521,7 +521,9 @@ def test_plain_files_that_are_not_there_are_refused(folder):
         plain_files(folder({"notes.txt": b""}))
 
 
-@pytest.mark.parametrize("text", ["digits", "groceries", "mnist", "cifar10", "hf:owner/name", "set.CSV", "folder/set.parquet"])
+@pytest.mark.parametrize(
+    "text", ["digits", "groceries", "mnist", "cifar10", "hf:owner/name", "set.CSV", "folder/set.parquet"]
+)
 def test_published_sets_and_manifests_have_classes_in_any_case(text):
     assert always_labelled(text)
 
