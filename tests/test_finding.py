@@ -13,7 +13,7 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, coloured_folder
-from sightline import finders, fitting, learners, preparing, resuming, runs, training, writing
+from sightline import finders, fitting, learners, preparing, resuming, runs, writing
 from sightline.cli import main
 from sightline.config import BatchSearchConfig, RangeTestConfig, read_recipe, resolve
 from sightline.config.resolving import merge, searches, to_mapping
@@ -269,7 +269,7 @@ def test_a_run_goes_on_only_with_a_search_that_it_began_with(
     def die(*_, **__):
         raise Killed
 
-    monkeypatch.setattr(training, "_fit", die)
+    monkeypatch.setattr(fitting, "fit", die)
     for name, settings in (("searched", AUTO), ("plain", TINY)):
         with pytest.raises(Killed):
             sightline.train(colours, recipe="small", settings=settings, run=tmp_path / name)

@@ -66,8 +66,12 @@ def test_a_class_without_an_image_and_a_feature_that_never_varies_do_no_harm():
 
 
 def test_the_penalty_that_generalizes_is_chosen():
-    features, labels = blobs(60, 300, spread=4.0)  # noise that only a strong penalty keeps out
-    held_out = blobs(3000, 300, spread=4.0, seed=0)
+    features, labels = blobs(60, 300, spread=16.0)  # noise that only a strong penalty keeps out
+    random = torch.Generator().manual_seed(0)
+    centres = torch.randn(3, 300, generator=random)
+    classes = torch.arange(3000) % 3
+    fresh = torch.Generator().manual_seed(1)
+    held_out = (centres[classes] + 16.0 * torch.randn(3000, 300, generator=fresh) + 5.0, classes)
     folds = dealt(labels)(5, 0)
     assert choose_penalty(features, labels, folds, held_out, 3) >= 0.1
     assert choose_penalty(features, labels, folds, None, 3) >= 0.03
@@ -120,7 +124,9 @@ def test_the_corrected_interval_is_wider_than_that_of_independent_folds():
     deviation = np.std(accuracies, ddof=1)
     assert high - low > 2 * 1.96 * deviation / np.sqrt(50) * 2
     # Nadeau and Bengio: t(49) times the root of (1/50 + 10/40) times the variance
-    assert high - 0.84 == pytest.approx(max(2.0096 * np.sqrt(0.27) * deviation, wilson_interval(42, 50)[1] - 0.84), 1e-3)
+    assert high - 0.84 == pytest.approx(
+        max(2.0096 * np.sqrt(0.27) * deviation, wilson_interval(42, 50)[1] - 0.84), 1e-3
+    )
 
 
 def test_the_paired_interval_knows_which_answers_changed():

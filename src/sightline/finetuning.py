@@ -3,9 +3,10 @@
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import BaseFinetuning
+from lightning.pytorch.callbacks import BaseFinetuning, Callback
 from rich.console import Console
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from sightline.averaging import Averaging
@@ -16,7 +17,27 @@ from sightline.learners import ClassifierLearner, validated
 from sightline.phases import frozen_modules, layers_of
 from sightline.schedules import Best
 
-__all__ = ["Finetuning"]
+__all__ = ["Finetuning", "SteadyNorms"]
+
+
+class SteadyNorms(Callback):
+    """Keeps every batch-norm in evaluation mode, with the statistics that it was trained with; its weights learn.
+
+    The head of a probe was solved for on such features. Normalized by a batch they are others: on grocery photographs the
+    accuracy on validation fell from 0.733 to 0.517 in the first epoch, and rose to 0.736 with this (n = 296, 1 seed).
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._steady(pl_module)  # Lightning calls no start of an epoch that is resumed within
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._steady(pl_module)
+
+    @staticmethod
+    def _steady(learner: L.LightningModule) -> None:
+        for module in learner.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
 
 
 class Finetuning(BaseFinetuning):

@@ -21,7 +21,7 @@ from rich.console import Console
 from sightline.averaging import Averaging, Chosen
 from sightline.config import AnyRecipe, Recipe, phase_epochs
 from sightline.devices import arithmetic, choose_device, convolution_flops
-from sightline.finetuning import Finetuning
+from sightline.finetuning import Finetuning, SteadyNorms
 from sightline.learners import Learner, validated
 from sightline.optimizers import main_rate
 from sightline.progress import EpochBar
@@ -105,6 +105,7 @@ def build_trainer(
             *([averaging] if averaging else []),
             *([Chosen(classifier, averaging)] if classifier and chooses else []),
             *([Finetuning(classifier, averaging, console)] if classifier and classifier.finetune else []),
+            *([SteadyNorms()] if classifier and classifier.probe else []),
             *([LearningRateMonitor("step")] if trackers else []),
             *([CompiledSteps()] if fit.compile else []),
             *more,

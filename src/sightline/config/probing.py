@@ -17,7 +17,8 @@ class ProbeConfig:
     penalty: float | None = None
     """Strength of the L2 penalty of the head's weights, on standardized features; null: the best of a grid on validation."""
     then: Literal["auto", "finetune", "nothing"] = "auto"
-    """What follows. finetune: the epochs of the recipe, from the probe's head; kept only where better on validation.
+    """What follows. finetune: the epochs of the recipe, from the probe's head, with batch-norm's statistics as they are; kept
+    only where better on validation.
     auto: the same, with as many epochs and layers as the minutes allow, or nothing. nothing: the probe is what is saved."""
     minutes: float | None = None
     """Minutes for everything, from the command until the run is finished; null: fine-tuning takes at most twice as long as

@@ -1,0 +1,125 @@
+"""Features of a frozen backbone are computed once, known by all that they depend on, and never wrong when damaged."""
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sightline import feature_store
+from sightline.feature_store import FeatureStore, weights_digest
+from sightline.images.batches import Normalization
+from sightline.images.cache import cached, clear, open_images
+from sightline.images.lookup import find_source
+from sightline.nets import ResNet18
+
+GREY = Normalization([0.5] * 3, [0.5] * 3)
+
+
+@pytest.fixture
+def images(folder, files):
+    return open_images(find_source(folder(files("cat", "dog", images=20, side=32), "pets")))
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return ResNet18(2, (32, 32))
+
+
+def test_features_are_those_of_the_network_and_are_computed_once(images, network):
+    rows = images.readable
+    store = FeatureStore(network, images, GREY)
+    features = store.features(rows)
+    pixels = torch.from_numpy(np.array(images.pixels)).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        expected = network.eval().features((pixels - 0.5) / 0.5)
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
+    again = FeatureStore(network, images, GREY)
+    assert torch.equal(again.features(rows), features)
+    assert (store.computed, again.computed) == (40, 0)
+
+
+def test_only_what_is_missing_is_computed_and_rows_keep_their_order(images, network):
+    FeatureStore(network, images, GREY).features(np.arange(10, 30))
+    store = FeatureStore(network, images, GREY)
+    rows = np.array([35, 3, 12])
+    found = store.features(rows)
+    assert store.computed == 2
+    assert torch.equal(found[2], store.features(np.array([12]))[0])
+    assert torch.equal(found, store.features(rows))
+
+
+def test_an_image_has_the_same_features_whatever_else_is_computed_with_it(images, network):
+    whole = FeatureStore(network, images, GREY).features(np.arange(40))
+    clear()
+    some = open_images(find_source(images.location))
+    parts = FeatureStore(network, some, GREY).features(np.arange(3, 38))
+    assert torch.equal(whole[3:38], parts)
+
+
+def test_the_head_does_not_matter_and_everything_else_does(images, network):
+    digest = weights_digest(network)
+    nn.init.ones_(network.head.weight)
+    assert weights_digest(network) == digest
+    place = FeatureStore(network, images, GREY).folder
+    assert FeatureStore(network, images, Normalization([0.4] * 3, [0.5] * 3)).folder != place
+    with torch.no_grad():
+        next(network.parameters()).add_(1e-6)
+    assert weights_digest(network) != digest
+    assert FeatureStore(network, images, GREY).folder != place
+
+
+def test_another_size_of_the_images_has_features_of_its_own(folder, files, network):
+    source = find_source(folder(files("cat", "dog", images=4, side=100), "pets"))
+    places = {FeatureStore(network, open_images(source, size), GREY).folder for size in (32, 48)}
+    assert len(places) == 2
+
+
+@pytest.mark.parametrize("file", ["features.npy", "rows.npy", "index.json"])
+@pytest.mark.parametrize("harm", ["cut", "changed", "gone"])
+def test_damaged_features_are_computed_anew_and_that_is_said(images, network, file, harm):
+    rows = images.readable
+    features = FeatureStore(network, images, GREY).features(rows)
+    path = FeatureStore(network, images, GREY).folder / file
+    content = bytearray(path.read_bytes())
+    if harm == "gone":
+        path.unlink()
+    else:
+        content[len(content) // 2] ^= 0xFF
+        path.write_bytes(content[:-5] if harm == "cut" else content)
+    store = FeatureStore(network, images, GREY)
+    assert "kept features were damaged" in store.note
+    assert torch.equal(store.features(rows), features)
+    assert store.computed == len(rows)
+    assert FeatureStore(network, images, GREY).note == ""
+
+
+def test_a_full_disk_costs_the_next_training_time_and_this_one_nothing(images, network, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    store = FeatureStore(network, images, GREY)
+    assert len(store.features(images.readable)) == 40
+    assert store.note == "the features are not kept for the next training: the disk is full"
+    assert not list(store.folder.parent.glob("*features*"))
+
+
+def test_kept_features_are_listed_and_cleared_with_the_cache(images, network):
+    store = FeatureStore(network, images, GREY)
+    store.features(images.readable)
+    assert ("pets, features", 40) in {(row["name"], row["images"]) for row in cached()}
+    clear()
+    assert not store.folder.exists()
+
+
+def test_features_of_another_format_are_not_taken(images, network, monkeypatch):
+    FeatureStore(network, images, GREY).features(images.readable)
+    monkeypatch.setattr(feature_store, "FORMAT", feature_store.FORMAT + 1)
+    store = FeatureStore(network, images, GREY)
+    store.features(images.readable)
+    assert store.computed == 40

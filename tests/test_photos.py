@@ -1,0 +1,356 @@
+"""The recipe photos, from a folder of photographs to a finished run, with the backbone in the box at a reduced size."""
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+import sightline
+from sightline import fitting, preparing, probing
+from sightline.config import Recipe, read_recipe, resolve
+from sightline.errors import ConfigError, DataError
+from sightline.images.cache import cached
+from sightline.runs import read_model, read_run_recipe
+from test_training import Killed, same_bits
+
+SIZE = {"data": {"size": 64}}
+KINDS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}
+
+
+def photographs(root: Path, count: int, splits: tuple[str, ...] = ("",), side: int = 80) -> Path:
+    """A folder of so many textured pictures a class, and split, whose classes are their colors."""
+    random = np.random.default_rng(0)
+    for split in splits:
+        for name, color in KINDS.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                noise = random.normal(0, 60, (side, side + index % 7, 3))
+                Image.fromarray((np.array(color) + noise).clip(0, 255).astype(np.uint8)).save(folder / f"{index}.png")
+    return root
+
+
+def train(data: Path, run: Path, settings: dict[str, Any] | None = None, **named: Any) -> tuple[dict[str, Any], str]:
+    """Train by the recipe photos; returns model.json and what was printed."""
+    console = Console(file=io.StringIO(), width=300)
+    merged = resolve_layers(SIZE, settings or {})
+    sightline.train(data, settings=merged, run=run, console=console, **named)
+    return read_model(run), console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def resolve_layers(*layers: dict[str, Any]) -> dict[str, Any]:
+    from sightline.config.resolving import merge
+
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge(merged, layer)
+    return merged
+
+
+# ── few images ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_few_photographs_are_cross_validated_and_all_of_them_train(tmp_path: Path) -> None:
+    model, printed = train(photographs(tmp_path / "pets", 7), tmp_path / "run")
+    assert "recipe: photos (21 images of 83 px: photographs" in printed
+    assert "too few to set any aside: cross-validation measures, all 21 train" in printed
+    assert model["data"]["counts"] == {"train": 21, "validation": 0, "test": 0}
+    metrics = model["metrics"]
+    assert metrics["split"] == "cross-validation"
+    assert (metrics["n"], metrics["folds"], metrics["repeats"]) == (21, 10, 10)
+    low, high = metrics["accuracy_interval"]
+    assert low < metrics["accuracy"] <= high
+    assert model["test_readings"] == 0
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "by cross-validation of all 21 images" in page
+    assert "What more images would bring" in page
+    lines = (tmp_path / "run" / "predictions.csv").read_text().splitlines()
+    assert len(lines) == 22
+
+
+def test_an_image_is_answered_the_same_by_the_run_and_by_predict(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
+    train(data, tmp_path / "run", {"probe": {"then": "nothing"}})
+    rows = (tmp_path / "run" / "predictions.csv").read_text().splitlines()[1:]
+    told = {row.split(",")[0]: row.split(",")[2:4] for row in rows}
+    classifier = sightline.load(tmp_path / "run")
+    files = sorted(told)
+    for file, answer in zip(files, classifier.predict([data / file for file in files]), strict=True):
+        assert answer.label == told[file][0]
+        assert answer.probability == pytest.approx(float(told[file][1]), abs=1e-4)
+
+
+def test_a_run_by_cross_validation_has_no_test_split_to_evaluate(tmp_path: Path) -> None:
+    train(photographs(tmp_path / "pets", 5), tmp_path / "run")
+    with pytest.raises(DataError, match=r"was measured by cross-validation, of too few images to set any aside"):
+        sightline.evaluate(tmp_path / "run")
+
+
+def test_fine_tuning_that_is_asked_for_needs_images_to_validate_on(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "pets", 5)
+    with pytest.raises(
+        ConfigError, match=r"fine-tuning needs validation images, and of 15 none are set aside; add --data.val"
+    ):
+        train(data, tmp_path / "run", {"fit": {"epochs": 1}})
+
+
+def test_a_class_of_one_photograph_trains_and_is_never_right_when_left_out(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "pets", 6)
+    for index in range(1, 6):
+        (data / "red" / f"{index}.png").unlink()
+    model, _ = train(data, tmp_path / "run")
+    assert model["data"]["counts"]["train"] == 13
+    measured = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert measured["classes"]["red"]["recall"] == 0.0
+
+
+# ── the probe ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_second_training_computes_no_feature_and_ends_in_the_same_bits(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
+    first, _ = train(data, tmp_path / "first")
+    second, printed = train(data, tmp_path / "second")
+    assert first["probe"]["features_computed"] == 120  # those of test are computed when they are read
+    assert second["probe"]["features_computed"] == 0
+    assert "features kept from before" in printed
+    assert same_bits(tmp_path / "first", tmp_path / "second")
+    assert any(row["name"] == "pets, features" and row["images"] == 180 for row in cached())
+
+
+def test_a_probe_loads_no_lightning(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "pets", 4)
+    program = (
+        "import sys, sightline\n"
+        f"sightline.train({str(data)!r}, settings={SIZE!r}, run={str(tmp_path / 'run')!r})\n"
+        "assert 'lightning' not in sys.modules and 'pytorch_lightning' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
+    plan = preparing.prepare_training(data, "photos", SIZE, None, Console(quiet=True))
+    probed = probing.run_probe(plan, Console(quiet=True))
+    pixels = torch.from_numpy(np.array(plan.images.pixels[plan.splits.validation]))
+    from sightline.images.augment import centre, normalize
+
+    mean, std = plan.normalization.tensors(torch.device("cpu"))
+    with torch.no_grad():
+        logits = plan.network.eval()(normalize(centre(pixels, plan.images.size), mean, std, torch.float32))
+    np.testing.assert_allclose(logits.numpy(), probed.logits_NK, rtol=1e-3, atol=1e-3)
+
+
+def test_rare_classes_count_as_much_as_common_ones_where_that_is_asked_for(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "pets", 12)
+    (data / "red" / "0.png").unlink()
+    plain = preparing.prepare_training(data, "photos", SIZE, None, Console(quiet=True))
+    balanced = preparing.prepare_training(
+        data, "photos", resolve_layers(SIZE, {"fit": {"class_weights": "balanced"}}), None, Console(quiet=True)
+    )
+    labels = torch.tensor([0] * 30 + [1] * 5 + [2])
+    assert probing._weights(plain, labels) is None
+    weights = probing._weights(balanced, labels)
+    assert weights is not None
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights[labels == 2].sum() == pytest.approx(float(weights[labels == 0].sum()))
+
+
+# ── what follows it ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def easy(tmp_path: Path) -> Path:
+    return photographs(tmp_path / "pets", 20, ("train", "val", "test"))
+
+
+def test_fine_tuning_is_kept_only_where_validation_is_better(easy: Path, tmp_path: Path, monkeypatch) -> None:
+    ruin = {"fit": {"epochs": 1, "batch_size": 20}, "optimizer": {"kind": "adamw", "learning_rate": 1.0}}
+    model, printed = train(easy, tmp_path / "run", resolve_layers(ruin, {"averaging": {"kind": "none"}}))
+    assert model["probe"]["kept"] == "probe"
+    assert "the probe is kept" in printed
+    assert model["metrics"]["accuracy"] > 0.9  # what is saved is the probe, not the ruin
+    classifier = sightline.load(tmp_path / "run")
+    answers = classifier.predict(sorted((easy / "test" / "red").iterdir()))
+    assert sum(answer.label == "red" for answer in answers) > 17
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "Probe and fine-tuning" in page
+    assert "it was no better: the probe is what was saved" in page
+
+
+def test_upper_layers_are_fine_tuned_on_kept_maps_and_the_lower_ones_keep_every_bit(easy: Path, tmp_path: Path) -> None:
+    upper = {
+        "fit": {"epochs": 2, "batch_size": 20},
+        "finetune": {"kind": "upper", "after": "body.blocks.4"},
+        "augment": {"crop": {"kind": "none"}},
+    }
+    kept: list[bool] = []
+    original = probing.keep_better
+
+    def keep(plan, *arguments):
+        tuned = {name: value.clone() for name, value in plan.network.state_dict().items()}
+        compared = original(plan, *arguments)
+        before = arguments[1]
+        for name, value in tuned.items():
+            frozen = not name.startswith(plan.network.beyond_backbone)
+            kept.append(torch.equal(value, before[name]) == frozen or name.endswith(("mean", "var", "tracked")))
+        return compared
+
+    from sightline import training
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "keep_better", keep)
+        model, _ = train(easy, tmp_path / "run", upper)
+    assert all(kept)
+    assert len(kept) > 200
+    assert "finetuned" in model["probe"]
+    assert read_run_recipe(tmp_path / "run").probe.then == "finetune"  # type: ignore[union-attr]
+
+
+def test_a_layer_that_the_network_cannot_be_cut_behind_is_refused(easy: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--finetune\.after body\.nose: the network cannot be cut there; wanted one of: "
+    ):
+        train(
+            easy,
+            tmp_path / "run",
+            {"finetune": {"kind": "upper", "after": "body.nose"}, "augment": {"crop": {"kind": "none"}}},
+        )
+
+
+def test_batch_norm_keeps_the_statistics_that_the_probe_was_solved_on(easy: Path, tmp_path: Path) -> None:
+    settings = {"fit": {"epochs": 1, "batch_size": 20}, "averaging": {"kind": "none"}}
+    tuned: dict[str, torch.Tensor] = {}
+    from sightline import training
+
+    original = training.keep_better
+
+    def keep(plan, *arguments):
+        tuned.update({name: value.clone() for name, value in plan.network.state_dict().items()})
+        return original(plan, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "keep_better", keep)
+        train(easy, tmp_path / "run", settings)
+    box = preparing.prepare_training(easy, "photos", SIZE, None, Console(quiet=True)).network.state_dict()
+    statistics = [name for name in box if "running_" in name]
+    assert len(statistics) > 40
+    assert all(torch.equal(box[name], tuned[name]) for name in statistics)
+    assert not torch.equal(box["body.bn1.weight"], tuned["body.bn1.weight"])
+
+
+def test_the_minutes_decide_how_many_epochs_of_how_many_layers(easy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = preparing.prepare_training(
+        easy, "photos", resolve_layers(SIZE, {"probe": {"minutes": 2}}), None, Console(quiet=True)
+    )
+    probed = probing.run_probe(plan, Console(quiet=True))
+    options = [
+        probing.Candidate(None, 0.0, 30.0),
+        probing.Candidate("body.blocks.2", 10.0, 10.0),
+        probing.Candidate("body.blocks.4", 5.0, 2.0),
+    ]
+    monkeypatch.setattr(probing, "candidates", lambda _: options)
+    monkeypatch.setattr(probing.time, "monotonic", lambda: 1000.0)
+
+    def decided(elapsed: float) -> Recipe:
+        plan.network._cut = 0  # type: ignore[assignment]
+        return probing.plan_finetuning(plan, probed, 1000.0 - elapsed, Console(quiet=True))[0].recipe
+
+    whole = decided(-100.0)  # 120 s and 100 more
+    assert (whole.probe.then, whole.finetune) == ("finetune", None)  # type: ignore[union-attr]
+    assert whole.fit.epochs == int((220 - 10) * 0.85 / 30)
+    upper = decided(30.0)
+    assert upper.finetune.after == "body.blocks.2"  # type: ignore[union-attr]
+    assert upper.augment.crop is None
+    assert decided(90.0).finetune.after == "body.blocks.4"  # type: ignore[union-attr]
+    assert decided(105.0).probe.then == "nothing"  # type: ignore[union-attr]
+    assert decided(200.0).probe.then == "nothing"  # type: ignore[union-attr]
+
+
+def test_a_killed_fine_tuning_goes_on_to_the_same_bits(
+    easy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"fit": {"epochs": 2, "batch_size": 20, "checkpoint_seconds": 0}}
+    train(easy, tmp_path / "whole", settings)
+    from sightline.learners import ClassifierLearner
+
+    step, steps = ClassifierLearner.training_step, []
+
+    def die(self, batch, batch_idx):
+        steps.append(batch_idx)
+        if len(steps) == 5:
+            raise Killed
+        return step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting.ClassifierLearner, "training_step", die)
+        with pytest.raises(Killed):
+            train(easy, tmp_path / "run", settings)
+    _, printed = train(easy, tmp_path / "run", settings, resume=True)
+    assert "Continuing" in printed
+    assert same_bits(tmp_path / "whole", tmp_path / "run")
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"network": "speednet"}, "--probe needs a network that has learned already, and speednet starts from nothing"),
+        ({"network": "speednet", "probe": {"minutes": 3}}, "--minutes needs a network that has learned already"),
+        ({"head": "attention_pool"}, "--head attention_pool has no effect with a probe, whose head is linear"),
+        ({"finetune": "frozen"}, "--finetune frozen has no effect behind a probe"),
+        ({"probe": {"minutes": 3, "then": "nothing"}}, "--minutes 3 has no effect with --probe.then nothing"),
+        ({"probe": {"minutes": -1}}, "--minutes is -1; it must be above 0"),
+        ({"probe": {"penalty": 0}}, "--probe.penalty is 0; it must be above 0"),
+        ({"fit": {"processes": 2}}, "--fit.processes: a probe is solved by one process"),
+        (
+            {"finetune": {"kind": "upper", "after": "body.blocks.2"}},
+            "--augment.crop has no effect with --finetune upper",
+        ),
+    ],
+)
+def test_settings_without_effect_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        resolve(read_recipe("photos"), settings)
+    assert str(refused.value).startswith(sentence)
+
+
+def test_what_is_asked_of_fine_tuning_makes_it_follow(tmp_path: Path) -> None:
+    data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
+
+    def prepared(**settings: Any) -> Any:
+        layers = resolve_layers(SIZE, settings)
+        return preparing.prepare_training(data, "photos", layers, None, Console(quiet=True)).recipe.probe
+
+    assert prepared().then == "auto"
+    assert prepared(fit={"epochs": 3}).then == "finetune"
+    assert prepared(finetune="gradual", fit={"epochs": 3}).then == "finetune"
+    with pytest.raises(ConfigError, match=r"--fit.epochs has no effect with --probe.then nothing"):
+        prepared(fit={"epochs": 3}, probe={"then": "nothing"})
+    with pytest.raises(ConfigError, match=r"--minutes 5 has no effect with --probe.then finetune"):
+        prepared(fit={"epochs": 3}, probe={"minutes": 5})
+    with pytest.raises(
+        ConfigError, match=r"optimizer.learning_rate is auto, and nothing is searched for behind a probe"
+    ):
+        prepared(optimizer={"learning_rate": "auto"})
+
+
+def test_photographs_are_shown_at_the_size_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = photographs(tmp_path / "pets", 4, side=300)
+    plan = preparing.prepare_training(data, "auto", {}, None, Console(quiet=True))
+    assert plan.recipe.name == "photos"
+    assert plan.images.size == (224, 224)
+    assert plan.recipe.data.size == 224
+    small = preparing.prepare_training(data, "small", {"backbone": "box"}, None, Console(quiet=True))
+    assert small.images.size == (224, 224)  # not 128, the cap of what starts from nothing
+    assert preparing.prepare_training(data, "small", {}, None, Console(quiet=True)).images.size == (128, 128)
