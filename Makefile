@@ -23,6 +23,8 @@ help:
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
 	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, fine-tuning, ddp"
 	echo "make bench-unbalanced                    a rare class: its recall with weights, and with balanced sampling"
+	echo "make bench-photos PART=probe|again|ten|hour [SEEDS=3]  photographs of groceries: accuracy, seconds"
+	echo "make bench-few [ARGS=100]                few photographs: do the intervals of cross-validation hold?"
 	echo "make bench-cifar [RECIPE=fast] [SEEDS=3]  a recipe on CIFAR-10 (JPEG): accuracy, seconds, cost"
 	echo "make bench-onecycle [CIFAR=archive]      custom-resnet-onecycle: images/s by number format, then in full"
 	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
@@ -49,6 +51,12 @@ help:
 	echo "make bench-mutations RUN=.. [SEED=42]    10,000 mutations of valid requests: no 5xx, memory flat"
 
 bench-generated bench-samplers bench-traces: DATA = digits
+
+bench-photos: install
+	$(BIN)/python benchmarks/photos.py $(GROCERY) $(or $(PART),probe) $(SEEDS) $(ARGS)
+
+bench-few: install
+	$(BIN)/python benchmarks/few.py $(GROCERY) $(ARGS)
 
 bench-generated: install
 	$(BIN)/python benchmarks/generated.py $(DATA) $(or $(OUT),studies/generated) $(ARGS)

@@ -31,6 +31,7 @@ TITLES = {
     "data": "The image set",
     "augment": "Augmentation",
     "network": "Networks",
+    "probe": "Probe",
     "head": "Heads",
     "optimizer": "Optimizers",
     "schedule": "Schedules",
@@ -137,7 +138,11 @@ def _extras() -> Iterator[tuple[str, str, str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extra, libraries in project["optional-dependencies"].items():
         plain = ", ".join(f"`{library}`" for library in libraries if not library.startswith("sightline"))
-        yield f"`{extra}`", plain or "all of these but `dev`", f"`pip install '.[{extra}]'`"
+        yield (
+            f"`{extra}`",
+            plain or ("nothing: it is a core dependency" if extra == "timm" else "all of these but `dev`"),
+            f"`pip install '.[{extra}]'`",
+        )
 
 
 def _choices() -> tuple[str, ...]:

@@ -302,7 +302,7 @@ def test_where_no_run_is_named_the_classifier_in_the_box_answers_and_says_so(fin
     assert main(["predict", str(image)]) == 0
     answered = capsys.readouterr()
     assert answered.out.startswith(f"{image}: ")
-    assert "no run was named, so the classifier in the box answers: cifar10-jpeg, 10 classes (airplane," in answered.err
+    assert "no run was named, so the example classifier answers: cifar10-jpeg, 10 classes (airplane," in answered.err
     assert main(["predict", str(finished.run), str(image)]) == 0
     assert capsys.readouterr().err == ""
 

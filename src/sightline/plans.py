@@ -7,7 +7,9 @@ from typing import Any
 
 from sightline.backbones import Built, describe_network
 from sightline.config import FrozenConfig, GeneratorRecipe, Recipe
+from sightline.config.backbones import BOX
 from sightline.describing import describe_phase
+from sightline.devices import choose_device
 from sightline.extras import own_version
 from sightline.images.batches import Normalization
 from sightline.images.cache import CachedImages
@@ -44,6 +46,8 @@ class Plan:
     """Whether the features of a frozen backbone are kept, in words."""
     searches: tuple[str, ...] = ()
     """Settings of which the recipe has only a number to start from: they are searched for before the training."""
+    rival: str = ""
+    """Recipe that is tried besides, where ``auto`` chose this one; empty: none."""
     replaced: str = ""
     """Which optimizer takes the place of the recipe's, in words."""
 
@@ -80,9 +84,12 @@ def notes(plan: Plan) -> list[str]:
         " ".join(f"{value:.3f}" for value in part) for part in (plan.normalization.mean, plan.normalization.std)
     )
     head = plan.recipe.head
+    on_gpu = choose_device().type == "cuda" and getattr(plan.recipe.network, "weights", None) == BOX
+    larger = ["  there is a GPU: a larger backbone, from a hub, may reach more: --backbone base"] if on_gpu else []
     return [
         *lines,
         *plan.built.weights.lines(),
+        *larger,
         *([] if head is None else [f"  a fresh head, as asked: {head.kind}"]),
         f"  normalised by the statistics these weights were trained with: mean {mean}, deviation {std}",
         *_notes_of_phases(plan),

@@ -219,7 +219,7 @@ def load(
     """Load the classifier of a finished run, or of a ``model.safetensors`` alone.
 
     Args:
-        run: the run's folder, or its weights file; None for the classifier in the box, which tells CIFAR-10's classes apart.
+        run: the run's folder, or its weights file; None for the example classifier, which tells CIFAR-10's classes apart.
         network: makes the network from the number of classes, for a network that is not one of sightline's.
         device: ``cpu``, ``cuda``, ...; None takes the best there is.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
@@ -247,11 +247,11 @@ def load(
 
 
 def about_box() -> str:
-    """What one should know who is answered by the classifier in the box."""
+    """What one should know who is answered by the example classifier."""
     _, model = read_weights(BOX)
     classes, metrics = model["classes"], model["metrics"]
     return (
-        f"no run was named, so the classifier in the box answers: {model['data']['name']}, {len(classes)} classes"
+        f"no run was named, so the example classifier answers: {model['data']['name']}, {len(classes)} classes"
         f" ({', '.join(classes)}), accuracy {metrics['accuracy']:.4f}, n = {metrics['n']:,}."
     )
 
@@ -300,7 +300,7 @@ def predict(
     """Classify image files, folders of them, and archives.
 
     Args:
-        run: a finished run, or its weights file; None for the classifier in the box.
+        run: a finished run, or its weights file; None for the example classifier.
         images: files, folders (searched to the bottom) or archives.
         out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like none
             of the classes.

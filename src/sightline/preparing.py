@@ -53,6 +53,10 @@ __all__ = [
 
 MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of ``fast`` are enough steps
 SMALL_SIDE = 64  # pixels
+RIVAL, RIVAL_SIDE = (
+    "small",
+    128,
+)  # what auto tries besides on photographs of at most so many pixels, which it reads as they are
 
 
 def prepare_training(
@@ -71,7 +75,7 @@ def prepare_training(
         otherwise: the image set where none is named; None refuses.
     """
     asked, source = what_is_asked(data, recipe, begun, otherwise)
-    automatic, named = asked is None, asked or {}
+    automatic, named, rival = asked is None, asked or {}, ""
     if automatic:
         refuse_hopeless(settings)
         if "kind" in (network := spell_out(settings).get("network") or {}):  # before images are read to choose a recipe
@@ -81,7 +85,9 @@ def prepare_training(
     with Progress(console, f"Reading {source.name}") as progress:
         if automatic:
             wanted = settings.get("data") or {}
-            name, why = choose_recipe(*survey(source, progress), wanted.get("fraction") or 1.0)
+            count, median = survey(source, progress)
+            name, why = choose_recipe(count, median, wanted.get("fraction") or 1.0)
+            rival = RIVAL if name == "photos" and max(median) <= RIVAL_SIDE else ""
             named = read_recipe(name)
         chosen = with_whole_paths(resolve(named, settings, {"image_set": source.location}))
         chosen = _with_probe_settled(chosen, named, settings)
@@ -123,7 +129,7 @@ def prepare_training(
         normalization = Normalization(built.weights.mean, built.weights.std)
     if chosen.probe is not None and chosen.probe.then == "auto":
         searched = (*searched, "fit.epochs")
-    return Plan(source, chosen, why, images, splits, normalization, built, kept, searched, replaced)
+    return Plan(source, chosen, why, images, splits, normalization, built, kept, searched, rival, replaced)
 
 
 def what_is_asked(

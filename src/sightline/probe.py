@@ -24,7 +24,7 @@ PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
 ITERATIONS = 200  # of L-BFGS, at most
 FOLDS, REPEATS = 10, 10
 MANY_PRODUCTS = 50_000_000  # of a step of L-BFGS, from which on several threads are faster
-INNER_FOLDS = 5  # within the training part of a fold, where no validation images choose the penalty
+INNER_FOLDS = 3  # within the training part of a fold, where no validation images choose the penalty
 
 Array = np.ndarray[Any, Any]
 

@@ -4,6 +4,7 @@ N images, K classes. Nothing here loads Lightning; the fit that may follow does.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,23 +16,35 @@ from torch import Tensor
 from sightline.config import resolve
 from sightline.config.resolving import to_mapping
 from sightline.describing import Progress, spoken_seconds
+from sightline.errors import ConfigError
+from sightline.estimating import estimate_training
 from sightline.feature_store import FeatureStore
 from sightline.images.splits import deal_folds
 from sightline.metrics import cross_entropy, wilson_interval
 from sightline.plans import Plan
 from sightline.predicting import Classifier
+from sightline.preparing import prepare_training
 from sightline.probe import CrossValidation, Head, choose_penalty, cross_validate, solve_head
 from sightline.significance import paired_interval
 from sightline.timing import Candidate, candidates
+from sightline.views import combine
 
-__all__ = ["Probed", "keep_better", "plan_finetuning", "run_probe"]
+__all__ = [
+    "Probed",
+    "compare_rival",
+    "keep_better",
+    "plan_finetuning",
+    "prepare_rival",
+    "rival_fits",
+    "run_probe",
+]
 
 FEW_VALIDATION = 100  # validation images, below which the penalty is chosen by cross-validation within train
 TELLING = 50  # validation images, below which they cannot tell whether fine-tuning helped
 FOLDS = 5  # where cross-validation chooses the penalty
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of train, on the learning curve
 DRAWS = 3  # of each share
-LEAST_EPOCHS, MOST_EPOCHS = 4, 20
+LEAST_EPOCHS, MOST_EPOCHS = 3, 20
 PLANNED = 0.85  # of the time that is left: the speed of machines that are shared drifts
 TIMES_FEATURES, MOST_SECONDS = 2.0, 600.0  # limit of fine-tuning where none is asked for
 START_UP, WRITE = 5.0, 5.0  # seconds: until the verb is called, and after the last measure
@@ -99,6 +112,7 @@ def run_probe(plan: Plan, console: Console) -> Probed:
     facts: dict[str, Any] = {"penalty": penalty, "features_computed": store.computed, "feature_seconds": seconds}
     if held_out is not None:
         facts["validation"] = _measured(logits_NK, held_out[1].numpy())
+    facts["solve_seconds"] = time.perf_counter() - start - seconds
     facts["learning_curve"] = _learning_curve(plan, train_ND, labels_N, held_out, penalty)
     computed = store.computed / seconds if store.computed >= FEW_VALIDATION else float("inf")
     probed = Probed(store, head, crossed, logits_NK, facts, time.perf_counter() - start, computed)
@@ -151,6 +165,48 @@ def plan_finetuning(plan: Plan, probed: Probed, started: float, console: Console
     return replace(plan, recipe=recipe, searches=()), {"fit.epochs": found}
 
 
+def prepare_rival(plan: Plan, settings: Mapping[str, Any]) -> Plan | None:
+    """Settle the recipe that is tried besides a probe, on the same images; None where the settings do not suit it."""
+    own = {name: value for name, value in settings.items() if name != "probe"}
+    try:
+        return prepare_training(plan.source.location, plan.rival, own, None, Console(quiet=True))
+    except ConfigError:
+        return None
+
+
+def rival_fits(rival: Plan, plan: Plan, probed: Probed, started: float, console: Console) -> bool:
+    """Whether there is time to train the rival of a probe; it is said either way."""
+    probe = plan.recipe.probe
+    assert probe is not None
+    if probe.then != "auto":
+        return False
+    train, held_out = len(rival.splits.train), len(rival.splits.validation)
+    seconds = estimate_training(rival.recipe, rival.network, rival.images.size, train, held_out).seconds
+    left = MOST_SECONDS
+    if probe.minutes is not None:
+        left = probe.minutes * 60 - (time.monotonic() - started) - START_UP - WRITE
+    name = rival.recipe.name
+    line = (
+        f"recipe {name} next, from nothing, on images of {max(rival.images.size)} px: about {spoken_seconds(seconds)}"
+    )
+    line += "; it is kept only if it is better on validation"
+    if seconds > left:
+        line = f"recipe {name} would take {spoken_seconds(seconds)} and there are {spoken_seconds(left)}: not tried"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return seconds <= left
+
+
+def compare_rival(plan: Plan, probed: Probed, rival: Plan, console: Console) -> dict[str, Any]:
+    """Compare a rival that was trained with the probe, on the validation images that both kept out."""
+    rows = rival.splits.validation
+    if [rival.images.paths[row] for row in rows] != [plan.images.paths[row] for row in plan.splits.validation]:
+        raise AssertionError("the rival of a probe validates on other images")
+    model = _plain_model(rival)
+    classifier = Classifier(rival.network, model, probed.store.device)
+    logits_NK = combine(classifier.view_logits(rival.images.pixels, model["views"], rows=rows), model["views"])
+    return _compared(plan, probed, logits_NK, f"recipe {rival.recipe.name}", console)
+
+
 def keep_better(plan: Plan, probed: Probed, before: dict[str, Tensor], console: Console) -> dict[str, Any]:
     """Compare the fine-tuned network with the probe on validation, and put the better one into the plan's network.
 
@@ -163,37 +219,47 @@ def keep_better(plan: Plan, probed: Probed, before: dict[str, Tensor], console: 
         Both, their paired difference, and which was ``kept``, for ``model.json``.
     """
     rows = plan.splits.validation
-    labels_N = plan.images.labels[rows]
-    model = {
-        "classes": plan.images.classes,
-        "size": plan.images.size,
-        "resize": plan.images.pixels.shape[1:3],
-        "views": "one",
-        "precision": plan.recipe.fit.precision,
-        "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},
-    }
-    classifier = Classifier(plan.network, model, probed.store.device)
+    classifier = Classifier(plan.network, _plain_model(plan), probed.store.device)
     with Progress(console, "Comparing on validation") as progress:
         tuned_NK = classifier.view_logits(
             plan.images.pixels, "one", rows=rows, progress=lambda done: progress(done, len(rows))
         )[0]
-    right_N, tuned_right_N = (logits.argmax(1) == labels_N for logits in (probed.logits_NK, tuned_NK))
-    probe, tuned = _measured(probed.logits_NK, labels_N), _measured(tuned_NK, labels_N)
-    better = (tuned["accuracy"], -tuned["loss"]) > (probe["accuracy"], -probe["loss"])
-    difference, low, high = paired_interval(tuned_right_N, right_N)
+    compared = _compared(plan, probed, tuned_NK, "fine-tuned", console)
+    if compared["kept"] == "probe":
+        plan.network.load_state_dict(before)
+    return compared
+
+
+def _plain_model(plan: Plan) -> dict[str, Any]:
+    """What a classifier must know to give logits."""
+    return {
+        "classes": plan.images.classes,
+        "size": plan.images.size,
+        "resize": plan.images.pixels.shape[1:3],
+        "views": plan.recipe.evaluation.views,
+        "precision": plan.recipe.fit.precision,
+        "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},
+    }
+
+
+def _compared(plan: Plan, probed: Probed, logits_NK: Array, name: str, console: Console) -> dict[str, Any]:
+    """Another classifier's logits of the validation images against the probe's."""
+    labels_N = plan.images.labels[plan.splits.validation]
+    right_N, other_right_N = (logits.argmax(1) == labels_N for logits in (probed.logits_NK, logits_NK))
+    probe, other = _measured(probed.logits_NK, labels_N), _measured(logits_NK, labels_N)
+    better = (other["accuracy"], -other["loss"]) > (probe["accuracy"], -probe["loss"])
+    difference, low, high = paired_interval(other_right_N, right_N)
     console.print(
-        f"validation, {len(rows):,} images: probe {probe['accuracy']:.4f}, fine-tuned {tuned['accuracy']:.4f} (difference"
-        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}); {'the fine-tuned network' if better else 'the probe'}"
-        " is kept",
+        f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f} (difference"
+        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}); {name if better else 'the probe'} is kept",
         highlight=False,
         soft_wrap=True,
     )
-    if not better:
-        plan.network.load_state_dict(before)
     return {
-        "finetuned": tuned,
+        "other": name,
+        "finetuned": other,
         "difference": {"estimate": difference, "low": low, "high": high},
-        "kept": "finetuned" if better else "probe",
+        "kept": name if better else "probe",
     }
 
 

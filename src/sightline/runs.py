@@ -79,7 +79,7 @@ PRUNED = "PRUNED"
 REPORT = "report.html"
 SAMPLES = "samples"
 BOX = Path(__file__).parent / "box" / "cifar10-jpeg.safetensors"
-"""The classifier in the box, which answers where no run is named; ``benchmarks/box.py`` makes it."""
+"""The example classifier (CIFAR-10), which answers where no run is named; ``benchmarks/box.py`` makes it."""
 HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
 
 

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from sightline.backbones import write_seen
-from sightline.config import trains_generator
+from sightline.config import resolve, trains_generator
+from sightline.config.resolving import to_mapping
 from sightline.describing import describe_training, show_generator
 from sightline.devices import choose_device, convolution_flops, keep_freed_memory
 from sightline.errors import ConfigError
@@ -25,7 +27,7 @@ from sightline.images.embedded import GROCERIES
 from sightline.picturing import drawing
 from sightline.plans import AnyPlan, GeneratorPlan, Plan, describe_classifier, notes
 from sightline.preparing import prepare_training, what_is_asked
-from sightline.probing import keep_better, plan_finetuning, run_probe
+from sightline.probing import Probed, compare_rival, keep_better, plan_finetuning, prepare_rival, rival_fits, run_probe
 from sightline.reporting import report
 from sightline.resuming import as_found, run_to_resume
 from sightline.runs import (
@@ -101,7 +103,10 @@ def train(
     elif resume:
         console.print(f"Continuing {folder}.", highlight=False)
     if isinstance(plan, Plan) and plan.recipe.probe is not None:
-        _train_probe(plan, folder, started, console, after_epoch)
+        rival = None
+        if plan.rival and not plan.splits.cross_validated and not (folder / "model.json").exists():
+            rival = prepare_rival(plan, settings or {})
+        _train_probe(plan, rival, folder, started, console, after_epoch)
         return folder
     if not (folder / "model.json").exists():
         plan = _begin(plan, folder, console)
@@ -134,6 +139,7 @@ def _train_by_steps(
 
 def _train_probe(
     plan: Plan,
+    rival: Plan | None,
     run: Path,
     started: float,
     console: Console,
@@ -142,11 +148,15 @@ def _train_probe(
     """Solve for a linear head, fine-tune from it where there is time, keep the better of the two, and finish the run.
 
     Args:
+        rival: what is trained in place of fine-tuning, from nothing; it is kept only where it is better, too.
         started: by ``time.monotonic``, when the training was called.
     """
     minutes = plan.recipe.probe.minutes if plan.recipe.probe else None
     probed = run_probe(plan, console)
     begun = (run / "model.json").exists()
+    if rival is not None and rival_fits(rival, plan, probed, started, console):
+        _train_rival(plan, probed, rival, run, console, after_epoch)
+        return
     if not begun:
         plan, found = plan_finetuning(plan, probed, started, console)
         _write_begun(plan, run, {"found": found} if found else {})
@@ -170,6 +180,35 @@ def _train_probe(
         facts = {"probe": probed.facts | compared} | ({} if fitted.kept is None else {"kept": fitted.kept})
         epochs = (fitted.kept or {}).get("stopped_after") or fitted.epochs
         finish(plan, run, Trained(seconds + fitted.seconds, flops, fitted.phases, epochs, facts, ask), console)
+        for tracker in trackers:
+            tracker.log_final(read_model(run), fitted.steps)
+
+
+def _train_rival(
+    plan: Plan,
+    probed: Probed,
+    rival: Plan,
+    run: Path,
+    console: Console,
+    after_epoch: Callable[[int, dict[str, float]], None] | None,
+) -> None:
+    """Train the rival of a probe by steps, and finish the run with the better of the two."""
+    from sightline.fitting import fit
+    from sightline.tracking import tracked
+
+    _write_begun(rival, run, {})
+    with tracked(rival.recipe, run, console) as trackers:
+        fitted = fit(rival, run, trackers, console, after_epoch)
+        compared = compare_rival(plan, probed, rival, console)
+        seconds, facts = probed.seconds + fitted.seconds, {"probe": probed.facts | compared}
+        if compared["kept"] == "probe":
+            settled = resolve(to_mapping(plan.recipe), {"probe": {"then": "nothing", "minutes": None}})
+            plan = replace(plan, recipe=settled, searches=())
+            _write_begun(plan, run, {})
+            finish(plan, run, Trained(seconds, fitted.probe_flops, (), 0, facts, probed.ask), console)
+        else:
+            trained = Trained(seconds, fitted.probe_flops, fitted.phases, fitted.epochs, facts)
+            finish(rival, run, trained, console)
         for tracker in trackers:
             tracker.log_final(read_model(run), fitted.steps)
 

@@ -28,7 +28,7 @@ def predict(
     Parameters
     ----------
     run
-        Folder of a finished run, or its model.safetensors alone. Where images stand in its place the classifier in the box
+        Folder of a finished run, or its model.safetensors alone. Where images stand in its place the example classifier
         answers, which tells the ten classes of CIFAR-10 apart.
     images
         Files, folders (searched to the bottom) and archives.
@@ -235,7 +235,7 @@ def serve(
     Parameters
     ----------
     run
-        Folder of a finished run, or its model.safetensors alone; without it the classifier in the box, which tells the ten
+        Folder of a finished run, or its model.safetensors alone; without it the example classifier, which tells the ten
         classes of CIFAR-10 apart.
     host
         Address to listen at; 0.0.0.0 answers other machines too.

@@ -24,7 +24,8 @@ def about_probe(model: Mapping[str, Any]) -> list[Section]:
     if tuned is None:
         about = "Nothing was fine-tuned, so the probe is what was saved."
     else:
-        rows.append(_row("fine-tuned from it", tuned))
+        name = "fine-tuned from it" if probe["other"] == "fine-tuned" else f"{probe['other']}, trained from nothing"
+        rows.append(_row(name, tuned))
         difference = probe["difference"]
         kept = (
             "the fine-tuned network was better and is"
@@ -32,7 +33,7 @@ def about_probe(model: Mapping[str, Any]) -> list[Section]:
             else "it was no better: the probe is"
         )
         about = (
-            f"On the same validation images fine-tuning changed the accuracy by {difference['estimate']:+.4f} (95 % interval"
+            f"On the same validation images the second changes the accuracy by {difference['estimate']:+.4f} (95 % interval"
             f" {difference['low']:+.4f} to {difference['high']:+.4f}, paired); {kept} what was saved."
         )
     return [Section("Probe and fine-tuning", about, Table(("on validation", "images", "accuracy", "loss"), rows))]

@@ -39,7 +39,7 @@ def serve(
     """Serve a finished classifier until it is stopped: a page at ``/``, a service below ``/api``.
 
     Args:
-        run: a finished run, or its weights file; None for the classifier in the box.
+        run: a finished run, or its weights file; None for the example classifier.
         settings: where to listen, whom to answer, and how much to take at once.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         announce: called with the address and a sentence on the classifier as soon as callers are let in.
