@@ -23,7 +23,7 @@ help:
 	echo "make bench-resume                        kill a training 20 times; the weights must be the same bits"
 	echo "make bench-resume-ways                   the same, 10 times each with SWA, EMA, accumulation, early stopping, mixup, fine-tuning, ddp"
 	echo "make bench-unbalanced                    a rare class: its recall with weights, and with balanced sampling"
-	echo "make bench-photos PART=probe|again|ten|hour [SEEDS=3]  photographs of groceries: accuracy, seconds"
+	echo "make bench-photos PART=probe|ten|hour [SEEDS=3]  photographs of groceries: accuracy, seconds"
 	echo "make bench-few [ARGS=100]                few photographs: do the intervals of cross-validation hold?"
 	echo "make bench-cifar [RECIPE=fast] [SEEDS=3]  a recipe on CIFAR-10 (JPEG): accuracy, seconds, cost"
 	echo "make bench-onecycle [CIFAR=archive]      custom-resnet-onecycle: images/s by number format, then in full"

@@ -3,8 +3,8 @@
     python benchmarks/photos.py ../shared/data/grocery.tar PART [SEEDS] [ARGUMENTS...]
 
 PART is one of
-    probe   the probe alone, and a bare loop that decodes and runs the same network on as many images, in turns: seconds
-    again   the probe twice on one cache: seconds from command to DONE of the second
+    probe   a bare loop that decodes and runs the same network on as many images, then the probe alone, then the probe again
+            on the same cache: seconds from the command to DONE
     ten     --minutes 10, so many SEEDS (3)
     hour    --minutes 60, so many SEEDS (1)
 Behind SEEDS may follow what else `sightline train` takes, such as --backbone lite2. Every training is a process with a cache
@@ -62,20 +62,13 @@ def main(archive: str, part: str, seeds: int, arguments: list[str]) -> None:
     if part == "probe":
         for _ in range(seeds):
             compare_with_bare(archive, coarse, arguments)
-    elif part == "again":
-        with tempfile.TemporaryDirectory() as folder:
-            for name in ("first", "second"):
-                seconds, run, done = train(archive, Path(folder), name, ["--probe.then", "nothing", *arguments])
-                print(
-                    f"{name}: {done:.1f} s to DONE, {seconds:.1f} s with the report; {spoken(run, coarse)}", flush=True
-                )
     else:
         minutes = {"ten": "10", "hour": "60"}[part]
         accuracies = []
         for seed in range(seeds):
             with tempfile.TemporaryDirectory() as folder:
                 named = ["--minutes", minutes, "--seed", str(seed), *arguments]
-                seconds, run, done = train(archive, Path(folder), "run", named)
+                _, run, done = train(archive, Path(folder), "run", named)
                 accuracies.append(evaluation(run)["accuracy"])
                 print(f"seed {seed}: {done:.1f} s to DONE; {spoken(run, coarse)}", flush=True)
         if len(accuracies) > 1:
@@ -105,6 +98,8 @@ def compare_with_bare(archive: str, coarse: dict[str, str], arguments: list[str]
             f" without them {ours / process:.3f} times the bare process; {seconds:.1f} s with the report; {spoken(run, coarse)}",
             flush=True,
         )
+        seconds, again, done = train(archive, Path(folder), "again", ["--probe.then", "nothing", *arguments])
+        print(f"again: {done:.1f} s to DONE, {seconds:.1f} s with the report; {spoken(again, coarse)}", flush=True)
 
 
 def train(archive: str, folder: Path, name: str, arguments: list[str]) -> tuple[float, Path, float]:

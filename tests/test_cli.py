@@ -183,7 +183,7 @@ def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
         (["digits", "--fit.accumulate", "-2"], "--fit.accumulate"),
         (["digits", "--finetune", "frozn"], "unknown finetune.kind 'frozn'; did you mean 'frozen'?"),
         (["digits", "--finetune", "phases"], "--finetune.kind phases needs its phases, which are written in YAML"),
-        (["digits", "--finetune.layer-decay", "0.5"], "finetune names no kind; add one of: kind: frozen, gradual"),
+        (["digits", "--finetune.layer-decay", "0.5"], "finetune names no kind; add one of: kind: frozen, upper"),
         (["digits", "--finetune.phases.1.epochs", "2"], "--finetune.phases"),
     ],
 )

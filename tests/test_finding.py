@@ -109,7 +109,7 @@ def test_from_the_command_line_they_say_what_to_train_with_and_end_with_the_fold
     test = ["--steps", "40", "--spacing", "linear", "--start", "0.001", "--end", "1", "--out", str(tmp_path / "rate")]
     assert main(["find", "rate", str(colours), *arguments, "--optimizer", "sgd", *test]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "colours: 39 training images, recipe small (as asked)"
+    assert lines[:2] == ["Reading colours", "colours: 39 training images, recipe small (as asked)"]
     assert lines[-2].startswith("found: --optimizer.learning-rate 0.")
     assert lines[-1] == str(tmp_path / "rate")
     rows = (tmp_path / "rate" / "range.csv").read_text().splitlines()

@@ -18,7 +18,7 @@ from torch import nn
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline import backbones, learners, plans, preparing, runs, trainer, training
+from sightline import backbones, fitting, learners, plans, preparing, runs, trainer
 from sightline.averaging import Averaging
 from sightline.config import resolve
 from sightline.errors import ConfigError, TrainingError
@@ -331,7 +331,7 @@ LEARNER, AVERAGED, WRITTEN, FROZEN = learners.ClassifierLearner, *VARIANTS
         pytest.param(AVERAGED, LEARNER, "training_step", 8, id="averaged, at the first step of a phase"),
         pytest.param(AVERAGED, LEARNER, "training_step", 10, id="averaged, in the first epoch of a phase"),
         pytest.param(AVERAGED, LEARNER, "validation_step", 3, id="averaged, in the last validation of a phase"),
-        pytest.param(AVERAGED, training, "hand_on", 0, id="averaged, after the last step"),
+        pytest.param(AVERAGED, fitting, "hand_on", 0, id="averaged, after the last step"),
         pytest.param(WRITTEN, LEARNER, "training_step", 12, id="written, at the first step of a phase"),
         pytest.param(WRITTEN, LEARNER, "training_step", 14, id="written, in a phase of one epoch"),
         pytest.param(FROZEN, LEARNER, "training_step", 9, id="frozen"),

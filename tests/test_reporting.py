@@ -15,7 +15,7 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished
-from sightline import reporting, training
+from sightline import finishing, reporting
 from sightline.cli import main
 from sightline.errors import ConfigError, RunError
 from sightline.images.cache import CachedImages
@@ -405,7 +405,7 @@ def test_a_report_that_fails_costs_a_line_and_no_training(
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError("no room\nfor a page")
 
-    monkeypatch.setattr(training, "report", fail)
+    monkeypatch.setattr(finishing, "report", fail)
     console = Console(file=io.StringIO(), width=200)
     settings = QUICK | {"fit": {"epochs": 1, "batch_size": 16}}
     run = sightline.train(finished.data, recipe="small", settings=settings, run=tmp_path / "new", console=console)

@@ -196,7 +196,7 @@ def test_a_model_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_newer_format_is_refused_with_how_to_upgrade(tmp_path: Path) -> None:
     newer = MODEL | {"format": MODEL_FORMAT + 1}
     run = a_run(tmp_path, "x", model=newer, done=True)
-    message = f"has format {MODEL_FORMAT + 1}, and this sightline reads up to {MODEL_FORMAT}; upgrade with `pip"
+    message = f"has format {MODEL_FORMAT + 1}, and this sightline reads up to {MODEL_FORMAT}; upgrade sightline"
     with pytest.raises(RunError, match=message):
         read_model_of_finished(run)
     write_weights(tmp_path / "w.safetensors", {"w": torch.ones(1)}, newer)
@@ -255,7 +255,7 @@ def test_a_built_wheel_works_by_itself_with_its_recipes(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, root], check=True, stderr=subprocess.PIPE)
-    (wheel,) = tmp_path.glob("sightline-*.whl")
+    (wheel,) = tmp_path.glob("sightline_vision-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
     code = "import sightline; from sightline.config import named_recipes; print(sightline.__file__, *named_recipes())"
     result = subprocess.run(

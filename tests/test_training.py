@@ -18,11 +18,10 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished, coloured_folder
-from sightline import backbones, learners, misfits, preparing, runs, trainer, training
+from sightline import backbones, finishing, fitting, learners, misfits, preparing, runs, trainer
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
-from sightline.images.cache import CachedImages
 from sightline.nets import flops_per_image
 from sightline.predicting import load
 
@@ -269,12 +268,11 @@ def test_a_dry_run_describes_and_makes_nothing(colours: Path, tmp_path: Path, mo
 
 @pytest.mark.parametrize(
     ("images", "side", "name"),
-    [(60_000, 32, "fast"), (2_000, 32, "small"), (2_000, 128, "small"), (50_000, 128, "resnet18")],
+    [(60_000, 32, "fast"), (2_000, 32, "small"), (2_000, 65, "photos"), (50_000, 128, "photos")],
 )
-def test_auto_chooses_by_number_and_size(images: int, side: int, name: str, in_memory) -> None:
-    made: CachedImages = in_memory([row % 2 for row in range(images)], size=(side, side))
-    assert preparing.choose_recipe(made)[0] == name
-    assert preparing.choose_recipe(made, fraction=0.1)[0] == "small"
+def test_auto_chooses_by_number_and_size(images: int, side: int, name: str) -> None:
+    assert preparing.choose_recipe(images, (side, side))[0] == name
+    assert preparing.choose_recipe(images, (side, side), 0.1)[0] == ("small" if side <= 64 else "photos")
 
 
 MIXED = {
@@ -292,7 +290,7 @@ def test_a_picture_that_fails_is_reported_and_changes_no_bit(
         torch.rand(1)
         raise ValueError("no such\nfont")
 
-    monkeypatch.setattr(training, "draw_batch", broken)
+    monkeypatch.setattr(fitting, "draw_batch", broken)
     console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the process
     run = sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run", console=console)
     assert run is not None
@@ -351,9 +349,9 @@ def interrupt(
         pytest.param(learners.ClassifierLearner, "training_step", 6, id="within an epoch"),
         pytest.param(learners.ClassifierLearner, "validation_step", 2, id="in validation"),
         pytest.param(trainer.os, "fsync", 5, id="in a checkpoint"),
-        pytest.param(training, "evaluate_rows", 0, id="in the final evaluation"),
-        pytest.param(training, "write_weights", 0, id="before the weights are written"),
-        pytest.param(training, "mark_done", 0, id="before DONE"),
+        pytest.param(finishing, "evaluate_rows", 0, id="in the final evaluation"),
+        pytest.param(finishing, "write_weights", 0, id="before the weights are written"),
+        pytest.param(finishing, "mark_done", 0, id="before DONE"),
     ],
 )
 def test_a_training_that_was_stopped_anywhere_ends_in_the_same_bits(
@@ -421,7 +419,7 @@ def variant_settings(variant: str) -> dict:
     [
         pytest.param(learners.ClassifierLearner, "training_step", 12, id="within an epoch"),
         pytest.param(learners.ClassifierLearner, "validation_step", 1, id="in validation"),
-        pytest.param(training, "hand_on", 0, id="after the last step"),
+        pytest.param(fitting, "hand_on", 0, id="after the last step"),
     ],
 )
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -481,7 +479,7 @@ def test_resume_finds_the_newest_unfinished_run_of_the_same_settings(
 
 
 def test_resuming_a_finished_run_ends_at_once(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_fit", None)  # would fail if it were called
+    monkeypatch.setattr(fitting, "fit", None)  # would fail if it were called
     assert sightline.train(run=finished.run, resume=True) == finished.run
 
 

@@ -15,7 +15,7 @@ from sightline.describing import PARTS, show_measures
 from sightline.explaining import ExplainedImage, summarize_explanations
 from sightline.optimizers import PARTS as OPTIMIZED
 
-INTERNAL = re.compile(r"FLOP/s|probe\b|\braps\b|head_biases|gap \(|of fit\b|× that|\benergy\b", re.IGNORECASE)
+INTERNAL = re.compile(r"FLOP/s|probe_flops|\braps\b|head_biases|gap \(|of fit\b|× that|\benergy\b", re.IGNORECASE)
 
 
 def internal(text: str) -> list[str]:

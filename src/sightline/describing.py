@@ -10,9 +10,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sightline.config import AnyRecipe, Recipe
-from sightline.devices import describe
-from sightline.estimating import Estimate, estimate_training
+from sightline.config import AnyRecipe, ProbeConfig, Recipe
+from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
+from sightline.devices import choose_device, describe
+from sightline.estimating import Estimate, estimate_training, features_per_second
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
 from sightline.nets import Countable, Network, summarize
@@ -88,7 +89,32 @@ def describe_training(
     parameters = sum(line.parameters for line in lines)
     table.add_row("total", "", "", f"{parameters:,}", f"{parameters * 4 / 1e6:.3f}", end_section=True)
     console.print(table)
+    if isinstance(recipe, Recipe) and recipe.probe is not None and isinstance(network, Network):
+        speed = features_per_second(network, images.size, recipe.fit.precision)
+        for sentence in _estimated_probe(recipe, recipe.probe, counts, speed):
+            say(sentence)
+        if recipe.probe.then != "finetune":
+            return
     say(_estimated(recipe, estimate_training(recipe, network, images.size, counts["train"], counts["validation"])))
+
+
+def _estimated_probe(recipe: Recipe, probe: ProbeConfig, counts: Mapping[str, int], speed: float) -> list[str]:
+    """Lines on what a probe takes, and what may follow it."""
+    images = counts["train"] + counts["validation"]
+    seconds = images / speed
+    measured = f", and {spoken_seconds(counts['test'] / speed)} for the test" if counts["test"] else ""
+    lines = [
+        f"estimate: {spoken_seconds(seconds)} for the features of {images:,} images at {speed:,.0f} images/s (none where they"
+        f" are kept from before){measured}, on {describe(choose_device())}"
+    ]
+    if probe.then == "auto" and counts["validation"]:
+        limit = (
+            f"everything is to take at most {probe.minutes:g} minutes"
+            if probe.minutes is not None
+            else f"at most {spoken_seconds(min(TIMES_FEATURES * seconds, MOST_SECONDS))}; --minutes allows more or less"
+        )
+        lines.append(f"then something better is looked for and kept only if it is better on validation: {limit}")
+    return lines
 
 
 def _estimated(recipe: AnyRecipe, estimate: Estimate) -> str:

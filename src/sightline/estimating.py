@@ -17,8 +17,9 @@ from sightline.nets import Countable, Network, training_flops
 from sightline.nets.counting import forward_once
 from sightline.phases import Phase, frozen_modules, layers_of, phases_of
 
-__all__ = ["Estimate", "estimate_training", "training_operations"]
+__all__ = ["Estimate", "estimate_training", "features_per_second", "training_operations"]
 
+PASSED = 16  # images of a forward pass that is timed
 TIMED = 256  # images of a step that is timed, at most
 LEARNING_BYTES = 12  # a number that learns: its gradient and two numbers of the optimizer, in float32
 
@@ -62,6 +63,27 @@ def estimate_training(
     kept = bytes_kept(network, views * images + held_out, size) if views and isinstance(network, Network) else 0
     memory = max(_bytes(recipe, network, phases, phase, size, dtype, views > 0) for phase in phases) + kept
     return Estimate(total / (steps[costliest] * speed), speed, memory, views > 0, device, dtype)
+
+
+def features_per_second(network: Network, size: tuple[int, int], precision: str) -> float:
+    """Images a second of a forward pass alone, by the second of two batches on a copy of the network.
+
+    Args:
+        network: as it was built; it stays as it is.
+        size: (height, width) of the images in pixels.
+        precision: as ``fit.precision`` has it.
+    """
+    device = choose_device()
+    dtype = arithmetic(precision, device)
+    trial = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    images = torch.zeros(PASSED, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
+    seconds = 1.0
+    for _ in range(2):
+        start = time.perf_counter()
+        with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            float(trial.features(images).float().sum())  # waits for the device
+        seconds = time.perf_counter() - start
+    return PASSED / seconds
 
 
 def training_operations(

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from sightline.config import resolve
+from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
 from sightline.config.resolving import to_mapping
 from sightline.describing import Progress, spoken_seconds
 from sightline.errors import ConfigError
@@ -46,7 +47,6 @@ SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of train, on the learning curve
 DRAWS = 3  # of each share
 LEAST_EPOCHS, MOST_EPOCHS = 3, 20
 PLANNED = 0.85  # of the time that is left: the speed of machines that are shared drifts
-TIMES_FEATURES, MOST_SECONDS = 2.0, 600.0  # limit of fine-tuning where none is asked for
 START_UP, WRITE = 5.0, 5.0  # seconds: until the verb is called, and after the last measure
 
 Array = np.ndarray[Any, Any]

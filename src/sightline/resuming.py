@@ -82,7 +82,7 @@ def changes_since(run: Path, plan: AnyPlan) -> list[str]:
 def _other_size(run: Path, plan: AnyPlan) -> list[str]:
     """Whether images are trained at another size than when a run has begun: how it is decided may have changed since."""
     try:
-        (height, width), now = read_model(run)["size"], plan.images.size
+        (height, width), now = read_model(run).get("size") or plan.images.size, plan.images.size
     except RunError:  # killed before anything was kept
         return []
     if (height, width) == tuple(now):

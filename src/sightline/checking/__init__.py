@@ -36,6 +36,8 @@ from sightline.writing import write_csv
 
 __all__ = ["CHECKS", "Check", "check"]
 
+COMPARED = 32  # pixels of the shorter side, at least, at which images are compared: smaller ones all look alike
+
 CHECKS = Path("checks")
 
 Array = np.ndarray[Any, Any]
@@ -88,6 +90,9 @@ def check(
     if out is not None:
         refuse_filled(out)
     images = open_images(source, None, progress)
+    if min(images.size) < COMPARED:
+        height, width = (round(side * COMPARED / min(images.size)) for side in images.size)
+        images = open_images(source, None, progress, exactly=((height, width), (height, width)))
     splits, notes = _split(images)
     parts = part_of(images, splits)
     headers, unseen = _headers(source, images, progress)

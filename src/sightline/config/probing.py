@@ -8,6 +8,9 @@ from sightline.errors import ConfigError
 
 __all__ = ["ProbeConfig"]
 
+TIMES_FEATURES, MOST_SECONDS = 2.0, 600.0
+"""Limit of what follows a probe where no minutes are asked for: so many times the seconds of the features, and seconds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:

@@ -104,6 +104,7 @@ class TimmNetwork(Network):
             _refuse_other_ends(body.forward_head(maps), head, logits, name)
         if head.out_features != classes:
             head = start_small(nn.Linear(head.in_features, classes, bias=head.bias is not None))
+        self.chain = tuple(f"body.{layer}" for layer in _chain(body, size))
         self.body = body.train()
         self.original_names = ((f"{where}.", "head."), ("", "body."))
         self._prefix = int(getattr(body, "num_prefix_tokens", 0))  # class and register tokens, before the patches
@@ -119,7 +120,6 @@ class TimmNetwork(Network):
         if not (self._layers or self._grid or self._channels_last):
             raise ConfigError(f"{name} gives no map of the image; choose another network.")
         self.head = head.train()
-        self.chain = tuple(f"body.{layer}" for layer in _chain(body, size))
         self._cut = 0  # layers of the chain that lie below what ``classify`` reads; 0: all, and the pooling
 
     def cut_after(self, layer: str) -> None:
