@@ -21,7 +21,7 @@ from sightline.images.cache import open_images
 from sightline.images.lookup import find_source
 from sightline.metrics import wilson_interval
 from sightline.nets import build_network, load_weights
-from sightline.probe import choose_penalty, cross_validate, solve_head
+from sightline.probe import choose_head, cross_validate
 
 CLASSES = {20: 4, 50: 4, 100: 16, 200: 16, 400: 16}
 A_CLASS = 3  # photographs, at least
@@ -64,8 +64,7 @@ def report(size: int, features: torch.Tensor, labels: torch.Tensor, draws: int) 
             return stratified(known.numpy(), folds, seed)
 
         found = cross_validate(inside, known, classes, deal)
-        penalty = choose_penalty(inside, known, deal(INNER, 0), None, classes)
-        (head,) = solve_head(inside, known, classes, (penalty,))
+        head = choose_head(inside, known, deal(INNER, 0), None, classes)
         truth = float((head.logits(features[rest]).argmax(1) == labels[rest].numpy()).mean())
         estimates.append(found.accuracy)
         truths.append(truth)

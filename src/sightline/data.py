@@ -47,8 +47,7 @@ class ImageData(L.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Open the cache and cut the splits; runs in every process."""
-        self.images, self.splits, measured = prepare(self.source, self.recipe)
-        self.normalization = self._given or measured
+        self.images, self.splits, self.normalization = prepare(self.source, self.recipe, given=self._given)
 
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None

@@ -12,6 +12,7 @@ from sightline.backbones import build, with_whole_paths
 from sightline.config import (
     NetworkConfig,
     Recipe,
+    RunConfig,
     UpperConfig,
     batches_within,
     read_recipe,
@@ -53,6 +54,7 @@ __all__ = [
 
 MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of ``fast`` are enough steps
 SMALL_SIDE = 64  # pixels
+UNMEASURED = Normalization([0.0] * 3, [1.0] * 3)  # until the weights tell theirs
 RIVAL, RIVAL_SIDE = (
     "small",
     128,
@@ -101,7 +103,8 @@ def prepare_training(
         if brings_validation(opened):
             chosen = _without_validation(chosen, settings, source.name)
         refuse_split_seed(chosen, settings, opened)
-        images, splits, normalization = prepare(source, chosen, progress)
+        pretrained = isinstance(chosen.network, RunConfig) or getattr(chosen.network, "weights", None) is not None
+        images, splits, normalization = prepare(source, chosen, progress, UNMEASURED if pretrained else None)
     chosen = _without_scales(chosen, settings)
     if "scales" not in (settings.get("augment") or {}):
         chosen = _within_reach(chosen, min(images.size))

@@ -18,14 +18,14 @@ from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
 from sightline.config.resolving import to_mapping
 from sightline.describing import Progress, spoken_seconds
 from sightline.errors import ConfigError
-from sightline.estimating import estimate_training
+from sightline.estimating import estimate_training, features_per_second
 from sightline.feature_store import FeatureStore
 from sightline.images.splits import deal_folds
 from sightline.metrics import cross_entropy, wilson_interval
 from sightline.plans import Plan
 from sightline.predicting import Classifier
 from sightline.preparing import prepare_training
-from sightline.probe import CrossValidation, Head, choose_penalty, cross_validate, solve_head
+from sightline.probe import CrossValidation, Head, choose_head, cross_validate, solve_head
 from sightline.significance import paired_interval
 from sightline.timing import Candidate, candidates
 from sightline.views import combine
@@ -44,10 +44,11 @@ FEW_VALIDATION = 100  # validation images, below which the penalty is chosen by 
 TELLING = 50  # validation images, below which they cannot tell whether fine-tuning helped
 FOLDS = 5  # where cross-validation chooses the penalty
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of train, on the learning curve
-DRAWS = 3  # of each share
+DRAWS = 2  # of each share
+CURVE_ITERATIONS = 30  # of L-BFGS, for a point of the curve
 LEAST_EPOCHS, MOST_EPOCHS = 3, 20
 PLANNED = 0.85  # of the time that is left: the speed of machines that are shared drifts
-START_UP, WRITE = 5.0, 5.0  # seconds: until the verb is called, and after the last measure
+START_UP, WRITE = 5.0, 15.0  # seconds: until the verb is called; to load Lightning, and to write the run
 
 Array = np.ndarray[Any, Any]
 
@@ -65,7 +66,7 @@ class Probed:
     seconds: float
     """Of the features and the solution."""
     images_per_second: float
-    """Of the features; infinite where all were kept."""
+    """Of a forward pass."""
 
     def ask(self, rows: Array, progress: Any = None) -> Array:
         """Logits of rows of the set by the probe, (1, n, K)."""
@@ -105,17 +106,21 @@ def run_probe(plan: Plan, console: Console) -> Probed:
     if penalty is None:
         telling = held_out if held_out is not None and len(held_out[1]) >= FEW_VALIDATION else None
         folds_N = deal_folds(images, splits.train, FOLDS, plan.recipe.data.split_seed)
-        penalty = choose_penalty(train_ND, labels_N, folds_N, telling, classes, weights_N)
-    (head,) = solve_head(train_ND, labels_N, classes, (penalty,), weights_N)
+        head = choose_head(train_ND, labels_N, folds_N, telling, classes, weights_N)
+    else:
+        (head,) = solve_head(train_ND, labels_N, classes, (penalty,), weights_N)
     logits_NK = head.logits(held_out[0]) if held_out is not None else np.zeros((0, classes), np.float32)
     _put_in(plan, head)
-    facts: dict[str, Any] = {"penalty": penalty, "features_computed": store.computed, "feature_seconds": seconds}
+    facts: dict[str, Any] = {"penalty": head.penalty, "features_computed": store.computed, "feature_seconds": seconds}
     if held_out is not None:
         facts["validation"] = _measured(logits_NK, held_out[1].numpy())
     facts["solve_seconds"] = time.perf_counter() - start - seconds
-    facts["learning_curve"] = _learning_curve(plan, train_ND, labels_N, held_out, penalty)
-    computed = store.computed / seconds if store.computed >= FEW_VALIDATION else float("inf")
-    probed = Probed(store, head, crossed, logits_NK, facts, time.perf_counter() - start, computed)
+    facts["learning_curve"] = _learning_curve(plan, train_ND, labels_N, held_out, head)
+    if store.computed >= FEW_VALIDATION:
+        speed = store.computed / seconds
+    else:  # kept: what follows is timed by itself
+        speed = features_per_second(plan.network, images.size, plan.recipe.fit.precision)
+    probed = Probed(store, head, crossed, logits_NK, facts, time.perf_counter() - start, speed)
     _say(console, plan, probed)
     return probed
 
@@ -135,13 +140,15 @@ def plan_finetuning(plan: Plan, probed: Probed, started: float, console: Console
     assert probe is not None
     if probe.then != "auto":
         return plan, {}
-    elapsed = time.monotonic() - started + START_UP
-    measure = len(plan.splits.test) / min(probed.images_per_second, 1e9)
+    options, why = _options(plan)
     if probe.minutes is not None:
-        left = probe.minutes * 60 - elapsed - measure - WRITE
+        measure = (len(plan.splits.test) + len(plan.splits.validation)) / probed.images_per_second
+        left = probe.minutes * 60 - (time.monotonic() - started) - START_UP - measure - WRITE
     else:
         left = min(TIMES_FEATURES * probed.facts["feature_seconds"], MOST_SECONDS)
-    chosen, why = _choose(plan, left)
+    chosen = None
+    if options:
+        chosen, why = _choose(options, left)
     settings: dict[str, Any] = {"probe": {"then": "nothing", "minutes": None}}
     if chosen is not None:
         epochs = min(MOST_EPOCHS, int((left * PLANNED - chosen.once) / chosen.epoch))
@@ -263,22 +270,24 @@ def _compared(plan: Plan, probed: Probed, logits_NK: Array, name: str, console: 
     }
 
 
-def _choose(plan: Plan, left: float) -> tuple[Candidate | None, str]:
-    """The layers to fine-tune in so many seconds: as many as get enough epochs; or none, and why."""
+def _options(plan: Plan) -> tuple[list[Candidate], str]:
+    """The ways to fine-tune, the most layers first; or none, and why."""
     n = len(plan.splits.validation)
     if plan.splits.cross_validated:
-        return None, "no fine-tuning: of so few images none could be set aside to tell whether it helps"
+        return [], "no fine-tuning: of so few images none could be set aside to tell whether it helps"
     if n < TELLING:
-        return None, f"no fine-tuning: {n} validation images could not tell whether it helps"
-    if left <= 0:
-        return None, "no fine-tuning: the time is used up"
-    options = candidates(plan)
+        return [], f"no fine-tuning: {n} validation images could not tell whether it helps"
+    return candidates(plan), ""
+
+
+def _choose(options: list[Candidate], left: float) -> tuple[Candidate | None, str]:
+    """The layers to fine-tune in so many seconds: as many as get enough epochs; or none, and why."""
     for option in options:
         if option.once + LEAST_EPOCHS * option.epoch <= left * PLANNED:
             return option, ""
     needed = min(option.once + LEAST_EPOCHS * option.epoch for option in options) / PLANNED
     return None, (
-        f"no fine-tuning: it would take {spoken_seconds(needed)} and there are {spoken_seconds(left)}; --minutes allows more"
+        f"no fine-tuning: it would take {spoken_seconds(needed)} and there are {spoken_seconds(max(left, 0))}; --minutes allows more"
     )
 
 
@@ -305,7 +314,7 @@ def _measured(logits_NK: Array, labels_N: Array) -> dict[str, Any]:
 
 
 def _learning_curve(
-    plan: Plan, train_ND: Tensor, labels_N: Tensor, held_out: tuple[Tensor, Tensor] | None, penalty: float
+    plan: Plan, train_ND: Tensor, labels_N: Tensor, held_out: tuple[Tensor, Tensor] | None, whole: Head
 ) -> list[dict[str, float]]:
     """Accuracy by the number of training images, from the same features: on validation, or on folds left out."""
     images, rows, classes = plan.images, plan.splits.train, len(plan.images.classes)
@@ -322,7 +331,11 @@ def _learning_curve(
             if share < 1:
                 parts = round(1 / share)
                 some_n = some_n[deal_folds(images, rows[some_n], parts, draw) == 0]
-            (head,) = solve_head(train_ND[some_n], labels_N[some_n], classes, (penalty,))
+            head = whole
+            if share < 1 or held_out is None:
+                (head,) = solve_head(
+                    train_ND[some_n], labels_N[some_n], classes, (whole.penalty,), iterations=CURVE_ITERATIONS
+                )
             right += int((head.logits(out[0]).argmax(1) == out[1].numpy()).sum())
             measured, used = measured + len(out[1]), used + len(some_n)
         curve.append({"images": round(used / draws), "accuracy": right / measured, "n": measured})

@@ -15,6 +15,7 @@ from sightline.plans import Plan
 
 __all__ = ["Candidate", "candidates"]
 
+TIMED = 16  # images of a step that is timed
 MOST_MEMORY = 1 / 3  # of what is free, for kept maps
 SHARES = (0.7, 0.4)  # of the operations, that the layers behind a cut may take at most: of each the deepest cut
 
@@ -37,7 +38,7 @@ def candidates(plan: Plan) -> list[Candidate]:
     device = choose_device()
     dtype = arithmetic(recipe.fit.precision, device)
     network = copy.deepcopy(plan.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    count = min(recipe.fit.batch_size, len(splits.train))
+    count = min(recipe.fit.batch_size, len(splits.train), TIMED)
     images = torch.zeros(count, 3, *plan.images.size, device=device).contiguous(memory_format=torch.channels_last)
     asked = recipe.augment.crop
     own_ways = recipe.augment.rotation or recipe.augment.policy or recipe.augment.color or recipe.augment.cutout

@@ -18,7 +18,7 @@ class ProbeConfig:
 
     kind: Literal["linear"] = "linear"
     penalty: float | None = None
-    """Strength of the L2 penalty of the head's weights, on standardized features; null: the best of a grid on validation."""
+    """Strength of the L2 penalty of the head's weights, on scaled features; null: the best of a grid on validation."""
     then: Literal["auto", "finetune", "nothing"] = "auto"
     """What follows. finetune: the epochs of the recipe, from the probe's head, with batch-norm's statistics as they are; kept
     only where better on validation.

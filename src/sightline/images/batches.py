@@ -80,10 +80,20 @@ class Normalization:
 
 
 def prepare(
-    source: ImageSource, recipe: AnyRecipe, progress: Callable[[int, int], None] | None = None
+    source: ImageSource,
+    recipe: AnyRecipe,
+    progress: Callable[[int, int], None] | None = None,
+    given: Normalization | None = None,
 ) -> tuple[CachedImages, Splits, Normalization]:
     """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay generated
-    images beside it."""
+    images beside it.
+
+    Args:
+        source: the image set.
+        recipe: every setting.
+        progress: called with (images done, images in all).
+        given: the normalization where it is known, as that of pretrained weights is; nothing is measured then.
+    """
     images = open_images(source, recipe.data.size, progress)
     splits = split_as(recipe, images)
     if recipe.data.exclude is not None:
@@ -93,7 +103,7 @@ def prepare(
     if data.synthetic is not None:
         images, splits = join_train(images, splits, data.synthetic, data.synthetic_share, data.split_seed)
     measured = splits.train if data.synthetic_share == 1 else real
-    return images, splits, Normalization(*statistics(images, measured))
+    return images, splits, given or Normalization(*statistics(images, measured))
 
 
 def augmentation_of(recipe: AnyRecipe) -> AugmentConfig:
