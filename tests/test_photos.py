@@ -103,6 +103,13 @@ def test_fine_tuning_that_is_asked_for_needs_images_to_validate_on(tmp_path: Pat
         train(data, tmp_path / "run", {"fit": {"epochs": 1}})
 
 
+def test_cross_validation_has_one_view_of_each_image(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"--evaluation\.views flip has no effect on so few images, which are cross-val"
+    ):
+        train(photographs(tmp_path / "pets", 5), tmp_path / "run", {"evaluation": {"views": "flip"}})
+
+
 def test_a_class_of_one_photograph_trains_and_is_never_right_when_left_out(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 6)
     for index in range(1, 6):

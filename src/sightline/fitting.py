@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from sightline.averaging import hand_on
@@ -27,7 +28,7 @@ from sightline.resuming import as_found, changes_since
 from sightline.runs import helped, run_to_help
 from sightline.samples import SampleGrid
 from sightline.tracking import Tracker
-from sightline.trainer import CostMeter, Deadline, EpochLog, build_trainer, checkpoint_to_resume
+from sightline.trainer import CostMeter, EpochLog, build_trainer, checkpoint_to_resume
 
 __all__ = ["Fitted", "fit", "help_fit"]
 
@@ -122,6 +123,45 @@ def help_fit(plan: AnyPlan, run: Path) -> NoReturn:
             raise
         raise SystemExit(1) from error
     raise SystemExit(0)
+
+
+class Deadline(Callback):
+    """Ends a training before the epoch that would pass the time it was given; that it did travels in checkpoints."""
+
+    def __init__(self, at: float, console: Console | None) -> None:
+        """
+        Args:
+            at: by ``time.monotonic``, when the last epoch must have ended; infinity of a training that is resumed.
+            console: where it is said.
+        """
+        self.at = at
+        self.console = console
+        self.stopped = False
+        self._began = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        trainer.should_stop = trainer.should_stop or self.stopped
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        now = time.monotonic()
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if not last and now + (now - self._began) > self.at:
+            self.stopped = trainer.should_stop = True
+            if self.console is not None:
+                self.console.print(
+                    f"stopped after epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: the machine has become"
+                    " slower, and the time is used up",
+                    highlight=False,
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stopped": self.stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stopped = state_dict["stopped"]
 
 
 def _learner(plan: AnyPlan) -> Learner:

@@ -120,6 +120,11 @@ def prepare_training(
     refuse_small_padding(chosen, images)
     refuse_without_effect(easiest, images, splits)
     refuse_saturation_of_grey(chosen, images, splits)
+    if splits.cross_validated and chosen.evaluation.views != "one":
+        raise ConfigError(
+            f"--evaluation.views {chosen.evaluation.views} has no effect on so few images, which are cross-validated with one view"
+            " each; leave it out, or set some aside with --data.validation."
+        )
     torch.manual_seed(derived_seed(chosen.fit.seed, "network"))
     built = build(chosen, images, splits)
     if isinstance(chosen.finetune, UpperConfig):

@@ -32,7 +32,6 @@ __all__ = [
     "AtomicCheckpoints",
     "CompiledSteps",
     "CostMeter",
-    "Deadline",
     "EpochLog",
     "build_trainer",
     "checkpoint_to_resume",
@@ -354,45 +353,6 @@ class EpochLog(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
-
-
-class Deadline(Callback):
-    """Ends a training before the epoch that would pass the time it was given; that it did travels in checkpoints."""
-
-    def __init__(self, at: float, console: Console | None) -> None:
-        """
-        Args:
-            at: by ``time.monotonic``, when the last epoch must have ended; infinity of a training that is resumed.
-            console: where it is said.
-        """
-        self.at = at
-        self.console = console
-        self.stopped = False
-        self._began = 0.0
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.should_stop = trainer.should_stop or self.stopped
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._began = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        now = time.monotonic()
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if not last and now + (now - self._began) > self.at:
-            self.stopped = trainer.should_stop = True
-            if self.console is not None:
-                self.console.print(
-                    f"stopped after epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: the machine has become"
-                    " slower, and the time is used up",
-                    highlight=False,
-                )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"stopped": self.stopped}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.stopped = state_dict["stopped"]
 
 
 class AfterEpoch(Callback):

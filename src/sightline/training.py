@@ -205,7 +205,8 @@ def _train_rival(
             settled = resolve(to_mapping(plan.recipe), {"probe": {"then": "nothing", "minutes": None}})
             plan = replace(plan, recipe=settled, searches=())
             _write_begun(plan, run, {})
-            finish(plan, run, Trained(seconds, fitted.probe_flops, (), 0, facts, probed.ask), console)
+            ask = probed.ask if plan.recipe.evaluation.views == "one" else None
+            finish(plan, run, Trained(seconds, fitted.probe_flops, (), 0, facts, ask), console)
         else:
             trained = Trained(seconds, fitted.probe_flops, fitted.phases, fitted.epochs, facts)
             finish(rival, run, trained, console)
