@@ -321,16 +321,15 @@ def _learning_curve(
     curve = []
     for share in SHARES:
         right, measured, used = 0, 0, 0
-        draws = DRAWS if share < 1 or held_out is None else 1
+        draws = FOLDS if held_out is None else DRAWS if share < 1 else 1
         for draw in range(draws):
             inside_N, out = np.ones(len(rows), bool), held_out
-            if out is None:
-                inside_N = deal_folds(images, rows, FOLDS, draw) != 0
+            if out is None:  # every image is left out once
+                inside_N = deal_folds(images, rows, FOLDS, 0) != draw
                 out = train_ND[~inside_N], labels_N[~inside_N]
             some_n = np.flatnonzero(inside_N)
             if share < 1:
-                parts = round(1 / share)
-                some_n = some_n[deal_folds(images, rows[some_n], parts, draw) == 0]
+                some_n = some_n[deal_folds(images, rows[some_n], round(1 / share), draw) == 0]
             head = whole
             if share < 1 or held_out is None:
                 (head,) = solve_head(

@@ -143,7 +143,7 @@ def _how_good(told: Known) -> str:
             f"Accuracy {measured['accuracy']:.4f} by cross-validation of all {measured['n']:,} images (95 % interval"
             f" {low:.4f} to {high:.4f}, corrected for the overlap of the {measured['folds']} folds, {measured['repeats']}"
             " times dealt). They were too few to set any aside for a test, so the classifier that was saved has learned from"
-            " all of them; every answer on this page is of one that had not seen the image."
+            " all of them; every answer on this page is of one that had not seen the image, when they were dealt first."
         )
     which = "that it had not seen" if told.split == "test" else "by which its probabilities were set as well"
     return (
