@@ -337,7 +337,13 @@ def _learning_curve(
                 )
             right += int((head.logits(out[0]).argmax(1) == out[1].numpy()).sum())
             measured, used = measured + len(out[1]), used + len(some_n)
-        curve.append({"images": round(used / draws), "accuracy": right / measured, "n": measured})
+        curve.append(
+            {
+                "images": round(used / draws),
+                "accuracy": right / measured,
+                "n": len(rows) if held_out is None else len(held_out[1]),
+            }
+        )
     return curve
 
 
