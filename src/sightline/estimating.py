@@ -19,7 +19,7 @@ from sightline.phases import Phase, frozen_modules, layers_of, phases_of
 
 __all__ = ["Estimate", "estimate_training", "features_per_second", "training_operations"]
 
-PASSED = 16  # images of a forward pass that is timed
+PASSED = 8  # images of a forward pass that is timed
 TIMED = 256  # images of a step that is timed, at most
 LEARNING_BYTES = 12  # a number that learns: its gradient and two numbers of the optimizer, in float32
 
