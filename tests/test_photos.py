@@ -110,6 +110,14 @@ def test_cross_validation_has_one_view_of_each_image(tmp_path: Path) -> None:
         train(photographs(tmp_path / "pets", 5), tmp_path / "run", {"evaluation": {"views": "flip"}})
 
 
+@pytest.mark.parametrize(
+    "settings", [{"augment": {"cutout": {"size": 6}}}, {"optimizer": "sgd"}, {"fit": {"batch_size": 9}}], ids=str
+)
+def test_settings_of_steps_are_refused_where_none_are_taken(tmp_path: Path, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"has no effect: nothing is trained by steps behind this probe"):
+        train(photographs(tmp_path / "pets", 4), tmp_path / "run", settings)
+
+
 def test_a_class_of_one_photograph_trains_and_is_never_right_when_left_out(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 6)
     for index in range(1, 6):

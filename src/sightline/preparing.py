@@ -120,6 +120,8 @@ def prepare_training(
     refuse_small_padding(chosen, images)
     refuse_without_effect(easiest, images, splits)
     refuse_saturation_of_grey(chosen, images, splits)
+    if splits.cross_validated or (chosen.probe is not None and chosen.probe.then == "nothing"):
+        _refuse_steps(chosen, named)
     if splits.cross_validated and chosen.evaluation.views != "one":
         raise ConfigError(
             f"--evaluation.views {chosen.evaluation.views} has no effect on so few images, which are cross-validated with one view"
@@ -191,6 +193,19 @@ def _with_probe_settled(chosen: Recipe, named: Mapping[str, Any], settings: Mapp
     if probe.then == "auto" and asked:
         return resolve(to_mapping(chosen), {"probe": {"then": "finetune"}})
     return chosen
+
+
+def _refuse_steps(chosen: Recipe, named: Mapping[str, Any]) -> None:
+    """Refuse settings of a training by steps, other than those of the recipe, where nothing follows the probe."""
+    before, now = (flatten(to_mapping(recipe)) for recipe in (resolve({"probe": None}, named), chosen))
+    blocks = ("augment", "optimizer", "schedule", "clip", "averaging", "early_stopping")
+    fits = ("fit.batch_size", "fit.accumulate", "fit.label_smoothing", "fit.keep", "fit.validate_every", "fit.compile")
+    for name in now:
+        if (name in fits or name.split(".")[0] in blocks) and before.get(name) != now[name]:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} has no effect: nothing is trained by steps behind this probe; leave it out, or fine-tune"
+                " (--probe.then finetune, which needs validation images)."
+            )
 
 
 def _at_own_size(chosen: Recipe, source: ImageSource, progress: Progress) -> Recipe:
