@@ -19,7 +19,7 @@ from sightline.config.resolving import field_texts, kind_of, listed_block, membe
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
 from sightline.explaining import attributing
-from sightline.images import sources
+from sightline.images import archives, folders, manifests
 from sightline.images.embedded import DIGITS, GROCERIES, DigitsSource, GroceriesSource
 from sightline.images.hub import PREFIX, HubSource
 from sightline.images.named import NAMED, NamedSource
@@ -116,9 +116,9 @@ def _image_sets() -> Iterator[tuple[str, str]]:
     yield f"`{DIGITS}`", _first(DigitsSource)
     for name in NAMED:
         yield f"`{name}`", _first(NamedSource)
-    yield "FOLDER", _first(sources.FolderSource)
-    yield ", ".join(f"`{suffix}`" for suffix in sources.ARCHIVE_SUFFIXES), "A folder packed in one file, read in place."
-    yield "`.csv`", _first(sources.ManifestSource)
+    yield "FOLDER", _first(folders.FolderSource)
+    yield ", ".join(f"`{suffix}`" for suffix in archives.ARCHIVE_SUFFIXES), "A folder packed in one file, read in place."
+    yield "`.csv`", _first(manifests.ManifestSource)
     yield "`.parquet`", _first(ParquetSource)
     yield f"`{PREFIX}OWNER/NAME`", _first(HubSource)
 

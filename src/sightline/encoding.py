@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from sightline.config.resolving import nearest
 from sightline.devices import keep_freed_memory
 from sightline.errors import ConfigError, DataError
+from sightline.images.archives import ARCHIVE_SUFFIXES
 from sightline.images.augment import centre, normalize
 from sightline.images.decoding import in_parallel
 from sightline.images.layout import OUTSIDE, Entry
 from sightline.images.lookup import always_labelled, find_source, plain_files
-from sightline.images.sources import ARCHIVE_SUFFIXES, ImageSource
+from sightline.images.sources import ImageSource
 from sightline.predicting import BATCH, Classifier, load, try_decode
 from sightline.writing import write_atomically
 

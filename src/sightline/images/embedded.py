@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from sightline.images.archives import ZipSource
 from sightline.images.layout import Entry, Listing
-from sightline.images.sources import ImageSource, ZipSource
+from sightline.images.sources import ImageSource
 
 __all__ = ["DIGITS", "EMBEDDED", "GROCERIES", "DigitsSource", "GroceriesSource"]
 

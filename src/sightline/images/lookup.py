@@ -7,19 +7,14 @@ from pathlib import Path
 
 from sightline.config.resolving import nearest
 from sightline.errors import DataError
+from sightline.images.archives import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.images.embedded import EMBEDDED
+from sightline.images.folders import FolderSource
 from sightline.images.hub import PREFIX, HubSource
 from sightline.images.layout import IMAGE_SUFFIXES, Entry, is_hidden, is_image_name
+from sightline.images.manifests import ManifestSource
 from sightline.images.named import NAMED, NamedSource
-from sightline.images.sources import (
-    ARCHIVE_SUFFIXES,
-    FolderSource,
-    ImageSource,
-    ManifestSource,
-    TarSource,
-    ZipSource,
-    read_files,
-)
+from sightline.images.sources import ImageSource, read_files
 from sightline.images.tables import ParquetSource
 
 __all__ = ["PlainFiles", "always_labelled", "find_source", "plain_files"]

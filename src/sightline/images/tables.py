@@ -15,7 +15,8 @@ from typing import Any
 from sightline.errors import DataError
 from sightline.extras import require
 from sightline.images.layout import Entry, Listing, check_labels
-from sightline.images.sources import ManifestSource, digest
+from sightline.images.manifests import ManifestSource
+from sightline.images.sources import digest
 
 __all__ = ["ImageTable", "ParquetSource"]
 
