@@ -15,7 +15,8 @@ from sightline.checking.ailments import KINDS
 from sightline.cli import VERBS
 from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.backbones import BACKBONES
-from sightline.config.resolving import field_texts, kind_of, listed_block, members
+from sightline.config.building import kind_of, listed_block, members
+from sightline.config.resolving import field_texts
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
 from sightline.explaining import attributing
@@ -117,7 +118,10 @@ def _image_sets() -> Iterator[tuple[str, str]]:
     for name in NAMED:
         yield f"`{name}`", _first(NamedSource)
     yield "FOLDER", _first(folders.FolderSource)
-    yield ", ".join(f"`{suffix}`" for suffix in archives.ARCHIVE_SUFFIXES), "A folder packed in one file, read in place."
+    yield (
+        ", ".join(f"`{suffix}`" for suffix in archives.ARCHIVE_SUFFIXES),
+        "A folder packed in one file, read in place.",
+    )
     yield "`.csv`", _first(manifests.ManifestSource)
     yield "`.parquet`", _first(ParquetSource)
     yield f"`{PREFIX}OWNER/NAME`", _first(HubSource)

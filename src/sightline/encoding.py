@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sightline.config.resolving import nearest
+from sightline.config.checks import nearest
 from sightline.devices import keep_freed_memory
 from sightline.errors import ConfigError, DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES

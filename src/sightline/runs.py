@@ -132,7 +132,7 @@ def refuse_existing(wanted: str | os.PathLike[str]) -> None:
     Raises:
         RunError: it is.
     """
-    if Path(wanted).exists() and run_to_help() is None:
+    if os.path.exists(wanted) and run_to_help() is None:
         raise RunError(f"{wanted} exists; choose another --run, or continue that run with --resume --run {wanted}.")
 
 
@@ -142,7 +142,7 @@ def refuse_to_overwrite(file: str | os.PathLike[str], *, flag: str = "--out") ->
     Raises:
         ConfigError: there is one of that name.
     """
-    if Path(file).exists():
+    if os.path.exists(file):
         raise ConfigError(f"{flag} {file} exists; choose another name, or delete it.")
 
 
@@ -236,7 +236,7 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | Non
         RunError: no run, not finished, of the other kind, or made by a newer sightline.
     """
     folder = Path(run)
-    if not folder.exists():
+    if not os.path.exists(folder):  # unlike Path.exists, takes a name that is too long for no file
         raise RunError(f"there is no run at {str(run)!r}; `sightline runs` lists those in {RUNS}/.")
     if not folder.is_dir():
         raise RunError(f"{str(run)!r} is a file; wanted the folder of a finished run.")
@@ -279,7 +279,7 @@ def names_a_run(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a run, finished or not, or its weights file; and not images."""
     if os.fspath(path).endswith(".safetensors"):
         return True
-    return any((Path(path) / name).exists() for name in ("model.json", "recipe.yaml", "DONE"))
+    return any(os.path.exists(os.path.join(path, name)) for name in ("model.json", "recipe.yaml", "DONE"))
 
 
 def read_model(run: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Nothing slow is imported until a verb has refused what it can refuse without it.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from sightline.cli.generating import generate
 from sightline.cli.listing import cache, environment, recipes, runs, studies
 from sightline.cli.looking import check, compare, evaluate, report
 from sightline.cli.training import find_batch, find_rate, plan, train, tune
-from sightline.errors import Interrupted, SightlineError
+from sightline.errors import LONGEST, Interrupted, SightlineError, shortened
 from sightline.flags import application
 
 __all__ = ["VERBS", "main"]
@@ -68,9 +69,18 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # where a verb has no sentence of its own, such as for a disk that stdout is on
+        return _refuse(_about(error))
     return 0
 
 
 def _refuse(sentence: str) -> int:
-    print(f"sightline: {sentence}", file=sys.stderr)
+    print(f"sightline: {shortened(sentence, LONGEST)}", file=sys.stderr)
     return REFUSED
+
+
+def _about(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free space, then run it again (a training goes on with --resume)."
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; check the path and its permissions."

@@ -122,7 +122,7 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, c
 
 
 def _is_study(name: str) -> bool:
-    return name in named_studies() or name.endswith((".yaml", ".yml")) or (Path(name) / STUDY).exists()
+    return name in named_studies() or name.endswith((".yaml", ".yml")) or os.path.exists(os.path.join(name, STUDY))
 
 
 def _find_study(

@@ -11,7 +11,8 @@ from typing import Any
 from rich.console import Console
 
 from sightline.config import BatchSearchConfig, RangeTestConfig, resolve
-from sightline.config.resolving import SEARCHED, to_mapping
+from sightline.config.building import SEARCHED
+from sightline.config.resolving import to_mapping
 from sightline.finders.batch import FoundBatch, search_batch
 from sightline.finders.rate import FoundRate, search_rate, write_range
 from sightline.plans import Plan

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sightline.config.resolving import nearest
+from sightline.config.checks import nearest
 from sightline.errors import DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.images.embedded import EMBEDDED
@@ -27,16 +27,16 @@ def find_source(data: str | os.PathLike[str]) -> ImageSource:
         DataError: nothing is there, it is no image set, or a library to read it is not installed.
     """
     text = os.fspath(data)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # unlike that of Path, leaves ~NOBODY as it is
     if text in EMBEDDED:
         return EMBEDDED[text]()
     if text in NAMED:
         return NamedSource(text)
     if text.startswith(PREFIX):
         return HubSource(text)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike those of Path, these take a name that is too long for no file
         return FolderSource(path)
-    if not path.exists():
+    if not os.path.exists(path):
         hint = nearest(text, [*EMBEDDED, *NAMED]) if "/" not in text else "check the spelling of the path."
         raise DataError(f"no image set at {text!r}: there is no such file or folder; {hint}")
     if path.name.lower().endswith(".csv"):
