@@ -19,7 +19,7 @@ PRUNED             in its place where a tuning ended the training early, and why
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from sightline.config import (
     to_yaml,
 )
 from sightline.errors import ConfigError, RunError
+from sightline.locking import LOCK
 from sightline.writing import storage_error, to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -212,15 +213,21 @@ def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
 def mark_done(run: Path) -> None:
     """Say that a run is finished; only the last numbers of trackers and the report are written to it after this."""
     write_atomically(run / "DONE", b"")
-    for leftover in ("last.ckpt", "previous.ckpt"):  # after DONE: a kill between the two must not cost the training
-        (run / leftover).unlink(missing_ok=True)
+    for leftover in (
+        "last.ckpt",
+        "previous.ckpt",
+        LOCK,
+    ):  # after DONE: a kill between the two must not cost the training
+        with suppress(PermissionError):  # a lock that is held, on Windows
+            (run / leftover).unlink(missing_ok=True)
 
 
 def mark_pruned(run: Path, why: str) -> None:
     """Say that a training was ended early and is not to be continued."""
     write_atomically(run / PRUNED, f"{why}\n".encode())
-    for leftover in ("last.ckpt", "previous.ckpt"):
-        (run / leftover).unlink(missing_ok=True)
+    for leftover in ("last.ckpt", "previous.ckpt", LOCK):
+        with suppress(PermissionError):  # a lock that is held, on Windows
+            (run / leftover).unlink(missing_ok=True)
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,10 +21,10 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
+from sightline.checkpoints import steps_done
 from sightline.config import AnyRecipe, TrackConfig
 from sightline.config.resolving import flatten, to_mapping
 from sightline.images.downloads import reachable
-from sightline.trainer import steps_done
 from sightline.writing import write_atomically
 
 __all__ = ["TRACKERS", "Tracker", "final_numbers", "tracked"]

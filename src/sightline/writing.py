@@ -4,9 +4,11 @@ import csv
 import errno
 import io
 import json
+import math
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,6 +16,7 @@ from sightline.errors import StorageError
 
 __all__ = [
     "create_folder",
+    "finite",
     "plain_text",
     "safe_cell",
     "storage_error",
@@ -49,22 +52,19 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
-    temporary = ""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:  # with the rights that the umask leaves, unlike those of tempfile
             file.write(content)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
-        temporary = ""
     except OSError as error:
         raise storage_error(path.parent, error) from error
     finally:  # after Ctrl-C, too
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -73,9 +73,18 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Plain values as JSON that any reader takes: no NaN, and no byte that is not UTF-8."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    """Plain values as JSON that any reader takes: null for what is not finite, and no byte that is not UTF-8."""
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode()  # a file name that is no UTF-8 becomes \udc80 to \udcff
+
+
+def finite(value: Any) -> Any:
+    """The same plain values, with None for each number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -86,12 +95,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV to an open file."""
+    """Write a table as CSV to an open file; the cell of a number that is not finite is empty."""
     writer = csv.writer(file, lineterminator="\n")
     quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(header)
     for row in rows:
-        cells = [safe_cell(cell) if isinstance(cell, str) else cell for cell in row]
+        cells = [safe_cell(cell) if isinstance(cell, str) else finite(cell) for cell in row]
         returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)  # not quoted before Python 3.13
         (quoting if returns else writer).writerow(cells)
 

@@ -27,6 +27,7 @@ def train(
     evaluate: Literal["test", "validation", "none"] | None = None,
     deterministic: Annotated[bool, Parameter(negative=())] = False,
     resume: Annotated[bool, Parameter(negative=())] = False,
+    restart: Annotated[bool, Parameter(negative=())] = False,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     **settings: Any,
 ) -> None:
@@ -54,6 +55,9 @@ def train(
         Refuse every operation whose result may differ from run to run.
     resume
         Continue --run, or the newest unfinished run of the same data and settings.
+    restart
+        With --resume: begin the run again at its first epoch, and delete its checkpoints, such as those of which none can
+        be read.
     dry_run
         Describe the training and stop before the first step.
     """
@@ -68,6 +72,8 @@ def train(
     named, flags = _layers(data, recipe, config, settings, wanted, unnamed=True, generators=True)
     if run is not None and not resume:
         refuse_existing(run)
+    if restart and not resume:
+        raise ConfigError("--restart begins a run again that is resumed, and has no effect without --resume.")
     from sightline.training import train as work
 
     finished = work(
@@ -76,6 +82,7 @@ def train(
         settings=flags,
         run=run,
         resume=resume,
+        restart=restart,
         dry_run=dry_run,
         console=Console(),
     )
