@@ -1,6 +1,9 @@
 """A run that is trained twice at once, or whose checkpoints are damaged: said, and never begun again in silence."""
 
+import csv
 import io
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,3 +109,79 @@ def test_restart_without_resume_has_no_effect_and_is_refused(capsys) -> None:
         sightline.train("digits", restart=True)
     assert main(["train", "digits", "--restart"]) == 2
     assert "no effect without --resume" in capsys.readouterr().err
+
+
+# ── numbers that are not finite, and disks that are full ─────────────────────────────────────────────────────────────
+
+
+def strict(path: Path) -> Any:
+    """The content of a JSON file, as a reader has it that knows no NaN."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{path} holds {word}")
+
+    return json.loads(path.read_text("utf-8"), parse_constant=refuse)
+
+
+def refuse_words(run: Path) -> None:
+    for path in (run / "model.json", run / "evaluation.json"):
+        strict(path)
+    for name in ("metrics.csv", "predictions.csv"):
+        assert not {"nan", "inf", "-inf"} & set((run / name).read_text("utf-8").replace("\n", ",").split(","))
+    assert runs.read_weights(run / "model.safetensors")[1] == runs.read_model(run)
+
+
+def test_a_loss_on_validation_that_is_not_finite_is_an_empty_cell(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sightline import learners
+
+    loss = learners.classification_loss
+
+    def poisoned(network: Any, batch: Any, *more: Any) -> Any:
+        value, logits = loss(network, batch, *more)
+        return (value if network.training else value * math.nan), logits
+
+    monkeypatch.setattr(learners, "classification_loss", poisoned)
+    run = tmp_path / "run"
+    settings = {"track": {"to": ["csv"]}}
+    assert sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=run) == run
+    refuse_words(run)
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["val_loss"], float(row["val_acc"]) > 0) for row in rows] == [("", True)] * 4
+    assert runs.read_model(run)["metrics"]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    from sightline import predicting
+    from sightline.errors import TrainingError
+
+    views = predicting.logits_of_views
+
+    def overflowing(network: Any, images: torch.Tensor, names: Any) -> torch.Tensor:
+        logits = views(network, images, names)
+        count = math.ceil(share * len(images))
+        logits[:, :count] = torch.tensor([math.nan, math.inf, -math.inf])
+        return logits
+
+    monkeypatch.setattr(predicting, "logits_of_views", overflowing)
+    run, text = tmp_path / "run", io.StringIO()
+
+    def train() -> object:
+        console = Console(file=text, width=500)
+        return sightline.train(recipe=finished.run / "recipe.yaml", run=run, console=console)
+
+    if share == 1:
+        with pytest.raises(TrainingError, match=r"every validation image with no finite number.* is not finished"):
+            train()
+        return
+    assert train() == run
+    refuse_words(run)
+    assert "warning: the answers to 5 of 15 validation images are not finite" in text.getvalue()
+    assert main(["report", str(run)]) == 0
+    assert main(["evaluate", str(run), "--out", str(tmp_path / "out")]) == 0
+    strict(tmp_path / "out" / "evaluation.json")

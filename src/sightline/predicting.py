@@ -184,6 +184,8 @@ class Classifier:
     ) -> Array:
         """Logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
 
+        They are finite: where the network's are not, every class gets the same.
+
         Args:
             pixels_NHWC: the images, (N, H, W, 3); may be memory-mapped.
             views: which views.
@@ -200,7 +202,11 @@ class Classifier:
                 found.append(logits_of_views(self.network, images, views).cpu())
                 if progress:
                     progress(min(start + step, len(rows)))
-        return torch.cat(found, 1).numpy()
+        logits = torch.cat(found, 1)
+        answered = torch.isfinite(logits).all(
+            -1, keepdim=True
+        )  # the arithmetic may overflow though all weights are finite
+        return torch.where(answered, logits, 0.0).numpy()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The number format of the arithmetic, as a context."""
