@@ -24,7 +24,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sightline.extras import pip_line
 from sightline.images.formats import HEAD, WANTED, format_of, name_of_unread, without_gif_comments
-from sightline.images.intensity import Range, Wide, whole_bits, wide_values
+from sightline.images.intensity import Range, Wide, has_wide_colors, whole_bits, wide_values
 from sightline.images.preprocessing import DEFAULT, Preprocessing
 from sightline.images.sizing import resize
 
@@ -134,9 +134,8 @@ def read_image(
         image = open_header(data)
         _refuse_many_pixels(image, maximum)
         with _memory_for(image):
+            again = open_header(data) if has_wide_colors(image) else None
             image.load()
-            deep = image.format in ("PNG", "TIFF") and preprocessing.intensity != "upper bits"
-            again = open_header(data) if deep and image.mode in ("RGB", "RGBA") else None
             return _decoded(image, again, size, preprocessing, hashed)
 
 
@@ -283,6 +282,7 @@ def _decoded(
         extremes = wide.extremes()
         digest = wide.hash() if hashed else b""
         image = _in_eight_bits(wide, extremes, preprocessing)
+        del wide
     rgb = _to_rgb(image)
     del image
     if turn is not None:
@@ -315,10 +315,7 @@ def _in_eight_bits(wide: Wide, extremes: Range, preprocessing: Preprocessing) ->
         low, high = preprocessing.intensity
     else:
         low, high = whole_bits(min(low, 0.0), high)
-    image = Image.fromarray(wide.shown(low, high))
-    if wide.opacity is not None:
-        image.putalpha(Image.fromarray(np.ascontiguousarray(wide.opacity)))
-    return image
+    return wide.shown(low, high)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

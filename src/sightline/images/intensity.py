@@ -14,7 +14,7 @@ from PIL import Image
 
 from sightline.images.preprocessing import Intensity
 
-__all__ = ["Wide", "describe_range", "joint_range", "whole_bits", "wide_values"]
+__all__ = ["Wide", "describe_range", "has_wide_colors", "joint_range", "whole_bits", "wide_values"]
 
 LEVELS_16 = 65536
 TAIL = 0.001  # of the pixels of an image at either end: dead and hot pixels do not decide its range
@@ -27,61 +27,63 @@ Range = tuple[float, float]
 
 
 class Wide:
-    """The values of one image before they are shown in 8 bits: uint16, int32 or float32, (H, W) or (H, W, C)."""
+    """An image whose values are not yet shown in 8 bits: whole numbers or fractions, of one channel or three."""
 
-    def __init__(self, high: Array, low: Array | None = None) -> None:
+    def __init__(self, image: Image.Image, low: Image.Image | None = None) -> None:
         """
         Args:
-            high: the values; or their upper bytes where ``low`` holds the lower ones, (H, W, C), of which a fourth channel
-                is the opacity.
+            image: the values, of a mode with more than 8 bits; or the upper bytes of colors, where ``low`` holds the lower
+                ones. A fourth channel is the opacity.
             low: lower bytes.
         """
-        self.high, self.low = high, low
-        self.opacity: Array | None = high[..., 3] if low is not None and high.shape[2] == 4 else None
+        self.image, self.low = image, low
+        self.opacity = image.getchannel("A") if image.mode == "RGBA" else None
+        short = image.mode.startswith("I;16") or low is not None
+        if image.mode == "I":
+            least, most = image.getextrema()
+            short = least >= 0 and most < LEVELS_16
+        self.kind: Any = np.dtype(np.uint16 if short else np.float32 if image.mode == "F" else np.int32)
 
     def strips(self) -> Iterator[tuple[slice, Array]]:
         """Yield some rows at a time, and their values, without the opacity."""
-        step = max(1, STRIP // max(1, math.prod(self.high.shape[1:])))
-        for start in range(0, len(self.high), step):
-            rows = slice(start, start + step)
-            if self.low is None:
-                yield rows, self.high[rows]
-            else:
-                high, low = self.high[rows, :, :3], self.low[rows, :, :3]
-                yield rows, high.astype(np.uint16) << 8 | low
+        width, height = self.image.size
+        step = max(1, STRIP // width)
+        for top in range(0, height, step):
+            box = (0, top, width, min(top + step, height))
+            values = np.asarray(self.image.crop(box))
+            if self.low is not None:
+                values = values[..., :3].astype(np.uint16) << 8 | np.asarray(self.low.crop(box))[..., :3]
+            yield slice(box[1], box[3]), values.astype(self.kind)
 
     def extremes(self) -> Range:
         """The values that all but a thousandth of the pixels lie between; (0, 0) where no value is finite."""
-        if self.low is not None or self.high.dtype == np.uint16:
+        if self.kind == np.uint16:
             counts = np.zeros(LEVELS_16, np.int64)
             for _, values in self.strips():
                 counts += np.bincount(values.ravel(), minlength=LEVELS_16)
             reached = np.cumsum(counts)
             tail = int(TAIL * reached[-1])
-            return float(np.searchsorted(reached, tail, "right")), float(
-                np.searchsorted(reached, reached[-1] - tail, "left")
-            )
-        flat = self.high.ravel()
-        some = flat[:: max(1, len(flat) // SAMPLED)]
+            low, high = np.searchsorted(reached, tail, "right"), np.searchsorted(reached, reached[-1] - tail)
+            return float(low), float(high)
+        each = max(1, self.image.width * self.image.height // SAMPLED)
+        some = np.concatenate([values.ravel()[::each] for _, values in self.strips()])
         some = np.sort(some[np.isfinite(some)])
         if not len(some):
             return 0.0, 0.0
         tail = int(TAIL * len(some))
         return float(some[tail]), float(some[len(some) - 1 - tail])
 
-    def shown(self, low: float, high: float) -> Array:
-        """The image in 8 bits, with low as 0 and high as 255, without the opacity."""
-        channels = self.high.shape[2:] and (3,)
-        pixels = np.empty((*self.high.shape[:2], *channels), np.uint8)
+    def shown(self, low: float, high: float) -> Image.Image:
+        """The image in 8 bits, with low as 0 and high as 255, and its opacity."""
+        image = Image.new("L" if self.low is None else "RGB", self.image.size)
         scale = 255 / (high - low) if high > low else 0.0
-        if self.low is not None or self.high.dtype == np.uint16:
-            table = _shown(np.arange(LEVELS_16, dtype=np.float64), low, scale)
-            for rows, values in self.strips():
-                pixels[rows] = table[values]
-        else:
-            for rows, values in self.strips():
-                pixels[rows] = _shown(values.astype(np.float64), low, scale)
-        return pixels
+        table = _shown(np.arange(LEVELS_16), low, scale)
+        for rows, values in self.strips():
+            pixels = table[values] if self.kind == np.uint16 else _shown(values, low, scale)
+            image.paste(Image.fromarray(pixels), (0, rows.start))
+        if self.opacity is not None:
+            image.putalpha(self.opacity)
+        return image
 
     def hash(self) -> bytes:
         """Sixteen bytes that two images share only if their values are the same."""
@@ -89,14 +91,15 @@ class Wide:
         for _, values in self.strips():
             digest.update(np.ascontiguousarray(values).data)
         if self.opacity is not None:
-            digest.update(np.ascontiguousarray(self.opacity).data)
-        digest.update(f"{'×'.join(map(str, self.high.shape))} wide {self.high.dtype}".encode())
+            digest.update(self.opacity.tobytes())
+        width, height = self.image.size
+        digest.update(f"{height}×{width} {self.kind} {len(self.image.getbands())}".encode())
         return digest.digest()[:16]
 
 
 def _shown(values: Array, low: float, scale: float) -> Array:
     with np.errstate(invalid="ignore", over="ignore"):
-        levels = np.nan_to_num((values - low) * scale, nan=0.0, posinf=255.0, neginf=0.0)
+        levels = np.nan_to_num((values.astype(np.float64) - low) * scale, nan=0.0, posinf=255.0, neginf=0.0)
     return np.clip(levels + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -109,18 +112,26 @@ def wide_values(image: Image.Image, again: Image.Image | None) -> Wide | None:
         image: loaded.
         again: the same file opened once more, not loaded, for the lower bytes; None of an image that is no file.
     """
-    if image.mode.startswith("I;16"):
-        return Wide(np.asarray(image).astype(np.uint16))
-    if image.mode == "I":
-        values = np.asarray(image)
-        small = bool(values.min() >= 0 and values.max() < LEVELS_16)
-        return Wide(values.astype(np.uint16) if small else values)
-    if image.mode == "F":
-        return Wide(np.asarray(image))
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        return Wide(image)
     if again is None or not _swap_bytes(again):
         return None
+    grey = _raw_mode(again) == "RGBA"
     again.load()
-    return Wide(np.asarray(image), np.asarray(again))
+    if grey:  # upper and lower bytes, and those of the opacity
+        return Wide(image, Image.merge("RGB", (again.getchannel("G"),) * 3))
+    return Wide(image, again)
+
+
+def has_wide_colors(image: Any) -> bool:
+    """Whether an opened file, not loaded, has 16 bits a color, of which Pillow would keep the upper ones."""
+    return image.mode in ("RGB", "RGBA") and ";16" in _raw_mode(image)
+
+
+def _raw_mode(image: Any) -> str:
+    """Pillow's name for how the values lie in a file; empty where it has none."""
+    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+    return arguments if isinstance(arguments, str) else str(arguments[0]) if arguments else ""
 
 
 def _swap_bytes(image: Any) -> bool:
@@ -131,9 +142,10 @@ def _swap_bytes(image: Any) -> bool:
     for tile in getattr(image, "tile", ()):
         arguments = (tile[3],) if isinstance(tile[3], str) else tuple(tile[3])
         name, _, order = str(arguments[0]).partition(";16") if arguments else ("", "", "")
-        if name not in ("RGB", "RGBA", "RGBX") or order not in ("B", "L", "N"):
+        if name not in ("RGB", "RGBA", "RGBX", "LA") or order not in ("B", "L", "N"):
             return False
-        swapped = (f"{name};16{'L' if order == 'B' else 'B'}", *arguments[1:])
+        raw = "RGBA" if name == "LA" else f"{name};16{'L' if order == 'B' else 'B'}"
+        swapped = (raw, *arguments[1:])
         tiles.append((*tile[:3], swapped[0] if isinstance(tile[3], str) else swapped))
     if tiles:
         image.tile = [type(old)(*new) for old, new in zip(image.tile, tiles, strict=True)]
