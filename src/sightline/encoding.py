@@ -24,7 +24,8 @@ from sightline.images.decoding import in_parallel
 from sightline.images.layout import OUTSIDE, Entry
 from sightline.images.lookup import always_labelled, find_source, plain_files
 from sightline.images.sources import ImageSource
-from sightline.predicting import BATCH, Classifier, load, try_decode
+from sightline.inputs import try_decode
+from sightline.predicting import BATCH, Classifier, load
 from sightline.writing import write_atomically
 
 __all__ = ["FEATURES", "Encoded", "Encoder", "encode"]

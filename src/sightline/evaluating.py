@@ -28,7 +28,8 @@ from sightline.metrics import (
     top_k_accuracy,
     wilson_interval,
 )
-from sightline.predicting import Classifier, csv_header, csv_rows, load
+from sightline.predicting import Classifier, load
+from sightline.predictions import csv_header, csv_rows
 from sightline.runs import read_model_of_finished, read_run_recipe
 from sightline.trusting import measure_sets, unknown_share
 from sightline.views import Views, combine

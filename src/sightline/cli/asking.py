@@ -57,8 +57,9 @@ def predict(
             raise RunError(f"{image} is a run; name it first: sightline predict {image} IMAGES...")
     if run is not None and not run.endswith(".safetensors"):
         read_model_of_finished(run)
-    from sightline.predicting import about_box, csv_header, csv_rows
+    from sightline.predicting import about_box
     from sightline.predicting import predict as work
+    from sightline.predictions import csv_header, csv_rows
     from sightline.waiting import PATIENCE, Progress
     from sightline.writing import write_rows
 

@@ -38,7 +38,8 @@ from sightline.images.augment import centre
 from sightline.images.decoding import WANTED, TooManyPixelsError, UnreadableImageError, read_image
 from sightline.pages import render_html
 from sightline.picturing import overlaid
-from sightline.predicting import Classifier, Prediction
+from sightline.predicting import Classifier
+from sightline.predictions import Prediction
 from sightline.serving.asking import AT_ONCE, Asker, BusyError
 from sightline.serving.contract import ERRORS, document
 from sightline.serving.forms import EXPLAINED, FIELDS, Asked, File, checked, in_words_of_a_form, read_form

@@ -13,7 +13,7 @@ from sightline.config.serving import ServeConfig
 from sightline.errors import DataError, SightlineError
 from sightline.images.augment import centre
 from sightline.images.decoding import read_image
-from sightline.predicting import Prediction
+from sightline.predictions import Prediction
 from sightline.serving.asking import Asker, BusyError
 from sightline.serving.card import known_of, model_card
 from sightline.serving.drawing import (
