@@ -24,7 +24,7 @@ from sightline.images.decoding import in_parallel
 from sightline.images.layout import OUTSIDE, Entry
 from sightline.images.lookup import always_labelled, find_source, plain_files
 from sightline.images.sources import ImageSource
-from sightline.inputs import try_decode
+from sightline.inputs import paths_of, try_decode
 from sightline.predicting import BATCH, Classifier, load
 from sightline.writing import write_atomically
 
@@ -115,7 +115,7 @@ class Encoder:
 
 def encode(
     run: str | os.PathLike[str],
-    images: Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     out: str | os.PathLike[str] | None = None,
     layer: str = FEATURES,
@@ -136,7 +136,7 @@ def encode(
         ConfigError: there is no such layer.
         DataError: a path is missing, or nothing could be read.
     """
-    parts = [_part(item) for item in images]  # refused before the weights are loaded
+    parts = [_part(item) for item in paths_of(images)]  # refused before the weights are loaded
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     encoder = Encoder(classifier, layer)

@@ -8,7 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -19,9 +19,10 @@ from sightline.images.formats import READ
 from sightline.images.intensity import has_wide_colors
 from sightline.images.preprocessing import DEFAULT, Preprocessing
 
-__all__ = ["ImageLike", "as_list", "read_input", "try_decode"]
+__all__ = ["ImageLike", "as_list", "paths_of", "read_input", "try_decode"]
 
 Array = np.ndarray[Any, Any]
+P = TypeVar("P")
 ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | Image.Image | Array
 
 ADDRESSES = ("http://", "https://", "ftp://", "s3://", "gs://", "data:")
@@ -49,6 +50,11 @@ def as_list(images: ImageLike | Iterable[ImageLike]) -> tuple[list[Any], bool]:
         f"{type(images).__name__} is no image; wanted a path, bytes, an open file, a Pillow image or an array, or a list of"
         " these."
     )
+
+
+def paths_of(images: P | Iterable[P]) -> list[P]:
+    """The paths that a caller gave: one by itself, or many."""
+    return [images] if isinstance(images, str | os.PathLike) else list(images)  # type: ignore[arg-type, list-item]
 
 
 def read_input(image: ImageLike, size: tuple[int, int], preprocessing: Preprocessing) -> Array:

@@ -23,7 +23,7 @@ from sightline.images.batches import Normalization
 from sightline.images.decoding import UnreadableImageError, in_parallel
 from sightline.images.lookup import PlainFiles, plain_files
 from sightline.images.preprocessing import DEFAULT, Preprocessing, preprocessing_of
-from sightline.inputs import ImageLike, as_list, read_input, try_decode
+from sightline.inputs import ImageLike, as_list, paths_of, read_input, try_decode
 from sightline.metrics import energies, probabilities
 from sightline.nets import Network, build_network
 from sightline.predictions import Prediction, csv_header, csv_rows
@@ -325,8 +325,7 @@ def predict(
         ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
         DataError: a path is missing, or nothing could be read.
     """
-    given = [images] if isinstance(images, str | os.PathLike) else images
-    sources = [plain_files(item) for item in given]  # refused before the weights are loaded
+    sources = [plain_files(item) for item in paths_of(images)]  # refused before the weights are loaded
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     if sets is not None:
