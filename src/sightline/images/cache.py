@@ -43,7 +43,7 @@ __all__ = [
     "write_columns",
 ]
 
-FORMAT = 3  # rises when what is stored changes; older caches are then built anew
+FORMAT = 4  # rises when what is stored changes; older caches are then built anew
 SMALL_SIDE = 64  # pixels; sets up to here keep their size
 DEFAULT_SIDE = 128  # pixels; training size of larger images
 MARGIN = 1.15  # larger images are cached this much larger than the training size, to crop from
@@ -85,6 +85,10 @@ class CachedImages:
     """Files that are no images of a class, by what they are."""
     pixels: Array = field(repr=False)
     """uint8, (N, H, W, 3), memory-mapped."""
+    suffixes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Files that are no images of a class, by what they are and by their suffixes."""
+    notes: list[str] = field(default_factory=list)
+    """How the folders of the set were read, where another reading is possible."""
     generated: int = 0
     """How many of the last rows are made images that were laid beside the set (see ``joining``)."""
 
@@ -305,6 +309,8 @@ def _build(
             "cached": [height, width],
             "tiny": sorted(tiny),
             "ignored": dict(listing.ignored),
+            "suffixes": listing.suffixes,
+            "notes": listing.notes,
         }
         columns = ([getattr(entry, name) for entry in entries] for name in ("path", "split", "group"))
         write_columns(partial, labels, (*columns, hashes), index)
@@ -461,5 +467,7 @@ def _open(folder: Path) -> CachedImages:
         tiny=index["tiny"],
         ignored=index["ignored"],
         pixels=np.memmap(folder / PIXELS, np.uint8, "c", shape=shape),  # torch warns of read-only arrays
+        suffixes=index["suffixes"],
+        notes=index["notes"],
         generated=index.get("generated", 0),
     )

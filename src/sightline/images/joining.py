@@ -153,6 +153,8 @@ def _joined(images: CachedImages, made: CachedImages) -> CachedImages:
                 "cached": images.pixels.shape[1:3],
                 "tiny": images.tiny,
                 "ignored": images.ignored,
+                "suffixes": images.suffixes,
+                "notes": images.notes,
                 "generated": len(made.labels),
             }
             write_columns(partial, np.concatenate([images.labels, labels]), texts, index)
