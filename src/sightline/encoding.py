@@ -154,7 +154,7 @@ def encode(
             progress(len(files) + len(unreadable), total)
 
     def work(file: "_File") -> tuple["_File", Array | str]:
-        return file, try_decode(file.content, classifier.resize)
+        return file, try_decode(file.content, classifier.resize, classifier.preprocessing)
 
     for part in parts:
         for file, found in in_parallel(work, part.read(), tiny=max(classifier.resize) <= 64):

@@ -27,8 +27,9 @@ from sightline.errors import ConfigError, DataError, RunError
 from sightline.extras import refuse_missing_trackers
 from sightline.features import settle_features
 from sightline.images.batches import Normalization, derived_seed, prepare
-from sightline.images.cache import open_images, survey, training_size
+from sightline.images.cache import open_images, survey
 from sightline.images.lookup import find_source
+from sightline.images.sizing import training_size
 from sightline.images.sources import ImageSource
 from sightline.images.splits import brings_validation
 from sightline.misfits import (

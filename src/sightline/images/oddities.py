@@ -4,17 +4,15 @@ The headers of files are read without decoding them. What is odd is said against
 makes up more than half of it is what the set is like, not an oddity.
 """
 
-import io
 import math
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from sightline.images.decoding import open_header
 from sightline.images.layout import Entry
 from sightline.images.sources import ImageSource
 
@@ -75,12 +73,10 @@ def _header(data: "bytes | Array | OSError") -> Header | None:
     if not isinstance(data, bytes):
         return Header(data.shape[1], data.shape[0], "RGB", "")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes and of damaged metadata; decoding has judged both
-            with Image.open(io.BytesIO(data)) as image:
-                transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-                animated = bool(getattr(image, "is_animated", False))
-                return Header(*image.size, image.mode, image.format or "", transparent, animated)
+        with open_header(data) as image:
+            transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+            animated = bool(getattr(image, "is_animated", False))
+            return Header(*image.size, image.mode, image.format or "", transparent, animated)
     except Exception:  # Pillow's readers raise anything on broken files; decoding has said which are
         return None
 
