@@ -148,6 +148,7 @@ def describe_classifier(plan: Plan) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in plan.network.parameters()),
         "size": list(images.size),
         "resize": list(images.pixels.shape[1:3]),
+        **images.preprocessing.kept(),
         "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},
         "views": recipe.evaluation.views,
         "precision": recipe.fit.precision,

@@ -20,7 +20,7 @@ from sightline.config import (
     resolve,
 )
 from sightline.config.resolving import build as build_settings
-from sightline.config.resolving import flatten, refuse_hopeless, searches, spell_out, to_mapping
+from sightline.config.resolving import flatten, merge, refuse_hopeless, searches, spell_out, to_mapping
 from sightline.describing import Progress
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.errors import ConfigError, DataError, RunError
@@ -29,7 +29,8 @@ from sightline.features import settle_features
 from sightline.images.batches import Normalization, derived_seed, prepare
 from sightline.images.cache import open_images, survey
 from sightline.images.lookup import find_source
-from sightline.images.sizing import training_size
+from sightline.images.preprocessing import Preprocessing
+from sightline.images.sizing import HIDDEN_MOST, hidden_share, training_size
 from sightline.images.sources import ImageSource
 from sightline.images.splits import brings_validation
 from sightline.misfits import (
@@ -92,6 +93,13 @@ def prepare_training(
             name, why = choose_recipe(count, median, wanted.get("fraction") or 1.0)
             rival = RIVAL if name == "photos" and max(median) <= RIVAL_SIDE else ""
             named = read_recipe(name)
+            share = hidden_share(median, training_size([median], wanted.get("size"))[0])
+            if share > HIDDEN_MOST and wanted.get("fit") is None:
+                named = merge(named, {"data": {"fit": "squash"}})
+                why += (
+                    f"; --data.fit squash: the crop to the center would hide {share:.0%} of the median image"
+                    f" ({median[1]} × {median[0]} px)"
+                )
         chosen = with_whole_paths(resolve(named, settings, {"image_set": source.location}))
         chosen = _with_probe_settled(chosen, named, settings)
         refuse_missing_weights(chosen.network)
@@ -100,7 +108,7 @@ def prepare_training(
         if chosen.fit.compile:
             refuse_without_compiler(choose_device())
         chosen = _at_own_size(chosen, source, progress)
-        opened = open_images(source, chosen.data.size, progress)
+        opened = open_images(source, chosen.data.size, progress, preprocessing=Preprocessing(chosen.data.fit))
         if brings_validation(opened):
             chosen = _without_validation(chosen, settings, source.name)
         refuse_split_seed(chosen, settings, opened)

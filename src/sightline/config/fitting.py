@@ -41,6 +41,10 @@ class DataConfig:
     rare classes come several times and not every image of a common class comes in every epoch."""
     size: int | None = None
     """Side of the images that the network sees, in pixels; null: their own up to 64, else at most 128."""
+    fit: Literal["crop", "squash", "pad"] = "crop"
+    """How an image that is wider or higher than the network's is brought to its shape: the center is cut out; its sides are
+    scaled on their own; or black is laid around it. Without a recipe, squash is chosen where the crop would hide more than
+    half of the median image."""
     exclude: str | None = None
     """File that lists images to leave out of training and validation: a CSV with a column file, such as the exclude.csv
     of sightline check, or a text file with a path a line. All others stay where they are. Listed test images stay, too: a
