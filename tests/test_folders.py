@@ -7,8 +7,9 @@ import pytest
 
 from sightline.errors import DataError
 from sightline.images.cache import open_images
-from sightline.images.folders import CIRCLES, DANGLING, SPECIAL, TWICE, listed_once
+from sightline.images.folders import CIRCLES, DANGLING, SPECIAL, TWICE
 from sightline.images.layout import OWN
+from sightline.images.listing import listed_once
 from sightline.images.lookup import find_source, plain_files
 
 

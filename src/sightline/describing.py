@@ -16,6 +16,7 @@ from sightline.devices import choose_device, describe
 from sightline.estimating import Estimate, estimate_training, features_per_second
 from sightline.images.cache import CachedImages
 from sightline.images.ranges import notes_on_reading
+from sightline.images.remarks import remarks
 from sightline.images.splits import Splits
 from sightline.nets import Countable, Network, summarize
 from sightline.phases import Phase
@@ -355,14 +356,8 @@ class _Lines:
 
 
 def _describe_odd(say: _Lines, images: CachedImages, splits: Splits) -> None:
-    if images.left_out:
-        say(f"left out: {len(images.left_out)} unreadable images")
-        for path, reason in images.left_out[:LISTED]:
-            say(f"  {path}: {reason}")
-        if len(images.left_out) > LISTED:
-            say(f"  and {len(images.left_out) - LISTED} more")
-    for kind, count in images.ignored.items():
-        say(f"ignored: {count} {kind}")
+    for line in remarks(images):
+        say(line)
     if images.tiny:
         say(
             f"warning: {len(images.tiny)} images were enlarged more than four times ({', '.join(images.tiny[:LISTED])})"

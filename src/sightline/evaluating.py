@@ -14,8 +14,9 @@ from sightline.encoding import Encoder
 from sightline.errors import ConfigError, DataError
 from sightline.fidelity import Fidelity, fidelity_of
 from sightline.images.cache import CachedImages, open_as_trained, open_images
-from sightline.images.lookup import find_source
+from sightline.images.lookup import find_like_run, find_source, source_of_run
 from sightline.images.preprocessing import preprocessing_of
+from sightline.images.remarks import remarks
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split_as
 from sightline.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
@@ -77,7 +78,7 @@ def evaluate(
     if fid and not generated:
         raise ConfigError("--fid measures generated images: say --generated as well.")
     model = read_model_of_finished(run)
-    source = find_source(data if data is not None else model["data"]["location"])
+    source = source_of_run(model) if data is None else find_like_run(data, model)
     weights = fetch_weights(progress) if fid else None
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
@@ -94,6 +95,7 @@ def evaluate(
         _count_reading(Path(run), model)
     found, table = evaluate_rows(classifier, images, rows, progress)
     found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
+    found["data"]["remarks"] = remarks(images)
     if generated:
         found["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
     if weights is not None:
@@ -140,9 +142,7 @@ def _trained_on(
     run: Path, model: dict[str, Any], exactly: tuple[Shape, Shape], progress: Progress | None = None
 ) -> tuple[CachedImages, Array]:
     """The set that a classifier was trained on, at some size, and the rows of its training images."""
-    own = open_images(
-        find_source(model["data"]["location"]), None, progress, exactly=exactly, preprocessing=preprocessing_of(model)
-    )
+    own = open_images(source_of_run(model), None, progress, exactly=exactly, preprocessing=preprocessing_of(model))
     if own.fingerprint != model["data"]["fingerprint"]:
         raise DataError(
             f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"

@@ -166,6 +166,7 @@ def describe_origin(plan: AnyPlan) -> dict[str, Any]:
             "name": images.name,
             "location": images.location,
             "fingerprint": images.fingerprint,
+            **({} if recipe.data.classes is None else {"classes": recipe.data.classes}),
             "counts": plan.splits.counts(),
             "split_rule": RULE,
             "shared_with_test": plan.splits.shared_with_test,

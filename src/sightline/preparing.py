@@ -78,7 +78,7 @@ def prepare_training(
         begun: the run to continue, whose own recipe is taken where nothing else is named.
         otherwise: the image set where none is named; None refuses.
     """
-    asked, source = what_is_asked(data, recipe, begun, otherwise)
+    asked, source = what_is_asked(data, recipe, begun, otherwise, settings)
     automatic, named, rival = asked is None, asked or {}, ""
     if automatic:
         refuse_hopeless(settings)
@@ -156,6 +156,7 @@ def what_is_asked(
     recipe: str | os.PathLike[str] | Mapping[str, Any],
     begun: Path | None,
     otherwise: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any] | None, ImageSource]:
     """The content of the recipe that is asked for, None where it is auto, and the image set; arguments as above."""
     if begun is not None and data is None and recipe == "auto":
@@ -168,7 +169,8 @@ def what_is_asked(
     location = data if data is not None else (named or {}).get("image_set") or otherwise
     if location is None:
         raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
-    return named, find_source(location)
+    wanted = merge(named or {}, settings or {}).get("data") or {}
+    return named, find_source(location, wanted.get("classes"))
 
 
 def choose_recipe(images: int, size: tuple[int, int], fraction: float = 1.0) -> tuple[str, str]:

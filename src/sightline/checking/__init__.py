@@ -27,6 +27,8 @@ from sightline.errors import DataError
 from sightline.extras import require
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.duplicates import near_duplicates
+from sightline.images.layout import Classes, say_left_out
+from sightline.images.listing import listed_once
 from sightline.images.lookup import find_source
 from sightline.images.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.images.ranges import notes_on_reading, with_range_of
@@ -60,11 +62,13 @@ class Check:
     """How many those are, and for which reasons, in sentences; what a training cannot leave out, and what it does not see."""
 
 
+@listed_once()
 def check(
     data: str | os.PathLike[str],
     *,
     labels: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    classes: Classes | None = None,
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> Check:
@@ -76,6 +80,7 @@ def check(
             asked about the fifth that it did not see. The run may know other classes. One that was trained on these very
             images has learned some of their wrong labels, and finds fewer of them.
         out: folder to write to; ``checks/<data>-<n>`` unless named.
+        classes: which folders are the classes, as ``--data.classes`` of a training has it.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         progress: called with (done, all): of what, changes as the work goes on.
     Raises:
@@ -83,7 +88,7 @@ def check(
         DataError: there is no such image set, or it cannot be used.
         RunError: no finished run, or the folder to write to holds something.
     """
-    source = find_source(data)
+    source = find_source(data, classes)
     if labels is not None:
         require("cleanlab", "check", "--labels")
         if not os.fspath(labels).endswith(".safetensors"):
@@ -96,7 +101,7 @@ def check(
         images = open_images(source, None, progress, exactly=((height, width), (height, width)))
     splits, notes = _split(images)
     images = with_range_of(source, images, splits.train if splits is not None else images.readable, progress)
-    reading = notes_on_reading(images)
+    reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
     parts = part_of(images, splits)
     headers, unseen = _headers(source, images, progress)
     found = [*unreadable(images), *rare_classes(images, parts), *_odd(images, headers)]

@@ -4,17 +4,16 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 
 from sightline.errors import DataError
 from sightline.images.layout import HIDDEN, Classes, Entry, LeftOut, Listing, lay_out, without_own_output
+from sightline.images.listing import LISTED
 from sightline.images.sources import digest, read_files
 
-__all__ = ["CIRCLES", "DANGLING", "FolderSource", "listed_once"]
+__all__ = ["CIRCLES", "DANGLING", "FolderSource"]
 
 DANGLING = "links to nothing"
 CIRCLES = "links that lead back to a folder above them"
@@ -33,24 +32,10 @@ class _Found:
     """Things that are neither, by what they are."""
 
 
-_LISTED: ContextVar[dict[str, _Found] | None] = ContextVar("listed", default=None)
-
-
-@contextmanager
-def listed_once() -> Iterator[None]:
-    """List every folder once while a command runs: what the command itself writes there must not change its image set."""
-    if _LISTED.get() is not None:
-        yield
-        return
-    token = _LISTED.set({})
-    try:
-        yield
-    finally:
-        _LISTED.reset(token)
-
-
 class FolderSource:
     """A folder of class folders, with or without ``train/``, ``val/`` and ``test/`` above them."""
+
+    least = 2
 
     def __init__(self, path: Path, classes: Classes | None = None) -> None:
         self.path = path
@@ -77,13 +62,13 @@ class FolderSource:
 
     def scan(self) -> Listing:
         files, folders, left = self.sorted_names()
-        return lay_out(files, folders, self.location, classes=self.classes, begin=self._begin, left=left)
+        return lay_out(files, folders, self.location, self.least, classes=self.classes, begin=self._begin, left=left)
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         yield from read_files(self.path, entries)
 
     def _found(self) -> _Found:
-        known = _LISTED.get()
+        known: dict[str, _Found] | None = LISTED.get()
         if known is None:
             return _walk(self.path)
         if self.location not in known:

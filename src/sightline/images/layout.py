@@ -67,6 +67,11 @@ class LeftOut:
         suffix = PurePosixPath(name).suffix.lower()
         self.suffixes.setdefault(reason, Counter())[suffix] += 1
 
+    def add_all(self, others: "LeftOut") -> None:
+        self.counts.update(others.counts)
+        for reason, suffixes in others.suffixes.items():
+            self.suffixes.setdefault(reason, Counter()).update(suffixes)
+
     def sentences(self) -> list[str]:
         return say_left_out(self.counts, self.suffixes)
 
@@ -90,6 +95,7 @@ def lay_out(
     files: Sequence[str],
     folders: Sequence[str],
     location: str,
+    least: int = 2,
     *,
     classes: Classes | None = None,
     begin: Callable[[str], bytes] | None = None,
@@ -101,6 +107,7 @@ def lay_out(
         files: names with forward slashes, in the source's order.
         folders: names of folders, so that an empty one is noticed.
         location: of the set, for messages.
+        least: classes, at least; where one suffices, as it does to measure, a class folder may be empty.
         classes: which folders are the classes; None for those at the top, and the splits that their names speak of.
         begin: reads the first bytes of a file; None where that cannot be done.
         left: what the source has left out itself.
@@ -137,13 +144,13 @@ def lay_out(
             entries.append(Entry("/".join(parts), *place))
     labels = {entry.label for entry in entries}
     empty = sorted(arranged.expected - labels)
-    if empty:
+    if empty and least > 1:
         raise DataError(
             f"class folder {empty[0]!r} in {location} holds no images"
             f"{f' ({len(empty)} such folders)' if len(empty) > 1 else ''}; add some or delete the folder."
         )
     try:
-        check_labels(list(labels), location)
+        check_labels(list(labels), location, least)
     except DataError as error:
         if not arranged.doubt:
             raise
@@ -164,12 +171,12 @@ def image_names(files: Sequence[str], left: LeftOut) -> list[str]:
     return kept
 
 
-def check_labels(labels: list[str], location: str) -> None:
+def check_labels(labels: list[str], location: str, least: int = 2) -> None:
     """Refuse labels that no classifier can be trained on."""
     classes = sorted(set(labels))
     if not classes:
         raise DataError(f"no labelled images in {location}; wanted at least two classes with images.")
-    if len(classes) == 1:
+    if len(classes) < least:
         raise DataError(f"only one class, {classes[0]!r}, in {location}; a classifier needs at least two.")
     for folded, same in itertools.groupby(sorted(classes, key=str.casefold), key=str.casefold):
         twins = list(same)

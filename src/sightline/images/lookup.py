@@ -18,7 +18,7 @@ from sightline.images.named import NAMED, NamedSource
 from sightline.images.sources import ImageSource, read_files
 from sightline.images.tables import ParquetSource
 
-__all__ = ["PlainFiles", "always_labelled", "find_source", "plain_files", "source_of_run"]
+__all__ = ["PlainFiles", "always_labelled", "find_like_run", "find_source", "plain_files", "source_of_run"]
 
 
 def find_source(data: str | os.PathLike[str], classes: Classes | None = None) -> ImageSource:
@@ -49,6 +49,14 @@ def source_of_run(model: Mapping[str, Any]) -> ImageSource:
         DataError: it is not there any more.
     """
     return find_source(model["data"]["location"], model["data"].get("classes"))
+
+
+def find_like_run(data: str | os.PathLike[str], model: Mapping[str, Any]) -> ImageSource:
+    """Another image set than that of a run, in which the same folders are the classes: those at the top, or at the bottom."""
+    source = find_source(data)
+    if isinstance(source, FolderSource | ZipSource | TarSource) and not isinstance(source, GroceriesSource):
+        source.classes = model["data"].get("classes")
+    return source
 
 
 def _named_source(data: str | os.PathLike[str]) -> ImageSource:
