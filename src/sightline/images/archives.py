@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from sightline.errors import DataError
-from sightline.images.layout import Entry, Listing, lay_out
+from sightline.images.layout import Classes, Entry, Listing, lay_out
 from sightline.images.sources import digest
 
 __all__ = ["ARCHIVE_SUFFIXES", "TarSource", "ZipSource"]
@@ -25,10 +25,11 @@ class _ArchiveSource:
         self.path = path
         self.name = path.name[: -len(next(end for end in ARCHIVE_SUFFIXES if path.name.lower().endswith(end)))]
         self.location = str(path.resolve())
+        self.classes: Classes | None = None
 
     def fingerprint(self) -> str:
         status = os.stat(self.path)
-        return digest([f"{status.st_size}\0{status.st_mtime_ns}"])
+        return digest([f"{status.st_size}\0{status.st_mtime_ns}", *([] if self.classes is None else [self.classes])])
 
     def _checked(self, name: str, *, link: bool) -> str:
         """A member's name, refused where unpacking it could write outside a folder."""
@@ -61,7 +62,7 @@ class ZipSource(_ArchiveSource):
         return sorted(set(files)), folders
 
     def scan(self) -> Listing:
-        return lay_out(*self.names(), self.location)
+        return lay_out(*self.names(), self.location, classes=self.classes)
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         with zipfile.ZipFile(self.path) as archive:
@@ -89,7 +90,7 @@ class TarSource(_ArchiveSource):
         return list(dict.fromkeys(files)), folders
 
     def scan(self) -> Listing:
-        return lay_out(*self.names(), self.location)
+        return lay_out(*self.names(), self.location, classes=self.classes)
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         index_of = {entry.path: index for index, entry in enumerate(entries)}

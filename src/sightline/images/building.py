@@ -93,6 +93,8 @@ def build(
             "median": list(median_size(native)),
             "tiny": sorted(tiny),
             "ignored": dict(listing.ignored),
+            "suffixes": listing.suffixes,
+            "notes": listing.notes,
             **preprocessing.kept(),
         }
         columns = ([getattr(entry, name) for entry in entries] for name in ("path", "split", "group"))

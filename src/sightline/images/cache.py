@@ -78,6 +78,10 @@ class CachedImages:
     """Files that are no images of a class, by what they are."""
     pixels: Array = field(repr=False)
     """uint8, (N, H, W, 3), memory-mapped."""
+    suffixes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Files that are no images of a class, by what they are and by their suffixes."""
+    notes: list[str] = field(default_factory=list)
+    """How the folders of the set were read, where another reading is possible."""
     generated: int = 0
     """How many of the last rows are made images that were laid beside the set (see ``joining``)."""
     median: tuple[int, int] | None = None
@@ -299,6 +303,8 @@ def _open(folder: Path) -> CachedImages:
             tiny=index["tiny"],
             ignored=index["ignored"],
             pixels=np.memmap(folder / PIXELS, np.uint8, "c", shape=shape),  # torch warns of read-only arrays
+            suffixes=index["suffixes"],
+            notes=index["notes"],
             generated=index.get("generated", 0),
             median=tuple(index["median"]) if index.get("median") else None,
             preprocessing=preprocessing_of(index),

@@ -154,6 +154,8 @@ def _joined(images: CachedImages, made: CachedImages) -> CachedImages:
                 "cached": images.pixels.shape[1:3],
                 "tiny": images.tiny,
                 "ignored": images.ignored,
+                "suffixes": images.suffixes,
+                "notes": images.notes,
                 "generated": len(made.labels),
                 "median": images.median,
                 **images.preprocessing.kept(),

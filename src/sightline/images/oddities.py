@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from sightline.images.decoding import open_header
+from sightline.images.intensity import describe_range
 from sightline.images.layout import Entry
 from sightline.images.sources import ImageSource
 
-__all__ = ["Header", "Light", "light_of", "odd_files", "odd_light", "read_headers"]
+__all__ = ["Header", "Light", "light_of", "name_depths", "odd_files", "odd_light", "read_headers"]
 
 FAR = 5.0  # robust standard deviations from the median; of a normal distribution one image in two million is as far
 LEAST_SPREAD = 0.12  # of the logarithm of a side or of a shape: up to 1.8 times the median is never far
@@ -109,6 +110,24 @@ def _odd_modes(headers: Mapping[int, Header]) -> dict[int, str]:
     texts = {row: _odd_mode(header) for row, header in headers.items()}
     common = {text for text, count in Counter(texts.values()).items() if count > len(headers) / 2}
     return {row: text for row, text in texts.items() if text and text not in common}
+
+
+def name_depths(texts: Mapping[int, str], extremes_N2: Array | None) -> dict[int, str]:
+    """What is odd about how files are stored, with the values of those of more than 8 bits a channel.
+
+    Args:
+        texts: by row, as ``odd_files`` has them.
+        extremes_N2: lowest and highest value of each row; NaN of images of 8 bits, None where there are only such.
+    """
+    named = dict(texts)
+    if extremes_N2 is None:
+        return named
+    deep = np.flatnonzero(np.isfinite(extremes_N2[:, 0])).tolist()
+    for row in deep:
+        if row in named or len(deep) <= len(extremes_N2) / 2:
+            values = describe_range(tuple(extremes_N2[row].tolist()))
+            named[row] = f"{named.get(row, 'more than 8 bits a channel')}, values from {values}"
+    return named
 
 
 def _odd_mode(header: Header) -> str:
