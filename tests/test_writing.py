@@ -45,7 +45,7 @@ def test_a_name_as_long_as_a_file_system_takes_is_written(tmp_path: Path) -> Non
     assert len(names(tmp_path)) == 1
 
 
-@pytest.mark.parametrize(("step", "code"), [("replace", errno.EACCES), ("fsync", errno.EIO)])
+@pytest.mark.parametrize(("step", "code"), [("replace", errno.EACCES), ("fsync", errno.EIO), ("chmod", errno.EPERM)])
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int
 ) -> None:
