@@ -209,6 +209,13 @@ def test_settings_are_plain_python() -> None:
             assert not libraries & {"torch", "numpy", "PIL", "rich"}, path
 
 
+def test_one_function_prints() -> None:
+    for path, tree in files().items():
+        if path != "terminal.py":
+            printing = {call for call in calls(tree) if call == "print" or call.endswith((".print", "stdout.write"))}
+            assert not printing, f"{path} prints by itself; call sightline.terminal.show"
+
+
 @pytest.mark.parametrize(
     ("path", "text", "upwards", "foreign"),
     [

@@ -26,6 +26,7 @@ from sightline.predicting import Classifier
 from sightline.probe import CrossValidation
 from sightline.reporting import report
 from sightline.runs import REPORT, mark_done, read_model, write_weights
+from sightline.terminal import show
 from sightline.trusting import calibrate, measure_corruptions, measure_strangers
 from sightline.views import VIEWS, Views, combine
 from sightline.writing import write_csv, write_json
@@ -94,12 +95,10 @@ def finish(plan: Plan, run: Path, trained: Trained, console: Console) -> None:
     if measured is not None:
         show_measures(console, measured)
     if unanswered:
-        console.print(
+        show(
             f"warning: the answers to {unanswered:,} of {logits_VNK.shape[1]:,} validation images are not finite, though the"
             " weights are, and count as the same probability for every class; try a smaller rate or --fit.precision float32",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
+            console,
         )
     with drawing(REPORT, console):
         report(run, trust_code=getattr(recipe.network, "trust_code", False))

@@ -28,6 +28,7 @@ from sightline.plans import AnyPlan, GeneratorPlan, Plan
 from sightline.resuming import as_found, changes_since
 from sightline.runs import helped, run_to_help
 from sightline.samples import SampleGrid
+from sightline.terminal import show
 from sightline.tracking import Tracker
 from sightline.trainer import CostMeter, EpochLog, build_trainer
 
@@ -152,10 +153,10 @@ class Deadline(Callback):
         if not last and now + (now - self._began) > self.at:
             self.stopped = trainer.should_stop = True
             if self.console is not None:
-                self.console.print(
+                show(
                     f"stopped after epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: the machine has become"
                     " slower, and the time is used up",
-                    highlight=False,
+                    self.console,
                 )
 
     def state_dict(self) -> dict[str, Any]:

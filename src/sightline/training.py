@@ -41,6 +41,7 @@ from sightline.runs import (
     run_to_help,
     write_recipe,
 )
+from sightline.terminal import reporting_console, show
 from sightline.writing import write_csv, write_json
 
 __all__ = ["train"]
@@ -85,7 +86,7 @@ def train(
     started = time.monotonic()
     keep_freed_memory()
     helping = run_to_help()
-    console = Console(quiet=True) if helping or console is None else console
+    console = Console(quiet=True) if helping else reporting_console(console)
     if run is not None and not resume:
         refuse_existing(run)
     if restart and not resume:
@@ -99,7 +100,7 @@ def train(
         help_fit(plan, helping)
     folder = run_to_resume(run, plan) if resume else None
     if folder is not None and (folder / "DONE").exists():
-        console.print(f"{folder} is finished already; nothing was done.", highlight=False)
+        show(f"{folder} is finished already; nothing was done.", console)
         return folder
     plan = plan if folder is None else as_found(plan, folder)
     told = notes_of_generator(plan) if isinstance(plan, GeneratorPlan) else notes(plan)
@@ -113,7 +114,7 @@ def train(
             return folder
         older = settle_checkpoints(folder, restart=restart)
         if resume:
-            console.print(f"Continuing {folder}. {older}".rstrip(), highlight=False)
+            show(f"Continuing {folder}. {older}".rstrip(), console)
         _train(plan, settings or {}, folder, started, console, after_epoch)
     return folder
 
@@ -251,7 +252,7 @@ def _prepare(
     """Settle what is trained, a generator where the recipe names one; arguments as ``prepare_training`` has them."""
     named, source = what_is_asked(data, recipe, begun, GROCERIES, settings)
     if data is None and not (named or {}).get("image_set"):
-        console.print(UNNAMED, highlight=False)
+        show(UNNAMED, console)
     if named is not None and trains_generator(named, settings):
         return prepare_generator(source, named, settings, console)
     return prepare_training(data, recipe, settings, begun, console, GROCERIES)

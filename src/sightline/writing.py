@@ -23,6 +23,7 @@ __all__ = [
     "plain_text",
     "safe_cell",
     "storage_error",
+    "to_bytes",
     "to_json",
     "write_atomically",
     "write_csv",
@@ -152,7 +153,15 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
     """Write a table whose text cells a spreadsheet shows and never runs."""
     text = io.StringIO(newline="")
     write_rows(text, header, rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomically(path, to_bytes(text.getvalue()))
+
+
+def to_bytes(text: str) -> bytes:
+    """A text in UTF-8, with the very bytes of names that are none; other halves of characters as they are."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # JSON may hold them, as \\ud83d
+        return text.encode("utf-8", "surrogatepass")
 
 
 def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from sightline.config import read_recipe, resolve, resolve_any
 from sightline.config.resolving import merge, refuse_hopeless
 from sightline.errors import ConfigError, DataError
 from sightline.flags import nest
+from sightline.terminal import screen, show
 
 __all__ = ["find_batch", "find_rate", "plan", "train", "tune"]
 
@@ -84,10 +84,10 @@ def train(
         resume=resume,
         restart=restart,
         dry_run=dry_run,
-        console=Console(),
+        console=screen(),
     )
     if finished is not None:
-        print(finished)
+        show(str(finished))
 
 
 def plan(
@@ -121,8 +121,8 @@ def plan(
         refuse_to_overwrite(out)
     from sightline.planning import plan as work
 
-    text = work(data, recipe=recipe, settings=flags, out=out, console=Console(stderr=True))
-    print(text.rstrip() if out is None else out)
+    text = work(data, recipe=recipe, settings=flags, out=out, console=screen(error=True))
+    show(text.rstrip() if out is None else str(out), lines=True)
 
 
 def find_rate(
@@ -170,9 +170,9 @@ def find_rate(
         refuse_filled(out)
     from sightline.finding import find_rate as work
 
-    work(data, recipe=named or "auto", settings=flags, test=test, out=out, console=Console())
+    work(data, recipe=named or "auto", settings=flags, test=test, out=out, console=screen())
     if out is not None:
-        print(out)
+        show(str(out))
 
 
 def find_batch(
@@ -212,9 +212,9 @@ def find_batch(
         refuse_filled(out)
     from sightline.finding import find_batch as work
 
-    work(data, recipe=named or "auto", settings=flags, search=search, out=out, console=Console())
+    work(data, recipe=named or "auto", settings=flags, search=search, out=out, console=screen())
     if out is not None:
-        print(out)
+        show(str(out))
 
 
 def tune(
@@ -280,7 +280,7 @@ def tune(
         refuse_hopeless_space(written, named, flags, search)
     from sightline.tuning import tune as work
 
-    print(
+    show(
         work(
             data,
             space=written,
@@ -293,7 +293,7 @@ def tune(
             pruner=pruner,
             seed=seed,
             workers=workers,
-            console=Console(),
+            console=screen(),
         )
     )
 

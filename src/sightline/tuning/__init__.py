@@ -33,6 +33,7 @@ from sightline.plans import Plan
 from sightline.preparing import prepare_training
 from sightline.resuming import changes
 from sightline.runs import create_run
+from sightline.terminal import reporting_console
 from sightline.tuning.searching import Search, Trial
 from sightline.tuning.trials import Job, Outcome, Workers, train_trial
 from sightline.waiting import spoken_seconds
@@ -80,7 +81,7 @@ def tune(
         Interrupted: Ctrl-C; the study can be resumed.
     """
     require("optuna", "tune", "tuning")
-    console = Console(quiet=True) if console is None else console
+    console = reporting_console(console)
     within("workers", workers, 1, os.cpu_count() or 1)
     begun = begun_study(study, resume)
     given = {"trials": trials, "judge": judge, "pruner": pruner, "seed": seed}
