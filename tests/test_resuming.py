@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,52 @@ def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
     assert main(["report", str(run)]) == 0
     assert main(["evaluate", str(run), "--out", str(tmp_path / "out")]) == 0
     strict(tmp_path / "out" / "evaluation.json")
+
+
+# ── notebooks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel of Jupyter looks like from within."""
+
+    class Shell:
+        kernel = object()
+
+    class IPython:
+        get_ipython = staticmethod(Shell)
+
+    monkeypatch.setitem(sys.modules, "IPython", IPython)
+
+
+@pytest.mark.usefixtures("notebook")
+def test_a_training_in_a_notebook_shows_its_progress(finished: Finished, tmp_path: Path, capsys) -> None:
+    sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run")
+    said = capsys.readouterr().out
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("epoch ")] == ["1/4", "2/4", "3/4", "4/4"]
+    assert "accuracy" in said
+    assert "\x1b" not in said
+    sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "quiet", console=Console(quiet=True))
+    assert capsys.readouterr().out == ""
+
+
+def test_outside_of_a_notebook_a_training_reports_nothing_unless_asked(
+    finished: Finished, tmp_path: Path, capsys
+) -> None:
+    sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.usefixtures("notebook")
+def test_several_processes_in_a_notebook_are_refused_before_an_image_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.training.prepare_training", None)  # would fail if it were called
+    monkeypatch.setattr("sightline.training.prepare_generator", None)
+    for recipe in ("small", "ddpm", "auto", {"fit": {"processes": 2}}):
+        settings = {} if isinstance(recipe, dict) else {"fit": {"processes": 2}}
+        with pytest.raises(
+            ConfigError, match=r"--fit.processes 2 starts this program again, and it has no file \(a notebook"
+        ):
+            sightline.train("digits", recipe=recipe, settings=settings, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

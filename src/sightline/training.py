@@ -18,7 +18,7 @@ from rich.console import Console
 from sightline.backbones import write_seen
 from sightline.checkpoints import settle_checkpoints
 from sightline.config import resolve, trains_generator
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import merge, to_mapping
 from sightline.describing import describe_training, show_generator
 from sightline.devices import choose_device, convolution_flops, keep_freed_memory
 from sightline.errors import ConfigError
@@ -27,6 +27,7 @@ from sightline.generator_plans import describe_generator, finish_generator, note
 from sightline.images.embedded import GROCERIES
 from sightline.images.listing import listed_once
 from sightline.locking import LOCK, alone
+from sightline.misfits import refuse_lone_program
 from sightline.picturing import drawing
 from sightline.plans import AnyPlan, GeneratorPlan, Plan, describe_classifier, notes
 from sightline.preparing import prepare_training, what_is_asked
@@ -251,6 +252,8 @@ def _prepare(
 ) -> AnyPlan:
     """Settle what is trained, a generator where the recipe names one; arguments as ``prepare_training`` has them."""
     named, source = what_is_asked(data, recipe, begun, GROCERIES, settings)
+    fit = merge(named or {}, settings).get("fit")
+    refuse_lone_program(fit.get("processes") if isinstance(fit, Mapping) else None)  # before any image is read
     if data is None and not (named or {}).get("image_set"):
         show(UNNAMED, console)
     if named is not None and trains_generator(named, settings):

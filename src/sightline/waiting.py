@@ -44,7 +44,9 @@ class Progress:
             transient=True,
             disable=console.quiet or self._in_log,
         )
-        self._task = self._bar.add_task(readable(title), total=None)  # a bar that moves, until it is known how much there is to do
+        self._task = self._bar.add_task(
+            readable(title), total=None
+        )  # a bar that moves, until it is known how much there is to do
         self._counted = ""
         self._said: float | None = None  # when the last line was said
         self._lock, self._over = threading.Lock(), threading.Event()
