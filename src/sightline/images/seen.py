@@ -143,7 +143,7 @@ def _read(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (EOFError, AttributeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
         raise ValueError(str(error) or "it is no archive of arrays") from error
     for name, numbers in content.items():
         if numbers.dtype != np.uint64 or numbers.ndim != 1:
