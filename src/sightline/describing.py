@@ -19,7 +19,7 @@ from sightline.images.splits import Splits
 from sightline.nets import Countable, Network, summarize
 from sightline.phases import Phase
 from sightline.runs import REPORT, SAMPLES
-from sightline.terminal import Table, cell, show
+from sightline.terminal import Table, cell, natural_order, show
 from sightline.waiting import Progress, spoken_seconds
 
 __all__ = [
@@ -63,7 +63,7 @@ def describe_training(
     if console.quiet:
         return
     counts = splits.counts()
-    classes = ", ".join(images.classes[:10]) + (", ..." if len(images.classes) > 10 else "")
+    classes = ", ".join(natural_order(images.classes)[:10]) + (", ..." if len(images.classes) > 10 else "")
     say = _Lines(console)
     say(f"{images.name}: {len(images.classes)} classes ({classes})")
     say("images: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()) + _bracketed(splits.notes))
@@ -204,7 +204,8 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
     classes.add_column("class")
     for column in ("n", "precision", "recall", "F1"):
         classes.add_column(column, justify="right")
-    for name, row in list(measured["classes"].items())[:30]:
+    for name in natural_order(measured["classes"])[:30]:
+        row = measured["classes"][name]
         numbers = ["–" if row[key] is None else f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
         classes.add_row(name, str(row["n"]), *numbers)
     show(classes, console)

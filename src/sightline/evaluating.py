@@ -14,6 +14,7 @@ from sightline.encoding import Encoder
 from sightline.errors import ConfigError, DataError
 from sightline.fidelity import Fidelity, fidelity_of
 from sightline.images.cache import CachedImages, open_as_trained, open_images
+from sightline.images.layout import composed
 from sightline.images.lookup import find_like_run, find_source, source_of_run
 from sightline.images.preprocessing import preprocessing_of
 from sightline.images.remarks import remarks
@@ -180,7 +181,7 @@ def evaluate_unknown(
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     images = _opened_for(classifier, source, progress)
-    shared = sorted(set(images.classes) & set(classifier.classes))
+    shared = sorted(set(images.classes) & set(map(composed, classifier.classes)))
     if shared:
         raise DataError(
             f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."
@@ -216,13 +217,15 @@ def evaluate_rows(
     Raises:
         DataError: the set has a class that the classifier does not know.
     """
-    unknown = sorted(set(images.classes) - set(classifier.classes))
+    index_of = {
+        composed(name): index for index, name in enumerate(classifier.classes)
+    }  # of an old run they are as found
+    unknown = sorted(set(images.classes) - set(index_of))
     if unknown:
         raise DataError(
             f"class {unknown[0]!r} of {images.name} is unknown to the classifier, which knows"
             f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class folders."
         )
-    index_of = {name: index for index, name in enumerate(classifier.classes)}
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
     report = (lambda done: progress(done, len(rows))) if progress else None
     views = classifier.views

@@ -21,6 +21,7 @@ __all__ = [
     "Table",
     "cell",
     "in_notebook",
+    "natural_key",
     "natural_order",
     "prepare_output",
     "readable",
@@ -134,10 +135,11 @@ def show_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 def natural_order(names: Iterable[str]) -> list[str]:
     """Names in the order that people expect: 2 before 10."""
-    return sorted(names, key=_natural_key)
+    return sorted(names, key=natural_key)
 
 
-def _natural_key(name: str) -> tuple[list[Any], str]:
+def natural_key(name: str) -> tuple[list[Any], str]:
+    """What to sort names by for people: without regard to case, and numbers by their size."""
     parts = _DIGITS.split(name.casefold())  # words and numbers in turn
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 

@@ -14,6 +14,7 @@ import numpy as np
 from sightline.config.checks import nearest
 from sightline.errors import ConfigError, DataError
 from sightline.images.cache import CachedImages
+from sightline.images.layout import composed
 from sightline.images.splits import Splits
 
 __all__ = ["excluded_fingerprint", "leave_out", "read_excluded"]
@@ -111,6 +112,7 @@ def _rows(images: CachedImages, names: list[str], path: str | Path) -> Array:
         rows_of.setdefault(name, []).append(row)
     found: set[int] = set()
     for name in names:
+        name = composed(name)
         plain = name if name in rows_of else name.strip()
         if plain not in rows_of and plain.startswith("'") and plain[1:].startswith(FORMULA):
             plain = plain[1:]  # a cell that no spreadsheet was to take for a formula
