@@ -125,6 +125,7 @@ def strict(path: Path) -> Any:
 
 
 def refuse_words(run: Path) -> None:
+    assert (run / "report.html").exists()
     for path in (run / "model.json", run / "evaluation.json"):
         strict(path)
     for name in ("metrics.csv", "predictions.csv"):
