@@ -147,16 +147,21 @@ def _value(setting: tuple[str, Any, str], typed: Any) -> Any:
 
 def _pairs(dotted: str, words: tuple[str, ...]) -> int | dict[int, int]:
     """``("8",)`` to 8, and ``("0:8", "4:4")`` to {0: 8, 4: 4}."""
-    if len(words) == 1 and words[0].isdecimal():
+    if len(words) == 1 and _is_whole(words[0]):
         return int(words[0])
     halves = [word.split(":") for word in words]
-    if all(len(half) == 2 and half[0].isdecimal() and half[1].isdecimal() for half in halves):
+    if all(len(half) == 2 and all(map(_is_whole, half)) for half in halves):
         found = {int(epoch): int(number) for epoch, number in halves}
         if len(found) == len(words):
             return found
     raise ConfigError(
         f"--{dotted.replace('_', '-')} is {' '.join(words)}; wanted a whole number, or pairs such as 0:8 4:4."
     )
+
+
+def _is_whole(word: str) -> bool:
+    """Whether a word is a number that is held by 64 bits, however long it is."""
+    return word.isdecimal() and len(word) < 19
 
 
 def nest(settings: dict[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 AUTO = "auto"
+LARGEST = 2**63
 SEARCHED = ("fit.batch_size", "optimizer.learning_rate")
 """Settings that may be ``auto``: before the training a number is searched for, in this order."""
 
@@ -112,6 +113,8 @@ def _plain(annotation: Any, value: Any, where: str) -> Any:
         if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
             return math.inf if abs(value) > 1e300 else float(value)  # a whole number may be too long for a float
         if choice is int and isinstance(value, int) and not isinstance(value, bool):
+            if abs(value) >= LARGEST:  # which neither PyTorch nor NumPy can hold
+                raise ConfigError(f"{where} is {shown(value)}; wanted a whole number of less than 19 digits.")
             return value
         if choice in (bool, str) and isinstance(value, choice):
             return value
