@@ -2,13 +2,14 @@
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 
-from sightline.config import RandomResizedCropConfig
+from sightline.config import read_recipe, resolve
 from sightline.devices import arithmetic, choose_device
+from sightline.images.augment import shrunk_side
 from sightline.memory import free_memory
 from sightline.nets import Network
 from sightline.plans import Plan
@@ -17,6 +18,11 @@ __all__ = ["Candidate", "candidates"]
 
 TIMED = 16  # images of a step that is timed
 MOST_MEMORY = 1 / 3  # of what is free, for kept maps
+SCALES = (
+    0.57,
+    0.71,
+    1.0,
+)  # of the side, in equal parts of the epochs: an epoch at 0.57 takes a third of the time of a full one
 SHARES = (0.7, 0.4)  # of the operations, that the layers behind a cut may take at most: of each the deepest cut
 
 
@@ -29,7 +35,9 @@ class Candidate:
     once: float
     """Seconds to compute the maps that are kept."""
     epoch: float
-    """Seconds of an epoch, with its validation."""
+    """Seconds of an epoch, with its validation; their mean where the images are smaller at first."""
+    scales: tuple[float, ...] = ()
+    """Shares of the side at which the images are shown, as ``augment.scales`` has them."""
 
 
 def candidates(plan: Plan) -> list[Candidate]:
@@ -40,15 +48,14 @@ def candidates(plan: Plan) -> list[Candidate]:
     network = copy.deepcopy(plan.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     count = min(recipe.fit.batch_size, len(splits.train), TIMED)
     images = torch.zeros(count, 3, *plan.images.size, device=device).contiguous(memory_format=torch.channels_last)
-    asked = recipe.augment.crop
-    own_ways = recipe.augment.rotation or recipe.augment.policy or recipe.augment.color or recipe.augment.cutout
-    only_whole = own_ways or recipe.augment.mix or recipe.augment.scales or recipe.finetune is not None
-    only_whole = only_whole or not (asked is None or isinstance(asked, RandomResizedCropConfig))
+    usual = resolve(read_recipe("photos")).augment  # which kept maps do without; what the user named is never dropped
+    only_whole = recipe.finetune is not None or recipe.augment != replace(usual, flip=recipe.augment.flip)
+    sides = recipe.augment.scales or SCALES
     found = []
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         forward = _seconds(network, images, learns=False) / count
-        whole = _seconds(network, images, learns=True) / count
-        found.append(Candidate(None, 0.0, whole * len(splits.train) + forward * len(splits.validation)))
+        whole, sides = _seconds_at(network, images, sides)
+        found.append(Candidate(None, 0.0, whole / count * len(splits.train) + forward * len(splits.validation), sides))
         for layer in [] if only_whole else _cuts(network, images):
             network.cut_after(layer)
             maps, below = _timed_maps(network, images)
@@ -92,6 +99,22 @@ def _timed_maps(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, f
         start = time.perf_counter()
         maps = network.backbone_output(images)
         return maps, time.perf_counter() - start
+
+
+def _seconds_at(network: Network, images: torch.Tensor, scales: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
+    """Mean seconds of a step at shares of the side, and the shares: none where the network reads one size only."""
+    full = _seconds(network, images, learns=True)
+    total = 0.0
+    for scale in scales:
+        if scale == 1:
+            total += full
+            continue
+        height, width = (shrunk_side(side, scale) for side in images.shape[2:])
+        try:
+            total += _seconds(network, images[:, :, :height, :width].contiguous(), learns=True)
+        except (RuntimeError, ValueError, AssertionError):  # what networks raise at a size that is not theirs
+            return full, ()
+    return total / len(scales), scales
 
 
 def _seconds(network: Network, given: torch.Tensor, *, learns: bool, kept: bool = False) -> float:
