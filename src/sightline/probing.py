@@ -159,9 +159,8 @@ def plan_finetuning(plan: Plan, probed: Probed, started: float, console: Console
             "fit": {"epochs": epochs},
             "finetune": None if chosen.after is None else {"kind": "upper", "after": chosen.after},
         }
-        settings["augment"] = (
-            {"scales": list(chosen.scales)} if chosen.after is None else {"crop": None, "policy": None}
-        )
+        if chosen.after is not None:
+            settings["augment"] = {"crop": None, "policy": None}
         layers = "all layers" if chosen.after is None else f"the layers behind {chosen.after.removeprefix('body.')}"
         why = (
             f"fine-tuning: {epochs} epochs of {layers}, about {spoken_seconds(chosen.once + epochs * chosen.epoch)}; it is kept"

@@ -18,11 +18,6 @@ __all__ = ["Candidate", "candidates"]
 
 TIMED = 16  # images of a step that is timed
 MOST_MEMORY = 1 / 3  # of what is free, for kept maps
-SCALES = (
-    0.57,
-    0.71,
-    1.0,
-)  # of the side, in equal parts of the epochs: an epoch at 0.57 takes a third of the time of a full one
 SHARES = (0.7, 0.4)  # of the operations, that the layers behind a cut may take at most: of each the deepest cut
 
 
@@ -36,8 +31,6 @@ class Candidate:
     """Seconds to compute the maps that are kept."""
     epoch: float
     """Seconds of an epoch, with its validation; their mean where the images are smaller at first."""
-    scales: tuple[float, ...] = ()
-    """Shares of the side at which the images are shown, as ``augment.scales`` has them."""
 
 
 def candidates(plan: Plan) -> list[Candidate]:
@@ -50,12 +43,11 @@ def candidates(plan: Plan) -> list[Candidate]:
     images = torch.zeros(count, 3, *plan.images.size, device=device).contiguous(memory_format=torch.channels_last)
     usual = resolve(read_recipe("photos")).augment  # which kept maps do without; what the user named is never dropped
     only_whole = recipe.finetune is not None or recipe.augment != replace(usual, flip=recipe.augment.flip)
-    sides = recipe.augment.scales or SCALES
     found = []
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         forward = _seconds(network, images, learns=False) / count
-        whole, sides = _seconds_at(network, images, sides)
-        found.append(Candidate(None, 0.0, whole / count * len(splits.train) + forward * len(splits.validation), sides))
+        whole = _seconds_at(network, images, recipe.augment.scales) / count
+        found.append(Candidate(None, 0.0, whole * len(splits.train) + forward * len(splits.validation)))
         for layer in [] if only_whole else _cuts(network, images):
             network.cut_after(layer)
             maps, below = _timed_maps(network, images)
@@ -101,20 +93,15 @@ def _timed_maps(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, f
         return maps, time.perf_counter() - start
 
 
-def _seconds_at(network: Network, images: torch.Tensor, scales: tuple[float, ...]) -> tuple[float, tuple[float, ...]]:
-    """Mean seconds of a step at shares of the side, and the shares: none where the network reads one size only."""
-    full = _seconds(network, images, learns=True)
+def _seconds_at(network: Network, images: torch.Tensor, scales: tuple[float, ...]) -> float:
+    """Mean seconds of a step at shares of the side; at the full side where there are none."""
     total = 0.0
-    for scale in scales:
-        if scale == 1:
-            total += full
-            continue
+    for scale in scales or (1.0,):
         height, width = (shrunk_side(side, scale) for side in images.shape[2:])
-        try:
-            total += _seconds(network, images[:, :, :height, :width].contiguous(), learns=True)
-        except (RuntimeError, ValueError, AssertionError):  # what networks raise at a size that is not theirs
-            return full, ()
-    return total / len(scales), scales
+        total += _seconds(
+            network, images[:, :, :height, :width].contiguous(memory_format=torch.channels_last), learns=True
+        )
+    return total / max(len(scales), 1)
 
 
 def _seconds(network: Network, given: torch.Tensor, *, learns: bool, kept: bool = False) -> float:
