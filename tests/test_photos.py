@@ -238,7 +238,10 @@ def test_a_layer_that_the_network_cannot_be_cut_behind_is_refused(easy: Path, tm
         train(
             easy,
             tmp_path / "run",
-            {"finetune": {"kind": "upper", "after": "body.nose"}, "augment": {"crop": {"kind": "none"}, "policy": {"kind": "none"}}},
+            {
+                "finetune": {"kind": "upper", "after": "body.nose"},
+                "augment": {"crop": {"kind": "none"}, "policy": {"kind": "none"}},
+            },
         )
 
 
