@@ -154,7 +154,8 @@ def test_a_probe_loads_no_lightning(tmp_path: Path) -> None:
 
 def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
-    plan = preparing.prepare_training(data, "photos", SIZE, None, Console(quiet=True))
+    exact = resolve_layers(SIZE, {"fit": {"precision": "float32"}})
+    plan = preparing.prepare_training(data, "photos", exact, None, Console(quiet=True))
     probed = probing.run_probe(plan, Console(quiet=True))
     pixels = torch.from_numpy(np.array(plan.images.pixels[plan.splits.validation]))
     from sightline.images.augment import centre, normalize
