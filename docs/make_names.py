@@ -117,7 +117,10 @@ def _image_sets() -> Iterator[tuple[str, str]]:
     for name in NAMED:
         yield f"`{name}`", _first(NamedSource)
     yield "FOLDER", _first(folders.FolderSource)
-    yield ", ".join(f"`{suffix}`" for suffix in archives.ARCHIVE_SUFFIXES), "A folder packed in one file, read in place."
+    yield (
+        ", ".join(f"`{suffix}`" for suffix in archives.ARCHIVE_SUFFIXES),
+        "A folder packed in one file, read in place.",
+    )
     yield "`.csv`", _first(manifests.ManifestSource)
     yield "`.parquet`", _first(ParquetSource)
     yield f"`{PREFIX}OWNER/NAME`", _first(HubSource)

@@ -23,6 +23,7 @@ from sightline.images.augment import centre, normalize
 from sightline.images.decoding import in_parallel
 from sightline.images.layout import OUTSIDE, Entry
 from sightline.images.lookup import always_labelled, find_source, plain_files
+from sightline.images.manifests import ManifestSource
 from sightline.images.sources import ImageSource
 from sightline.predicting import BATCH, Classifier, load, try_decode
 from sightline.writing import write_atomically
@@ -221,7 +222,7 @@ def _part(path: str | os.PathLike[str]) -> _Part:
 
 
 def _labelled(source: ImageSource, entries: list[Entry], text: str) -> _Part:
-    manifest = text.lower().endswith((".csv", ".parquet"))
+    manifest = isinstance(source, ManifestSource)
     root = os.path.dirname(text) if manifest else text.rstrip("/")
 
     def read() -> Iterator[_File]:

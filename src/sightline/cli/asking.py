@@ -31,7 +31,8 @@ def predict(
         Folder of a finished run, or its model.safetensors alone. Where images stand in its place the example classifier
         answers, which tells the ten classes of CIFAR-10 apart.
     images
-        Files, folders (searched to the bottom) and archives.
+        Files, folders (searched to the bottom), archives, manifests (CSV, TSV, JSON lines, Parquet), patterns such as
+        'photos/*.jpg', and - for a list of paths on standard input, one a line.
     out
         CSV file to write; without it one image gets a readable line, and several are printed as CSV.
     views
@@ -42,34 +43,34 @@ def predict(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
-    from sightline.images.lookup import plain_files
+    from sightline.images.lookup import names_images, plain_files
     from sightline.runs import names_a_run, read_model_of_finished
 
-    if run is not None and os.path.exists(run) and not names_a_run(run):
+    if run is not None and names_images(run) and not names_a_run(run):
         images, run = (run, *images), None  # images stand in its place
     if not images:
         if run is not None and not os.path.exists(run):
             raise DataError(f"no run, image, folder or archive at {run!r}; check the spelling of the path.")
         raise DataError("no images were named; give files, folders or archives.")
     for image in images:
-        plain_files(image)
         if run is None and names_a_run(image):
             raise RunError(f"{image} is a run; name it first: sightline predict {image} IMAGES...")
+    sources = [plain_files(image) for image in images]
     if run is not None and not run.endswith(".safetensors"):
         read_model_of_finished(run)
     from sightline.predicting import about_box, csv_header, csv_rows
     from sightline.predicting import predict as work
     from sightline.waiting import PATIENCE, Progress
-    from sightline.writing import write_rows
+    from sightline.writing import is_stream, write_rows
 
     console = Console(stderr=True)
     with Progress(console, "Predicting", patience=PATIENCE) as progress:
-        found = work(run, images, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
+        found = work(run, sources, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
     _name_unreadable(found.unreadable)
     if run is None:
         print(f"sightline: {about_box()}", file=sys.stderr)
     if out is not None:
-        print(f"{len(found.files):,} predictions in {out}")
+        print(f"{len(found.files):,} predictions in {out}", file=sys.stderr if is_stream(out) else sys.stdout)
     elif len(found.files) == 1:
         (answer,) = found.predictions
         ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(answer.probabilities.items())[:5])
@@ -104,7 +105,7 @@ def explain(
     run
         Folder of a finished run, or its model.safetensors alone.
     images
-        Files, folders (searched to the bottom) and archives.
+        Files, folders (searched to the bottom), archives, manifests, patterns, and - for a list on standard input.
     method
         One or several of saliency, integrated_gradients, integrated_gradients_smoothgrad, deeplift, occlusion,
         gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for;
@@ -145,8 +146,7 @@ def explain(
     method = ["grad_cam"] if method is None else method
     settings.refuse_unused(methods_of(method))
     refuse_missing_captum(methods_of(method))
-    for image in images:
-        plain_files(image)
+    sources = [plain_files(image) for image in images]
     refuse_filled(out)
     if not run.endswith(".safetensors"):
         model = read_model_of_finished(run)
@@ -160,7 +160,7 @@ def explain(
     with Progress(Console(stderr=True), "Explaining", patience=PATIENCE) as progress:
         found = work(
             run,
-            images,
+            sources,
             out=out,
             methods=method,
             target=target,

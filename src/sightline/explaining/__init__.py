@@ -23,7 +23,7 @@ from sightline.explaining.faithfulness import Faithfulness, measure_faithfulness
 from sightline.explaining.refusing import refuse_unfit
 from sightline.extras import refuse_missing_captum
 from sightline.images.augment import centre, normalize
-from sightline.images.lookup import plain_files
+from sightline.images.lookup import PlainFiles, plain_files
 from sightline.pages import Table
 from sightline.picturing import Panel, draw_explanation
 from sightline.predicting import Classifier, decoded_batches, load
@@ -192,7 +192,7 @@ class Explainer:
 
 def explain(
     run: str | os.PathLike[str],
-    images: Sequence[str | os.PathLike[str]],
+    images: Sequence[str | os.PathLike[str] | PlainFiles],
     *,
     out: str | os.PathLike[str],
     methods: Sequence[str] = ("grad_cam",),

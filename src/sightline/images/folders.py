@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sightline.errors import DataError
 from sightline.images.layout import Entry, Listing, lay_out
+from sightline.images.metadata import read_metadata
 from sightline.images.sources import digest, read_files
 
 __all__ = ["FolderSource"]
@@ -13,6 +14,8 @@ __all__ = ["FolderSource"]
 
 class FolderSource:
     """A folder of class folders, with or without ``train/``, ``val/`` and ``test/`` above them."""
+
+    least = 2
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,7 +36,8 @@ class FolderSource:
         return sorted(name for name, folder in found if not folder), [name for name, folder in found if folder]
 
     def scan(self) -> Listing:
-        return lay_out(*self.names(), self.location)
+        files, folders = self.names()
+        return read_metadata(self, files) or lay_out(files, folders, self.location, self.least)
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         yield from read_files(self.path, entries)

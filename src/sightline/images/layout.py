@@ -57,12 +57,14 @@ class Listing:
     """Files that are no images of a class, counted by what they are."""
 
 
-def lay_out(files: list[str], folders: list[str], location: str) -> Listing:
+def lay_out(files: list[str], folders: list[str], location: str, least: int = 2) -> Listing:
     """Find classes and splits in the names of files and folders.
 
     Args:
         files: names with forward slashes, in the source's order.
         folders: names of folders, so that an empty one is noticed.
+        location: how messages name the set.
+        least: classes, at least; where one suffices, as it does to measure, a class folder may be empty.
     Raises:
         DataError: no images, one class, a class without images, classes that differ only in case, mixed layouts.
     """
@@ -106,21 +108,21 @@ def lay_out(files: list[str], folders: list[str], location: str) -> Listing:
         parts[level] for parts in visible if len(parts) > level and (not has_splits or parts[depth] in splits)
     }
     empty = sorted(class_folders - {entry.label for entry in entries})
-    if empty:
+    if empty and least > 1:
         raise DataError(
             f"class folder {empty[0]!r} in {location} holds no images"
             f"{f' ({len(empty)} such folders)' if len(empty) > 1 else ''}; add some or delete the folder."
         )
-    check_labels([entry.label for entry in entries], location)
+    check_labels([entry.label for entry in entries], location, least)
     return Listing(entries, ignored)
 
 
-def check_labels(labels: list[str], location: str) -> None:
+def check_labels(labels: list[str], location: str, least: int = 2) -> None:
     """Refuse labels that no classifier can be trained on."""
     classes = sorted(set(labels))
     if not classes:
         raise DataError(f"no labelled images in {location}; wanted at least two classes with images.")
-    if len(classes) == 1:
+    if len(classes) < least:
         raise DataError(f"only one class, {classes[0]!r}, in {location}; a classifier needs at least two.")
     for folded, same in itertools.groupby(sorted(classes, key=str.casefold), key=str.casefold):
         twins = list(same)

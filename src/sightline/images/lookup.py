@@ -1,6 +1,11 @@
-"""What DATA names: an embedded or published set, a folder, an archive or a manifest. Nothing here loads torch."""
+"""What DATA names, and what a classifier is asked about: an embedded or published set, a folder, an archive or a manifest. Nothing here loads torch."""
 
+import codecs
+import contextlib
+import glob
+import itertools
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,16 +13,29 @@ from pathlib import Path
 from sightline.config.resolving import nearest
 from sightline.errors import DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES, TarSource, ZipSource
+from sightline.images.delimited import (
+    LARGEST_FILE,
+    PATHS,
+    choose,
+    decode_text,
+    is_table,
+    read_regular,
+    read_table,
+    shown,
+)
 from sightline.images.embedded import EMBEDDED
 from sightline.images.folders import FolderSource
 from sightline.images.hub import PREFIX, HubSource
 from sightline.images.layout import IMAGE_SUFFIXES, Entry, is_hidden, is_image_name
-from sightline.images.manifests import ManifestSource
+from sightline.images.locating import ADDRESS, FileFinder, refuse_odd
+from sightline.images.manifests import ManifestSource, table_rows
 from sightline.images.named import NAMED, NamedSource
-from sightline.images.sources import ImageSource, read_files
+from sightline.images.sources import ImageSource
 from sightline.images.tables import ParquetSource
 
-__all__ = ["PlainFiles", "always_labelled", "find_source", "plain_files"]
+__all__ = ["PlainFiles", "always_labelled", "find_source", "names_images", "plain_files"]
+
+HANDED_OVER = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # pipes that a shell opened: predict RUN <(convert ...)
 
 
 def find_source(data: str | os.PathLike[str]) -> ImageSource:
@@ -37,17 +55,18 @@ def find_source(data: str | os.PathLike[str]) -> ImageSource:
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():
+        _refuse_address(text)
         hint = nearest(text, [*EMBEDDED, *NAMED]) if "/" not in text else "check the spelling of the path."
         raise DataError(f"no image set at {text!r}: there is no such file or folder; {hint}")
-    if path.name.lower().endswith(".csv"):
+    if is_table(path):
         return ManifestSource(path)
     if path.name.lower().endswith(".parquet"):
         return ParquetSource(path)
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return ZipSource(path) if path.suffix.lower() == ".zip" else TarSource(path)
+        return _archive(path)
     raise DataError(
         f"{text!r} is no image set; wanted a folder of class folders, an archive ({', '.join(ARCHIVE_SUFFIXES)}),"
-        " a manifest (.csv, .parquet) with the columns path and label,"
+        " a manifest (.csv, .tsv, .jsonl, .parquet) with the columns path and label,"
         f" or a name: {', '.join([*EMBEDDED, *NAMED])}, hf:OWNER/NAME."
     )
 
@@ -55,7 +74,7 @@ def find_source(data: str | os.PathLike[str]) -> ImageSource:
 def always_labelled(text: str) -> bool:
     """Whether a text names an image set that has classes in any case: an embedded or published set, or a manifest."""
     named = text in EMBEDDED or text in NAMED or text.startswith(PREFIX)
-    return named or text.lower().endswith((".csv", ".parquet"))
+    return named or text.lower().endswith(".parquet") or is_table(text)
 
 
 @dataclass(frozen=True)
@@ -68,23 +87,122 @@ class PlainFiles:
     """Yields (name, bytes) of each, in an order of its own."""
 
 
-def plain_files(path: str | os.PathLike[str]) -> PlainFiles:
-    """The images of a file, a folder or an archive.
+def plain_files(what: str | os.PathLike[str] | PlainFiles) -> PlainFiles:
+    """The images of a file, a folder, an archive, a manifest or a pattern (``photos/*.jpg``), or those listed on standard input (``-``).
 
     Raises:
-        DataError: nothing is there, or no images are in it.
+        DataError: nothing is there, no images are in it, or a manifest cannot be used.
     """
-    text = os.fspath(path)
-    if not os.path.exists(text):
-        raise DataError(f"no image, folder or archive at {text!r}; check the spelling of the path.")
-    if not os.path.isdir(text) and not text.lower().endswith(ARCHIVE_SUFFIXES):
-        entry = Entry(os.path.basename(text), "")
-        folder = Path(text).parent
-        return PlainFiles([text], lambda: ((text, data) for _, data in read_files(folder, [entry])))
-    source = find_source(text)
-    assert isinstance(source, FolderSource | ZipSource | TarSource)
+    if isinstance(what, PlainFiles):
+        return what
+    text = os.fspath(what)
+    if text == "-":
+        return _listed(sys.stdin.buffer.read())
+    if not _exists(text):
+        _refuse_address(text)
+        if glob.has_magic(text):
+            return _matching(text)
+        raise DataError(f"no image, folder or archive at {shown(text)}; check the spelling of the path.")
+    if os.path.isdir(text):
+        return _images_of(FolderSource(Path(text)), text)
+    if text.lower().endswith(ARCHIVE_SUFFIXES):
+        return _images_of(_archive(Path(text)), text)
+    if text.lower().endswith(".parquet") or is_table(text):
+        source = find_source(os.path.abspath(text))
+        assert isinstance(source, ManifestSource)
+        return _numbered(source, source.files(), os.path.dirname(text), text)
+    return _single([text])
+
+
+def names_images(text: str) -> bool:
+    """Whether a text names images, rather than a run that is not there."""
+    return text == "-" or _exists(text) or glob.has_magic(text) or ADDRESS.match(text) is not None
+
+
+def _exists(text: str) -> bool:
+    try:
+        return os.path.exists(text)
+    except ValueError:  # a NUL
+        return False
+
+
+def _refuse_address(text: str) -> None:
+    if ADDRESS.match(text):
+        raise DataError(
+            f"{shown(text)} is an address, and images are not fetched from there; download it, then name the file or folder."
+        )
+
+
+def _archive(path: Path) -> ZipSource | TarSource:
+    return ZipSource(path) if path.suffix.lower() == ".zip" else TarSource(path)
+
+
+def _images_of(source: FolderSource | ZipSource | TarSource, text: str) -> PlainFiles:
     entries = [Entry(name, "") for name in source.names()[0] if is_image_name(name) and not is_hidden(name)]
+    return _numbered(source, entries, text.rstrip("/"), text)
+
+
+def _numbered(source: ImageSource, entries: list[Entry], folder: str, text: str) -> PlainFiles:
+    """The entries of a source, under names below a folder."""
     if not entries:
         raise DataError(f"no images in {text!r}; wanted files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
-    names = [f"{text.rstrip('/')}/{entry.path}" for entry in entries]
+    names = [os.path.join(folder, entry.path) for entry in entries]
     return PlainFiles(names, lambda: ((names[index], data) for index, data in source.read(entries)))
+
+
+def _single(paths: list[str]) -> PlainFiles:
+    """Files by their own paths."""
+    return PlainFiles(paths, lambda: ((path, _read(path)) for path in paths))
+
+
+def _read(path: str) -> bytes | OSError:
+    try:
+        if path.startswith(HANDED_OVER):
+            with open(path, "rb") as file:
+                return file.read(LARGEST_FILE)
+        return read_regular(path)
+    except OSError as error:
+        return error
+
+
+def _joined(parts: list[PlainFiles]) -> PlainFiles:
+    names = [name for part in parts for name in part.names]
+    return PlainFiles(names, lambda: itertools.chain.from_iterable(part.read() for part in parts))
+
+
+def _matching(pattern: str) -> PlainFiles:
+    """The files that match a pattern, and the images of the folders and archives that do."""
+    parts = []
+    for found in sorted(glob.glob(pattern, recursive=True)):
+        if not os.path.isdir(found):
+            parts.append(plain_files(found) if found.lower().endswith(ARCHIVE_SUFFIXES) else _single([found]))
+        elif "**" not in pattern:  # which matches the files below it, too
+            with contextlib.suppress(DataError):  # no images in it
+                parts.append(plain_files(found))
+    if not parts:
+        raise DataError(f"no images match {shown(pattern)}; check the spelling of the pattern.")
+    return _joined(parts)
+
+
+def _listed(data: bytes) -> PlainFiles:
+    """The files of a list: a path a line (or between NULs, as ``find -print0`` writes them), or a table with a header."""
+    what = "the list on standard input"
+    if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        lines = [os.fsdecode(part) for part in data.split(b"\0")]
+    else:
+        table = read_table(data, what, errors="surrogateescape") if data.strip() else None
+        if table is not None and choose(table, PATHS) is not None and not _exists(table.first_line.splitlines()[0]):
+            finder = FileFinder(Path.cwd(), what)
+            return _single([finder.find(row.named(), row.where) for row in table_rows(table, labelled=False)])
+        lines = decode_text(data, what, "surrogateescape").replace("\r\n", "\n").split("\n")
+    parts: list[PlainFiles] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        refuse_odd(line, f"{what}, line {number}")
+        parts.append(
+            plain_files(line) if os.path.isdir(line) or line.lower().endswith(ARCHIVE_SUFFIXES) else _single([line])
+        )
+    if not parts:
+        raise DataError(f"{what} is empty; wanted the path of an image a line.")
+    return _joined(parts)

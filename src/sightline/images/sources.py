@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from sightline.images.delimited import read_regular
 from sightline.images.layout import Entry, Listing
 
 __all__ = ["DownloadedSource", "ImageSource", "digest", "read_files"]
@@ -21,6 +22,8 @@ class ImageSource(Protocol):
 
     name: str
     location: str
+    least: int
+    """Classes, at least, for ``scan`` to take the set: 2, and 1 where it is only measured."""
 
     def fingerprint(self) -> str: ...
     def scan(self) -> Listing: ...
@@ -38,7 +41,7 @@ class DownloadedSource(Protocol):
 def read_files(root: Path, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
     for index, entry in enumerate(entries):
         try:
-            yield index, (root / entry.path).read_bytes()
+            yield index, read_regular(root / entry.path)
         except OSError as error:
             yield index, error
 

@@ -1,0 +1,498 @@
+"""Tables as people have them: read right, or refused with the line."""
+
+import io
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sightline.errors import DataError
+from sightline.images.cache import open_images
+from sightline.images.lookup import always_labelled, find_source, plain_files
+
+
+@pytest.fixture
+def root(folder, files) -> Path:
+    """Two images of each of two classes, and their folder."""
+    made: Path = folder(files("a", "b"))
+    return made
+
+
+def put(root: Path, text: str | bytes, name: str = "set.csv") -> str:
+    (root / name).write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(root / name)
+
+
+def rows(path: str) -> list[tuple[str, str]]:
+    return [(entry.path, entry.label) for entry in find_source(path).scan().entries]
+
+
+TWO = [("a/00.png", "x"), ("b/00.png", "y")]
+
+
+# ── separators, encodings, suffixes ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_every_separator_and_encoding_gives_the_same_rows(root, separator, encoding):
+    text = f"path{separator}label\r\na/00.png{separator}é\r\nb/00.png{separator}花\r\n"
+    assert rows(put(root, text.encode(encoding))) == [("a/00.png", "é"), ("b/00.png", "花")]
+
+
+@pytest.mark.parametrize("name", ["set.tsv", "set.TSV", "set.txt", "set.csv"])
+def test_tabs_are_read_whatever_the_file_is_called(root, name):
+    path = put(root, "path\tlabel\na/00.png\tx\nb/00.png\ty\n", name)
+    assert rows(path) == TWO
+    assert always_labelled(path)
+
+
+def test_a_text_file_of_a_spreadsheet_in_utf_16_is_a_table(root):
+    assert rows(put(root, "Path\tLabel\r\na\\00.png\tx\r\nb\\00.png\ty\r\n".encode("utf-16"), "set.txt")) == TWO
+
+
+@pytest.mark.parametrize("text", ["", "a/00.png\nb/00.png\n", "dear path,\nlabel it\n", "\0\1\2", "path label\na x\n"])
+def test_a_text_file_that_is_no_table_is_no_image_set(root, text):
+    with pytest.raises(DataError, match=r"set\.txt' is no image set; wanted a folder"):
+        find_source(put(root, text, "set.txt"))
+
+
+def test_a_label_may_hold_the_other_separators(root):
+    assert rows(put(root, 'path;label\na/00.png;one, two\nb/00.png;"three; four"\n')) == [
+        ("a/00.png", "one, two"),
+        ("b/00.png", "three; four"),
+    ]
+
+
+def test_the_line_in_which_excel_is_told_the_separator_is_no_header(root):
+    path = put(root, "sep=;\npath;label\na/00.png;x\nb/00.png;y\n")
+    assert rows(path) == TWO
+    put(root, "sep=;\npath;label\na/00.png;x\n/dev/null;y\n")
+    with pytest.raises(DataError, match="line 4: '/dev/null' is a device"):
+        rows(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_blank_lines_and_rows_of_nothing_but_separators_are_no_rows(root, end):
+    assert rows(put(root, end.join(["", "path,label", "", "a/00.png,x", ",", " , ", "b/00.png,y", "", ""]))) == TWO
+
+
+def test_json_lines_are_a_manifest_too(root):
+    lines = [{"file_name": "a/00.png", "label": 0, "boxes": [1, 2]}, {"file_name": "b/00.png", "label": 1.0}]
+    assert rows(put(root, "\n".join(map(json.dumps, lines)), "set.jsonl")) == [("a/00.png", "0"), ("b/00.png", "1")]
+
+
+# ── columns ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "path", ["path", "File", "FILENAME", "file_name", "File Name", "image", "Image_ID", "image-id", "ID"]
+)
+@pytest.mark.parametrize("label", ["label", "Class", "TARGET", "Category"])
+def test_columns_go_by_their_usual_names_in_any_case_and_order(root, path, label):
+    assert rows(put(root, f"note,{label},{path}\n?,x,a/00.png\n?,y,b/00.png\n")) == TWO
+
+
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        ("id,file_name,label,class", None),
+        ("id,path,image,label", None),
+        (",path,label", None),
+        ("file,image,label", r"has the columns 'file' and 'image', and only one can be meant; name that one 'path'"),
+        ("path,class,target", r"the columns 'class' and 'target', .*; name that one 'label', or delete the others"),
+        ("path,label,Label", r"the columns 'label' and 'Label'"),
+        (
+            "a/00.png,cat",
+            r"no column 'path' and no column 'label' \(found: a/00\.png, cat\); its first line must name path",
+        ),
+        ("path,species", r"has no column 'label' \(found: path, species\); its first line must name path,label.*class"),
+        ("name,label", r"has no column 'path' \(found: name, label\)"),
+    ],
+)
+def test_of_several_columns_the_better_name_wins_and_a_tie_is_refused(root, header, sentence):
+    names = header.split(",")
+    values = {"path": ["a/00.png", "b/00.png"], "file_name": ["a/00.png", "b/00.png"], "label": ["x", "y"]}
+    lines = [",".join(values.get(name, ["0", "1"])[row] for name in names) for row in range(2)]
+    path = put(root, "\n".join([header, *lines]))
+    if sentence is None:
+        assert rows(path) == TWO
+    else:
+        with pytest.raises(DataError, match=sentence):
+            rows(path)
+
+
+def test_a_split_by_another_name_counts_where_it_holds_splits_alone(root):
+    path = put(root, "path,label,Subset\na/00.png,x,train\nb/00.png,y,TEST\n")
+    assert [entry.split for entry in find_source(path).scan().entries] == ["train", "test"]
+    put(root, "path,label,Subset\na/00.png,x,train\nb/00.png,y,7\n")
+    assert [entry.split for entry in find_source(path).scan().entries] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "path,label\na/00.png,x\nb/0,0.png,y\n",
+            r"line 3: 3 cells, and the first line names 2 columns \('b/0,0\.png,y'\)",
+        ),
+        ('path,label\na/00.png,"x\nb/00.png,y\n', r"line 2: no row of CSV \(a quote that begins there does not end\)"),
+        ('path,label\na/00.png,"x"y\n', r"line 2: no row of CSV \(.*\); mend or delete the line"),
+        (f"path,label\na/00.png,{'x' * 200_000}\n", r"line 2: no row of CSV \(a cell of more than 131,072 letters\)"),
+        (f"path,label\na/00.png,{'x' * 2_000}\n", r"line 2: the label 'x{80}'\.\.\. \(2,000 letters\) is too long"),
+        ("path,label\na/00\0.png,x\n", r"line 2: 'a/00\\x00\.png' holds a NUL, which no path can"),
+        (
+            b"path,label\na/00.png,x\nb/00.png,caf\xe9\n",
+            r"is no UTF-8 CSV file \(line 3 holds the byte 0xe9\); save it as one",
+        ),
+        ("path,label\nhttps://example.org/a.png,x\n", r"line 2: 'https://example\.org/a\.png' is an address; download"),
+        ("path,label\nC:\\photos\\a.png,x\n", r"line 2: 'C:/photos/a\.png' is a path of Windows, which is not on this"),
+        ("path,label\n\\\\server\\a.png,x\n", r"line 2: '//server/a\.png' is a path of Windows"),
+        ("path,label\na,x\n", r"line 2: 'a' is a folder; wanted an image file"),
+        ("path,label\na/00.png,x\n,y\n", r"line 3: the path is empty; fill it in or delete the line"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_refused_with_its_line(root, text, sentence):
+    with pytest.raises(DataError, match=sentence):
+        rows(put(root, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('{"path": "a/00.png", "label": "x"}\n{"path"\n', r"line 2: no JSON \(.*\); mend or delete the line"),
+        ('["a/00.png", "x"]\n', r"line 1: .* is no JSON object; wanted \{\.\.\.\} a line"),
+        ('{"path": "a/00.png", "label": ["x"]}\n', r"line 1: .* is no text and no number; wanted one value a row"),
+        ("[" * 100_000 + "\n", r"line 1: no JSON"),
+    ],
+)
+def test_a_line_of_json_that_cannot_be_used_is_refused_with_its_number(root, text, sentence):
+    with pytest.raises(DataError, match=sentence):
+        rows(put(root, text, "set.jsonl"))
+
+
+# ── labels ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_rows_without_a_label_are_left_out_and_counted_and_those_of_a_test_apart(root):
+    text = "path,label,split\na/00.png,x,\na/01.png,nan,\na/01.png,,train\nb/00.png,y,\nb/01.png, NaN ,test\nb/01.png,,test\n"
+    listing = find_source(put(root, text)).scan()
+    assert [entry.path for entry in listing.entries] == ["a/00.png", "b/00.png"]
+    assert listing.ignored == {"rows without a label": 2, "test rows without a label": 2}
+    assert open_images(find_source(put(root, text))).ignored == dict(listing.ignored)
+
+
+def test_a_row_that_ends_before_its_label_has_none(root):
+    listing = find_source(put(root, "path,label\na/00.png,x\nb/00.png,y\nb/01.png\n")).scan()
+    assert listing.ignored == {"rows without a label": 1}
+
+
+@pytest.mark.parametrize("word", ["None", "null", "NA", "n/a", "none"])
+def test_a_word_that_may_be_a_class_is_one(root, word):
+    assert rows(put(root, f"path,label\na/00.png,{word}\nb/00.png,y\n")) == [("a/00.png", word), ("b/00.png", "y")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["0", "0.0", "1", "1.0"], ["0", "0", "1", "1"]),
+        (["0.0", "1.0", "2.0", "0.0"], ["0", "1", "2", "0"]),
+        (["0.000e+00", "1.000e+00", "0", "1"], ["0", "1", "0", "1"]),
+        (["1", "1.0", "1.5", "1.50"], ["1", "1", "1.5", "1.5"]),
+        (["1.0", "1.1", "2.0", "1.0"], ["1.0", "1.1", "2.0", "1.0"]),  # versions
+        (["007", "7", "07", "7.0"], ["007", "7", "07", "7"]),
+        (["1E2", "100", "A1", "1E2"], ["1E2", "100", "A1", "1E2"]),  # wells of a plate
+        (["cafe\u0301", "caf\u00e9", "tea", "tea"], ["café", "café", "tea", "tea"]),
+    ],
+)
+def test_numbers_that_are_equal_are_one_class(root, labels, classes):
+    paths = ["a/00.png", "a/01.png", "b/00.png", "b/01.png"]
+    text = "path,label\n" + "\n".join(map(",".join, zip(paths, labels, strict=True)))
+    assert [label for _, label in rows(put(root, text))] == classes
+
+
+def test_a_file_may_be_listed_again_with_the_same_label_and_with_no_other(root):
+    assert rows(put(root, "path,label\na/00.png,0\nb/00.png,1\n./a/00.png,0.0\n")) == [
+        ("a/00.png", "0"),
+        ("b/00.png", "1"),
+        ("a/00.png", "0"),
+    ]
+    text = "path,label\na/00.png,x\nb/00.png,y\na\\00,y\nb/00.png,y\nb/00.png,x\n"
+    with pytest.raises(
+        DataError,
+        match=r"'a/00\.png' two labels, 'x' \(line 2\) and 'y' \(line 4\) \(and 1 more such files\); .* delete",
+    ):
+        rows(put(root, text))
+
+
+# ── where files lie ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_path_without_its_suffix_is_the_one_file_of_that_stem(root):
+    (root / "a" / "00.txt").write_text("about it")
+    (root / "b" / "7.scan").write_bytes((root / "b" / "00.png").read_bytes())
+    assert rows(put(root, "id,label\na/00,x\nb/7,y\n")) == [("a/00.png", "x"), ("b/7.scan", "y")]
+    (root / "a" / "00.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"line 2: '00' may be '00\.jpg' or '00\.png'; write the name in full"):
+        rows(put(root, "id,label\na/00,x\nb/00,y\n"))
+
+
+def test_a_folder_of_the_same_name_does_not_hide_a_file_without_its_suffix(root):
+    (root / "a.png").write_bytes((root / "a" / "00.png").read_bytes())
+    assert rows(put(root, "id,label\na,x\nb/00,y\n")) == [("a.png", "x"), ("b/00.png", "y")]
+
+
+def test_a_suffix_that_is_written_is_meant(root):
+    listing = find_source(put(root, "path,label\na/00.png,x\na/01.jpg,x\nb/00.png,y\n")).scan()
+    assert [entry.path for entry in listing.entries] == ["a/00.png", "a/01.jpg", "b/00.png"]
+
+
+def test_names_in_another_case_or_composed_otherwise_are_found(root):
+    (root / "a" / "Cafe\u0301.PNG").write_bytes((root / "a" / "00.png").read_bytes())
+    assert rows(put(root, "path,label\na/caf\u00e9.png,x\nb/00.PNG,y\n")) == [
+        ("a/Cafe\u0301.PNG", "x"),
+        ("b/00.png", "y"),
+    ]
+
+
+def test_files_elsewhere_are_read_from_where_they_are(root, tmp_path):
+    other = tmp_path / "elsewhere" / "tables"
+    other.mkdir(parents=True)
+    text = f"path,label\n{root}/a/00.png,x\n{os.path.relpath(root, other)}/b/00.png,y\n"
+    path = put(other, text)
+    images = open_images(find_source(path))
+    assert images.left_out == []
+    assert images.classes == ["x", "y"]
+    assert sorted(images.paths) == sorted([f"{root}/a/00.png", f"../../{root.name}/b/00.png"])
+    before = find_source(path).fingerprint()
+    os.utime(root / "b" / "00.png", ns=(1, 1))
+    assert find_source(path).fingerprint() != before
+
+
+def test_an_absolute_path_below_the_table_is_the_relative_one(root):
+    assert rows(put(root, f"path,label\n{root}/a/00.png,x\nb/00.png,y\n")) == TWO
+
+
+def test_a_name_with_a_backslash_that_is_there_is_that_file(root):
+    (root / "a\\b.png").write_bytes((root / "a" / "00.png").read_bytes())
+    assert rows(put(root, "path,label\na\\b.png,x\nb\\00.png,y\n")) == [("a\\b.png", "x"), ("b/00.png", "y")]
+
+
+def odd_files(root: Path) -> dict[str, str]:
+    os.mkfifo(root / "pipe.png")
+    (root / "zero.png").symlink_to("/dev/zero")
+    (root / "link to a pipe.png").symlink_to(root / "pipe.png")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(root / "s.png"))
+    return {
+        "/dev/zero": "a device",
+        "zero.png": "a device",
+        "pipe.png": "a pipe",
+        "link to a pipe.png": "a pipe",
+        "s.png": "a socket",
+    }
+
+
+def test_devices_pipes_and_links_to_them_are_refused_and_not_read(root):
+    for name, kind in odd_files(root).items():
+        with pytest.raises(DataError, match=rf"line 3: '{name}' is {kind}; wanted an image file"):
+            rows(put(root, f"path,label\na/00.png,x\n{name},y\n"))
+
+
+def test_a_file_that_became_a_pipe_after_it_was_listed_is_left_out(root):
+    source = find_source(put(root, "path,label\na/00.png,x\nb/00.png,y\n"))
+    entries = source.scan().entries
+    (root / "a" / "00.png").unlink()
+    os.mkfifo(root / "a" / "00.png")
+    assert str(dict(source.read(entries))[0]) == "it is a pipe; wanted a file"
+
+
+def test_a_manifest_that_is_a_pipe_is_refused_and_not_waited_for(root):
+    os.mkfifo(root / "set.csv")
+    with pytest.raises(DataError, match=r"set\.csv cannot be read \(it is a pipe; wanted a file\)"):
+        find_source(root / "set.csv").fingerprint()
+
+
+def test_a_table_of_which_no_file_is_there_is_refused_with_the_first(root):
+    with pytest.raises(
+        DataError, match=r"line 2: there is no file '.*/train/00\.png', nor any other .* relative to the table"
+    ):
+        rows(put(root, "path,label\ntrain/00.png,x\ntrain/01.png,y\n"))
+
+
+# ── metadata of Hugging Face ─────────────────────────────────────────────────────────────────────────────────────────
+
+LABELLED = "file_name,label,note\n0.png,cat,1\n1.png,dog,2\n2.png,,3\n"
+
+
+@pytest.fixture
+def beside(files) -> dict[str, bytes]:
+    """Four images that lie in no class folder."""
+    return dict(zip(["0.png", "1.png", "2.png", "3.png"], files("a", images=4).values(), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+def test_metadata_beside_images_labels_them(folder, archive, beside, kind, name):
+    lines = [dict(zip(["file_name", "label"], row.split(",")[:2], strict=True)) for row in LABELLED.splitlines()[1:]]
+    table = LABELLED if name.endswith("csv") else "\n".join(map(json.dumps, lines))
+    contents = beside | {name: table.encode()}
+    source = find_source(folder(contents) if kind == "folder" else archive(contents, kind))
+    listing = source.scan()
+    assert [(entry.path, entry.label) for entry in listing.entries] == [("0.png", "cat"), ("1.png", "dog")]
+    assert listing.ignored == {"rows without a label": 1, "images that no row of the metadata labels": 2}
+    assert open_images(source).left_out == []
+
+
+def test_metadata_in_the_folders_of_splits_keeps_the_splits(folder, files):
+    contents = {f"{part}/{name}": data for part in ("train", "test") for name, data in files("x", "y").items()}
+    for part in ("train", "test"):
+        contents[f"{part}/metadata.csv"] = b"file_name,label\nx/00.png,cat\ny/01,dog\n"
+    listing = find_source(folder(contents)).scan()
+    assert [(entry.path, entry.label, entry.split) for entry in listing.entries] == [
+        (f"{part}/{name}", label, part)
+        for part in ("test", "train")
+        for name, label in (("x/00.png", "cat"), ("y/01.png", "dog"))
+    ]
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+@pytest.mark.parametrize("outside", ["../0.png", "/etc/a.png", "a/../../0.png", "..\\0.png", "C:\\a.png"])
+def test_metadata_that_names_files_outside_the_set_is_refused(folder, archive, beside, kind, outside):
+    contents = beside | {"metadata.csv": f"file_name,label\n0.png,cat\n{outside},dog\n".encode()}
+    source = find_source(folder(contents) if kind == "folder" else archive(contents, kind))
+    with pytest.raises(
+        DataError, match=r"metadata\.csv of .*, line 3: .* lies outside the set; only a table that is named"
+    ):
+        source.scan()
+
+
+def test_metadata_without_labels_leaves_the_class_folders_and_without_these_is_refused(folder, files, beside):
+    captions = b"file_name,text\n0.png,a cat\n"
+    assert {
+        entry.label for entry in find_source(folder(files("a", "b") | {"metadata.csv": captions})).scan().entries
+    } == {"a", "b"}
+    with pytest.raises(
+        DataError, match=r"metadata\.csv of .* has no column 'label' \(found: file_name, text\), and there are no"
+    ):
+        find_source(folder(beside | {"metadata.csv": captions}, "other")).scan()
+
+
+# ── what a classifier is asked about ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("set.csv", "path\na/00.png\nb/00.png\n"),
+        ("set.tsv", "file\tlabel\na/00.png\t\nb/00\tnan\n"),
+        ("set.txt", "image;label\na/00.png;x\nb/00.png;y\n"),
+        ("set.jsonl", '{"id": "a/00"}\n{"id": "b/00.png"}\n{"id": "a/00.png"}\n'),
+    ],
+)
+def test_a_manifest_names_images_to_ask_about_with_labels_or_without(root, files, name, text):
+    found = plain_files(put(root, text, name))
+    contents = files("a", "b")
+    assert found.names == [f"{root}/a/00.png", f"{root}/b/00.png"]
+    assert dict(found.read()) == {f"{root}/{path}": contents[path] for path in ("a/00.png", "b/00.png")}
+
+
+def test_a_manifest_without_a_column_of_paths_names_none(root):
+    with pytest.raises(
+        DataError, match=r"has no column 'path' \(found: label\); its first line must name path \(or file"
+    ):
+        plain_files(put(root, "label\nx\n"))
+
+
+def test_a_pattern_names_the_files_that_match_it(root, files, monkeypatch):
+    monkeypatch.chdir(root)
+    assert plain_files("a/*.png").names == ["a/00.png", "a/01.png"]
+    assert plain_files("?/0[1]*").names == ["a/01.png", "b/01.png"]
+    assert plain_files("**/00.png").names == ["a/00.png", "b/00.png"]
+    assert plain_files("*").names == ["a/00.png", "a/01.png", "b/00.png", "b/01.png"]
+    assert dict(plain_files("b/*").read()) == {path: data for path, data in files("a", "b").items() if path[0] == "b"}
+    with pytest.raises(DataError, match=r"no images match '\*\.gif'; check the spelling of the pattern"):
+        plain_files("*.gif")
+
+
+def test_a_file_whose_name_looks_like_a_pattern_is_that_file(root, monkeypatch):
+    monkeypatch.chdir(root)
+    (root / "a[1].png").write_bytes(b"x")
+    assert list(plain_files("a[1].png").read()) == [("a[1].png", b"x")]
+
+
+class Standard:
+    """Standard input that holds some bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"a/00.png\nb/00.png\n",
+        b"a/00.png\r\n\r\nb/00.png",
+        b"a/00.png\0b/00.png\0",
+        b"label,path\nx,a/00.png\ny,b\\00\n",
+        b"\xef\xbb\xbfa/00.png\nb/00.png\n",
+        "a/00.png\r\nb/00.png\r\n".encode("utf-16"),
+    ],
+)
+def test_a_list_on_standard_input_names_images(root, files, monkeypatch, data):
+    monkeypatch.chdir(root)
+    monkeypatch.setattr("sys.stdin", Standard(data))
+    found = plain_files("-")
+    contents = files("a", "b")
+    assert found.names == ["a/00.png", "b/00.png"]
+    assert dict(found.read()) == {path: contents[path] for path in ("a/00.png", "b/00.png")}
+    assert plain_files(found) is found  # it can be read but once
+
+
+def test_a_list_keeps_odd_names_and_opens_folders_and_names_what_is_missing(root, monkeypatch):
+    monkeypatch.chdir(root)
+    (root / os.fsdecode(b"caf\xe9, 1.png")).write_bytes(b"x")
+    monkeypatch.setattr("sys.stdin", Standard(b"caf\xe9, 1.png\na\nmissing.png\n/dev/zero\n"))
+    found = dict(plain_files("-").read())
+    assert list(found) == [os.fsdecode(b"caf\xe9, 1.png"), "a/00.png", "a/01.png", "missing.png", "/dev/zero"]
+    assert str(found["/dev/zero"]) == "it is a device; wanted a file"
+    assert isinstance(found["missing.png"], FileNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"", "standard input is empty; wanted the path of an image a line"),
+        (b"\n \n", "standard input is empty"),
+        (b"a/00.png\nhttps://example.org/a.png\n", "standard input, line 2: 'https://example.org/a.png' is an address"),
+    ],
+)
+def test_a_list_that_names_no_files_is_refused(root, monkeypatch, data, sentence):
+    monkeypatch.setattr("sys.stdin", Standard(data))
+    with pytest.raises(DataError, match=sentence):
+        plain_files("-")
+
+
+@pytest.mark.parametrize(
+    "text", ["https://example.org/a.png", "HTTP://example.org", "s3://bucket/a.png", "https:a.png"]
+)
+@pytest.mark.parametrize("what", [plain_files, find_source])
+def test_an_address_is_answered_with_what_to_do(what: Any, text):
+    with pytest.raises(DataError, match=rf"'{text}' is an address, and images are not fetched from there; download it"):
+        what(text)
+
+
+def test_a_device_is_unreadable_and_a_pipe_of_the_shell_is_read(root):
+    odd = odd_files(root)
+    for name in odd:
+        full = name if name.startswith("/") else f"{root}/{name}"
+        if name != "s.png":
+            assert str(dict(plain_files(full).read())[full]).startswith("it is a ")
+    reading, writing = os.pipe()
+    os.write(writing, b"bytes")
+    os.close(writing)
+    assert dict(plain_files(f"/dev/fd/{reading}").read()) == {f"/dev/fd/{reading}": b"bytes"}
+    os.close(reading)
