@@ -5,14 +5,17 @@ bounded in bytes and in how far it expands, and so are all of them together. ``t
 to disk and mend what they find (a leading slash); here nothing is unpacked, and such a member is refused.
 """
 
+import bz2
 import os
 import stat
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sightline.errors import DataError, SightlineError
 from sightline.images.delimited import shown
@@ -36,7 +39,12 @@ EXTENDED = (
 UTF8_NAME, ENCRYPTED = 0x800, 0x1  # flags of a member of a zip
 METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 97: "WavPack", 98: "PPMd", 99: "AES"}
 READABLE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
-PIECE = 4096  # bytes: what bzip2 or LZMA make of so few fits the memory
+PIECE = 4096  # bytes: what LZMA makes of so few fits the memory
+STREAMS = {b"\x1f\x8b": "r|gz", b"\xfd7zXZ": "r|xz", b"\x5d\x00\x00\x80": "r|xz"}
+UNBOUNDED = {
+    b"BZh": "bzip2",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+}  # tarfile unpacks a piece of these to any length at once
 
 
 class _ArchiveSource:
@@ -163,14 +171,29 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) -> bytes
     refused = _too_much(member.file_size, member.compress_size)
     if refused is not None:
         return refused
-    pieces = []
     try:
+        if member.compress_type == zipfile.ZIP_BZIP2:
+            return _from_bzip2(archive, member)
+        pieces = []
         with archive.open(member) as file:
-            while piece := file.read(PIECE if member.compress_type > zipfile.ZIP_DEFLATED else FREE_BYTES):
+            while piece := file.read(PIECE if member.compress_type == zipfile.ZIP_LZMA else FREE_BYTES):
                 pieces.append(piece)
     except Exception as error:  # whatever a damaged member makes the parsers raise
         return OSError(f"cannot be unpacked: {error or type(error).__name__}")
     return b"".join(pieces)
+
+
+def _from_bzip2(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    """The bytes of a member, and not one more than it claims: of a few bytes bzip2 makes gigabytes at once, and so does zipfile."""
+    assert archive.filename is not None
+    with open(archive.filename, "rb") as file:
+        file.seek(member.header_offset)
+        name, extra = struct.unpack("<26xHH", file.read(30))
+        file.seek(name + extra, os.SEEK_CUR)
+        data = bz2.BZ2Decompressor().decompress(file.read(min(member.compress_size, MEMBER_BYTES)), member.file_size)
+    if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
+        raise zipfile.BadZipFile("its checksum is another")
+    return data
 
 
 def _too_much(unpacked: int, packed: int) -> OSError | None:
@@ -180,6 +203,11 @@ def _too_much(unpacked: int, packed: int) -> OSError | None:
     if unpacked > max(FREE_BYTES, MEMBER_RATIO * packed):
         return OSError(f"unpacks from {packed:,} bytes to {unpacked:,}, over {MEMBER_RATIO} times as many")
     return None
+
+
+def _holes(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:
+    """Where a sparse file has bytes, as (offset, size): it is as long as it says, which costs its archive nothing."""
+    return getattr(member, "sparse", None)
 
 
 class TarSource(_ArchiveSource):
@@ -221,17 +249,23 @@ class TarSource(_ArchiveSource):
     def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
         with self._readable(), self.path.open("rb") as file:
             unpacked, packed = 0, os.fstat(file.fileno()).st_size
-            with tarfile.open(fileobj=_Ending(file), mode="r|*", tarinfo=_Header) as archive:
+            with tarfile.open(fileobj=_Ending(file), mode=self._mode(file), tarinfo=_Header) as archive:
                 for member in archive:
                     unpacked += tarfile.BLOCKSIZE + (0 if _holes(member) else member.size)
                     self._refuse_bomb(unpacked, packed)
                     yield archive, member
                     archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member; a million of them would fill the memory
 
-
-def _holes(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:
-    """Where a sparse file has bytes, as (offset, size): it is as long as it says, which costs its archive nothing."""
-    return getattr(member, "sparse", None)
+    def _mode(self, file: BinaryIO) -> Any:
+        """How ``tarfile`` is to unpack a file, by its first bytes."""
+        start = file.read(6)
+        file.seek(0)
+        for mark, name in UNBOUNDED.items():
+            if start.startswith(mark):
+                raise DataError(
+                    f"archive {self.path} is packed by {name}; pack it as .tar.gz or .tar.xz, or name the folder."
+                )
+        return next((mode for mark, mode in STREAMS.items() if start.startswith(mark)), "r|")
 
 
 class _Ending:

@@ -161,12 +161,15 @@ def is_hidden(name: str) -> bool:
 
 
 def _wrapper_depth(kept: list[tuple[str, ...]], folders: list[tuple[str, ...]]) -> int:
-    """How many folders merely wrap the set, as in an archive of one folder."""
-    depth = 0
+    """How many folders merely wrap the set, as in an archive of one folder; a loose picture beside the next one is no reason."""
+    deep, depth = True, 0
+    strict = None
     while True:
-        tops = {parts[depth] for parts in kept if len(parts) > depth}
+        tops = {parts[depth] for parts in kept if len(parts) > depth + 1}
         siblings = {parts[depth] for parts in folders if len(parts) > depth}
-        deep = all(len(parts) > depth + 2 for parts in kept)
-        if len(tops | siblings) != 1 or not deep or next(iter(tops)).lower() in SPLIT_NAMES:
-            return depth
+        deep = deep and all(len(parts) > depth + 2 for parts in kept)
+        if not deep and strict is None:
+            strict = depth
+        if len(tops | siblings) != 1 or next(iter(tops | siblings)).lower() in SPLIT_NAMES:
+            return depth if len(tops) > 1 or strict is None else strict
         depth += 1
