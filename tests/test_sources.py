@@ -193,8 +193,11 @@ def test_deeper_folders_belong_to_the_class_above_them(folder, files):
     assert _classes(find_source(folder(contents)).scan()) == {"cats": 3, "dogs": 2}
 
 
-def test_a_single_split_name_among_classes_is_a_class(folder, files):
-    assert _classes(find_source(folder(files("train", "plane", "ship"))).scan()) == {"train": 2, "plane": 2, "ship": 2}
+def test_the_name_of_a_split_among_classes_is_refused_with_both_readings_unless_all_are_called_classes(folder, files):
+    root = folder(files("train", "plane", "ship"))
+    with pytest.raises(DataError, match=r"holds train beside .* \(plane, ship\);.* --data\.classes top"):
+        find_source(root).scan()
+    assert _classes(find_source(root, classes="top").scan()) == {"train": 2, "plane": 2, "ship": 2}
 
 
 @pytest.mark.parametrize("kind", ["folder", *ARCHIVES])
@@ -458,10 +461,7 @@ def test_a_file_that_a_manifest_names_and_that_is_missing_is_left_out_by_name(ma
         ("", r"has no column 'path' and no column 'label' \(found: nothing\); its first line must name path,label"),
         ("path,label\n", r"no labelled images in .*; wanted at least two classes"),
         ("path,label\n,x\n", r"line 2: the path is empty"),
-        (
-            "path,label,split\na/00.png,x,sideways\n",
-            r"line 2: unknown split 'sideways'; wanted train, val, test or nothing",
-        ),
+        ("path,label,split\na/00.png,x,left\n", r"line 2: unknown split 'left'; wanted train, val, test or nothing"),
         (b"path,label\na/00.png,caf\xe9\n", r"is no UTF-8 CSV file .*; save it as one"),
     ],
 )

@@ -15,6 +15,8 @@ from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
 from sightline.devices import choose_device, describe
 from sightline.estimating import Estimate, estimate_training, features_per_second
 from sightline.images.cache import CachedImages
+from sightline.images.ranges import notes_on_reading
+from sightline.images.remarks import remarks
 from sightline.images.splits import Splits
 from sightline.nets import Countable, Network, summarize
 from sightline.phases import Phase
@@ -354,18 +356,14 @@ class _Lines:
 
 
 def _describe_odd(say: _Lines, images: CachedImages, splits: Splits) -> None:
-    if images.left_out:
-        say(f"left out: {len(images.left_out)} unreadable images")
-        for path, reason in images.left_out[:LISTED]:
-            say(f"  {path}: {reason}")
-        if len(images.left_out) > LISTED:
-            say(f"  and {len(images.left_out) - LISTED} more")
-    for kind, count in images.ignored.items():
-        say(f"ignored: {count} {kind}")
+    for line in remarks(images):
+        say(line)
     if images.tiny:
         say(
             f"warning: {len(images.tiny)} images were enlarged more than four times ({', '.join(images.tiny[:LISTED])})"
         )
+    for note in notes_on_reading(images):
+        say(note)
     if splits.shared_with_test:
         say(f"warning: {splits.shared_with_test} test images are also in train or validation, pixel for pixel")
 

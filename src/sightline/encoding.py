@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from sightline.errors import ConfigError, DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES
 from sightline.images.augment import centre, normalize
 from sightline.images.decoding import in_parallel
-from sightline.images.layout import OUTSIDE, Entry
+from sightline.images.layout import LeftOut, Listing
 from sightline.images.lookup import always_labelled, find_source, plain_files
 from sightline.images.manifests import ManifestSource
 from sightline.images.sources import ImageSource
@@ -47,6 +47,8 @@ class Encoded:
     classes: list[str] | None
     unreadable: list[tuple[str, str]]
     """(file, reason) of each that could not be read."""
+    left_out: list[str] = field(default_factory=list)
+    """Lines on files that were found and are no images, by reason and suffix."""
 
 
 class Encoder:
@@ -155,7 +157,7 @@ def encode(
             progress(len(files) + len(unreadable), total)
 
     def work(file: "_File") -> tuple["_File", Array | str]:
-        return file, try_decode(file.content, classifier.resize)
+        return file, try_decode(file.content, classifier.resize, classifier.preprocessing)
 
     for part in parts:
         for file, found in in_parallel(work, part.read(), tiny=max(classifier.resize) <= 64):
@@ -180,6 +182,7 @@ def encode(
         labels=np.array([names.index(label) for label in labels if label is not None], np.int64) if known else None,
         classes=names if known else None,
         unreadable=unreadable,
+        left_out=[line for part in parts for line in part.left_out.sentences()],
     )
     if out is not None:
         _write(Path(out), encoded, layer, _fingerprint(Path(run)))
@@ -202,6 +205,7 @@ class _Part:
 
     count: int
     read: Callable[[], Iterator[_File]]
+    left_out: LeftOut
 
 
 def _part(path: str | os.PathLike[str]) -> _Part:
@@ -212,16 +216,17 @@ def _part(path: str | os.PathLike[str]) -> _Part:
         try:
             source = find_source(text)
             listing = source.scan()
-            if not listing.ignored[OUTSIDE]:
-                return _labelled(source, listing.entries, text)
+            if not listing.unlabeled:
+                return _labelled(source, listing, text)
         except DataError:  # no class folders
             if needs_classes:
                 raise
     plain = plain_files(text)
-    return _Part(len(plain.names), lambda: (_File(name, data, None) for name, data in plain.read()))
+    return _Part(len(plain.names), lambda: (_File(name, data, None) for name, data in plain.read()), plain.left_out)
 
 
-def _labelled(source: ImageSource, entries: list[Entry], text: str) -> _Part:
+def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
+    entries = listing.entries
     manifest = isinstance(source, ManifestSource)
     root = os.path.dirname(text) if manifest else text.rstrip("/")
 
@@ -230,7 +235,7 @@ def _labelled(source: ImageSource, entries: list[Entry], text: str) -> _Part:
             entry = entries[index]
             yield _File(os.path.join(root, entry.path), data, entry.label)
 
-    return _Part(len(entries), read)
+    return _Part(len(entries), read, LeftOut(listing.ignored, listing.suffixes))
 
 
 # ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────

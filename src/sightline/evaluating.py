@@ -15,7 +15,9 @@ from sightline.errors import ConfigError, DataError
 from sightline.fidelity import Fidelity, fidelity_of
 from sightline.images.cache import CachedImages, open_as_trained, open_images
 from sightline.images.labelling import canonical_label
-from sightline.images.lookup import find_source
+from sightline.images.lookup import find_like_run, find_source, source_of_run
+from sightline.images.preprocessing import preprocessing_of
+from sightline.images.remarks import remarks
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split_as
 from sightline.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
@@ -77,17 +79,18 @@ def evaluate(
     if fid and not generated:
         raise ConfigError("--fid measures generated images: say --generated as well.")
     model = read_model_of_finished(run)
-    source = find_source(data if data is not None else model["data"]["location"])
+    source = source_of_run(model) if data is None else find_like_run(data, model)
     if data is not None:
         source.least = 1  # a classifier can be measured on one of its classes
     weights = fetch_weights(progress) if fid else None
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     if data is None:
-        images = open_as_trained(source, read_run_recipe(run).data.size, (classifier.size, classifier.resize), progress)
+        exactly, how = (classifier.size, classifier.resize), classifier.preprocessing
+        images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, how)
         rows = _own_test(Path(run), model, images)
     else:
-        images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
+        images = _opened_for(classifier, source, progress)
         rows = _foreign_test(images)
     if out is not None:
         create_folder(Path(out))  # before the work, and before a reading is counted
@@ -95,6 +98,7 @@ def evaluate(
         _count_reading(Path(run), model)
     found, table = evaluate_rows(classifier, images, rows, progress)
     found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
+    found["data"]["remarks"] = remarks(images)
     if generated:
         found["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
     if weights is not None:
@@ -131,7 +135,8 @@ def _standard_fid(
 ) -> StandardFid:
     """The FID of rows of a made set against all images that a classifier was trained on, at the size of the made ones."""
     size = native_size(source, images.paths[rows[0]])
-    made = open_images(source, None, progress, exactly=(size, size))
+    how = preprocessing_of(model)
+    made = open_images(source, None, progress, exactly=(size, size), preprocessing=how)
     real, train = _trained_on(run, model, (size, size), progress)
     return standard_fid(made, rows, real, train, network, progress)
 
@@ -140,7 +145,7 @@ def _trained_on(
     run: Path, model: dict[str, Any], exactly: tuple[Shape, Shape], progress: Progress | None = None
 ) -> tuple[CachedImages, Array]:
     """The set that a classifier was trained on, at some size, and the rows of its training images."""
-    own = open_images(find_source(model["data"]["location"]), None, progress, exactly=exactly)
+    own = open_images(source_of_run(model), None, progress, exactly=exactly, preprocessing=preprocessing_of(model))
     if own.fingerprint != model["data"]["fingerprint"]:
         raise DataError(
             f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
@@ -177,7 +182,7 @@ def evaluate_unknown(
         raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
-    images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
+    images = _opened_for(classifier, source, progress)
     shared = sorted(set(images.classes) & set(classifier.classes))
     if shared:
         raise DataError(
@@ -281,6 +286,12 @@ def measures(
     found["classes"] = dict(zip(classes, per_class(confusion), strict=True))
     found["confusion_matrix"] = confusion.tolist()
     return found
+
+
+def _opened_for(classifier: Classifier, source: ImageSource, progress: Progress | None) -> CachedImages:
+    """An image set as a classifier reads it."""
+    exactly = (classifier.size, classifier.resize)
+    return open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
 
 
 def _foreign_test(images: CachedImages) -> Array:

@@ -21,8 +21,9 @@ from sightline.devices import arithmetic, choose_device, keep_freed_memory
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.augment import centre, normalize
 from sightline.images.batches import Normalization
-from sightline.images.decoding import UnreadableImageError, decode, in_parallel, resize
+from sightline.images.decoding import UnreadableImageError, decode_image, in_parallel, read_image, resize
 from sightline.images.lookup import PlainFiles, plain_files
+from sightline.images.preprocessing import DEFAULT, Preprocessing, preprocessing_of
 from sightline.metrics import energies, probabilities
 from sightline.nets import Network, build_network
 from sightline.runs import BOX, read_model_of_finished, read_weights, refuse_other_kind
@@ -70,6 +71,7 @@ class Classifier:
         self.classes: list[str] = model["classes"]
         self.size: tuple[int, int] = tuple(model["size"])
         self.resize: tuple[int, int] = tuple(model["resize"])
+        self.preprocessing = preprocessing_of(model)
         self.views: Views = model["views"]
         self.device = device
         self.dtype = arithmetic(model["precision"], device)
@@ -91,11 +93,19 @@ class Classifier:
         pixels = []
         for image in images:
             try:
-                pixels.append(resize(_to_pixels(image), *self.resize))
+                pixels.append(self._pixels(image))
             except (UnreadableImageError, OSError) as error:
                 name = image if isinstance(image, str | os.PathLike) else type(image).__name__
                 raise DataError(f"image {name} cannot be read: {error}; leave it out or mend it.") from error
         return self.answers(np.stack(pixels), views, coverage=coverage) if pixels else []
+
+    def _pixels(self, image: ImageLike) -> Array:
+        """An image at the cached size, (H, W, 3), by whatever way it comes."""
+        if isinstance(image, str | os.PathLike):
+            return read_image(Path(image).read_bytes(), self.resize, self.preprocessing).pixels
+        if isinstance(image, Image.Image):
+            return decode_image(image, self.resize, self.preprocessing)
+        return resize(_to_pixels(image), *self.resize, self.preprocessing.fit)
 
     def answers(
         self, pixels_BHWC: Array, views: Views | None = None, *, coverage: float | None = None
@@ -321,7 +331,7 @@ def predict(
     files: list[str] = []
     predictions: list[Prediction] = []
     unreadable: list[tuple[str, str]] = []
-    for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable):
+    for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable, classifier.preprocessing):
         predictions.extend(classifier.answers(pixels, views, coverage=sets))
         files.extend(names)
         if progress:
@@ -332,7 +342,11 @@ def predict(
 
 
 def decoded_batches(
-    sources: Sequence[PlainFiles], size: tuple[int, int], count: int, unreadable: list[tuple[str, str]]
+    sources: Sequence[PlainFiles],
+    size: tuple[int, int],
+    count: int,
+    unreadable: list[tuple[str, str]],
+    preprocessing: Preprocessing = DEFAULT,
 ) -> Iterator[tuple[list[str], Array]]:
     """Decode the images of sources, so many at a time.
 
@@ -341,6 +355,7 @@ def decoded_batches(
         size: (height, width) that every image is brought to, in pixels.
         count: images a batch; the last has fewer.
         unreadable: is added (file, reason) of each that cannot be read.
+        preprocessing: of the classifier.
     Yields:
         The names of the files, and their pixels, (B, H, W, 3).
     Raises:
@@ -348,7 +363,7 @@ def decoded_batches(
     """
 
     def work(file: tuple[str, bytes | OSError]) -> tuple[str, Array | str]:
-        return file[0], try_decode(file[1], size)
+        return file[0], try_decode(file[1], size, preprocessing)
 
     names: list[str] = []
     waiting: list[Array] = []
@@ -391,21 +406,21 @@ def csv_rows(files: Sequence[str], predictions: Sequence[Prediction]) -> Iterato
         yield row if prediction.within is None else [*row, "; ".join(prediction.within)]
 
 
-def try_decode(data: bytes | Array | OSError, size: tuple[int, int]) -> Array | str:
+def try_decode(
+    data: bytes | Array | OSError, size: tuple[int, int], preprocessing: Preprocessing = DEFAULT
+) -> Array | str:
     """The pixels of an image file at a size, (H, W, 3), or why it cannot be read; pixels are only resized."""
     if isinstance(data, OSError):
         return data.strerror or str(data)
     try:
-        return resize(decode(data) if isinstance(data, bytes) else data, *size)
+        if isinstance(data, bytes):
+            return read_image(data, size, preprocessing).pixels
+        return resize(data, *size, preprocessing.fit)
     except UnreadableImageError as error:
         return str(error)
 
 
-def _to_pixels(image: ImageLike) -> Array:
-    if isinstance(image, str | os.PathLike):
-        return decode(Path(image).read_bytes())
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+def _to_pixels(image: Array) -> Array:
     array = np.asarray(image)
     if array.dtype != np.uint8:
         raise UnreadableImageError(f"an array of {array.dtype}; wanted uint8, 0 to 255")

@@ -245,6 +245,7 @@ def _plain_model(plan: Plan) -> dict[str, Any]:
         "classes": plan.images.classes,
         "size": plan.images.size,
         "resize": plan.images.pixels.shape[1:3],
+        **plan.images.preprocessing.kept(),
         "views": plan.recipe.evaluation.views,
         "precision": plan.recipe.fit.precision,
         "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},

@@ -24,6 +24,7 @@ from sightline.errors import ConfigError
 from sightline.finishing import Trained, finish
 from sightline.generator_plans import describe_generator, finish_generator, notes_of_generator, prepare_generator
 from sightline.images.embedded import GROCERIES
+from sightline.images.listing import listed_once
 from sightline.picturing import drawing
 from sightline.plans import AnyPlan, GeneratorPlan, Plan, describe_classifier, notes
 from sightline.preparing import prepare_training, what_is_asked
@@ -46,6 +47,7 @@ UNNAMED = f"No image set was named: this trains on {GROCERIES}, the embedded pho
 RESERVE = 10.0  # seconds, of a training with a limit: to write the run
 
 
+@listed_once()
 def train(
     data: str | os.PathLike[str] | None = None,
     *,
@@ -228,7 +230,7 @@ def _prepare(
     console: Console,
 ) -> AnyPlan:
     """Settle what is trained, a generator where the recipe names one; arguments as ``prepare_training`` has them."""
-    named, source = what_is_asked(data, recipe, begun, GROCERIES)
+    named, source = what_is_asked(data, recipe, begun, GROCERIES, settings)
     if data is None and not (named or {}).get("image_set"):
         console.print(UNNAMED, highlight=False)
     if named is not None and trains_generator(named, settings):

@@ -231,7 +231,7 @@ def _facts(checked: Checked) -> Table:
             rows.append([f"{name} of the files", text])
         kinds = Counter(f"{item.kind} {item.mode}".strip() for item in headers)
         rows.append(["files", ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(8))])
-    rows += [[f"ignored: {what}", f"{count:,}"] for what, count in checked.images.ignored.items()]
+    rows += [[f"left out: {what}", f"{count:,}"] for what, count in checked.images.ignored.items()]
     rows.append(["decoded to", "{1} × {0} px".format(*checked.images.pixels.shape[1:3])])
     return Table(["", ""], rows, texts=2)
 

@@ -16,6 +16,7 @@ from sightline.cli.looking import check, compare, evaluate, report
 from sightline.cli.training import find_batch, find_rate, plan, train, tune
 from sightline.errors import Interrupted, SightlineError
 from sightline.flags import application
+from sightline.images.listing import listed_once
 
 __all__ = ["VERBS", "main"]
 
@@ -50,7 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns its status."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        application(VERBS, arguments)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        with listed_once():
+            application(VERBS, arguments)(
+                arguments, exit_on_error=False, print_error=False, result_action="return_value"
+            )
     except SightlineError as error:
         return _refuse(str(error))
     except cyclopts.CycloptsError as error:

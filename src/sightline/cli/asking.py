@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -43,6 +44,7 @@ def predict(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
+    from sightline.images.layout import LeftOut
     from sightline.images.lookup import names_images, plain_files
     from sightline.runs import names_a_run, read_model_of_finished
 
@@ -55,7 +57,10 @@ def predict(
     for image in images:
         if run is None and names_a_run(image):
             raise RunError(f"{image} is a run; name it first: sightline predict {image} IMAGES...")
+    left_out = LeftOut()
     sources = [plain_files(image) for image in images]
+    for source in sources:
+        left_out.add_all(source.left_out)
     if run is not None and not run.endswith(".safetensors"):
         read_model_of_finished(run)
     from sightline.predicting import about_box, csv_header, csv_rows
@@ -66,6 +71,7 @@ def predict(
     console = Console(stderr=True)
     with Progress(console, "Predicting", patience=PATIENCE) as progress:
         found = work(run, sources, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
+    _name_left_out(left_out.sentences())
     _name_unreadable(found.unreadable)
     if run is None:
         print(f"sightline: {about_box()}", file=sys.stderr)
@@ -136,6 +142,7 @@ def explain(
     """
     from sightline.config import AttributionConfig, methods_of, refuse_unknown_class
     from sightline.extras import refuse_missing_captum
+    from sightline.images.layout import LeftOut
     from sightline.images.lookup import plain_files
     from sightline.runs import read_model_of_finished, refuse_filled
 
@@ -146,7 +153,10 @@ def explain(
     method = ["grad_cam"] if method is None else method
     settings.refuse_unused(methods_of(method))
     refuse_missing_captum(methods_of(method))
+    left_out = LeftOut()
     sources = [plain_files(image) for image in images]
+    for source in sources:
+        left_out.add_all(source.left_out)
     refuse_filled(out)
     if not run.endswith(".safetensors"):
         model = read_model_of_finished(run)
@@ -170,6 +180,7 @@ def explain(
             trust_code=trust_code,
             progress=progress,
         )
+    _name_left_out(left_out.sentences())
     _name_unreadable(found.unreadable)
     for name, reason in found.left_out.items():
         print(f"sightline: left out {name}: {reason}", file=sys.stderr)
@@ -213,6 +224,7 @@ def encode(
 
     with Progress(Console(stderr=True), "Encoding", patience=PATIENCE) as progress:
         found = work(run, images, out=out, layer=layer, trust_code=trust_code, progress=progress)
+    _name_left_out(found.left_out)
     _name_unreadable(found.unreadable)
     labeled = f", of {len(found.classes)} classes" if found.classes is not None else ""
     print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labeled} in {out}")
@@ -274,6 +286,11 @@ def serve(
         print(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)", flush=True)
 
     work(run, settings=settings, trust_code=trust_code, announce=announce)
+
+
+def _name_left_out(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(f"sightline: {line}", file=sys.stderr)
 
 
 def _name_unreadable(unreadable: list[tuple[str, str]]) -> None:

@@ -1,7 +1,8 @@
 """The verbs that look: at a classifier, at an image set, at runs beside each other."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -75,6 +76,8 @@ def evaluate(
         return
     with Progress(waiting, "Evaluating", patience=PATIENCE) as progress:
         found = work(run, data, out=out, generated=generated, fid=fid, trust_code=trust_code, progress=progress)
+    for line in found["data"]["remarks"]:
+        print(f"sightline: {line}", file=sys.stderr)
     show_measures(Console(), found)
     if generated:
         print(about_fidelity(run, found["fidelity"]))
@@ -116,6 +119,7 @@ def check(
     *,
     labels: str | None = None,
     out: Path | None = None,
+    classes: Annotated[Literal["top", "leaf"] | None, Parameter(name="--data.classes")] = None,
     trust_code: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors.
@@ -131,6 +135,8 @@ def check(
     out
         Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
         checks/<data>-<n> unless named.
+    classes
+        Which folders are the classes, as for sightline train.
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
@@ -138,7 +144,7 @@ def check(
     from sightline.images.lookup import find_source
     from sightline.runs import read_model_of_finished, refuse_filled
 
-    find_source(data)
+    find_source(data, classes)
     if labels is not None:
         require("cleanlab", "check", "--labels")
         if not labels.endswith(".safetensors"):
@@ -151,7 +157,7 @@ def check(
     from sightline.waiting import Progress
 
     with Progress(Console(stderr=True), "Checking") as progress:
-        found = work(data, labels=labels, out=out, trust_code=trust_code, progress=progress)
+        found = work(data, labels=labels, out=out, classes=classes, trust_code=trust_code, progress=progress)
     show_check(
         Console(), {KINDS[kind].title: n for kind, n in found.counts.items()}, found.proposals, len(found.excluded)
     )

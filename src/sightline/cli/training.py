@@ -332,6 +332,8 @@ def _layers(
         refuse_hopeless(flags)
     _refuse_network(merge(named, flags).get("network") or {})
     wanted = merge(named, flags).get("data") or {}
+    if data is not None and wanted.get("classes") is not None:
+        find_source(data, wanted["classes"])
     if wanted.get("exclude") is not None:
         read_excluded(wanted["exclude"])
     if wanted.get("synthetic") is not None:

@@ -235,7 +235,7 @@ def explain(
     writer = _Writer(Path(out), arrays)
     total = sum(len(source.names) for source in sources)
     unreadable: list[tuple[str, str]] = []
-    for files, pixels in decoded_batches(sources, classifier.resize, AT_ONCE, unreadable):
+    for files, pixels in decoded_batches(sources, classifier.resize, AT_ONCE, unreadable, classifier.preprocessing):
         explained = explainer.explain(pixels, target, faithfulness=faithfulness)
         shown = centre(torch.from_numpy(pixels), classifier.size).numpy()
         for name, image, result in zip(files, shown, explained, strict=True):

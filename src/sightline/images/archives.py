@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from sightline.errors import DataError, SightlineError
 from sightline.images.delimited import shown
-from sightline.images.layout import Entry, Listing, lay_out
+from sightline.images.layout import Classes, Entry, Listing, lay_out
 from sightline.images.metadata import read_metadata
 from sightline.images.sources import digest
 
@@ -56,10 +56,11 @@ class _ArchiveSource:
         self.path = path
         self.name = path.name[: -len(next(end for end in ARCHIVE_SUFFIXES if path.name.lower().endswith(end)))]
         self.location = str(path.resolve())
+        self.classes: Classes | None = None
 
     def fingerprint(self) -> str:
         status = os.stat(self.path)
-        return digest([f"{status.st_size}\0{status.st_mtime_ns}"])
+        return digest([f"{status.st_size}\0{status.st_mtime_ns}", *([] if self.classes is None else [self.classes])])
 
     def names(self) -> tuple[list[str], list[str]]:
         raise NotImplementedError
@@ -69,7 +70,8 @@ class _ArchiveSource:
 
     def scan(self) -> Listing:
         files, folders = self.names()
-        return read_metadata(self, files) or lay_out(files, folders, self.location, self.least)
+        labelled = read_metadata(self, files)
+        return labelled or lay_out(files, folders, self.location, self.least, classes=self.classes)
 
     def _checked(self, name: str, *, folder: bool = False, link: bool = False, special: bool = False) -> str:
         """A member's name, refused where unpacking it could write outside a folder, or make more than plain files."""

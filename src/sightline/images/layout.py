@@ -2,37 +2,42 @@
 
 import itertools
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from sightline.errors import DataError
+from sightline.images.arrangement import OUTSIDE, Classes, arrange
+from sightline.images.own_output import GENERATED, OwnOutput, find_own_output
+from sightline.images.split_names import SPLIT_NAMES, is_split_name
 
 __all__ = [
+    "HIDDEN",
     "IMAGE_SUFFIXES",
+    "OTHER",
     "OUTSIDE",
+    "OWN",
     "SPLIT_NAMES",
+    "Classes",
     "Entry",
+    "LeftOut",
     "Listing",
     "check_labels",
     "class_folder",
+    "image_names",
     "is_hidden",
     "is_image_name",
     "lay_out",
+    "own_output_of",
+    "say_left_out",
+    "without_own_output",
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-OUTSIDE = "images outside the class folders"
+HIDDEN, OTHER, OWN = "hidden files", "other files", "files that sightline wrote"
 UNSAFE = frozenset('/\\:*?"<>|%')  # in names of folders, on some system
-SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+NAMED = 4  # suffixes, or folders of our own, that a sentence names; the rest are counted
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,29 @@ class Entry:
     """What must stay on one side of every split: a person, a patient, a scene."""
 
 
+@dataclass
+class LeftOut:
+    """Files that are no images of a class."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """How many, by the reason."""
+    suffixes: dict[str, Counter[str]] = field(default_factory=dict)
+    """How many of each suffix, by the reason."""
+
+    def add(self, reason: str, name: str) -> None:
+        self.counts[reason] += 1
+        suffix = PurePosixPath(name).suffix.lower()
+        self.suffixes.setdefault(reason, Counter())[suffix] += 1
+
+    def add_all(self, others: "LeftOut") -> None:
+        self.counts.update(others.counts)
+        for reason, suffixes in others.suffixes.items():
+            self.suffixes.setdefault(reason, Counter()).update(suffixes)
+
+    def sentences(self) -> list[str]:
+        return say_left_out(self.counts, self.suffixes)
+
+
 @dataclass(frozen=True)
 class Listing:
     """What a source holds, before any image is decoded."""
@@ -55,66 +83,92 @@ class Listing:
     entries: list[Entry]
     ignored: Counter[str]
     """Files that are no images of a class, counted by what they are."""
+    suffixes: dict[str, Counter[str]] = field(default_factory=dict)
+    """The same, counted by their suffixes as well; a reason may be missing where no files were listed."""
+    notes: list[str] = field(default_factory=list)
+    """How the folders were read, where another reading is possible: for the user to judge."""
+    unlabeled: int = 0
+    """Images that are left out since they have no class."""
 
 
-def lay_out(files: list[str], folders: list[str], location: str, least: int = 2) -> Listing:
+def lay_out(
+    files: Sequence[str],
+    folders: Sequence[str],
+    location: str,
+    least: int = 2,
+    *,
+    classes: Classes | None = None,
+    begin: Callable[[str], bytes] | None = None,
+    left: LeftOut | None = None,
+) -> Listing:
     """Find classes and splits in the names of files and folders.
 
     Args:
         files: names with forward slashes, in the source's order.
         folders: names of folders, so that an empty one is noticed.
-        location: how messages name the set.
+        location: of the set, for messages.
         least: classes, at least; where one suffices, as it does to measure, a class folder may be empty.
+        classes: which folders are the classes; None for those at the top, and the splits that their names speak of.
+        begin: reads the first bytes of a file; None where that cannot be done.
+        left: what the source has left out itself.
     Raises:
-        DataError: no images, one class, a class without images, classes that differ only in case, mixed layouts.
+        DataError: no images, one class, a class without images, classes that differ only in case, or folders that can be
+            read as classes and as splits.
     """
-    ignored: Counter[str] = Counter()
-    kept = []
-    for name in files:
-        if is_hidden(name):
-            ignored["hidden files"] += 1
-        elif not is_image_name(name):
-            ignored["other files"] += 1
-        else:
-            kept.append(tuple(name.split("/")))
+    left = LeftOut() if left is None else left
+    files, folders = without_own_output(files, folders, left, begin)
+    kept = [tuple(name.split("/")) for name in image_names(files, left)]
     holding = {name.rpartition("/")[0] for name in files}  # an archive need not list its folders
-    visible = [
+    visible = {
         tuple(name.strip("/").split("/")) for name in {*folders, *holding} if name.strip("/") and not is_hidden(name)
-    ]
+    }
     if not kept:
+        if left.counts[OWN]:
+            raise DataError(
+                f"no images in {location} but those that sightline itself wrote there; name the folder of your images, or"
+                " the one with generated images itself."
+            )
         raise DataError(
-            f"no images in {location} ({sum(ignored.values())} other files); wanted folders named after the classes,"
+            f"no images in {location} ({sum(left.counts.values())} other files); wanted folders named after the classes,"
             f" with files ending in {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
-    depth = _wrapper_depth(kept, visible)
-    tops = {parts[depth] for parts in kept if len(parts) > depth + 1}
-    splits = {top for top in tops if top.lower() in SPLIT_NAMES}
-    if len({SPLIT_NAMES[top.lower()] for top in splits}) > 1 and splits != tops:
-        others = ", ".join(sorted(tops - splits))
-        raise DataError(
-            f"{location} holds {', '.join(sorted(splits))} beside other folders of images ({others}); wanted either"
-            " splits or classes: move the others away."
-        )
-    has_splits = bool(tops) and splits == tops
+    arranged = arrange({parts[:-1] for parts in kept}, visible, location, classes)
     entries = []
-    level = depth + has_splits  # where the class's name stands
+    unlabeled = 0
     for parts in kept:
-        if len(parts) < level + 2:
-            ignored[OUTSIDE] += 1
-            continue
-        split = SPLIT_NAMES[parts[depth].lower()] if has_splits else None
-        entries.append(Entry("/".join(parts), parts[level], split))
-    class_folders = {
-        parts[level] for parts in visible if len(parts) > level and (not has_splits or parts[depth] in splits)
-    }
-    empty = sorted(class_folders - {entry.label for entry in entries})
+        place = arranged.places[parts[:-1]]
+        if isinstance(place, str):
+            left.add(place, parts[-1])
+            unlabeled += 1
+        else:
+            entries.append(Entry("/".join(parts), *place))
+    labels = {entry.label for entry in entries}
+    empty = sorted(arranged.expected - labels)
     if empty and least > 1:
         raise DataError(
             f"class folder {empty[0]!r} in {location} holds no images"
             f"{f' ({len(empty)} such folders)' if len(empty) > 1 else ''}; add some or delete the folder."
         )
-    check_labels([entry.label for entry in entries], location, least)
-    return Listing(entries, ignored)
+    try:
+        check_labels(list(labels), location, least)
+    except DataError as error:
+        if not arranged.doubt:
+            raise
+        raise DataError(f"{str(error).removesuffix('.')}; {arranged.doubt}.") from error
+    return Listing(entries, left.counts, left.suffixes, arranged.notes, unlabeled)
+
+
+def image_names(files: Sequence[str], left: LeftOut) -> list[str]:
+    """Those of some files that are images by their names; the others are counted."""
+    kept = []
+    for name in files:
+        if is_hidden(name):
+            left.add(HIDDEN, name)
+        elif not is_image_name(name):
+            left.add(OTHER, name)
+        else:
+            kept.append(name)
+    return kept
 
 
 def check_labels(labels: list[str], location: str, least: int = 2) -> None:
@@ -132,6 +186,47 @@ def check_labels(labels: list[str], location: str, least: int = 2) -> None:
             )
 
 
+def without_own_output(
+    files: Sequence[str], folders: Sequence[str], left: LeftOut, begin: Callable[[str], bytes] | None
+) -> tuple[Sequence[str], Sequence[str]]:
+    """The files and folders without those that sightline has written, which are counted."""
+    own = own_output_of(files, folders, begin)
+    if not own.folders:
+        return files, folders
+    for name in files:
+        if own.holds(name):
+            left.add(OWN, name)
+    if not left.counts[OWN]:
+        left.suffixes.setdefault(OWN, Counter())
+    return [name for name in files if not own.holds(name)], [name for name in folders if not own.holds(name)]
+
+
+def own_output_of(
+    files: Sequence[str], folders: Sequence[str], begin: Callable[[str], bytes] | None = None
+) -> OwnOutput:
+    """What sightline has written inside a set; nothing where it is all that there is and can be trained on."""
+    own = find_own_output(files, folders, is_image_name, begin)
+    if GENERATED in own.folders.values() and not any(
+        is_image_name(name) and not is_hidden(name) and not own.holds(name) for name in files
+    ):
+        return OwnOutput({name: kind for name, kind in own.folders.items() if kind != GENERATED})
+    return own
+
+
+def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """What was left out, by reason and suffix, as lines such as ``left out: 3 other files (2 .txt, 1 .md)``."""
+    lines = []
+    for reason, count in counts.items():
+        if not count:
+            continue
+        by_suffix = sorted(suffixes.get(reason, {}).items(), key=lambda pair: (-pair[1], pair[0]))
+        named = [f"{number:,} {suffix or 'without a suffix'}" for suffix, number in by_suffix[:NAMED]]
+        rest = sum(number for _, number in by_suffix[NAMED:])
+        named += [f"{rest:,} others"] if rest else []
+        lines.append(f"left out: {count:,} {reason}" + (f" ({', '.join(named)})" if named else ""))
+    return lines
+
+
 def class_folder(name: str) -> str:
     """The name of a folder for a class, which is read back as a class: its own wherever a file system takes that.
 
@@ -139,7 +234,7 @@ def class_folder(name: str) -> str:
     ``a/b`` is ``a%2Fb``, and ``train`` is ``%74rain``.
     """
     last = len(name) - 1
-    odd = name.startswith(".") or name == "__MACOSX" or name.lower() in SPLIT_NAMES
+    odd = name.startswith(".") or name == "__MACOSX" or is_split_name(name)
     return "".join(
         quote(letter, safe="")
         if letter in UNSAFE or not letter.isprintable()
@@ -158,18 +253,3 @@ def is_image_name(name: str) -> bool:
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is a system's own: ``.DS_Store``, ``__MACOSX/``, ``.git/``."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _wrapper_depth(kept: list[tuple[str, ...]], folders: list[tuple[str, ...]]) -> int:
-    """How many folders merely wrap the set, as in an archive of one folder; a loose picture beside the next one is no reason."""
-    deep, depth = True, 0
-    strict = None
-    while True:
-        tops = {parts[depth] for parts in kept if len(parts) > depth + 1}
-        siblings = {parts[depth] for parts in folders if len(parts) > depth}
-        deep = deep and all(len(parts) > depth + 2 for parts in kept)
-        if not deep and strict is None:
-            strict = depth
-        if len(tops | siblings) != 1 or next(iter(tops | siblings)).lower() in SPLIT_NAMES:
-            return depth if len(tops) > 1 or strict is None else strict
-        depth += 1

@@ -6,12 +6,13 @@ import glob
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sightline.config.resolving import nearest
-from sightline.errors import DataError
+from sightline.errors import ConfigError, DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.images.delimited import (
     LARGEST_FILE,
@@ -23,27 +24,68 @@ from sightline.images.delimited import (
     read_table,
     shown,
 )
-from sightline.images.embedded import EMBEDDED
+from sightline.images.embedded import EMBEDDED, GroceriesSource
 from sightline.images.folders import FolderSource
 from sightline.images.hub import PREFIX, HubSource
-from sightline.images.layout import IMAGE_SUFFIXES, Entry, is_hidden, is_image_name
+from sightline.images.layout import IMAGE_SUFFIXES, Classes, Entry, LeftOut, image_names
 from sightline.images.locating import ADDRESS, FileFinder, refuse_odd
 from sightline.images.manifests import ManifestSource, table_rows
 from sightline.images.named import NAMED, NamedSource
 from sightline.images.sources import ImageSource
 from sightline.images.tables import ParquetSource
 
-__all__ = ["PlainFiles", "always_labelled", "find_source", "names_images", "plain_files"]
+__all__ = [
+    "PlainFiles",
+    "always_labelled",
+    "find_like_run",
+    "find_source",
+    "names_images",
+    "plain_files",
+    "source_of_run",
+]
 
 HANDED_OVER = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # pipes that a shell opened: predict RUN <(convert ...)
 
 
-def find_source(data: str | os.PathLike[str]) -> ImageSource:
+def find_source(data: str | os.PathLike[str], classes: Classes | None = None) -> ImageSource:
     """Find out what DATA names, without reading or downloading it. A name is never a path: ``./mnist`` is.
 
+    Args:
+        data: a name, or the path of a folder, an archive or a manifest.
+        classes: which folders are the classes, as ``--data.classes`` has it.
     Raises:
+        ConfigError: classes are asked for by folder of what names its own.
         DataError: nothing is there, it is no image set, or a library to read it is not installed.
     """
+    source = _named_source(data)
+    if classes is not None:
+        if not isinstance(source, FolderSource | ZipSource | TarSource) or isinstance(source, GroceriesSource):
+            raise ConfigError(
+                f"--data.classes {classes} has no effect: {source.name} names the class of each image, and folders have no say;"
+                " leave the option out."
+            )
+        source.classes = classes
+    return source
+
+
+def source_of_run(model: Mapping[str, Any]) -> ImageSource:
+    """The image set that a run was trained on, with the classes that it had, by its ``model.json``.
+
+    Raises:
+        DataError: it is not there any more.
+    """
+    return find_source(model["data"]["location"], model["data"].get("classes"))
+
+
+def find_like_run(data: str | os.PathLike[str], model: Mapping[str, Any]) -> ImageSource:
+    """Another image set than that of a run, in which the same folders are the classes: those at the top, or at the bottom."""
+    source = find_source(data)
+    if isinstance(source, FolderSource | ZipSource | TarSource) and not isinstance(source, GroceriesSource):
+        source.classes = model["data"].get("classes")
+    return source
+
+
+def _named_source(data: str | os.PathLike[str]) -> ImageSource:
     text = os.fspath(data)
     path = Path(text).expanduser()
     if text in EMBEDDED:
@@ -85,6 +127,8 @@ class PlainFiles:
     """As they are shown: the path that was given, and the name inside of it."""
     read: Callable[[], Iterator[tuple[str, bytes | OSError]]]
     """Yields (name, bytes) of each, in an order of its own."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """Files beside them that are no images."""
 
 
 def plain_files(what: str | os.PathLike[str] | PlainFiles) -> PlainFiles:
@@ -138,16 +182,30 @@ def _archive(path: Path) -> ZipSource | TarSource:
 
 
 def _images_of(source: FolderSource | ZipSource | TarSource, text: str) -> PlainFiles:
-    entries = [Entry(name, "") for name in source.names()[0] if is_image_name(name) and not is_hidden(name)]
-    return _numbered(source, entries, text.rstrip("/"), text)
+    if isinstance(source, FolderSource):
+        files, _, left = source.sorted_names()
+    else:
+        files, left = source.names()[0], LeftOut()
+    entries = [Entry(name, "") for name in image_names(files, left)]
+    return _numbered(source, entries, text.rstrip("/"), text, left)
 
 
-def _numbered(source: ImageSource, entries: list[Entry], folder: str, text: str) -> PlainFiles:
+def _numbered(
+    source: FolderSource | ZipSource | TarSource | ManifestSource,
+    entries: list[Entry],
+    folder: str,
+    text: str,
+    left: LeftOut | None = None,
+) -> PlainFiles:
     """The entries of a source, under names below a folder."""
     if not entries:
         raise DataError(f"no images in {text!r}; wanted files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
     names = [os.path.join(folder, entry.path) for entry in entries]
-    return PlainFiles(names, lambda: ((names[index], data) for index, data in source.read(entries)))
+    return PlainFiles(
+        names,
+        lambda: ((names[index], data) for index, data in source.read(entries)),
+        LeftOut() if left is None else left,
+    )
 
 
 def _single(paths: list[str]) -> PlainFiles:
@@ -167,7 +225,10 @@ def _read(path: str) -> bytes | OSError:
 
 def _joined(parts: list[PlainFiles]) -> PlainFiles:
     names = [name for part in parts for name in part.names]
-    return PlainFiles(names, lambda: itertools.chain.from_iterable(part.read() for part in parts))
+    left = LeftOut()
+    for part in parts:
+        left.add_all(part.left_out)
+    return PlainFiles(names, lambda: itertools.chain.from_iterable(part.read() for part in parts), left)
 
 
 def _matching(pattern: str) -> PlainFiles:

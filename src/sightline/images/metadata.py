@@ -1,7 +1,7 @@
 """Tables of labels beside images, as Hugging Face lays them: ``metadata.csv`` or ``metadata.jsonl`` in a folder. No torch here."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from sightline.images.manifests import table_rows
 
 __all__ = ["read_metadata"]
 
+UNLISTED = "images that no row of the metadata labels"
 NAMES = ("metadata.csv", "metadata.jsonl")
 
 
@@ -26,12 +27,13 @@ class _Files(Protocol):
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, Any]]: ...
 
 
-def read_metadata(source: _Files, files: list[str]) -> Listing | None:
+def read_metadata(source: _Files, files: list[str], left: Mapping[str, int] | None = None) -> Listing | None:
     """Make the listing of a folder or an archive by the tables of metadata that lie in it.
 
     Args:
         source: that is listed.
         files: names of all its files.
+        left: what the source has left out itself, counted by what it is.
     Returns:
         None where there is no such table, or none that has a column of labels beside class folders.
     Raises:
@@ -62,9 +64,10 @@ def read_metadata(source: _Files, files: list[str]) -> Listing | None:
         source.least,
     )
     listed = {entry.path for entry in listing.entries}
-    ignored = Counter(listing.ignored)
-    ignored["images that no row of the metadata labels"] += sum(name not in listed for name in images)
-    return Listing([replace(entry, split=entry.split or _split_of(entry.path)) for entry in listing.entries], +ignored)
+    others = sum(name not in listed for name in images)
+    ignored = Counter({**(left or {}), **listing.ignored, UNLISTED: others})
+    entries = [replace(entry, split=entry.split or _split_of(entry.path)) for entry in listing.entries]
+    return Listing(entries, +ignored, unlabeled=listing.ignored.total() + others)
 
 
 def _contents(source: _Files, names: list[str]) -> Iterator[tuple[str, bytes | OSError]]:

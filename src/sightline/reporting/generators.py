@@ -223,7 +223,7 @@ def _sheet(made: Made, file: tuple[int, Path], side: int, letters: int, broken: 
     """The picture of an epoch; of one that cannot be read None, and the reason goes to ``broken``."""
     epoch, path = file
     try:
-        pixels_HWC = decode(path.read_bytes(), PIXELS, ("PNG",))
+        pixels_HWC = decode(path.read_bytes(), PIXELS)
     except (OSError, UnreadableImageError) as error:
         broken.append(f"{SAMPLES}/{path.name}, {error}")
         return None

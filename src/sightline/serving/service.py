@@ -35,7 +35,7 @@ from sightline.errors import ConfigError
 from sightline.explaining import Explainer
 from sightline.extras import own_version
 from sightline.images.augment import centre
-from sightline.images.decoding import FORMATS, TooManyPixelsError, UnreadableImageError, decode, resize
+from sightline.images.decoding import WANTED, TooManyPixelsError, UnreadableImageError, read_image
 from sightline.pages import render_html
 from sightline.picturing import overlaid
 from sightline.predicting import Classifier, Prediction
@@ -200,7 +200,7 @@ class _Service:
         """What is said of each image; cancelled, it cancels what has not begun."""
         classifier = self.asker.classifier
         most = int(self.limits.max_megapixels * 1e6)
-        pixels_BHWC = await asyncio.wrap_future(self.decoders.submit(_decoded, files, most, classifier.resize))
+        pixels_BHWC = await asyncio.wrap_future(self.decoders.submit(_decoded, files, most, classifier))
         found: list[Prediction] = []
         for start in range(0, len(files), AT_ONCE):  # some at a time: others have their turn
             part_BHWC = pixels_BHWC[start : start + AT_ONCE]
@@ -241,8 +241,8 @@ async def _left(receive: Callable[[], Awaitable[Any]]) -> None:
         pass
 
 
-def _decoded(files: Sequence[File], most: int, size: tuple[int, int]) -> Array:
-    """The pixels of the images at a size, (B, H, W, 3).
+def _decoded(files: Sequence[File], most: int, classifier: Classifier) -> Array:
+    """The pixels of the images at the size that a classifier reads, (B, H, W, 3).
 
     Raises:
         HTTPException: one cannot be read; it is named by its place and its name.
@@ -251,11 +251,11 @@ def _decoded(files: Sequence[File], most: int, size: tuple[int, int]) -> Array:
     for place, file in enumerate(files, 1):
         which = f"image {place} of {len(files)} ({file.name or 'without a name'})"
         try:
-            found.append(resize(decode(file.data, most, FORMATS), *size))
+            found.append(read_image(file.data, classifier.resize, classifier.preprocessing, maximum=most).pixels)
         except TooManyPixelsError as error:
             raise HTTPException(413, f"{which} has {error}; send it smaller.") from error
         except UnreadableImageError as error:
-            sentence = f"{which} cannot be read: {in_words_of_a_form(str(error))}; send a JPEG, PNG, WebP, BMP, GIF or TIFF file"
+            sentence = f"{which} cannot be read: {in_words_of_a_form(str(error))}; send a {WANTED} file"
             raise HTTPException(422, f"{sentence} that opens elsewhere.") from error
     return np.stack(found)
 

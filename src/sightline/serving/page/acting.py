@@ -12,7 +12,7 @@ import torch
 from sightline.config.serving import ServeConfig
 from sightline.errors import DataError, SightlineError
 from sightline.images.augment import centre
-from sightline.images.decoding import decode, resize
+from sightline.images.decoding import read_image
 from sightline.predicting import Prediction
 from sightline.serving.asking import Asker, BusyError
 from sightline.serving.card import known_of, model_card
@@ -72,7 +72,7 @@ class Page:
     ) -> Iterator[Sequence[Update]]:
         """Answer what a visitor dropped; then explain the answer."""
         try:
-            name, pixels = read_upload(found, self.limits, self.classifier.resize)
+            name, pixels = read_upload(found, self.limits, self.classifier.resize, self.classifier.preprocessing)
         except DataError as error:
             yield None, draw_sentence(str(error), trouble=True), "", ANY
             return
@@ -90,7 +90,7 @@ class Page:
             pixels, name = exhibits.thumbnails.cached(file), f"{exhibits.name(pick)}, which shows {exhibits.true(pick)}"
         elif 0 <= pick < len(self.guests):
             name, path = f"a {self.guests[pick][0]}", self.guests[pick][1]
-            pixels = resize(decode(path.read_bytes()), *self.classifier.resize)
+            pixels = read_image(path.read_bytes(), self.classifier.resize, self.classifier.preprocessing).pixels
         else:
             yield [gr.skip()] * 4
             return
@@ -234,7 +234,7 @@ class Page:
 
     def _guests_shown(self) -> list[Example]:
         return [
-            Example(key, name, resize(decode(path.read_bytes()), 96, 96))
+            Example(key, name, read_image(path.read_bytes(), (96, 96)).pixels)
             for key, (name, path) in enumerate(self.guests)
         ]
 
