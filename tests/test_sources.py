@@ -144,7 +144,9 @@ def test_every_kind_refuses_a_set_of_which_nothing_can_be_read(put, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_refuses_a_class_of_which_nothing_can_be_read(put, files, kind):
     contents = files("a", "b") | {"c/0.png": b"", "c/1.png": b"GIF89a"}
-    with pytest.raises(DataError, match=r"class 'c' in .* has no readable image; mend its files or delete the class\."):
+    with pytest.raises(
+        DataError, match=r"class 'c' in .* has no readable image .*; mend its files or delete the class\."
+    ):
         open_images(find_source(put(contents, kind)))
 
 

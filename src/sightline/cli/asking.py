@@ -14,11 +14,13 @@ from sightline.errors import ConfigError, DataError, RunError
 
 __all__ = ["encode", "explain", "predict", "serve"]
 
+Images = Annotated[str, Parameter(allow_leading_hyphen=True)]  # "-" is the list on standard input
+
 
 def predict(
-    run: str | None = None,
+    run: Images | None = None,
     /,
-    *images: str,
+    *images: Images,
     out: Path | None = None,
     views: Literal["one", "flip", "six"] | None = None,
     sets: float | None = None,
@@ -44,6 +46,7 @@ def predict(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
+    _refuse_unknown_options(run or "", *images)
     from sightline.images.layout import LeftOut
     from sightline.images.lookup import names_images, plain_files
     from sightline.runs import names_a_run, read_model_of_finished
@@ -90,7 +93,7 @@ def predict(
 def explain(
     run: str,
     /,
-    *images: str,
+    *images: Images,
     method: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     target: str | None = None,
     layer: str | None = None,
@@ -146,6 +149,7 @@ def explain(
     from sightline.images.lookup import plain_files
     from sightline.runs import read_model_of_finished, refuse_filled
 
+    _refuse_unknown_options(*images)
     if not images:
         raise DataError("no images were named; give files, folders or archives.")
     numbers = {"steps": steps, "samples": samples, "noise": noise, "window": window, "stride": stride}
@@ -191,7 +195,7 @@ def explain(
 def encode(
     run: str,
     /,
-    *images: str,
+    *images: Images,
     out: Path,
     layer: str = "features",
     trust_code: Annotated[bool, Parameter(negative=())] = False,
@@ -213,6 +217,7 @@ def encode(
     """
     from sightline.runs import read_model_of_finished
 
+    _refuse_unknown_options(*images)
     if not images:
         raise DataError("no images were named; give files, folders, archives or image sets.")
     if out.suffix != ".npz":
@@ -298,3 +303,10 @@ def _name_unreadable(unreadable: list[tuple[str, str]]) -> None:
         print(f"sightline: left out {file}: {reason}", file=sys.stderr)
     if unreadable:
         print(f"sightline: {len(unreadable)} unreadable files were left out.", file=sys.stderr)
+
+
+def _refuse_unknown_options(*words: str) -> None:
+    """Refuse what the parser took for the name of an image since it may begin with a hyphen."""
+    for word in words:
+        if word.startswith("-") and word != "-" and not os.path.lexists(word):
+            raise ConfigError(f"Unknown option: {word.partition('=')[0]}; --help lists those that there are.")
