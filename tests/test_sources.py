@@ -481,7 +481,7 @@ def test_a_source_that_cannot_be_opened_is_not_blamed_on_the_cache(put, files, m
 
     for opened in ("zipfile.ZipFile", "tarfile.open", "pathlib.Path.open"):
         monkeypatch.setattr(opened, refuse)
-    monkeypatch.setattr("sightline.images.delimited.open", refuse, raising=False)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(DataError, match=r"cannot be read \(.*Permission denied"):
         source.scan()
 

@@ -32,6 +32,7 @@ FREE_BYTES = 16 << 20
 TOTAL_RATIO = 100  # the same of all members together, above TOTAL_FREE_BYTES
 TOTAL_FREE_BYTES = 256 << 20
 HEADER_BYTES = 1 << 20  # of the names and attributes of one member of a tar
+REASON = 200  # letters of what a parser says, which may repeat the name of a member
 EXTENDED = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
     *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
@@ -96,8 +97,7 @@ class _ArchiveSource:
         return DataError(f"archive {self.path} is refused: its member {shown(name)} {what}.")
 
     def _broken(self, error: Exception) -> DataError:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        return DataError(f"archive {self.path} cannot be read ({reason}); download or pack it again.")
+        return DataError(f"archive {self.path} cannot be read ({_first_words(error)}); download or pack it again.")
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
@@ -181,8 +181,12 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) -> bytes
             while piece := file.read(PIECE if member.compress_type == zipfile.ZIP_LZMA else FREE_BYTES):
                 pieces.append(piece)
     except Exception as error:  # whatever a damaged member makes the parsers raise
-        return OSError(f"cannot be unpacked: {error or type(error).__name__}")
+        return OSError(f"cannot be unpacked: {_first_words(error)}")
     return b"".join(pieces)
+
+
+def _first_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:REASON] or type(error).__name__
 
 
 def _from_bzip2(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:

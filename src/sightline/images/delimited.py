@@ -55,6 +55,9 @@ MARKS = (
 )
 LARGEST_TABLE = 1 << 30  # bytes
 LARGEST_FILE = 1 << 29  # bytes of one image file
+FLAGS = (
+    os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+)  # opening a pipe would wait for its writer
 SHOWN = 80  # letters of a value that a message repeats
 
 
@@ -149,8 +152,7 @@ def is_table(path: str | os.PathLike[str]) -> bool:
     if not name.endswith(".txt"):
         return False
     try:
-        with open(path, "rb", opener=_opener) as file:
-            head = file.read(4096)
+        head = read_regular(path, LARGEST_TABLE)[:4096]
         table = read_table(head, name, errors="replace")
         return len(table.columns) > 1 and choose(table, PATHS) is not None and choose(table, LABELS) is not None
     except (OSError, DataError):
@@ -167,15 +169,21 @@ def read_regular(path: str | os.PathLike[str], most: int = LARGEST_FILE) -> byte
         OSError: it cannot be read, or is something else.
     """
     try:
-        with open(path, "rb", opener=_opener) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(f"it is {kind_of(status.st_mode)}; wanted a file")
-            if status.st_size > most:
-                raise OSError(f"it has {status.st_size:,} bytes, more than {most:,}")
-            return file.read(most)
+        descriptor = os.open(path, FLAGS)
     except ValueError as error:  # a NUL in the path
         raise OSError(str(error)) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(f"it is {kind_of(status.st_mode)}; wanted a file")
+        if status.st_size > most:
+            raise OSError(f"it has {status.st_size:,} bytes, more than {most:,}")
+        data = os.read(descriptor, status.st_size)
+        while len(data) < status.st_size and (more := os.read(descriptor, status.st_size - len(data))):
+            data += more
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def kind_of(mode: int) -> str:
@@ -187,10 +195,6 @@ def kind_of(mode: int) -> str:
 def shown(value: str) -> str:
     """A value as a message repeats it: quoted, and not longer than a line."""
     return repr(value) if len(value) <= SHOWN else f"{value[:SHOWN]!r}... ({len(value):,} letters)"
-
-
-def _opener(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # opening a pipe would wait for its writer
 
 
 def _normal(name: str) -> str:
