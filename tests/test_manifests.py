@@ -312,8 +312,18 @@ def test_a_file_that_became_a_pipe_after_it_was_listed_is_left_out(root):
 
 def test_a_manifest_that_is_a_pipe_is_refused_and_not_waited_for(root):
     os.mkfifo(root / "set.csv")
-    with pytest.raises(DataError, match=r"set\.csv cannot be read \(it is a pipe; wanted a file\)"):
-        find_source(root / "set.csv").fingerprint()
+    for name in ("set.csv", "set.zip", "set.tar.gz", "set.txt"):
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+        with pytest.raises(DataError, match=rf"{name}' is a pipe; wanted a folder, an archive or a manifest"):
+            find_source(root / name)
+    with pytest.raises(DataError, match=r"set\.zip' is a pipe; wanted a folder, an archive"):
+        plain_files(root / "set.zip")
+    put(root, "path,label\n", "was.csv")
+    source = find_source(root / "was.csv")
+    os.rename(root / "set.csv", root / "was.csv")
+    with pytest.raises(DataError, match=r"was\.csv cannot be read \(it is a pipe; wanted a file\)"):
+        source.fingerprint()
 
 
 def test_a_table_of_which_no_file_is_there_is_refused_with_the_first(root):

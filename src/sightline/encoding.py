@@ -215,6 +215,7 @@ def _part(path: str | os.PathLike[str]) -> _Part:
     if needs_classes or os.path.isdir(text) or text.lower().endswith(ARCHIVE_SUFFIXES):
         try:
             source = find_source(text)
+            source.least = 1 if needs_classes else source.least  # a folder of one class may be no class at all
             listing = source.scan()
             if not listing.unlabeled:
                 return _labelled(source, listing, text)

@@ -45,7 +45,7 @@ class FileFinder:
         refuse_odd(path, where)
         if "\\" in path and not os.path.lexists(os.path.join(self.root, path)):
             path = path.replace("\\", "/")
-        if os.name != "nt" and DRIVE.match(path) and not os.path.lexists(path):
+        if os.name != "nt" and DRIVE.match(path) and not os.path.lexists(os.path.join(self.root, path)):
             raise DataError(
                 f"{where}: {shown(path)} is a path of Windows, which is not on this machine; write it relative to the table."
             )

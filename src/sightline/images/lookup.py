@@ -5,11 +5,12 @@ import contextlib
 import glob
 import itertools
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sightline.config.resolving import nearest
 from sightline.errors import ConfigError, DataError
@@ -20,6 +21,7 @@ from sightline.images.delimited import (
     choose,
     decode_text,
     is_table,
+    kind_of,
     read_regular,
     read_table,
     shown,
@@ -44,6 +46,7 @@ __all__ = [
     "source_of_run",
 ]
 
+LARGEST_LIST = 1 << 28  # bytes on standard input
 HANDED_OVER = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # pipes that a shell opened: predict RUN <(convert ...)
 
 
@@ -100,6 +103,7 @@ def _named_source(data: str | os.PathLike[str]) -> ImageSource:
         _refuse_address(text)
         hint = nearest(text, [*EMBEDDED, *NAMED]) if "/" not in text else "check the spelling of the path."
         raise DataError(f"no image set at {text!r}: there is no such file or folder; {hint}")
+    _refuse_special(path)
     if is_table(path):
         return ManifestSource(path)
     if path.name.lower().endswith(".parquet"):
@@ -141,7 +145,7 @@ def plain_files(what: str | os.PathLike[str] | PlainFiles) -> PlainFiles:
         return what
     text = os.fspath(what)
     if text == "-":
-        return _listed(sys.stdin.buffer.read())
+        return _listed(_bounded(sys.stdin.buffer, LARGEST_LIST, "the list on standard input"))
     if not _exists(text):
         _refuse_address(text)
         if glob.has_magic(text):
@@ -150,6 +154,7 @@ def plain_files(what: str | os.PathLike[str] | PlainFiles) -> PlainFiles:
     if os.path.isdir(text):
         return _images_of(FolderSource(Path(text)), text)
     if text.lower().endswith(ARCHIVE_SUFFIXES):
+        _refuse_special(Path(text))
         return _images_of(_archive(Path(text)), text)
     if text.lower().endswith(".parquet") or is_table(text):
         source = find_source(os.path.abspath(text))
@@ -175,6 +180,13 @@ def _refuse_address(text: str) -> None:
         raise DataError(
             f"{shown(text)} is an address, and images are not fetched from there; download it, then name the file or folder."
         )
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse what would be waited for, or would never end."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise DataError(f"{shown(str(path))} is {kind_of(mode)}; wanted a folder, an archive or a manifest.")
 
 
 def _archive(path: Path) -> ZipSource | TarSource:
@@ -217,10 +229,24 @@ def _read(path: str) -> bytes | OSError:
     try:
         if path.startswith(HANDED_OVER):
             with open(path, "rb") as file:
-                return file.read(LARGEST_FILE)
+                return _bounded(file, LARGEST_FILE, path)
         return read_regular(path)
     except OSError as error:
         return error
+    except DataError as error:
+        return OSError(str(error))
+
+
+def _bounded(file: BinaryIO, most: int, what: str) -> bytes:
+    """All that a pipe gives, unless it never ends."""
+    pieces: list[bytes] = []
+    held = 0
+    while piece := file.read(1 << 20):
+        pieces.append(piece)
+        held += len(piece)
+        if held > most:
+            raise DataError(f"{what} has more than {most:,} bytes and no end; give it in parts.")
+    return b"".join(pieces)
 
 
 def _joined(parts: list[PlainFiles]) -> PlainFiles:
