@@ -233,3 +233,8 @@ def test_remarks_name_the_reading_of_the_folders_and_what_cannot_be_read(folder,
         "left out: 1 hidden file (1 without a suffix)",
         "left out: 2 images in test/, which has no class folders (2 .png)",
     ]
+
+
+def test_a_run_is_no_image_set(folder):
+    with pytest.raises(DataError, match=r"is a run of sightline, and no image set; name the folder of the images"):
+        find_source(folder(RUN | {"samples/epoch-002.png": b""})).scan()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -74,6 +75,11 @@ class FolderSource:
 
     def scan(self) -> Listing:
         files, folders, left = self.sorted_names()
+        if {"recipe.yaml", "model.json"} <= set(self._found().files):
+            raise DataError(
+                f"{self.location} is a run of sightline, and no image set; name the folder of the images (a run's own:"
+                f" sightline evaluate {shlex.quote(str(self.path))})."
+            )
         return lay_out(files, folders, self.location, self.least, classes=self.classes, begin=self._begin, left=left)
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
