@@ -144,7 +144,7 @@ PNG = b"\x89PNG"
             r"row 1: label 2 has no name among the 2 of its ClassLabel",
         ),
         ({"image": [PNG] * 2, "label": ["a", "a"]}, None, "only one class, 'a'"),
-        ({"image": [PNG] * 2, "label": ["a", "b"], "split": ["train", "dev"]}, None, "row 1: unknown split 'dev'"),
+        ({"image": [PNG] * 2, "label": ["a", "b"], "split": ["train", "left"]}, None, "row 1: unknown split 'left'"),
         ({"path": ["../a.png", "b.png"], "label": ["a", "b"]}, None, r"row 0: '\.\./a\.png' lies outside"),
         ({"path": ["/etc/a.png", "b.png"], "label": ["a", "b"]}, None, r"row 0: '/etc/a\.png' lies outside"),
         ({"path": ["", "b.png"], "label": ["a", "b"]}, None, "row 0: the path is empty"),
