@@ -11,6 +11,7 @@ from sightline.images.folders import CIRCLES, DANGLING, SPECIAL, TWICE
 from sightline.images.layout import OWN
 from sightline.images.listing import listed_once
 from sightline.images.lookup import find_source, plain_files
+from sightline.images.remarks import remarks
 
 
 def classes(listing) -> dict[str, int]:
@@ -205,3 +206,35 @@ def test_a_set_is_listed_once_while_a_command_runs(folder, files):
         assert find_source(root).fingerprint() == before
         assert classes(find_source(root).scan()) == {"cats": 2, "dogs": 2}
     assert find_source(root).fingerprint() != before
+
+
+def test_what_lies_beside_the_images_is_counted_anew_though_the_cache_is_from_before(folder, files):
+    source = find_source(folder(files("cats", "dogs") | {"notes.txt": b""}))
+    first = open_images(source)
+    folder({f"runs/one/{name}": data for name, data in RUN.items()})
+    (source.path / "gone").symlink_to("/nowhere")
+    second = open_images(source)
+    assert first.folder == second.folder
+    assert remarks(first) == ["left out: 1 other file (1 .txt)"]
+    assert sorted(remarks(second)) == [
+        "left out: 1 link to nothing",
+        "left out: 1 other file (1 .txt)",
+        "left out: 5 files that sightline wrote (2 .png, 1 without a suffix, 1 .json, 1 .yaml)",
+    ]
+
+
+def test_remarks_name_the_reading_of_the_folders_and_what_cannot_be_read(folder, files):
+    contents = files("cats", "cats/small", "dogs", "test") | {"dogs/broken.jpg": b"", "dogs/.hidden": b""}
+    assert remarks(open_images(find_source(folder(contents)))) == [
+        "1 deeper folder holds images, which count for the 2 classes at the top; --data.classes leaf makes each of the 3"
+        " folders that hold images a class",
+        "left out: 1 unreadable image (1 .jpg)",
+        "  dogs/broken.jpg: the file is empty (0 bytes)",
+        "left out: 1 hidden file (1 without a suffix)",
+        "left out: 2 images in test/, which has no class folders (2 .png)",
+    ]
+
+
+def test_a_run_is_no_image_set(folder):
+    with pytest.raises(DataError, match=r"is a run of sightline, and no image set; name the folder of the images"):
+        find_source(folder(RUN | {"samples/epoch-002.png": b""})).scan()

@@ -160,7 +160,7 @@ def test_the_split_and_the_class_in_one_name_are_no_classes():
 
 
 @pytest.mark.parametrize(
-    "name", ["test", "Test", "testing", "test_images", "images_test", "holdout", "pred", "unlabeled"]
+    "name", ["test", "Test", "testing", "test_images", "images_test", "holdout", "pred", "unlabeled", "external_test"]
 )
 def test_an_unlabeled_test_folder_beside_classes_is_no_class(name):
     found = listing("cat", "dog", name)
@@ -225,6 +225,23 @@ def test_an_empty_split_is_no_class_without_images(split):
 def test_an_empty_class_folder_is_still_refused_beside_a_split():
     with pytest.raises(DataError, match="class folder 'emu' in SET holds no images"):
         listing("cat", "dog", "test/cat", empty=("emu",))
+
+
+def test_a_name_that_speaks_of_a_split_and_of_something_else_is_a_class_and_said():
+    found = listing("crash_test", "cat", "dog")
+    assert classes(found) == ["cat", "crash_test", "dog"]
+    assert found.notes == ["crash_test was taken for a class; move it away, or rename it (test, val), if it is a split"]
+    assert listing("steam_train", "bullet_train").notes == []
+
+
+def test_splits_below_a_folder_beside_folders_without_images_are_found():
+    found = listing("images/train/cat", "images/train/dog", "images/val/cat", empty=("annotations", "labels/train"))
+    assert splits(found) == {"train": 4, "val": 2}
+
+
+def test_splits_below_one_folder_beside_another_with_images_are_refused():
+    with pytest.raises(DataError, match=r"holds set/test/, which looks like the test split"):
+        listing("set/train/cat", "set/test/cat", "set/train/dog", "pictures")
 
 
 # ── splits within classes ────────────────────────────────────────────────────────────────────────────────────────────

@@ -317,7 +317,7 @@ def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
 
 def _splits(run: Path, model: dict[str, Any], images: CachedImages) -> Splits:
     """The splits that a run was trained with."""
-    return split_as(read_run_recipe(run), images, model["data"].get("split_rule", 1))
+    return split_as(read_run_recipe(run), images, model["data"].get("split_rule", 1), run)
 
 
 def _count_reading(run: Path, model: dict[str, Any]) -> None:

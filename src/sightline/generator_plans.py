@@ -78,8 +78,10 @@ def prepare_generator(
     refuse_missing_trackers(named, settings)
     with Progress(console, f"Reading {source.name}") as progress:
         asked = resolve_generator(named, settings, {"image_set": source.location})
-        if asked.data.exclude is not None:  # so that the recipe can be repeated from anywhere
-            settings = {**settings, "data": {**(settings.get("data") or {}), "exclude": _whole(asked.data.exclude)}}
+        paths = {name: getattr(asked.data, name) for name in ("exclude", "keep_split")}
+        whole = {name: _whole(path) for name, path in paths.items() if path is not None}
+        if whole:  # so that the recipe can be repeated from anywhere
+            settings = {**settings, "data": {**(settings.get("data") or {}), **whole}}
         arithmetic(asked.fit.precision, choose_device())  # refuses what the device cannot
         set_determinism(asked.fit.deterministic)
         if asked.fit.compile:

@@ -87,7 +87,7 @@ class Judge:
                 f"{images.location} does not hold the images that {generator} was trained on any more, so copies of them cannot"
                 " be found; bring them back."
             )
-        train = split_as(recipe, images, model["data"].get("split_rule", 1)).train
+        train = split_as(recipe, images, model["data"].get("split_rule", 1), Path(generator)).train
         self._files = [images.paths[row] for row in train]
         self._features = self._encoder.encode_rows(images.pixels, train)
         self.reach = self._usual_distance(keep.copies)

@@ -312,6 +312,7 @@ def _layers(
     from sightline.images.excluding import read_excluded
     from sightline.images.joining import find_generated
     from sightline.images.lookup import find_source
+    from sightline.images.seen import read_kept
 
     if data is not None:
         find_source(data)
@@ -336,6 +337,8 @@ def _layers(
         find_source(data, wanted["classes"])
     if wanted.get("exclude") is not None:
         read_excluded(wanted["exclude"])
+    if wanted.get("keep_split") is not None:
+        read_kept(wanted["keep_split"])
     if wanted.get("synthetic") is not None:
         find_generated(wanted["synthetic"])
     refuse_missing_trackers(named, flags)

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sightline.errors import DataError
-from sightline.images.split_names import SPLIT_NAMES, UNLABELED, is_affix, is_split_name, split_of_name, splits_among
+from sightline.images.split_names import (
+    SPLIT_NAMES,
+    UNLABELED,
+    is_affix,
+    is_split_name,
+    speaks_of_split,
+    split_of_name,
+    splits_among,
+)
 
 __all__ = ["OUTSIDE", "Arrangement", "Classes", "arrange"]
 
@@ -97,8 +105,13 @@ def _wrapper_depth(folders: set[Folder], visible: set[Folder]) -> int:
         siblings = {folder[depth] for folder in visible if len(folder) > depth}
         if strict is None and not all(len(folder) > depth + 1 for folder in folders):
             strict = depth
-        if len(tops | siblings) != 1 or next(iter(tops | siblings)).lower() in OLD_NAMES:
-            return depth if strict is None or len(tops) > 1 else strict
+        split = len(tops) == 1 and next(iter(tops)).lower() in OLD_NAMES
+        stop = split or len(tops) != 1
+        if not stop and siblings - tops:  # beside it folders without images: annotations, say
+            within = {folder[depth + 1] for folder in folders if len(folder) > depth + 1}
+            stop = splits_among(within).keys() != within
+        if stop:
+            return depth if strict is None or split or len(tops) > 1 else strict
         depth += 1
 
 
@@ -308,6 +321,13 @@ def _note(arranged: Arrangement, splits: dict[str, str], others: set[str], named
         told = "; ".join(part for part in parts if not part.endswith(" "))
         arranged.notes.append(
             f"folders taken for splits: {told}" + ("; the class folders beside them train" if others else "")
+        )
+    loose = sorted(top for top in others if speaks_of_split(top))
+    if loose and len(loose) < len(others):
+        arranged.notes.append(
+            f"{_list(loose)} {'were' if len(loose) > 1 else 'was'} taken for {'classes' if len(loose) > 1 else 'a class'}; move"
+            f" {'them' if len(loose) > 1 else 'it'} away, or rename {'them' if len(loose) > 1 else 'it'} (test, val), if"
+            f" {'they are splits' if len(loose) > 1 else 'it is a split'}"
         )
     left = sorted(top for top in splits if top not in named and top not in others)
     if left and not arranged.doubt:

@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from filelock import FileLock
 from sightline.errors import StorageError
 from sightline.images.building import EXTREMES, INDEX, LABELS, PIXELS, build, digest_of, sample_sizes
 from sightline.images.columns import read_texts
+from sightline.images.folders import BESIDE
 from sightline.images.preprocessing import DEFAULT, Preprocessing, preprocessing_of
 from sightline.images.sizing import DEFAULT_SIDE, median_size
-from sightline.images.sources import DownloadedSource, ImageSource
+from sightline.images.sources import DownloadedSource, ImageSource, SharedSource
 
 __all__ = [
     "CachedImages",
@@ -138,12 +139,22 @@ def open_images(
     def opened(how: Preprocessing) -> CachedImages:
         sizes = exactly or size or (None if at_most == DEFAULT_SIDE else (None, at_most))
         key = _key(source, sizes if how == DEFAULT else (sizes, how))
-        return built_once(key, lambda folder: build(source, size, at_most, exactly, how, folder, progress))
+        images = built_once(key, lambda folder: build(source, size, at_most, exactly, how, folder, progress))
+        return _with_beside(images, source)
 
     images = opened(Preprocessing(preprocessing.fit))
     if images.extremes is None or images.preprocessing == preprocessing:
         return images
     return opened(preprocessing)  # which matters to images of more than 8 bits alone
+
+
+def _with_beside(images: CachedImages, source: ImageSource) -> CachedImages:
+    """The set with what lies beside its images today: of that a cache knows only what was there when it was built."""
+    if not isinstance(source, SharedSource):
+        return images
+    now = source.beside()
+    before = {reason: count for reason, count in images.ignored.items() if reason not in BESIDE}
+    return replace(images, ignored={**now.counts, **before}, suffixes={**images.suffixes, **now.suffixes})
 
 
 def survey(source: ImageSource, progress: Progress | None = None) -> tuple[int, tuple[int, int]]:

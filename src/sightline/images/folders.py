@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,17 +10,20 @@ from heapq import heapify, heappop, heappush
 from pathlib import Path
 
 from sightline.errors import DataError
-from sightline.images.layout import HIDDEN, Classes, Entry, LeftOut, Listing, lay_out, without_own_output
+from sightline.images.layout import OWN, Classes, Entry, LeftOut, Listing, lay_out, without_own_output
 from sightline.images.listing import LISTED
 from sightline.images.metadata import read_metadata
 from sightline.images.sources import digest, read_files
 
-__all__ = ["CIRCLES", "DANGLING", "FolderSource"]
+__all__ = ["BESIDE", "CIRCLES", "DANGLING", "FolderSource"]
 
 DANGLING = "links to nothing"
-CIRCLES = "links that lead back to a folder above them"
-TWICE = "links to folders that are read already"
+CIRCLES = "links back to a folder above"
+TWICE = "links to a folder that is read already"
+HIDDEN_LINKS = "hidden links to folders"
 SPECIAL = "devices, pipes and sockets"
+BESIDE = frozenset((DANGLING, CIRCLES, TWICE, HIDDEN_LINKS, SPECIAL, OWN))
+"""Reasons to leave something out that has no part in the fingerprint of a folder."""
 BEGINNING = 256  # bytes of a table that tell who wrote it
 
 
@@ -31,6 +35,8 @@ class _Found:
     folders: list[str] = field(default_factory=list)
     left: Counter[str] = field(default_factory=Counter)
     """Things that are neither, by what they are."""
+    kept: tuple[list[str], list[str], LeftOut] | None = None
+    """Files and folders without what sightline wrote, and what is left out; None before they were sorted."""
 
 
 class FolderSource:
@@ -57,12 +63,24 @@ class FolderSource:
     def sorted_names(self) -> tuple[list[str], list[str], LeftOut]:
         """The same, and what is left out of them."""
         found = self._found()
-        left = LeftOut(Counter(found.left))
-        files, folders = without_own_output(found.files, found.folders, left, self._begin)
-        return sorted(files), list(folders), left
+        if found.kept is None:
+            left = LeftOut(Counter(found.left))
+            files, folders = without_own_output(found.files, found.folders, left, self._begin)
+            found.kept = sorted(files), list(folders), left
+        files, folders, left = found.kept
+        return files, folders, left.copy()
+
+    def beside(self) -> LeftOut:
+        """What lies in the folder and has no part in its fingerprint: what sightline wrote, and links that are not followed."""
+        return self.sorted_names()[2]
 
     def scan(self) -> Listing:
         files, folders, left = self.sorted_names()
+        if {"recipe.yaml", "model.json"} <= set(self._found().files):
+            raise DataError(
+                f"{self.location} is a run of sightline, and no image set; name the folder of the images (a run's own:"
+                f" sightline evaluate {shlex.quote(str(self.path))})."
+            )
         labelled = read_metadata(self, files, left.counts)
         return labelled or lay_out(
             files, folders, self.location, self.least, classes=self.classes, begin=self._begin, left=left
@@ -171,7 +189,7 @@ def _sort(item: "os.DirEntry[str]", name: str, found: _Found, links: list[str]) 
             found.files.append(name)
         elif item.is_dir():
             if item.name.startswith("."):
-                found.left[HIDDEN] += 1
+                found.left[HIDDEN_LINKS] += 1
             else:
                 links.append(name)
         else:

@@ -1,6 +1,7 @@
 """From the names of files to classes and splits. Nothing here loads torch, or reads a file."""
 
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ __all__ = [
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 HIDDEN, OTHER, OWN = "hidden files", "other files", "files that sightline wrote"
 UNSAFE = frozenset('/\\:*?"<>|%')  # in names of folders, on some system
+_PLURAL = re.compile(r"^((?:other |hidden |unreadable )?)(file|link|image)s")
 NAMED = 4  # suffixes, or folders of our own, that a sentence names; the rest are counted
 
 
@@ -66,6 +68,9 @@ class LeftOut:
         self.counts[reason] += 1
         suffix = PurePosixPath(name).suffix.lower()
         self.suffixes.setdefault(reason, Counter())[suffix] += 1
+
+    def copy(self) -> "LeftOut":
+        return LeftOut(self.counts.copy(), {reason: suffixes.copy() for reason, suffixes in self.suffixes.items()})
 
     def add_all(self, others: "LeftOut") -> None:
         self.counts.update(others.counts)
@@ -223,7 +228,8 @@ def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, 
         named = [f"{number:,} {suffix or 'without a suffix'}" for suffix, number in by_suffix[:NAMED]]
         rest = sum(number for _, number in by_suffix[NAMED:])
         named += [f"{rest:,} others"] if rest else []
-        lines.append(f"left out: {count:,} {reason}" + (f" ({', '.join(named)})" if named else ""))
+        what = _PLURAL.sub(r"\1\2", reason, count=1) if count == 1 else reason
+        lines.append(f"left out: {count:,} {what}" + (f" ({', '.join(named)})" if named else ""))
     return lines
 
 

@@ -15,7 +15,7 @@ def remarks(images: CachedImages) -> list[str]:
     """Lines on the folders of a set, its unreadable images, and other files, by reason and suffix."""
     lines = list(images.notes)
     if images.left_out:
-        reason = f"unreadable image{'s' if len(images.left_out) > 1 else ''}"
+        reason = "unreadable images"
         suffixes = Counter(PurePosixPath(path).suffix.lower() for path, _ in images.left_out)
         lines += say_left_out({reason: len(images.left_out)}, {reason: suffixes})
         lines += [f"  {path}: {why}" for path, why in images.left_out[:LISTED]]

@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from sightline.images.delimited import read_regular
-from sightline.images.layout import Entry, Listing
+from sightline.images.layout import Entry, LeftOut, Listing
 
-__all__ = ["DownloadedSource", "ImageSource", "digest", "read_files"]
+__all__ = ["DownloadedSource", "ImageSource", "SharedSource", "digest", "read_files"]
 
 
 class ImageSource(Protocol):
@@ -36,6 +36,14 @@ class DownloadedSource(Protocol):
 
     def download(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Have the set's files on the disk; ``progress`` is called with (megabytes done, megabytes in all)."""
+
+
+@runtime_checkable
+class SharedSource(Protocol):
+    """A source beside whose images other things come and go, which have no part in its fingerprint."""
+
+    def beside(self) -> LeftOut:
+        """What lies there now."""
 
 
 def read_files(root: Path, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
