@@ -1,16 +1,20 @@
 """A folder of images packed as an archive, which is streamed and never unpacked to disk. Nothing here loads torch."""
 
+import io
 import lzma
 import os
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from sightline.errors import DataError
-from sightline.images.layout import Entry, Listing, lay_out
+from sightline.images.formats import HEAD
+from sightline.images.layout import Entry, Listing, is_hidden, is_image_name, lay_out
 from sightline.images.sources import digest
 
 __all__ = ["ARCHIVE_SUFFIXES", "TarSource", "ZipSource"]
@@ -25,6 +29,20 @@ class _ArchiveSource:
         self.path = path
         self.name = path.name[: -len(next(end for end in ARCHIVE_SUFFIXES if path.name.lower().endswith(end)))]
         self.location = str(path.resolve())
+        self._beginnings: dict[str, bytes] = {}  # of the files whose names do not tell whether they are images
+
+    def begin(self, name: str) -> bytes:
+        """The first bytes of a file, by which its format is known; none before the names are listed."""
+        return self._beginnings.get(name, b"")
+
+    def _note_beginning(self, name: str, read: Callable[[], IO[bytes] | None]) -> None:
+        if is_image_name(name) or is_hidden(name):
+            return
+        try:
+            with read() or io.BytesIO() as file:
+                self._beginnings[name] = file.read(HEAD)
+        except Exception:  # whatever a damaged member makes the parsers raise
+            self._beginnings[name] = b""
 
     def fingerprint(self) -> str:
         status = os.stat(self.path)
@@ -55,13 +73,16 @@ class ZipSource(_ArchiveSource):
             with zipfile.ZipFile(self.path) as archive:
                 for member in archive.infolist():
                     link = stat.S_ISLNK(member.external_attr >> 16)
-                    (folders if member.is_dir() else files).append(self._checked(member.filename, link=link))
+                    name = self._checked(member.filename, link=link)
+                    (folders if member.is_dir() else files).append(name)
+                    if not member.is_dir():
+                        self._note_beginning(name, partial(archive.open, member))
         except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, UnicodeDecodeError) as error:
             raise self._broken(error) from error
         return sorted(set(files)), folders
 
     def scan(self) -> Listing:
-        return lay_out(*self.names(), self.location)
+        return lay_out(*self.names(), self.location, begin=self.begin)
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         with zipfile.ZipFile(self.path) as archive:
@@ -80,16 +101,17 @@ class TarSource(_ArchiveSource):
         """Names of (files, folders) in the archive, every member checked, in its order."""
         files: list[str] = []
         folders: list[str] = []
-        for _, member in self._members():
+        for archive, member in self._members():
             name = self._checked(member.name, link=member.issym() or member.islnk())
             if member.isdir():
                 folders.append(name)
             elif member.isfile():
                 files.append(name)
+                self._note_beginning(name, partial(archive.extractfile, member))
         return list(dict.fromkeys(files)), folders
 
     def scan(self) -> Listing:
-        return lay_out(*self.names(), self.location)
+        return lay_out(*self.names(), self.location, begin=self.begin)
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         index_of = {entry.path: index for index, entry in enumerate(entries)}

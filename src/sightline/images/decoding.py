@@ -5,7 +5,6 @@ Every verb reads files through here: one list of formats, one limit of memory, o
 
 import functools
 import hashlib
-import importlib
 import importlib.util
 import io
 import logging
@@ -46,7 +45,7 @@ __all__ = [
 MAXIMUM_PIXELS = 100_000_000
 MEMORY = 1_000_000_000  # bytes that the images which are decoded at the same time may take together
 BYTES_PER_PIXEL = {"WEBP": 16, "JPEG2000": 20, "AVIF": 16, "HEIF": 16}  # measured peaks; of others:
-USUAL_BYTES = 8
+USUAL_BYTES = 10
 UNCOUNTED = 1_000_000  # bytes: many images of so few at once are no matter
 STRIP_PIXELS = 1 << 20  # that are converted or hashed at a time, to bound the memory
 
@@ -183,7 +182,9 @@ def _heif_is_registered() -> bool:
     """Register the decoder of HEIC at Pillow, where it is installed."""
     if importlib.util.find_spec("pi_heif") is None:
         return False
-    importlib.import_module("pi_heif").register_heif_opener()
+    import pi_heif
+
+    pi_heif.register_heif_opener()
     return True
 
 

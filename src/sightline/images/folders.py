@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sightline.errors import DataError
+from sightline.images.formats import HEAD
 from sightline.images.layout import Entry, Listing, lay_out
 from sightline.images.sources import digest, read_files
 
@@ -33,7 +34,15 @@ class FolderSource:
         return sorted(name for name, folder in found if not folder), [name for name, folder in found if folder]
 
     def scan(self) -> Listing:
-        return lay_out(*self.names(), self.location)
+        return lay_out(*self.names(), self.location, begin=self.begin)
+
+    def begin(self, name: str) -> bytes:
+        """The first bytes of a file, by which its format is known; none where it cannot be read."""
+        try:
+            with (self.path / name).open("rb") as file:
+                return file.read(HEAD)
+        except OSError:
+            return b""
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         yield from read_files(self.path, entries)

@@ -2,11 +2,13 @@
 
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from sightline.errors import DataError
+from sightline.images.formats import WANTED, format_of
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -21,7 +23,66 @@ __all__ = [
     "lay_out",
 ]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in [
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "jif",
+        "png",
+        "apng",
+        "webp",
+        "bmp",
+        "dib",
+        "gif",
+        "tif",
+        "tiff",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "pfm",
+        "jp2",
+        "j2k",
+        "jpf",
+        "jpx",
+        "jpc",
+        "j2c",
+        "avif",
+        "avifs",
+        "heic",
+        "heif",
+        "heics",
+        "heifs",
+        "hif",
+    ]
+)
+"""Of files that are images without a look into them: whether they can be read is said of each when it is decoded."""
+RAW_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in [
+        "nef",
+        "nrw",
+        "cr2",
+        "arw",
+        "sr2",
+        "srf",
+        "dng",
+        "orf",
+        "rw2",
+        "pef",
+        "srw",
+        "3fr",
+        "erf",
+        "kdc",
+        "dcr",
+        "mos",
+        "iiq",
+    ]
+)
+"""Of cameras' raw files. By their header many are TIFF files; what would be read of them is a thumbnail."""
 OUTSIDE = "images outside the class folders"
 UNSAFE = frozenset('/\\:*?"<>|%')  # in names of folders, on some system
 SPLIT_NAMES = {
@@ -57,12 +118,15 @@ class Listing:
     """Files that are no images of a class, counted by what they are."""
 
 
-def lay_out(files: list[str], folders: list[str], location: str) -> Listing:
+def lay_out(
+    files: list[str], folders: list[str], location: str, *, begin: Callable[[str], bytes] | None = None
+) -> Listing:
     """Find classes and splits in the names of files and folders.
 
     Args:
         files: names with forward slashes, in the source's order.
         folders: names of folders, so that an empty one is noticed.
+        begin: reads the first bytes of a file; None where that cannot be done.
     Raises:
         DataError: no images, one class, a class without images, classes that differ only in case, mixed layouts.
     """
@@ -71,7 +135,7 @@ def lay_out(files: list[str], folders: list[str], location: str) -> Listing:
     for name in files:
         if is_hidden(name):
             ignored["hidden files"] += 1
-        elif not is_image_name(name):
+        elif not is_image_name(name, begin):
             ignored["other files"] += 1
         else:
             kept.append(tuple(name.split("/")))
@@ -82,7 +146,7 @@ def lay_out(files: list[str], folders: list[str], location: str) -> Listing:
     if not kept:
         raise DataError(
             f"no images in {location} ({sum(ignored.values())} other files); wanted folders named after the classes,"
-            f" with files ending in {', '.join(sorted(IMAGE_SUFFIXES))}."
+            f" with {WANTED} files."
         )
     depth = _wrapper_depth(kept, visible)
     tops = {parts[depth] for parts in kept if len(parts) > depth + 1}
@@ -148,9 +212,19 @@ def class_folder(name: str) -> str:
     )
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file's name ends like an image's."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+def is_image_name(name: str, begin: Callable[[str], bytes] | None = None) -> bool:
+    """Whether a file is an image: by a suffix that images usually have, or else by its first bytes.
+
+    So no file of a usual set is read to list it, and no other name hides an image.
+
+    Args:
+        name: with forward slashes.
+        begin: reads the first bytes of a file by its name; None where that cannot be done.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    return begin is not None and suffix not in RAW_SUFFIXES and bool(format_of(begin(name)))
 
 
 def is_hidden(name: str) -> bool:

@@ -10,8 +10,9 @@ from sightline.errors import DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.images.embedded import EMBEDDED
 from sightline.images.folders import FolderSource
+from sightline.images.formats import WANTED
 from sightline.images.hub import PREFIX, HubSource
-from sightline.images.layout import IMAGE_SUFFIXES, Entry, is_hidden, is_image_name
+from sightline.images.layout import Entry, is_hidden, is_image_name
 from sightline.images.manifests import ManifestSource
 from sightline.images.named import NAMED, NamedSource
 from sightline.images.sources import ImageSource, read_files
@@ -83,8 +84,10 @@ def plain_files(path: str | os.PathLike[str]) -> PlainFiles:
         return PlainFiles([text], lambda: ((text, data) for _, data in read_files(folder, [entry])))
     source = find_source(text)
     assert isinstance(source, FolderSource | ZipSource | TarSource)
-    entries = [Entry(name, "") for name in source.names()[0] if is_image_name(name) and not is_hidden(name)]
+    entries = [
+        Entry(name, "") for name in source.names()[0] if not is_hidden(name) and is_image_name(name, source.begin)
+    ]
     if not entries:
-        raise DataError(f"no images in {text!r}; wanted files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise DataError(f"no images in {text!r}; wanted {WANTED} files.")
     names = [f"{text.rstrip('/')}/{entry.path}" for entry in entries]
     return PlainFiles(names, lambda: ((names[index], data) for index, data in source.read(entries)))
