@@ -347,12 +347,12 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in other units elsewhere")
-@pytest.mark.parametrize(("mode", "kind"), [("RGBA", "PNG"), ("I;16", "PNG")])
-def test_eight_threads_together_stay_within_the_memory(mode, kind):
+@pytest.mark.parametrize(("mode", "most"), [("RGB", 250), ("I;16", 250), ("RGBA", 450)])
+def test_eight_threads_together_stay_within_the_memory(mode, most):
     found = subprocess.run(
-        [sys.executable, "-c", PEAK, mode, kind], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", PEAK, mode, "PNG"], capture_output=True, text=True, timeout=120, check=True
     )
-    assert int(found.stdout) < 400  # MiB; all eight at once take more
+    assert int(found.stdout) < most  # MiB; all eight at once take 320, 410 and 640
 
 
 def test_a_format_that_takes_much_memory_may_have_fewer_pixels(plain, monkeypatch):

@@ -3,6 +3,7 @@
 Every verb reads files through here: one list of formats, one limit of memory, one kind of error.
 """
 
+import ctypes
 import functools
 import hashlib
 import importlib.util
@@ -46,6 +47,7 @@ MAXIMUM_PIXELS = 100_000_000
 MEMORY = 1_000_000_000  # bytes that the images which are decoded at the same time may take together
 BYTES_PER_PIXEL = {"WEBP": 16, "JPEG2000": 20, "AVIF": 16, "HEIF": 16}  # measured peaks; of others:
 USUAL_BYTES = 10
+LARGE = 40_000_000  # bytes: of images that take less, threads do not keep much
 UNCOUNTED = 1_000_000  # bytes: many images of so few at once are no matter
 STRIP_PIXELS = 1 << 20  # that are converted or hashed at a time, to bound the memory
 
@@ -242,7 +244,7 @@ def _refuse_many_pixels(image: Image.Image, maximum: int) -> None:
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _freed = threading.Condition()
-_taken = 0
+_taken, _kept = 0, 0  # bytes: of images that are being decoded; freed, and perhaps not yet given back
 
 
 @contextmanager
@@ -262,6 +264,25 @@ def _memory_for(image: Image.Image) -> Iterator[None]:
         with _freed:
             _taken -= wanted
             _freed.notify_all()
+        if wanted >= LARGE:
+            _give_back(wanted)
+
+
+def _give_back(freed: int) -> None:
+    """Let glibc give freed memory back to the system, once for as much as may be taken.
+
+    Each thread keeps what it freed, as much as its largest image; of many threads that is more than all of them may take.
+    """
+    global _kept
+    with _freed:
+        _kept += freed
+        if _kept < MEMORY:
+            return
+        _kept = 0
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another system
+        return
 
 
 # ── conversion ───────────────────────────────────────────────────────────────────────────────────────────────────────
