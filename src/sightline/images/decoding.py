@@ -310,11 +310,13 @@ def _decoded(
     if turn is not None:
         rgb = rgb.transpose(turn)
         digest = hashlib.sha256(digest + bytes([turn])).digest()[:16] if digest else b""
+    full = (rgb.height, rgb.width)
+    if size is None or size == full:
+        pixels = np.asarray(rgb)
+        return Decoded(pixels, digest or (pixel_hash(pixels) if hashed else b""), full, extremes)
     if hashed and not digest:
         digest = _hash_of_image(rgb)
-    full = (rgb.height, rgb.width)
-    pixels = np.asarray(rgb) if size is None or size == full else resize(rgb, *size, preprocessing.fit)
-    return Decoded(pixels, digest, full, extremes)
+    return Decoded(resize(rgb, *size, preprocessing.fit), digest, full, extremes)
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
@@ -348,20 +350,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     rgb = Image.new("RGB", image.size)
     step = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, step):
-        strip = image.crop((0, top, image.width, min(top + step, image.height))).convert("RGBA")
+        strip = _rows(image, top, step).convert("RGBA")
         white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
         rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
     return rgb
+
+
+def _rows(image: Image.Image, top: int, count: int) -> Image.Image:
+    return image.crop((0, top, image.width, min(top + count, image.height)))
 
 
 def _hash_of_image(image: Image.Image) -> bytes:
     """The ``pixel_hash`` of an RGB image."""
     digest = hashlib.sha256()
     step = max(1, STRIP_PIXELS // image.width)
-    if step >= image.height:
-        return pixel_hash(np.asarray(image))
     for top in range(0, image.height, step):
-        digest.update(image.crop((0, top, image.width, min(top + step, image.height))).tobytes())
+        digest.update((image if step >= image.height else _rows(image, top, step)).tobytes())
     digest.update(f"{image.height}×{image.width}".encode())
     return digest.digest()[:16]
 
