@@ -265,6 +265,18 @@ def test_pillows_warnings_are_silent_and_those_of_others_are_not(image_file, rec
     assert len(recwarn) == 1
 
 
+def test_what_the_libraries_below_pillow_write_to_the_standard_error_is_silent(image_file, noise, capfd):
+    for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg"):
+        whole = bytearray(image_file(noise(2, 40, 40), "TIFF", compression=compression))
+        random = np.random.default_rng(0)
+        for _ in range(60):
+            damaged = whole.copy()
+            damaged[random.integers(8, len(whole))] ^= 0x55
+            with contextlib.suppress(UnreadableImageError):
+                decode(bytes(damaged))
+    assert capfd.readouterr() == ("", "")
+
+
 def with_size(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")

@@ -174,6 +174,8 @@ def open_header(data: bytes) -> Image.Image:
         raise UnreadableImageError(f"a HEIC file, which needs the extra heic; run: {pip_line('heic')}")
     if kind == "AVIF" and not _avif_is_there():
         raise UnreadableImageError("an AVIF file, which this Pillow cannot read; install Pillow 11.3 or later")
+    if kind == "TIFF":
+        _keep_libtiff_quiet()
     if kind == "GIF":
         data = without_gif_comments(data)
     return Image.open(io.BytesIO(data), formats=(kind,))
@@ -195,6 +197,19 @@ def _avif_is_there() -> bool:
     from PIL import features
 
     return bool(features.check("avif")) if "avif" in features.modules else False
+
+
+@functools.cache
+def _keep_libtiff_quiet() -> None:
+    """Let libtiff not write to the standard error what is odd about a file that it calls ``tempfile.tif``."""
+    try:
+        library = ctypes.CDLL(Image.core.__file__)  # a name is looked up in what a library depends on, too
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = getattr(library, name)
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
+    except (OSError, AttributeError):  # linked in another way
+        return
 
 
 def _keep_quiet() -> None:
