@@ -33,6 +33,7 @@ import sightline
 from sightline.config import ServeConfig
 from sightline.errors import ConfigError
 from sightline.images.decoding import decode
+from sightline.images.preprocessing import DEFAULT
 from sightline.predicting import Classifier, load
 from sightline.serving import service
 from sightline.serving.asking import Asker, BusyError
@@ -706,7 +707,13 @@ def test_a_caller_who_leaves_before_the_answer_costs_no_forward_pass(
     lines: list[str] = []
     monkeypatch.setattr(service, "_unfit", lambda _: {})
     monkeypatch.setattr(service, "describe_model", lambda *_: {})
-    for name, value in (("model", {}), ("classes", ["a"]), ("resize", (2, 2)), ("views", "one")):
+    for name, value in (
+        ("model", {}),
+        ("classes", ["a"]),
+        ("resize", (2, 2)),
+        ("preprocessing", DEFAULT),
+        ("views", "one"),
+    ):
         monkeypatch.setattr(classifier, name, value, raising=False)
     classifier.go.release(1)  # the question that the server asks when it is built waits behind the first
     app = build_service(asker, ServeConfig(), lines.append)

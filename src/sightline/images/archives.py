@@ -12,14 +12,16 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from sightline.errors import DataError, SightlineError
 from sightline.images.delimited import shown
-from sightline.images.layout import Classes, Entry, Listing, lay_out
+from sightline.images.formats import HEAD
+from sightline.images.layout import Classes, Entry, Listing, is_hidden, is_image_name, lay_out
 from sightline.images.metadata import read_metadata
 from sightline.images.sources import digest
 
@@ -58,6 +60,19 @@ class _ArchiveSource:
         self.name = path.name[: -len(next(end for end in ARCHIVE_SUFFIXES if path.name.lower().endswith(end)))]
         self.location = str(path.resolve())
         self.classes: Classes | None = None
+        self._beginnings: dict[str, bytes] = {}  # of the files whose names do not tell whether they are images
+
+    def begin(self, name: str) -> bytes:
+        """The first bytes of a file, by which its format is known; none before the names are listed."""
+        return self._beginnings.get(name, b"")
+
+    def _note_beginning(self, name: str, read: Callable[[], bytes]) -> None:
+        if is_image_name(name) or is_hidden(name):
+            return
+        try:
+            self._beginnings[name] = read()
+        except Exception:  # whatever a damaged member makes the parsers raise
+            self._beginnings[name] = b""
 
     def fingerprint(self) -> str:
         status = os.stat(self.path)
@@ -72,7 +87,7 @@ class _ArchiveSource:
     def scan(self) -> Listing:
         files, folders = self.names()
         labelled = read_metadata(self, files)
-        return labelled or lay_out(files, folders, self.location, self.least, classes=self.classes)
+        return labelled or lay_out(files, folders, self.location, self.least, classes=self.classes, begin=self.begin)
 
     def _checked(self, name: str, *, folder: bool = False, link: bool = False, special: bool = False) -> str:
         """A member's name, refused where unpacking it could write outside a folder, or make more than plain files."""
@@ -135,8 +150,10 @@ class ZipSource(_ArchiveSource):
                     continue
                 kind = stat.S_IFMT(member.external_attr >> 16)
                 special = kind in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK)
-                files.append(self._checked(name, link=kind == stat.S_IFLNK, special=special))
+                plain = self._checked(name, link=kind == stat.S_IFLNK, special=special)
                 self._refuse_packing(member, name)
+                files.append(plain)
+                self._note_beginning(plain, partial(_beginning, archive, member))
         return sorted(set(files)), folders
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
@@ -189,14 +206,24 @@ def _first_words(error: Exception) -> str:
     return " ".join(str(error).split())[:REASON] or type(error).__name__
 
 
-def _from_bzip2(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+def _beginning(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+    if member.compress_type == zipfile.ZIP_BZIP2:
+        return _from_bzip2(archive, member, HEAD)
+    with archive.open(member) as file:
+        return file.read(HEAD)
+
+
+def _from_bzip2(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int = MEMBER_BYTES) -> bytes:
     """The bytes of a member, and not one more than it claims: of a few bytes bzip2 makes gigabytes at once, and so does zipfile."""
     assert archive.filename is not None
     with open(archive.filename, "rb") as file:
         file.seek(member.header_offset)
         name, extra = struct.unpack("<26xHH", file.read(30))
         file.seek(name + extra, os.SEEK_CUR)
-        data = bz2.BZ2Decompressor().decompress(file.read(min(member.compress_size, MEMBER_BYTES)), member.file_size)
+        packed = file.read(min(member.compress_size, MEMBER_BYTES))
+    data = bz2.BZ2Decompressor().decompress(packed, min(member.file_size, most))
+    if most < MEMBER_BYTES:
+        return data
     if len(data) != member.file_size or zlib.crc32(data) != member.CRC:
         raise zipfile.BadZipFile("its checksum is another")
     return data
@@ -216,6 +243,11 @@ def _holes(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:
     return getattr(member, "sparse", None)
 
 
+def _first_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return file.read(HEAD) if file is not None else b""
+
+
 class TarSource(_ArchiveSource):
     """A folder packed as ``.tar``, ``.tar.gz`` or ``.tar.xz``; read from front to back."""
 
@@ -223,13 +255,14 @@ class TarSource(_ArchiveSource):
         """Names of (files, folders) in the archive, every member checked, in its order."""
         files: list[str] = []
         folders: list[str] = []
-        for _, member in self._members():
+        for archive, member in self._members():
             link, special = member.issym() or member.islnk(), member.isdev()
             name = self._checked(member.name, folder=member.isdir(), link=link, special=special)
             if member.isdir():
                 folders.append(name)
             elif member.isfile():
                 files.append(name)
+                self._note_beginning(name, partial(_first_bytes, archive, member))
         return list(dict.fromkeys(files)), folders
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:

@@ -3,9 +3,9 @@
 Every verb reads files through here: one list of formats, one limit of memory, one kind of error.
 """
 
+import ctypes
 import functools
 import hashlib
-import importlib
 import importlib.util
 import io
 import logging
@@ -46,7 +46,8 @@ __all__ = [
 MAXIMUM_PIXELS = 100_000_000
 MEMORY = 1_000_000_000  # bytes that the images which are decoded at the same time may take together
 BYTES_PER_PIXEL = {"WEBP": 16, "JPEG2000": 20, "AVIF": 16, "HEIF": 16}  # measured peaks; of others:
-USUAL_BYTES = 8
+USUAL_BYTES = 10
+LARGE = 40_000_000  # bytes: of images that take less, threads do not keep much
 UNCOUNTED = 1_000_000  # bytes: many images of so few at once are no matter
 STRIP_PIXELS = 1 << 20  # that are converted or hashed at a time, to bound the memory
 
@@ -173,6 +174,8 @@ def open_header(data: bytes) -> Image.Image:
         raise UnreadableImageError(f"a HEIC file, which needs the extra heic; run: {pip_line('heic')}")
     if kind == "AVIF" and not _avif_is_there():
         raise UnreadableImageError("an AVIF file, which this Pillow cannot read; install Pillow 11.3 or later")
+    if kind == "TIFF":
+        _keep_libtiff_quiet()
     if kind == "GIF":
         data = without_gif_comments(data)
     return Image.open(io.BytesIO(data), formats=(kind,))
@@ -183,7 +186,9 @@ def _heif_is_registered() -> bool:
     """Register the decoder of HEIC at Pillow, where it is installed."""
     if importlib.util.find_spec("pi_heif") is None:
         return False
-    importlib.import_module("pi_heif").register_heif_opener()
+    import pi_heif
+
+    pi_heif.register_heif_opener()
     return True
 
 
@@ -192,6 +197,19 @@ def _avif_is_there() -> bool:
     from PIL import features
 
     return bool(features.check("avif")) if "avif" in features.modules else False
+
+
+@functools.cache
+def _keep_libtiff_quiet() -> None:
+    """Let libtiff not write to the standard error what is odd about a file that it calls ``tempfile.tif``."""
+    try:
+        library = ctypes.CDLL(Image.core.__file__)  # a name is looked up in what a library depends on, too
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = getattr(library, name)
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
+    except (OSError, AttributeError):  # linked in another way
+        return
 
 
 def _keep_quiet() -> None:
@@ -241,7 +259,7 @@ def _refuse_many_pixels(image: Image.Image, maximum: int) -> None:
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _freed = threading.Condition()
-_taken = 0
+_taken, _kept = 0, 0  # bytes: of images that are being decoded; freed, and perhaps not yet given back
 
 
 @contextmanager
@@ -261,6 +279,25 @@ def _memory_for(image: Image.Image) -> Iterator[None]:
         with _freed:
             _taken -= wanted
             _freed.notify_all()
+        if wanted >= LARGE:
+            _give_back(wanted)
+
+
+def _give_back(freed: int) -> None:
+    """Let glibc give freed memory back to the system, once for as much as may be taken.
+
+    Each thread keeps what it freed, as much as its largest image; of many threads that is more than all of them may take.
+    """
+    global _kept
+    with _freed:
+        _kept += freed
+        if _kept < MEMORY:
+            return
+        _kept = 0
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another system
+        return
 
 
 # ── conversion ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -288,11 +325,13 @@ def _decoded(
     if turn is not None:
         rgb = rgb.transpose(turn)
         digest = hashlib.sha256(digest + bytes([turn])).digest()[:16] if digest else b""
+    full = (rgb.height, rgb.width)
+    if size is None or size == full:
+        pixels = np.asarray(rgb)
+        return Decoded(pixels, digest or (pixel_hash(pixels) if hashed else b""), full, extremes)
     if hashed and not digest:
         digest = _hash_of_image(rgb)
-    full = (rgb.height, rgb.width)
-    pixels = np.asarray(rgb) if size is None or size == full else resize(rgb, *size, preprocessing.fit)
-    return Decoded(pixels, digest, full, extremes)
+    return Decoded(resize(rgb, *size, preprocessing.fit), digest, full, extremes)
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
@@ -326,20 +365,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     rgb = Image.new("RGB", image.size)
     step = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, step):
-        strip = image.crop((0, top, image.width, min(top + step, image.height))).convert("RGBA")
+        strip = _rows(image, top, step).convert("RGBA")
         white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
         rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
     return rgb
+
+
+def _rows(image: Image.Image, top: int, count: int) -> Image.Image:
+    return image.crop((0, top, image.width, min(top + count, image.height)))
 
 
 def _hash_of_image(image: Image.Image) -> bytes:
     """The ``pixel_hash`` of an RGB image."""
     digest = hashlib.sha256()
     step = max(1, STRIP_PIXELS // image.width)
-    if step >= image.height:
-        return pixel_hash(np.asarray(image))
     for top in range(0, image.height, step):
-        digest.update(image.crop((0, top, image.width, min(top + step, image.height))).tobytes())
+        digest.update((image if step >= image.height else _rows(image, top, step)).tobytes())
     digest.update(f"{image.height}×{image.width}".encode())
     return digest.digest()[:16]
 

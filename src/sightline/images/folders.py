@@ -24,7 +24,7 @@ HIDDEN_LINKS = "hidden links to folders"
 SPECIAL = "devices, pipes and sockets"
 BESIDE = frozenset((DANGLING, CIRCLES, TWICE, HIDDEN_LINKS, SPECIAL, OWN))
 """Reasons to leave something out that has no part in the fingerprint of a folder."""
-BEGINNING = 256  # bytes of a table that tell who wrote it
+BEGINNING = 256  # bytes of a table that tell who wrote it, and of an image that tell its format
 
 
 @dataclass
@@ -65,7 +65,7 @@ class FolderSource:
         found = self._found()
         if found.kept is None:
             left = LeftOut(Counter(found.left))
-            files, folders = without_own_output(found.files, found.folders, left, self._begin)
+            files, folders = without_own_output(found.files, found.folders, left, self.begin)
             found.kept = sorted(files), list(folders), left
         files, folders, left = found.kept
         return files, folders, left.copy()
@@ -83,7 +83,7 @@ class FolderSource:
             )
         labelled = read_metadata(self, files, left.counts)
         return labelled or lay_out(
-            files, folders, self.location, self.least, classes=self.classes, begin=self._begin, left=left
+            files, folders, self.location, self.least, classes=self.classes, begin=self.begin, left=left
         )
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
@@ -97,7 +97,8 @@ class FolderSource:
             known[self.location] = _walk(self.path)
         return known[self.location]
 
-    def _begin(self, name: str) -> bytes:
+    def begin(self, name: str) -> bytes:
+        """The first bytes of a file, by which its format is known; none where it cannot be read."""
         try:
             with (self.path / name).open("rb") as file:
                 return file.read(BEGINNING)

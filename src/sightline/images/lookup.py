@@ -28,8 +28,9 @@ from sightline.images.delimited import (
 )
 from sightline.images.embedded import EMBEDDED, GroceriesSource
 from sightline.images.folders import FolderSource
+from sightline.images.formats import WANTED
 from sightline.images.hub import PREFIX, HubSource
-from sightline.images.layout import IMAGE_SUFFIXES, Classes, Entry, LeftOut, image_names
+from sightline.images.layout import Classes, Entry, LeftOut, image_names
 from sightline.images.locating import ADDRESS, FileFinder, refuse_odd
 from sightline.images.manifests import ManifestSource, table_rows
 from sightline.images.named import NAMED, NamedSource
@@ -198,7 +199,7 @@ def _images_of(source: FolderSource | ZipSource | TarSource, text: str) -> Plain
         files, _, left = source.sorted_names()
     else:
         files, left = source.names()[0], LeftOut()
-    entries = [Entry(name, "") for name in image_names(files, left)]
+    entries = [Entry(name, "") for name in image_names(files, left, source.begin)]
     return _numbered(source, entries, text.rstrip("/"), text, left)
 
 
@@ -211,7 +212,7 @@ def _numbered(
 ) -> PlainFiles:
     """The entries of a source, under names below a folder."""
     if not entries:
-        raise DataError(f"no images in {text!r}; wanted files ending in {', '.join(sorted(IMAGE_SUFFIXES))}.")
+        raise DataError(f"no images in {text!r}; wanted {WANTED} files.")
     names = [os.path.join(folder, entry.path) for entry in entries]
     return PlainFiles(
         names,

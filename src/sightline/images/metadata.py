@@ -24,6 +24,7 @@ class _Files(Protocol):
     location: str
     least: int
 
+    def begin(self, name: str) -> bytes: ...
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, Any]]: ...
 
 
@@ -42,7 +43,7 @@ def read_metadata(source: _Files, files: list[str], left: Mapping[str, int] | No
     names = [name for name in files if name.rpartition("/")[2].lower() in NAMES and not is_hidden(name)]
     if not names:
         return None
-    images = [name for name in files if is_image_name(name) and not is_hidden(name)]
+    images = [name for name in files if not is_hidden(name) and is_image_name(name, source.begin)]
     tables = [_read(source, name, data) for name, data in _contents(source, names)]
     for name, table in zip(names, tables, strict=True):
         missing = [kind for kind, ranks in (("file_name", PATHS), ("label", LABELS)) if choose(table, ranks) is None]

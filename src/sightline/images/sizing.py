@@ -28,7 +28,8 @@ DEFAULT_SIDE = 128  # pixels; training size of larger images
 MARGIN = 1.15  # larger images are cached this much larger than the training size, to crop from
 SMALLEST_SIDE = 16  # pixels; smaller images are enlarged to this, which every network can read
 SMALLEST_SQUARE = 32  # pixels; training size of larger images, at least
-HIDDEN_MUCH, HIDDEN_MOST = 1 / 3, 1 / 2  # of the median image: more is warned of; more is avoided where nothing is set
+HIDDEN_MUCH = 0.34  # of the median image; more is warned of. A third, and no more for photographs of 500 × 333 pixels
+HIDDEN_MOST = 0.5  # more is avoided where neither a recipe nor a fit is named
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
