@@ -3,12 +3,14 @@
 import csv
 import errno
 import json
+import math
 import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sightline.errors import StorageError
@@ -27,7 +29,23 @@ def test_a_file_is_written_over_the_old_one_and_leaves_nothing_beside_it(tmp_pat
     write_atomically(file, b"new")
     assert file.read_bytes() == b"new"
     assert names(tmp_path) == {"a.txt"}
-    assert file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_file_gets_the_rights_that_the_umask_leaves(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "a.txt", b"")
+        write_json(tmp_path / "a.json", {})
+        write_csv(tmp_path / "a.csv", ["x"], [])
+    finally:
+        os.umask(before)
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in ("a.txt", "a.json", "a.csv")} == {mode}
+
+
+def test_a_name_as_long_as_a_file_system_takes_is_written(tmp_path: Path) -> None:
+    write_atomically(tmp_path / ("x" * 251 + ".csv"), b"")
+    assert len(names(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(("step", "code"), [("replace", errno.EACCES), ("fsync", errno.EIO), ("chmod", errno.EPERM)])
@@ -84,9 +102,19 @@ def test_json_is_written_as_it_reads_and_never_with_what_json_does_not_know(tmp_
     write_json(tmp_path / "a.json", MODEL)
     assert "花" in (tmp_path / "a.json").read_text("utf-8")
     assert json.loads((tmp_path / "a.json").read_text("utf-8")) == MODEL
-    with pytest.raises(ValueError, match=r"not JSON compliant"):
-        write_json(tmp_path / "b.json", {"loss": float("nan")})
-    assert names(tmp_path) == {"a.json"}
+
+
+def test_a_number_that_is_not_finite_is_null_in_json_and_an_empty_cell_in_csv(tmp_path: Path) -> None:
+    odd = {"loss": math.nan, "rates": [math.inf, 0.5, (-math.inf,)], "by": {"a": np.float64("nan")}, "n": 3, "x": "nan"}
+    write_json(tmp_path / "a.json", odd)
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=refuse)
+    assert found == {"loss": None, "rates": [None, 0.5, [None]], "by": {"a": None}, "n": 3, "x": "nan"}
+    write_csv(tmp_path / "a.csv", ["epoch", "val_loss"], [[1, math.nan], [2, -math.inf], [3, 0.5]])
+    assert (tmp_path / "a.csv").read_text() == "epoch,val_loss\n1,\n2,\n3,0.5\n"
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])

@@ -16,8 +16,8 @@ import torch
 
 from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, Recipe, RunConfig, resolve
 from sightline.config.backbones import BOX, PACKAGE, PRETRAINED
+from sightline.config.building import build as build_settings
 from sightline.config.heads import refuse_unknown_layer
-from sightline.config.resolving import build as build_settings
 from sightline.config.resolving import to_mapping
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.batches import EvaluationBatches, Normalization

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sightline.config.resolving import nearest
+from sightline.config.checks import nearest
 from sightline.devices import keep_freed_memory
 from sightline.errors import ConfigError, DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES
@@ -25,7 +25,8 @@ from sightline.images.layout import LeftOut, Listing
 from sightline.images.lookup import always_labelled, find_source, plain_files
 from sightline.images.manifests import ManifestSource
 from sightline.images.sources import ImageSource
-from sightline.predicting import BATCH, Classifier, load, try_decode
+from sightline.inputs import paths_of, try_decode
+from sightline.predicting import BATCH, Classifier, load
 from sightline.writing import write_atomically
 
 __all__ = ["FEATURES", "Encoded", "Encoder", "encode"]
@@ -117,7 +118,7 @@ class Encoder:
 
 def encode(
     run: str | os.PathLike[str],
-    images: Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     out: str | os.PathLike[str] | None = None,
     layer: str = FEATURES,
@@ -138,7 +139,7 @@ def encode(
         ConfigError: there is no such layer.
         DataError: a path is missing, or nothing could be read.
     """
-    parts = [_part(item) for item in images]  # refused before the weights are loaded
+    parts = [_part(item) for item in paths_of(images)]  # refused before the weights are loaded
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     encoder = Encoder(classifier, layer)

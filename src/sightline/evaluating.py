@@ -31,7 +31,8 @@ from sightline.metrics import (
     top_k_accuracy,
     wilson_interval,
 )
-from sightline.predicting import Classifier, csv_header, csv_rows, load
+from sightline.predicting import Classifier, load
+from sightline.predictions import csv_header, csv_rows
 from sightline.runs import read_model_of_finished, read_run_recipe
 from sightline.trusting import measure_sets, unknown_share
 from sightline.views import Views, combine
@@ -183,7 +184,8 @@ def evaluate_unknown(
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     images = _opened_for(classifier, source, progress)
-    shared = sorted(set(images.classes) & set(classifier.classes))
+    known = _class_indices(classifier.classes, images.classes)
+    shared = [name for name in images.classes if name in known]
     if shared:
         raise DataError(
             f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."

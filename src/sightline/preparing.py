@@ -19,7 +19,7 @@ from sightline.config import (
     refuse_range_test,
     resolve,
 )
-from sightline.config.resolving import build as build_settings
+from sightline.config.building import build as build_settings
 from sightline.config.resolving import flatten, merge, refuse_hopeless, searches, spell_out, to_mapping
 from sightline.describing import Progress
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism

@@ -4,12 +4,13 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,10 +18,12 @@ from sightline.errors import StorageError
 
 __all__ = [
     "create_folder",
+    "finite",
     "is_stream",
     "plain_text",
     "safe_cell",
     "storage_error",
+    "to_bytes",
     "to_json",
     "write_atomically",
     "write_csv",
@@ -111,7 +114,7 @@ def _own_descriptor(path: Path) -> int | None:
 
 def _replace(path: Path, content: bytes, sync: bool) -> None:
     """Write beside a file and rename over it; the new file has the mode of the old one, or that of the umask."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")  # a name may be as long as any can be
     try:
         with open(temporary, "xb") as file:
             if path.exists():
@@ -132,25 +135,42 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Plain values as JSON that any reader takes: no NaN, and no byte that is not UTF-8."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    """Plain values as JSON that any reader takes: null for what is not finite, and no byte that is not UTF-8."""
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode()  # a file name that is no UTF-8 becomes \udc80 to \udcff
+
+
+def finite(value: Any) -> Any:
+    """The same plain values, with None for each number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table whose text cells a spreadsheet shows and never runs."""
     text = io.StringIO(newline="")
     write_rows(text, header, rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomically(path, to_bytes(text.getvalue()))
+
+
+def to_bytes(text: str) -> bytes:
+    """A text in UTF-8, with the very bytes of names that are none; other halves of characters as they are."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # JSON may hold them, as \\ud83d
+        return text.encode("utf-8", "surrogatepass")
 
 
 def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV to an open file."""
+    """Write a table as CSV to an open file; the cell of a number that is not finite is empty."""
     writer = csv.writer(file, lineterminator="\n")
     quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(header)
     for row in rows:
-        cells = [safe_cell(cell) if isinstance(cell, str) else cell for cell in row]
+        cells = [safe_cell(cell) if isinstance(cell, str) else finite(cell) for cell in row]
         returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)  # not quoted before Python 3.13
         (quoting if returns else writer).writerow(cells)
 

@@ -151,7 +151,7 @@ def _headers(
             "Sizes and modes of the files were not looked at: those of a published set may be gone once decoded."
         ]
     entries = source.scan().entries
-    order = sorted(range(len(entries)), key=lambda index: (entries[index].path, index))  # that of the cache's rows
+    order = sorted(range(len(entries)), key=lambda index: (entries[index].name, index))  # that of the cache's rows
     return read_headers(source, [entries[index] for index in order], progress), []
 
 

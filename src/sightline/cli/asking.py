@@ -1,16 +1,15 @@
 """The verbs that ask a finished classifier: about images, one at a time, many, or for others over the network."""
 
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from sightline.config import ServeConfig
 from sightline.errors import ConfigError, DataError, RunError
+from sightline.terminal import screen, show, show_rows
 
 __all__ = ["encode", "explain", "predict", "serve"]
 
@@ -66,28 +65,29 @@ def predict(
         left_out.add_all(source.left_out)
     if run is not None and not run.endswith(".safetensors"):
         read_model_of_finished(run)
-    from sightline.predicting import about_box, csv_header, csv_rows
+    from sightline.predicting import about_box
     from sightline.predicting import predict as work
+    from sightline.predictions import csv_header, csv_rows
     from sightline.waiting import PATIENCE, Progress
-    from sightline.writing import is_stream, write_rows
+    from sightline.writing import is_stream
 
-    console = Console(stderr=True)
+    console = screen(error=True)
     with Progress(console, "Predicting", patience=PATIENCE) as progress:
         found = work(run, sources, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
     _name_left_out(left_out.sentences())
     _name_unreadable(found.unreadable)
     if run is None:
-        print(f"sightline: {about_box()}", file=sys.stderr)
+        show(f"sightline: {about_box()}", error=True)
     if out is not None:
-        print(f"{len(found.files):,} predictions in {out}", file=sys.stderr if is_stream(out) else sys.stdout)
+        show(f"{len(found.files):,} predictions in {out}", error=is_stream(out))
     elif len(found.files) == 1:
         (answer,) = found.predictions
         ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(answer.probabilities.items())[:5])
-        print(f"{found.files[0]}: {'none of these; the nearest: ' if answer.unknown else ''}{ranked}")
+        show(f"{found.files[0]}: {'none of these; the nearest: ' if answer.unknown else ''}{ranked}")
         if answer.within is not None:
-            print(f"  prediction set for {sets:.0%}: {', '.join(answer.within) or 'empty'}")
+            show(f"  prediction set for {sets:.0%}: {', '.join(answer.within) or 'empty'}")
     else:
-        write_rows(sys.stdout, csv_header(sets), csv_rows(found.files, found.predictions))
+        show_rows(csv_header(sets), csv_rows(found.files, found.predictions))
 
 
 def explain(
@@ -171,7 +171,7 @@ def explain(
     from sightline.pages import print_table
     from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Explaining", patience=PATIENCE) as progress:
+    with Progress(screen(error=True), "Explaining", patience=PATIENCE) as progress:
         found = work(
             run,
             sources,
@@ -187,9 +187,9 @@ def explain(
     _name_left_out(left_out.sentences())
     _name_unreadable(found.unreadable)
     for name, reason in found.left_out.items():
-        print(f"sightline: left out {name}: {reason}", file=sys.stderr)
-    print_table(Console(), "", summarize_explanations(found.images))
-    print(f"{len(found.files):,} sheet{'s' if len(found.files) > 1 else ''} and explanations.csv in {out}")
+        show(f"sightline: left out {name}: {reason}", error=True)
+    print_table(screen(), "", summarize_explanations(found.images))
+    show(f"{len(found.files):,} sheet{'s' if len(found.files) > 1 else ''} and explanations.csv in {out}")
 
 
 def encode(
@@ -227,12 +227,12 @@ def encode(
     from sightline.encoding import encode as work
     from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Encoding", patience=PATIENCE) as progress:
+    with Progress(screen(error=True), "Encoding", patience=PATIENCE) as progress:
         found = work(run, images, out=out, layer=layer, trust_code=trust_code, progress=progress)
     _name_left_out(found.left_out)
     _name_unreadable(found.unreadable)
     labeled = f", of {len(found.classes)} classes" if found.classes is not None else ""
-    print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labeled} in {out}")
+    show(f"{len(found.files):,} × {found.features.shape[1]:,} features{labeled} in {out}")
 
 
 def serve(
@@ -287,22 +287,22 @@ def serve(
     from sightline.serving import serve as work
 
     def announce(address: str, about: str) -> None:
-        print(about)
-        print(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)", flush=True)
+        show(about)
+        show(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)")
 
     work(run, settings=settings, trust_code=trust_code, announce=announce)
 
 
 def _name_left_out(lines: Iterable[str]) -> None:
     for line in lines:
-        print(f"sightline: {line}", file=sys.stderr)
+        show(f"sightline: {line}", error=True)
 
 
 def _name_unreadable(unreadable: list[tuple[str, str]]) -> None:
     for file, reason in unreadable:
-        print(f"sightline: left out {file}: {reason}", file=sys.stderr)
+        show(f"sightline: left out {file}: {reason}", error=True)
     if unreadable:
-        print(f"sightline: {len(unreadable)} unreadable files were left out.", file=sys.stderr)
+        show(f"sightline: {len(unreadable)} unreadable files were left out.", error=True)
 
 
 def _refuse_unknown_options(*words: str) -> None:

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import yaml
 
+from sightline.config.building import build
 from sightline.config.checks import INFINITY, within
-from sightline.config.resolving import build, named_recipes, parse_yaml, read_recipe, resolve, to_mapping
+from sightline.config.resolving import named_recipes, read_recipe, resolve, to_mapping
 from sightline.config.settings import Recipe
 from sightline.config.space_files import build_space
 from sightline.config.spaces import Space
+from sightline.config.yaml_texts import parse_yaml
 from sightline.errors import ConfigError, RunError
 
 __all__ = ["Study", "TuneConfig", "begun_study", "choose_pruner", "refuse_hopeless_space", "study_text"]

@@ -68,7 +68,7 @@ def build(
     if isinstance(source, DownloadedSource):
         source.download(progress)
     listing = source.scan()
-    order = sorted(range(len(listing.entries)), key=lambda index: (listing.entries[index].path, index))
+    order = sorted(range(len(listing.entries)), key=lambda index: (listing.entries[index].name, index))
     row_of = {index: row for row, index in enumerate(order)}
     entries = [listing.entries[index] for index in order]  # in the order of the rows
     native = sample_sizes(source, entries)  # by path: the same sample however the set is packed
@@ -83,7 +83,7 @@ def build(
             if found.reason:
                 reasons[row] = found.reason
             elif found.enlarged:
-                tiny.append(entries[row].path)
+                tiny.append(entries[row].name)
             if found.extremes is not None:
                 extremes[row] = found.extremes
         labels, index = _index(source, entries, reasons)
@@ -97,7 +97,7 @@ def build(
             "notes": listing.notes,
             **preprocessing.kept(),
         }
-        columns = ([getattr(entry, name) for entry in entries] for name in ("path", "split", "group"))
+        columns = ([getattr(entry, name) for entry in entries] for name in ("name", "split", "group"))
         write_columns(partial, labels, (*columns, hashes), index, extremes)
 
 
@@ -209,7 +209,7 @@ def _index(source: ImageSource, entries: list[Entry], reasons: dict[int, str]) -
         "location": source.location,
         "classes": classes,
         "images": len(entries),
-        "left_out": [[entries[row].path, reason] for row, reason in sorted(reasons.items())],
+        "left_out": [[entries[row].name, reason] for row, reason in sorted(reasons.items())],
     }
 
 

@@ -166,7 +166,7 @@ def survey(source: ImageSource, progress: Progress | None = None) -> tuple[int, 
         images = open_images(source, None, progress)
         return len(images.readable), images.size
     entries = source.scan().entries
-    return len(entries), median_size(sample_sizes(source, sorted(entries, key=lambda entry: entry.path)))
+    return len(entries), median_size(sample_sizes(source, sorted(entries, key=lambda entry: entry.name)))
 
 
 def open_as_trained(

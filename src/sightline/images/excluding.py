@@ -25,6 +25,7 @@ from sightline.images.delimited import (
     read_table,
     shown,
 )
+from sightline.images.layout import composed
 from sightline.images.splits import Splits
 
 __all__ = ["excluded_fingerprint", "leave_out", "read_excluded"]
@@ -132,6 +133,7 @@ def _rows(images: CachedImages, names: list[str], path: str | Path) -> Array:
         rows_of.setdefault(name, []).append(row)
     found: set[int] = set()
     for name in names:
+        name = composed(name)
         plain = name if name in rows_of else name.strip()
         if plain not in rows_of and plain.startswith("'") and plain[1:].startswith(FORMULA):
             plain = plain[1:]  # a cell that no spreadsheet was to take for a formula

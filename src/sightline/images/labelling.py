@@ -1,7 +1,6 @@
 """From the rows of a table to the entries of a set: missing labels, spellings of one class, contradictions. No torch here."""
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from decimal import Decimal
 
 from sightline.errors import DataError
 from sightline.images.delimited import shown
-from sightline.images.layout import SPLIT_NAMES, Entry, Listing, check_labels
+from sightline.images.layout import SPLIT_NAMES, Entry, Listing, check_labels, composed
 from sightline.writing import plain_text
 
 __all__ = ["Row", "canonical_label", "list_rows"]
@@ -83,15 +82,14 @@ def list_rows(rows: Iterable[Row], locate: Callable[[Row], str], location: str, 
 
 def canonical_label(label: str) -> str:
     """One spelling of the labels that are one class: composed letters (NFC), and whole numbers without a fraction."""
-    composed = unicodedata.normalize("NFC", label)
-    value = _value(composed)
-    return str(int(value)) if value is not None and value == value.to_integral_value() else composed
+    value = _value(label)
+    return str(int(value)) if value is not None and value == value.to_integral_value() else composed(label)
 
 
 def _label(cell: str | None, where: str) -> str | None:
     if _is_missing(cell):
         return None
-    label = unicodedata.normalize("NFC", plain_text((cell or "").strip()))
+    label = composed(plain_text((cell or "").strip()))
     if len(label) > LONGEST_LABEL:
         raise DataError(f"{where}: the label {shown(label)} is too long; wanted the name of a class.")
     return label

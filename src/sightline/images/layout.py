@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ __all__ = [
     "Listing",
     "check_labels",
     "class_folder",
+    "composed",
     "image_names",
     "is_hidden",
     "is_image_name",
@@ -113,6 +115,22 @@ class Entry:
     """``train``, ``val`` or ``test`` where the set says so."""
     group: str | None = None
     """What must stay on one side of every split: a person, a patient, a scene."""
+
+    def __post_init__(self) -> None:
+        for field_name in ("label", "group"):
+            text = getattr(self, field_name)
+            if text is not None and not text.isascii():
+                object.__setattr__(self, field_name, composed(text))
+
+    @property
+    def name(self) -> str:
+        """The path as it is shown, written to tables and compared; ``path`` opens the file."""
+        return composed(self.path)
+
+
+def composed(text: str) -> str:
+    """A name in the one spelling (NFC) of letters with accents, of which file systems and archives have two."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 @dataclass
@@ -208,7 +226,7 @@ def lay_out(
         else:
             entries.append(Entry("/".join(parts), *place))
     labels = {entry.label for entry in entries}
-    empty = sorted(arranged.expected - labels)
+    empty = sorted(set(map(composed, arranged.expected)) - labels)
     if empty and least > 1:
         raise DataError(
             f"class folder {empty[0]!r} in {location} holds no images"

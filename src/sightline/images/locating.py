@@ -3,13 +3,12 @@
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from sightline.errors import DataError
 from sightline.images.delimited import kind_of, shown
-from sightline.images.layout import is_image_name
+from sightline.images.layout import composed, is_image_name
 
 __all__ = ["ADDRESS", "FileFinder", "MemberFinder", "refuse_odd"]
 
@@ -170,4 +169,4 @@ def _files_of(folder: str) -> Iterable[str]:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return composed(name).casefold()

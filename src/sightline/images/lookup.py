@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sightline.config.resolving import nearest
+from sightline.config.checks import nearest
 from sightline.errors import ConfigError, DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.images.delimited import (
@@ -91,16 +91,16 @@ def find_like_run(data: str | os.PathLike[str], model: Mapping[str, Any]) -> Ima
 
 def _named_source(data: str | os.PathLike[str]) -> ImageSource:
     text = os.fspath(data)
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))  # unlike that of Path, leaves ~NOBODY as it is
     if text in EMBEDDED:
         return EMBEDDED[text]()
     if text in NAMED:
         return NamedSource(text)
     if text.startswith(PREFIX):
         return HubSource(text)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike those of Path, these take a name that is too long for no file
         return FolderSource(path)
-    if not path.exists():
+    if not os.path.exists(path):
         _refuse_address(text)
         hint = nearest(text, [*EMBEDDED, *NAMED]) if "/" not in text else "check the spelling of the path."
         raise DataError(f"no image set at {text!r}: there is no such file or folder; {hint}")

@@ -14,7 +14,6 @@ import base64
 import functools
 import io
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -38,11 +37,13 @@ from sightline.images.augment import centre
 from sightline.images.decoding import WANTED, TooManyPixelsError, UnreadableImageError, read_image
 from sightline.pages import render_html
 from sightline.picturing import overlaid
-from sightline.predicting import Classifier, Prediction
+from sightline.predicting import Classifier
+from sightline.predictions import Prediction
 from sightline.serving.asking import AT_ONCE, Asker, BusyError
 from sightline.serving.contract import ERRORS, document
 from sightline.serving.forms import EXPLAINED, FIELDS, Asked, File, checked, in_words_of_a_form, read_form
 from sightline.serving.guarding import BodyLimit, RequestLog, SameSite, Token, is_loopback, noted
+from sightline.terminal import show
 
 __all__ = ["build_service", "describe_model"]
 
@@ -55,7 +56,7 @@ Result = TypeVar("Result")
 
 
 def _to_standard_error(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    show(line, error=True)
 
 
 def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None] = _to_standard_error) -> FastAPI:

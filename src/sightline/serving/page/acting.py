@@ -13,7 +13,7 @@ from sightline.config.serving import ServeConfig
 from sightline.errors import DataError, SightlineError
 from sightline.images.augment import centre
 from sightline.images.decoding import read_image
-from sightline.predicting import Prediction
+from sightline.predictions import Prediction
 from sightline.serving.asking import Asker, BusyError
 from sightline.serving.card import known_of, model_card
 from sightline.serving.drawing import (
@@ -29,6 +29,7 @@ from sightline.serving.drawing import (
 from sightline.serving.exhibits import PAGE, Exhibits, Opening, Wanted
 from sightline.serving.maps import Maps
 from sightline.serving.uploads import read_upload
+from sightline.terminal import natural_key
 
 __all__ = ["ANY", "Page", "index_of"]
 
@@ -221,7 +222,9 @@ class Page:
 
     def _choices(self, counts: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
         total = sum(count for _, count in counts)
-        named = [(f"{self.classifier.classes[index]} ({count:,})", index) for index, count in counts]
+        classes = self.classifier.classes
+        ordered = sorted(counts, key=lambda item: natural_key(classes[item[0]]))
+        named = [(f"{classes[index]} ({count:,})", index) for index, count in ordered]
         return [(f"any class ({total:,})", ANY), *named]
 
     def coverages(self) -> list[tuple[str, float]]:
