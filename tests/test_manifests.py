@@ -357,16 +357,17 @@ def test_metadata_beside_images_labels_them(folder, archive, beside, kind, name)
     assert open_images(source).left_out == []
 
 
-def test_metadata_in_the_folders_of_splits_keeps_the_splits(folder, files):
-    contents = {f"{part}/{name}": data for part in ("train", "test") for name, data in files("x", "y").items()}
+def test_metadata_in_the_folders_of_splits_keeps_the_splits(folder, beside):
+    contents = {f"{part}/{name}": data for part in ("train", "test") for name, data in beside.items()}
     for part in ("train", "test"):
-        contents[f"{part}/metadata.csv"] = b"file_name,label\nx/00.png,cat\ny/01,dog\n"
+        contents[f"{part}/metadata.csv"] = b"file_name,label\n0.png,cat\n1,dog\n2.png,dog\n3.png,cat\n"
     listing = find_source(folder(contents)).scan()
     assert [(entry.path, entry.label, entry.split) for entry in listing.entries] == [
-        (f"{part}/{name}", label, part)
+        (f"{part}/{index}.png", label, part)
         for part in ("test", "train")
-        for name, label in (("x/00.png", "cat"), ("y/01.png", "dog"))
+        for index, label in enumerate(["cat", "dog", "dog", "cat"])
     ]
+    assert not listing.ignored
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
@@ -380,15 +381,57 @@ def test_metadata_that_names_files_outside_the_set_is_refused(folder, archive, b
         source.scan()
 
 
-def test_metadata_without_labels_leaves_the_class_folders_and_without_these_is_refused(folder, files, beside):
-    captions = b"file_name,text\n0.png,a cat\n"
-    assert {
-        entry.label for entry in find_source(folder(files("a", "b") | {"metadata.csv": captions})).scan().entries
-    } == {"a", "b"}
+OTHER_TABLES = {
+    "captions": b"file_name,text\na/00.png,a cat\n",
+    "classes": b"id,label\n0,cat\n1,cat\n",
+    "unreadable": b"file_name,label\na/00.png,caf\xe9\n",
+    "ambiguous": b"file_name,class,category\na/00.png,x,y\n",
+    "agreeing": b"file_name,label\na/00.png,a\nb/00.png,b\n",
+}
+
+
+@pytest.mark.parametrize("table", OTHER_TABLES.values(), ids=OTHER_TABLES)
+def test_class_folders_stay_classes_whatever_else_a_table_beside_them_says(folder, files, table):
+    listing = find_source(folder(files("a", "b") | {"metadata.csv": table})).scan()
+    assert [entry.label for entry in listing.entries] == ["a", "a", "b", "b"]
+    assert listing.ignored == {"other files": 1}
+
+
+def test_class_folders_and_metadata_that_disagree_are_refused_with_both_readings(folder, files):
+    root = folder(files("a", "b") | {"metadata.csv": b"file_name,label\na/00.png,cat\nb/00.png,dog\n"})
     with pytest.raises(
-        DataError, match=r"metadata\.csv of .* has no column 'label' \(found: file_name, text\), and there are no"
+        DataError,
+        match=r"in two ways: 'a/00\.png' is 'cat' by metadata\.csv, and 'a' by its folder; name the table itself",
     ):
-        find_source(folder(beside | {"metadata.csv": captions}, "other")).scan()
+        find_source(root).scan()
+    assert rows(str(root / "metadata.csv")) == [("a/00.png", "cat"), ("b/00.png", "dog")]
+
+
+@pytest.mark.parametrize("where", ["images", ""])
+def test_metadata_of_images_in_one_folder_labels_them(folder, files, where):
+    contents = {f"{where}/{index}.png".lstrip("/"): data for index, data in enumerate(files("a", images=4).values())}
+    table = f"file_name,label\n{where}/0.png,cat\n{where}/1.png,dog\n".replace("\n/", "\n").encode()
+    listing = find_source(folder(contents | {"metadata.csv": table})).scan()
+    assert [entry.label for entry in listing.entries] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        (
+            b"file_name,text\n0.png,a cat\n",
+            r"no labelled images in .* \(nor has metadata\.csv of .* columns file_name and label\)",
+        ),
+        (
+            b"file_name,label\n7.png,cat\n8.png,dog\n",
+            r"metadata\.csv of .* names no file that is there \(the first, '7\.png'\)",
+        ),
+        (b"file_name,label\n0.png,cat\n0.png,dog\n", r"metadata\.csv of .* gives '0\.png' two labels"),
+    ],
+)
+def test_metadata_that_labels_nothing_is_refused_where_there_are_no_class_folders(folder, beside, table, sentence):
+    with pytest.raises(DataError, match=sentence):
+        find_source(folder(beside | {"metadata.csv": table})).scan()
 
 
 # ── what a classifier is asked about ─────────────────────────────────────────────────────────────────────────────────

@@ -22,7 +22,7 @@ from sightline.errors import DataError, SightlineError
 from sightline.images.delimited import shown
 from sightline.images.formats import HEAD
 from sightline.images.layout import Classes, Entry, Listing, is_hidden, is_image_name, lay_out
-from sightline.images.metadata import read_metadata
+from sightline.images.metadata import labelled_by
 from sightline.images.sources import digest
 
 __all__ = ["ARCHIVE_SUFFIXES", "TarSource", "ZipSource"]
@@ -86,8 +86,12 @@ class _ArchiveSource:
 
     def scan(self) -> Listing:
         files, folders = self.names()
-        labelled = read_metadata(self, files)
-        return labelled or lay_out(files, folders, self.location, self.least, classes=self.classes, begin=self.begin)
+        return labelled_by(
+            self,
+            files,
+            {},
+            lambda: lay_out(files, folders, self.location, self.least, classes=self.classes, begin=self.begin),
+        )
 
     def _checked(self, name: str, *, folder: bool = False, link: bool = False, special: bool = False) -> str:
         """A member's name, refused where unpacking it could write outside a folder, or make more than plain files."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from sightline.errors import DataError
 from sightline.images.layout import OWN, Classes, Entry, LeftOut, Listing, lay_out, without_own_output
 from sightline.images.listing import LISTED
-from sightline.images.metadata import read_metadata
+from sightline.images.metadata import labelled_by
 from sightline.images.sources import digest, read_files
 
 __all__ = ["BESIDE", "CIRCLES", "DANGLING", "FolderSource"]
@@ -81,9 +81,13 @@ class FolderSource:
                 f"{self.location} is a run of sightline, and no image set; name the folder of the images (a run's own:"
                 f" sightline evaluate {shlex.quote(str(self.path))})."
             )
-        labelled = read_metadata(self, files, left.counts)
-        return labelled or lay_out(
-            files, folders, self.location, self.least, classes=self.classes, begin=self.begin, left=left
+        return labelled_by(
+            self,
+            files,
+            left.counts,
+            lambda: lay_out(
+                files, folders, self.location, self.least, classes=self.classes, begin=self.begin, left=left
+            ),
         )
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
