@@ -9,6 +9,7 @@ from decimal import Decimal
 from sightline.errors import DataError
 from sightline.images.delimited import shown
 from sightline.images.layout import SPLIT_NAMES, Entry, Listing, check_labels, composed
+from sightline.images.split_names import split_of_name
 from sightline.writing import plain_text
 
 __all__ = ["Row", "canonical_label", "list_rows"]
@@ -103,9 +104,10 @@ def _split(cell: str | None, where: str) -> str | None:
     if _is_missing(cell):
         return None
     name = (cell or "").strip()
-    if name.lower() not in SPLIT_NAMES:
+    split = split_of_name(name)
+    if split not in SPLIT_NAMES.values():
         raise DataError(f"{where}: unknown split {shown(name)}; wanted train, val, test or nothing.")
-    return SPLIT_NAMES[name.lower()]
+    return split
 
 
 def _one_spelling(labels: set[str]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from sightline.images.labelling import list_rows
 from sightline.images.layout import SPLIT_NAMES, Entry, Listing, is_hidden, is_image_name
 from sightline.images.locating import MemberFinder
 from sightline.images.manifests import table_rows
+from sightline.images.split_names import split_of_name
 
 __all__ = ["labelled_by"]
 
@@ -133,7 +134,8 @@ def _read(source: _Files, name: str, data: bytes | OSError) -> Table:
 
 def _split_of(path: str) -> str | None:
     """The split that a folder around an image names."""
-    return next((SPLIT_NAMES[part] for part in path.lower().split("/")[:-1] if part in SPLIT_NAMES), None)
+    splits = (split_of_name(part) for part in path.split("/")[:-1])
+    return next((split for split in splits if split in SPLIT_NAMES.values()), None)
 
 
 def _of(source: _Files) -> str:
