@@ -130,6 +130,13 @@ def test_a_split_by_another_name_counts_where_it_holds_splits_alone(root):
     assert [entry.split for entry in find_source(path).scan().entries] == [None, None]
 
 
+def test_splits_of_a_table_go_by_the_words_of_people(root):
+    words = ["Train", "TRAIN_SET", "training", "dev", "Validation", "hold-out", "Test Set", "", "nan"]
+    lines = [f"{'ab'[index % 2]}/00.png,{'xy'[index % 2]},{word}" for index, word in enumerate(words)]
+    entries = find_source(put(root, "\n".join(["path,label,Split", *lines]))).scan().entries
+    assert [entry.split for entry in entries] == ["train"] * 3 + ["val"] * 2 + ["test"] * 2 + [None] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
