@@ -100,7 +100,7 @@ RAW_SUFFIXES = frozenset(
 """Of cameras' raw files. By their header many are TIFF files; what would be read of them is a thumbnail."""
 HIDDEN, OTHER, OWN = "hidden files", "other files", "files that sightline wrote"
 UNSAFE = frozenset('/\\:*?"<>|%')  # in names of folders, on some system
-_PLURAL = re.compile(r"^((?:other |hidden |unreadable )?)(file|link|image)s")
+_PLURAL = re.compile(r"^((?:other |hidden |unreadable |test )?)(file|link|image|row)s")
 NAMED = 4  # suffixes, or folders of our own, that a sentence names; the rest are counted
 
 
