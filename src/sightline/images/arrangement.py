@@ -61,20 +61,17 @@ def arrange(folders: set[Folder], visible: set[Folder], location: str, classes: 
     arranged = Arrangement({folder: OUTSIDE for folder in folders if len(folder) <= depth})
     tops = {folder[depth] for folder in inside}
     splits = {} if classes == "top" else splits_among(tops)
-    if set(splits.values()) <= {UNLABELED} and not tops - splits.keys():
-        splits = {}  # nothing that they could lie beside
     named = {top for top, split in splits.items() if split != UNLABELED}
     around = {top: _look_through(inside, top, depth, splits) for top in splits}
     labelled = {top for top in splits if any(len(folder) > len(around[top]) for folder in _of(inside, around[top]))}
     others = tops - splits.keys()
-    if named:
-        labelled -= {top for top in splits if splits[top] == UNLABELED}
-    else:
-        others |= splits.keys() & labelled
+    labelled -= {top for top in splits if splits[top] == UNLABELED}
     if others:
         _refuse_misfits(others, splits, labelled, inside, around, location)
-    elif not named & labelled:
-        arranged.doubt = f"{_list(named)} {'look' if len(named) > 1 else 'looks'} like splits, which hold class folders"
+    elif splits and not named & labelled:
+        arranged.doubt = (
+            f"{_list(splits)} {'look' if len(splits) > 1 else 'looks'} like splits, which hold class folders"
+        )
     elif any(splits[top] == "train" for top in named - labelled):
         flat = next(top for top in sorted(named - labelled) if splits[top] == "train")
         raise DataError(
@@ -213,6 +210,7 @@ def _place(
             chains[folder] = folder[len(around[top]) :], splits[top]
         else:
             arranged.places[folder] = OUTSIDE
+    _refuse_nested(chains, depth, location)
     if splits.keys() <= others or not any(split for _, split in chains.values()):
         chains = _splits_within(chains, location, classes)
     chains = {folder: (_undoubled(chain), split) for folder, (chain, split) in chains.items()}
@@ -235,6 +233,23 @@ def _place(
         )
     for folder, (chain, split) in chains.items():
         arranged.places[folder] = (leaves[chain] if classes == "leaf" else chain[0]), split
+
+
+def _refuse_nested(chains: dict[Folder, tuple[Folder, str | None]], depth: int, location: str) -> None:
+    """Refuse splits in splits; one class that is called like a split may lie among others in all of them (a train, say)."""
+    within: dict[str, set[str]] = defaultdict(set)
+    for folder, (chain, split) in chains.items():
+        if split is not None:
+            within[folder[depth]].add(chain[0])
+    every = set().union(*within.values())
+    nested = {name for name in every if is_split_name(name)}
+    if not nested or (len(nested) == 1 and every != nested and all(nested <= names for names in within.values())):
+        return
+    top, name = min((top, name) for top, names in within.items() for name in names & nested)
+    raise DataError(
+        f"{location} holds {top}/{name}/, a split within a split; as a split, {name} has to lie beside {top}; as a class, it"
+        " needs another name, or has to be there in every split, among others."
+    )
 
 
 def _splits_within(

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from sightline.config.checks import nearest
 from sightline.errors import ConfigError, DataError
@@ -35,6 +35,7 @@ from sightline.images.locating import ADDRESS, FileFinder, refuse_odd
 from sightline.images.manifests import ManifestSource, table_rows
 from sightline.images.named import NAMED, NamedSource
 from sightline.images.sources import ImageSource
+from sightline.images.split_names import is_split_name
 from sightline.images.tables import ParquetSource
 
 __all__ = [
@@ -63,7 +64,7 @@ def find_source(data: str | os.PathLike[str], classes: Classes | None = None) ->
     """
     source = _named_source(data)
     if classes is not None:
-        if not isinstance(source, FolderSource | ZipSource | TarSource) or isinstance(source, GroceriesSource):
+        if not _has_folders(source):
             raise ConfigError(
                 f"--data.classes {classes} has no effect: {source.name} names the class of each image, and folders have no say;"
                 " leave the option out."
@@ -78,13 +79,31 @@ def source_of_run(model: Mapping[str, Any]) -> ImageSource:
     Raises:
         DataError: it is not there any more.
     """
-    return find_source(model["data"]["location"], model["data"].get("classes"))
+    noted = model["data"].get("classes")
+    source = find_source(model["data"]["location"], noted)
+    called_like_splits = any(is_split_name(name) for name in model["classes"])
+    if called_like_splits and noted is None and _has_folders(source) and _classes_of(source) != set(model["classes"]):
+        source.classes = "top"  # a run from before the name of a split was none of a class
+    return source
+
+
+def _has_folders(source: ImageSource) -> TypeGuard[FolderSource | ZipSource | TarSource]:
+    """Whether it is the folders of a source that say which classes there are."""
+    return isinstance(source, FolderSource | ZipSource | TarSource) and not isinstance(source, GroceriesSource)
+
+
+def _classes_of(source: ImageSource) -> set[str]:
+    """The classes of a source; none where it is refused."""
+    try:
+        return {entry.label for entry in source.scan().entries}
+    except DataError:
+        return set()
 
 
 def find_like_run(data: str | os.PathLike[str], model: Mapping[str, Any]) -> ImageSource:
     """Another image set than that of a run, in which the same folders are the classes: those at the top, or at the bottom."""
     source = find_source(data)
-    if isinstance(source, FolderSource | ZipSource | TarSource) and not isinstance(source, GroceriesSource):
+    if _has_folders(source):
         source.classes = model["data"].get("classes")
     return source
 
