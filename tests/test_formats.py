@@ -17,9 +17,10 @@ from PIL import Image
 
 from sightline.errors import DataError
 from sightline.images import decoding
+from sightline.images.bounding import without_gif_comments
 from sightline.images.cache import open_images
 from sightline.images.decoding import UnreadableImageError, decode, open_header
-from sightline.images.formats import READ, format_of, without_gif_comments
+from sightline.images.formats import READ, format_of
 from sightline.images.layout import is_image_name
 from sightline.images.lookup import find_source, plain_files
 

@@ -23,7 +23,8 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sightline.extras import pip_line
-from sightline.images.formats import HEAD, WANTED, format_of, name_of_unread, without_gif_comments
+from sightline.images.bounding import bounded, refuse_bloated_exif
+from sightline.images.formats import HEAD, WANTED, format_of, name_of_unread
 from sightline.images.intensity import Range, Wide, has_wide_colors, whole_bits, wide_values
 from sightline.images.preprocessing import DEFAULT, Preprocessing
 from sightline.images.sizing import resize
@@ -176,9 +177,7 @@ def open_header(data: bytes) -> Image.Image:
         raise UnreadableImageError("an AVIF file, which this Pillow cannot read; install Pillow 11.3 or later")
     if kind == "TIFF":
         _keep_libtiff_quiet()
-    if kind == "GIF":
-        data = without_gif_comments(data)
-    return Image.open(io.BytesIO(data), formats=(kind,))
+    return Image.open(io.BytesIO(bounded(kind, data)), formats=(kind,))
 
 
 @functools.cache
@@ -310,6 +309,9 @@ def _decoded(
     preprocessing: Preprocessing,
     hashed: bool,
 ) -> Decoded:
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes):
+        refuse_bloated_exif(exif)
     turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     digest, extremes = b"", None
     if preprocessing.intensity == "upper bits":
