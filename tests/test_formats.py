@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 
 from sightline.errors import DataError
-from sightline.images import decoding
+from sightline.images import budget, decoding
+from sightline.images.bounding import without_gif_comments
 from sightline.images.cache import open_images
 from sightline.images.decoding import UnreadableImageError, decode, open_header
-from sightline.images.formats import READ, format_of, without_gif_comments
+from sightline.images.formats import READ, format_of
 from sightline.images.layout import is_image_name
 from sightline.images.lookup import find_source, plain_files
 
@@ -345,10 +346,10 @@ import io, resource, sys
 import numpy as np
 from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
-from sightline.images import decoding
+from sightline.images import budget
 from sightline.images.decoding import read_image
 file = io.BytesIO()
-decoding.MEMORY = 200_000_000  # two of these at a time
+budget.MEMORY = 200_000_000  # two of these at a time
 Image.new(sys.argv[1], (3000, 3000)).save(file, sys.argv[2])
 data = file.getvalue()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -368,7 +369,7 @@ def test_eight_threads_together_stay_within_the_memory(mode, most):
 
 
 def test_a_format_that_takes_much_memory_may_have_fewer_pixels(plain, monkeypatch):
-    monkeypatch.setattr(decoding, "MEMORY", 16 * 24 * 10)  # as if this were a large image
+    monkeypatch.setattr(budget, "MEMORY", 16 * 24 * 10)  # as if this were a large image
     with pytest.raises(
         decoding.TooManyPixelsError, match=r"more than .* megapixels \(24×16\), the most of a WEBP file"
     ):

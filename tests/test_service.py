@@ -369,10 +369,13 @@ def test_images_that_cannot_be_read_are_named_by_place_and_name(
 ) -> None:
     good = images[0]
     jpeg = image_file(Image.effect_noise((64, 64), 90).convert("RGB"), "JPEG")
+    png, tag = image_file(Image.new("RGB", (8, 8))), b"II*\0\x08\0"  # metadata of 6 bytes, which Pillow cannot unpack
+    damaged = struct.pack(">I", len(tag)) + b"eXIf" + tag + struct.pack(">I", zlib.crc32(b"eXIf" + tag))
     for name, data, reason in (
         ("a.jpg", b"", "empty (0 bytes)"),
         ("a.jpg", b"this is text, whatever its name says", "no image in any known format"),
         ("b.jpg", jpeg[: len(jpeg) // 2], "broken"),
+        ("d.png", png[:33] + damaged + png[33:], "broken"),
         ("c.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image in any known format"),
     ):
         sentence = refusal(client.post("/api/predict", files=form(good, (f"../{name}", data))), 422)

@@ -178,6 +178,7 @@ def plan_finetuning(plan: Plan, probed: Probed, started: float, console: Console
 def prepare_rival(plan: Plan, settings: Mapping[str, Any]) -> Plan | None:
     """Settle the recipe that is tried besides a probe, on the same images; None where the settings do not suit it."""
     own = {name: value for name, value in settings.items() if name != "probe"}
+    own["data"] = {**(own.get("data") or {}), "fit": plan.recipe.data.fit}  # which may have been chosen by the images
     try:
         return prepare_training(plan.source.location, plan.rival, own, None, Console(quiet=True))
     except ConfigError:

@@ -10,7 +10,6 @@ import importlib.util
 import io
 import logging
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sightline.extras import pip_line
-from sightline.images.formats import HEAD, WANTED, format_of, name_of_unread, without_gif_comments
+from sightline.images.bounding import bounded, refuse_bloated_exif
+from sightline.images.budget import memory_for, most_pixels
+from sightline.images.formats import HEAD, WANTED, format_of, name_of_unread
 from sightline.images.intensity import Range, Wide, has_wide_colors, whole_bits, wide_values
 from sightline.images.preprocessing import DEFAULT, Preprocessing
 from sightline.images.sizing import resize
@@ -44,11 +45,6 @@ __all__ = [
 ]
 
 MAXIMUM_PIXELS = 100_000_000
-MEMORY = 1_000_000_000  # bytes that the images which are decoded at the same time may take together
-BYTES_PER_PIXEL = {"WEBP": 16, "JPEG2000": 20, "AVIF": 16, "HEIF": 16}  # measured peaks; of others:
-USUAL_BYTES = 10
-LARGE = 40_000_000  # bytes: of images that take less, threads do not keep much
-UNCOUNTED = 1_000_000  # bytes: many images of so few at once are no matter
 STRIP_PIXELS = 1 << 20  # that are converted or hashed at a time, to bound the memory
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -134,7 +130,7 @@ def read_image(
     with _only_our_errors(maximum):
         image = open_header(data)
         _refuse_many_pixels(image, maximum)
-        with _memory_for(image):
+        with memory_for(image.format, image.width * image.height):
             again = open_header(data) if has_wide_colors(image) else None
             image.load()
             return _decoded(image, again, size, preprocessing, hashed)
@@ -152,7 +148,7 @@ def decode_image(image: Image.Image, size: tuple[int, int] | None, preprocessing
     """
     with _only_our_errors(MAXIMUM_PIXELS):
         _refuse_many_pixels(image, MAXIMUM_PIXELS)
-        with _memory_for(image):
+        with memory_for(image.format, image.width * image.height):
             image.load()
             return _decoded(image, None, size, preprocessing, False).pixels
 
@@ -176,9 +172,7 @@ def open_header(data: bytes) -> Image.Image:
         raise UnreadableImageError("an AVIF file, which this Pillow cannot read; install Pillow 11.3 or later")
     if kind == "TIFF":
         _keep_libtiff_quiet()
-    if kind == "GIF":
-        data = without_gif_comments(data)
-    return Image.open(io.BytesIO(data), formats=(kind,))
+    return Image.open(io.BytesIO(bounded(kind, data)), formats=(kind,))
 
 
 @functools.cache
@@ -251,53 +245,9 @@ def _refuse_many_pixels(image: Image.Image, maximum: int) -> None:
     shape = f"({image.width}×{image.height})"
     if pixels > maximum:
         raise TooManyPixelsError(f"more than {maximum / 1e6:g} megapixels {shape}")
-    most = MEMORY // BYTES_PER_PIXEL.get(image.format or "", USUAL_BYTES)
+    most = most_pixels(image.format)
     if pixels > most:
         raise TooManyPixelsError(f"more than {most / 1e6:g} megapixels {shape}, the most of a {image.format} file")
-
-
-# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_freed = threading.Condition()
-_taken, _kept = 0, 0  # bytes: of images that are being decoded; freed, and perhaps not yet given back
-
-
-@contextmanager
-def _memory_for(image: Image.Image) -> Iterator[None]:
-    """Wait until there is room to decode an image beside those that are being decoded."""
-    global _taken
-    wanted = image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", USUAL_BYTES)
-    if wanted < UNCOUNTED:
-        yield
-        return
-    with _freed:
-        _freed.wait_for(lambda: _taken + wanted <= MEMORY)
-        _taken += wanted
-    try:
-        yield
-    finally:
-        with _freed:
-            _taken -= wanted
-            _freed.notify_all()
-        if wanted >= LARGE:
-            _give_back(wanted)
-
-
-def _give_back(freed: int) -> None:
-    """Let glibc give freed memory back to the system, once for as much as may be taken.
-
-    Each thread keeps what it freed, as much as its largest image; of many threads that is more than all of them may take.
-    """
-    global _kept
-    with _freed:
-        _kept += freed
-        if _kept < MEMORY:
-            return
-        _kept = 0
-    try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    except (OSError, AttributeError):  # another system
-        return
 
 
 # ── conversion ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -310,6 +260,9 @@ def _decoded(
     preprocessing: Preprocessing,
     hashed: bool,
 ) -> Decoded:
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes):
+        refuse_bloated_exif(exif)
     turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     digest, extremes = b"", None
     if preprocessing.intensity == "upper bits":

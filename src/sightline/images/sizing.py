@@ -92,11 +92,15 @@ def resize(pixels: Pixels | Image.Image, height: int, width: int, fit: Fit = "cr
         fit: ``crop`` scales so that the image just covers the size, and cuts the center out; ``squash`` scales both sides on
             their own; ``pad`` scales so that all of it fits in, on black.
     """
-    image = pixels if isinstance(pixels, Image.Image) else None
-    found_width, found_height = image.size if image else (pixels.shape[1], pixels.shape[0])  # type: ignore[union-attr]
-    if (found_height, found_width) == (height, width):
-        return np.asarray(pixels)
-    image = image or Image.fromarray(pixels)
+    if isinstance(pixels, Image.Image):
+        image = pixels
+        if image.size == (width, height):
+            return np.asarray(image)
+    else:
+        if pixels.shape[:2] == (height, width):
+            return pixels
+        image = Image.fromarray(pixels)
+    found_width, found_height = image.size
     if fit == "pad":
         scale = min(height / found_height, width / found_width)
         inner = max(1, round(found_width * scale)), max(1, round(found_height * scale))
