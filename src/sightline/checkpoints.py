@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from sightline.errors import RunError, shortened
+from sightline.errors import RunError
 
 __all__ = ["LAST", "PREVIOUS", "checkpoint_to_resume", "settle_checkpoints", "steps_done"]
 
@@ -73,8 +73,7 @@ def _read(path: Path) -> dict[str, Any] | str:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle raises whatever it likes
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        return shortened(reason, 120) or type(error).__name__
+        return getattr(error, "strerror", None) or "it is damaged"
     if not isinstance(content, dict):
         return f"it holds a {type(content).__name__}"
     missing = [name for name in PARTS if content.get(name) is None or content[name] in ([], {})]

@@ -93,9 +93,9 @@ def _escaped(found: re.Match[str]) -> str:
     return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{byte:04x}"
 
 
-def cell(text: str) -> Text:
+def cell(content: object) -> Text:
     """A text for a table or a bar of rich, of which nothing is taken for markup."""
-    return Text(readable(text))
+    return Text(readable(str(content)))
 
 
 class Table(rich.table.Table):

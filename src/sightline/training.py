@@ -7,7 +7,7 @@ Lightning is loaded by the fit alone: a probe that nothing follows does without.
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -92,25 +92,34 @@ def train(
         refuse_existing(run)
     if restart and not resume:
         raise ConfigError("--restart begins a run again that is resumed, and has no effect without --resume.")
-    plan = _prepare(data, recipe, settings or {}, Path(run) if resume and run is not None else None, console)
-    if after_epoch is not None and plan.recipe.fit.processes > 1:
-        raise ConfigError("--fit.processes must be 1 where the end of an epoch is waited for; leave it out.")
-    if helping is not None:
-        from sightline.fitting import help_fit
+    begun = Path(run) if resume and run is not None else None
+    with ExitStack() as stack:
+        held = None
+        if begun is not None and helping is None and not dry_run and _is_unfinished(begun):
+            stack.enter_context(alone(begun, "trained"))  # refused before any image is read
+            held = begun
+            if not restart:
+                settle_checkpoints(begun)
+        plan = _prepare(data, recipe, settings or {}, begun, console)
+        if after_epoch is not None and plan.recipe.fit.processes > 1:
+            raise ConfigError("--fit.processes must be 1 where the end of an epoch is waited for; leave it out.")
+        if helping is not None:
+            from sightline.fitting import help_fit
 
-        help_fit(plan, helping)
-    folder = run_to_resume(run, plan) if resume else None
-    if folder is not None and (folder / "DONE").exists():
-        show(f"{folder} is finished already; nothing was done.", console)
-        return folder
-    plan = plan if folder is None else as_found(plan, folder)
-    told = notes_of_generator(plan) if isinstance(plan, GeneratorPlan) else notes(plan)
-    describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, told)
-    if dry_run:
-        return None
-    if folder is None:
-        folder, resume = create_run(f"{plan.source.name}-{plan.recipe.name}", run), False
-    with alone(folder, "trained"):
+            help_fit(plan, helping)
+        folder = run_to_resume(run, plan) if resume else None
+        if folder is not None and (folder / "DONE").exists():
+            show(f"{folder} is finished already; nothing was done.", console)
+            return folder
+        plan = plan if folder is None else as_found(plan, folder)
+        told = notes_of_generator(plan) if isinstance(plan, GeneratorPlan) else notes(plan)
+        describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, told)
+        if dry_run:
+            return None
+        if folder is None:
+            folder, resume = create_run(f"{plan.source.name}-{plan.recipe.name}", run), False
+        if folder != held:
+            stack.enter_context(alone(folder, "trained"))
         if (folder / "DONE").exists():  # by another process, since this one looked
             return folder
         older = settle_checkpoints(folder, restart=restart)
@@ -118,6 +127,10 @@ def train(
             show(f"Continuing {folder}. {older}".rstrip(), console)
         _train(plan, settings or {}, folder, started, console, after_epoch)
     return folder
+
+
+def _is_unfinished(run: Path) -> bool:
+    return os.path.exists(run / "recipe.yaml") and not os.path.exists(run / "DONE")
 
 
 def _train(

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 
 from sightline.images.cache import CachedImages
 from sightline.images.layout import say_left_out
+from sightline.terminal import natural_key
 
 __all__ = ["LISTED", "remarks"]
 
@@ -18,7 +19,9 @@ def remarks(images: CachedImages) -> list[str]:
         reason = "unreadable images"
         suffixes = Counter(PurePosixPath(path).suffix.lower() for path, _ in images.left_out)
         lines += say_left_out({reason: len(images.left_out)}, {reason: suffixes})
-        lines += [f"  {path}: {why}" for path, why in images.left_out[:LISTED]]
+        lines += [
+            f"  {path}: {why}" for path, why in sorted(images.left_out, key=lambda pair: natural_key(pair[0]))[:LISTED]
+        ]
         if len(images.left_out) > LISTED:
             lines.append(f"  and {len(images.left_out) - LISTED:,} more")
     return lines + say_left_out(images.ignored, images.suffixes)
