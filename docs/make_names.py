@@ -15,7 +15,8 @@ from sightline.checking.ailments import KINDS
 from sightline.cli import VERBS
 from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.backbones import BACKBONES
-from sightline.config.resolving import field_texts, kind_of, listed_block, members
+from sightline.config.building import kind_of, listed_block, members
+from sightline.config.resolving import field_texts
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
 from sightline.explaining import attributing

@@ -25,6 +25,8 @@ ROOMS = (
             "phases",
             "runs",
             "writing",
+            "locking",
+            "terminal",
             "devices",
             "memory",
             "extras",
@@ -37,6 +39,7 @@ ROOMS = (
         *("features", "learners", "averaging", "finetuning", "data", "progress", "trainer", "tracking"),
         *(
             "waiting",
+            "checkpoints",
             "describing",
             "estimating",
             "picturing",
@@ -48,7 +51,7 @@ ROOMS = (
         ),
         *("inception", "feature_store"),
     ),
-    ("predicting", "encoding", "diagnosing"),
+    ("predicting", "predictions", "inputs", "encoding", "diagnosing"),
     ("trusting", "explaining", "judging"),
     ("evaluating",),
     ("reporting",),
@@ -72,7 +75,7 @@ DOORS = {
     "cyclopts": ("cli/", "flags.py"),
     "torchvision": ("nets/",),
     "sklearn": ("images/embedded.py",),
-    "filelock": ("images/", "tuning/"),
+    "filelock": ("images/", "locking.py"),
     "pyarrow": ("images/tables.py",),
     "huggingface_hub": ("images/hub.py", "nets/pretrained.py"),
     "matplotlib": ("picturing.py", "charting.py"),
@@ -87,6 +90,7 @@ DOORS = {
     "uvicorn": ("serving/__init__.py",),
     "diffusers": (),  # the tests compare our samplers with its schedulers
     "torch_fidelity": ("inception.py",),
+    "pi_heif": ("images/decoding.py",),
     "wandb": ("tracking.py",),
     "optuna": ("tuning/searching.py",),
     "tensorboard": (),  # Lightning's logger loads it
@@ -204,6 +208,13 @@ def test_settings_are_plain_python() -> None:
         libraries = {name.split(".")[0] for name in imports(tree)}
         if path.startswith("config/"):
             assert not libraries & {"torch", "numpy", "PIL", "rich"}, path
+
+
+def test_one_function_prints() -> None:
+    for path, tree in files().items():
+        if path != "terminal.py":
+            printing = {call for call in calls(tree) if call == "print" or call.endswith((".print", "stdout.write"))}
+            assert not printing, f"{path} prints by itself; call sightline.terminal.show"
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from sightline.errors import StorageError
-from sightline.images import cache
-from sightline.images.cache import CachedImages, cache_folder, cached, clear, open_images, training_size
-from sightline.images.decoding import decode, in_parallel, resize
+from sightline.images import building, cache
+from sightline.images.cache import CachedImages, cache_folder, cached, clear, open_images
+from sightline.images.decoding import decode, in_parallel, read_image, resize
 from sightline.images.lookup import find_source
+from sightline.images.sizing import training_size
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 
@@ -34,11 +35,11 @@ def decoded(monkeypatch) -> list[int]:
     """The lengths of the files that were decoded, one a call."""
     calls: list[int] = []
 
-    def counting(data: bytes):
+    def counting(data: bytes, *how: object, hashed: bool):
         calls.append(len(data))
-        return decode(data)
+        return read_image(data, *how, hashed=hashed)
 
-    monkeypatch.setattr(cache, "decode", counting)
+    monkeypatch.setattr(building, "read_image", counting)
     return calls
 
 
@@ -148,7 +149,7 @@ def test_whichever_thread_is_first_the_cache_is_the_same(folder, files, cache_ro
     def last_first(work, items, *, tiny):
         yield from reversed(list(in_parallel(work, items, tiny=tiny, workers=4)))
 
-    monkeypatch.setattr(cache, "in_parallel", last_first)
+    monkeypatch.setattr(building, "in_parallel", last_first)
     monkeypatch.setenv("SIGHTLINE_CACHE", str(cache_root / "other"))
     assert _same(one, open_images(source))
 
@@ -168,7 +169,7 @@ def test_the_size_does_not_depend_on_how_a_set_is_packed(folder, archive, noise,
 
 def test_the_second_opening_decodes_nothing(image_set, monkeypatch):
     first = open_images(find_source(image_set))
-    monkeypatch.setattr(cache, "decode", lambda data: pytest.fail("decoded again"))
+    monkeypatch.setattr(building, "read_image", lambda *_, **__: pytest.fail("decoded again"))
     assert _same(open_images(find_source(image_set)), first)
 
 
@@ -238,15 +239,15 @@ def test_two_processes_at_once_build_once(image_set):
 
 HANGING = """
 import sys, threading
-from sightline.images import cache
+from sightline.images import building, cache
 from sightline.images.lookup import find_source
-whole = cache.decode
-def decode(data):
+whole = building.read_image
+def read_image(*arguments, **named):
     if list(cache.cache_folder().glob("*.partial-*")):
         print("building", flush=True)
         threading.Event().wait()
-    return whole(data)
-cache.decode = decode
+    return whole(*arguments, **named)
+building.read_image = read_image
 cache.open_images(find_source(sys.argv[1]))
 """
 
@@ -274,8 +275,15 @@ def test_what_a_kill_just_before_the_renaming_left_is_no_cache(image_set, cache_
     assert [path.name for path in cache_root.glob("*/")] == [images.folder.name]
 
 
+def _broken_while_building(whole):
+    def read(data: bytes, size: object, *how: object, hashed: bool):
+        return 1 // 0 if hashed else whole(data, size, *how, hashed=hashed)
+
+    return read
+
+
 def test_an_error_half_way_leaves_nothing_behind(image_set, cache_root, monkeypatch):
-    monkeypatch.setattr(cache, "resize", lambda *_: 1 // 0)
+    monkeypatch.setattr(building, "read_image", _broken_while_building(building.read_image))
     with pytest.raises(ZeroDivisionError):
         open_images(find_source(image_set))
     assert list(cache_root.glob("*/")) == []
@@ -295,7 +303,7 @@ def test_an_interrupt_half_way_leaves_nothing_behind(image_set, cache_root):
 
 
 def test_a_disk_that_is_too_full_is_noticed_before_anything_is_decoded(image_set, cache_root, monkeypatch):
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: DiskUsage(10**12, 10**12 - 10**6, 10**6))
+    monkeypatch.setattr(building.shutil, "disk_usage", lambda _: DiskUsage(10**12, 10**12 - 10**6, 10**6))
     with pytest.raises(
         StorageError, match=r"the cache of set needs .* GB and .* has 0\.0 GB free; free space, set SIGHT"
     ):
@@ -307,7 +315,7 @@ def test_a_disk_that_fills_up_meanwhile_is_named_so(image_set, cache_root, monke
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache.np, "memmap", full)
+    monkeypatch.setattr(building.np, "memmap", full)
     with pytest.raises(
         StorageError, match=r"the disk of the cache folder .* is full; free space or set SIGHTLINE_CACHE"
     ):
@@ -403,3 +411,73 @@ def test_what_is_stored_is_plain_text_and_pixels(image_set):
         "texts.utf8",
     ]
     assert json.loads((folder / "index.json").read_text())["classes"] == ["cats", "dogs"]
+
+
+# ── a damaged cache ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _turn_into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = {
+    "cut off": _cut,
+    "a bit flipped": _flip,
+    "emptied": lambda path: path.write_bytes(b""),
+    "gone": Path.unlink,
+    "overwritten": lambda path: path.write_bytes(b"[[[[" * 60_000),
+    "a folder": _turn_into_a_folder,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (name, damage)
+        for name in ("index.json", "labels.npy", "ends.npy", "texts.utf8", "pixels.u8")
+        for damage in DAMAGES
+        if (name, damage) != ("pixels.u8", "a bit flipped")  # pixels are not read to open a cache
+    ],
+)
+def test_a_damaged_cache_is_built_anew(image_set, cache_root, name, damage):
+    images = open_images(find_source(image_set))
+    whole = {file.name: file.read_bytes() for file in images.folder.iterdir()}
+    del images
+    (folder,) = cache_root.glob("*/")
+    DAMAGES[damage](folder / name)
+    again = open_images(find_source(image_set))
+    assert {file.name: file.read_bytes() for file in again.folder.iterdir()} == whole
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "1", '{"digest": 1}', '{"images": -1}', "{" * 100_000])
+def test_a_header_of_something_else_is_damage(image_set, cache_root, text):
+    before = open_images(find_source(image_set))
+    (before.folder / "index.json").write_text(text)
+    assert list(open_images(find_source(image_set)).paths) == list(before.paths)
+
+
+def test_a_damaged_cache_is_listed_and_can_be_cleared(image_set):
+    images = open_images(find_source(image_set))
+    (images.folder / "index.json").write_text("no header")
+    (row,) = cached()
+    assert row["name"] == "set (damaged)"
+    assert clear() > 0
+    assert cached() == []
+
+
+def test_a_file_in_the_place_of_a_cache_gives_way(image_set):
+    folder = open_images(find_source(image_set)).folder
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    assert len(open_images(find_source(image_set)).paths) == 10

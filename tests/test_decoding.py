@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from sightline.images.decoding import UnreadableImageError, decode, in_parallel, pixel_hash, resize
+from sightline.images.preprocessing import Preprocessing
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 JPEG = base64.b64decode(  # 30×40 pixels, quality 40
@@ -102,17 +103,20 @@ def test_cmyk_becomes_rgb(image_file, kind):
     assert np.abs(decode(image_file(image, kind)).astype(int) - RED).max() <= 4
 
 
+UPPER = Preprocessing(intensity="upper bits")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_of_16_bits_the_upper_eight_are_kept(image_file, kind):
+def test_older_runs_keep_the_upper_eight_of_16_bits(image_file, kind):
     wide = np.array([[0x0000, 0x00FF, 0x0100], [0xABCD, 0xFF00, 0xFFFF]], np.uint16)
-    pixels = decode(image_file(wide, kind))
+    pixels = decode(image_file(wide, kind), preprocessing=UPPER)
     assert pixels[..., 0].tolist() == [[0x00, 0x00, 0x01], [0xAB, 0xFF, 0xFF]]
     assert (pixels == pixels[..., :1]).all()
 
 
-def test_floating_point_pixels_are_refused(image_file):
+def test_floating_point_pixels_were_refused_by_older_runs_and_still_are(image_file):
     with pytest.raises(UnreadableImageError, match="floating-point"):
-        decode(image_file(np.ones((2, 2), np.float32), "TIFF"))
+        decode(image_file(np.ones((2, 2), np.float32), "TIFF"), preprocessing=UPPER)
 
 
 UPRIGHT = {

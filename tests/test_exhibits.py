@@ -18,7 +18,7 @@ from sightline.config import ServeConfig
 from sightline.errors import DataError
 from sightline.images.cache import CachedImages
 from sightline.images.decoding import decode, resize
-from sightline.predicting import Prediction
+from sightline.predictions import Prediction
 from sightline.reporting.answers import Answers
 from sightline.reporting.thumbnails import Thumbnails
 from sightline.serving.drawing import (

@@ -25,7 +25,7 @@ from sightline.config import (
     TimmConfig,
     TorchvisionConfig,
 )
-from sightline.config.resolving import members
+from sightline.config.building import members
 from sightline.errors import ConfigError, ShapeError
 from sightline.nets import HeadedNetwork, build_network, flops_per_image, put_in, summarize
 from sightline.nets.attention import (

@@ -22,7 +22,7 @@ from sightline.config import (
     TimmConfig,
     TorchvisionConfig,
 )
-from sightline.config.resolving import members
+from sightline.config.building import members
 from sightline.nets import Network, ResNet18, Speednet, build_network, flops_per_image, summarize, training_flops
 from sightline.nets.speednet import whitening_filters
 

@@ -18,7 +18,7 @@ from sightline.config import (
     SGDConfig,
     SpeednetConfig,
 )
-from sightline.config.resolving import members, required
+from sightline.config.building import members, required
 from sightline.nets import Network, build_network
 from sightline.optimizers import Muon, build_optimizer, main_rate, orthogonalize
 

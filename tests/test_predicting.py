@@ -1,6 +1,7 @@
 """Ask a finished classifier about images."""
 
 import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 import sightline
+import sightline.predictions
 from conftest import Finished
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.nets import Speednet
@@ -87,6 +89,35 @@ def test_the_answer_for_an_image_does_not_depend_on_the_others(classifier) -> No
     assert [answer.label for answer in together] == ["=blood", "grass", "ünder wasser"]
     for one, other in zip(together, alone, strict=True):
         assert one.probability == pytest.approx(other.probability, abs=2e-3)  # bfloat16
+
+
+def test_one_image_gets_one_answer_by_whatever_way_it_comes_and_many_get_a_list(classifier, finished: Finished) -> None:
+    path = finished.data / "grass" / "003.png"
+    expected = classifier.predict(path)
+    assert isinstance(expected, sightline.predictions.Prediction)
+    assert expected.label == "grass"
+    with path.open("rb") as file:
+        ways = [str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), file, Image.open(path)]
+        assert [classifier.predict(way) for way in [*ways, np.asarray(Image.open(path))]] == [expected] * 6
+    assert classifier.predict(path, coverage=0.9).within is not None
+    assert classifier.predict([path]) == classifier.predict(iter([path])) == [expected]
+    assert classifier.predict(np.stack([solid(0), solid(1)])) == classifier.predict([solid(0), solid(1)])
+
+
+def test_the_verb_takes_one_path_too(finished: Finished) -> None:
+    path = finished.data / "grass" / "003.png"
+    assert sightline.predict(finished.run, str(path)) == sightline.predict(finished.run, [path])
+
+
+def test_the_image_of_many_that_cannot_be_read_is_named_by_its_place(classifier) -> None:
+    with pytest.raises(
+        DataError, match=r"image bytes 2 of 3 cannot be read: the file is empty .*; leave it out or mend it"
+    ):
+        classifier.predict([solid(0), b"", solid(1)])
+    with pytest.raises(DataError, match=r"image nowhere.png cannot be read: No such file or directory; leave"):
+        classifier.predict("nowhere.png")
+    with pytest.raises(DataError, match="NoneType is no image; wanted a path, bytes"):
+        classifier.predict(None)
 
 
 def test_no_images_get_no_answers(classifier) -> None:

@@ -28,7 +28,9 @@ from sightline.config import (
     resolve_any,
     to_yaml,
 )
-from sightline.config.resolving import members, merge, nearest, refuse_hopeless, required, spell_out, to_mapping
+from sightline.config.building import members, required
+from sightline.config.checks import nearest
+from sightline.config.resolving import merge, refuse_hopeless, spell_out, to_mapping
 from sightline.errors import ConfigError
 
 
@@ -326,7 +328,7 @@ def test_a_file_that_holds_no_mapping_is_refused(tmp_path: Path, text: str, kind
 
 def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"mine.yaml cannot be read as text"):
+    with pytest.raises(ConfigError, match=r"mine.yaml cannot be read .it is not text."):
         read_recipe(tmp_path / "mine.yaml")
 
 

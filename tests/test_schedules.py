@@ -23,7 +23,7 @@ from sightline.config import (
     StepConfig,
     SWAConfig,
 )
-from sightline.config.resolving import members
+from sightline.config.building import members
 from sightline.schedules import Best, Plateau, Steps, falling, schedule
 
 TEN = Steps(FitConfig(epochs=4), 10)

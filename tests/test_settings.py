@@ -60,7 +60,7 @@ from sightline.config import (
     resolve,
     to_yaml,
 )
-from sightline.config.resolving import members, required
+from sightline.config.building import members, required
 from sightline.errors import ConfigError
 
 BLOCKS = (

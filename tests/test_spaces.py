@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from sightline.config import Recipe, read_recipe, resolve
-from sightline.config.resolving import parse_yaml
 from sightline.config.space_files import build_space, read_space
 from sightline.config.spaces import NOTATION, Dimension, Space
 from sightline.config.tuning import TuneConfig, choose_pruner, refuse_hopeless_space
+from sightline.config.yaml_texts import parse_yaml
 from sightline.errors import ConfigError
 
 SMALL = resolve(read_recipe("small"))

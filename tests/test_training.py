@@ -18,7 +18,7 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished, coloured_folder
-from sightline import backbones, finishing, fitting, learners, misfits, preparing, runs, trainer
+from sightline import backbones, checkpoints, finishing, fitting, learners, misfits, preparing, runs, trainer
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
@@ -521,7 +521,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(finished: Finished, tm
         with pytest.raises(Killed):
             sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run")
     (tmp_path / "run" / "last.ckpt").write_bytes(b"half of it")
-    assert trainer.checkpoint_to_resume(tmp_path / "run") == tmp_path / "run" / "previous.ckpt"
+    assert checkpoints.checkpoint_to_resume(tmp_path / "run") == tmp_path / "run" / "previous.ckpt"
     resumed = sightline.train(run=tmp_path / "run", resume=True)
     assert resumed is not None
     assert same_bits(finished.run, resumed)

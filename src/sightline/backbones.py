@@ -4,9 +4,9 @@ A network that starts from an earlier run must not be tested on images that the 
 the hashes of its images (``seen.npz``), and those of the runs that it started from.
 """
 
-import io
 import os
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ import torch
 
 from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, Recipe, RunConfig, resolve
 from sightline.config.backbones import BOX, PACKAGE, PRETRAINED
+from sightline.config.building import build as build_settings
 from sightline.config.heads import refuse_unknown_layer
-from sightline.config.resolving import build as build_settings
 from sightline.config.resolving import to_mapping
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.batches import EvaluationBatches, Normalization
 from sightline.images.cache import CachedImages
+from sightline.images.seen import SEEN, Seen, number_of, numbers_of, read_seen, write_seen_file
 from sightline.images.splits import Splits
 from sightline.nets import HeadedNetwork, LoadedWeights, Network, build_network, load_weights, put_in
 from sightline.nets.foreign import answer
 from sightline.runs import read_model_of_finished, read_weights
-from sightline.writing import write_atomically
 
 __all__ = [
     "SEEN",
@@ -41,19 +41,9 @@ __all__ = [
     "write_seen",
 ]
 
-SEEN = "seen.npz"  # in a run folder
 WHITENING_IMAGES = 2_000  # images that a network is fitted to before the first step
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Seen:
-    """Images that weights depend on, as the first 8 bytes of the hashes of their pixels: sorted uint64, (n,)."""
-
-    trained: Array
-    validated: Array
-    """Not learnt from, but looked at to choose or to calibrate."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +137,7 @@ def head_of(model: Mapping[str, Any]) -> HeadConfig | None:
 
 def with_whole_paths(recipe: Recipe) -> Recipe:
     """The recipe with absolute paths in the settings of its data and network, so that it can be repeated from anywhere."""
-    for name in ("exclude", "synthetic"):
+    for name in ("exclude", "synthetic", "keep_split"):
         path = getattr(recipe.data, name)
         if path is not None:
             whole = os.path.abspath(os.path.expanduser(path))
@@ -165,12 +155,11 @@ def with_whole_paths(recipe: Recipe) -> Recipe:
 def write_seen(run: Path, images: CachedImages, splits: Splits, before: Seen | None) -> None:
     """Write the hashes of the images that a run depends on, and of those that its backbone does."""
     parts = {"trained": splits.train, "validated": splits.validation}
-    content = {name: _numbers(images.hashes[row] for row in rows) for name, rows in parts.items()}
+    content = {name: numbers_of(images.hashes[row] for row in rows) for name, rows in parts.items()}
     if before is not None:
         content = {name: np.union1d(numbers, getattr(before, name)) for name, numbers in content.items()}
-    file = io.BytesIO()
-    np.savez(file, **content)  # type: ignore[arg-type]
-    write_atomically(run / SEEN, file.getvalue())
+    content["tested"] = numbers_of(images.hashes[row] for row in splits.test)
+    write_seen_file(run, content, splits.kept)
 
 
 def _backbone(network: Network) -> Network:
@@ -187,7 +176,7 @@ def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages,
             f"--network.trust-code has no effect: the network of {folder} is a {model['network']['kind']}, of our own"
             " code; leave the option out."
         )
-    seen = _read_seen(folder)
+    seen = read_seen(folder)
     _refuse_seen(images, splits, seen, folder)
     architecture = architecture_of(model, str(folder), trust_code=config.trust_code)
     own, size = head_of(model), tuple(model.get("built_for") or model["size"])
@@ -233,19 +222,6 @@ def _on_what_is_left(
     return asked if own is None else replace(asked, layer=own.layer)
 
 
-def _read_seen(run: Path) -> Seen:
-    try:
-        with np.load(run / SEEN, allow_pickle=False) as file:
-            return Seen(file["trained"], file["validated"])
-    except FileNotFoundError as error:
-        raise RunError(
-            f"{run} cannot be a backbone: it has no {SEEN}, which tells the images it was trained on, and an earlier"
-            f" sightline made it; train it again: sightline train --config {run}/recipe.yaml --run ANOTHER."
-        ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{run / SEEN} cannot be read ({error}); copy the run again from where it was made.") from error
-
-
 def _refuse_seen(images: CachedImages, splits: Splits, seen: Seen, folder: Path) -> None:
     """Refuse test images that the backbone depends on, and validation images that it was trained on.
 
@@ -255,23 +231,16 @@ def _refuse_seen(images: CachedImages, splits: Splits, seen: Seen, folder: Path)
         ("test", splits.test, np.union1d(seen.trained, seen.validated), np.union1d(splits.train, splits.validation)),
         ("validation", splits.validation, seen.trained, splits.train),
     ):
-        excused = _numbers(images.hashes[row] for row in own)
-        numbers = np.array([_number(images.hashes[row]) for row in rows], np.uint64)
+        excused = numbers_of(images.hashes[row] for row in own)
+        numbers = np.array([number_of(images.hashes[row]) for row in rows], np.uint64)
         met = rows[np.isin(numbers, known) & ~np.isin(numbers, excused)]
         if len(met):
             raise DataError(
                 f"{len(met)} of the {len(rows)} {kind} images of {images.name} were trained or selected on by the"
-                f" backbone {folder} (the first: {images.paths[met[0]]}), so {kind} would flatter the new classifier; split"
-                " as that run did (--data.split-seed, --data.validation, --data.fraction), or take another image set."
+                f" backbone {folder} (the first: {images.paths[met[0]]}), so {kind} would flatter the new classifier; keep its"
+                f" splits (--data.keep-split {shlex.quote(str(folder))}), split as that run did (--data.split-seed,"
+                " --data.validation, --data.fraction), or take another image set."
             )
-
-
-def _numbers(hashes: Iterable[str]) -> Array:
-    return np.unique(np.array([_number(digest) for digest in hashes], np.uint64))
-
-
-def _number(digest: str) -> int:
-    return int(digest[:16], 16)  # hexadecimal: 8 bytes
 
 
 def _try_sizes(built: Built, recipe: Recipe, size: tuple[int, int]) -> None:

@@ -18,6 +18,7 @@ from sightline.images.batches import (
     prepare,
 )
 from sightline.images.cache import open_images
+from sightline.images.preprocessing import Preprocessing
 from sightline.images.sources import ImageSource
 from sightline.nets import Network
 
@@ -43,7 +44,7 @@ class ImageData(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Decode the set into its cache; runs in one process of a machine and assigns nothing."""
-        open_images(self.source, self.recipe.data.size)
+        open_images(self.source, self.recipe.data.size, preprocessing=Preprocessing(self.recipe.data.fit))
 
     def setup(self, stage: str) -> None:
         """Open the cache and cut the splits; runs in every process."""

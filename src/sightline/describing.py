@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from sightline.config import AnyRecipe, ProbeConfig, Recipe
 from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
 from sightline.devices import choose_device, describe
 from sightline.estimating import Estimate, estimate_training, features_per_second
 from sightline.images.cache import CachedImages
+from sightline.images.ranges import notes_on_reading
+from sightline.images.remarks import remarks
 from sightline.images.splits import Splits
 from sightline.nets import Countable, Network, summarize
 from sightline.phases import Phase
 from sightline.runs import REPORT, SAMPLES
+from sightline.terminal import Table, cell, natural_order, show
 from sightline.waiting import Progress, spoken_seconds
 
 __all__ = [
@@ -62,7 +63,7 @@ def describe_training(
     if console.quiet:
         return
     counts = splits.counts()
-    classes = ", ".join(images.classes[:10]) + (", ..." if len(images.classes) > 10 else "")
+    classes = ", ".join(natural_order(images.classes)[:10]) + (", ..." if len(images.classes) > 10 else "")
     say = _Lines(console)
     say(f"{images.name}: {len(images.classes)} classes ({classes})")
     say("images: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()) + _bracketed(splits.notes))
@@ -74,7 +75,7 @@ def describe_training(
     built, head = (recipe.network, recipe.head) if isinstance(recipe, Recipe) else (recipe.generator, None)
     parts = (getattr(built, part, None) for part in ("kind", "repo", "name", "folder"))
     name = ":".join(part for part in parts if part) + (f" + {head.kind}" if head else "")
-    table = Table(title=f"{name} on {images.size[0]}×{images.size[1]} px", title_justify="left")
+    table = Table(f"{name} on {images.size[0]}×{images.size[1]} px")
     for column, side in (
         ("layer", "left"),
         ("type", "left"),
@@ -88,7 +89,7 @@ def describe_training(
         table.add_row(line.name, line.kind, shape, f"{line.parameters:,}", f"{line.megabytes:.3f}")
     parameters = sum(line.parameters for line in lines)
     table.add_row("total", "", "", f"{parameters:,}", f"{parameters * 4 / 1e6:.3f}", end_section=True)
-    console.print(table)
+    show(table, console)
     if isinstance(recipe, Recipe) and recipe.probe is not None and isinstance(network, Network):
         speed = features_per_second(network, images.size, recipe.fit.precision)
         for sentence in _estimated_probe(recipe, recipe.probe, counts, speed):
@@ -176,7 +177,7 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
             f"cross-validated on {measured['n']:,} images ({measured['folds']} folds, {measured['repeats']} repeats)"
         )
         rule = "corrected for the overlap of the folds"
-    table = Table(title=title, title_justify="left")
+    table = Table(title)
     table.add_column("measure")
     table.add_column("value", justify="right")
     views = {"one": "one view", "flip": "with the mirror image", "six": "six views"}[measured["views"]]
@@ -198,15 +199,16 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
         cost = measured["cost"]
         seconds = cost["fit_seconds"] + cost["evaluation_seconds"]
         table.add_row("seconds of training and test", f"{seconds:.1f}")
-    console.print(table)
-    classes = Table(title="by class", title_justify="left")
+    show(table, console)
+    classes = Table("by class")
     classes.add_column("class")
     for column in ("n", "precision", "recall", "F1"):
         classes.add_column(column, justify="right")
-    for name, row in list(measured["classes"].items())[:30]:
+    for name in natural_order(measured["classes"])[:30]:
+        row = measured["classes"][name]
         numbers = ["–" if row[key] is None else f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
         classes.add_row(name, str(row["n"]), *numbers)
-    console.print(classes)
+    show(classes, console)
 
 
 def show_next_steps(console: Console, run: Path, location: str, model: dict[str, Any]) -> None:
@@ -322,7 +324,7 @@ class TrialLines:
 
     def _refresh(self) -> None:
         if self._status is not None:
-            self._status.update(escape("   ".join(self._running.values())))
+            self._status.update(cell("   ".join(self._running.values())))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -333,12 +335,12 @@ class TrialLines:
 
 def show_tuning(console: Console, header: Sequence[str], rows: Sequence[Sequence[str]], facts: Sequence[str]) -> None:
     """Print the best trials as a table, and what to know of them."""
-    table = Table(title="the best trials", title_justify="left")
+    table = Table("the best trials")
     for column in header:
-        table.add_column(escape(column), overflow="fold")
+        table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
-    console.print(table)
+        table.add_row(*row)
+    show(table, console)
     for fact in facts:
         _Lines(console)(fact)
 
@@ -350,22 +352,18 @@ class _Lines:
         self.console = console
 
     def __call__(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        show(text, self.console)
 
 
 def _describe_odd(say: _Lines, images: CachedImages, splits: Splits) -> None:
-    if images.left_out:
-        say(f"left out: {len(images.left_out)} unreadable images")
-        for path, reason in images.left_out[:LISTED]:
-            say(f"  {path}: {reason}")
-        if len(images.left_out) > LISTED:
-            say(f"  and {len(images.left_out) - LISTED} more")
-    for kind, count in images.ignored.items():
-        say(f"ignored: {count} {kind}")
+    for line in remarks(images):
+        say(line)
     if images.tiny:
         say(
             f"warning: {len(images.tiny)} images were enlarged more than four times ({', '.join(images.tiny[:LISTED])})"
         )
+    for note in notes_on_reading(images):
+        say(note)
     if splits.shared_with_test:
         say(f"warning: {splits.shared_with_test} test images are also in train or validation, pixel for pixel")
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sightline.config.resolving import nearest
+from sightline.config.checks import nearest
 from sightline.devices import keep_freed_memory
 from sightline.errors import ConfigError, DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES
 from sightline.images.augment import centre, normalize
 from sightline.images.decoding import in_parallel
-from sightline.images.layout import OUTSIDE, Entry
+from sightline.images.layout import LeftOut, Listing
 from sightline.images.lookup import always_labelled, find_source, plain_files
+from sightline.images.manifests import ManifestSource
 from sightline.images.sources import ImageSource
-from sightline.predicting import BATCH, Classifier, load, try_decode
+from sightline.inputs import paths_of, try_decode
+from sightline.predicting import BATCH, Classifier, load
 from sightline.writing import write_atomically
 
 __all__ = ["FEATURES", "Encoded", "Encoder", "encode"]
@@ -46,6 +48,8 @@ class Encoded:
     classes: list[str] | None
     unreadable: list[tuple[str, str]]
     """(file, reason) of each that could not be read."""
+    left_out: list[str] = field(default_factory=list)
+    """Lines on files that were found and are no images, by reason and suffix."""
 
 
 class Encoder:
@@ -114,7 +118,7 @@ class Encoder:
 
 def encode(
     run: str | os.PathLike[str],
-    images: Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     out: str | os.PathLike[str] | None = None,
     layer: str = FEATURES,
@@ -135,7 +139,7 @@ def encode(
         ConfigError: there is no such layer.
         DataError: a path is missing, or nothing could be read.
     """
-    parts = [_part(item) for item in images]  # refused before the weights are loaded
+    parts = [_part(item) for item in paths_of(images)]  # refused before the weights are loaded
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     encoder = Encoder(classifier, layer)
@@ -154,7 +158,7 @@ def encode(
             progress(len(files) + len(unreadable), total)
 
     def work(file: "_File") -> tuple["_File", Array | str]:
-        return file, try_decode(file.content, classifier.resize)
+        return file, try_decode(file.content, classifier.resize, classifier.preprocessing)
 
     for part in parts:
         for file, found in in_parallel(work, part.read(), tiny=max(classifier.resize) <= 64):
@@ -179,6 +183,7 @@ def encode(
         labels=np.array([names.index(label) for label in labels if label is not None], np.int64) if known else None,
         classes=names if known else None,
         unreadable=unreadable,
+        left_out=[line for part in parts for line in part.left_out.sentences()],
     )
     if out is not None:
         _write(Path(out), encoded, layer, _fingerprint(Path(run)))
@@ -201,6 +206,7 @@ class _Part:
 
     count: int
     read: Callable[[], Iterator[_File]]
+    left_out: LeftOut
 
 
 def _part(path: str | os.PathLike[str]) -> _Part:
@@ -210,18 +216,20 @@ def _part(path: str | os.PathLike[str]) -> _Part:
     if needs_classes or os.path.isdir(text) or text.lower().endswith(ARCHIVE_SUFFIXES):
         try:
             source = find_source(text)
+            source.least = 1 if needs_classes else source.least  # a folder of one class may be no class at all
             listing = source.scan()
-            if not listing.ignored[OUTSIDE]:
-                return _labelled(source, listing.entries, text)
+            if not listing.unlabeled:
+                return _labelled(source, listing, text)
         except DataError:  # no class folders
             if needs_classes:
                 raise
     plain = plain_files(text)
-    return _Part(len(plain.names), lambda: (_File(name, data, None) for name, data in plain.read()))
+    return _Part(len(plain.names), lambda: (_File(name, data, None) for name, data in plain.read()), plain.left_out)
 
 
-def _labelled(source: ImageSource, entries: list[Entry], text: str) -> _Part:
-    manifest = text.lower().endswith((".csv", ".parquet"))
+def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
+    entries = listing.entries
+    manifest = isinstance(source, ManifestSource)
     root = os.path.dirname(text) if manifest else text.rstrip("/")
 
     def read() -> Iterator[_File]:
@@ -229,7 +237,7 @@ def _labelled(source: ImageSource, entries: list[Entry], text: str) -> _Part:
             entry = entries[index]
             yield _File(os.path.join(root, entry.path), data, entry.label)
 
-    return _Part(len(entries), read)
+    return _Part(len(entries), read, LeftOut(listing.ignored, listing.suffixes))
 
 
 # ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ import shlex
 from pathlib import Path
 
 __all__ = [
+    "LONGEST",
     "ConfigError",
     "DataError",
     "Interrupted",
@@ -26,11 +27,26 @@ __all__ = [
     "SightlineError",
     "StorageError",
     "TrainingError",
+    "shortened",
 ]
+
+LONGEST = 1200  # letters of a sentence; a user's value, or a list of what is known, may have a million
 
 
 class SightlineError(Exception):
-    """Base class of every error that sightline raises on purpose."""
+    """Base class of every error that sightline raises on purpose; its sentence is short, whatever value it names."""
+
+    def __init__(self, sentence: str = "", *more: object) -> None:
+        super().__init__(shortened(sentence, LONGEST), *more)
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many letters: the middle of a longer one is left out, and its length said."""
+    if len(text) <= most:
+        return text
+    gap = f" … ({len(text):,} letters) … "
+    kept = max(most - len(gap), 2)
+    return text[: kept * 2 // 3] + gap + text[len(text) - (kept - kept * 2 // 3) :]
 
 
 class ConfigError(SightlineError):

@@ -14,7 +14,10 @@ from sightline.encoding import Encoder
 from sightline.errors import ConfigError, DataError
 from sightline.fidelity import Fidelity, fidelity_of
 from sightline.images.cache import CachedImages, open_as_trained, open_images
-from sightline.images.lookup import find_source
+from sightline.images.labelling import canonical_label
+from sightline.images.lookup import find_like_run, find_source, source_of_run
+from sightline.images.preprocessing import preprocessing_of
+from sightline.images.remarks import remarks
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split_as
 from sightline.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
@@ -28,7 +31,8 @@ from sightline.metrics import (
     top_k_accuracy,
     wilson_interval,
 )
-from sightline.predicting import Classifier, csv_header, csv_rows, load
+from sightline.predicting import Classifier, load
+from sightline.predictions import csv_header, csv_rows
 from sightline.runs import read_model_of_finished, read_run_recipe
 from sightline.trusting import measure_sets, unknown_share
 from sightline.views import Views, combine
@@ -76,15 +80,18 @@ def evaluate(
     if fid and not generated:
         raise ConfigError("--fid measures generated images: say --generated as well.")
     model = read_model_of_finished(run)
-    source = find_source(data if data is not None else model["data"]["location"])
+    source = source_of_run(model) if data is None else find_like_run(data, model)
+    if data is not None:
+        source.least = 1  # a classifier can be measured on one of its classes
     weights = fetch_weights(progress) if fid else None
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     if data is None:
-        images = open_as_trained(source, read_run_recipe(run).data.size, (classifier.size, classifier.resize), progress)
+        exactly, how = (classifier.size, classifier.resize), classifier.preprocessing
+        images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, how)
         rows = _own_test(Path(run), model, images)
     else:
-        images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
+        images = _opened_for(classifier, source, progress)
         rows = _foreign_test(images)
     if out is not None:
         create_folder(Path(out))  # before the work, and before a reading is counted
@@ -92,6 +99,7 @@ def evaluate(
         _count_reading(Path(run), model)
     found, table = evaluate_rows(classifier, images, rows, progress)
     found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
+    found["data"]["remarks"] = remarks(images)
     if generated:
         found["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
     if weights is not None:
@@ -128,7 +136,8 @@ def _standard_fid(
 ) -> StandardFid:
     """The FID of rows of a made set against all images that a classifier was trained on, at the size of the made ones."""
     size = native_size(source, images.paths[rows[0]])
-    made = open_images(source, None, progress, exactly=(size, size))
+    how = preprocessing_of(model)
+    made = open_images(source, None, progress, exactly=(size, size), preprocessing=how)
     real, train = _trained_on(run, model, (size, size), progress)
     return standard_fid(made, rows, real, train, network, progress)
 
@@ -137,7 +146,7 @@ def _trained_on(
     run: Path, model: dict[str, Any], exactly: tuple[Shape, Shape], progress: Progress | None = None
 ) -> tuple[CachedImages, Array]:
     """The set that a classifier was trained on, at some size, and the rows of its training images."""
-    own = open_images(find_source(model["data"]["location"]), None, progress, exactly=exactly)
+    own = open_images(source_of_run(model), None, progress, exactly=exactly, preprocessing=preprocessing_of(model))
     if own.fingerprint != model["data"]["fingerprint"]:
         raise DataError(
             f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
@@ -169,12 +178,14 @@ def evaluate_unknown(
     """
     model = read_model_of_finished(run)
     source = find_source(data)
+    source.least = 1
     if "trust" not in model:
         raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
-    images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
-    shared = sorted(set(images.classes) & set(classifier.classes))
+    images = _opened_for(classifier, source, progress)
+    known = _class_indices(classifier.classes, images.classes)
+    shared = [name for name in images.classes if name in known]
     if shared:
         raise DataError(
             f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."
@@ -210,13 +221,13 @@ def evaluate_rows(
     Raises:
         DataError: the set has a class that the classifier does not know.
     """
-    unknown = sorted(set(images.classes) - set(classifier.classes))
+    index_of = _class_indices(classifier.classes, images.classes)
+    unknown = [name for name in images.classes if name not in index_of]
     if unknown:
         raise DataError(
             f"class {unknown[0]!r} of {images.name} is unknown to the classifier, which knows"
             f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class folders."
         )
-    index_of = {name: index for index, name in enumerate(classifier.classes)}
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
     report = (lambda done: progress(done, len(rows))) if progress else None
     views = classifier.views
@@ -239,6 +250,15 @@ def evaluate_rows(
     ]
     file, *others = csv_header()
     return found, ([file, "true_class", *others, "true_probability"], table)
+
+
+def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
+    """The index of each class of a set that a classifier knows, by its name, or by another spelling of it."""
+    index_of = {name: index for index, name in enumerate(known)}
+    spelled = {canonical_label(name): index for name, index in index_of.items()}
+    if len(spelled) == len(index_of):
+        index_of |= {name: spelled[canonical_label(name)] for name in names if canonical_label(name) in spelled}
+    return index_of
 
 
 def measures(
@@ -270,6 +290,12 @@ def measures(
     return found
 
 
+def _opened_for(classifier: Classifier, source: ImageSource, progress: Progress | None) -> CachedImages:
+    """An image set as a classifier reads it."""
+    exactly = (classifier.size, classifier.resize)
+    return open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
+
+
 def _foreign_test(images: CachedImages) -> Array:
     """The test split of an image set that brings one, else every image."""
     test = [row for row in images.readable.tolist() if images.splits[row] == "test"]
@@ -293,7 +319,7 @@ def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
 
 def _splits(run: Path, model: dict[str, Any], images: CachedImages) -> Splits:
     """The splits that a run was trained with."""
-    return split_as(read_run_recipe(run), images, model["data"].get("split_rule", 1))
+    return split_as(read_run_recipe(run), images, model["data"].get("split_rule", 1), run)
 
 
 def _count_reading(run: Path, model: dict[str, Any]) -> None:

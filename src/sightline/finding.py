@@ -7,7 +7,6 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from sightline.config import BatchSearchConfig, RangeTestConfig, refuse_range_test
 from sightline.devices import keep_freed_memory
@@ -16,6 +15,7 @@ from sightline.finders import FoundBatch, FoundRate, search_batch, search_rate, 
 from sightline.plans import Plan
 from sightline.preparing import prepare_training
 from sightline.runs import refuse_filled
+from sightline.terminal import Table, reporting_console, show
 from sightline.writing import create_folder, write_atomically, write_csv, write_json
 
 __all__ = ["find_batch", "find_rate"]
@@ -83,7 +83,7 @@ def find_batch(
     """
     plan, console = _begin(data, recipe, settings, out, console)
     found = search_batch(plan, search or BatchSearchConfig(), console)
-    console.print(_table(found))
+    show(_table(found), console)
     _say(console, found.lines())
     if out is not None:
         write_csv(_finish(Path(out), found) / "sizes.csv", *found.rows())
@@ -100,7 +100,7 @@ def _begin(
     if out is not None:
         refuse_filled(out)
     keep_freed_memory()
-    console = Console(quiet=True) if console is None else console
+    console = reporting_console(console)
     plan = prepare_training(data, recipe, settings or {}, None, console)
     if out is not None:
         create_folder(Path(out))  # before the work: one that cannot be made costs nothing
@@ -132,4 +132,4 @@ def _finish(folder: Path, found: FoundRate | FoundBatch) -> Path:
 
 def _say(console: Console, lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        show(line, console)

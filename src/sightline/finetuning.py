@@ -16,6 +16,7 @@ from sightline.errors import TrainingError
 from sightline.learners import ClassifierLearner, validated
 from sightline.phases import frozen_modules, layers_of
 from sightline.schedules import Best
+from sightline.terminal import show
 
 __all__ = ["Finetuning", "SteadyNorms"]
 
@@ -136,4 +137,4 @@ class Finetuning(BaseFinetuning):
 
     def _say(self, line: str) -> None:
         if self.console is not None:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            show(line, self.console)

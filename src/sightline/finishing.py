@@ -26,6 +26,7 @@ from sightline.predicting import Classifier
 from sightline.probe import CrossValidation
 from sightline.reporting import report
 from sightline.runs import REPORT, mark_done, read_model, write_weights
+from sightline.terminal import show
 from sightline.trusting import calibrate, measure_corruptions, measure_strangers
 from sightline.views import VIEWS, Views, combine
 from sightline.writing import write_csv, write_json
@@ -68,6 +69,7 @@ def finish(plan: Plan, run: Path, trained: Trained, console: Console) -> None:
     classifier = Classifier(network, model, choose_device())
     with Progress(console, "Calibrating and testing") as progress:
         logits_VNK = _calibrate(classifier, plan, trained, progress)
+        unanswered = _count_unanswered(logits_VNK, run)
         measured = _measure(classifier, plan, run, trained, logits_VNK, progress)
     seconds = time.perf_counter() - start
     model["cost"] = {
@@ -92,6 +94,12 @@ def finish(plan: Plan, run: Path, trained: Trained, console: Console) -> None:
     mark_done(run)
     if measured is not None:
         show_measures(console, measured)
+    if unanswered:
+        show(
+            f"warning: the answers to {unanswered:,} of {logits_VNK.shape[1]:,} validation images are not finite, though the"
+            " weights are, and count as the same probability for every class; try a smaller rate or --fit.precision float32",
+            console,
+        )
     with drawing(REPORT, console):
         report(run, trust_code=getattr(recipe.network, "trust_code", False))
     show_next_steps(console, run, plan.source.location, model)
@@ -116,6 +124,21 @@ def _calibrate(classifier: Classifier, plan: Plan, trained: Trained, progress: P
     answers = combine(logits_VNK, used).argmax(1)
     model["validation"] = {"n": len(labels), "accuracy": float((answers == labels).mean())}
     return logits_VNK
+
+
+def _count_unanswered(logits_VNK: Array, run: Path) -> int:
+    """Count the images to which every class is the same, as where the network's arithmetic overflows.
+
+    Raises:
+        TrainingError: there is no other.
+    """
+    unanswered = int((logits_VNK == logits_VNK[..., :1]).all((0, 2)).sum())
+    if unanswered == logits_VNK.shape[1]:
+        raise TrainingError(
+            f"the network answers every validation image with no finite number, or with the same for every class; {run} is not"
+            " finished. Try a smaller rate or --fit.precision float32."
+        )
+    return unanswered
 
 
 def _measure(

@@ -15,9 +15,10 @@ from rich.console import Console
 
 from sightline.averaging import hand_on
 from sightline.backbones import fit_to_images
+from sightline.checkpoints import checkpoint_to_resume
 from sightline.data import ImageData
 from sightline.describing import show_kept
-from sightline.errors import ConfigError, Interrupted, TrainingError
+from sightline.errors import ConfigError, Interrupted, RunError, TrainingError, shortened
 from sightline.images.batches import TrainingBatches, augmentation_of
 from sightline.learners import ACGANLearner, ClassifierLearner, DiffusionLearner, Learner, balanced_weights
 from sightline.nets import ACGAN
@@ -27,8 +28,9 @@ from sightline.plans import AnyPlan, GeneratorPlan, Plan
 from sightline.resuming import as_found, changes_since
 from sightline.runs import helped, run_to_help
 from sightline.samples import SampleGrid
+from sightline.terminal import show
 from sightline.tracking import Tracker
-from sightline.trainer import CostMeter, EpochLog, build_trainer, checkpoint_to_resume
+from sightline.trainer import CostMeter, EpochLog, build_trainer
 
 __all__ = ["Fitted", "fit", "help_fit"]
 
@@ -155,10 +157,10 @@ class Deadline(Callback):
         if now + (now - self._began) * (after / scale) ** 2 > self.at:
             self.stopped = trainer.should_stop = True
             if self.console is not None:
-                self.console.print(
+                show(
                     f"stopped after epoch {done} of {trainer.max_epochs}: the machine has become"
                     " slower, and the time is used up",
-                    highlight=False,
+                    self.console,
                 )
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,3 +212,12 @@ def _run_trainer(trainer: L.Trainer, learner: Learner, data: ImageData, checkpoi
         kept = checkpoint_to_resume(run)
         state = f"The last good state is {kept}." if kept else "No state was good enough to keep."
         raise TrainingError(f"{error} {state}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        meter = next(callback for callback in trainer.callbacks if isinstance(callback, CostMeter))  # type: ignore[attr-defined]
+        if checkpoint is None or meter.began or isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = shortened(" ".join(str(error).split()) or type(error).__name__, 200)
+        raise RunError(
+            f"{checkpoint} does not fit this training ({reason}); copy the run again, or add --restart to begin at its first"
+            " epoch."
+        ) from error

@@ -10,16 +10,8 @@ from cyclopts import App, Group, Parameter
 
 from sightline.config import AnyRecipe, Recipe
 from sightline.config.backbones import BACKBONES
-from sightline.config.resolving import (
-    AUTO,
-    SEARCHED,
-    field_texts,
-    kind_of,
-    listed_block,
-    members,
-    required,
-    spell_out,
-)
+from sightline.config.building import AUTO, SEARCHED, kind_of, listed_block, members, required
+from sightline.config.resolving import field_texts, spell_out
 from sightline.errors import ConfigError
 from sightline.extras import own_version
 

@@ -26,6 +26,7 @@ from sightline.generators import FULL_RANGE
 from sightline.images.augment import centre
 from sightline.images.batches import derived_seed, prepare
 from sightline.images.cache import CachedImages, open_images
+from sightline.images.preprocessing import Preprocessing
 from sightline.images.sources import ImageSource
 from sightline.misfits import refuse_processes, refuse_split_seed, refuse_without_effect
 from sightline.nets import ACGAN, build_generator, training_flops
@@ -77,13 +78,15 @@ def prepare_generator(
     refuse_missing_trackers(named, settings)
     with Progress(console, f"Reading {source.name}") as progress:
         asked = resolve_generator(named, settings, {"image_set": source.location})
-        if asked.data.exclude is not None:  # so that the recipe can be repeated from anywhere
-            settings = {**settings, "data": {**(settings.get("data") or {}), "exclude": _whole(asked.data.exclude)}}
+        paths = {name: getattr(asked.data, name) for name in ("exclude", "keep_split")}
+        whole = {name: _whole(path) for name, path in paths.items() if path is not None}
+        if whole:  # so that the recipe can be repeated from anywhere
+            settings = {**settings, "data": {**(settings.get("data") or {}), **whole}}
         arithmetic(asked.fit.precision, choose_device())  # refuses what the device cannot
         set_determinism(asked.fit.deterministic)
         if asked.fit.compile:
             refuse_without_compiler(choose_device())
-        opened = open_images(source, asked.data.size, progress)
+        opened = open_images(source, asked.data.size, progress, preprocessing=Preprocessing(asked.data.fit))
         if "val" in opened.splits:
             refuse_validation(settings, source.name)
             named = merge(named, {"data": {"validation": None}})
@@ -218,6 +221,7 @@ def describe_generator(plan: GeneratorPlan) -> dict[str, Any]:
         "generator": to_mapping(recipe.generator),
         "parameters": sum(parameter.numel() for parameter in plan.network.parameters()),
         "size": list(plan.images.size),
+        **plan.images.preprocessing.kept(),
         "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},
         "precision": recipe.fit.precision,
         **describe_origin(plan),

@@ -114,7 +114,7 @@ def native_size(source: ImageSource, path: str) -> tuple[int, int]:
     Raises:
         OSError: it cannot be read any more.
     """
-    entries = [entry for entry in source.scan().entries if entry.path == path]
+    entries = [entry for entry in source.scan().entries if entry.name == path]
     _, data = next(iter(source.read(entries[:1])))
     if isinstance(data, OSError):
         raise data

@@ -19,7 +19,7 @@ from sightline.errors import ConfigError, DataError
 from sightline.fidelity import nearest, nearest_others
 from sightline.images.cache import open_images
 from sightline.images.decoding import resize
-from sightline.images.lookup import find_source
+from sightline.images.lookup import source_of_run
 from sightline.images.splits import split_as
 from sightline.predicting import load
 from sightline.runs import read_any_recipe, read_model_of_finished
@@ -78,14 +78,16 @@ class Judge:
         self._encoder = Encoder(self.classifier)
         recipe = read_any_recipe(Path(generator))
         images = open_images(
-            find_source(model["data"]["location"]), exactly=(self.classifier.size, self.classifier.resize)
+            source_of_run(model),
+            exactly=(self.classifier.size, self.classifier.resize),
+            preprocessing=self.classifier.preprocessing,
         )
         if images.fingerprint != model["data"]["fingerprint"]:
             raise DataError(
                 f"{images.location} does not hold the images that {generator} was trained on any more, so copies of them cannot"
                 " be found; bring them back."
             )
-        train = split_as(recipe, images, model["data"].get("split_rule", 1)).train
+        train = split_as(recipe, images, model["data"].get("split_rule", 1), Path(generator)).train
         self._files = [images.paths[row] for row in train]
         self._features = self._encoder.encode_rows(images.pixels, train)
         self.reach = self._usual_distance(keep.copies)
@@ -104,7 +106,7 @@ class Judge:
             labels: the classes they were made for, as indices of the generator.
         """
         size = self.classifier.resize
-        shown = np.stack([resize(pixels, *size) for pixels in pixels_BHWC])
+        shown = np.stack([resize(pixels, *size, self.classifier.preprocessing.fit) for pixels in pixels_BHWC])
         chances_BK = self.classifier.probabilities(shown)
         rows, distances = nearest(self._encoder.encode(shown), self._features)
         return [

@@ -14,10 +14,12 @@ from sightline.errors import ConfigError
 from sightline.images.augment import shrunk_side
 from sightline.images.cache import CachedImages
 from sightline.images.splits import Splits
+from sightline.terminal import in_notebook
 
 __all__ = [
     "SMALLEST_SIDE",
     "is_grey",
+    "refuse_lone_program",
     "refuse_misfits",
     "refuse_processes",
     "refuse_saturation_of_grey",
@@ -61,17 +63,28 @@ def refuse_misfits(recipe: Recipe, side: int) -> None:
             )
 
 
+def refuse_lone_program(processes: object) -> None:
+    """Refuse several processes where this program cannot be started again for each of them.
+
+    Args:
+        processes: of a training; what is no number of them is refused elsewhere.
+    """
+    if not isinstance(processes, int) or processes < 2:
+        return
+    main = sys.modules["__main__"]
+    if in_notebook() or (main.__spec__ is None and not os.path.isfile(sys.argv[0])):
+        raise ConfigError(
+            f"--fit.processes {processes} starts this program again, and it has no file (a notebook, or python -c); use the"
+            " command line or a script, or leave the setting out."
+        )
+
+
 def refuse_processes(recipe: AnyRecipe, images: int) -> None:
     """Refuse more processes than there can be, or than there is work for."""
     wanted, device = recipe.fit.processes, choose_device()
     if wanted == 1:
         return
-    main = sys.modules["__main__"]
-    if main.__spec__ is None and not os.path.isfile(sys.argv[0]):
-        raise ConfigError(
-            f"--fit.processes {wanted} starts this program again, and it has no file (a notebook, or python -c); use the"
-            " command line or a script."
-        )
+    refuse_lone_program(wanted)
     most = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, os.cpu_count() or 1)
     if wanted > most:
         raise ConfigError(

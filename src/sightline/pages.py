@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
+from sightline.terminal import Table as Lines
+from sightline.terminal import show
 from sightline.writing import write_atomically
 
 __all__ = [
@@ -169,12 +170,11 @@ def _templates() -> Any:
 def print_table(console: Console, title: str, table: Table) -> None:
     """Print a table on a console."""
     from rich import box
-    from rich.table import Table as Lines
 
     apart = any("\n" in cell for row in table.rows for cell in row)
-    lines = Lines(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
+    lines = Lines(title, box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
     for index, name in enumerate(table.columns):
-        lines.add_column(escape(name), justify="left" if index < table.texts else "right", overflow="fold")
+        lines.add_column(name, justify="left" if index < table.texts else "right", overflow="fold")
     for row in table.rows:
-        lines.add_row(*map(escape, row))
-    console.print(lines)
+        lines.add_row(*row)
+    show(lines, console)

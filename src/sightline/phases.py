@@ -20,8 +20,8 @@ from sightline.config import (
     UpperConfig,
     phase_epochs,
 )
+from sightline.config.checks import nearest
 from sightline.config.finetuning import ALL, HEAD, lies_in, same_as_before
-from sightline.config.resolving import nearest
 from sightline.errors import ConfigError
 from sightline.optimizers import part_of
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from sightline.images.batches import Batch, Normalization
+from sightline.terminal import show
 from sightline.writing import write_atomically
 
 if TYPE_CHECKING:
@@ -394,4 +395,4 @@ def drawing(name: str, console: "Console") -> Iterator[None]:
         yield
     except Exception as error:  # whatever a drawing library may raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        console.print(f"no {name}: {reason}", markup=False, highlight=False)
+        show(f"no {name}: {reason}", console)

@@ -16,6 +16,7 @@ from sightline.phases import Phase, layers_of, phases_of
 from sightline.plans import Plan
 from sightline.preparing import prepare_training
 from sightline.runs import refuse_to_overwrite
+from sightline.terminal import reporting_console
 from sightline.writing import write_atomically
 
 __all__ = ["plan"]
@@ -51,7 +52,7 @@ def plan(
     named = {} if recipe == "auto" else spell_out(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
     if merge(named, given).get("finetune") in (None, {"kind": "none"}):
         given = merge(given, {"finetune": {"kind": "gradual"}})
-    settled = prepare_training(data, recipe, given, None, console or Console(quiet=True))
+    settled = prepare_training(data, recipe, given, None, reporting_console(console))
     name = None if recipe == "auto" or isinstance(recipe, Mapping) else os.fspath(recipe)
     text = _written(settled, given, name, None if data is None else os.fspath(data), out)
     if out is not None:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from sightline.backbones import architecture_of, head_of
@@ -21,10 +20,13 @@ from sightline.devices import arithmetic, choose_device, keep_freed_memory
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.augment import centre, normalize
 from sightline.images.batches import Normalization
-from sightline.images.decoding import UnreadableImageError, decode, in_parallel, resize
+from sightline.images.decoding import UnreadableImageError, in_parallel
 from sightline.images.lookup import PlainFiles, plain_files
+from sightline.images.preprocessing import DEFAULT, Preprocessing, preprocessing_of
+from sightline.inputs import ImageLike, as_list, paths_of, read_input, try_decode
 from sightline.metrics import energies, probabilities
 from sightline.nets import Network, build_network
+from sightline.predictions import Prediction, csv_header, csv_rows
 from sightline.runs import BOX, read_model_of_finished, read_weights, refuse_other_kind
 from sightline.views import VIEWS, Views, combine, logits_of_views
 from sightline.writing import write_csv
@@ -32,33 +34,16 @@ from sightline.writing import write_csv
 __all__ = [
     "BATCH",
     "Classifier",
-    "Prediction",
     "Predictions",
     "about_box",
     "decoded_batches",
     "load",
     "predict",
-    "try_decode",
 ]
 
 Array = np.ndarray[Any, Any]
-ImageLike = str | os.PathLike[str] | Array | Image.Image
 BATCH = 256  # images; larger batches fall out of the processor's cache
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a classifier says of one image."""
-
-    label: str
-    """Most probable class."""
-    probability: float
-    probabilities: dict[str, float]
-    """Of every class, most probable first."""
-    unknown: bool | None = None
-    """Whether the image looks like none of the classes; None of a classifier that has no threshold for it."""
-    within: tuple[str, ...] | None = None
-    """The classes of a set that holds the true one as often as was asked for, most probable first; None if not asked."""
+AT_ONCE = 8 * BATCH  # images whose pixels are held at a time; a GPU is given as many
 
 
 class Classifier:
@@ -70,32 +55,54 @@ class Classifier:
         self.classes: list[str] = model["classes"]
         self.size: tuple[int, int] = tuple(model["size"])
         self.resize: tuple[int, int] = tuple(model["resize"])
+        self.preprocessing = preprocessing_of(model)
         self.views: Views = model["views"]
         self.device = device
         self.dtype = arithmetic(model["precision"], device)
         self.mean, self.std = Normalization(**model["normalization"]).tensors(device)
 
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a path is a text, and a text is some texts
+        self, images: ImageLike, views: Views | None = None, *, coverage: float | None = None
+    ) -> Prediction: ...
+
+    @overload
     def predict(
         self, images: Iterable[ImageLike], views: Views | None = None, *, coverage: float | None = None
-    ) -> list[Prediction]:
-        """Classify paths, arrays or PIL images.
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], views: Views | None = None, *, coverage: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Classify one image or many; by whatever way an image comes, the answer is the same.
 
         Args:
-            images: file names, uint8 arrays, (H, W) or (H, W, 3), or PIL images.
+            images: a path, the bytes of a file, an open binary file, a Pillow image, or an array, (H, W) or (H, W, C) with
+                channels as a file has them: RGB, and its opacity; or a list of these, mixed as you like, or an array of many,
+                (N, H, W, C). Of colors with 16 bits a Pillow image that is loaded holds the upper 8: give its file.
             views: views to average; None takes those of the recipe.
             coverage: of prediction sets, such as 0.9; None makes none.
+        Returns:
+            One prediction of one image, a list of a list.
         Raises:
             ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
             DataError: one of them cannot be read; it is named.
         """
-        pixels = []
-        for image in images:
-            try:
-                pixels.append(resize(_to_pixels(image), *self.resize))
-            except (UnreadableImageError, OSError) as error:
-                name = image if isinstance(image, str | os.PathLike) else type(image).__name__
-                raise DataError(f"image {name} cannot be read: {error}; leave it out or mend it.") from error
-        return self.answers(np.stack(pixels), views, coverage=coverage) if pixels else []
+        listed, single = as_list(images)
+        found: list[Prediction] = []
+        for start in range(0, len(listed), AT_ONCE):
+            some = enumerate(listed[start : start + AT_ONCE], start=start + 1)
+            pixels = [self._read(image, "" if single else f" {number} of {len(listed)}") for number, image in some]
+            found.extend(self.answers(np.stack(pixels), views, coverage=coverage))
+        return found[0] if single else found
+
+    def _read(self, image: ImageLike, place: str) -> Array:
+        try:
+            return read_input(image, self.resize, self.preprocessing)
+        except (UnreadableImageError, OSError) as error:
+            name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"{type(image).__name__}{place}"
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DataError(f"image {name} cannot be read: {reason}; leave it out or mend it.") from error
 
     def answers(
         self, pixels_BHWC: Array, views: Views | None = None, *, coverage: float | None = None
@@ -184,6 +191,8 @@ class Classifier:
     ) -> Array:
         """Logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
 
+        They are finite: where the network's are not, every class gets the same.
+
         Args:
             pixels_NHWC: the images, (N, H, W, 3); may be memory-mapped.
             views: which views.
@@ -192,7 +201,7 @@ class Classifier:
         """
         rows = np.arange(len(pixels_NHWC)) if rows is None else rows
         found = []
-        step = BATCH // VIEWS[views] if self.device.type == "cpu" else 8 * BATCH
+        step = BATCH // VIEWS[views] if self.device.type == "cpu" else AT_ONCE
         with torch.inference_mode(), self.autocast():
             for start in range(0, len(rows), step):
                 pixels = torch.from_numpy(pixels_NHWC[rows[start : start + step]]).to(self.device)
@@ -200,7 +209,11 @@ class Classifier:
                 found.append(logits_of_views(self.network, images, views).cpu())
                 if progress:
                     progress(min(start + step, len(rows)))
-        return torch.cat(found, 1).numpy()
+        logits = torch.cat(found, 1)
+        answered = torch.isfinite(logits).all(
+            -1, keepdim=True
+        )  # the arithmetic may overflow though all weights are finite
+        return torch.where(answered, logits, 0.0).numpy()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The number format of the arithmetic, as a context."""
@@ -289,7 +302,7 @@ class Predictions:
 
 def predict(
     run: str | os.PathLike[str] | None,
-    images: Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
     *,
     out: str | os.PathLike[str] | None = None,
     views: Views | None = None,
@@ -301,7 +314,7 @@ def predict(
 
     Args:
         run: a finished run, or its weights file; None for the example classifier.
-        images: files, folders (searched to the bottom) or archives.
+        images: files, folders (searched to the bottom), archives, manifests or patterns; ``-`` for a list on standard input.
         out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like none
             of the classes.
         views: views to average; None takes those of the recipe.
@@ -312,7 +325,7 @@ def predict(
         ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
         DataError: a path is missing, or nothing could be read.
     """
-    sources = [plain_files(item) for item in images]  # refused before the weights are loaded
+    sources = [plain_files(item) for item in paths_of(images)]  # refused before the weights are loaded
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     if sets is not None:
@@ -321,7 +334,7 @@ def predict(
     files: list[str] = []
     predictions: list[Prediction] = []
     unreadable: list[tuple[str, str]] = []
-    for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable):
+    for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable, classifier.preprocessing):
         predictions.extend(classifier.answers(pixels, views, coverage=sets))
         files.extend(names)
         if progress:
@@ -332,7 +345,11 @@ def predict(
 
 
 def decoded_batches(
-    sources: Sequence[PlainFiles], size: tuple[int, int], count: int, unreadable: list[tuple[str, str]]
+    sources: Sequence[PlainFiles],
+    size: tuple[int, int],
+    count: int,
+    unreadable: list[tuple[str, str]],
+    preprocessing: Preprocessing = DEFAULT,
 ) -> Iterator[tuple[list[str], Array]]:
     """Decode the images of sources, so many at a time.
 
@@ -341,6 +358,7 @@ def decoded_batches(
         size: (height, width) that every image is brought to, in pixels.
         count: images a batch; the last has fewer.
         unreadable: is added (file, reason) of each that cannot be read.
+        preprocessing: of the classifier.
     Yields:
         The names of the files, and their pixels, (B, H, W, 3).
     Raises:
@@ -348,7 +366,7 @@ def decoded_batches(
     """
 
     def work(file: tuple[str, bytes | OSError]) -> tuple[str, Array | str]:
-        return file[0], try_decode(file[1], size)
+        return file[0], try_decode(file[1], size, preprocessing)
 
     names: list[str] = []
     waiting: list[Array] = []
@@ -369,48 +387,3 @@ def decoded_batches(
         raise DataError(
             f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
         )
-
-
-def csv_header(sets: float | None = None) -> list[str]:
-    """Column names of a CSV of predictions, with sets of a coverage or without."""
-    ranks = [f"{name}_{rank}" for rank in range(2, 6) for name in ("class", "probability")]
-    return ["file", "class", "probability", *ranks, "none_of_these"] + ([] if sets is None else [f"set_{sets:g}"])
-
-
-def csv_rows(files: Sequence[str], predictions: Sequence[Prediction]) -> Iterator[list[str]]:
-    """A row for each file: its five most probable classes, whether it is none of them, and its set where there is one.
-
-    Cells are empty where there are fewer classes, and where the classifier cannot say.
-    """
-    for file, prediction in zip(files, predictions, strict=True):
-        row = [file]
-        for label, probability in list(prediction.probabilities.items())[:5]:
-            row += [label, f"{probability:.6f}"]
-        row += [""] * (11 - len(row))
-        row.append("" if prediction.unknown is None else "yes" if prediction.unknown else "no")
-        yield row if prediction.within is None else [*row, "; ".join(prediction.within)]
-
-
-def try_decode(data: bytes | Array | OSError, size: tuple[int, int]) -> Array | str:
-    """The pixels of an image file at a size, (H, W, 3), or why it cannot be read; pixels are only resized."""
-    if isinstance(data, OSError):
-        return data.strerror or str(data)
-    try:
-        return resize(decode(data) if isinstance(data, bytes) else data, *size)
-    except UnreadableImageError as error:
-        return str(error)
-
-
-def _to_pixels(image: ImageLike) -> Array:
-    if isinstance(image, str | os.PathLike):
-        return decode(Path(image).read_bytes())
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    array = np.asarray(image)
-    if array.dtype != np.uint8:
-        raise UnreadableImageError(f"an array of {array.dtype}; wanted uint8, 0 to 255")
-    if array.ndim == 2:
-        array = np.repeat(array[..., None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise UnreadableImageError(f"an array of shape {array.shape}; wanted (height, width) or (height, width, 3)")
-    return array

@@ -19,16 +19,18 @@ from sightline.config import (
     refuse_range_test,
     resolve,
 )
-from sightline.config.resolving import build as build_settings
-from sightline.config.resolving import flatten, refuse_hopeless, searches, spell_out, to_mapping
+from sightline.config.building import build as build_settings
+from sightline.config.resolving import flatten, merge, refuse_hopeless, searches, spell_out, to_mapping
 from sightline.describing import Progress
 from sightline.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.extras import refuse_missing_trackers
 from sightline.features import settle_features
 from sightline.images.batches import Normalization, derived_seed, prepare
-from sightline.images.cache import open_images, survey, training_size
+from sightline.images.cache import open_images, survey
 from sightline.images.lookup import find_source
+from sightline.images.preprocessing import Preprocessing
+from sightline.images.sizing import HIDDEN_MOST, hidden_share, training_size
 from sightline.images.sources import ImageSource
 from sightline.images.splits import brings_validation
 from sightline.misfits import (
@@ -76,7 +78,7 @@ def prepare_training(
         begun: the run to continue, whose own recipe is taken where nothing else is named.
         otherwise: the image set where none is named; None refuses.
     """
-    asked, source = what_is_asked(data, recipe, begun, otherwise)
+    asked, source = what_is_asked(data, recipe, begun, otherwise, settings)
     automatic, named, rival = asked is None, asked or {}, ""
     if automatic:
         refuse_hopeless(settings)
@@ -91,6 +93,13 @@ def prepare_training(
             name, why = choose_recipe(count, median, wanted.get("fraction") or 1.0)
             rival = RIVAL if name == "photos" and max(median) <= RIVAL_SIDE else ""
             named = read_recipe(name)
+            share = hidden_share(median, training_size([median], wanted.get("size"))[0])
+            if share > HIDDEN_MOST and wanted.get("fit") is None:
+                named = merge(named, {"data": {"fit": "squash"}})
+                why += (
+                    f"; --data.fit squash: the crop to the center would hide {share:.0%} of the median image"
+                    f" ({median[1]} × {median[0]} px)"
+                )
         chosen = with_whole_paths(resolve(named, settings, {"image_set": source.location}))
         chosen = _with_probe_settled(chosen, named, settings)
         refuse_missing_weights(chosen.network)
@@ -99,7 +108,7 @@ def prepare_training(
         if chosen.fit.compile:
             refuse_without_compiler(choose_device())
         chosen = _at_own_size(chosen, source, progress)
-        opened = open_images(source, chosen.data.size, progress)
+        opened = open_images(source, chosen.data.size, progress, preprocessing=Preprocessing(chosen.data.fit))
         if brings_validation(opened):
             chosen = _without_validation(chosen, settings, source.name)
         refuse_split_seed(chosen, settings, opened)
@@ -147,6 +156,7 @@ def what_is_asked(
     recipe: str | os.PathLike[str] | Mapping[str, Any],
     begun: Path | None,
     otherwise: str | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any] | None, ImageSource]:
     """The content of the recipe that is asked for, None where it is auto, and the image set; arguments as above."""
     if begun is not None and data is None and recipe == "auto":
@@ -159,7 +169,8 @@ def what_is_asked(
     location = data if data is not None else (named or {}).get("image_set") or otherwise
     if location is None:
         raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
-    return named, find_source(location)
+    wanted = merge(named or {}, settings or {}).get("data") or {}
+    return named, find_source(location, wanted.get("classes"))
 
 
 def choose_recipe(images: int, size: tuple[int, int], fraction: float = 1.0) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from sightline.predicting import Classifier
 from sightline.preparing import prepare_training
 from sightline.probe import CrossValidation, Head, choose_head, cross_validate, solve_head
 from sightline.significance import paired_interval
+from sightline.terminal import show
 from sightline.timing import Candidate, candidates
 from sightline.views import combine
 
@@ -166,7 +167,7 @@ def plan_finetuning(plan: Plan, probed: Probed, started: float, console: Console
             f"fine-tuning: {epochs} epochs of {layers}, about {spoken_seconds(chosen.once + epochs * chosen.epoch)}; it is kept"
             " only if it is better on validation"
         )
-    console.print(why, highlight=False, markup=False, soft_wrap=True)
+    show(why, console)
     found = {"from": {"probe.then": "auto", "probe.minutes": probe.minutes}, "settings": settings}
     recipe = resolve(to_mapping(plan.recipe), settings)
     if recipe.finetune is not None:
@@ -177,6 +178,7 @@ def plan_finetuning(plan: Plan, probed: Probed, started: float, console: Console
 def prepare_rival(plan: Plan, settings: Mapping[str, Any]) -> Plan | None:
     """Settle the recipe that is tried besides a probe, on the same images; None where the settings do not suit it."""
     own = {name: value for name, value in settings.items() if name != "probe"}
+    own["data"] = {**(own.get("data") or {}), "fit": plan.recipe.data.fit}  # which may have been chosen by the images
     try:
         return prepare_training(plan.source.location, plan.rival, own, None, Console(quiet=True))
     except ConfigError:
@@ -201,7 +203,7 @@ def rival_fits(rival: Plan, plan: Plan, probed: Probed, started: float, console:
     line += "; it is kept only if it is better on validation"
     if seconds > left:
         line = f"recipe {name} would take {spoken_seconds(seconds)} and there are {spoken_seconds(left)}: not tried"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    show(line, console)
     return seconds <= left
 
 
@@ -245,6 +247,7 @@ def _plain_model(plan: Plan) -> dict[str, Any]:
         "classes": plan.images.classes,
         "size": plan.images.size,
         "resize": plan.images.pixels.shape[1:3],
+        **plan.images.preprocessing.kept(),
         "views": plan.recipe.evaluation.views,
         "precision": plan.recipe.fit.precision,
         "normalization": {"mean": plan.normalization.mean, "std": plan.normalization.std},
@@ -258,11 +261,10 @@ def _compared(plan: Plan, probed: Probed, logits_NK: Array, name: str, console: 
     probe, other = _measured(probed.logits_NK, labels_N), _measured(logits_NK, labels_N)
     better = (other["accuracy"], -other["loss"]) > (probe["accuracy"], -probe["loss"])
     difference, low, high = paired_interval(other_right_N, right_N)
-    console.print(
+    show(
         f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f} (difference"
         f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}); {name if better else 'the probe'} is kept",
-        highlight=False,
-        soft_wrap=True,
+        console,
     )
     return {
         "other": name,
@@ -368,4 +370,4 @@ def _say(console: Console, plan: Plan, probed: Probed) -> None:
             f" {high:.4f}); features {kept}, {probed.seconds:.1f} s"
         )
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        show(line, console)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sightline.learners import Learner, validated
 from sightline.optimizers import main_rate
+from sightline.terminal import show
 from sightline.waiting import spoken_seconds
 
 __all__ = ["EpochBar"]
@@ -33,9 +34,9 @@ class EpochBar(Callback):
         self._batches_before = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # of a resumed run
         if self.console.is_terminal and trainer.is_global_zero:
             self.bar = Progress(
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
                 console=self.console,
             )
             self.task = self.bar.add_task("", text="")
@@ -77,11 +78,10 @@ class EpochBar(Callback):
             text += self._validation
         if self.bar is None:
             done = trainer.current_epoch + 1
-            self.console.print(
+            show(
                 f"epoch {done}/{trainer.max_epochs}  {text}  rate {self._rate:.3g}"
                 f"  {self._speed:,.0f} images/s  {self._left(trainer)} left",
-                highlight=False,
-                soft_wrap=True,
+                self.console,
             )
         else:
             self._show(trainer, text, trainer.num_training_batches)  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from sightline.backbones import SEEN
 from sightline.config import AnyRecipe, resolve
-from sightline.config.resolving import AUTO, flatten, to_mapping
+from sightline.config.building import AUTO
+from sightline.config.resolving import flatten, to_mapping
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.images.excluding import excluded_fingerprint
 from sightline.images.joining import generated_fingerprint

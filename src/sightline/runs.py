@@ -19,7 +19,7 @@ PRUNED             in its place where a tuning ended the training early, and why
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from sightline.config import (
     to_yaml,
 )
 from sightline.errors import ConfigError, RunError
+from sightline.locking import LOCK
 from sightline.writing import storage_error, to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def refuse_existing(wanted: str | os.PathLike[str]) -> None:
     Raises:
         RunError: it is.
     """
-    if Path(wanted).exists() and run_to_help() is None:
+    if os.path.exists(wanted) and run_to_help() is None:
         raise RunError(f"{wanted} exists; choose another --run, or continue that run with --resume --run {wanted}.")
 
 
@@ -142,7 +143,7 @@ def refuse_to_overwrite(file: str | os.PathLike[str], *, flag: str = "--out") ->
     Raises:
         ConfigError: there is one of that name.
     """
-    if Path(file).exists():
+    if os.path.exists(file):
         raise ConfigError(f"{flag} {file} exists; choose another name, or delete it.")
 
 
@@ -212,15 +213,21 @@ def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
 def mark_done(run: Path) -> None:
     """Say that a run is finished; only the last numbers of trackers and the report are written to it after this."""
     write_atomically(run / "DONE", b"")
-    for leftover in ("last.ckpt", "previous.ckpt"):  # after DONE: a kill between the two must not cost the training
-        (run / leftover).unlink(missing_ok=True)
+    for leftover in (
+        "last.ckpt",
+        "previous.ckpt",
+        LOCK,
+    ):  # after DONE: a kill between the two must not cost the training
+        with suppress(PermissionError):  # a lock that is held, on Windows
+            (run / leftover).unlink(missing_ok=True)
 
 
 def mark_pruned(run: Path, why: str) -> None:
     """Say that a training was ended early and is not to be continued."""
     write_atomically(run / PRUNED, f"{why}\n".encode())
-    for leftover in ("last.ckpt", "previous.ckpt"):
-        (run / leftover).unlink(missing_ok=True)
+    for leftover in ("last.ckpt", "previous.ckpt", LOCK):
+        with suppress(PermissionError):  # a lock that is held, on Windows
+            (run / leftover).unlink(missing_ok=True)
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -236,7 +243,7 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | Non
         RunError: no run, not finished, of the other kind, or made by a newer sightline.
     """
     folder = Path(run)
-    if not folder.exists():
+    if not os.path.exists(folder):  # unlike Path.exists, takes a name that is too long for no file
         raise RunError(f"there is no run at {str(run)!r}; `sightline runs` lists those in {RUNS}/.")
     if not folder.is_dir():
         raise RunError(f"{str(run)!r} is a file; wanted the folder of a finished run.")
@@ -279,7 +286,7 @@ def names_a_run(path: str | os.PathLike[str]) -> bool:
     """Whether a path is a run, finished or not, or its weights file; and not images."""
     if os.fspath(path).endswith(".safetensors"):
         return True
-    return any((Path(path) / name).exists() for name in ("model.json", "recipe.yaml", "DONE"))
+    return any(os.path.exists(os.path.join(path, name)) for name in ("model.json", "recipe.yaml", "DONE"))
 
 
 def read_model(run: Path) -> dict[str, Any]:

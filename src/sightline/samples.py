@@ -16,6 +16,7 @@ from sightline.images.batches import derived_seed
 from sightline.learners import Learner
 from sightline.picturing import draw_samples
 from sightline.runs import SAMPLES
+from sightline.terminal import show
 
 __all__ = ["SampleGrid"]
 
@@ -53,7 +54,7 @@ class SampleGrid(Callback):
                 self._draw(epoch, trainer, pl_module)
             except Exception as error:  # whatever a drawing library, or a full disk, may raise
                 reason = " ".join(str(error).split()) or type(error).__name__
-                self.console.print(f"no picture of samples: {reason}", markup=False, highlight=False)
+                show(f"no picture of samples: {reason}", self.console)
 
     def _draw(self, epoch: int, trainer: L.Trainer, learner: Learner) -> None:
         assert isinstance(learner.recipe, GeneratorRecipe)

@@ -19,7 +19,8 @@ from sightline.config import (
     TimmConfig,
     TorchvisionConfig,
 )
-from sightline.config.resolving import AUTO, spell_out
+from sightline.config.building import AUTO
+from sightline.config.resolving import spell_out
 from sightline.errors import ConfigError
 from sightline.nets import HeadedNetwork, Network
 from sightline.phases import phases_of

@@ -21,10 +21,11 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 
+from sightline.checkpoints import steps_done
 from sightline.config import AnyRecipe, TrackConfig
 from sightline.config.resolving import flatten, to_mapping
 from sightline.images.downloads import reachable
-from sightline.trainer import steps_done
+from sightline.terminal import show
 from sightline.writing import write_atomically
 
 __all__ = ["TRACKERS", "Tracker", "final_numbers", "tracked"]
@@ -65,7 +66,7 @@ def tracked(recipe: AnyRecipe, run: Path, console: Console) -> Iterator[list["Tr
     """
 
     def say(sentence: str) -> None:
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        show(sentence, console)
 
     def warn(sentence: str) -> None:
         if console.quiet:

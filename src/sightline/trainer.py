@@ -1,7 +1,9 @@
 """The Lightning Trainer: devices, precision, checkpoints that survive a kill, the log of epochs, the live bar."""
 
+import errno
 import logging
 import os
+import shutil
 import statistics
 import time
 import warnings
@@ -19,6 +21,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from rich.console import Console
 
 from sightline.averaging import Averaging, Chosen
+from sightline.checkpoints import LAST, PREVIOUS
 from sightline.config import AnyRecipe, Recipe, phase_epochs
 from sightline.devices import arithmetic, choose_device, convolution_flops
 from sightline.finetuning import Finetuning, SteadyNorms
@@ -34,16 +37,13 @@ __all__ = [
     "CostMeter",
     "EpochLog",
     "build_trainer",
-    "checkpoint_to_resume",
-    "steps_done",
 ]
 
 CHECK_EVERY = 50  # steps between two looks at whether the loss is finite
 TRACK_EVERY = 50  # steps between two learning rates in the trackers
 SIZES = 64  # of images and batches that may be compiled for
+NO_ROOM = 1 << 20  # bytes; with fewer left, a write that failed has filled the disk
 PROBE_WORTH = 15.0  # seconds an epoch must take before another probe of 0.3 s is worth it
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 _NOTHING: AbstractContextManager[Any] = nullcontext()
 
@@ -135,25 +135,6 @@ def _strategy(recipe: AnyRecipe) -> str:
     return "ddp" if phases == 1 else "ddp_find_unused_parameters_true"
 
 
-def checkpoint_to_resume(run: Path) -> Path | None:
-    """The newest checkpoint of a run that can be read, or None."""
-    for name in (LAST, PREVIOUS):
-        try:
-            torch.load(run / name, map_location="cpu", weights_only=True)
-            return run / name
-        except Exception:  # a broken pickle raises whatever it likes; the file before is tried next
-            continue
-    return None
-
-
-def steps_done(run: Path) -> int:
-    """Steps that the newest readable checkpoint of a run comes after; 0 where there is none."""
-    checkpoint = checkpoint_to_resume(run)
-    if checkpoint is None:
-        return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
-
-
 class NoProfiler(PassThroughProfiler):
     """Profiles nothing, as Lightning's own does, at a sixth of its cost: every hook of a step, 37 of them, asks it."""
 
@@ -180,7 +161,7 @@ class AtomicCheckpointIO(CheckpointIO):
         except RuntimeError as error:  # how torch reports whatever ended a write
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from error
-            raise storage_error(path.parent, OSError(None, str(error))) from error
+            raise storage_error(path.parent, _cause(error, path.parent)) from error
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -189,6 +170,18 @@ class AtomicCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         Path(path).unlink(missing_ok=True)
+
+
+def _cause(error: RuntimeError, folder: Path) -> OSError:
+    """Why a write of torch failed: what the system said to it, or that the disk has no room left, or its own words."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, OSError):
+            return at
+        at = at.__cause__ or at.__context__
+    if shutil.disk_usage(folder).free < NO_ROOM:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return OSError(None, str(error))
 
 
 class AtomicCheckpoints(Checkpoint):
@@ -272,10 +265,12 @@ class CostMeter(Callback):
         self.dtype = dtype
         self.seconds = 0.0
         self.probes: list[float] = []
+        self.began = False
         self._epoch_seconds = float("inf")
         self._since = 0.0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began = True  # all that a checkpoint holds is restored
         self._since = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -7,7 +7,7 @@ Lightning is loaded by the fit alone: a probe that nothing follows does without.
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -16,14 +16,18 @@ from typing import Any
 from rich.console import Console
 
 from sightline.backbones import write_seen
+from sightline.checkpoints import settle_checkpoints
 from sightline.config import resolve, trains_generator
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import merge, to_mapping
 from sightline.describing import describe_training, show_generator
 from sightline.devices import choose_device, convolution_flops, keep_freed_memory
 from sightline.errors import ConfigError
 from sightline.finishing import Trained, finish
 from sightline.generator_plans import describe_generator, finish_generator, notes_of_generator, prepare_generator
 from sightline.images.embedded import GROCERIES
+from sightline.images.listing import listed_once
+from sightline.locking import LOCK, alone
+from sightline.misfits import refuse_lone_program
 from sightline.picturing import drawing
 from sightline.plans import AnyPlan, GeneratorPlan, Plan, describe_classifier, notes
 from sightline.preparing import prepare_training, what_is_asked
@@ -38,6 +42,7 @@ from sightline.runs import (
     run_to_help,
     write_recipe,
 )
+from sightline.terminal import reporting_console, show
 from sightline.writing import write_csv, write_json
 
 __all__ = ["train"]
@@ -46,6 +51,7 @@ UNNAMED = f"No image set was named: this trains on {GROCERIES}, the embedded pho
 RESERVE = 10.0  # seconds, of a training with a limit: to write the run
 
 
+@listed_once()
 def train(
     data: str | os.PathLike[str] | None = None,
     *,
@@ -53,6 +59,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     run: str | os.PathLike[str] | None = None,
     resume: bool = False,
+    restart: bool = False,
     dry_run: bool = False,
     console: Console | None = None,
     after_epoch: Callable[[int, dict[str, float]], None] | None = None,
@@ -66,6 +73,7 @@ def train(
         settings: what to set over the recipe, nested as in its YAML.
         run: folder to make; None for ``runs/<data>-<recipe>-<n>``.
         resume: continue ``run``, or the newest unfinished run of the same data and settings.
+        restart: with ``resume``: begin the run again at its first epoch, and delete its checkpoints.
         dry_run: describe the training and stop before the first step.
         console: where to report; None reports nothing.
         after_epoch: called with each epoch, counted from 1, and its line of ``metrics.csv``, before its checkpoint is written;
@@ -79,39 +87,67 @@ def train(
     started = time.monotonic()
     keep_freed_memory()
     helping = run_to_help()
-    console = Console(quiet=True) if helping or console is None else console
+    console = Console(quiet=True) if helping else reporting_console(console)
     if run is not None and not resume:
         refuse_existing(run)
-    plan = _prepare(data, recipe, settings or {}, Path(run) if resume and run is not None else None, console)
-    if after_epoch is not None and plan.recipe.fit.processes > 1:
-        raise ConfigError("--fit.processes must be 1 where the end of an epoch is waited for; leave it out.")
-    if helping is not None:
-        from sightline.fitting import help_fit
+    if restart and not resume:
+        raise ConfigError("--restart begins a run again that is resumed, and has no effect without --resume.")
+    begun = Path(run) if resume and run is not None else None
+    with ExitStack() as stack:
+        held = None
+        if begun is not None and helping is None and not dry_run and _is_unfinished(begun):
+            stack.enter_context(alone(begun, "trained"))  # refused before any image is read
+            held = begun
+            if not restart:
+                settle_checkpoints(begun)
+        plan = _prepare(data, recipe, settings or {}, begun, console)
+        if after_epoch is not None and plan.recipe.fit.processes > 1:
+            raise ConfigError("--fit.processes must be 1 where the end of an epoch is waited for; leave it out.")
+        if helping is not None:
+            from sightline.fitting import help_fit
 
-        help_fit(plan, helping)
-    folder = run_to_resume(run, plan) if resume else None
-    if folder is not None and (folder / "DONE").exists():
-        console.print(f"{folder} is finished already; nothing was done.", highlight=False)
-        return folder
-    plan = plan if folder is None else as_found(plan, folder)
-    told = notes_of_generator(plan) if isinstance(plan, GeneratorPlan) else notes(plan)
-    describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, told)
-    if dry_run:
-        return None
-    if folder is None:
-        folder = create_run(f"{plan.source.name}-{plan.recipe.name}", run)
-    elif resume:
-        console.print(f"Continuing {folder}.", highlight=False)
-    if isinstance(plan, Plan) and plan.recipe.probe is not None:
-        rival = None
-        if plan.rival and not plan.splits.cross_validated and not (folder / "model.json").exists():
-            rival = prepare_rival(plan, settings or {})
-        _train_probe(plan, rival, folder, started, console, after_epoch)
-        return folder
-    if not (folder / "model.json").exists():
-        plan = _begin(plan, folder, console)
-    _train_by_steps(plan, folder, console, after_epoch)
+            help_fit(plan, helping)
+        folder = run_to_resume(run, plan) if resume else None
+        if folder is not None and (folder / "DONE").exists():
+            show(f"{folder} is finished already; nothing was done.", console)
+            return folder
+        plan = plan if folder is None else as_found(plan, folder)
+        told = notes_of_generator(plan) if isinstance(plan, GeneratorPlan) else notes(plan)
+        describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, told)
+        if dry_run:
+            return None
+        if folder is None:
+            folder, resume = create_run(f"{plan.source.name}-{plan.recipe.name}", run), False
+        if folder != held:
+            stack.enter_context(alone(folder, "trained"))
+        if (folder / "DONE").exists():  # by another process, since this one looked
+            return folder
+        older = settle_checkpoints(folder, restart=restart)
+        if resume:
+            show(f"Continuing {folder}. {older}".rstrip(), console)
+        _train(plan, settings or {}, folder, started, console, after_epoch)
     return folder
+
+
+def _is_unfinished(run: Path) -> bool:
+    return os.path.exists(run / "recipe.yaml") and not os.path.exists(run / "DONE")
+
+
+def _train(
+    plan: AnyPlan,
+    settings: Mapping[str, Any],
+    run: Path,
+    started: float,
+    console: Console,
+    after_epoch: Callable[[int, dict[str, float]], None] | None,
+) -> None:
+    """Train in a folder that this process holds: by a probe or by steps, from where its run stands."""
+    begun = (run / "model.json").exists()
+    if isinstance(plan, Plan) and plan.recipe.probe is not None:
+        rival = prepare_rival(plan, settings) if plan.rival and not plan.splits.cross_validated and not begun else None
+        _train_probe(plan, rival, run, started, console, after_epoch)
+        return
+    _train_by_steps(plan if begun else _begin(plan, run, console), run, console, after_epoch)
 
 
 def _train_by_steps(
@@ -228,9 +264,11 @@ def _prepare(
     console: Console,
 ) -> AnyPlan:
     """Settle what is trained, a generator where the recipe names one; arguments as ``prepare_training`` has them."""
-    named, source = what_is_asked(data, recipe, begun, GROCERIES)
+    named, source = what_is_asked(data, recipe, begun, GROCERIES, settings)
+    fit = merge(named or {}, settings).get("fit")
+    refuse_lone_program(fit.get("processes") if isinstance(fit, Mapping) else None)  # before any image is read
     if data is None and not (named or {}).get("image_set"):
-        console.print(UNNAMED, highlight=False)
+        show(UNNAMED, console)
     if named is not None and trains_generator(named, settings):
         return prepare_generator(source, named, settings, console)
     return prepare_training(data, recipe, settings, begun, console, GROCERIES)
@@ -252,6 +290,7 @@ def _begin(plan: AnyPlan, run: Path, console: Console) -> AnyPlan:
         plan, found, rate = settle(plan, console)
     except BaseException:  # Ctrl-C, too
         with suppress(OSError):  # it is not empty: the training was begun before
+            (run / LOCK).unlink(missing_ok=True)
             run.rmdir()
         raise
     _write_begun(plan, run, {"found": found})

@@ -9,6 +9,8 @@ from types import TracebackType
 import rich.progress
 from rich.console import Console
 
+from sightline.terminal import readable, show
+
 __all__ = ["PATIENCE", "Progress", "spoken_seconds"]
 
 LINE_EVERY = 30.0  # seconds between two lines of a stage in a log
@@ -34,7 +36,7 @@ class Progress:
         self._console, self._title, self._patience, self._clock = console, title, patience, clock
         self._in_log = not console.quiet and not console.is_terminal
         self._bar = rich.progress.Progress(
-            rich.progress.TextColumn(title, markup=False),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.BarColumn(bar_width=24),
             rich.progress.MofNCompleteColumn(),
             rich.progress.TimeRemainingColumn(),
@@ -42,7 +44,9 @@ class Progress:
             transient=True,
             disable=console.quiet or self._in_log,
         )
-        self._task = self._bar.add_task("", total=None)  # a bar that moves, until it is known how much there is to do
+        self._task = self._bar.add_task(
+            readable(title), total=None
+        )  # a bar that moves, until it is known how much there is to do
         self._counted = ""
         self._said: float | None = None  # when the last line was said
         self._lock, self._over = threading.Lock(), threading.Event()
@@ -88,7 +92,7 @@ class Progress:
 
     def _say(self, line: str, now: float) -> None:
         self._said = now
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        show(line, self._console)
 
 
 def spoken_seconds(seconds: float) -> str:

@@ -4,9 +4,13 @@ import csv
 import errno
 import io
 import json
+import math
 import os
-import tempfile
-from collections.abc import Iterable, Sequence
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,9 +18,12 @@ from sightline.errors import StorageError
 
 __all__ = [
     "create_folder",
+    "finite",
+    "is_stream",
     "plain_text",
     "safe_cell",
     "storage_error",
+    "to_bytes",
     "to_json",
     "write_atomically",
     "write_csv",
@@ -24,6 +31,8 @@ __all__ = [
     "write_rows",
 ]
 
+LINKS = 40  # links that point to one another, before they are taken for a circle
+_DESCRIPTOR = re.compile(r"/(?:proc/(\d+)|dev)/fd/(\d+)")
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 
 
@@ -42,6 +51,8 @@ def create_folder(folder: Path) -> None:
 def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Write a file so that it appears under its name only when whole: beside, synced, renamed.
 
+    A link stays one, and what it points to is written. A device or a pipe is written to, and never replaced.
+
     Args:
         path: of the file.
         content: all of it.
@@ -49,22 +60,73 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     Raises:
         StorageError: the disk is full or the folder cannot be written.
     """
-    temporary = ""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        descriptor = _open_stream(path)
+        if descriptor is None:
+            _replace(path.resolve() if path.is_symlink() else path, content, sync)
+        else:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(content)
+    except BrokenPipeError:
+        raise  # the reader has seen enough
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+        raise storage_error(path.parent, error) from error
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is that of a device or a pipe, or of what this process has open, such as ``/dev/stdout``."""
+    if _own_descriptor(path) is not None:
+        return True
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _open_stream(path: Path) -> int | None:
+    """Open a device or a pipe to write to it; None for a path of a file, there or not."""
+    if not is_stream(path):
+        return None
+    own = _own_descriptor(path)
+    if own is None:
+        return os.open(path, os.O_WRONLY | getattr(os, "O_NOCTTY", 0))
+    for file in filter(None, (sys.stdout, sys.stderr)):
+        file.flush()  # what was printed comes first
+    return os.dup(own)  # opened anew it would write over what a file has from its beginning
+
+
+def _own_descriptor(path: Path) -> int | None:
+    """The number of the open file that a path stands for: ``/dev/stdout``, ``/dev/fd/3``, or a link to one of these."""
+    text = os.path.abspath(path)
+    try:
+        for _ in range(LINKS):
+            folder, name = os.path.split(text)
+            text = os.path.join(os.path.realpath(folder), name)
+            found = _DESCRIPTOR.fullmatch(text)
+            if found and found[1] in (None, str(os.getpid())):
+                return int(found[2])
+            text = os.path.normpath(os.path.join(os.path.dirname(text), os.readlink(text)))
+    except (OSError, ValueError):  # no link
+        pass
+    return None
+
+
+def _replace(path: Path, content: bytes, sync: bool) -> None:
+    """Write beside a file and rename over it; the new file has the mode of the old one, or that of the umask."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.partial")  # a name may be as long as any can be
+    try:
+        with open(temporary, "xb") as file:
+            if path.exists():
+                os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
             file.write(content)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
-        temporary = ""
-    except OSError as error:
-        raise storage_error(path.parent, error) from error
-    finally:  # after Ctrl-C, too
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    except BaseException:  # after Ctrl-C, too
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -73,25 +135,42 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Plain values as JSON that any reader takes: no NaN, and no byte that is not UTF-8."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    """Plain values as JSON that any reader takes: null for what is not finite, and no byte that is not UTF-8."""
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode()  # a file name that is no UTF-8 becomes \udc80 to \udcff
+
+
+def finite(value: Any) -> Any:
+    """The same plain values, with None for each number that is not finite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(item) for name, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a table whose text cells a spreadsheet shows and never runs."""
     text = io.StringIO(newline="")
     write_rows(text, header, rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_atomically(path, to_bytes(text.getvalue()))
+
+
+def to_bytes(text: str) -> bytes:
+    """A text in UTF-8, with the very bytes of names that are none; other halves of characters as they are."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # JSON may hold them, as \\ud83d
+        return text.encode("utf-8", "surrogatepass")
 
 
 def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV to an open file."""
+    """Write a table as CSV to an open file; the cell of a number that is not finite is empty."""
     writer = csv.writer(file, lineterminator="\n")
     quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(header)
     for row in rows:
-        cells = [safe_cell(cell) if isinstance(cell, str) else cell for cell in row]
+        cells = [safe_cell(cell) if isinstance(cell, str) else finite(cell) for cell in row]
         returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)  # not quoted before Python 3.13
         (quoting if returns else writer).writerow(cells)
 
@@ -106,12 +185,11 @@ def plain_text(cell: str) -> str:
     return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULAS else cell
 
 
-def storage_error(folder: Path, error: OSError) -> StorageError:
+def storage_error(folder: Path, error: OSError | RuntimeError) -> StorageError:
     """The sentence for a write that failed."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
             f"the disk of {folder} is full; free space, then run it again (a training goes on with --resume)."
         )
-    return StorageError(
-        f"{folder} cannot be written ({error.strerror or error}); choose another folder or mend its permissions."
-    )
+    reason = (isinstance(error, OSError) and error.strerror) or error
+    return StorageError(f"{folder} cannot be written ({reason}); choose another folder or mend its permissions.")

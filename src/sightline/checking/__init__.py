@@ -27,8 +27,11 @@ from sightline.errors import DataError
 from sightline.extras import require
 from sightline.images.cache import CachedImages, open_images
 from sightline.images.duplicates import near_duplicates
+from sightline.images.layout import Classes, say_left_out
+from sightline.images.listing import listed_once
 from sightline.images.lookup import find_source
-from sightline.images.oddities import Header, light_of, odd_files, odd_light, read_headers
+from sightline.images.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
+from sightline.images.ranges import notes_on_reading, with_range_of
 from sightline.images.sources import DownloadedSource, ImageSource
 from sightline.images.splits import Splits, split, statistics
 from sightline.runs import create_run, read_model_of_finished, refuse_filled
@@ -56,14 +59,16 @@ class Check:
     excluded: list[str]
     """Paths of the images that are proposed to be left out of a training."""
     proposals: list[str]
-    """How many those are, and for which reasons, in sentences; and what a training cannot leave out."""
+    """How many those are, and for which reasons, in sentences; what a training cannot leave out, and what it does not see."""
 
 
+@listed_once()
 def check(
     data: str | os.PathLike[str],
     *,
     labels: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    classes: Classes | None = None,
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> Check:
@@ -75,6 +80,7 @@ def check(
             asked about the fifth that it did not see. The run may know other classes. One that was trained on these very
             images has learned some of their wrong labels, and finds fewer of them.
         out: folder to write to; ``checks/<data>-<n>`` unless named.
+        classes: which folders are the classes, as ``--data.classes`` of a training has it.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         progress: called with (done, all): of what, changes as the work goes on.
     Raises:
@@ -82,7 +88,7 @@ def check(
         DataError: there is no such image set, or it cannot be used.
         RunError: no finished run, or the folder to write to holds something.
     """
-    source = find_source(data)
+    source = find_source(data, classes)
     if labels is not None:
         require("cleanlab", "check", "--labels")
         if not os.fspath(labels).endswith(".safetensors"):
@@ -94,6 +100,8 @@ def check(
         height, width = (round(side * COMPARED / min(images.size)) for side in images.size)
         images = open_images(source, None, progress, exactly=((height, width), (height, width)))
     splits, notes = _split(images)
+    images = with_range_of(source, images, splits.train if splits is not None else images.readable, progress)
+    reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
     parts = part_of(images, splits)
     headers, unseen = _headers(source, images, progress)
     found = [*unreadable(images), *rare_classes(images, parts), *_odd(images, headers)]
@@ -106,7 +114,7 @@ def check(
     checked = Checked(
         images,
         parts,
-        [*notes, *unseen],
+        [*notes, *unseen, *reading],
         headers,
         statistics(images, learned),
         found,
@@ -116,7 +124,7 @@ def check(
     folder = _folder(images.name, out)
     _write(folder, checked)
     excluded = [images.paths[row] for row in sorted(checked.excluded)]
-    return Check(folder, found, counted(found), excluded, proposals(checked))
+    return Check(folder, found, counted(found), excluded, [*reading, *proposals(checked)])
 
 
 def _split(images: CachedImages) -> tuple[Splits | None, list[str]]:
@@ -143,12 +151,13 @@ def _headers(
             "Sizes and modes of the files were not looked at: those of a published set may be gone once decoded."
         ]
     entries = source.scan().entries
-    order = sorted(range(len(entries)), key=lambda index: (entries[index].path, index))  # that of the cache's rows
+    order = sorted(range(len(entries)), key=lambda index: (entries[index].name, index))  # that of the cache's rows
     return read_headers(source, [entries[index] for index in order], progress), []
 
 
 def _odd(images: CachedImages, headers: dict[int, Header]) -> list[Finding]:
     files = odd_files(headers)
+    files["mode"] = name_depths(files["mode"], images.extremes)
     readable = images.readable
     light = {
         kind: {int(readable[place]): text for place, text in texts.items()}
@@ -174,7 +183,8 @@ def _suspected_labels(
     from sightline.predicting import load
 
     classifier = load(run, trust_code=trust_code)
-    images = open_images(source, None, progress, exactly=(classifier.size, classifier.resize))
+    exactly = (classifier.size, classifier.resize)
+    images = open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
     rows = images.readable
     features = Encoder(classifier).encode_rows(images.pixels, rows, progress)
     given = images.labels[rows]

@@ -12,6 +12,7 @@ import numpy as np
 from sightline.images.cache import CachedImages
 from sightline.images.duplicates import Pairs, exact_duplicates
 from sightline.images.splits import Splits
+from sightline.terminal import natural_key
 
 __all__ = [
     "KINDS",
@@ -149,7 +150,10 @@ def part_of(images: CachedImages, splits: Splits | None) -> list[str]:
 def unreadable(images: CachedImages) -> list[Finding]:
     """What the cache left out, and why."""
     row_of = {path: row for row, path in enumerate(images.paths) if images.labels[row] < 0}
-    return [Finding("unreadable", reason, row_of[path]) for path, reason in images.left_out]
+    return [
+        Finding("unreadable", reason, row_of[path])
+        for path, reason in sorted(images.left_out, key=lambda pair: natural_key(pair[0]))
+    ]
 
 
 def odd_ones(images: CachedImages, oddities: Mapping[str, Mapping[int, str]]) -> list[Finding]:
@@ -160,7 +164,7 @@ def odd_ones(images: CachedImages, oddities: Mapping[str, Mapping[int, str]]) ->
     """
     found = []
     for kind, texts in oddities.items():
-        for row, text in sorted(texts.items()):
+        for row, text in sorted(texts.items(), key=lambda item: natural_key(images.paths[item[0]])):
             if images.labels[row] >= 0:
                 found.append(Finding(kind, text, row, label=int(images.labels[row])))
     return found

@@ -16,6 +16,7 @@ from sightline.checking.ailments import KINDS, Finding, too_many_near, too_many_
 from sightline.images.cache import CachedImages
 from sightline.images.oddities import Header
 from sightline.pages import Table, write_html
+from sightline.terminal import natural_key
 
 __all__ = ["SHOWN", "Checked", "counted", "proposals", "sentences", "write_check"]
 
@@ -201,9 +202,8 @@ def _classes(checked: Checked) -> Table:
     names = [name for name in ("train", "validation", "test", "") if name in set(_known(checked))]
     titles = [name or "images" for name in names]
     counts = Counter((int(checked.images.labels[row]), checked.parts[row]) for row in checked.images.readable.tolist())
-    rows = [
-        [label, *(f"{counts[index, name]:,}" for name in names)] for index, label in enumerate(checked.images.classes)
-    ]
+    order = sorted(enumerate(checked.images.classes), key=lambda item: natural_key(item[1]))
+    rows = [[label, *(f"{counts[index, name]:,}" for name in names)] for index, label in order]
     total = ["all", *(f"{sum(counts[index, name] for index in range(len(rows))):,}" for name in names)]
     return Table(["class", *titles], [*rows, total])
 
@@ -231,7 +231,7 @@ def _facts(checked: Checked) -> Table:
             rows.append([f"{name} of the files", text])
         kinds = Counter(f"{item.kind} {item.mode}".strip() for item in headers)
         rows.append(["files", ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common(8))])
-    rows += [[f"ignored: {what}", f"{count:,}"] for what, count in checked.images.ignored.items()]
+    rows += [[f"left out: {what}", f"{count:,}"] for what, count in checked.images.ignored.items()]
     rows.append(["decoded to", "{1} × {0} px".format(*checked.images.pixels.shape[1:3])])
     return Table(["", ""], rows, texts=2)
 

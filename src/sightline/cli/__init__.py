@@ -3,6 +3,7 @@
 Nothing slow is imported until a verb has refused what it can refuse without it.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -14,12 +15,15 @@ from sightline.cli.generating import generate
 from sightline.cli.listing import cache, environment, recipes, runs, studies
 from sightline.cli.looking import check, compare, evaluate, report
 from sightline.cli.training import find_batch, find_rate, plan, train, tune
-from sightline.errors import Interrupted, SightlineError
+from sightline.errors import LONGEST, Interrupted, SightlineError, shortened
 from sightline.flags import application
+from sightline.images.listing import listed_once
+from sightline.terminal import prepare_output, show
 
 __all__ = ["VERBS", "main"]
 
 REFUSED = 2  # status of a refusal
+FULL = (errno.ENOSPC, errno.EDQUOT)
 STOPPED = 130  # status after Ctrl-C, as shells have it
 
 
@@ -49,8 +53,12 @@ VERBS: dict[str, Callable[..., None]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line; returns its status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    prepare_output()
     try:
-        application(VERBS, arguments)(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        with listed_once():
+            application(VERBS, arguments)(
+                arguments, exit_on_error=False, print_error=False, result_action="return_value"
+            )
     except SightlineError as error:
         return _refuse(str(error))
     except cyclopts.CycloptsError as error:
@@ -60,17 +68,33 @@ def main(arguments: list[str] | None = None) -> int:
 
         if run_to_help() is not None:  # the process that started this one says it
             return STOPPED
-        print(f"sightline: stopped; continue with: {stopped.command}", file=sys.stderr)
+        show(f"sightline: stopped; continue with: {stopped.command}", error=True)
         return STOPPED
     except KeyboardInterrupt:
-        print("sightline: stopped.", file=sys.stderr)
+        show("sightline: stopped.", error=True)
         return STOPPED
     except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
+    except OSError as error:  # where a verb has no sentence of its own, such as for a disk that stdout is on
+        if error.errno in FULL:
+            _drop_output()
+        return _refuse(_about(error))
     return 0
 
 
+def _drop_output() -> None:
+    """Let nothing be written at exit that could not be written before."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _refuse(sentence: str) -> int:
-    print(f"sightline: {sentence}", file=sys.stderr)
+    show(f"sightline: {shortened(sentence, LONGEST)}", error=True)
     return REFUSED
+
+
+def _about(error: OSError) -> str:
+    if error.errno in FULL:
+        return "the disk is full; free space, then run it again (a training goes on with --resume)."
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; check the path and its permissions."

@@ -1,23 +1,25 @@
 """The verbs that ask a finished classifier: about images, one at a time, many, or for others over the network."""
 
 import os
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from sightline.config import ServeConfig
 from sightline.errors import ConfigError, DataError, RunError
+from sightline.terminal import screen, show, show_rows
 
 __all__ = ["encode", "explain", "predict", "serve"]
 
+Images = Annotated[str, Parameter(allow_leading_hyphen=True)]  # "-" is the list on standard input
+
 
 def predict(
-    run: str | None = None,
+    run: Images | None = None,
     /,
-    *images: str,
+    *images: Images,
     out: Path | None = None,
     views: Literal["one", "flip", "six"] | None = None,
     sets: float | None = None,
@@ -31,7 +33,8 @@ def predict(
         Folder of a finished run, or its model.safetensors alone. Where images stand in its place the example classifier
         answers, which tells the ten classes of CIFAR-10 apart.
     images
-        Files, folders (searched to the bottom) and archives.
+        Files, folders (searched to the bottom), archives, manifests (CSV, TSV, JSON lines, Parquet), patterns such as
+        'photos/*.jpg', and - for a list of paths on standard input, one a line.
     out
         CSV file to write; without it one image gets a readable line, and several are printed as CSV.
     views
@@ -42,48 +45,55 @@ def predict(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
-    from sightline.images.lookup import plain_files
+    _refuse_unknown_options(run or "", *images)
+    from sightline.images.layout import LeftOut
+    from sightline.images.lookup import names_images, plain_files
     from sightline.runs import names_a_run, read_model_of_finished
 
-    if run is not None and os.path.exists(run) and not names_a_run(run):
+    if run is not None and names_images(run) and not names_a_run(run):
         images, run = (run, *images), None  # images stand in its place
     if not images:
         if run is not None and not os.path.exists(run):
             raise DataError(f"no run, image, folder or archive at {run!r}; check the spelling of the path.")
         raise DataError("no images were named; give files, folders or archives.")
     for image in images:
-        plain_files(image)
         if run is None and names_a_run(image):
             raise RunError(f"{image} is a run; name it first: sightline predict {image} IMAGES...")
+    left_out = LeftOut()
+    sources = [plain_files(image) for image in images]
+    for source in sources:
+        left_out.add_all(source.left_out)
     if run is not None and not run.endswith(".safetensors"):
         read_model_of_finished(run)
-    from sightline.predicting import about_box, csv_header, csv_rows
+    from sightline.predicting import about_box
     from sightline.predicting import predict as work
+    from sightline.predictions import csv_header, csv_rows
     from sightline.waiting import PATIENCE, Progress
-    from sightline.writing import write_rows
+    from sightline.writing import is_stream
 
-    console = Console(stderr=True)
+    console = screen(error=True)
     with Progress(console, "Predicting", patience=PATIENCE) as progress:
-        found = work(run, images, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
+        found = work(run, sources, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
+    _name_left_out(left_out.sentences())
     _name_unreadable(found.unreadable)
     if run is None:
-        print(f"sightline: {about_box()}", file=sys.stderr)
+        show(f"sightline: {about_box()}", error=True)
     if out is not None:
-        print(f"{len(found.files):,} predictions in {out}")
+        show(f"{len(found.files):,} predictions in {out}", error=is_stream(out))
     elif len(found.files) == 1:
         (answer,) = found.predictions
         ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(answer.probabilities.items())[:5])
-        print(f"{found.files[0]}: {'none of these; the nearest: ' if answer.unknown else ''}{ranked}")
+        show(f"{found.files[0]}: {'none of these; the nearest: ' if answer.unknown else ''}{ranked}")
         if answer.within is not None:
-            print(f"  prediction set for {sets:.0%}: {', '.join(answer.within) or 'empty'}")
+            show(f"  prediction set for {sets:.0%}: {', '.join(answer.within) or 'empty'}")
     else:
-        write_rows(sys.stdout, csv_header(sets), csv_rows(found.files, found.predictions))
+        show_rows(csv_header(sets), csv_rows(found.files, found.predictions))
 
 
 def explain(
     run: str,
     /,
-    *images: str,
+    *images: Images,
     method: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     target: str | None = None,
     layer: str | None = None,
@@ -104,7 +114,7 @@ def explain(
     run
         Folder of a finished run, or its model.safetensors alone.
     images
-        Files, folders (searched to the bottom) and archives.
+        Files, folders (searched to the bottom), archives, manifests, patterns, and - for a list on standard input.
     method
         One or several of saliency, integrated_gradients, integrated_gradients_smoothgrad, deeplift, occlusion,
         gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for;
@@ -135,9 +145,11 @@ def explain(
     """
     from sightline.config import AttributionConfig, methods_of, refuse_unknown_class
     from sightline.extras import refuse_missing_captum
+    from sightline.images.layout import LeftOut
     from sightline.images.lookup import plain_files
     from sightline.runs import read_model_of_finished, refuse_filled
 
+    _refuse_unknown_options(*images)
     if not images:
         raise DataError("no images were named; give files, folders or archives.")
     numbers = {"steps": steps, "samples": samples, "noise": noise, "window": window, "stride": stride}
@@ -145,8 +157,10 @@ def explain(
     method = ["grad_cam"] if method is None else method
     settings.refuse_unused(methods_of(method))
     refuse_missing_captum(methods_of(method))
-    for image in images:
-        plain_files(image)
+    left_out = LeftOut()
+    sources = [plain_files(image) for image in images]
+    for source in sources:
+        left_out.add_all(source.left_out)
     refuse_filled(out)
     if not run.endswith(".safetensors"):
         model = read_model_of_finished(run)
@@ -157,10 +171,10 @@ def explain(
     from sightline.pages import print_table
     from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Explaining", patience=PATIENCE) as progress:
+    with Progress(screen(error=True), "Explaining", patience=PATIENCE) as progress:
         found = work(
             run,
-            images,
+            sources,
             out=out,
             methods=method,
             target=target,
@@ -170,17 +184,18 @@ def explain(
             trust_code=trust_code,
             progress=progress,
         )
+    _name_left_out(left_out.sentences())
     _name_unreadable(found.unreadable)
     for name, reason in found.left_out.items():
-        print(f"sightline: left out {name}: {reason}", file=sys.stderr)
-    print_table(Console(), "", summarize_explanations(found.images))
-    print(f"{len(found.files):,} sheet{'s' if len(found.files) > 1 else ''} and explanations.csv in {out}")
+        show(f"sightline: left out {name}: {reason}", error=True)
+    print_table(screen(), "", summarize_explanations(found.images))
+    show(f"{len(found.files):,} sheet{'s' if len(found.files) > 1 else ''} and explanations.csv in {out}")
 
 
 def encode(
     run: str,
     /,
-    *images: str,
+    *images: Images,
     out: Path,
     layer: str = "features",
     trust_code: Annotated[bool, Parameter(negative=())] = False,
@@ -202,6 +217,7 @@ def encode(
     """
     from sightline.runs import read_model_of_finished
 
+    _refuse_unknown_options(*images)
     if not images:
         raise DataError("no images were named; give files, folders, archives or image sets.")
     if out.suffix != ".npz":
@@ -211,11 +227,12 @@ def encode(
     from sightline.encoding import encode as work
     from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Encoding", patience=PATIENCE) as progress:
+    with Progress(screen(error=True), "Encoding", patience=PATIENCE) as progress:
         found = work(run, images, out=out, layer=layer, trust_code=trust_code, progress=progress)
+    _name_left_out(found.left_out)
     _name_unreadable(found.unreadable)
     labeled = f", of {len(found.classes)} classes" if found.classes is not None else ""
-    print(f"{len(found.files):,} × {found.features.shape[1]:,} features{labeled} in {out}")
+    show(f"{len(found.files):,} × {found.features.shape[1]:,} features{labeled} in {out}")
 
 
 def serve(
@@ -270,14 +287,26 @@ def serve(
     from sightline.serving import serve as work
 
     def announce(address: str, about: str) -> None:
-        print(about)
-        print(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)", flush=True)
+        show(about)
+        show(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)")
 
     work(run, settings=settings, trust_code=trust_code, announce=announce)
 
 
+def _name_left_out(lines: Iterable[str]) -> None:
+    for line in lines:
+        show(f"sightline: {line}", error=True)
+
+
 def _name_unreadable(unreadable: list[tuple[str, str]]) -> None:
     for file, reason in unreadable:
-        print(f"sightline: left out {file}: {reason}", file=sys.stderr)
+        show(f"sightline: left out {file}: {reason}", error=True)
     if unreadable:
-        print(f"sightline: {len(unreadable)} unreadable files were left out.", file=sys.stderr)
+        show(f"sightline: {len(unreadable)} unreadable files were left out.", error=True)
+
+
+def _refuse_unknown_options(*words: str) -> None:
+    """Refuse what the parser took for the name of an image since it may begin with a hyphen."""
+    for word in words:
+        if word.startswith("-") and word != "-" and not os.path.lexists(word):
+            raise ConfigError(f"Unknown option: {word.partition('=')[0]}; --help lists those that there are.")

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from sightline.config import Sampler
 from sightline.errors import ConfigError
+from sightline.terminal import screen, show
 
 __all__ = ["generate"]
 
@@ -93,7 +93,7 @@ def generate(
     from sightline.judging import REASONS
     from sightline.waiting import Progress
 
-    with Progress(Console(stderr=True), "Generating") as progress:
+    with Progress(screen(error=True), "Generating") as progress:
         found = work(
             run,
             out=out,
@@ -107,9 +107,9 @@ def generate(
             progress=progress,
         )
     for reason, count in found.refused.items():
-        print(f"refused: {count:,} {REASONS[reason]}")
+        show(f"refused: {count:,} {REASONS[reason]}")
     if found.without:
-        print(f"no image was kept of: {', '.join(found.without)}")
+        show(f"no image was kept of: {', '.join(found.without)}")
     there = "" if found.made == found.images else f" ({found.images - found.made:,} of them were there)"
     of = "" if keep is None else f" of {found.looked_at:,}"
-    print(f"{found.images:,}{of} images{there} and manifest.csv in {found.folder}")
+    show(f"{found.images:,}{of} images{there} and manifest.csv in {found.folder}")

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from sightline.config import named_recipes
 from sightline.config.studies import named_studies
+from sightline.terminal import Table, screen, show
 
 __all__ = ["cache", "environment", "recipes", "runs", "studies"]
 
@@ -38,7 +36,7 @@ def runs(folder: Path = Path("runs"), /) -> None:
 
     found = list_runs(folder)
     if not found:
-        print(f"no runs in {folder}; make one with `sightline train DATA`.")
+        show(f"no runs in {folder}; make one with `sightline train DATA`.")
         return
     table = Table()
     for column in ("run", "state", "data", "recipe", "accuracy", "n"):
@@ -48,7 +46,7 @@ def runs(folder: Path = Path("runs"), /) -> None:
         pruned = (run.folder / PRUNED).exists()
         state = "finished" if run.finished else "ended early" if pruned else "unfinished"
         table.add_row(str(run.folder), state, run.data, run.recipe, accuracy, "" if run.n is None else f"{run.n:,}")
-    Console().print(table)
+    show(table, screen())
 
 
 def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
@@ -62,14 +60,14 @@ def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
     from sightline.images import cache as decoded
 
     if clear:
-        print(f"freed {decoded.clear() / 1e6:,.0f} MB in {decoded.cache_folder()}")
+        show(f"freed {decoded.clear() / 1e6:,.0f} MB in {decoded.cache_folder()}")
         return
-    table = Table(title=str(decoded.cache_folder()), title_justify="left")
+    table = Table(str(decoded.cache_folder()))
     for column in ("image set", "images", "MB", "from"):
         table.add_column(column, overflow="fold")
     for row in decoded.cached():
         table.add_row(row["name"], f"{row['images']:,}", f"{row['bytes'] / 1e6:,.1f}", row["location"])
-    Console().print(table)
+    show(table, screen())
 
 
 def environment() -> None:
@@ -82,17 +80,17 @@ def environment() -> None:
     table.add_column("what", no_wrap=True)
     table.add_column("found", overflow="fold")
     for name, found in work().items():
-        table.add_row(name, escape(found))
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+        table.add_row(name, found)
+    show(table, screen(width=None if sys.stdout.isatty() else 200))
 
 
 def _list_named(what: str, about: str, texts: dict[str, str]) -> None:
     """Print the names of YAML texts, with what each says of itself."""
     import yaml
 
-    table = Table(title_justify="left")
+    table = Table()
     table.add_column(what)
     table.add_column(about)
     for name, text in texts.items():
-        table.add_row(name, escape(yaml.safe_load(text)["about"]))
-    Console().print(table)
+        table.add_row(name, yaml.safe_load(text)["about"])
+    show(table, screen())

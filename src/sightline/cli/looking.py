@@ -1,12 +1,12 @@
 """The verbs that look: at a classifier, at an image set, at runs beside each other."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from sightline.errors import ConfigError
+from sightline.terminal import screen, show
 
 __all__ = ["check", "compare", "evaluate", "report"]
 
@@ -67,19 +67,21 @@ def evaluate(
     from sightline.evaluating import evaluate_unknown
     from sightline.waiting import PATIENCE, Progress
 
-    waiting = Console(stderr=True)  # what stdout gets is the result alone
+    waiting = screen(error=True)  # what stdout gets is the result alone
     if unknown and data is not None:
         with Progress(waiting, "Evaluating", patience=PATIENCE) as progress:
             share = evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
-        print(f"{share['rate']:.1%} of {share['n']:,} images are called none of the classes")
+        show(f"{share['rate']:.1%} of {share['n']:,} images are called none of the classes")
         return
     with Progress(waiting, "Evaluating", patience=PATIENCE) as progress:
         found = work(run, data, out=out, generated=generated, fid=fid, trust_code=trust_code, progress=progress)
-    show_measures(Console(), found)
+    for line in found["data"]["remarks"]:
+        show(f"sightline: {line}", error=True)
+    show_measures(screen(), found)
     if generated:
-        print(about_fidelity(run, found["fidelity"]))
+        show(about_fidelity(run, found["fidelity"]))
     if fid:
-        print(about_standard_fid(found["fidelity"]["standard_fid"]))
+        show(about_standard_fid(found["fidelity"]["standard_fid"]))
 
 
 def report(
@@ -101,13 +103,13 @@ def report(
     from sightline.runs import is_generator, read_model_of_finished
 
     if is_generator(read_model_of_finished(run, generator=None)):
-        print(work(run, out=out, trust_code=trust_code))
+        show(str(work(run, out=out, trust_code=trust_code)))
         return
     from sightline.waiting import PATIENCE, Progress
 
-    with Progress(Console(stderr=True), "Writing the report", patience=PATIENCE) as progress:
+    with Progress(screen(error=True), "Writing the report", patience=PATIENCE) as progress:
         page = work(run, out=out, trust_code=trust_code, progress=progress)
-    print(page)
+    show(str(page))
 
 
 def check(
@@ -116,6 +118,7 @@ def check(
     *,
     labels: str | None = None,
     out: Path | None = None,
+    classes: Annotated[Literal["top", "leaf"] | None, Parameter(name="--data.classes")] = None,
     trust_code: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors.
@@ -131,6 +134,8 @@ def check(
     out
         Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
         checks/<data>-<n> unless named.
+    classes
+        Which folders are the classes, as for sightline train.
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
@@ -138,7 +143,7 @@ def check(
     from sightline.images.lookup import find_source
     from sightline.runs import read_model_of_finished, refuse_filled
 
-    find_source(data)
+    find_source(data, classes)
     if labels is not None:
         require("cleanlab", "check", "--labels")
         if not labels.endswith(".safetensors"):
@@ -150,12 +155,12 @@ def check(
     from sightline.describing import show_check
     from sightline.waiting import Progress
 
-    with Progress(Console(stderr=True), "Checking") as progress:
-        found = work(data, labels=labels, out=out, trust_code=trust_code, progress=progress)
+    with Progress(screen(error=True), "Checking") as progress:
+        found = work(data, labels=labels, out=out, classes=classes, trust_code=trust_code, progress=progress)
     show_check(
-        Console(), {KINDS[kind].title: n for kind, n in found.counts.items()}, found.proposals, len(found.excluded)
+        screen(), {KINDS[kind].title: n for kind, n in found.counts.items()}, found.proposals, len(found.excluded)
     )
-    print(found.folder)
+    show(str(found.folder))
 
 
 def compare(
@@ -187,4 +192,5 @@ def compare(
     """
     from sightline.comparing import compare as work
 
-    print(work(*what, data=data, seeds=seeds, fraction=fraction, out=out, workers=workers, console=Console()))
+    folder = work(*what, data=data, seeds=seeds, fraction=fraction, out=out, workers=workers, console=screen())
+    show(str(folder))

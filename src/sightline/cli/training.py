@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from sightline.config import read_recipe, resolve, resolve_any
 from sightline.config.resolving import merge, refuse_hopeless
 from sightline.errors import ConfigError, DataError
 from sightline.flags import nest
+from sightline.terminal import screen, show
 
 __all__ = ["find_batch", "find_rate", "plan", "train", "tune"]
 
@@ -27,6 +27,7 @@ def train(
     evaluate: Literal["test", "validation", "none"] | None = None,
     deterministic: Annotated[bool, Parameter(negative=())] = False,
     resume: Annotated[bool, Parameter(negative=())] = False,
+    restart: Annotated[bool, Parameter(negative=())] = False,
     dry_run: Annotated[bool, Parameter(negative=())] = False,
     **settings: Any,
 ) -> None:
@@ -35,7 +36,7 @@ def train(
     Parameters
     ----------
     data
-        A folder of class folders, an archive of one, a manifest (.csv, .parquet), or a name: groceries, digits, cifar10,
+        A folder of class folders, an archive of one, a manifest (.csv, .tsv, .jsonl, .parquet), or a name: groceries, digits, cifar10,
         cifar100, mnist, fashion-mnist, hf:OWNER/NAME; groceries, the embedded photographs, unless named.
     recipe
         A recipe's name (see sightline recipes), or auto to choose by the images.
@@ -54,6 +55,9 @@ def train(
         Refuse every operation whose result may differ from run to run.
     resume
         Continue --run, or the newest unfinished run of the same data and settings.
+    restart
+        With --resume: begin the run again at its first epoch, and delete its checkpoints, such as those of which none can
+        be read.
     dry_run
         Describe the training and stop before the first step.
     """
@@ -68,6 +72,8 @@ def train(
     named, flags = _layers(data, recipe, config, settings, wanted, unnamed=True, generators=True)
     if run is not None and not resume:
         refuse_existing(run)
+    if restart and not resume:
+        raise ConfigError("--restart begins a run again that is resumed, and has no effect without --resume.")
     from sightline.training import train as work
 
     finished = work(
@@ -76,11 +82,12 @@ def train(
         settings=flags,
         run=run,
         resume=resume,
+        restart=restart,
         dry_run=dry_run,
-        console=Console(),
+        console=screen(),
     )
     if finished is not None:
-        print(finished)
+        show(str(finished))
 
 
 def plan(
@@ -114,8 +121,8 @@ def plan(
         refuse_to_overwrite(out)
     from sightline.planning import plan as work
 
-    text = work(data, recipe=recipe, settings=flags, out=out, console=Console(stderr=True))
-    print(text.rstrip() if out is None else out)
+    text = work(data, recipe=recipe, settings=flags, out=out, console=screen(error=True))
+    show(text.rstrip() if out is None else str(out), lines=True)
 
 
 def find_rate(
@@ -163,9 +170,9 @@ def find_rate(
         refuse_filled(out)
     from sightline.finding import find_rate as work
 
-    work(data, recipe=named or "auto", settings=flags, test=test, out=out, console=Console())
+    work(data, recipe=named or "auto", settings=flags, test=test, out=out, console=screen())
     if out is not None:
-        print(out)
+        show(str(out))
 
 
 def find_batch(
@@ -205,9 +212,9 @@ def find_batch(
         refuse_filled(out)
     from sightline.finding import find_batch as work
 
-    work(data, recipe=named or "auto", settings=flags, search=search, out=out, console=Console())
+    work(data, recipe=named or "auto", settings=flags, search=search, out=out, console=screen())
     if out is not None:
-        print(out)
+        show(str(out))
 
 
 def tune(
@@ -273,7 +280,7 @@ def tune(
         refuse_hopeless_space(written, named, flags, search)
     from sightline.tuning import tune as work
 
-    print(
+    show(
         work(
             data,
             space=written,
@@ -286,7 +293,7 @@ def tune(
             pruner=pruner,
             seed=seed,
             workers=workers,
-            console=Console(),
+            console=screen(),
         )
     )
 
@@ -312,6 +319,7 @@ def _layers(
     from sightline.images.excluding import read_excluded
     from sightline.images.joining import find_generated
     from sightline.images.lookup import find_source
+    from sightline.images.seen import read_kept
 
     if data is not None:
         find_source(data)
@@ -332,8 +340,12 @@ def _layers(
         refuse_hopeless(flags)
     _refuse_network(merge(named, flags).get("network") or {})
     wanted = merge(named, flags).get("data") or {}
+    if data is not None and wanted.get("classes") is not None:
+        find_source(data, wanted["classes"])
     if wanted.get("exclude") is not None:
         read_excluded(wanted["exclude"])
+    if wanted.get("keep_split") is not None:
+        read_kept(wanted["keep_split"])
     if wanted.get("synthetic") is not None:
         find_generated(wanted["synthetic"])
     refuse_missing_trackers(named, flags)

@@ -25,6 +25,7 @@ from sightline.outcomes import (
     unlike_images,
 )
 from sightline.pages import Page, print_table, write_markdown, write_page
+from sightline.terminal import reporting_console, show
 from sightline.writing import create_folder, write_csv
 
 __all__ = ["compare"]
@@ -61,7 +62,7 @@ def compare(
             after the page on the others is written.
         Interrupted: Ctrl-C; a study can be continued.
     """
-    console = Console(quiet=True) if console is None else console
+    console = reporting_console(console)
     names = [os.fspath(one) for one in what]
     if any(map(_is_study, names)):
         side_by_side = 1 if workers is None else workers
@@ -108,7 +109,7 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, c
     ]
     warnings = unlike_images(outcomes)
     page = runs_page(outcomes, lead, warnings)
-    console.print()
+    show("", console)
     print_table(console, "results", runs_table(outcomes, brief=True))
     tables = {
         "runs.csv": (RUN_COLUMNS, run_rows(outcomes)),
@@ -122,7 +123,7 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, c
 
 
 def _is_study(name: str) -> bool:
-    return name in named_studies() or name.endswith((".yaml", ".yml")) or (Path(name) / STUDY).exists()
+    return name in named_studies() or name.endswith((".yaml", ".yml")) or os.path.exists(os.path.join(name, STUDY))
 
 
 def _find_study(
@@ -161,9 +162,9 @@ def _compare_study(study: Study, folder: Path, workers: int, console: Console) -
     if not runs:
         raise RunError(f"no run of {folder} was finished: {next(iter(failures.values()))}")
     found, outcomes = study_findings(study, runs, failures), list(runs.values())
-    console.print()
+    show("", console)
     for sentence in found.lead:
-        console.print(sentence, markup=False, highlight=False)
+        show(sentence, console)
     print_table(console, f"{study.name}, ranked by validation", ranking_table(study, found, brief=True))
     first = [row.outcomes[0] for row in found.ranked if row.outcomes]
     tables = {
@@ -192,7 +193,7 @@ def _write(
     write_markdown(path.with_suffix(".md"), page)
     write_page(path, page)
     for sentence in warnings:
-        console.print(f"warning: {sentence}", markup=False, highlight=False)
+        show(f"warning: {sentence}", console)
     return path
 
 

@@ -32,6 +32,7 @@ from sightline.images.lookup import find_source
 from sightline.outcomes import read_outcome
 from sightline.preparing import prepare_training
 from sightline.runs import read_model
+from sightline.terminal import show
 from sightline.waiting import spoken_seconds
 from sightline.writing import storage_error, write_atomically
 
@@ -179,9 +180,7 @@ def _train_side_by_side(
             while waiting or busy:
                 while len(busy) < workers and (job := _next(waiting, [one for one, _, _ in busy.values()])) is not None:
                     waiting.remove(job)
-                    console.print(
-                        f"[{everything.index(job) + 1}/{len(everything)}] {job.name}", markup=False, highlight=False
-                    )
+                    show(f"[{everything.index(job) + 1}/{len(everything)}] {job.name}", console)
                     worker = min(set(range(workers)) - {taken for _, taken, _ in busy.values()})
                     busy[pool.submit(work, job, worker)] = job, worker, time.monotonic()
                 for ended in wait(busy, return_when=FIRST_COMPLETED).done:
@@ -193,7 +192,7 @@ def _train_side_by_side(
                         failures[job.variant.name, job.seed] = str(error)
                         line = f"failed: {error}"
                     whose = f"{job.name}: " if workers > 1 else ""
-                    console.print(f"  {whose}{line}", markup=False, highlight=False, soft_wrap=True)
+                    show(f"  {whose}{line}", console)
         except BaseException:  # Ctrl-C, here or in a training; the others are ended before the pool is left
             stopping.set()
             raise
@@ -335,7 +334,7 @@ def _held(folder: Path, console: Console) -> Iterator[int | None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            console.print(f"Waiting for a training of {folder} that still runs.", markup=False, highlight=False)
+            show(f"Waiting for a training of {folder} that still runs.", console)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sightline.config.checks import shown
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -105,7 +106,7 @@ def spell_backbone(layer: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError("--backbone and --network both name the network; leave one of them out.")
     if not isinstance(word, str) or not word.strip() or ":" in word:
         raise ConfigError(
-            f"--backbone is {word!r}; wanted one of {', '.join(BACKBONES)}, or a name of timm such as resnet18.a1_in1k"
+            f"--backbone is {shown(word)}; wanted one of {', '.join(BACKBONES)}, or a name of timm such as resnet18.a1_in1k"
             " (other networks: --network)."
         )
     known = BACKBONES.get(word)

@@ -1,13 +1,17 @@
 """Checks of single settings, in the user's spelling."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
-from sightline.errors import ConfigError
+from sightline.errors import ConfigError, shortened
 
-__all__ = ["INFINITY", "nearest", "within"]
+__all__ = ["INFINITY", "nearest", "shown", "within"]
 
 INFINITY = float("inf")
+LONGEST_WORD = 200  # letters of a word that is compared with known ones; the time grows with their product
+_DIGITS = 40  # of a whole number in a sentence
 
 
 def within(flag: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
@@ -23,10 +27,34 @@ def within(flag: str, value: float, low: float, high: float, *, open_low: bool =
 
 def nearest(word: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
     """End of a sentence that names the known word most like ``word``, or where none is like it all that are listed."""
-    known = list(known)
+    word, known = word[:LONGEST_WORD], list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(listed or known)}."
 
 
+def shown(value: Any) -> str:
+    """A value in a sentence, as Python writes it; the middle of a long one is left out."""
+    return _SHORT.repr(value)
+
+
+class _Shortened(reprlib.Repr):
+    """Values as Python writes them, at most a line of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 4, 6, 12, 12, 12
+        self.maxstring, self.maxother = 120, 120
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python refuses to write a number of some thousand digits, and YAML's hexadecimal numbers may have them."""
+        return str(x) if abs(x) < 10**_DIGITS else f"a number of more than {_DIGITS} digits"
+
+    def repr1(self, x: Any, level: int) -> str:
+        return shortened(super().repr1(x, level), 400)
+
+
+_SHORT = _Shortened()
+
+
 def _shown(value: float) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)  # whole numbers keep all their digits
+    return f"{value:g}" if isinstance(value, float) else shown(value)  # whole numbers keep their digits

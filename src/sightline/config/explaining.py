@@ -103,7 +103,7 @@ def methods_of(names: Iterable[str]) -> tuple[Method, ...]:
     Raises:
         ConfigError: none is named, one is unknown, or others stand beside ``all``.
     """
-    names = list(dict.fromkeys(names))
+    names = list(dict.fromkeys([names] if isinstance(names, str) else names))
     if names == [ALL]:
         return METHODS
     if ALL in names:

@@ -41,10 +41,21 @@ class DataConfig:
     rare classes come several times and not every image of a common class comes in every epoch."""
     size: int | None = None
     """Side of the images that the network sees, in pixels; null: their own up to 64, else at most 128."""
+    fit: Literal["crop", "squash", "pad"] = "crop"
+    """How an image that is wider or higher than the network's is brought to its shape: the center is cut out; its sides are
+    scaled on their own; or black is laid around it. Without a recipe, squash is chosen where the crop would hide more than
+    half of the median image."""
     exclude: str | None = None
     """File that lists images to leave out of training and validation: a CSV with a column file, such as the exclude.csv
     of sightline check, or a text file with a path a line. All others stay where they are. Listed test images stay, too: a
     result from which the hard images were taken would mean nothing."""
+    classes: Literal["top", "leaf"] | None = None
+    """Which folders are the classes: top, each folder at the top, even where its name is that of a split; leaf, each folder
+    that holds images, however deep, below the splits; null: those at the top, or below the splits."""
+    keep_split: str | None = None
+    """Folder of an earlier run: its training, validation and test images stay what they were for it, and only images that it
+    did not have are dealt. For a folder that has grown, with or without new classes, also where the network is that run's
+    (--network run:FOLDER)."""
     synthetic: str | None = None
     """Generated images to train on beside the set: a folder of class folders, as sightline generate writes it. Validation and
     test stay as they are, and so do the mean and deviation of the pixels."""

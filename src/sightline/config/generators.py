@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from sightline.config.acgan import ACGANConfig
-from sightline.config.checks import INFINITY, nearest, within
+from sightline.config.checks import INFINITY, nearest, shown, within
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -113,7 +113,7 @@ class SamplingConfig:
                 "tell-above", self.tell_above, 0, 1
             )  # where noise is stronger than the image, it is decided what is shown
         if self.sampler not in SAMPLERS:
-            raise ConfigError(f"unknown --sampler {self.sampler!r}; {nearest(str(self.sampler), SAMPLERS)}")
+            raise ConfigError(f"unknown --sampler {shown(self.sampler)}; {nearest(str(self.sampler), SAMPLERS)}")
 
     def settled(self, generator: DiffusionConfig) -> "SamplingConfig":
         """The same, with what the generator decides where it was left open."""

@@ -4,43 +4,31 @@ import ast
 import dataclasses
 import inspect
 import itertools
-import math
 import os
-import re
 import sys
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any
 
 import yaml
 
 from sightline.config.backbones import spell_backbone
-from sightline.config.checks import nearest
+from sightline.config.building import AUTO, SEARCHED, block_of_kind, build, fields_of, members, required
+from sightline.config.checks import shown
 from sightline.config.generating import AnyRecipe, GeneratorRecipe
 from sightline.config.settings import Recipe
+from sightline.config.yaml_texts import parse_yaml, read_text
 from sightline.errors import ConfigError
 
 __all__ = [
-    "AUTO",
-    "SEARCHED",
-    "build",
     "field_texts",
     "flatten",
-    "kind_of",
-    "listed_block",
-    "members",
     "merge",
     "named_recipes",
-    "nearest",
-    "parse_yaml",
     "read_recipe",
-    "read_text",
     "refuse_hopeless",
-    "required",
     "resolve",
     "resolve_any",
     "resolve_generator",
@@ -50,22 +38,6 @@ __all__ = [
     "to_yaml",
     "trains_generator",
 ]
-
-AUTO = "auto"
-SEARCHED = ("fit.batch_size", "optimizer.learning_rate")
-"""Settings that may be ``auto``: before the training a number is searched for, in this order."""
-
-# What YAML 1.1 reads as a word and everyone means as a number: 1e-4 has no point, 1.0e4 no sign.
-_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose only switches are true and false, as in YAML 1.2: ``on: test`` names the setting ``on``."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own name for it
-        letter: [found for found in resolvers if not found[0].endswith(":bool") or letter in "tTfF"]
-        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
 
 def resolve(*layers: Mapping[str, Any]) -> Recipe:
@@ -101,8 +73,8 @@ def resolve_generator(*layers: Mapping[str, Any]) -> GeneratorRecipe:
         raise ConfigError(
             f"{searched[0]} is {AUTO}, and nothing is searched for before a generator is trained; name a number."
         )
-    known = _fields(GeneratorRecipe)
-    for name in (name for layer in layers for name in layer if name in _fields(Recipe) and name not in known):
+    known = fields_of(GeneratorRecipe)
+    for name in (name for layer in layers for name in layer if name in fields_of(Recipe) and name not in known):
         raise ConfigError(
             f"--{name.replace('_', '-')} has no effect on a generator, which tells no classes apart; leave it out."
         )
@@ -183,45 +155,16 @@ def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     known = named_recipes()
     text = known.get(str(name_or_path))
-    where = f"recipe {str(name_or_path)!r}"
+    where = f"recipe {shown(str(name_or_path))}"
     if text is None:
         path = Path(name_or_path)
         if not os.path.isfile(path):  # unlike Path.is_file, takes a name that is too long for no file
             names = ", ".join(["auto", *known])
             raise ConfigError(
-                f"there is no recipe or file {str(name_or_path)!r}; wanted a YAML file or one of: {names}."
+                f"there is no recipe or file {shown(str(name_or_path))}; wanted a YAML file or one of: {names}."
             )
         where, text = str(path), read_text(path)
     return spell_out(parse_yaml(text, where))
-
-
-def read_text(path: Path) -> str:
-    """The text of a YAML file.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as text ({error}); wanted a YAML file of settings.") from error
-
-
-def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds.
-
-    Raises:
-        ConfigError: it is not YAML, or no mapping.
-    """
-    try:
-        mapping = yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that the calendar does not have
-        raise ConfigError(f"{where} is not YAML ({' '.join(str(error).split())}); correct the line named.") from error
-    if mapping is None:  # an empty file
-        return {}
-    if not isinstance(mapping, dict):
-        raise ConfigError(f"{where} holds a {type(mapping).__name__}; wanted settings as 'block: {{name: value}}'.")
-    return mapping
 
 
 def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> dict[str, Any]:
@@ -242,12 +185,12 @@ def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> d
         layer = spell_backbone(layer)
         block = GeneratorRecipe if "generator" in layer else Recipe
     kinds: list[Any] = [choice for choice in members(block) if dataclasses.is_dataclass(choice)]
-    hints = {name: hint for kind in kinds for name, hint in _fields(kind).items()}
+    hints = {name: hint for kind in kinds for name, hint in fields_of(kind).items()}
     written = dict(layer)
     for name, value in layer.items():
         blocks: list[Any] = [choice for choice in members(hints.get(name)) if dataclasses.is_dataclass(choice)]
         dotted = f"{where}.{name}" if where else str(name)
-        if isinstance(value, str) and blocks and "kind" in _fields(blocks[0]):
+        if isinstance(value, str) and blocks and "kind" in fields_of(blocks[0]):
             written[name] = _spelt_word(blocks, value, dotted)
         elif isinstance(value, Mapping) and blocks:
             written[name] = spell_out(value, hints[name], dotted)
@@ -258,25 +201,16 @@ def _spelt_word(blocks: list[Any], word: str, where: str) -> dict[str, Any]:
     kind, *rest = word.split(":", 1)
     if kind == "none":
         return {"kind": kind}
-    block = _block_of_kind(blocks, {"kind": kind}, where)
+    block = block_of_kind(blocks, {"kind": kind}, where)
     wanted = required(block)
     if rest and not wanted:
-        raise ConfigError(f"{where} is {word!r}, and {kind} takes nothing behind a colon; write {kind}.")
+        raise ConfigError(f"{where} is {shown(word)}, and {kind} takes nothing behind a colon; write {kind}.")
     given = rest[0].split(":", len(wanted) - 1) if rest else []
     missing = [name for name, text in itertools.zip_longest(wanted, given) if not text]
     if missing:
         whole = ":".join([kind, *(name.upper() for name in wanted)])
-        raise ConfigError(f"{where} is {word!r}, which lacks the {' and the '.join(missing)}; write {whole}.")
+        raise ConfigError(f"{where} is {shown(word)}, which lacks the {' and the '.join(missing)}; write {whole}.")
     return {"kind": kind, **dict(zip(wanted, given, strict=True))}
-
-
-def required(block: Any) -> list[str]:
-    """Names of the settings that have no default."""
-    return [
-        item.name
-        for item in dataclasses.fields(block)
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    ]
 
 
 def to_mapping(settings: Any) -> Any:
@@ -300,22 +234,6 @@ def to_yaml(recipe: AnyRecipe) -> str:
     return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True, width=110)
 
 
-def members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation by itself."""
-    return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-
-
-def listed_block(annotation: Any) -> Any:
-    """The dataclass of a setting that is a list of blocks, such as ``tuple[PhaseConfig, ...]``; None of any other."""
-    inner = typing.get_args(annotation)[:1] if typing.get_origin(annotation) is tuple else ()
-    return next((block for block in inner if dataclasses.is_dataclass(block)), None)
-
-
-def kind_of(block: Any) -> str:
-    """What a block is called where one of several may be chosen; empty where there is no choice."""
-    return str(getattr(block, "kind", ""))
-
-
 def field_texts(block: Any) -> dict[str, str]:
     """The docstring under each field of a dataclass."""
     texts = {}
@@ -334,68 +252,6 @@ def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
     return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
-def build(annotation: Any, value: Any, where: str) -> Any:
-    """Make one setting, or a block of them, from plain YAML values.
-
-    Args:
-        annotation: what is wanted: a dataclass, a union of dataclasses told apart by ``kind``, or a plain type.
-        value: what was found.
-        where: the dotted name of the setting, for messages.
-    """
-    choices = members(annotation)
-    if types.NoneType in choices and (value is None or value == {"kind": "none"}):
-        return None
-    blocks: list[Any] = [choice for choice in choices if dataclasses.is_dataclass(choice)]
-    listed = listed_block(annotation)
-    if listed is not None:
-        return _built_list(listed, value, where)
-    if not blocks:
-        return _plain(annotation, value, where)
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where or 'the recipe'} is {value!r}; wanted a block of settings.")
-    block = blocks[0] if "kind" not in _fields(blocks[0]) else _block_of_kind(blocks, value, where)
-    fields, made = _fields(block), {}
-    for name, item in value.items():
-        dotted = f"{where}.{name}" if where else str(name)
-        if name not in fields:
-            kind = f" of kind {value['kind']!r}" if "kind" in value else ""
-            raise ConfigError(f"unknown setting {dotted!r}{kind}; {nearest(str(name), fields)}")
-        made[name] = build(fields[name], item, dotted)
-    missing = [name for name in required(block) if name not in made]
-    if missing:
-        lacks = f"lacks the {' and the '.join(missing)}"
-        if "kind" not in fields:  # one of a list, which is written in YAML only
-            raise ConfigError(f"{where} {lacks}; add {' and '.join(f'{name}: ...' for name in missing)}.")
-        flags = " and ".join(f"--{where}.{name}".replace("_", "-") for name in missing)
-        raise ConfigError(f"{where} of kind {value.get('kind')!r} {lacks}; add {flags}.")
-    return block(**made)
-
-
-def _built_list(block: Any, value: Any, where: str) -> tuple[Any, ...]:
-    """A list of blocks, each of which is called by its number, counted from 1, in messages."""
-    if not isinstance(value, list | tuple):
-        fields = ", ".join(f"{name}: ..." for name in _fields(block))
-        raise ConfigError(f"{where} is {value!r}; wanted a list of blocks, as YAML has it: [{{{fields}}}, ...].")
-    return tuple(build(block, item, f"{where}.{number}") for number, item in enumerate(value, start=1))
-
-
-def _block_of_kind(blocks: list[Any], value: Mapping[str, Any], where: str) -> Any:
-    by_kind = {typing.get_args(_fields(block)["kind"])[0]: block for block in blocks}
-    kind = value.get("kind", next(iter(by_kind)) if len(by_kind) == 1 else None)
-    if kind is None:
-        raise ConfigError(f"{where} names no kind; add one of: kind: {', '.join(by_kind)}.")
-    if not isinstance(kind, str) or kind not in by_kind:
-        raise ConfigError(f"unknown {where}.kind {kind!r}; {nearest(str(kind), by_kind)}")
-    return by_kind[kind]
-
-
-@cache
-def _fields(block: Any) -> dict[str, Any]:
-    """Names and types of a block's settings."""
-    hints = typing.get_type_hints(block)
-    return {item.name: hints[item.name] for item in dataclasses.fields(block)}
-
-
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Lay settings over others; a block of another ``kind`` replaces the one below as a whole."""
     if "kind" in above and above["kind"] != below.get("kind"):
@@ -410,44 +266,3 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 def _is_block(value: Any) -> bool:
     """Whether a mapping is a block of settings, and not one setting such as ``{0: 8, 4: 4}``."""
     return isinstance(value, Mapping) and not any(isinstance(key, int) for key in value)
-
-
-def _plain(annotation: Any, value: Any, where: str) -> Any:
-    """A number, word, switch or short list, without guessing: a string is never taken for a number."""
-    for choice in members(annotation):
-        origin = typing.get_origin(choice)
-        if origin is Literal and value in typing.get_args(choice):
-            return value
-        kinds = typing.get_args(choice)
-        if origin is tuple and Ellipsis in kinds and isinstance(value, list | tuple):
-            return tuple(_plain(kinds[0], item, where) for item in value)
-        if origin is tuple and isinstance(value, list | tuple) and len(value) == len(kinds):
-            return tuple(_plain(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-        if origin is dict and isinstance(value, Mapping):
-            return {_plain(kinds[0], key, where): _plain(kinds[1], item, where) for key, item in value.items()}
-        if choice is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
-            return float(value)
-        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return math.inf if abs(value) > 1e300 else float(value)  # a whole number may be too long for a float
-        if choice is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if choice in (bool, str) and isinstance(value, choice):
-            return value
-    raise ConfigError(f"{where} is {value!r}; wanted {_spoken(annotation)}{' or auto' if where in SEARCHED else ''}.")
-
-
-def _spoken(annotation: Any) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
-    spoken = []
-    for choice in members(annotation):
-        origin, arguments = typing.get_origin(choice), typing.get_args(choice)
-        if origin is Literal:
-            spoken.append("one of " + ", ".join(map(str, arguments)))
-        elif origin is tuple:
-            count = "any number" if Ellipsis in arguments else str(len(arguments))
-            spoken.append(f"a list of {count}, each {_spoken(arguments[0])}")
-        elif origin is dict:
-            spoken.append("pairs such as {0: 8, 4: 4}")
-        else:
-            spoken.append(words.get(choice, str(choice)))
-    return " or ".join(spoken)

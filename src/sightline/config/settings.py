@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from sightline.config.augmentation import AugmentConfig
+from sightline.config.checks import shown
 from sightline.config.finetuning import (
     FinetuneConfig,
     FrozenConfig,
@@ -109,7 +110,7 @@ class Recipe:
 
 def check_name(name: str) -> None:
     if not name or "/" in name or "\\" in name:
-        raise ConfigError(f"the recipe's name is {name!r}; it must be a word for a folder, without slashes.")
+        raise ConfigError(f"the recipe's name is {shown(name)}; it must be a word for a folder, without slashes.")
 
 
 def check_schedule(schedule: ScheduleConfig, fit: FitConfig, lengths: tuple[int, ...]) -> None:

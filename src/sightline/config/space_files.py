@@ -7,23 +7,14 @@ import os
 import random
 import typing
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from sightline.config.resolving import (
-    build,
-    flatten,
-    kind_of,
-    members,
-    nearest,
-    parse_yaml,
-    required,
-    resolve,
-    spell_out,
-    to_mapping,
-)
+from sightline.config.building import build, kind_of, members, required
+from sightline.config.checks import nearest, shown
+from sightline.config.resolving import flatten, resolve, spell_out, to_mapping
 from sightline.config.settings import Recipe
 from sightline.config.spaces import Choice, Dimension, Option, Range, Space
+from sightline.config.yaml_texts import parse_yaml, read_text
 from sightline.errors import ConfigError
 
 __all__ = ["build_space", "read_space"]
@@ -53,12 +44,7 @@ def read_space(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, it is not YAML, or nothing varies.
     """
-    try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(f"the space {str(path)!r} cannot be read ({reason}); wanted a YAML file.") from error
-    return parse_yaml(text, str(path))
+    return parse_yaml(read_text(path, f"the space {shown(str(path))}"), str(path))
 
 
 def build_space(written: Mapping[str, Any], base: Recipe, fixed: Mapping[str, Any]) -> Space:
@@ -112,8 +98,8 @@ def _within_block(
             setting for setting in types_of if place or _blocks(types_of[setting])
         ]  # a recipe's name is no setting
         if name not in known:
-            of = f" of kind {kind_of(block)!r}" if kind_of(block) else ""
-            raise ConfigError(f"unknown setting {dotted!r}{of} in the space; {nearest(str(name), known)}")
+            of = f" of kind {shown(kind_of(block))}" if kind_of(block) else ""
+            raise ConfigError(f"unknown setting {shown(dotted)}{of} in the space; {nearest(str(name), known)}")
         if not _blocks(types_of[name]):
             drawn = _drawn(types_of[name], value, here, prefix + name)
             if drawn is not None:
@@ -143,7 +129,7 @@ def _blocks(annotation: Any) -> list[Any]:
 
 def _does_not_vary(dotted: str, value: Any) -> str:
     return (
-        f"{dotted} is {value!r} in the space, and one value does not vary; name several in a list, give a range such as"
+        f"{dotted} is {shown(value)} in the space, and one value does not vary; name several in a list, give a range such as"
         " {low: 1, high: 8}, or set it in the recipe or by a flag."
     )
 
@@ -177,7 +163,7 @@ def _range(annotation: Any, value: Mapping[str, Any], place: tuple[str, ...], na
     words = ("low", "high", "step", "log")
     for word in value:
         if word not in words:
-            raise ConfigError(f"{dotted} says {word!r} in the space; {nearest(str(word), words)}")
+            raise ConfigError(f"{dotted} says {shown(word)} in the space; {nearest(str(word), words)}")
     if not {"low", "high"} <= set(value):
         raise ConfigError(f"{dotted} lacks its low or its high in the space; write {{low: 1, high: 8}}.")
     low, high = (build(kind, value[word], f"{dotted}.{word}") for word in ("low", "high"))
@@ -233,14 +219,14 @@ def _choice_of_blocks(parent: Any, value: Any, place: tuple[str, ...], name: str
             _add(options, "none", Option(None), dotted)
             continue
         if not isinstance(written, Mapping):
-            raise ConfigError(f"{dotted} names {entry!r} in the space; wanted blocks of settings, or their kinds.")
+            raise ConfigError(f"{dotted} names {shown(entry)} in the space; wanted blocks of settings, or their kinds.")
         kind = written.get("kind", next(iter(by_kind)) if len(by_kind) == 1 else None)
         if kind is None:
             raise ConfigError(
                 f"{dotted} has a block without a kind in the space; add one of: kind: {', '.join(by_kind)}."
             )
         if kind not in by_kind:
-            raise ConfigError(f"unknown {dotted}.kind {kind!r} in the space; {nearest(str(kind), by_kind)}")
+            raise ConfigError(f"unknown {dotted}.kind {shown(kind)} in the space; {nearest(str(kind), by_kind)}")
         label = ":".join([kind, *(str(written.get(setting)) for setting in required(by_kind[kind]))])
         fixed = {"kind": kind}
         inner = {setting: item for setting, item in written.items() if setting != "kind"}
@@ -257,7 +243,7 @@ def _blocks_of_kinds(by_kind: Mapping[str, Any], value: Mapping[str, Any], dotte
         for name in value:
             if name not in known:
                 raise ConfigError(
-                    f"{dotted}.{name} is no setting of kind {kind!r}; draw a list of blocks in the space, each with its own"
+                    f"{dotted}.{name} is no setting of kind {shown(kind)}; draw a list of blocks in the space, each with its own"
                     f" settings: {dotted.split('.')[-1]}: [{{kind: {kind}, ...}}, ...]."
                 )
     return [{**value, "kind": kind} for kind in value["kind"]]

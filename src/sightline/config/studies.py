@@ -10,20 +10,11 @@ from typing import Any
 
 import yaml
 
-from sightline.config.checks import INFINITY, within
-from sightline.config.resolving import (
-    build,
-    flatten,
-    merge,
-    nearest,
-    parse_yaml,
-    read_recipe,
-    read_text,
-    resolve,
-    spell_out,
-    to_mapping,
-)
+from sightline.config.building import build
+from sightline.config.checks import INFINITY, nearest, shown, within
+from sightline.config.resolving import flatten, merge, read_recipe, resolve, spell_out, to_mapping
 from sightline.config.settings import Recipe
+from sightline.config.yaml_texts import parse_yaml, read_text
 from sightline.errors import ConfigError
 
 __all__ = ["Study", "Variant", "differences", "named_studies", "read_study", "study_to_yaml"]
@@ -97,7 +88,7 @@ class Study:
 
     @property
     def _where(self) -> str:
-        return f"study {self.name!r}"
+        return f"study {shown(self.name)}"
 
     @cached_property
     def trained(self) -> tuple[Variant, ...]:
@@ -141,16 +132,16 @@ class Study:
         names = [variant.name for variant in (*self.backbones, *self.variants)]
         for name in (self.name, *names):
             if not name.strip() or set(name) & set("/\\\0") or name.startswith("."):
-                raise ConfigError(f"{self._where}: {name!r} is no name for a folder; use a word, without slashes.")
+                raise ConfigError(f"{self._where}: {shown(name)} is no name for a folder; use a word, without slashes.")
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ConfigError(f"{self._where}: two recipes are called {twice!r}; give each a name of its own.")
+            raise ConfigError(f"{self._where}: two recipes are called {shown(twice)}; give each a name of its own.")
         if len(self.variants) < 2:
             raise ConfigError(f"{self._where} has {len(self.variants)} variants; wanted two or more to compare.")
         compared = [variant.name for variant in self.variants]
         if self.baseline not in compared:
             raise ConfigError(
-                f"{self._where}: there is no variant {self.baseline!r} to be the baseline; {nearest(self.baseline, compared)}"
+                f"{self._where}: there is no variant {shown(self.baseline)} to be the baseline; {nearest(self.baseline, compared)}"
             )
 
     def _check_backbones(self) -> None:
@@ -159,7 +150,7 @@ class Study:
             name = variant.backbone
             if name is not None and name not in known:
                 raise ConfigError(
-                    f"{self._where}: {variant.name!r} starts from {name!r}, which is not there; {nearest(name, known)}"
+                    f"{self._where}: {shown(variant.name)} starts from {shown(name)}, which is not there; {nearest(name, known)}"
                 )
             path = [variant.name]
             while (step := known[path[-1]].backbone) is not None and len(path) <= len(known):
@@ -169,13 +160,13 @@ class Study:
                     raise ConfigError(f"{self._where}: {way} is a circle; let one of them start from nothing.")
             if variant.data is not None and variant not in self.backbones:
                 raise ConfigError(
-                    f"{self._where}: {variant.name!r} has images of its own, and would be compared on others than the rest;"
+                    f"{self._where}: {shown(variant.name)} has images of its own, and would be compared on others than the rest;"
                     " move it to backbones, or leave its data out."
                 )
         used = {variant.backbone for variant in known.values()}
         idle = next((backbone.name for backbone in self.backbones if backbone.name not in used), None)
         if idle is not None:
-            raise ConfigError(f"{self._where}: no variant starts from the backbone {idle!r}; leave it out.")
+            raise ConfigError(f"{self._where}: no variant starts from the backbone {shown(idle)}; leave it out.")
 
     def _check_settings(self, variant: Variant) -> None:
         try:
@@ -185,10 +176,10 @@ class Study:
                     raise ConfigError(f"{owner} sets {set_here}, which the study gives every run; leave it out.")
             network = variant.settings.get("network")
             if variant.backbone is not None and (isinstance(network, str) or "kind" in (network or {})):
-                raise ConfigError(f"the network comes from {variant.backbone!r}; leave network out.")
+                raise ConfigError(f"the network comes from {shown(variant.backbone)}; leave network out.")
             self.recipe_of(variant)
         except ConfigError as error:
-            raise ConfigError(f"{self._where}, {variant.name!r}: {error}") from error
+            raise ConfigError(f"{self._where}, {shown(variant.name)}: {error}") from error
 
     def _check_differences(self) -> None:
         """Refuse variants that are the same, and such as would be measured on other images."""
@@ -200,14 +191,14 @@ class Study:
             twin = seen.setdefault(repr((settings, variant.data)), variant.name)
             if twin != variant.name:
                 raise ConfigError(
-                    f"{self._where}: {twin!r} and {variant.name!r} have the same settings; leave one out."
+                    f"{self._where}: {shown(twin)} and {shown(variant.name)} have the same settings; leave one out."
                 )
             if variant.data is not None:
                 continue
             for name in ONE_SPLIT:
                 if settings[name] != first.setdefault(name, settings[name]):
                     raise ConfigError(
-                        f"{self._where}: {name} is {settings[name]} in {variant.name!r} and {first[name]} in others, which"
+                        f"{self._where}: {name} is {settings[name]} in {shown(variant.name)} and {first[name]} in others, which"
                         " would then be measured on other images; set it in the settings of the study, for all."
                     )
 
@@ -240,10 +231,12 @@ def read_study(
     """
     known = named_studies()
     text = known.get(str(name_or_path))
-    where = f"study {str(name_or_path)!r}"
+    where = f"study {shown(str(name_or_path))}"
     if text is None:
         if not os.path.isfile(name_or_path):
-            raise ConfigError(f"there is no study or file {str(name_or_path)!r}; {nearest(str(name_or_path), known)}")
+            raise ConfigError(
+                f"there is no study or file {shown(str(name_or_path))}; {nearest(str(name_or_path), known)}"
+            )
         where, text = str(name_or_path), read_text(Path(name_or_path))
     content = parse_yaml(text, where)
     given = {"data": data, "seeds": seeds, "fraction": fraction}
@@ -285,11 +278,13 @@ def _study(content: Mapping[str, Any], where: str) -> Study:
     """Make a study from the mapping that its YAML holds."""
     found = _fields(content, Study, where)
     name = found.setdefault("name", "")
-    within_it = f"study {name!r}"
+    within_it = f"study {shown(name)}"
     for part in ("variants", "backbones"):
         entries = found.get(part, [])
         if not isinstance(entries, Sequence) or isinstance(entries, str):
-            raise ConfigError(f"{within_it}: {part} is {entries!r}; wanted a list of '- {{name: ..., settings: ...}}'.")
+            raise ConfigError(
+                f"{within_it}: {part} is {shown(entries)}; wanted a list of '- {{name: ..., settings: ...}}'."
+            )
         found[part] = tuple(_variant(entry, f"{within_it}, {part}") for entry in entries)
     seeds = build(int | tuple[int, ...], found.get("seeds", 3), f"{within_it}: seeds")
     found["seeds"] = tuple(range(_counted(seeds))) if isinstance(seeds, int) else seeds
@@ -311,13 +306,13 @@ def _study(content: Mapping[str, Any], where: str) -> Study:
 
 def _variant(entry: Any, where: str) -> Variant:
     if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where}: {entry!r} is no variant; wanted {{name: ..., settings: ...}}.")
+        raise ConfigError(f"{where}: {shown(entry)} is no variant; wanted {{name: ..., settings: ...}}.")
     found = _fields(entry, Variant, where)
     for key, kind in (("name", str), ("about", str), ("backbone", str | None), ("data", str | None)):
         if key in found:
             found[key] = build(kind, found[key], f"{where}: {key}")
     if "name" not in found:
-        raise ConfigError(f"{where}: a variant has no name; add name: ... to {dict(entry)!r}.")
+        raise ConfigError(f"{where}: a variant has no name; add name: ... to {shown(dict(entry))}.")
     if found.get("recipe") is not None:
         found["recipe"] = _recipe(found["recipe"], where)
     return Variant(**found)
@@ -328,11 +323,11 @@ def _fields(content: Mapping[str, Any], of: Any, where: str) -> dict[str, Any]:
     known = list(of.__dataclass_fields__)
     for name in content:
         if name not in known:
-            raise ConfigError(f"{where}: unknown {name!r}; {nearest(str(name), known)}")
+            raise ConfigError(f"{where}: unknown {shown(name)}; {nearest(str(name), known)}")
     found = dict(content)
     settings = found.get("settings") or {}
     if not isinstance(settings, Mapping):
-        raise ConfigError(f"{where}: settings are {settings!r}; wanted settings as 'block: {{name: value}}'.")
+        raise ConfigError(f"{where}: settings are {shown(settings)}; wanted settings as 'block: {{name: value}}'.")
     found["settings"] = spell_out(settings)
     return found
 

@@ -9,11 +9,13 @@ from typing import Any, Literal
 
 import yaml
 
+from sightline.config.building import build
 from sightline.config.checks import INFINITY, within
-from sightline.config.resolving import build, named_recipes, parse_yaml, read_recipe, resolve, to_mapping
+from sightline.config.resolving import named_recipes, read_recipe, resolve, to_mapping
 from sightline.config.settings import Recipe
 from sightline.config.space_files import build_space
 from sightline.config.spaces import Space
+from sightline.config.yaml_texts import parse_yaml, read_text
 from sightline.errors import ConfigError, RunError
 
 __all__ = ["Study", "TuneConfig", "begun_study", "choose_pruner", "refuse_hopeless_space", "study_text"]
@@ -133,11 +135,11 @@ def begun_study(folder: str | os.PathLike[str] | None, resume: bool) -> Study | 
             raise RunError(f"{folder} is no study that could be continued: it has no {STUDY}; choose another --study.")
         return None
     try:
-        content = parse_yaml(file.read_text("utf-8"), str(file))
+        content = parse_yaml(read_text(file), str(file))
         if content["format"] > STUDY_FORMAT:
             raise RunError(f"{file} was written by a newer sightline; upgrade sightline to read it.")
         config = {item.name: content[item.name] for item in dataclasses.fields(TuneConfig)}
         recipe = resolve(content["recipe"])
         return Study(recipe, content["space"], build(TuneConfig, config, "study"), content["fingerprint"])
-    except (OSError, UnicodeDecodeError, KeyError, TypeError, ConfigError) as error:
+    except (KeyError, TypeError, ConfigError) as error:
         raise RunError(f"{file} cannot be read ({error}); copy the study again from where it was made.") from error

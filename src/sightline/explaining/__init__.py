@@ -23,7 +23,8 @@ from sightline.explaining.faithfulness import Faithfulness, measure_faithfulness
 from sightline.explaining.refusing import refuse_unfit
 from sightline.extras import refuse_missing_captum
 from sightline.images.augment import centre, normalize
-from sightline.images.lookup import plain_files
+from sightline.images.lookup import PlainFiles, plain_files
+from sightline.inputs import paths_of
 from sightline.pages import Table
 from sightline.picturing import Panel, draw_explanation
 from sightline.predicting import Classifier, decoded_batches, load
@@ -192,7 +193,7 @@ class Explainer:
 
 def explain(
     run: str | os.PathLike[str],
-    images: Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
     *,
     out: str | os.PathLike[str],
     methods: Sequence[str] = ("grad_cam",),
@@ -226,7 +227,7 @@ def explain(
     chosen.refuse_unused(names)
     refuse_missing_captum(names)
     refuse_filled(out)
-    sources = [plain_files(item) for item in images]  # refused before the weights are loaded
+    sources = [plain_files(item) for item in paths_of(images)]  # refused before the weights are loaded
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     explainer = Explainer(classifier, methods, chosen)
@@ -235,7 +236,7 @@ def explain(
     writer = _Writer(Path(out), arrays)
     total = sum(len(source.names) for source in sources)
     unreadable: list[tuple[str, str]] = []
-    for files, pixels in decoded_batches(sources, classifier.resize, AT_ONCE, unreadable):
+    for files, pixels in decoded_batches(sources, classifier.resize, AT_ONCE, unreadable, classifier.preprocessing):
         explained = explainer.explain(pixels, target, faithfulness=faithfulness)
         shown = centre(torch.from_numpy(pixels), classifier.size).numpy()
         for name, image, result in zip(files, shown, explained, strict=True):

@@ -11,10 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from sightline.config import BatchSearchConfig, RangeTestConfig, resolve
-from sightline.config.resolving import SEARCHED, to_mapping
+from sightline.config.building import SEARCHED
+from sightline.config.resolving import to_mapping
 from sightline.finders.batch import FoundBatch, search_batch
 from sightline.finders.rate import FoundRate, search_rate, write_range
 from sightline.plans import Plan
+from sightline.terminal import show
 
 __all__ = ["FoundBatch", "FoundRate", "search_batch", "search_rate", "settle", "write_range"]
 
@@ -40,7 +42,7 @@ def settle(plan: Plan, console: Console) -> tuple[Plan, dict[str, Any], FoundRat
         else:
             outcome = search_batch(plan, BatchSearchConfig(), console, for_speed=True)
         for line in outcome.lines():
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            show(line, console)
         found[name] = outcome.to_json() | {"seconds": round(time.perf_counter() - start, 1)}  # no part of the fit's
         plan = replace(plan, recipe=resolve(to_mapping(plan.recipe), outcome.settings))
     return replace(plan, searches=()), found, rate

@@ -20,6 +20,8 @@ from sightline.images.cache import CachedImages, open_images
 from sightline.images.excluding import leave_out
 from sightline.images.joining import join_train
 from sightline.images.mixing import Mixing, draw_mixing, mix
+from sightline.images.preprocessing import Preprocessing
+from sightline.images.ranges import with_range_of
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits, split_as, statistics
 
@@ -94,11 +96,12 @@ def prepare(
         progress: called with (images done, images in all).
         given: the normalization where it is known, as that of pretrained weights is; nothing is measured then.
     """
-    images = open_images(source, recipe.data.size, progress)
+    images = open_images(source, recipe.data.size, progress, preprocessing=Preprocessing(recipe.data.fit))
     splits = split_as(recipe, images)
     if recipe.data.exclude is not None:
         splits = leave_out(images, splits, recipe.data.exclude)
     real = splits.train
+    images = with_range_of(source, images, real, progress)
     data = recipe.data
     if data.synthetic is not None:
         images, splits = join_train(images, splits, data.synthetic, data.synthetic_share, data.split_seed)

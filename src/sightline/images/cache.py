@@ -13,21 +13,21 @@ import math
 import os
 import re
 import shutil
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
 
-from sightline.errors import DataError, StorageError
-from sightline.images.columns import read_texts, write_texts
-from sightline.images.decoding import UnreadableImageError, decode, in_parallel, pixel_hash, resize
-from sightline.images.layout import Entry
-from sightline.images.sources import DownloadedSource, ImageSource
+from sightline.errors import StorageError
+from sightline.images.building import EXTREMES, INDEX, LABELS, PIXELS, build, digest_of, sample_sizes
+from sightline.images.columns import read_texts
+from sightline.images.folders import BESIDE
+from sightline.images.preprocessing import DEFAULT, Preprocessing, preprocessing_of
+from sightline.images.sizing import DEFAULT_SIDE, median_size
+from sightline.images.sources import DownloadedSource, ImageSource, SharedSource
 
 __all__ = [
     "CachedImages",
@@ -35,28 +35,22 @@ __all__ = [
     "cache_folder",
     "cached",
     "clear",
-    "new_cache",
     "open_as_trained",
     "open_images",
     "survey",
-    "training_size",
-    "write_columns",
 ]
 
-FORMAT = 3  # rises when what is stored changes; older caches are then built anew
-SMALL_SIDE = 64  # pixels; sets up to here keep their size
-DEFAULT_SIDE = 128  # pixels; training size of larger images
-MARGIN = 1.15  # larger images are cached this much larger than the training size, to crop from
-SMALLEST_SIDE = 16  # pixels; smaller images are enlarged to this, which every network can read
-SMALLEST_SQUARE = 32  # pixels; training size of larger images, at least
-SAMPLED = 64  # images, at least, whose sizes decide the training size
-CHUNK = 64  # images between two reports of progress
-PIXELS = "pixels.u8"
-_SPARE_BYTES = 64 << 20  # left free on the disk
+FORMAT = 4  # rises when what is stored changes; older caches are then built anew
 _OURS = re.compile(r"[\w-]*-[0-9a-f]{20}(\.lock|\.partial-\w+)?")  # names of what lies in the cache folder
+
+_NOT_FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 Progress = Callable[[int, int], None]
 Array = np.ndarray[Any, Any]
+
+
+class _DamagedError(StorageError):
+    """A cache folder does not hold what was written into it; it is built anew."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +79,19 @@ class CachedImages:
     """Files that are no images of a class, by what they are."""
     pixels: Array = field(repr=False)
     """uint8, (N, H, W, 3), memory-mapped."""
+    suffixes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Files that are no images of a class, by what they are and by their suffixes."""
+    notes: list[str] = field(default_factory=list)
+    """How the folders of the set were read, where another reading is possible."""
     generated: int = 0
     """How many of the last rows are made images that were laid beside the set (see ``joining``)."""
+    median: tuple[int, int] | None = None
+    """(height, width) of the median image as its file has it, in pixels; None where nobody measured it."""
+    preprocessing: Preprocessing = DEFAULT
+    """How the pixels were made of the files."""
+    extremes: Array | None = None
+    """Lowest and highest value of each image of more than 8 bits a channel, (N, 2), NaN of the others; None where there are only
+    others."""
 
     @property
     def readable(self) -> Array:
@@ -114,6 +119,7 @@ def open_images(
     *,
     at_most: int = DEFAULT_SIDE,
     exactly: tuple[Shape, Shape] | None = None,
+    preprocessing: Preprocessing = DEFAULT,
 ) -> CachedImages:
     """Open the cache of an image set, building it first where there is none.
 
@@ -124,12 +130,31 @@ def open_images(
             all) while decoding.
         at_most: side of the training images that their own size decides, in pixels.
         exactly: (training size, cached size), each (height, width), for a classifier that is there already.
+        preprocessing: how images of other shapes and depths are shown.
     Raises:
         DataError: the set cannot be used: nothing readable, or a class without readable images.
         StorageError: the disk is too full, or the cache folder cannot be written.
     """
-    key = _key(source, exactly or size or (None if at_most == DEFAULT_SIDE else (None, at_most)))
-    return built_once(key, lambda folder: _build(source, size, at_most, exactly, folder, progress))
+
+    def opened(how: Preprocessing) -> CachedImages:
+        sizes = exactly or size or (None if at_most == DEFAULT_SIDE else (None, at_most))
+        key = _key(source, sizes if how == DEFAULT else (sizes, how))
+        images = built_once(key, lambda folder: build(source, size, at_most, exactly, how, folder, progress))
+        return _with_beside(images, source)
+
+    images = opened(Preprocessing(preprocessing.fit))
+    if images.extremes is None or images.preprocessing == preprocessing:
+        return images
+    return opened(preprocessing)  # which matters to images of more than 8 bits alone
+
+
+def _with_beside(images: CachedImages, source: ImageSource) -> CachedImages:
+    """The set with what lies beside its images today: of that a cache knows only what was there when it was built."""
+    if not isinstance(source, SharedSource):
+        return images
+    now = source.beside()
+    before = {reason: count for reason, count in images.ignored.items() if reason not in BESIDE}
+    return replace(images, ignored={**now.counts, **before}, suffixes={**images.suffixes, **now.suffixes})
 
 
 def survey(source: ImageSource, progress: Progress | None = None) -> tuple[int, tuple[int, int]]:
@@ -141,9 +166,7 @@ def survey(source: ImageSource, progress: Progress | None = None) -> tuple[int, 
         images = open_images(source, None, progress)
         return len(images.readable), images.size
     entries = source.scan().entries
-    sizes = _sample_sizes(source, sorted(entries, key=lambda entry: entry.path))
-    height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
-    return len(entries), (height, width)
+    return len(entries), median_size(sample_sizes(source, sorted(entries, key=lambda entry: entry.name)))
 
 
 def open_as_trained(
@@ -151,6 +174,7 @@ def open_as_trained(
     size: int | None,
     exactly: tuple[Shape, Shape],
     progress: Progress | None = None,
+    preprocessing: Preprocessing = DEFAULT,
 ) -> CachedImages:
     """Open an image set at the sizes at which a run was trained on it, from the cache of that training where it is there.
 
@@ -161,17 +185,18 @@ def open_as_trained(
         size: the side that the run's recipe asks for; None where the images decided.
         exactly: (training size, cached size) of the run, each (height, width).
         progress: as ``open_images`` has it.
+        preprocessing: of the run.
     Raises:
         DataError, StorageError: as ``open_images`` raises them.
     """
-    images = open_images(source, size, progress)
+    images = open_images(source, size, progress, preprocessing=preprocessing)
     if (images.size, images.pixels.shape[1:3]) == exactly:
         return images
-    return open_images(source, None, progress, exactly=exactly)
+    return open_images(source, None, progress, exactly=exactly, preprocessing=preprocessing)
 
 
 def built_once(key: str, build: Callable[[Path], None]) -> CachedImages:
-    """Open the cache of a key; where there is none, one process builds it and the others wait.
+    """Open the cache of a key; where there is none, or a damaged one, one process builds it and the others wait.
 
     Args:
         key: its name in the cache folder.
@@ -181,22 +206,28 @@ def built_once(key: str, build: Callable[[Path], None]) -> CachedImages:
     """
     root = cache_folder()
     folder = root / key
-    if not (folder / "index.json").exists():
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            with FileLock(root / f"{key}.lock"):
-                for leftover in root.glob(f"{key}.partial-*"):
-                    shutil.rmtree(leftover, ignore_errors=True)
-                if not (folder / "index.json").exists():
-                    build(folder)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageError(
-                    f"the disk of the cache folder {root} is full; free space or set SIGHTLINE_CACHE."
-                ) from error
+    try:
+        return _open(folder)
+    except _DamagedError:
+        pass  # or there is none
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / f"{key}.lock"):
+            for leftover in root.glob(f"{key}.partial-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            try:
+                return _open(folder)  # which another process built meanwhile
+            except _DamagedError:
+                _remove(folder)
+                build(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(
-                f"the cache folder {root} cannot be written ({error.strerror}); set SIGHTLINE_CACHE to one that can."
+                f"the disk of the cache folder {root} is full; free space or set SIGHTLINE_CACHE."
             ) from error
+        raise StorageError(
+            f"the cache folder {root} cannot be written ({error.strerror}); set SIGHTLINE_CACHE to one that can."
+        ) from error
     return _open(folder)
 
 
@@ -211,15 +242,16 @@ def cache_folder() -> Path:
 def cached() -> list[dict[str, Any]]:
     """What the cache folder holds: name, location, images, bytes and folder of each set."""
     rows = []
-    for index in sorted(cache_folder().glob("*/index.json")):
+    for index in sorted(cache_folder().glob(f"*/{INDEX}")):
         if not _OURS.fullmatch(index.parent.name) or "." in index.parent.name:
             continue  # another's, or one that is being built
-        header = json.loads(index.read_text("utf-8"))
         size = sum(file.stat().st_size for file in index.parent.iterdir())
-        rows.append(
-            {key: header[key] for key in ("name", "location")}
-            | {"images": header["images"], "bytes": size, "folder": str(index.parent)}
-        )
+        try:
+            header = json.loads(index.read_text("utf-8"))
+            facts = {key: header[key] for key in ("name", "location", "images")}
+        except (ValueError, KeyError, TypeError, OSError, RecursionError):
+            facts = {"name": f"{index.parent.name[:-21]} (damaged)", "location": "?", "images": 0}
+        rows.append(facts | {"bytes": size, "folder": str(index.parent)})
     return rows
 
 
@@ -232,39 +264,19 @@ def clear() -> int:
             continue
         if path.is_dir():
             freed += sum(file.stat().st_size for file in path.iterdir())
-            if "." not in path.name:  # no cache under its name may be half deleted
-                path = path.rename(f"{path}.partial-{os.getpid()}")
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
         elif path.suffix == ".lock":
             path.unlink(missing_ok=True)
     return freed
 
 
-def training_size(
-    sizes: list[tuple[int, int]], wanted: int | None, at_most: int = DEFAULT_SIDE
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Decide the size to train at and the size to cache.
-
-    Args:
-        sizes: (height, width) of a sample of the images, in pixels.
-        wanted: side asked for; None decides by the medians.
-        at_most: the largest side that is decided, in pixels.
-    Returns:
-        ((height, width) to train at, (height, width) to cache).
-    """
-    height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
-    shorter = min(height, width)
-    if max(height, width) <= SMALL_SIDE:
-        if wanted is not None:
-            height = width = wanted
-        elif shorter < SMALLEST_SIDE:
-            height, width = (min(SMALL_SIDE, round(side * SMALLEST_SIDE / shorter)) for side in (height, width))
-        return (height, width), (height, width)
-    side = wanted or max(SMALLEST_SQUARE, min(at_most, int(shorter / MARGIN) // 8 * 8))
-    return (side, side), (round(side * MARGIN),) * 2
-
-
-# ── building ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+def _remove(folder: Path) -> None:
+    """Delete a cache folder; under its own name it is never half deleted."""
+    if folder.is_file():
+        folder.unlink()
+    elif folder.exists() and "." not in folder.name:
+        folder = folder.rename(f"{folder}.partial-{os.getpid()}")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _key(source: ImageSource, size: object) -> str:
@@ -273,193 +285,41 @@ def _key(source: ImageSource, size: object) -> str:
     return f"{safe}-{hashlib.sha256(text.encode('utf-8', 'surrogateescape')).hexdigest()[:20]}"
 
 
-def _build(
-    source: ImageSource,
-    size: int | None,
-    at_most: int,
-    exactly: tuple[Shape, Shape] | None,
-    folder: Path,
-    progress: Progress | None,
-) -> None:
-    if isinstance(source, DownloadedSource):
-        source.download(progress)
-    listing = source.scan()
-    order = sorted(range(len(listing.entries)), key=lambda index: (listing.entries[index].path, index))
-    row_of = {index: row for row, index in enumerate(order)}
-    entries = [listing.entries[index] for index in order]  # in the order of the rows
-    native = _sample_sizes(source, entries)  # by path: the same sample however the set is packed
-    trained, (height, width) = exactly or training_size(native, size, at_most)
-    with new_cache(folder, source.name, (len(entries), height, width, 3)) as (partial, pixels):
-        hashes, tiny, reasons = [""] * len(entries), [], {}
-        small = max(max(sides) for sides in native) <= SMALL_SIDE
-        for number, digest, reason, enlarged in _decode_all(source, listing.entries, pixels, row_of, small, progress):
-            row = row_of[number]
-            hashes[row] = digest
-            if reason:
-                reasons[row] = reason
-            elif enlarged:
-                tiny.append(entries[row].path)
-        labels, index = _index(source, entries, reasons)
-        index |= {
-            "size": trained,
-            "cached": [height, width],
-            "tiny": sorted(tiny),
-            "ignored": dict(listing.ignored),
-        }
-        columns = ([getattr(entry, name) for entry in entries] for name in ("path", "split", "group"))
-        write_columns(partial, labels, (*columns, hashes), index)
-
-
-@contextmanager
-def new_cache(folder: Path, name: str, shape: tuple[int, ...]) -> Iterator[tuple[Path, Array]]:
-    """Make a cache folder that appears under its name only when whole.
-
-    Args:
-        folder: to make.
-        name: of the set, for the sentence where there is no room.
-        shape: of its pixels, (N, H, W, 3).
-    Yields:
-        The folder under another name, to write the columns to, and the pixels to fill.
-    Raises:
-        StorageError: the disk has no room for the pixels.
-    """
-    needed = math.prod(shape)
-    free = shutil.disk_usage(folder.parent).free
-    if needed + _SPARE_BYTES > free:
-        raise StorageError(
-            f"the cache of {name} needs {needed / 1e9:.1f} GB and {folder.parent} has {free / 1e9:.1f} GB free;"
-            " free space, set SIGHTLINE_CACHE to another disk, or choose a smaller --data.size."
-        )
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir()
-    try:
-        _reserve(partial / PIXELS, needed)
-        pixels = np.memmap(partial / PIXELS, np.uint8, "r+", shape=shape)
-        yield partial, pixels
-        pixels.flush()
-        del pixels
-        os.rename(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def write_columns(folder: Path, labels: Array, texts: Iterable[Sequence[str | None]], index: Mapping[str, Any]) -> None:
-    """Write what a cache holds beside its pixels: class indices, (paths, splits, groups, hashes), and the header."""
-    np.save(folder / "labels.npy", labels)
-    write_texts(folder, texts)
-    (folder / "index.json").write_text(json.dumps(index, ensure_ascii=True), "utf-8")
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Make a file of a size and claim its disk space: a map of a file that cannot grow would end in a bus error."""
-    with path.open("wb") as file:
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-
-
-def _index(source: ImageSource, entries: list[Entry], reasons: dict[int, str]) -> tuple[Array, dict[str, Any]]:
-    """Class indices and header of a set, checked: every class of the listing must have kept a readable image."""
-    if len(reasons) == len(entries):
-        first = min(reasons)
-        raise DataError(
-            f"none of the {len(entries)} images in {source.location} can be read (the first, {entries[first].path!r}:"
-            f" {reasons[first]}); wanted JPEG, PNG, WebP, BMP, GIF or TIFF files."
-        )
-    classes = sorted({entry.label for entry in entries})
-    index_of = {name: index for index, name in enumerate(classes)}
-    labels = [-1 if row in reasons else index_of[entry.label] for row, entry in enumerate(entries)]
-    kept = set(labels)
-    lost = [name for name in classes if index_of[name] not in kept]
-    if lost:
-        raise DataError(
-            f"class {lost[0]!r} in {source.location} has no readable image; mend its files or delete the class."
-        )
-    return np.array(labels, np.int64), {
-        "name": source.name,
-        "location": source.location,
-        "classes": classes,
-        "images": len(entries),
-        "left_out": [[entries[row].path, reason] for row, reason in sorted(reasons.items())],
-    }
-
-
-def _sample_sizes(source: ImageSource, entries: list[Entry]) -> list[tuple[int, int]]:
-    """(height, width) of SAMPLED to twice as many images spread evenly over the set."""
-    sample = entries[:: max(1, len(entries) // SAMPLED)]
-    sizes = []
-    for _, data in source.read(sample):
-        try:
-            sizes.append(_pixels(data).shape[:2])
-        except UnreadableImageError:
-            continue
-    return sizes or [(SMALLEST_SIDE, SMALLEST_SIDE)]  # broken ones only: the full pass will say so
-
-
-Decoded = tuple[int, str, str, bool]  # index of the entry, hash, reason left out, enlarged more than four times
-
-
-def _decode_all(
-    source: ImageSource,
-    entries: list[Entry],
-    pixels: Array,
-    row_of: dict[int, int],
-    tiny: bool,
-    progress: Progress | None,
-) -> Iterator[Decoded]:
-    """Decode every image into its row."""
-
-    def work(item: tuple[int, Any]) -> Decoded:
-        return _decode_one(*item, pixels, row_of[item[0]])
-
-    seen: set[int] = set()
-    for decoded in in_parallel(work, source.read(entries), tiny=tiny):
-        seen.add(decoded[0])
-        if progress and (len(seen) % CHUNK == 0 or len(seen) == len(entries)):
-            progress(len(seen), len(entries))
-        yield decoded
-    for index in range(len(entries)):
-        if index not in seen:
-            yield index, "", "listed but not found when read", False
-
-
-def _decode_one(index: int, data: Any, pixels: Array, row: int) -> Decoded:
-    try:
-        found = _pixels(data)
-    except UnreadableImageError as error:
-        return index, "", str(error), False
-    height, width = pixels.shape[1:3]
-    pixels[row] = resize(found, height, width)
-    enlarged = min(found.shape[:2]) * 4 < min(height, width)
-    return index, pixel_hash(found).hex(), "", enlarged
-
-
-def _pixels(data: Any) -> Array:
-    if isinstance(data, OSError):
-        raise UnreadableImageError(data.strerror or str(data))
-    return decode(data) if isinstance(data, bytes) else data
-
-
 def _open(folder: Path) -> CachedImages:
-    index = json.loads((folder / "index.json").read_text("utf-8"))
-    shape = (index["images"], *index["cached"], 3)
-    paths, splits, groups, hashes = read_texts(folder, index["images"])
-    return CachedImages(
-        name=index["name"],
-        location=index["location"],
-        folder=folder,
-        size=tuple(index["size"]),
-        classes=index["classes"],
-        paths=paths,
-        labels=np.load(folder / "labels.npy"),
-        splits=splits,
-        groups=groups,
-        hashes=hashes,
-        left_out=[tuple(pair) for pair in index["left_out"]],
-        tiny=index["tiny"],
-        ignored=index["ignored"],
-        pixels=np.memmap(folder / PIXELS, np.uint8, "c", shape=shape),  # torch warns of read-only arrays
-        generated=index.get("generated", 0),
-    )
+    """Open a cache folder, all of it checked but for the values of its pixels.
+
+    Raises:
+        _DamagedError: there is none, or it does not hold what was written into it.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        if index["digest"] != digest_of(folder, index):
+            raise _DamagedError(f"{folder}: the digest is another one")
+        shape = (index["images"], *index["cached"], 3)
+        if (folder / PIXELS).stat().st_size != math.prod(shape):
+            raise _DamagedError(f"{folder}: {PIXELS} is cut off")
+        paths, splits, groups, hashes = read_texts(folder, index["images"])
+        return CachedImages(
+            name=index["name"],
+            location=index["location"],
+            folder=folder,
+            size=tuple(index["size"]),
+            classes=index["classes"],
+            paths=paths,
+            labels=np.load(folder / LABELS),
+            splits=splits,
+            groups=groups,
+            hashes=hashes,
+            left_out=[tuple(pair) for pair in index["left_out"]],
+            tiny=index["tiny"],
+            ignored=index["ignored"],
+            pixels=np.memmap(folder / PIXELS, np.uint8, "c", shape=shape),  # torch warns of read-only arrays
+            suffixes=index["suffixes"],
+            notes=index["notes"],
+            generated=index.get("generated", 0),
+            median=tuple(index["median"]) if index.get("median") else None,
+            preprocessing=preprocessing_of(index),
+            extremes=np.load(folder / EXTREMES) if (folder / EXTREMES).exists() else None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, *_NOT_FILES) as error:
+        raise _DamagedError(f"{folder}: {error}") from error

@@ -1,35 +1,65 @@
-"""From the bytes of one image file to RGB pixels. Height H, width W."""
+"""From the bytes of one image file to RGB pixels. Height H, width W.
 
+Every verb reads files through here: one list of formats, one limit of memory, one kind of error.
+"""
+
+import ctypes
+import functools
 import hashlib
+import importlib.util
 import io
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from sightline.extras import pip_line
+from sightline.images.bounding import bounded, refuse_bloated_exif
+from sightline.images.budget import memory_for, most_pixels
+from sightline.images.formats import HEAD, WANTED, format_of, name_of_unread
+from sightline.images.intensity import Range, Wide, has_wide_colors, whole_bits, wide_values
+from sightline.images.preprocessing import DEFAULT, Preprocessing
+from sightline.images.sizing import resize
 
 __all__ = [
-    "FORMATS",
     "MAXIMUM_PIXELS",
+    "WANTED",
+    "Decoded",
     "TooManyPixelsError",
     "UnreadableImageError",
     "decode",
+    "decode_image",
     "in_parallel",
+    "open_header",
     "pixel_hash",
+    "read_image",
     "resize",
 ]
 
 MAXIMUM_PIXELS = 100_000_000
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""Of images from strangers: those that sets are made of. Pillow knows many more, and starts a program for one of them."""
+STRIP_PIXELS = 1 << 20  # that are converted or hashed at a time, to bound the memory
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableImageError(Exception):
@@ -40,59 +70,272 @@ class TooManyPixelsError(UnreadableImageError):
     """An image is larger than is taken; nothing but its header was read."""
 
 
-def decode(data: bytes, maximum: int = MAXIMUM_PIXELS, formats: tuple[str, ...] | None = None) -> Pixels:
+@dataclass(frozen=True)
+class Decoded:
+    """What a file shows."""
+
+    pixels: Pixels
+    """(H, W, 3)."""
+    hash: bytes
+    """Sixteen bytes that two images share only if their pixels, at full size and in full depth, are the same; empty where none
+    was asked for."""
+    size: tuple[int, int]
+    """(height, width) of the upright image in pixels, before it was resized."""
+    extremes: Range | None = None
+    """Lowest and highest value of an image of more than 8 bits a channel; None of any other."""
+
+
+# ── decoding ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def decode(data: bytes, maximum: int = MAXIMUM_PIXELS, preprocessing: Preprocessing = DEFAULT) -> Pixels:
     """Decode an image file to RGB, upright, at its full size.
 
-    Grey becomes three equal channels, transparent pixels become white, 16 bits keep their upper eight, of an
-    animation the first frame is taken, and a camera's orientation is applied.
+    Grey becomes three equal channels, transparent pixels become white, of an animation the first frame is taken, and a
+    camera's orientation is applied.
 
     Args:
         data: the bytes of the file.
         maximum: pixels, at most; known from the header, before anything is decoded.
-        formats: Pillow's names of those that are tried; None for all.
+        preprocessing: which values of more than 8 bits become black and white.
     Returns:
         Pixels, (H, W, 3).
     Raises:
         TooManyPixelsError: more than the maximum.
         UnreadableImageError: no image, broken, or truncated.
     """
+    return read_image(data, None, preprocessing, maximum=maximum).pixels
+
+
+def read_image(
+    data: bytes,
+    size: tuple[int, int] | None,
+    preprocessing: Preprocessing = DEFAULT,
+    *,
+    maximum: int = MAXIMUM_PIXELS,
+    hashed: bool = False,
+) -> Decoded:
+    """Decode an image file to RGB, upright, and resize it, in bounded memory; as ``decode`` has it.
+
+    Args:
+        data: the bytes of the file.
+        size: (height, width) to resize to; None keeps the full size.
+        preprocessing: how images of other shapes and depths are shown.
+        maximum: pixels, at most.
+        hashed: compute the hash.
+    Raises:
+        TooManyPixelsError: more than the maximum, or more than the memory for its format allows.
+        UnreadableImageError: no image, broken, or truncated.
+    """
+    with _only_our_errors(maximum):
+        image = open_header(data)
+        _refuse_many_pixels(image, maximum)
+        with memory_for(image.format, image.width * image.height):
+            again = open_header(data) if has_wide_colors(image) else None
+            image.load()
+            return _decoded(image, again, size, preprocessing, hashed)
+
+
+def decode_image(image: Image.Image, size: tuple[int, int] | None, preprocessing: Preprocessing = DEFAULT) -> Pixels:
+    """Bring a Pillow image to RGB as its file would be: upright, on white, and resized.
+
+    Args:
+        image: of any mode.
+        size: (height, width) to resize to; None keeps the full size.
+        preprocessing: how images of other shapes and depths are shown.
+    Raises:
+        UnreadableImageError: its file cannot be decoded, or it has a mode that is not read.
+    """
+    with _only_our_errors(MAXIMUM_PIXELS):
+        _refuse_many_pixels(image, MAXIMUM_PIXELS)
+        with memory_for(image.format, image.width * image.height):
+            image.load()
+            return _decoded(image, None, size, preprocessing, False).pixels
+
+
+def open_header(data: bytes) -> Image.Image:
+    """Open an image file without decoding its pixels. What Pillow raises, and what it says of odd files, is its own.
+
+    Raises:
+        UnreadableImageError: empty, or in none of the formats that are read.
+    """
     if not data:
         raise UnreadableImageError("the file is empty (0 bytes)")
+    _keep_quiet()
+    kind = format_of(data[:HEAD])
+    if not kind:
+        name = name_of_unread(data[:HEAD])
+        raise UnreadableImageError(f"no image in any known format{f', but {name}' if name else ''}")
+    if kind == "HEIF" and not _heif_is_registered():
+        raise UnreadableImageError(f"a HEIC file, which needs the extra heic; run: {pip_line('heic')}")
+    if kind == "AVIF" and not _avif_is_there():
+        raise UnreadableImageError("an AVIF file, which this Pillow cannot read; install Pillow 11.3 or later")
+    if kind == "TIFF":
+        _keep_libtiff_quiet()
+    return Image.open(io.BytesIO(bounded(kind, data)), formats=(kind,))
+
+
+@functools.cache
+def _heif_is_registered() -> bool:
+    """Register the decoder of HEIC at Pillow, where it is installed."""
+    if importlib.util.find_spec("pi_heif") is None:
+        return False
+    import pi_heif
+
+    pi_heif.register_heif_opener()
+    return True
+
+
+@functools.cache
+def _avif_is_there() -> bool:
+    from PIL import features
+
+    return bool(features.check("avif")) if "avif" in features.modules else False
+
+
+@functools.cache
+def _keep_libtiff_quiet() -> None:
+    """Let libtiff not write to the standard error what is odd about a file that it calls ``tempfile.tif``."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit follows
-            image = Image.open(io.BytesIO(data), formats=formats)
-        if image.width * image.height > maximum:
-            raise TooManyPixelsError(f"more than {maximum / 1e6:g} megapixels ({image.width}×{image.height})")
-        return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
+        library = ctypes.CDLL(Image.core.__file__)  # a name is looked up in what a library depends on, too
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = getattr(library, name)
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
+    except (OSError, AttributeError):  # linked in another way
+        return
+
+
+def _keep_quiet() -> None:
+    """Let Pillow not warn of odd files: its warnings do not name the file, and what matters is raised.
+
+    Entering ``warnings.catch_warnings`` on several threads at once is not safe; a filter that stays is.
+    """
+    if _FILTER not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    _FILTER = warnings.filters[0]
+if logging.getLogger("PIL").level == logging.NOTSET:
+    logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
+
+
+@contextmanager
+def _only_our_errors(maximum: int) -> Iterator[None]:
+    """Turn whatever a decoder raises into the one error: Pillow's raise anything on broken files."""
+    try:
+        yield
+    except UnreadableImageError:
+        raise
     except UnidentifiedImageError as error:
-        raise UnreadableImageError("no image in any known format") from error
+        raise UnreadableImageError("broken: its header cannot be read") from error
     except Image.DecompressionBombError as error:
         raise TooManyPixelsError(f"more than {maximum / 1e6:g} megapixels") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError) as error:
-        # Pillow's readers raise all of these on broken files
-        raise UnreadableImageError(f"broken: {' '.join(str(error).split()) or type(error).__name__}") from error
+    except MemoryError as error:
+        raise UnreadableImageError("broken, or too large: decoding it asks for more memory than there is") from error
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise UnreadableImageError(f"broken: {text or type(error).__name__}") from error
+
+
+def _refuse_many_pixels(image: Image.Image, maximum: int) -> None:
+    pixels = image.width * image.height
+    shape = f"({image.width}×{image.height})"
+    if pixels > maximum:
+        raise TooManyPixelsError(f"more than {maximum / 1e6:g} megapixels {shape}")
+    most = most_pixels(image.format)
+    if pixels > most:
+        raise TooManyPixelsError(f"more than {most / 1e6:g} megapixels {shape}, the most of a {image.format} file")
+
+
+# ── conversion ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _decoded(
+    image: Image.Image,
+    again: Image.Image | None,
+    size: tuple[int, int] | None,
+    preprocessing: Preprocessing,
+    hashed: bool,
+) -> Decoded:
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes):
+        refuse_bloated_exif(exif)
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    digest, extremes = b"", None
+    if preprocessing.intensity == "upper bits":
+        image = _upper_bits(image)
+    elif (wide := wide_values(image, again)) is not None:
+        again = None
+        extremes = wide.extremes()
+        digest = wide.hash() if hashed else b""
+        image = _in_eight_bits(wide, extremes, preprocessing)
+        del wide
+    rgb = _to_rgb(image)
+    del image
+    if turn is not None:
+        rgb = rgb.transpose(turn)
+        digest = hashlib.sha256(digest + bytes([turn])).digest()[:16] if digest else b""
+    full = (rgb.height, rgb.width)
+    if size is None or size == full:
+        pixels = np.asarray(rgb)
+        return Decoded(pixels, digest or (pixel_hash(pixels) if hashed else b""), full, extremes)
+    if hashed and not digest:
+        digest = _hash_of_image(rgb)
+    return Decoded(resize(rgb, *size, preprocessing.fit), digest, full, extremes)
+
+
+def _upper_bits(image: Image.Image) -> Image.Image:
+    """As images of more than 8 bits were read before their range was measured."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode == "I":
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise UnreadableImageError("32-bit pixels; wanted 8 or 16 bits a channel")
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise UnreadableImageError("floating-point pixels; wanted 8 or 16 bits a channel")
+    return image
+
+
+def _in_eight_bits(wide: Wide, extremes: Range, preprocessing: Preprocessing) -> Image.Image:
+    low, high = extremes
+    if isinstance(preprocessing.intensity, tuple):
+        low, high = preprocessing.intensity
+    else:
+        low, high = whole_bits(min(low, 0.0), high)
+    return wide.shown(low, high)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
         return image
-    if image.mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.uint16)
-        image = Image.fromarray((wide >> 8).astype(np.uint8))
-    elif image.mode == "I":
-        wide = np.asarray(image)
-        if wide.min() < 0 or wide.max() > 65535:
-            raise UnreadableImageError("32-bit pixels; wanted 8 or 16 bits a channel")
-        image = Image.fromarray((wide >> 8).astype(np.uint8))  # how Pillow opens some 16-bit PNG and TIFF files
-    elif image.mode == "F":
-        raise UnreadableImageError("floating-point pixels; wanted 8 or 16 bits a channel")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
+        return image.convert("RGB")
+    rgb = Image.new("RGB", image.size)
+    step = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        strip = _rows(image, top, step).convert("RGBA")
+        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
+        rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    return rgb
+
+
+def _rows(image: Image.Image, top: int, count: int) -> Image.Image:
+    return image.crop((0, top, image.width, min(top + count, image.height)))
+
+
+def _hash_of_image(image: Image.Image) -> bytes:
+    """The ``pixel_hash`` of an RGB image."""
+    digest = hashlib.sha256()
+    step = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        digest.update((image if step >= image.height else _rows(image, top, step)).tobytes())
+    digest.update(f"{image.height}×{image.width}".encode())
+    return digest.digest()[:16]
 
 
 def pixel_hash(pixels: Pixels) -> bytes:
@@ -103,22 +346,7 @@ def pixel_hash(pixels: Pixels) -> bytes:
     return digest.digest()[:16]
 
 
-def resize(pixels: Pixels, height: int, width: int) -> Pixels:
-    """Scale so that the image just covers height × width, and cut the centre out. (H, W, 3) → (height, width, 3)."""
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    found_height, found_width = pixels.shape[:2]
-    scale = max(height / found_height, width / found_width)
-    box_height, box_width = height / scale, width / scale
-    # rounding may leave a box larger than the image by a last digit, which Pillow refuses
-    top, left = max(0.0, (found_height - box_height) / 2), max(0.0, (found_width - box_width) / 2)
-    image = Image.fromarray(pixels).resize(
-        (width, height),
-        Image.Resampling.BICUBIC,
-        box=(left, top, min(left + box_width, found_width), min(top + box_height, found_height)),
-        reducing_gap=3.0,
-    )
-    return np.asarray(image)
+# ── threads ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def in_parallel(

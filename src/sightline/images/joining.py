@@ -13,7 +13,8 @@ import numpy as np
 
 from sightline.config.checks import nearest
 from sightline.errors import ConfigError, DataError
-from sightline.images.cache import CachedImages, built_once, new_cache, open_images, write_columns
+from sightline.images.building import new_cache, write_columns
+from sightline.images.cache import CachedImages, built_once, open_images
 from sightline.images.lookup import find_source
 from sightline.images.sources import ImageSource
 from sightline.images.splits import Splits
@@ -62,7 +63,7 @@ def join_train(
     """
     source = find_generated(synthetic)
     exactly = (images.size, (images.pixels.shape[1], images.pixels.shape[2]))
-    made = open_images(source, exactly=exactly)
+    made = open_images(source, exactly=exactly, preprocessing=images.preprocessing)
     for name in made.classes:
         if name not in images.classes:
             raise ConfigError(
@@ -153,7 +154,11 @@ def _joined(images: CachedImages, made: CachedImages) -> CachedImages:
                 "cached": images.pixels.shape[1:3],
                 "tiny": images.tiny,
                 "ignored": images.ignored,
+                "suffixes": images.suffixes,
+                "notes": images.notes,
                 "generated": len(made.labels),
+                "median": images.median,
+                **images.preprocessing.kept(),
             }
             write_columns(partial, np.concatenate([images.labels, labels]), texts, index)
 

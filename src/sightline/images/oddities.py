@@ -4,21 +4,20 @@ The headers of files are read without decoding them. What is odd is said against
 makes up more than half of it is what the set is like, not an oddity.
 """
 
-import io
 import math
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from sightline.images.decoding import open_header
+from sightline.images.intensity import describe_range
 from sightline.images.layout import Entry
 from sightline.images.sources import ImageSource
 
-__all__ = ["Header", "Light", "light_of", "odd_files", "odd_light", "read_headers"]
+__all__ = ["Header", "Light", "light_of", "name_depths", "odd_files", "odd_light", "read_headers"]
 
 FAR = 5.0  # robust standard deviations from the median; of a normal distribution one image in two million is as far
 LEAST_SPREAD = 0.12  # of the logarithm of a side or of a shape: up to 1.8 times the median is never far
@@ -75,12 +74,10 @@ def _header(data: "bytes | Array | OSError") -> Header | None:
     if not isinstance(data, bytes):
         return Header(data.shape[1], data.shape[0], "RGB", "")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of sizes and of damaged metadata; decoding has judged both
-            with Image.open(io.BytesIO(data)) as image:
-                transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
-                animated = bool(getattr(image, "is_animated", False))
-                return Header(*image.size, image.mode, image.format or "", transparent, animated)
+        with open_header(data) as image:
+            transparent = image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info
+            animated = bool(getattr(image, "is_animated", False))
+            return Header(*image.size, image.mode, image.format or "", transparent, animated)
     except Exception:  # Pillow's readers raise anything on broken files; decoding has said which are
         return None
 
@@ -113,6 +110,25 @@ def _odd_modes(headers: Mapping[int, Header]) -> dict[int, str]:
     texts = {row: _odd_mode(header) for row, header in headers.items()}
     common = {text for text, count in Counter(texts.values()).items() if count > len(headers) / 2}
     return {row: text for row, text in texts.items() if text and text not in common}
+
+
+def name_depths(texts: Mapping[int, str], extremes_N2: Array | None) -> dict[int, str]:
+    """What is odd about how files are stored, with the values of those of more than 8 bits a channel.
+
+    Args:
+        texts: by row, as ``odd_files`` has them.
+        extremes_N2: lowest and highest value of each row; NaN of images of 8 bits, None where there are only such.
+    """
+    named = dict(texts)
+    if extremes_N2 is None:
+        return named
+    deep = np.flatnonzero(np.isfinite(extremes_N2[:, 0])).tolist()
+    for row in deep:
+        if row in named or len(deep) <= len(extremes_N2) / 2:
+            low, high = extremes_N2[row].tolist()
+            values = describe_range((low, high))
+            named[row] = f"{named.get(row, 'more than 8 bits a channel')}, values from {values}"
+    return named
 
 
 def _odd_mode(header: Header) -> str:

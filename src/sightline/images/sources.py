@@ -11,9 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sightline.images.layout import Entry, Listing
+from sightline.images.delimited import read_regular
+from sightline.images.layout import Entry, LeftOut, Listing
 
-__all__ = ["DownloadedSource", "ImageSource", "digest", "read_files"]
+__all__ = ["DownloadedSource", "ImageSource", "SharedSource", "digest", "read_files"]
 
 
 class ImageSource(Protocol):
@@ -21,6 +22,8 @@ class ImageSource(Protocol):
 
     name: str
     location: str
+    least: int
+    """Classes, at least, for ``scan`` to take the set: 2, and 1 where it is only measured."""
 
     def fingerprint(self) -> str: ...
     def scan(self) -> Listing: ...
@@ -35,10 +38,18 @@ class DownloadedSource(Protocol):
         """Have the set's files on the disk; ``progress`` is called with (megabytes done, megabytes in all)."""
 
 
+@runtime_checkable
+class SharedSource(Protocol):
+    """A source beside whose images other things come and go, which have no part in its fingerprint."""
+
+    def beside(self) -> LeftOut:
+        """What lies there now."""
+
+
 def read_files(root: Path, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
     for index, entry in enumerate(entries):
         try:
-            yield index, (root / entry.path).read_bytes()
+            yield index, read_regular(root / entry.path)
         except OSError as error:
             yield index, error
 

@@ -7,15 +7,17 @@ side of every split that is cut here; splits that the set brings along are kept,
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sightline.config import AnyRecipe
-from sightline.errors import DataError
+from sightline.errors import ConfigError, DataError
 from sightline.images.cache import CachedImages
+from sightline.images.seen import Kept, numbers_of, read_kept, read_own_kept
 
 __all__ = ["RULE", "Splits", "brings_validation", "deal_folds", "split", "split_as", "statistics"]
 
@@ -49,6 +51,8 @@ class Splits:
     """Images that a list keeps out of train and validation."""
     cross_validated: bool = False
     """Whether there are too few images to set any aside: all train, and cross-validation measures."""
+    kept: Kept | None = None
+    """The images of an earlier run, on whose sides those stay that are there."""
 
     @property
     def validation(self) -> Array:
@@ -59,15 +63,19 @@ class Splits:
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
 
-def split_as(recipe: AnyRecipe, images: CachedImages, rule: int = RULE) -> Splits:
+def split_as(recipe: AnyRecipe, images: CachedImages, rule: int = RULE, run: Path | None = None) -> Splits:
     """Deal the images of a set as a recipe asks.
 
     Args:
         recipe: every setting.
         images: the set.
         rule: the rule that a run was dealt by, of its ``model.json``.
+        run: that run, which has noted what it kept of an earlier one; None for a new training.
     """
     data = recipe.data
+    kept = None
+    if data.keep_split is not None:
+        kept = (read_own_kept(run) if run is not None else None) or read_kept(data.keep_split)
     return split(
         images,
         validation=data.validation,
@@ -76,6 +84,7 @@ def split_as(recipe: AnyRecipe, images: CachedImages, rule: int = RULE) -> Split
         selects=recipe.selects,
         few=FEW if recipe.probe is not None else 0,
         val_is_test=rule > 1,
+        kept=kept,
     )
 
 
@@ -88,6 +97,7 @@ def split(
     selects: bool = False,
     few: int = 0,
     val_is_test: bool = True,
+    kept: Kept | None = None,
 ) -> Splits:
     """Deal the readable images of a set.
 
@@ -101,7 +111,9 @@ def split(
         few: cross-validate where fewer images than this come without a test split and no ``validation`` is asked for.
         val_is_test: whether a validation split that comes without a test split is the test; runs before version 0.2 cut
             a fifth of train for it.
+        kept: the images of an earlier run: they stay on its sides, and only the others are dealt.
     Raises:
+        ConfigError: nothing can be kept: none of the images was in that run, or the set brings its splits.
         DataError: the set's own splits leave train without a class, or there are too few images to cut.
     """
     rows = images.readable
@@ -121,12 +133,18 @@ def split(
         raise DataError(
             f"{images.name} has no training images, only {' and '.join(name for name in given if len(given[name]))}; add a train split."
         )
-    if not len(test) and len(train) < few and validation is None and fraction == 1:
+    stay = _staying(images, train, kept, test_given=bool(len(test)), validation_given=bool(len(kept_validation)))
+    notes += stay.notes
+    none_aside = not len(test) and not len(stay.test) and not len(stay.validation)
+    if none_aside and len(train) < few and validation is None and fraction == 1:
         notes.append(f"too few to set any aside: cross-validation measures, all {len(train)} train")
-        return Splits(np.sort(train), _NOTHING, _NOTHING, _NOTHING, notes=notes, cross_validated=True)
+        return Splits(np.sort(train), _NOTHING, _NOTHING, _NOTHING, notes=notes, cross_validated=True, kept=stay.kept)
     if not len(test):
         fixed = given["val"]
-        test, train = _cut(images, train, lambda n: max(1, round(n * TEST_SHARE)), seed, "test", fixed)
+        outside = np.union1d(stay.train, stay.validation)
+        test, train = _cut(
+            images, train, lambda n: max(1, round(n * TEST_SHARE)), seed, "test", fixed, stay.test, outside
+        )
         if not len(test):
             raise DataError(
                 f"{images.name} has too few images a class ({len(train)} in {len(images.classes)} classes) to cut a fifth"
@@ -140,7 +158,9 @@ def split(
                 f"--data.validation {count} leaves nothing of the {len(train)} training images; choose a smaller number."
             )
         share = count / len(train)
-        kept_validation, train = _cut(images, train, lambda n: max(1, round(n * share)), seed, "validation", test)
+        kept_validation, train = _cut(
+            images, train, lambda n: max(1, round(n * share)), seed, "validation", test, stay.validation, stay.train
+        )
         if not len(kept_validation):
             raise DataError(
                 f"{images.name} has too few images a class ({len(train)} training images in {len(images.classes)} classes)"
@@ -175,7 +195,7 @@ def split(
             notes.append(f"{kind} has no image of {', '.join(repr(images.classes[index]) for index in absent[:5])}")
     learnt_from = {images.hashes[row] for row in np.concatenate([train, kept_validation])}
     shared = sum(images.hashes[row] in learnt_from for row in test)
-    return Splits(np.sort(train), np.sort(select), np.sort(calibrate), np.sort(test), shared, notes)
+    return Splits(np.sort(train), np.sort(select), np.sort(calibrate), np.sort(test), shared, notes, kept=stay.kept)
 
 
 def brings_validation(images: CachedImages) -> bool:
@@ -227,6 +247,47 @@ def statistics(images: CachedImages, rows: Array) -> tuple[list[float], list[flo
     return mean.tolist(), np.sqrt(variance).tolist()
 
 
+@dataclass(frozen=True)
+class _Staying:
+    """Rows that are where an earlier run had them."""
+
+    train: Array = field(default_factory=lambda: _NOTHING)
+    validation: Array = field(default_factory=lambda: _NOTHING)
+    test: Array = field(default_factory=lambda: _NOTHING)
+    notes: Sequence[str] = ()
+    kept: Kept | None = None
+
+
+def _staying(
+    images: CachedImages, rows: Array, kept: Kept | None, *, test_given: bool, validation_given: bool
+) -> _Staying:
+    """Those of the rows that a set leaves to be dealt which an earlier run had."""
+    if kept is None:
+        return _Staying()
+    if test_given and validation_given:
+        raise ConfigError(
+            f"--data.keep-split {kept.run} has no effect: {images.name} brings its test and validation splits; leave the"
+            " option out."
+        )
+    train, validation, test = kept.sides(images, rows)
+    count = len(train) + len(validation) + len(test)
+    if not count:
+        raise ConfigError(
+            f"--data.keep-split {kept.run} has no effect: that run had none of the images of {images.name}; leave the option"
+            " out, or name the run that was trained on a part of them."
+        )
+    if test_given:
+        train, test = np.union1d(train, test), _NOTHING  # the set has its own word on what is test
+    if validation_given:
+        train, validation = np.union1d(train, validation), _NOTHING
+    parts = {"train": train, "validation": validation, "test": test}
+    said = ", ".join(f"{name} {len(part):,}" for name, part in parts.items() if len(part))
+    note = f"as {kept.run} had them: {said}; dealt anew: {len(rows) - count:,}"
+    named = numbers_of(images.hashes[row] for row in test)
+    noted = replace(kept, tested=np.union1d(kept.tested, named), tested_paths=frozenset())
+    return _Staying(train, validation, test, [note], noted)
+
+
 def _default_validation(train: int) -> int:
     wanted = min(max(round(train * VALIDATION_SHARE), VALIDATION_LEAST), VALIDATION_MOST)
     return max(1, min(wanted, round(train * VALIDATION_LARGEST_SHARE)))
@@ -243,6 +304,8 @@ def _cut(
     seed: int,
     purpose: str,
     fixed: Array = _NOTHING,
+    inside: Array = _NOTHING,
+    outside: Array = _NOTHING,
 ) -> tuple[Array, Array]:
     """Cut some rows off, whole units at a time, in the order of their hashes.
 
@@ -252,29 +315,40 @@ def _cut(
     Args:
         count: images to cut off, given the number there are (of a class, or in all).
         fixed: rows that are dealt already; what belongs together with one of them is left.
+        inside: rows that are cut off in any case, and count; what belongs together with one of them follows it.
+        outside: rows that are left in any case, and so is what belongs together with one of them.
     Returns:
         (rows cut off, rows left).
     """
-    dealt = set(fixed.tolist())
-    units = {
-        unit: members
-        for unit, members in _units(images, np.concatenate([rows, fixed])).items()
-        if dealt.isdisjoint(members)
-    }
-    strata: dict[int, list[str]] = defaultdict(list)
+    dealt, within, without = (set(part.tolist()) for part in (fixed, inside, outside))
+    cut: list[int] = inside.tolist()
+    free: dict[int, list[str]] = defaultdict(list)
+    total: dict[int, int] = defaultdict(int)
+    taken: dict[int, int] = defaultdict(int)
     grouped = _grouped(images, rows)
+    units = _units(images, np.concatenate([rows, fixed]))
     for unit, members in units.items():
-        strata[0 if grouped else int(images.labels[members[0]])].append(unit)
-    cut: list[int] = []
-    for names in strata.values():
+        if not dealt.isdisjoint(members):
+            continue
+        stratum = 0 if grouped else int(images.labels[members[0]])
+        total[stratum] += len(members)
+        if not without.isdisjoint(members):
+            taken[stratum] += len(within.intersection(members))
+        elif not within.isdisjoint(members):
+            cut.extend(set(members) - within)
+            taken[stratum] += len(members)
+        else:
+            free[stratum].append(unit)
+    for stratum, names in free.items():
         names.sort(key=lambda unit: hashlib.sha256(f"{purpose}\0{seed}\0{unit}".encode()).digest())
-        total = sum(len(units[unit]) for unit in names)
-        wanted, taken = count(total), 0
+        wanted = count(total[stratum])
+        if within or without:  # however few were cut off before, at least half of what is new is left
+            wanted = min(wanted, taken[stratum] + max(1, sum(len(units[unit]) for unit in names) // 2))
         for unit in names[:-1] if purpose != "fraction" else names:  # something is left of every class
-            if taken >= wanted:
+            if taken[stratum] >= wanted:
                 break
             cut.extend(units[unit])
-            taken += len(units[unit])
+            taken[stratum] += len(units[unit])
     chosen = np.array(sorted(cut), np.int64)
     return chosen, np.setdiff1d(rows, chosen)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sightline.config import HubConfig, ResNet18Config, ResNet34Config, TimmConfig, TorchvisionConfig
 from sightline.config.backbones import BACKBONES, BOX, BOX_FILE, LITE_PACKAGES, PACKAGE, PRETRAINED
-from sightline.config.resolving import nearest
+from sightline.config.checks import nearest
 from sightline.errors import ConfigError
 from sightline.extras import packaged_weights
 from sightline.images.downloads import ask_for, reachable, within

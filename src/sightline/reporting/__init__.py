@@ -34,6 +34,7 @@ from sightline.reporting.narrating import (
 from sightline.reporting.photographs import about_learning_curve, about_probe
 from sightline.reporting.thumbnails import Thumbnails, affordable, data_uri, open_own
 from sightline.runs import REPORT, is_generator, read_model_of_finished
+from sightline.terminal import natural_key
 from sightline.writing import plain_text
 
 __all__ = ["report"]
@@ -225,15 +226,13 @@ def _confusion(told: Told, answers: Answers, thumbnails: Thumbnails | None) -> C
     opens = f"Tap a number to see {'images' if thumbnails else 'files'} behind it, {A_CELL} at most."
     if whole:
         empty = Cell("", 0, 0.0, False, "", 0.0)
-        rows = [
-            (name, [cells.get((true, answer), empty) for answer in range(len(classes))])
-            for true, name in enumerate(classes)
-        ]
+        order = sorted(range(len(classes)), key=lambda index: natural_key(classes[index]))
+        rows = [(classes[true], [cells.get((true, answer), empty) for answer in order]) for true in order]
         about = (
             "Each row is a true class, each column an answer; right answers are blue, wrong ones orange, the darker the larger"
             f" their share of the class. {opens}"
         )
-        return Confusion(about, classes, panels, rows=rows)
+        return Confusion(about, [classes[index] for index in order], panels, rows=rows)
     mistakes = int(counts_KK.sum() - np.trace(counts_KK))
     about = (
         f"A matrix of {len(classes)} classes would fit no screen: these are the {len(shown)} pairs that are confused most,"

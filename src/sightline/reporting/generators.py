@@ -22,6 +22,7 @@ from sightline.reporting.narrating import (
     cost_section,
     learning_charts,
     learning_legend,
+    number,
     repeat,
     settings_section,
     trained_on,
@@ -157,9 +158,9 @@ def _losses(made: Made) -> str:
 
 def _loss_of_noise(made: Made) -> str:
     losses = made.model["losses"]
-    known = f"on the training images {losses['train_loss']:.4f}"
+    known = f"on the training images {number(losses['train_loss'], '.4f')}"
     if "val_loss" in losses:
-        known = f"on the {losses['n']:,} validation images {losses['val_loss']:.4f}, {known}"
+        known = f"on the {losses['n']:,} validation images {number(losses['val_loss'], '.4f')}, {known}"
     return (
         f"Its loss in the last epoch: {known}. It is the mean squared error with which it guesses the noise that was added"
         " to an image; a guess of no noise at all would have 1."
@@ -169,13 +170,13 @@ def _loss_of_noise(made: Made) -> str:
 def _losses_of_contest(made: Made) -> str:
     losses = made.model["losses"]
     known = (
-        f"on the training images {losses['train_loss']:.4f} of the discriminator and {losses['train_generator_loss']:.4f} of"
+        f"on the training images {number(losses['train_loss'], '.4f')} of the discriminator and {number(losses['train_generator_loss'], '.4f')} of"
         " the generator"
     )
     if "val_loss" in losses:
         known = (
-            f"on the {losses['n']:,} validation images {losses['val_loss']:.4f} of the discriminator and"
-            f" {losses['val_generator_loss']:.4f} of the generator, {known}"
+            f"on the {losses['n']:,} validation images {number(losses['val_loss'], '.4f')} of the discriminator and"
+            f" {number(losses['val_generator_loss'], '.4f')} of the generator, {known}"
         )
     return (
         f"The losses of the last epoch: {known}. They are the two sides of a contest, in which one may get worse only"
@@ -223,7 +224,7 @@ def _sheet(made: Made, file: tuple[int, Path], side: int, letters: int, broken: 
     """The picture of an epoch; of one that cannot be read None, and the reason goes to ``broken``."""
     epoch, path = file
     try:
-        pixels_HWC = decode(path.read_bytes(), PIXELS, ("PNG",))
+        pixels_HWC = decode(path.read_bytes(), PIXELS)
     except (OSError, UnreadableImageError) as error:
         broken.append(f"{SAMPLES}/{path.name}, {error}")
         return None

@@ -13,6 +13,7 @@ from sightline.config.resolving import to_mapping
 from sightline.outcomes import MISSING, Outcome, measured_on, read_curves, spoken_value
 from sightline.pages import Chart, Section, Table
 from sightline.reporting.answers import Answers
+from sightline.terminal import natural_key
 
 __all__ = [
     "VIEWS",
@@ -219,7 +220,7 @@ def about_classes(told: Known) -> Section:
     assert told.measured is not None
     rows = [
         (name, f"{row['n']:,}", *(number(row[key], ".4f") for key in ("precision", "recall", "f1")))
-        for name, row in told.measured["classes"].items()
+        for name, row in sorted(told.measured["classes"].items(), key=lambda item: natural_key(item[0]))
     ]
     about = (
         "Precision: of the answers that name the class, the share that is right. Recall: of the images of the class, the"

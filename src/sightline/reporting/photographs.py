@@ -6,6 +6,7 @@ from typing import Any
 from sightline.charting import Curve, draw_curves
 from sightline.metrics import wilson_interval
 from sightline.pages import Chart, Section, Table
+from sightline.reporting.narrating import number
 
 __all__ = ["about_learning_curve", "about_probe"]
 
@@ -65,4 +66,4 @@ def about_learning_curve(model: Mapping[str, Any]) -> list[Section]:
 
 
 def _row(name: str, measured: Mapping[str, Any]) -> tuple[str, ...]:
-    return name, f"{measured['n']:,}", f"{measured['accuracy']:.4f}", f"{measured['loss']:.4f}"
+    return name, f"{measured['n']:,}", number(measured["accuracy"], ".4f"), number(measured["loss"], ".4f")

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from sightline.images.cache import CachedImages, open_as_trained
-from sightline.images.lookup import find_source
+from sightline.images.lookup import source_of_run
+from sightline.images.preprocessing import preprocessing_of
 from sightline.runs import read_run_recipe
 from sightline.writing import safe_cell
 
@@ -61,8 +62,8 @@ def open_own(
         DataError: it is gone, or cannot be used.
         StorageError: it must be decoded again, and the cache folder has no room for it.
     """
-    source, exactly = find_source(model["data"]["location"]), (tuple(model["size"]), tuple(model["resize"]))
-    images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress)
+    source, exactly = source_of_run(model), (tuple(model["size"]), tuple(model["resize"]))
+    images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, preprocessing_of(model))
     return Thumbnails(images) if images.fingerprint == model["data"]["fingerprint"] else None
 
 

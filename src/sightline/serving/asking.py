@@ -18,7 +18,8 @@ import numpy as np
 import torch
 
 from sightline.errors import SightlineError
-from sightline.predicting import Classifier, Prediction
+from sightline.predicting import Classifier
+from sightline.predictions import Prediction
 from sightline.views import Views
 
 __all__ = ["AT_ONCE", "Asker", "BusyError"]

@@ -23,6 +23,7 @@ from sightline.reporting.narrating import (
     most_confused,
     warnings,
 )
+from sightline.terminal import natural_key
 
 __all__ = ["Card", "known_of", "model_card", "summary"]
 
@@ -127,12 +128,13 @@ def _about_confusion(known: Known) -> Section:
     counts_KK = np.array(known.measured["confusion_matrix"])
     classes = known.classes
     if len(classes) <= MATRIX:
+        order = sorted(range(len(classes)), key=lambda index: natural_key(classes[index]))
         rows = [
-            (name, *(f"{count:,}" if count else "·" for count in counts_KK[index].tolist()))
-            for index, name in enumerate(classes)
+            (classes[index], *(f"{count:,}" if count else "·" for count in counts_KK[index, order].tolist()))
+            for index in order
         ]
         about = "Each row is a true class, each column an answer."
-        return Section("What it takes for what", about, Table(("", *classes), rows))
+        return Section("What it takes for what", about, Table(("", *(classes[index] for index in order)), rows))
     pairs = most_confused(counts_KK, PAIRS)
     mistakes = int(counts_KK.sum() - np.trace(counts_KK))
     listed = [

@@ -11,7 +11,7 @@ from sightline.config import SIGNED
 from sightline.explaining import ExplainedImage
 from sightline.pages import fragment
 from sightline.picturing import heat_layer
-from sightline.predicting import Prediction
+from sightline.predictions import Prediction
 from sightline.reporting.thumbnails import data_uri
 from sightline.serving.card import Card
 from sightline.serving.exhibits import Exhibits

@@ -14,7 +14,6 @@ import base64
 import functools
 import io
 import logging
-import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -35,14 +34,16 @@ from sightline.errors import ConfigError
 from sightline.explaining import Explainer
 from sightline.extras import own_version
 from sightline.images.augment import centre
-from sightline.images.decoding import FORMATS, TooManyPixelsError, UnreadableImageError, decode, resize
+from sightline.images.decoding import WANTED, TooManyPixelsError, UnreadableImageError, read_image
 from sightline.pages import render_html
 from sightline.picturing import overlaid
-from sightline.predicting import Classifier, Prediction
+from sightline.predicting import Classifier
+from sightline.predictions import Prediction
 from sightline.serving.asking import AT_ONCE, Asker, BusyError
 from sightline.serving.contract import ERRORS, document
 from sightline.serving.forms import EXPLAINED, FIELDS, Asked, File, checked, in_words_of_a_form, read_form
 from sightline.serving.guarding import BodyLimit, RequestLog, SameSite, Token, is_loopback, noted
+from sightline.terminal import show
 
 __all__ = ["build_service", "describe_model"]
 
@@ -55,7 +56,7 @@ Result = TypeVar("Result")
 
 
 def _to_standard_error(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    show(line, error=True)
 
 
 def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None] = _to_standard_error) -> FastAPI:
@@ -200,7 +201,7 @@ class _Service:
         """What is said of each image; cancelled, it cancels what has not begun."""
         classifier = self.asker.classifier
         most = int(self.limits.max_megapixels * 1e6)
-        pixels_BHWC = await asyncio.wrap_future(self.decoders.submit(_decoded, files, most, classifier.resize))
+        pixels_BHWC = await asyncio.wrap_future(self.decoders.submit(_decoded, files, most, classifier))
         found: list[Prediction] = []
         for start in range(0, len(files), AT_ONCE):  # some at a time: others have their turn
             part_BHWC = pixels_BHWC[start : start + AT_ONCE]
@@ -241,8 +242,8 @@ async def _left(receive: Callable[[], Awaitable[Any]]) -> None:
         pass
 
 
-def _decoded(files: Sequence[File], most: int, size: tuple[int, int]) -> Array:
-    """The pixels of the images at a size, (B, H, W, 3).
+def _decoded(files: Sequence[File], most: int, classifier: Classifier) -> Array:
+    """The pixels of the images at the size that a classifier reads, (B, H, W, 3).
 
     Raises:
         HTTPException: one cannot be read; it is named by its place and its name.
@@ -251,11 +252,11 @@ def _decoded(files: Sequence[File], most: int, size: tuple[int, int]) -> Array:
     for place, file in enumerate(files, 1):
         which = f"image {place} of {len(files)} ({file.name or 'without a name'})"
         try:
-            found.append(resize(decode(file.data, most, FORMATS), *size))
+            found.append(read_image(file.data, classifier.resize, classifier.preprocessing, maximum=most).pixels)
         except TooManyPixelsError as error:
             raise HTTPException(413, f"{which} has {error}; send it smaller.") from error
         except UnreadableImageError as error:
-            sentence = f"{which} cannot be read: {in_words_of_a_form(str(error))}; send a JPEG, PNG, WebP, BMP, GIF or TIFF file"
+            sentence = f"{which} cannot be read: {in_words_of_a_form(str(error))}; send a {WANTED} file"
             raise HTTPException(422, f"{sentence} that opens elsewhere.") from error
     return np.stack(found)
 

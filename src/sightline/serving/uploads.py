@@ -11,7 +11,8 @@ import numpy as np
 
 from sightline.config.serving import ServeConfig
 from sightline.errors import DataError
-from sightline.images.decoding import FORMATS, TooManyPixelsError, UnreadableImageError, decode, resize
+from sightline.images.decoding import TooManyPixelsError, UnreadableImageError, read_image
+from sightline.images.preprocessing import DEFAULT, Preprocessing
 
 __all__ = ["most_bytes", "read_upload"]
 
@@ -25,13 +26,16 @@ def most_bytes(limits: ServeConfig) -> int:
     return int(limits.max_megabytes * 1e6)
 
 
-def read_upload(found: Mapping[str, Any], limits: ServeConfig, size: tuple[int, int]) -> tuple[str, Array]:
+def read_upload(
+    found: Mapping[str, Any], limits: ServeConfig, size: tuple[int, int], preprocessing: Preprocessing = DEFAULT
+) -> tuple[str, Array]:
     """Read what the page sent of a file.
 
     Args:
         found: ``name`` and ``bytes`` of the file, and ``data``, its content in base64; left empty where it is too large.
         limits: on bytes and pixels.
         size: (height, width) that the classifier reads.
+        preprocessing: of the classifier.
     Returns:
         The name, and uint8 pixels, (height, width, 3), as ``predict`` makes them of the same file.
     Raises:
@@ -49,9 +53,10 @@ def read_upload(found: Mapping[str, Any], limits: ServeConfig, size: tuple[int, 
             f"{name} has {length / 1e6:,.1f} MB; at most {limits.max_megabytes:g} MB are read: send a smaller one."
         )
     try:
-        pixels = decode(content, int(limits.max_megapixels * 1e6), FORMATS)
+        most = int(limits.max_megapixels * 1e6)
+        pixels = read_image(content, size, preprocessing, maximum=most).pixels
     except TooManyPixelsError as error:
         raise DataError(f"{name} has {error}; send a smaller one.") from error
     except UnreadableImageError as error:
         raise DataError(f"{name} cannot be read: {error}.") from error
-    return name, resize(pixels, *size)
+    return name, pixels

@@ -13,13 +13,11 @@ says, which no trial reads.
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from sightline.config import Recipe, resolve, to_yaml
@@ -28,16 +26,18 @@ from sightline.config.resolving import to_mapping
 from sightline.config.space_files import build_space, read_space
 from sightline.config.tuning import STUDY, Study, TuneConfig, begun_study, choose_pruner, study_text
 from sightline.describing import TrialLines, describe_tuning, show_tuning
-from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
+from sightline.errors import ConfigError, DataError, Interrupted, TrainingError
 from sightline.extras import require
+from sightline.locking import alone
 from sightline.plans import Plan
 from sightline.preparing import prepare_training
 from sightline.resuming import changes
 from sightline.runs import create_run
+from sightline.terminal import reporting_console
 from sightline.tuning.searching import Search, Trial
 from sightline.tuning.trials import Job, Outcome, Workers, train_trial
 from sightline.waiting import spoken_seconds
-from sightline.writing import create_folder, storage_error, write_atomically, write_csv
+from sightline.writing import create_folder, write_atomically, write_csv
 
 __all__ = ["tune"]
 
@@ -81,7 +81,7 @@ def tune(
         Interrupted: Ctrl-C; the study can be resumed.
     """
     require("optuna", "tune", "tuning")
-    console = Console(quiet=True) if console is None else console
+    console = reporting_console(console)
     within("workers", workers, 1, os.cpu_count() or 1)
     begun = begun_study(study, resume)
     given = {"trials": trials, "judge": judge, "pruner": pruner, "seed": seed}
@@ -106,7 +106,7 @@ def tune(
         )
     ended_by = choose_pruner(config, plan.recipe, varied)
     folder = _make_folder(study, resume, plan)
-    with _alone(folder):
+    with alone(folder, "tuned"):
         write_atomically(folder / STUDY, study_text(asked).encode())
         search = Search(folder / "tuning.db", varied, config, ended_by, plan.recipe)
         tuning = _Tuning(folder, asked, search, plan)
@@ -146,22 +146,6 @@ def _make_folder(study: str | os.PathLike[str] | None, resume: bool, plan: Plan)
         create_folder(folder)
         return folder
     return create_run(f"{plan.source.name}-{plan.recipe.name}", study, below=TUNINGS, flag="--study")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold a study, so that no second process trains the same trials."""
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunError(f"{folder} is being tuned by another process; wait for it, or end it, and continue.") from error
-    except OSError as error:
-        raise storage_error(folder, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 # ── the trials ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from rich.console import Console
 
 from sightline.devices import share_of_machine
 from sightline.errors import SightlineError, StorageError
@@ -87,7 +88,8 @@ def train_trial(job: Job, go_on: Callable[[int, float], bool]) -> Outcome:
         return Outcome("pruned", *_judged(run, job.judge))
     settings = {**job.settings, "evaluation": {"on": "none", "robustness": False}}  # no trial ever sees a test image
     try:
-        train(recipe=job.recipe, settings=settings, run=run, resume=True, after_epoch=after_epoch)
+        quiet = Console(quiet=True)
+        train(recipe=job.recipe, settings=settings, run=run, resume=True, console=quiet, after_epoch=after_epoch)
     except _PrunedError as pruned:
         mark_pruned(run, str(pruned))
         return Outcome("pruned", *_judged(run, job.judge))

@@ -12,8 +12,8 @@ import torch
 from sightline.config.serving import ServeConfig
 from sightline.errors import DataError, SightlineError
 from sightline.images.augment import centre
-from sightline.images.decoding import decode, resize
-from sightline.predicting import Prediction
+from sightline.images.decoding import read_image
+from sightline.predictions import Prediction
 from sightline.serving.asking import Asker, BusyError
 from sightline.serving.card import known_of, model_card
 from sightline.serving.drawing import (
@@ -29,6 +29,7 @@ from sightline.serving.drawing import (
 from sightline.serving.exhibits import PAGE, Exhibits, Opening, Wanted
 from sightline.serving.maps import Maps
 from sightline.serving.uploads import read_upload
+from sightline.terminal import natural_key
 
 __all__ = ["ANY", "Page", "index_of"]
 
@@ -72,7 +73,7 @@ class Page:
     ) -> Iterator[Sequence[Update]]:
         """Answer what a visitor dropped; then explain the answer."""
         try:
-            name, pixels = read_upload(found, self.limits, self.classifier.resize)
+            name, pixels = read_upload(found, self.limits, self.classifier.resize, self.classifier.preprocessing)
         except DataError as error:
             yield None, draw_sentence(str(error), trouble=True), "", ANY
             return
@@ -90,7 +91,7 @@ class Page:
             pixels, name = exhibits.thumbnails.cached(file), f"{exhibits.name(pick)}, which shows {exhibits.true(pick)}"
         elif 0 <= pick < len(self.guests):
             name, path = f"a {self.guests[pick][0]}", self.guests[pick][1]
-            pixels = resize(decode(path.read_bytes()), *self.classifier.resize)
+            pixels = read_image(path.read_bytes(), self.classifier.resize, self.classifier.preprocessing).pixels
         else:
             yield [gr.skip()] * 4
             return
@@ -221,7 +222,9 @@ class Page:
 
     def _choices(self, counts: Sequence[tuple[int, int]]) -> list[tuple[str, int]]:
         total = sum(count for _, count in counts)
-        named = [(f"{self.classifier.classes[index]} ({count:,})", index) for index, count in counts]
+        classes = self.classifier.classes
+        ordered = sorted(counts, key=lambda item: natural_key(classes[item[0]]))
+        named = [(f"{classes[index]} ({count:,})", index) for index, count in ordered]
         return [(f"any class ({total:,})", ANY), *named]
 
     def coverages(self) -> list[tuple[str, float]]:
@@ -234,7 +237,7 @@ class Page:
 
     def _guests_shown(self) -> list[Example]:
         return [
-            Example(key, name, resize(decode(path.read_bytes()), 96, 96))
+            Example(key, name, read_image(path.read_bytes(), (96, 96)).pixels)
             for key, (name, path) in enumerate(self.guests)
         ]
 

@@ -11,6 +11,7 @@ from sightline.serving.drawing import draw_drop_zone, draw_masthead, draw_senten
 from sightline.serving.exhibits import Wanted
 from sightline.serving.page.acting import ANY, Page, index_of
 from sightline.serving.uploads import most_bytes
+from sightline.terminal import natural_key
 
 if TYPE_CHECKING:
     import gradio
@@ -125,7 +126,12 @@ def _explanation_controls(page: Page) -> "list[gradio.Dropdown]":
     methods = [(spoken(method), method) for method in maps.methods]
     layers = [(f"{layer.name} ({layer.size[0]}×{layer.size[1]})", layer.name) for layer in maps.layers]
     shown = next((layer.name for layer in maps.layers if layer.default), None)
-    classes = [("the most probable", ANY), *((name, index) for index, name in enumerate(page.classifier.classes))]
+    classes = [
+        ("the most probable", ANY),
+        *sorted(
+            ((name, index) for index, name in enumerate(page.classifier.classes)), key=lambda item: natural_key(item[0])
+        ),
+    ]
     first = maps.methods[0] if maps.methods else None
     gr.HTML("<h2 class='sl-part'>What speaks for a class</h2>")
     method = gr.Dropdown(methods, value=first, label="Method", elem_id="method", visible=first is not None)

@@ -1,0 +1,41 @@
+"""What a classifier says of images, and how a table of it is written."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Prediction", "csv_header", "csv_rows"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a classifier says of one image."""
+
+    label: str
+    """Most probable class."""
+    probability: float
+    probabilities: dict[str, float]
+    """Of every class, most probable first."""
+    unknown: bool | None = None
+    """Whether the image looks like none of the classes; None of a classifier that has no threshold for it."""
+    within: tuple[str, ...] | None = None
+    """The classes of a set that holds the true one as often as was asked for, most probable first; None if not asked."""
+
+
+def csv_header(sets: float | None = None) -> list[str]:
+    """Column names of a CSV of predictions, with sets of a coverage or without."""
+    ranks = [f"{name}_{rank}" for rank in range(2, 6) for name in ("class", "probability")]
+    return ["file", "class", "probability", *ranks, "none_of_these"] + ([] if sets is None else [f"set_{sets:g}"])
+
+
+def csv_rows(files: Sequence[str], predictions: Sequence[Prediction]) -> Iterator[list[str]]:
+    """A row for each file: its five most probable classes, whether it is none of them, and its set where there is one.
+
+    Cells are empty where there are fewer classes, and where the classifier cannot say.
+    """
+    for file, prediction in zip(files, predictions, strict=True):
+        row = [file]
+        for label, probability in list(prediction.probabilities.items())[:5]:
+            row += [label, f"{probability:.6f}"]
+        row += [""] * (11 - len(row))
+        row.append("" if prediction.unknown is None else "yes" if prediction.unknown else "no")
+        yield row if prediction.within is None else [*row, "; ".join(prediction.within)]
