@@ -192,6 +192,16 @@ def test_without_the_extra_a_heic_file_says_so_and_names_it(monkeypatch):
         decoding._heif_is_registered.cache_clear()
 
 
+def test_a_set_is_decoded_again_once_the_extra_is_there(folder, files, monkeypatch):
+    pytest.importorskip("pi_heif")
+    source = find_source(folder({**files("a", "b", side=32), "a/IMG_1.HEIC": HEIC}))
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding, "_heif_is_registered", lambda: False)
+        assert [path for path, _ in open_images(source).left_out] == ["a/IMG_1.HEIC"]
+        assert [path for path, _ in open_images(source).left_out] == ["a/IMG_1.HEIC"]
+    assert open_images(source).left_out == []
+
+
 def test_a_film_is_no_heic_file():
     assert format_of(b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41") == ""
     assert format_of(b"\0\0\0\x20ftypmif1\0\0\0\0mif1avifmiaf") == "AVIF"

@@ -35,6 +35,7 @@ __all__ = [
     "Decoded",
     "TooManyPixelsError",
     "UnreadableImageError",
+    "can_be_read_now",
     "decode",
     "decode_image",
     "in_parallel",
@@ -45,6 +46,8 @@ __all__ = [
 ]
 
 MAXIMUM_PIXELS = 100_000_000
+NEEDS_HEIC = "a HEIC file, which needs the extra heic"
+NEEDS_AVIF = "an AVIF file, which this Pillow cannot read"
 STRIP_PIXELS = 1 << 20  # that are converted or hashed at a time, to bound the memory
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -167,12 +170,19 @@ def open_header(data: bytes) -> Image.Image:
         name = name_of_unread(data[:HEAD])
         raise UnreadableImageError(f"no image in any known format{f', but {name}' if name else ''}")
     if kind == "HEIF" and not _heif_is_registered():
-        raise UnreadableImageError(f"a HEIC file, which needs the extra heic; run: {pip_line('heic')}")
+        raise UnreadableImageError(f"{NEEDS_HEIC}; run: {pip_line('heic')}")
     if kind == "AVIF" and not _avif_is_there():
-        raise UnreadableImageError("an AVIF file, which this Pillow cannot read; install Pillow 11.3 or later")
+        raise UnreadableImageError(f"{NEEDS_AVIF}; install Pillow 11.3 or later")
     if kind == "TIFF":
         _keep_libtiff_quiet()
     return Image.open(io.BytesIO(bounded(kind, data)), formats=(kind,))
+
+
+def can_be_read_now(reason: str) -> bool:
+    """Whether what was missing to read a file, when it was left out for a reason, is installed by now."""
+    if reason.startswith(NEEDS_HEIC):
+        return _heif_is_registered()
+    return reason.startswith(NEEDS_AVIF) and _avif_is_there()
 
 
 @functools.cache
