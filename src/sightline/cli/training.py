@@ -281,19 +281,21 @@ def tune(
     from sightline.tuning import tune as work
 
     show(
-        work(
-            data,
-            space=written,
-            recipe=named or "auto",
-            settings=flags,
-            study=study,
-            resume=resume,
-            trials=trials,
-            judge=judge,
-            pruner=pruner,
-            seed=seed,
-            workers=workers,
-            console=screen(),
+        str(
+            work(
+                data,
+                space=written,
+                recipe=named or "auto",
+                settings=flags,
+                study=study,
+                resume=resume,
+                trials=trials,
+                judge=judge,
+                pruner=pruner,
+                seed=seed,
+                workers=workers,
+                console=screen(),
+            )
         )
     )
 

@@ -292,7 +292,7 @@ class TarSource(_ArchiveSource):
     def _members(self) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
         with self._readable(), self.path.open("rb") as file:
             unpacked, packed = 0, os.fstat(file.fileno()).st_size
-            with tarfile.open(fileobj=_Ending(file), mode=self._mode(file), tarinfo=_Header) as archive:
+            with tarfile.open(fileobj=_Ending(file), mode=self._mode(file), tarinfo=_Header) as archive:  # type: ignore[call-overload]
                 for member in archive:
                     unpacked += tarfile.BLOCKSIZE + (0 if _holes(member) else member.size)
                     self._refuse_bomb(unpacked, packed)

@@ -263,7 +263,10 @@ def _splits_within(
     found = {folder: {looks[name] for name in chain[1:] if name in looks} for folder, (chain, _) in chains.items()}
     if found and all(len(kinds) == 1 for kinds in found.values()):
         return {
-            folder: (tuple(name for place, name in enumerate(chain) if not place or name not in looks), *found[folder])
+            folder: (
+                tuple(name for place, name in enumerate(chain) if not place or name not in looks),
+                next(iter(found[folder])),
+            )
             for folder, (chain, _) in chains.items()
         }
     suspect = sorted(
