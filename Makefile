@@ -25,6 +25,7 @@ help:
 	echo "make bench-unbalanced                    a rare class: its recall with weights, and with balanced sampling"
 	echo "make bench-photos PART=probe|ten|hour [SEEDS=3]  photographs of groceries: accuracy, seconds"
 	echo "make bench-few [ARGS=100]                few photographs: do the intervals of cross-validation hold?"
+	echo "make bench-hostile [ARGS='10000 --seed 0']  damaged and hostile files over every reader: refused, accepted, foreign exceptions"
 	echo "make bench-cifar [RECIPE=fast] [SEEDS=3]  a recipe on CIFAR-10 (JPEG): accuracy, seconds, cost"
 	echo "make bench-onecycle [CIFAR=archive]      custom-resnet-onecycle: images/s by number format, then in full"
 	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
@@ -57,6 +58,9 @@ bench-photos: install
 
 bench-few: install
 	$(BIN)/python benchmarks/few.py $(GROCERY) $(ARGS)
+
+bench-hostile: install
+	$(BIN)/python benchmarks/hostile.py $(ARGS)
 
 bench-generated: install
 	$(BIN)/python benchmarks/generated.py $(DATA) $(or $(OUT),studies/generated) $(ARGS)

@@ -90,6 +90,7 @@ DOORS = {
     "uvicorn": ("serving/__init__.py",),
     "diffusers": (),  # the tests compare our samplers with its schedulers
     "torch_fidelity": ("inception.py",),
+    "pi_heif": ("images/decoding.py",),
     "wandb": ("tracking.py",),
     "optuna": ("tuning/searching.py",),
     "tensorboard": (),  # Lightning's logger loads it

@@ -411,3 +411,73 @@ def test_what_is_stored_is_plain_text_and_pixels(image_set):
         "texts.utf8",
     ]
     assert json.loads((folder / "index.json").read_text())["classes"] == ["cats", "dogs"]
+
+
+# ── a damaged cache ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def _turn_into_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGES = {
+    "cut off": _cut,
+    "a bit flipped": _flip,
+    "emptied": lambda path: path.write_bytes(b""),
+    "gone": Path.unlink,
+    "overwritten": lambda path: path.write_bytes(b"[[[[" * 60_000),
+    "a folder": _turn_into_a_folder,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        (name, damage)
+        for name in ("index.json", "labels.npy", "ends.npy", "texts.utf8", "pixels.u8")
+        for damage in DAMAGES
+        if (name, damage) != ("pixels.u8", "a bit flipped")  # pixels are not read to open a cache
+    ],
+)
+def test_a_damaged_cache_is_built_anew(image_set, cache_root, name, damage):
+    images = open_images(find_source(image_set))
+    whole = {file.name: file.read_bytes() for file in images.folder.iterdir()}
+    del images
+    (folder,) = cache_root.glob("*/")
+    DAMAGES[damage](folder / name)
+    again = open_images(find_source(image_set))
+    assert {file.name: file.read_bytes() for file in again.folder.iterdir()} == whole
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "null", "1", '{"digest": 1}', '{"images": -1}', "{" * 100_000])
+def test_a_header_of_something_else_is_damage(image_set, cache_root, text):
+    before = open_images(find_source(image_set))
+    (before.folder / "index.json").write_text(text)
+    assert list(open_images(find_source(image_set)).paths) == list(before.paths)
+
+
+def test_a_damaged_cache_is_listed_and_can_be_cleared(image_set):
+    images = open_images(find_source(image_set))
+    (images.folder / "index.json").write_text("no header")
+    (row,) = cached()
+    assert row["name"] == "set (damaged)"
+    assert clear() > 0
+    assert cached() == []
+
+
+def test_a_file_in_the_place_of_a_cache_gives_way(image_set):
+    folder = open_images(find_source(image_set)).folder
+    shutil.rmtree(folder)
+    folder.write_text("in the way")
+    assert len(open_images(find_source(image_set)).paths) == 10

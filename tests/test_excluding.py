@@ -1,5 +1,6 @@
 """Images that a list keeps out: of train and validation, never of test, and nothing else moves."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -64,6 +65,28 @@ def test_a_cell_that_no_spreadsheet_was_to_run_is_the_name_it_was(in_memory, tmp
     assert found.tolist() == sorted(set(range(4)) - set(everything.test.tolist()))
 
 
+@pytest.mark.parametrize(
+    ("file", "separator", "encoding"),
+    [("a.csv", ";", "utf-8"), ("a.csv", "\t", "utf-16"), ("a.tsv", "\t", "utf-8-sig"), ("a.csv", ",", "utf-16-le")],
+)
+def test_a_list_is_read_as_a_spreadsheet_writes_it(in_memory, tmp_path, file, separator, encoding):
+    images = in_memory([0, 1] * 50)
+    images.paths[:2] = ["a/é.png", "a/b.png"]
+    lines = [f"{name}{separator}x" for name in ("Finding", "a/é.png", "a\\b.png")]
+    lines = [separator.join(reversed(line.split(separator))) for line in lines]
+    (tmp_path / file).write_bytes("\r\n".join(["x" + separator + "File", *lines[1:]]).encode(encoding))
+    assert read_excluded(tmp_path / file) == ["a/é.png", "a\\b.png"]
+    splits = split(images)
+    gone = leave_out(images, splits, tmp_path / file).excluded.tolist()
+    assert gone == sorted({0, 1} - set(splits.test.tolist()))
+
+
+def test_a_list_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.csv")
+    with pytest.raises(ConfigError, match=r"a\.csv cannot be read \(it is a pipe; wanted a file\)"):
+        read_excluded(tmp_path / "a.csv")
+
+
 def test_a_file_that_a_manifest_names_twice_is_left_out_twice(in_memory, tmp_path):
     images = in_memory([0, 1] * 20, splits=["train"] * 36 + ["val", "val", "test", "test"])
     images.paths[2] = images.paths[0]
@@ -111,10 +134,12 @@ def test_leaving_out_all_of_a_class_or_of_validation_is_refused(in_memory, tmp_p
 @pytest.mark.parametrize(
     ("name", "text", "sentence"),
     [
-        ("a.csv", "path\nx.png\n", "has no column 'file' (found: path)"),
+        ("a.csv", "name\nx.png\n", "has no column 'file' (found: name)"),
         ("a.csv", "", "has no column 'file' (found: nothing)"),
         ("a.csv", "file,why\n,dark\n", "has no effect: it lists no images"),
         ("a.txt", "\n \n", "has no effect: it lists no images"),
+        ("a.csv", f"file,why\n{'x' * 200_000},dark\n", "line 2: no row of CSV (a cell of more than 131,072 letters)"),
+        ("a.csv", "file,why\nx.png,one,two\n", "line 2: 3 cells, and the first line names 2 columns"),
         ("missing.csv", None, "cannot be read (No such file or directory)"),
     ],
 )

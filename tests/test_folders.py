@@ -10,7 +10,7 @@ from sightline.images.cache import open_images
 from sightline.images.folders import CIRCLES, DANGLING, SPECIAL, TWICE
 from sightline.images.layout import OWN
 from sightline.images.listing import listed_once
-from sightline.images.lookup import find_source, plain_files
+from sightline.images.lookup import find_source, plain_files, source_of_run
 from sightline.images.remarks import remarks
 
 
@@ -233,3 +233,23 @@ def test_remarks_name_the_reading_of_the_folders_and_what_cannot_be_read(folder,
         "left out: 1 hidden file (1 without a suffix)",
         "left out: 2 images in test/, which has no class folders (2 .png)",
     ]
+
+
+def test_a_run_is_no_image_set(folder):
+    with pytest.raises(DataError, match=r"is a run of sightline, and no image set; name the folder of the images"):
+        find_source(folder(RUN | {"samples/epoch-002.png": b""})).scan()
+
+
+@pytest.mark.parametrize("names", [("plane", "train"), ("cat", "test"), ("dev", "train", "x")])
+def test_a_run_from_before_finds_its_classes_though_they_are_called_like_splits(folder, files, names):
+    root = folder(files(*names))
+    source = source_of_run({"classes": sorted(names), "data": {"location": str(root)}})
+    assert classes(source.scan()) == dict.fromkeys(names, 2)
+
+
+def test_a_class_called_train_within_the_splits_stays_one_for_a_run(folder, files):
+    root = folder(
+        {f"{part}/{path}": data for part in ("train", "test") for path, data in files("train", "bus").items()}
+    )
+    listing = source_of_run({"classes": ["bus", "train"], "data": {"location": str(root)}}).scan()
+    assert Counter(entry.split for entry in listing.entries) == {"train": 4, "test": 4}

@@ -1,12 +1,13 @@
 """Which folders are splits, which are classes, and which are neither: by names alone, without a file."""
 
+import random
 from collections import Counter
 
 import pytest
 
 from sightline.errors import DataError
 from sightline.images.layout import OUTSIDE, class_folder, lay_out
-from sightline.images.split_names import split_of_name, splits_among
+from sightline.images.split_names import is_split_name, split_of_name, splits_among
 
 
 def listing(*folders: str, each: int = 2, empty: tuple[str, ...] = (), **options):
@@ -156,11 +157,25 @@ def test_the_split_and_the_class_in_one_name_are_no_classes():
         listing("cat_train", "dog_train", "cat_test", "dog_test")
 
 
+@pytest.mark.parametrize("inner", [("train", "val"), ("val", "cat", "dog"), ("train", "test", "cat")])
+def test_a_split_within_a_split_is_refused(inner):
+    with pytest.raises(
+        DataError, match=r"holds train/\w+/, a split within a split; as a split, \w+ has to lie beside train"
+    ):
+        listing(*(f"train/{name}" for name in inner), "test/cat", "test/dog")
+
+
+def test_a_class_called_train_that_lies_among_others_in_every_split_is_a_class():
+    found = listing(*(f"{split}/{name}" for split in ("train", "test") for name in ("train", "bus", "plane")))
+    assert classes(found) == ["bus", "plane", "train"]
+    assert table(found)["test/train"] == "train test"
+
+
 # ── unlabeled folders beside classes ─────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
-    "name", ["test", "Test", "testing", "test_images", "images_test", "holdout", "pred", "unlabeled"]
+    "name", ["test", "Test", "testing", "test_images", "images_test", "holdout", "pred", "unlabeled", "external_test"]
 )
 def test_an_unlabeled_test_folder_beside_classes_is_no_class(name):
     found = listing("cat", "dog", name)
@@ -225,6 +240,23 @@ def test_an_empty_split_is_no_class_without_images(split):
 def test_an_empty_class_folder_is_still_refused_beside_a_split():
     with pytest.raises(DataError, match="class folder 'emu' in SET holds no images"):
         listing("cat", "dog", "test/cat", empty=("emu",))
+
+
+def test_a_name_that_speaks_of_a_split_and_of_something_else_is_a_class_and_said():
+    found = listing("crash_test", "cat", "dog")
+    assert classes(found) == ["cat", "crash_test", "dog"]
+    assert found.notes == ["crash_test was taken for a class; move it away, or rename it (test, val), if it is a split"]
+    assert listing("steam_train", "bullet_train").notes == []
+
+
+def test_splits_below_a_folder_beside_folders_without_images_are_found():
+    found = listing("images/train/cat", "images/train/dog", "images/val/cat", empty=("annotations", "labels/train"))
+    assert splits(found) == {"train": 4, "val": 2}
+
+
+def test_splits_below_one_folder_beside_another_with_images_are_refused():
+    with pytest.raises(DataError, match=r"holds set/test/, which looks like the test split"):
+        listing("set/train/cat", "set/test/cat", "set/train/dog", "pictures")
 
 
 # ── splits within classes ────────────────────────────────────────────────────────────────────────────────────────────
@@ -310,6 +342,43 @@ def test_a_split_at_the_bottom_of_some_classes_only_never_becomes_a_class():
 def test_an_empty_deeper_folder_is_refused_where_it_would_be_a_class():
     with pytest.raises(DataError, match="class folder 'fruit/kiwi' in SET holds no images"):
         listing("fruit/apple", "nut", empty=("fruit", "fruit/kiwi"), classes="leaf")
+
+
+# ── laws ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+FOLDERS = [
+    *("train", "test", "val", "dev", "seg_train", "seg_test", "seg_pred", "a_train", "a_test", "images", "predictions"),
+    *("cat", "dog", "emu", "runs", "Cat2", "train_test", "data", "%74rain"),
+]
+FILES = ["notes.txt", ".hidden", "recipe.yaml", "model.json", "study.yaml", "trials.csv", "manifest.csv"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_lies_there_is_an_image_of_a_class_or_counted_and_no_class_is_called_like_a_split(seed):
+    draw = random.Random(seed)
+    taken = 0
+    for _ in range(1500):
+        words = draw.sample(FOLDERS, draw.randint(2, 6))
+        places = ["/".join(draw.choices(words, k=draw.randint(0, 4))) for _ in range(draw.randint(1, 14))]
+        files = {
+            f"{place}/{draw.choice(FILES) if draw.random() < 0.2 else f'{number}.jpg'}".lstrip("/")
+            for number, place in enumerate(places)
+        }
+        empty = [place for place in places if place and draw.random() < 0.1]
+        try:
+            found = lay_out(sorted(files), empty, "SET", classes=draw.choice([None, "leaf"]))
+        except DataError:
+            continue
+        taken += 1
+        assert len(found.entries) + sum(found.ignored.values()) == len(files)
+        assert {reason: sum(counts.values()) for reason, counts in found.suffixes.items()} == found.ignored
+        bad = {
+            entry.label
+            for entry in found.entries
+            if entry.split is None and is_split_name(entry.label.rpartition("/")[2])
+        }
+        assert not bad, sorted(files)
+    assert taken > 100
 
 
 # ── what stays as it was ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sightline.images.embedded import DigitsSource
 from sightline.images.lookup import find_source
-from sightline.images.oddities import Header, Light, light_of, odd_files, odd_light, read_headers
+from sightline.images.oddities import Header, Light, light_of, name_depths, odd_files, odd_light, read_headers
 
 Array = np.ndarray[Any, Any]
 
@@ -108,3 +108,13 @@ def test_in_a_set_of_dark_images_none_is_too_dark() -> None:
     found = odd_light(Light(np.linspace(2, 19, 20), np.full(20, 30.0)))
     assert not any(found.values())
     assert not any(odd_light(Light(np.empty(0), np.empty(0))).values())
+
+
+def test_values_of_deep_files_are_named_and_a_few_of_them_among_others_are_odd():
+    extremes = np.array([[np.nan, np.nan]] * 8 + [[0.0, 4000.0]] * 2)
+    assert name_depths({8: "16 bits a channel"}, extremes) == {
+        8: "16 bits a channel, values from 0 to 4,000",
+        9: "more than 8 bits a channel, values from 0 to 4,000",
+    }
+    assert name_depths({0: "a palette (mode P)"}, None) == {0: "a palette (mode P)"}
+    assert name_depths({}, extremes[8:]) == {}  # what all are like is no oddity

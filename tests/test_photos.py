@@ -16,7 +16,7 @@ from rich.console import Console
 
 import sightline
 from sightline import fitting, preparing, probing
-from sightline.config import Recipe, read_recipe, resolve
+from sightline.config import AugmentConfig, Recipe, read_recipe, resolve
 from sightline.errors import ConfigError, DataError
 from sightline.images.cache import cached
 from sightline.runs import read_model, read_run_recipe
@@ -154,7 +154,8 @@ def test_a_probe_loads_no_lightning(tmp_path: Path) -> None:
 
 def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
-    plan = preparing.prepare_training(data, "photos", SIZE, None, Console(quiet=True))
+    exact = resolve_layers(SIZE, {"fit": {"precision": "float32"}})
+    plan = preparing.prepare_training(data, "photos", exact, None, Console(quiet=True))
     probed = probing.run_probe(plan, Console(quiet=True))
     pixels = torch.from_numpy(np.array(plan.images.pixels[plan.splits.validation]))
     from sightline.images.augment import centre, normalize
@@ -206,7 +207,7 @@ def test_upper_layers_are_fine_tuned_on_kept_maps_and_the_lower_ones_keep_every_
     upper = {
         "fit": {"epochs": 2, "batch_size": 20},
         "finetune": {"kind": "upper", "after": "body.blocks.4"},
-        "augment": {"crop": {"kind": "none"}},
+        "augment": {"crop": {"kind": "none"}, "policy": {"kind": "none"}},
     }
     kept: list[bool] = []
     original = probing.keep_better
@@ -238,7 +239,10 @@ def test_a_layer_that_the_network_cannot_be_cut_behind_is_refused(easy: Path, tm
         train(
             easy,
             tmp_path / "run",
-            {"finetune": {"kind": "upper", "after": "body.nose"}, "augment": {"crop": {"kind": "none"}}},
+            {
+                "finetune": {"kind": "upper", "after": "body.nose"},
+                "augment": {"crop": {"kind": "none"}, "policy": {"kind": "none"}},
+            },
         )
 
 
@@ -269,7 +273,7 @@ def test_the_minutes_decide_how_many_epochs_of_how_many_layers(easy: Path, monke
     )
     probed = replace(probing.run_probe(plan, Console(quiet=True)), images_per_second=1e9)
     options = [
-        probing.Candidate(None, 0.0, 30.0),
+        probing.Candidate(None, 0.0, 29.0),
         probing.Candidate("body.blocks.2", 10.0, 10.0),
         probing.Candidate("body.blocks.4", 5.0, 2.0),
     ]
@@ -282,7 +286,7 @@ def test_the_minutes_decide_how_many_epochs_of_how_many_layers(easy: Path, monke
 
     whole = decided(-100.0)  # 120 s and 100 more
     assert (whole.probe.then, whole.finetune) == ("finetune", None)  # type: ignore[union-attr]
-    assert whole.fit.epochs == int((220 - 20) * 0.85 / 30)
+    assert whole.fit.epochs == int((220 - 20) * 0.9 / 29)
     upper = decided(30.0)
     assert upper.finetune.after == "body.blocks.2"  # type: ignore[union-attr]
     assert upper.augment.crop is None
@@ -370,3 +374,32 @@ def test_photographs_are_shown_at_the_size_of_the_weights(tmp_path: Path, monkey
     small = preparing.prepare_training(data, "small", {"backbone": "box"}, None, Console(quiet=True))
     assert small.images.size == (224, 224)  # not 128, the cap of what starts from nothing
     assert preparing.prepare_training(data, "small", {}, None, Console(quiet=True)).images.size == (128, 128)
+
+
+def test_a_training_ends_before_the_epoch_that_would_pass_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from sightline import fitting
+    from sightline.learners import ClassifierLearner
+
+    learner = ClassifierLearner.__new__(ClassifierLearner)
+    torch.nn.Module.__init__(learner)
+    clock = {"now": 0.0}
+    monkeypatch.setattr(fitting.time, "monotonic", lambda: clock["now"])
+
+    def stops(done: int, took: float, left: float, scales: tuple[float, ...] = ()) -> bool:
+        learner.recipe = SimpleNamespace(augment=AugmentConfig(scales=scales))  # type: ignore[assignment]
+        trainer = SimpleNamespace(current_epoch=done - 1, max_epochs=4, should_stop=False)
+        deadline = fitting.Deadline(100.0, None)
+        clock["now"] = 100.0 - left - took
+        deadline.on_train_epoch_start(trainer, learner)  # type: ignore[arg-type]
+        clock["now"] += took
+        deadline.on_train_epoch_end(trainer, learner)  # type: ignore[arg-type]
+        return bool(trainer.should_stop)
+
+    assert not stops(2, took=10, left=11)
+    assert stops(2, took=10, left=9)
+    assert not stops(4, took=10, left=1)  # it was the last
+    assert stops(2, took=10, left=39, scales=(0.5, 1.0))  # the next epoch shows four times the pixels
+    assert not stops(2, took=10, left=41, scales=(0.5, 1.0))
+    assert not stops(1, took=10, left=11, scales=(0.5, 1.0))

@@ -33,6 +33,7 @@ import sightline
 from sightline.config import ServeConfig
 from sightline.errors import ConfigError
 from sightline.images.decoding import decode
+from sightline.images.preprocessing import DEFAULT
 from sightline.predicting import Classifier, load
 from sightline.serving import service
 from sightline.serving.asking import Asker, BusyError
@@ -368,10 +369,13 @@ def test_images_that_cannot_be_read_are_named_by_place_and_name(
 ) -> None:
     good = images[0]
     jpeg = image_file(Image.effect_noise((64, 64), 90).convert("RGB"), "JPEG")
+    png, tag = image_file(Image.new("RGB", (8, 8))), b"II*\0\x08\0"  # metadata of 6 bytes, which Pillow cannot unpack
+    damaged = struct.pack(">I", len(tag)) + b"eXIf" + tag + struct.pack(">I", zlib.crc32(b"eXIf" + tag))
     for name, data, reason in (
         ("a.jpg", b"", "empty (0 bytes)"),
         ("a.jpg", b"this is text, whatever its name says", "no image in any known format"),
         ("b.jpg", jpeg[: len(jpeg) // 2], "broken"),
+        ("d.png", png[:33] + damaged + png[33:], "broken"),
         ("c.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image in any known format"),
     ):
         sentence = refusal(client.post("/api/predict", files=form(good, (f"../{name}", data))), 422)
@@ -706,7 +710,13 @@ def test_a_caller_who_leaves_before_the_answer_costs_no_forward_pass(
     lines: list[str] = []
     monkeypatch.setattr(service, "_unfit", lambda _: {})
     monkeypatch.setattr(service, "describe_model", lambda *_: {})
-    for name, value in (("model", {}), ("classes", ["a"]), ("resize", (2, 2)), ("views", "one")):
+    for name, value in (
+        ("model", {}),
+        ("classes", ["a"]),
+        ("resize", (2, 2)),
+        ("preprocessing", DEFAULT),
+        ("views", "one"),
+    ):
         monkeypatch.setattr(classifier, name, value, raising=False)
     classifier.go.release(1)  # the question that the server asks when it is built waits behind the first
     app = build_service(asker, ServeConfig(), lines.append)

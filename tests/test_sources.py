@@ -144,7 +144,9 @@ def test_every_kind_refuses_a_set_of_which_nothing_can_be_read(put, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_refuses_a_class_of_which_nothing_can_be_read(put, files, kind):
     contents = files("a", "b") | {"c/0.png": b"", "c/1.png": b"GIF89a"}
-    with pytest.raises(DataError, match=r"class 'c' in .* has no readable image; mend its files or delete the class\."):
+    with pytest.raises(
+        DataError, match=r"class 'c' in .* has no readable image \(the first, 'c/0\.png': .*\); mend its files"
+    ):
         open_images(find_source(put(contents, kind)))
 
 
@@ -440,12 +442,6 @@ def test_a_manifest_gives_label_split_and_group(manifest):
     ]
 
 
-def test_a_manifest_may_name_a_file_twice_with_two_labels(manifest):
-    images = open_images(find_source(manifest("path,label\na/00.png,x\na/00.png,y\nb/00.png,y\n")))
-    assert images.paths == ["a/00.png", "a/00.png", "b/00.png"]
-    assert images.labels.tolist() == [0, 1, 1]
-
-
 def test_a_label_in_quotes_may_hold_a_comma_and_a_newline(manifest):
     images = open_images(find_source(manifest('path,label\na/00.png,"one, or\nthe other"\nb/00.png,=2\n')))
     assert images.classes == ["=2", "one, or\nthe other"]
@@ -465,17 +461,9 @@ def test_a_file_that_a_manifest_names_and_that_is_missing_is_left_out_by_name(ma
     ("text", "message"),
     [
         ("", r"has no column 'path' and no column 'label' \(found: nothing\); its first line must name path,label"),
-        ("file,label\n", r"has no column 'path' \(found: file, label\)"),
-        ("path,class\n", r"has no column 'label' \(found: path, class\)"),
         ("path,label\n", r"no labelled images in .*; wanted at least two classes"),
-        ("path,label\na/00.png,x\nb/00.png,\n", r"line 3: the label is empty; fill it in or delete the line"),
-        ("path,label\na/00.png,x\nb/00.png\n", r"line 3: the label is empty"),
         ("path,label\n,x\n", r"line 2: the path is empty"),
-        ("path,label\n\n\na/00.png,\n", r"line 4: the label is empty"),
         ("path,label,split\na/00.png,x,left\n", r"line 2: unknown split 'left'; wanted train, val, test or nothing"),
-        ("path,label\n../a.png,x\n", r"line 2: '../a.png' lies outside the manifest's folder; move the manifest"),
-        ("path,label\n/etc/a.png,x\n", r"line 2: '/etc/a.png' lies outside"),
-        ("path,label\na/../../set2/a.png,x\n", r"line 2: .* lies outside"),
         (b"path,label\na/00.png,caf\xe9\n", r"is no UTF-8 CSV file .*; save it as one"),
     ],
 )
@@ -493,6 +481,7 @@ def test_a_source_that_cannot_be_opened_is_not_blamed_on_the_cache(put, files, m
 
     for opened in ("zipfile.ZipFile", "tarfile.open", "pathlib.Path.open"):
         monkeypatch.setattr(opened, refuse)
+    monkeypatch.setattr("os.open", refuse)
     with pytest.raises(DataError, match=r"cannot be read \(.*Permission denied"):
         source.scan()
 
@@ -520,7 +509,7 @@ def test_one_file_is_plain_files_under_the_name_it_was_given(folder, files, monk
 def test_plain_files_that_are_not_there_are_refused(folder):
     with pytest.raises(DataError, match="no image, folder or archive at 'nowhere'; check the spelling"):
         plain_files("nowhere")
-    with pytest.raises(DataError, match=r"no images in .*; wanted files ending in"):
+    with pytest.raises(DataError, match=r"no images in .*; wanted JPEG, PNG, .* or HEIC files"):
         plain_files(folder({"notes.txt": b""}))
 
 

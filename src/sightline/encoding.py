@@ -23,6 +23,7 @@ from sightline.images.augment import centre, normalize
 from sightline.images.decoding import in_parallel
 from sightline.images.layout import LeftOut, Listing
 from sightline.images.lookup import always_labelled, find_source, plain_files
+from sightline.images.manifests import ManifestSource
 from sightline.images.sources import ImageSource
 from sightline.inputs import paths_of, try_decode
 from sightline.predicting import BATCH, Classifier, load
@@ -215,6 +216,7 @@ def _part(path: str | os.PathLike[str]) -> _Part:
     if needs_classes or os.path.isdir(text) or text.lower().endswith(ARCHIVE_SUFFIXES):
         try:
             source = find_source(text)
+            source.least = 1 if needs_classes else source.least  # a folder of one class may be no class at all
             listing = source.scan()
             if not listing.unlabeled:
                 return _labelled(source, listing, text)
@@ -227,7 +229,7 @@ def _part(path: str | os.PathLike[str]) -> _Part:
 
 def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
     entries = listing.entries
-    manifest = text.lower().endswith((".csv", ".parquet"))
+    manifest = isinstance(source, ManifestSource)
     root = os.path.dirname(text) if manifest else text.rstrip("/")
 
     def read() -> Iterator[_File]:

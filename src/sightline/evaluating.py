@@ -14,7 +14,7 @@ from sightline.encoding import Encoder
 from sightline.errors import ConfigError, DataError
 from sightline.fidelity import Fidelity, fidelity_of
 from sightline.images.cache import CachedImages, open_as_trained, open_images
-from sightline.images.layout import composed
+from sightline.images.labelling import canonical_label
 from sightline.images.lookup import find_like_run, find_source, source_of_run
 from sightline.images.preprocessing import preprocessing_of
 from sightline.images.remarks import remarks
@@ -81,6 +81,8 @@ def evaluate(
         raise ConfigError("--fid measures generated images: say --generated as well.")
     model = read_model_of_finished(run)
     source = source_of_run(model) if data is None else find_like_run(data, model)
+    if data is not None:
+        source.least = 1  # a classifier can be measured on one of its classes
     weights = fetch_weights(progress) if fid else None
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
@@ -176,12 +178,14 @@ def evaluate_unknown(
     """
     model = read_model_of_finished(run)
     source = find_source(data)
+    source.least = 1
     if "trust" not in model:
         raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     images = _opened_for(classifier, source, progress)
-    shared = sorted(set(images.classes) & set(map(composed, classifier.classes)))
+    known = _class_indices(classifier.classes, images.classes)
+    shared = [name for name in images.classes if name in known]
     if shared:
         raise DataError(
             f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."
@@ -217,10 +221,8 @@ def evaluate_rows(
     Raises:
         DataError: the set has a class that the classifier does not know.
     """
-    index_of = {
-        composed(name): index for index, name in enumerate(classifier.classes)
-    }  # of an old run they are as found
-    unknown = sorted(set(images.classes) - set(index_of))
+    index_of = _class_indices(classifier.classes, images.classes)
+    unknown = [name for name in images.classes if name not in index_of]
     if unknown:
         raise DataError(
             f"class {unknown[0]!r} of {images.name} is unknown to the classifier, which knows"
@@ -248,6 +250,15 @@ def evaluate_rows(
     ]
     file, *others = csv_header()
     return found, ([file, "true_class", *others, "true_probability"], table)
+
+
+def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
+    """The index of each class of a set that a classifier knows, by its name, or by another spelling of it."""
+    index_of = {name: index for index, name in enumerate(known)}
+    spelled = {canonical_label(name): index for name, index in index_of.items()}
+    if len(spelled) == len(index_of):
+        index_of |= {name: spelled[canonical_label(name)] for name in names if canonical_label(name) in spelled}
+    return index_of
 
 
 def measures(

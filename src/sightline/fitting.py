@@ -148,13 +148,17 @@ class Deadline(Callback):
         self._began = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        now = time.monotonic()
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if not last and now + (now - self._began) > self.at:
+        assert isinstance(pl_module, ClassifierLearner)
+        assert trainer.max_epochs
+        now, done = time.monotonic(), trainer.current_epoch + 1
+        if done == trainer.max_epochs:
+            return
+        scale, after = (pl_module.recipe.augment.scale(epoch, trainer.max_epochs) for epoch in (done - 1, done))
+        if now + (now - self._began) * (after / scale) ** 2 > self.at:
             self.stopped = trainer.should_stop = True
             if self.console is not None:
                 show(
-                    f"stopped after epoch {trainer.current_epoch + 1} of {trainer.max_epochs}: the machine has become"
+                    f"stopped after epoch {done} of {trainer.max_epochs}: the machine has become"
                     " slower, and the time is used up",
                     self.console,
                 )

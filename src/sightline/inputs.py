@@ -52,9 +52,9 @@ def as_list(images: ImageLike | Iterable[ImageLike]) -> tuple[list[Any], bool]:
     )
 
 
-def paths_of(images: P | Iterable[P]) -> list[P]:
-    """The paths that a caller gave: one by itself, or many."""
-    return [images] if isinstance(images, str | os.PathLike) else list(images)  # type: ignore[arg-type, list-item]
+def paths_of(images: str | os.PathLike[str] | Iterable[P]) -> list[str | os.PathLike[str] | P]:
+    """List the paths that a caller gave: one by itself, or many."""
+    return [images] if isinstance(images, str | os.PathLike) else list(images)
 
 
 def read_input(image: ImageLike, size: tuple[int, int], preprocessing: Preprocessing) -> Array:

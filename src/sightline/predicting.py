@@ -302,7 +302,7 @@ class Predictions:
 
 def predict(
     run: str | os.PathLike[str] | None,
-    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
     *,
     out: str | os.PathLike[str] | None = None,
     views: Views | None = None,
@@ -314,7 +314,7 @@ def predict(
 
     Args:
         run: a finished run, or its weights file; None for the example classifier.
-        images: files, folders (searched to the bottom) or archives.
+        images: files, folders (searched to the bottom), archives, manifests or patterns; ``-`` for a list on standard input.
         out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like none
             of the classes.
         views: views to average; None takes those of the recipe.

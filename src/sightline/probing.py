@@ -47,8 +47,8 @@ FOLDS = 5  # where cross-validation chooses the penalty
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1.0)  # of train, on the learning curve
 DRAWS = 2  # of each share
 CURVE_ITERATIONS = 30  # of L-BFGS, for a point of the curve
-LEAST_EPOCHS, MOST_EPOCHS = 3, 20
-PLANNED = 0.85  # of the time that is left: the speed of machines that are shared drifts
+LEAST_EPOCHS, MOST_EPOCHS = 3, 30
+PLANNED = 0.9  # of the time that is left: the speed of machines that are shared drifts
 START_UP, WRITE = 5.0, 15.0  # seconds: until the verb is called; to load Lightning, and to write the run
 
 Array = np.ndarray[Any, Any]
@@ -161,7 +161,7 @@ def plan_finetuning(plan: Plan, probed: Probed, started: float, console: Console
             "finetune": None if chosen.after is None else {"kind": "upper", "after": chosen.after},
         }
         if chosen.after is not None:
-            settings["augment"] = {"crop": None}
+            settings["augment"] = {"crop": None, "policy": None}
         layers = "all layers" if chosen.after is None else f"the layers behind {chosen.after.removeprefix('body.')}"
         why = (
             f"fine-tuning: {epochs} epochs of {layers}, about {spoken_seconds(chosen.once + epochs * chosen.epoch)}; it is kept"
@@ -178,6 +178,7 @@ def plan_finetuning(plan: Plan, probed: Probed, started: float, console: Console
 def prepare_rival(plan: Plan, settings: Mapping[str, Any]) -> Plan | None:
     """Settle the recipe that is tried besides a probe, on the same images; None where the settings do not suit it."""
     own = {name: value for name, value in settings.items() if name != "probe"}
+    own["data"] = {**(own.get("data") or {}), "fit": plan.recipe.data.fit}  # which may have been chosen by the images
     try:
         return prepare_training(plan.source.location, plan.rival, own, None, Console(quiet=True))
     except ConfigError:

@@ -2,13 +2,14 @@
 
 import copy
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
 
-from sightline.config import RandomResizedCropConfig
+from sightline.config import read_recipe, resolve
 from sightline.devices import arithmetic, choose_device
+from sightline.images.augment import shrunk_side
 from sightline.memory import free_memory
 from sightline.nets import Network
 from sightline.plans import Plan
@@ -29,7 +30,7 @@ class Candidate:
     once: float
     """Seconds to compute the maps that are kept."""
     epoch: float
-    """Seconds of an epoch, with its validation."""
+    """Seconds of an epoch, with its validation; their mean where the images are smaller at first."""
 
 
 def candidates(plan: Plan) -> list[Candidate]:
@@ -40,14 +41,12 @@ def candidates(plan: Plan) -> list[Candidate]:
     network = copy.deepcopy(plan.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     count = min(recipe.fit.batch_size, len(splits.train), TIMED)
     images = torch.zeros(count, 3, *plan.images.size, device=device).contiguous(memory_format=torch.channels_last)
-    asked = recipe.augment.crop
-    own_ways = recipe.augment.rotation or recipe.augment.policy or recipe.augment.color or recipe.augment.cutout
-    only_whole = own_ways or recipe.augment.mix or recipe.augment.scales or recipe.finetune is not None
-    only_whole = only_whole or not (asked is None or isinstance(asked, RandomResizedCropConfig))
+    usual = resolve(read_recipe("photos")).augment  # which kept maps do without; what the user named is never dropped
+    only_whole = recipe.finetune is not None or recipe.augment != replace(usual, flip=recipe.augment.flip)
     found = []
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         forward = _seconds(network, images, learns=False) / count
-        whole = _seconds(network, images, learns=True) / count
+        whole = _seconds_at(network, images, recipe.augment.scales) / count
         found.append(Candidate(None, 0.0, whole * len(splits.train) + forward * len(splits.validation)))
         for layer in [] if only_whole else _cuts(network, images):
             network.cut_after(layer)
@@ -92,6 +91,17 @@ def _timed_maps(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, f
         start = time.perf_counter()
         maps = network.backbone_output(images)
         return maps, time.perf_counter() - start
+
+
+def _seconds_at(network: Network, images: torch.Tensor, scales: tuple[float, ...]) -> float:
+    """Mean seconds of a step at shares of the side; at the full side where there are none."""
+    total = 0.0
+    for scale in scales or (1.0,):
+        height, width = (shrunk_side(side, scale) for side in images.shape[2:])
+        total += _seconds(
+            network, images[:, :, :height, :width].contiguous(memory_format=torch.channels_last), learns=True
+        )
+    return total / max(len(scales), 1)
 
 
 def _seconds(network: Network, given: torch.Tensor, *, learns: bool, kept: bool = False) -> float:

@@ -13,11 +13,13 @@ from sightline.terminal import screen, show, show_rows
 
 __all__ = ["encode", "explain", "predict", "serve"]
 
+Images = Annotated[str, Parameter(allow_leading_hyphen=True)]  # "-" is the list on standard input
+
 
 def predict(
-    run: str | None = None,
+    run: Images | None = None,
     /,
-    *images: str,
+    *images: Images,
     out: Path | None = None,
     views: Literal["one", "flip", "six"] | None = None,
     sets: float | None = None,
@@ -31,7 +33,8 @@ def predict(
         Folder of a finished run, or its model.safetensors alone. Where images stand in its place the example classifier
         answers, which tells the ten classes of CIFAR-10 apart.
     images
-        Files, folders (searched to the bottom) and archives.
+        Files, folders (searched to the bottom), archives, manifests (CSV, TSV, JSON lines, Parquet), patterns such as
+        'photos/*.jpg', and - for a list of paths on standard input, one a line.
     out
         CSV file to write; without it one image gets a readable line, and several are printed as CSV.
     views
@@ -42,37 +45,41 @@ def predict(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
+    _refuse_unknown_options(run or "", *images)
     from sightline.images.layout import LeftOut
-    from sightline.images.lookup import plain_files
+    from sightline.images.lookup import names_images, plain_files
     from sightline.runs import names_a_run, read_model_of_finished
 
-    if run is not None and os.path.exists(run) and not names_a_run(run):
+    if run is not None and names_images(run) and not names_a_run(run):
         images, run = (run, *images), None  # images stand in its place
     if not images:
         if run is not None and not os.path.exists(run):
             raise DataError(f"no run, image, folder or archive at {run!r}; check the spelling of the path.")
         raise DataError("no images were named; give files, folders or archives.")
-    left_out = LeftOut()
     for image in images:
-        left_out.add_all(plain_files(image).left_out)
         if run is None and names_a_run(image):
             raise RunError(f"{image} is a run; name it first: sightline predict {image} IMAGES...")
+    left_out = LeftOut()
+    sources = [plain_files(image) for image in images]
+    for source in sources:
+        left_out.add_all(source.left_out)
     if run is not None and not run.endswith(".safetensors"):
         read_model_of_finished(run)
     from sightline.predicting import about_box
     from sightline.predicting import predict as work
     from sightline.predictions import csv_header, csv_rows
     from sightline.waiting import PATIENCE, Progress
+    from sightline.writing import is_stream
 
     console = screen(error=True)
     with Progress(console, "Predicting", patience=PATIENCE) as progress:
-        found = work(run, images, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
+        found = work(run, sources, out=out, views=views, sets=sets, trust_code=trust_code, progress=progress)
     _name_left_out(left_out.sentences())
     _name_unreadable(found.unreadable)
     if run is None:
         show(f"sightline: {about_box()}", error=True)
     if out is not None:
-        show(f"{len(found.files):,} predictions in {out}")
+        show(f"{len(found.files):,} predictions in {out}", error=is_stream(out))
     elif len(found.files) == 1:
         (answer,) = found.predictions
         ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(answer.probabilities.items())[:5])
@@ -86,7 +93,7 @@ def predict(
 def explain(
     run: str,
     /,
-    *images: str,
+    *images: Images,
     method: Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())] = None,
     target: str | None = None,
     layer: str | None = None,
@@ -107,7 +114,7 @@ def explain(
     run
         Folder of a finished run, or its model.safetensors alone.
     images
-        Files, folders (searched to the bottom) and archives.
+        Files, folders (searched to the bottom), archives, manifests, patterns, and - for a list on standard input.
     method
         One or several of saliency, integrated_gradients, integrated_gradients_smoothgrad, deeplift, occlusion,
         gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for;
@@ -142,6 +149,7 @@ def explain(
     from sightline.images.lookup import plain_files
     from sightline.runs import read_model_of_finished, refuse_filled
 
+    _refuse_unknown_options(*images)
     if not images:
         raise DataError("no images were named; give files, folders or archives.")
     numbers = {"steps": steps, "samples": samples, "noise": noise, "window": window, "stride": stride}
@@ -150,8 +158,9 @@ def explain(
     settings.refuse_unused(methods_of(method))
     refuse_missing_captum(methods_of(method))
     left_out = LeftOut()
-    for image in images:
-        left_out.add_all(plain_files(image).left_out)
+    sources = [plain_files(image) for image in images]
+    for source in sources:
+        left_out.add_all(source.left_out)
     refuse_filled(out)
     if not run.endswith(".safetensors"):
         model = read_model_of_finished(run)
@@ -165,7 +174,7 @@ def explain(
     with Progress(screen(error=True), "Explaining", patience=PATIENCE) as progress:
         found = work(
             run,
-            images,
+            sources,
             out=out,
             methods=method,
             target=target,
@@ -186,7 +195,7 @@ def explain(
 def encode(
     run: str,
     /,
-    *images: str,
+    *images: Images,
     out: Path,
     layer: str = "features",
     trust_code: Annotated[bool, Parameter(negative=())] = False,
@@ -208,6 +217,7 @@ def encode(
     """
     from sightline.runs import read_model_of_finished
 
+    _refuse_unknown_options(*images)
     if not images:
         raise DataError("no images were named; give files, folders, archives or image sets.")
     if out.suffix != ".npz":
@@ -293,3 +303,10 @@ def _name_unreadable(unreadable: list[tuple[str, str]]) -> None:
         show(f"sightline: left out {file}: {reason}", error=True)
     if unreadable:
         show(f"sightline: {len(unreadable)} unreadable files were left out.", error=True)
+
+
+def _refuse_unknown_options(*words: str) -> None:
+    """Refuse what the parser took for the name of an image since it may begin with a hyphen."""
+    for word in words:
+        if word.startswith("-") and word != "-" and not os.path.lexists(word):
+            raise ConfigError(f"Unknown option: {word.partition('=')[0]}; --help lists those that there are.")

@@ -36,7 +36,7 @@ def train(
     Parameters
     ----------
     data
-        A folder of class folders, an archive of one, a manifest (.csv, .parquet), or a name: groceries, digits, cifar10,
+        A folder of class folders, an archive of one, a manifest (.csv, .tsv, .jsonl, .parquet), or a name: groceries, digits, cifar10,
         cifar100, mnist, fashion-mnist, hf:OWNER/NAME; groceries, the embedded photographs, unless named.
     recipe
         A recipe's name (see sightline recipes), or auto to choose by the images.
@@ -281,19 +281,21 @@ def tune(
     from sightline.tuning import tune as work
 
     show(
-        work(
-            data,
-            space=written,
-            recipe=named or "auto",
-            settings=flags,
-            study=study,
-            resume=resume,
-            trials=trials,
-            judge=judge,
-            pruner=pruner,
-            seed=seed,
-            workers=workers,
-            console=screen(),
+        str(
+            work(
+                data,
+                space=written,
+                recipe=named or "auto",
+                settings=flags,
+                study=study,
+                resume=resume,
+                trials=trials,
+                judge=judge,
+                pruner=pruner,
+                seed=seed,
+                workers=workers,
+                console=screen(),
+            )
         )
     )
 

@@ -23,7 +23,7 @@ from sightline.explaining.faithfulness import Faithfulness, measure_faithfulness
 from sightline.explaining.refusing import refuse_unfit
 from sightline.extras import refuse_missing_captum
 from sightline.images.augment import centre, normalize
-from sightline.images.lookup import plain_files
+from sightline.images.lookup import PlainFiles, plain_files
 from sightline.inputs import paths_of
 from sightline.pages import Table
 from sightline.picturing import Panel, draw_explanation
@@ -193,7 +193,7 @@ class Explainer:
 
 def explain(
     run: str | os.PathLike[str],
-    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
     *,
     out: str | os.PathLike[str],
     methods: Sequence[str] = ("grad_cam",),

@@ -218,7 +218,7 @@ class _Folder:
     def _remove_halves(self) -> None:
         """Remove what a kill has left of files that were being written."""
         for place in (self.folder, *(self.folder / class_folder(name) for name in self.images.classes)):
-            for leftover in (*place.glob(".*.png.*"), *place.glob(f".{MANIFEST}.*")):
+            for leftover in (*place.glob(".*.partial"), *place.glob(".*.png.*"), *place.glob(f".{MANIFEST}.*")):
                 leftover.unlink(missing_ok=True)
 
 

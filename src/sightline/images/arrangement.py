@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sightline.errors import DataError
-from sightline.images.split_names import SPLIT_NAMES, UNLABELED, is_affix, is_split_name, split_of_name, splits_among
+from sightline.images.split_names import (
+    SPLIT_NAMES,
+    UNLABELED,
+    is_affix,
+    is_split_name,
+    speaks_of_split,
+    split_of_name,
+    splits_among,
+)
 
 __all__ = ["OUTSIDE", "Arrangement", "Classes", "arrange"]
 
@@ -53,20 +61,17 @@ def arrange(folders: set[Folder], visible: set[Folder], location: str, classes: 
     arranged = Arrangement({folder: OUTSIDE for folder in folders if len(folder) <= depth})
     tops = {folder[depth] for folder in inside}
     splits = {} if classes == "top" else splits_among(tops)
-    if set(splits.values()) <= {UNLABELED} and not tops - splits.keys():
-        splits = {}  # nothing that they could lie beside
     named = {top for top, split in splits.items() if split != UNLABELED}
     around = {top: _look_through(inside, top, depth, splits) for top in splits}
     labelled = {top for top in splits if any(len(folder) > len(around[top]) for folder in _of(inside, around[top]))}
     others = tops - splits.keys()
-    if named:
-        labelled -= {top for top in splits if splits[top] == UNLABELED}
-    else:
-        others |= splits.keys() & labelled
+    labelled -= {top for top in splits if splits[top] == UNLABELED}
     if others:
         _refuse_misfits(others, splits, labelled, inside, around, location)
-    elif not named & labelled:
-        arranged.doubt = f"{_list(named)} {'look' if len(named) > 1 else 'looks'} like splits, which hold class folders"
+    elif splits and not named & labelled:
+        arranged.doubt = (
+            f"{_list(splits)} {'look' if len(splits) > 1 else 'looks'} like splits, which hold class folders"
+        )
     elif any(splits[top] == "train" for top in named - labelled):
         flat = next(top for top in sorted(named - labelled) if splits[top] == "train")
         raise DataError(
@@ -86,14 +91,24 @@ OLD_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test"
 
 
 def _wrapper_depth(folders: set[Folder], visible: set[Folder]) -> int:
-    """How many folders merely wrap the set, as in an archive of one folder; a single ``test/`` stays a split."""
+    """How many folders merely wrap the set, as in an archive of one folder; a single ``test/`` stays a split.
+
+    Images that lie loose beside the next folder are no reason to stop where several folders follow further down.
+    """
     depth = 0
+    strict: int | None = None
     while True:
         tops = {folder[depth] for folder in folders if len(folder) > depth}
         siblings = {folder[depth] for folder in visible if len(folder) > depth}
-        deep = all(len(folder) > depth + 1 for folder in folders)
-        if len(tops | siblings) != 1 or not deep or next(iter(tops)).lower() in OLD_NAMES:
-            return depth
+        if strict is None and not all(len(folder) > depth + 1 for folder in folders):
+            strict = depth
+        split = len(tops) == 1 and next(iter(tops)).lower() in OLD_NAMES
+        stop = split or len(tops) != 1
+        if not stop and siblings - tops:  # beside it folders without images: annotations, say
+            within = {folder[depth + 1] for folder in folders if len(folder) > depth + 1}
+            stop = splits_among(within).keys() != within
+        if stop:
+            return depth if strict is None or split or len(tops) > 1 else strict
         depth += 1
 
 
@@ -195,6 +210,7 @@ def _place(
             chains[folder] = folder[len(around[top]) :], splits[top]
         else:
             arranged.places[folder] = OUTSIDE
+    _refuse_nested(chains, depth, location)
     if splits.keys() <= others or not any(split for _, split in chains.values()):
         chains = _splits_within(chains, location, classes)
     chains = {folder: (_undoubled(chain), split) for folder, (chain, split) in chains.items()}
@@ -219,6 +235,23 @@ def _place(
         arranged.places[folder] = (leaves[chain] if classes == "leaf" else chain[0]), split
 
 
+def _refuse_nested(chains: dict[Folder, tuple[Folder, str | None]], depth: int, location: str) -> None:
+    """Refuse splits in splits; one class that is called like a split may lie among others in all of them (a train, say)."""
+    within: dict[str, set[str]] = defaultdict(set)
+    for folder, (chain, split) in chains.items():
+        if split is not None:
+            within[folder[depth]].add(chain[0])
+    every = set().union(*within.values())
+    nested = {name for name in every if is_split_name(name)}
+    if not nested or (len(nested) == 1 and every != nested and all(nested <= names for names in within.values())):
+        return
+    top, name = min((top, name) for top, names in within.items() for name in names & nested)
+    raise DataError(
+        f"{location} holds {top}/{name}/, a split within a split; as a split, {name} has to lie beside {top}; as a class, it"
+        " needs another name, or has to be there in every split, among others."
+    )
+
+
 def _splits_within(
     chains: dict[Folder, tuple[Folder, str | None]], location: str, classes: Classes | None
 ) -> dict[Folder, tuple[Folder, str | None]]:
@@ -230,7 +263,10 @@ def _splits_within(
     found = {folder: {looks[name] for name in chain[1:] if name in looks} for folder, (chain, _) in chains.items()}
     if found and all(len(kinds) == 1 for kinds in found.values()):
         return {
-            folder: (tuple(name for place, name in enumerate(chain) if not place or name not in looks), *found[folder])
+            folder: (
+                tuple(name for place, name in enumerate(chain) if not place or name not in looks),
+                next(iter(found[folder])),
+            )
             for folder, (chain, _) in chains.items()
         }
     suspect = sorted(
@@ -303,6 +339,13 @@ def _note(arranged: Arrangement, splits: dict[str, str], others: set[str], named
         told = "; ".join(part for part in parts if not part.endswith(" "))
         arranged.notes.append(
             f"folders taken for splits: {told}" + ("; the class folders beside them train" if others else "")
+        )
+    loose = sorted(top for top in others if speaks_of_split(top))
+    if loose and len(loose) < len(others):
+        arranged.notes.append(
+            f"{_list(loose)} {'were' if len(loose) > 1 else 'was'} taken for {'classes' if len(loose) > 1 else 'a class'}; move"
+            f" {'them' if len(loose) > 1 else 'it'} away, or rename {'them' if len(loose) > 1 else 'it'} (test, val), if"
+            f" {'they are splits' if len(loose) > 1 else 'it is a split'}"
         )
     left = sorted(top for top in splits if top not in named and top not in others)
     if left and not arranged.doubt:

@@ -24,6 +24,7 @@ from filelock import FileLock
 from sightline.errors import StorageError
 from sightline.images.building import EXTREMES, INDEX, LABELS, PIXELS, build, digest_of, sample_sizes
 from sightline.images.columns import read_texts
+from sightline.images.decoding import can_be_read_now
 from sightline.images.folders import BESIDE
 from sightline.images.preprocessing import DEFAULT, Preprocessing, preprocessing_of
 from sightline.images.sizing import DEFAULT_SIDE, median_size
@@ -50,7 +51,7 @@ Array = np.ndarray[Any, Any]
 
 
 class _DamagedError(StorageError):
-    """A cache folder does not hold what was written into it; it is built anew."""
+    """A cache folder does not hold what was written into it, or what would be today; it is built anew."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +299,8 @@ def _open(folder: Path) -> CachedImages:
         shape = (index["images"], *index["cached"], 3)
         if (folder / PIXELS).stat().st_size != math.prod(shape):
             raise _DamagedError(f"{folder}: {PIXELS} is cut off")
+        if any(can_be_read_now(reason) for _, reason in index["left_out"]):
+            raise _DamagedError(f"{folder}: what it leaves out can be read by now")
         paths, splits, groups, hashes = read_texts(folder, index["images"])
         return CachedImages(
             name=index["name"],

@@ -3,14 +3,13 @@
 Every verb reads files through here: one list of formats, one limit of memory, one kind of error.
 """
 
+import ctypes
 import functools
 import hashlib
-import importlib
 import importlib.util
 import io
 import logging
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,9 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from sightline.extras import pip_line
-from sightline.images.formats import HEAD, WANTED, format_of, name_of_unread, without_gif_comments
+from sightline.images.bounding import bounded, refuse_bloated_exif
+from sightline.images.budget import memory_for, most_pixels
+from sightline.images.formats import HEAD, WANTED, format_of, name_of_unread
 from sightline.images.intensity import Range, Wide, has_wide_colors, whole_bits, wide_values
 from sightline.images.preprocessing import DEFAULT, Preprocessing
 from sightline.images.sizing import resize
@@ -34,6 +35,7 @@ __all__ = [
     "Decoded",
     "TooManyPixelsError",
     "UnreadableImageError",
+    "can_be_read_now",
     "decode",
     "decode_image",
     "in_parallel",
@@ -44,10 +46,8 @@ __all__ = [
 ]
 
 MAXIMUM_PIXELS = 100_000_000
-MEMORY = 1_000_000_000  # bytes that the images which are decoded at the same time may take together
-BYTES_PER_PIXEL = {"WEBP": 16, "JPEG2000": 20, "AVIF": 16, "HEIF": 16}  # measured peaks; of others:
-USUAL_BYTES = 8
-UNCOUNTED = 1_000_000  # bytes: many images of so few at once are no matter
+NEEDS_HEIC = "a HEIC file, which needs the extra heic"
+NEEDS_AVIF = "an AVIF file, which this Pillow cannot read"
 STRIP_PIXELS = 1 << 20  # that are converted or hashed at a time, to bound the memory
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -133,7 +133,7 @@ def read_image(
     with _only_our_errors(maximum):
         image = open_header(data)
         _refuse_many_pixels(image, maximum)
-        with _memory_for(image):
+        with memory_for(image.format, image.width * image.height):
             again = open_header(data) if has_wide_colors(image) else None
             image.load()
             return _decoded(image, again, size, preprocessing, hashed)
@@ -151,7 +151,7 @@ def decode_image(image: Image.Image, size: tuple[int, int] | None, preprocessing
     """
     with _only_our_errors(MAXIMUM_PIXELS):
         _refuse_many_pixels(image, MAXIMUM_PIXELS)
-        with _memory_for(image):
+        with memory_for(image.format, image.width * image.height):
             image.load()
             return _decoded(image, None, size, preprocessing, False).pixels
 
@@ -170,12 +170,19 @@ def open_header(data: bytes) -> Image.Image:
         name = name_of_unread(data[:HEAD])
         raise UnreadableImageError(f"no image in any known format{f', but {name}' if name else ''}")
     if kind == "HEIF" and not _heif_is_registered():
-        raise UnreadableImageError(f"a HEIC file, which needs the extra heic; run: {pip_line('heic')}")
+        raise UnreadableImageError(f"{NEEDS_HEIC}; run: {pip_line('heic')}")
     if kind == "AVIF" and not _avif_is_there():
-        raise UnreadableImageError("an AVIF file, which this Pillow cannot read; install Pillow 11.3 or later")
-    if kind == "GIF":
-        data = without_gif_comments(data)
-    return Image.open(io.BytesIO(data), formats=(kind,))
+        raise UnreadableImageError(f"{NEEDS_AVIF}; install Pillow 11.3 or later")
+    if kind == "TIFF":
+        _keep_libtiff_quiet()
+    return Image.open(io.BytesIO(bounded(kind, data)), formats=(kind,))
+
+
+def can_be_read_now(reason: str) -> bool:
+    """Whether what was missing to read a file, when it was left out for a reason, is installed by now."""
+    if reason.startswith(NEEDS_HEIC):
+        return _heif_is_registered()
+    return reason.startswith(NEEDS_AVIF) and _avif_is_there()
 
 
 @functools.cache
@@ -183,7 +190,9 @@ def _heif_is_registered() -> bool:
     """Register the decoder of HEIC at Pillow, where it is installed."""
     if importlib.util.find_spec("pi_heif") is None:
         return False
-    importlib.import_module("pi_heif").register_heif_opener()
+    import pi_heif
+
+    pi_heif.register_heif_opener()
     return True
 
 
@@ -192,6 +201,19 @@ def _avif_is_there() -> bool:
     from PIL import features
 
     return bool(features.check("avif")) if "avif" in features.modules else False
+
+
+@functools.cache
+def _keep_libtiff_quiet() -> None:
+    """Let libtiff not write to the standard error what is odd about a file that it calls ``tempfile.tif``."""
+    try:
+        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]  # a name is looked up in what a library depends on, too
+        for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+            handler = getattr(library, name)
+            handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+            handler(None)
+    except (OSError, AttributeError):  # linked in another way
+        return
 
 
 def _keep_quiet() -> None:
@@ -233,34 +255,9 @@ def _refuse_many_pixels(image: Image.Image, maximum: int) -> None:
     shape = f"({image.width}×{image.height})"
     if pixels > maximum:
         raise TooManyPixelsError(f"more than {maximum / 1e6:g} megapixels {shape}")
-    most = MEMORY // BYTES_PER_PIXEL.get(image.format or "", USUAL_BYTES)
+    most = most_pixels(image.format)
     if pixels > most:
         raise TooManyPixelsError(f"more than {most / 1e6:g} megapixels {shape}, the most of a {image.format} file")
-
-
-# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-_freed = threading.Condition()
-_taken = 0
-
-
-@contextmanager
-def _memory_for(image: Image.Image) -> Iterator[None]:
-    """Wait until there is room to decode an image beside those that are being decoded."""
-    global _taken
-    wanted = image.width * image.height * BYTES_PER_PIXEL.get(image.format or "", USUAL_BYTES)
-    if wanted < UNCOUNTED:
-        yield
-        return
-    with _freed:
-        _freed.wait_for(lambda: _taken + wanted <= MEMORY)
-        _taken += wanted
-    try:
-        yield
-    finally:
-        with _freed:
-            _taken -= wanted
-            _freed.notify_all()
 
 
 # ── conversion ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -273,6 +270,9 @@ def _decoded(
     preprocessing: Preprocessing,
     hashed: bool,
 ) -> Decoded:
+    exif = image.info.get("exif")
+    if isinstance(exif, bytes):
+        refuse_bloated_exif(exif)
     turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     digest, extremes = b"", None
     if preprocessing.intensity == "upper bits":
@@ -288,11 +288,13 @@ def _decoded(
     if turn is not None:
         rgb = rgb.transpose(turn)
         digest = hashlib.sha256(digest + bytes([turn])).digest()[:16] if digest else b""
+    full = (rgb.height, rgb.width)
+    if size is None or size == full:
+        pixels = np.asarray(rgb)
+        return Decoded(pixels, digest or (pixel_hash(pixels) if hashed else b""), full, extremes)
     if hashed and not digest:
         digest = _hash_of_image(rgb)
-    full = (rgb.height, rgb.width)
-    pixels = np.asarray(rgb) if size is None or size == full else resize(rgb, *size, preprocessing.fit)
-    return Decoded(pixels, digest, full, extremes)
+    return Decoded(resize(rgb, *size, preprocessing.fit), digest, full, extremes)
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
@@ -326,20 +328,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     rgb = Image.new("RGB", image.size)
     step = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, step):
-        strip = image.crop((0, top, image.width, min(top + step, image.height))).convert("RGBA")
+        strip = _rows(image, top, step).convert("RGBA")
         white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
         rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
     return rgb
+
+
+def _rows(image: Image.Image, top: int, count: int) -> Image.Image:
+    return image.crop((0, top, image.width, min(top + count, image.height)))
 
 
 def _hash_of_image(image: Image.Image) -> bytes:
     """The ``pixel_hash`` of an RGB image."""
     digest = hashlib.sha256()
     step = max(1, STRIP_PIXELS // image.width)
-    if step >= image.height:
-        return pixel_hash(np.asarray(image))
     for top in range(0, image.height, step):
-        digest.update(image.crop((0, top, image.width, min(top + step, image.height))).tobytes())
+        digest.update((image if step >= image.height else _rows(image, top, step)).tobytes())
     digest.update(f"{image.height}×{image.width}".encode())
     return digest.digest()[:16]
 

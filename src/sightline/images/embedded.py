@@ -25,6 +25,8 @@ PHOTOGRAPHS = Path(__file__).parents[1] / "box" / "groceries.zip"  # made by ben
 class DigitsSource:
     """An embedded image set: 1,797 handwritten digits from scikit-learn, 8×8 pixels, grey."""
 
+    least = 2
+
     name = location = DIGITS
 
     def fingerprint(self) -> str:

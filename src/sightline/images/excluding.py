@@ -3,8 +3,8 @@
 Test is never touched: whoever could leave images out of it could leave out the hard ones.
 """
 
-import csv
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,46 +14,67 @@ import numpy as np
 from sightline.config.checks import nearest
 from sightline.errors import ConfigError, DataError
 from sightline.images.cache import CachedImages
+from sightline.images.delimited import (
+    PATHS,
+    Table,
+    choose,
+    decode_text,
+    is_json_lines,
+    is_table,
+    read_regular,
+    read_table,
+    shown,
+)
 from sightline.images.layout import composed
 from sightline.images.splits import Splits
 
 __all__ = ["excluded_fingerprint", "leave_out", "read_excluded"]
 
 COLUMN = "file"
+LONGEST = 1000  # letters of a name that others are compared with
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a text cell begins with that was written with an apostrophe before it
 
 Array = np.ndarray[Any, Any]
 
 
 def read_excluded(path: str | Path) -> list[str]:
-    """Names of images: a CSV file's column ``file``, whatever other columns there are, or a text file's lines.
+    """Names of images: the column ``file`` of a table, whatever other columns there are, or a text file's lines.
 
     Raises:
         ConfigError: the file cannot be read, lists nothing, or is a CSV without the column.
     """
     file = Path(path).expanduser()
+    what = f"--data.exclude {path}"
     try:
-        text = file.read_text("utf-8-sig", "surrogateescape")  # a name of a file need not be UTF-8
+        data = read_regular(file)
     except OSError as error:
         raise ConfigError(
-            f"--data.exclude {path} cannot be read ({error.strerror}); wanted a CSV file with a column {COLUMN!r}, or a text"
+            f"{what} cannot be read ({error.strerror or error}); wanted a CSV file with a column {COLUMN!r}, or a text"
             " file with a path a line."
         ) from error
-    if file.suffix.lower() == ".csv":
-        rows = csv.DictReader(text.splitlines(keepends=True))
-        columns = rows.fieldnames or []
-        if COLUMN not in columns:
-            raise ConfigError(
-                f"--data.exclude {path} has no column {COLUMN!r} (found: {', '.join(columns) or 'nothing'}); its first line"
-                " must name it."
-            )
-        names = [row[COLUMN] or "" for row in rows]
-    else:
-        names = text.splitlines()
+    try:
+        if is_table(file):
+            names = _column(read_table(data, what, lines=is_json_lines(file), errors="surrogateescape"))
+        else:
+            names = re.split(
+                "\r\n|\n|\r", decode_text(data, what, "surrogateescape")
+            )  # a name of a file need not be UTF-8
+    except DataError as error:
+        raise ConfigError(str(error)) from error
     names = [name for name in names if name.strip()]
     if not names:
-        raise ConfigError(f"--data.exclude {path} has no effect: it lists no images; leave the option out.")
+        raise ConfigError(f"{what} has no effect: it lists no images; leave the option out.")
     return names
+
+
+def _column(table: Table) -> list[str]:
+    column = choose(table, ((COLUMN,), *PATHS))
+    if column is None:
+        found = ", ".join(table.columns)[:200]
+        raise ConfigError(
+            f"{table.what} has no column {COLUMN!r} (found: {found or 'nothing'}); its first line must name it."
+        )
+    return [row[COLUMN] or "" for _, row in table.records({COLUMN: column})]
 
 
 def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
@@ -116,9 +137,11 @@ def _rows(images: CachedImages, names: list[str], path: str | Path) -> Array:
         plain = name if name in rows_of else name.strip()
         if plain not in rows_of and plain.startswith("'") and plain[1:].startswith(FORMULA):
             plain = plain[1:]  # a cell that no spreadsheet was to take for a formula
+        if plain not in rows_of and plain.replace("\\", "/") in rows_of:
+            plain = plain.replace("\\", "/")
         if plain not in rows_of:
             raise ConfigError(
-                f"--data.exclude {path} lists {name!r}, which is no image of {images.name}; {nearest(name, rows_of, images.paths[:3])}"
+                f"--data.exclude {path} lists {shown(name)}, which is no image of {images.name}; {nearest(name[:LONGEST], rows_of, images.paths[:3])}"
             )
         found.update(rows_of[plain])
     return np.array(sorted(found), np.int64)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 from sightline.errors import DataError
 from sightline.images.layout import OWN, Classes, Entry, LeftOut, Listing, lay_out, without_own_output
 from sightline.images.listing import LISTED
+from sightline.images.metadata import labelled_by
 from sightline.images.sources import digest, read_files
 
 __all__ = ["BESIDE", "CIRCLES", "DANGLING", "FolderSource"]
@@ -22,7 +24,7 @@ HIDDEN_LINKS = "hidden links to folders"
 SPECIAL = "devices, pipes and sockets"
 BESIDE = frozenset((DANGLING, CIRCLES, TWICE, HIDDEN_LINKS, SPECIAL, OWN))
 """Reasons to leave something out that has no part in the fingerprint of a folder."""
-BEGINNING = 256  # bytes of a table that tell who wrote it
+BEGINNING = 256  # bytes of a table that tell who wrote it, and of an image that tell its format
 
 
 @dataclass
@@ -63,7 +65,7 @@ class FolderSource:
         found = self._found()
         if found.kept is None:
             left = LeftOut(Counter(found.left))
-            files, folders = without_own_output(found.files, found.folders, left, self._begin)
+            files, folders = without_own_output(found.files, found.folders, left, self.begin)
             found.kept = sorted(files), list(folders), left
         files, folders, left = found.kept
         return files, folders, left.copy()
@@ -74,7 +76,19 @@ class FolderSource:
 
     def scan(self) -> Listing:
         files, folders, left = self.sorted_names()
-        return lay_out(files, folders, self.location, self.least, classes=self.classes, begin=self._begin, left=left)
+        if {"recipe.yaml", "model.json"} <= set(self._found().files):
+            raise DataError(
+                f"{self.location} is a run of sightline, and no image set; name the folder of the images (a run's own:"
+                f" sightline evaluate {shlex.quote(str(self.path))})."
+            )
+        return labelled_by(
+            self,
+            files,
+            left.counts,
+            lambda: lay_out(
+                files, folders, self.location, self.least, classes=self.classes, begin=self.begin, left=left
+            ),
+        )
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         yield from read_files(self.path, entries)
@@ -87,7 +101,8 @@ class FolderSource:
             known[self.location] = _walk(self.path)
         return known[self.location]
 
-    def _begin(self, name: str) -> bytes:
+    def begin(self, name: str) -> bytes:
+        """The first bytes of a file, by which its format is known; none where it cannot be read."""
         try:
             with (self.path / name).open("rb") as file:
                 return file.read(BEGINNING)

@@ -7,7 +7,7 @@ image sets are made of. Pillow knows many more; one of them starts another progr
 
 import struct
 
-__all__ = ["HEAD", "READ", "WANTED", "format_of", "name_of_unread", "without_gif_comments"]
+__all__ = ["HEAD", "READ", "WANTED", "format_of", "name_of_unread"]
 
 HEAD = 64  # bytes of a file, from its beginning, that tell its format
 READ = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
@@ -91,50 +91,3 @@ def name_of_unread(head: bytes) -> str:
     if text[:9].lower() == b"<!doctype" or text[:5].lower() == b"<html":
         return "HTML"
     return next((name for start, name in _UNREAD if head.startswith(start) or text.startswith(start)), "")
-
-
-def without_gif_comments(data: bytes) -> bytes:
-    """Remove the comments of a GIF, for which Pillow takes quadratic time (5 MB of them: over 10 s).
-
-    Blocks are followed exactly as Pillow follows them, so that none can be hidden from here.
-    """
-    if b"\x21\xfe" not in data or len(data) < 13:
-        return data
-    place = 13 + _palette(data[10])
-    kept, start, frames = [], 0, 0
-    while place + 1 < len(data) and data[place] != 0x3B:  # the trailer
-        if data[place] == 0x2C:  # an image
-            place = _end_of_blocks(data, place + 11 + _palette(data[min(place + 9, len(data) - 1)]))
-            frames += 1
-        elif data[place] != 0x21:  # neither an image nor an extension is passed over
-            place += 1
-        elif data[place + 1] == 0xFE:
-            kept.append(data[start:place])
-            place = start = _end_of_blocks(data, place + 2)
-        else:
-            place = _end_of_extension(data, place + 1, frames == 0)
-    return b"".join([*kept, data[start:]])
-
-
-def _palette(flags: int) -> int:
-    """Bytes of the palette that flags tell of."""
-    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
-
-
-def _end_of_extension(data: bytes, place: int, first: bool) -> int:
-    """Where an extension ends that is no comment; Pillow reads its first sub-block whatever that is."""
-    after = _after_block(data, place + 1)
-    if first and data[place] == 0xFF and data[place + 2 : after].startswith(b"NETSCAPE2.0"):
-        after = _after_block(data, after)
-    return _end_of_blocks(data, after)
-
-
-def _after_block(data: bytes, place: int) -> int:
-    return min(place + 1 + (data[place] if place < len(data) else 0), len(data))
-
-
-def _end_of_blocks(data: bytes, place: int) -> int:
-    """Where the sub-blocks that begin at a place end."""
-    while place < len(data) and data[place]:
-        place += 1 + data[place]
-    return min(place + 1, len(data))

@@ -39,6 +39,8 @@ class _NoRevisionError(DataError):
 class HubSource:
     """The Parquet files of a set on the hub; ``hf:OWNER/NAME/SUBSET`` where it has several subsets."""
 
+    least = 2
+
     def __init__(self, text: str) -> None:
         """
         Raises:
@@ -112,7 +114,7 @@ class HubSource:
                     ignored["images without a label"] += 1
                 else:
                     entries.append(Entry(f"{path.removesuffix('.parquet')}/{row:08d}", label, splits[path]))
-        check_labels([entry.label for entry in entries], self.location)
+        check_labels([entry.label for entry in entries], self.location, self.least)
         return Listing(entries, ignored)
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:

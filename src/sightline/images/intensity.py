@@ -40,7 +40,8 @@ class Wide:
         self.opacity = image.getchannel("A") if image.mode == "RGBA" else None
         short = image.mode.startswith("I;16") or low is not None
         if image.mode == "I":
-            least, most = image.getextrema()
+            extrema: Any = image.getextrema()
+            least, most = extrema
             short = least >= 0 and most < LEVELS_16
         self.kind: Any = np.dtype(np.uint16 if short else np.float32 if image.mode == "F" else np.int32)
 

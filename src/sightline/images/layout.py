@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from sightline.errors import DataError
 from sightline.images.arrangement import OUTSIDE, Classes, arrange
+from sightline.images.formats import WANTED, format_of
 from sightline.images.own_output import GENERATED, OwnOutput, find_own_output
 from sightline.images.split_names import SPLIT_NAMES, is_split_name
 
@@ -37,10 +38,69 @@ __all__ = [
     "without_own_output",
 ]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in [
+        "jpg",
+        "jpeg",
+        "jpe",
+        "jfif",
+        "jif",
+        "png",
+        "apng",
+        "webp",
+        "bmp",
+        "dib",
+        "gif",
+        "tif",
+        "tiff",
+        "ppm",
+        "pgm",
+        "pbm",
+        "pnm",
+        "pfm",
+        "jp2",
+        "j2k",
+        "jpf",
+        "jpx",
+        "jpc",
+        "j2c",
+        "avif",
+        "avifs",
+        "heic",
+        "heif",
+        "heics",
+        "heifs",
+        "hif",
+    ]
+)
+"""Of files that are images without a look into them: whether they can be read is said of each when it is decoded."""
+RAW_SUFFIXES = frozenset(
+    f".{suffix}"
+    for suffix in [
+        "nef",
+        "nrw",
+        "cr2",
+        "arw",
+        "sr2",
+        "srf",
+        "dng",
+        "orf",
+        "rw2",
+        "pef",
+        "srw",
+        "3fr",
+        "erf",
+        "kdc",
+        "dcr",
+        "mos",
+        "iiq",
+    ]
+)
+"""Of cameras' raw files. By their header many are TIFF files; what would be read of them is a thumbnail."""
 HIDDEN, OTHER, OWN = "hidden files", "other files", "files that sightline wrote"
 UNSAFE = frozenset('/\\:*?"<>|%')  # in names of folders, on some system
-_PLURAL = re.compile(r"^((?:other |hidden |unreadable )?)(file|link|image)s")
+_PLURAL = re.compile(r"^((?:other |hidden |unreadable |test )?)(file|link|image|row)s")
 NAMED = 4  # suffixes, or folders of our own, that a sentence names; the rest are counted
 
 
@@ -140,7 +200,7 @@ def lay_out(
     """
     left = LeftOut() if left is None else left
     files, folders = without_own_output(files, folders, left, begin)
-    kept = [tuple(name.split("/")) for name in image_names(files, left)]
+    kept = [tuple(name.split("/")) for name in image_names(files, left, begin)]
     holding = {name.rpartition("/")[0] for name in files}  # an archive need not list its folders
     visible = {
         tuple(name.strip("/").split("/")) for name in {*folders, *holding} if name.strip("/") and not is_hidden(name)
@@ -153,7 +213,7 @@ def lay_out(
             )
         raise DataError(
             f"no images in {location} ({sum(left.counts.values())} other files); wanted folders named after the classes,"
-            f" with files ending in {', '.join(sorted(IMAGE_SUFFIXES))}."
+            f" with {WANTED} files."
         )
     arranged = arrange({parts[:-1] for parts in kept}, visible, location, classes)
     entries = []
@@ -181,13 +241,13 @@ def lay_out(
     return Listing(entries, left.counts, left.suffixes, arranged.notes, unlabeled)
 
 
-def image_names(files: Sequence[str], left: LeftOut) -> list[str]:
-    """Those of some files that are images by their names; the others are counted."""
+def image_names(files: Sequence[str], left: LeftOut, begin: Callable[[str], bytes] | None = None) -> list[str]:
+    """Those of some files that are images, by their names or else their first bytes; the others are counted."""
     kept = []
     for name in files:
         if is_hidden(name):
             left.add(HIDDEN, name)
-        elif not is_image_name(name):
+        elif not is_image_name(name, begin):
             left.add(OTHER, name)
         else:
             kept.append(name)
@@ -230,7 +290,7 @@ def own_output_of(
     """What sightline has written inside a set; nothing where it is all that there is and can be trained on."""
     own = find_own_output(files, folders, is_image_name, begin)
     if GENERATED in own.folders.values() and not any(
-        is_image_name(name) and not is_hidden(name) and not own.holds(name) for name in files
+        is_image_name(name, begin) and not is_hidden(name) and not own.holds(name) for name in files
     ):
         return OwnOutput({name: kind for name, kind in own.folders.items() if kind != GENERATED})
     return own
@@ -269,9 +329,19 @@ def class_folder(name: str) -> str:
     )
 
 
-def is_image_name(name: str) -> bool:
-    """Whether a file's name ends like an image's."""
-    return PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+def is_image_name(name: str, begin: Callable[[str], bytes] | None = None) -> bool:
+    """Whether a file is an image: by a suffix that images usually have, or else by its first bytes.
+
+    So no file of a usual set is read to list it, and no other name hides an image.
+
+    Args:
+        name: with forward slashes.
+        begin: reads the first bytes of a file by its name; None where that cannot be done.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    return begin is not None and suffix not in RAW_SUFFIXES and bool(format_of(begin(name)))
 
 
 def is_hidden(name: str) -> bool:

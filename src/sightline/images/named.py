@@ -133,6 +133,8 @@ def _foreign(path: Path, why: str) -> DataError:
 class NamedSource:
     """A published image set, downloaded to ``downloads/NAME`` in the cache folder when it is first read."""
 
+    least = 2
+
     def __init__(self, name: str) -> None:
         self.name = self.location = name
         self.folder = cache_folder() / "downloads" / name

@@ -125,7 +125,8 @@ def name_depths(texts: Mapping[int, str], extremes_N2: Array | None) -> dict[int
     deep = np.flatnonzero(np.isfinite(extremes_N2[:, 0])).tolist()
     for row in deep:
         if row in named or len(deep) <= len(extremes_N2) / 2:
-            values = describe_range(tuple(extremes_N2[row].tolist()))
+            low, high = extremes_N2[row].tolist()
+            values = describe_range((low, high))
             named[row] = f"{named.get(row, 'more than 8 bits a channel')}, values from {values}"
     return named
 

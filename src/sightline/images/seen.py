@@ -115,7 +115,8 @@ def read_own_kept(run: Path) -> Kept | None:
     """What a run has kept of an earlier one, as it noted it itself; None where it has kept nothing."""
     try:
         content = _read(run / SEEN)
-        return Kept(str(run), *(content[name] for name in _KEPT))
+        trained, validated, tested = (content[name] for name in _KEPT)
+        return Kept(str(run), trained, validated, tested)
     except (OSError, ValueError, KeyError):
         return None
 

@@ -28,7 +28,8 @@ DEFAULT_SIDE = 128  # pixels; training size of larger images
 MARGIN = 1.15  # larger images are cached this much larger than the training size, to crop from
 SMALLEST_SIDE = 16  # pixels; smaller images are enlarged to this, which every network can read
 SMALLEST_SQUARE = 32  # pixels; training size of larger images, at least
-HIDDEN_MUCH, HIDDEN_MOST = 1 / 3, 1 / 2  # of the median image: more is warned of; more is avoided where nothing is set
+HIDDEN_MUCH = 0.34  # of the median image; more is warned of. A third, and no more for photographs of 500 × 333 pixels
+HIDDEN_MOST = 0.5  # more is avoided where neither a recipe nor a fit is named
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -91,11 +92,15 @@ def resize(pixels: Pixels | Image.Image, height: int, width: int, fit: Fit = "cr
         fit: ``crop`` scales so that the image just covers the size, and cuts the center out; ``squash`` scales both sides on
             their own; ``pad`` scales so that all of it fits in, on black.
     """
-    image = pixels if isinstance(pixels, Image.Image) else None
-    found_width, found_height = image.size if image else (pixels.shape[1], pixels.shape[0])  # type: ignore[union-attr]
-    if (found_height, found_width) == (height, width):
-        return np.asarray(pixels)
-    image = image or Image.fromarray(pixels)
+    if isinstance(pixels, Image.Image):
+        image = pixels
+        if image.size == (width, height):
+            return np.asarray(image)
+    else:
+        if pixels.shape[:2] == (height, width):
+            return pixels
+        image = Image.fromarray(pixels)
+    found_width, found_height = image.size
     if fit == "pad":
         scale = min(height / found_height, width / found_width)
         inner = max(1, round(found_width * scale)), max(1, round(found_height * scale))

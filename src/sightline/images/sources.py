@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from sightline.images.delimited import read_regular
 from sightline.images.layout import Entry, LeftOut, Listing
 
 __all__ = ["DownloadedSource", "ImageSource", "SharedSource", "digest", "read_files"]
@@ -21,6 +22,8 @@ class ImageSource(Protocol):
 
     name: str
     location: str
+    least: int
+    """Classes, at least, for ``scan`` to take the set: 2, and 1 where it is only measured."""
 
     def fingerprint(self) -> str: ...
     def scan(self) -> Listing: ...
@@ -46,7 +49,7 @@ class SharedSource(Protocol):
 def read_files(root: Path, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
     for index, entry in enumerate(entries):
         try:
-            yield index, (root / entry.path).read_bytes()
+            yield index, read_regular(root / entry.path)
         except OSError as error:
             yield index, error
 

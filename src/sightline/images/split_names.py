@@ -11,7 +11,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
 
-__all__ = ["AFFIXES", "SPLIT_NAMES", "UNLABELED", "is_affix", "is_split_name", "split_of_name", "splits_among"]
+__all__ = [
+    "AFFIXES",
+    "SPLIT_NAMES",
+    "UNLABELED",
+    "is_affix",
+    "is_split_name",
+    "speaks_of_split",
+    "split_of_name",
+    "splits_among",
+]
 
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training", "trn", "trainval"), "train"),
@@ -46,8 +55,27 @@ AFFIXES = frozenset(
             "dir",
             "part",
         ),
-        *("sample", "samples", "example", "examples", "seg", "x", "my", "new", "final", "full", "raw", "cropped"),
-        *("resized", "augmented", "aug", "labeled", "labelled", "clean", "public", "private", "px"),
+        *("sample", "samples", "example", "examples", "frame", "frames", "crop", "crops", "patches", "tiles", "scans"),
+        *(
+            "seg",
+            "x",
+            "v",
+            "px",
+            "my",
+            "the",
+            "all",
+            "only",
+            "new",
+            "final",
+            "full",
+            "complete",
+            "raw",
+            "original",
+            "orig",
+        ),
+        *("cropped", "resized", "augmented", "aug", "processed", "preprocessed", "normalized", "labeled", "labelled"),
+        *("clean", "cleaned", "rgb", "gray", "grey", "png", "jpg", "jpeg", "single", "random", "official", "kaggle"),
+        *("public", "private", "external", "internal", "independent", "unseen", "blind", "hidden"),
     )
 )
 """Words that say nothing of what a folder holds."""
@@ -69,6 +97,12 @@ def split_of_name(name: str) -> str | None:
 def is_split_name(name: str) -> bool:
     """Whether a folder of this name is taken for a split, or for images without classes."""
     return split_of_name(name) is not None
+
+
+def speaks_of_split(name: str) -> bool:
+    """Whether a split is one of the words of a folder's name, though others are there that no split has."""
+    split, rest = _read(name)
+    return split is not None and split != UNLABELED and bool(rest)
 
 
 def is_affix(name: str) -> bool:

@@ -4,24 +4,28 @@ A table has a column of labels, and either the images themselves (bytes, or stru
 Hugging Face stores them) or their paths. Whole numbers get the names that Hugging Face's ``ClassLabel`` gives them.
 """
 
+import itertools
 import json
+import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sightline.errors import DataError
+from sightline.errors import DataError, SightlineError
 from sightline.extras import require
-from sightline.images.layout import Entry, Listing, check_labels
-from sightline.images.manifests import ManifestSource
+from sightline.images.delimited import LABELS, PATHS, Table, choose
+from sightline.images.labelling import Row, list_rows
+from sightline.images.layout import Entry, Listing
+from sightline.images.manifests import RULES, ManifestSource
 from sightline.images.sources import digest
 
 __all__ = ["ImageTable", "ParquetSource"]
 
 ROWS = 64  # images read at once
 BUFFER = 1 << 20  # bytes of a column read ahead
+IMAGES = ("image", "img", "images", "picture", "photo")  # names of a column of the images themselves
 
 Image = bytes | OSError
 
@@ -39,7 +43,7 @@ class ImageTable:
         """
         self.path, self.location = path, location
         with self._file() as file:
-            schema = file.schema_arrow
+            schema, self.rows = file.schema_arrow, int(file.metadata.num_rows)
         self.types: dict[str, Any] = dict(zip(schema.names, schema.types, strict=True))
         self._features = _features(schema.metadata or {})
 
@@ -57,8 +61,16 @@ class ImageTable:
             )
         return found
 
+    def is_text(self, column: str) -> bool:
+        """Whether a column holds words."""
+        import pyarrow.types as kinds
+
+        kind = self.types[column]
+        inner = kind.value_type if kinds.is_dictionary(kind) else kind
+        return bool(kinds.is_string(inner) or kinds.is_large_string(inner))
+
     def texts(self, column: str) -> list[str | None]:
-        """A column of words or whole numbers; None where it is empty, or -1 among named classes.
+        """A column of words or whole numbers; None where it is empty or NaN, or -1 among named classes.
 
         Raises:
             DataError: it holds something else, or a number without a name.
@@ -68,7 +80,7 @@ class ImageTable:
         kind = self.types[column]
         inner = kind.value_type if kinds.is_dictionary(kind) else kind
         whole = kinds.is_integer(inner)
-        if not (whole or kinds.is_string(inner) or kinds.is_large_string(inner) or kinds.is_boolean(inner)):
+        if not (whole or self.is_text(column) or kinds.is_boolean(inner) or kinds.is_floating(inner)):
             raise DataError(
                 f"column {column!r} of {self.location} holds {kind}; wanted words or whole numbers: convert it."
             )
@@ -77,7 +89,9 @@ class ImageTable:
         with self._file() as file:
             for batch in file.iter_batches(columns=[column]):
                 for value in batch.column(0).to_pylist():
-                    if names is None or value is None:
+                    if isinstance(value, float):
+                        texts.append(self._whole(value, f"row {len(texts)}: {column}"))
+                    elif names is None or value is None:
                         texts.append(None if value is None else str(value))
                     elif value == -1:  # how Hugging Face marks the images of a test whose labels are kept secret
                         texts.append(None)
@@ -89,6 +103,14 @@ class ImageTable:
                             f" {len(names)} of its ClassLabel; mend the table."
                         )
         return texts
+
+    def _whole(self, value: float, where: str) -> str | None:
+        """A whole number that pandas made a fraction of because its column has gaps, which are NaN."""
+        if math.isnan(value):
+            return None
+        if not value.is_integer():
+            raise DataError(f"{self.location}, {where} {value:g} is no whole number; wanted words or whole numbers.")
+        return str(int(value))
 
     def images(self, column: str, rows: Sequence[int]) -> Iterator[tuple[int, Image]]:
         """The images of some rows, as (row, bytes), in ascending order.
@@ -128,13 +150,14 @@ class ImageTable:
 
     @contextmanager
     def _file(self) -> Iterator[Any]:
-        import pyarrow
         import pyarrow.parquet
 
         try:
             with pyarrow.parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=BUFFER) as file:
                 yield file
-        except (pyarrow.ArrowException, OSError) as error:
+        except SightlineError:
+            raise
+        except Exception as error:  # pyarrow raises nearly anything on broken files
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{self.location} cannot be read as a Parquet file ({reason}); download or write it again."
@@ -145,15 +168,15 @@ def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
     """What Hugging Face says of each column: ``{"label": {"_type": "ClassLabel", "names": [...]}}``."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
-    return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
 
 
 class ParquetSource(ManifestSource):
-    """A Parquet file with the columns ``label``, and ``path`` or ``image``, and optionally ``split`` and ``group``.
+    """A Parquet file with a column of labels, and one of paths or of images, and optionally ``split`` and ``group``.
 
-    With ``path`` it is a manifest like a CSV file, with the same rules; with ``image`` it holds the images itself.
+    With paths it is a manifest like a CSV file, with the same rules; else it holds the images itself.
     """
 
     def __init__(self, path: Path) -> None:
@@ -161,34 +184,57 @@ class ParquetSource(ManifestSource):
         super().__init__(path)
 
     def fingerprint(self) -> str:
-        if "image" not in self._table().types:
+        if self._images(self._table()) is None:
             return super().fingerprint()
         status = os.stat(self.path)
-        return digest([f"{status.st_size}\0{status.st_mtime_ns}"])
+        return digest([RULES, f"{status.st_size}\0{status.st_mtime_ns}"])
 
     def scan(self) -> Listing:
-        table = self._table()
-        table.column("labels", "label")
-        if table.column("images or of their paths", "image", "path") == "image" and "path" in table.types:
-            raise DataError(f"{table.location} has the columns image and path; leave one of them out.")
-        columns = {name: table.texts(name) for name in ("path", "label", "split", "group") if name in table.types}
-        if "path" not in columns:
-            columns["path"] = [f"{self.path.name}/{row:08d}" for row in range(len(columns["label"]))]
-        entries = [
-            self._entry(dict(zip(columns, values, strict=True)), f"row {row}")
-            for row, values in enumerate(zip(*columns.values(), strict=True))
-        ]
-        check_labels([entry.label for entry in entries], self.location)
-        return Listing(entries, Counter())
+        if self._images(self._table()) is None:
+            return super().scan()
+        return list_rows(self._rows(labelled=True), Row.named, self.location, self.least)
+
+    def files(self) -> list[Entry]:
+        if self._images(self._table()) is None:
+            return super().files()
+        return [Entry(row.named(), "") for row in self._rows(labelled=False)]
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, Image]]:
         table = self._table()
-        if "image" not in table.types:
+        images = self._images(table)
+        if images is None:
             yield from super().read(entries)
             return
         index_of = {int(entry.path.rpartition("/")[2]): index for index, entry in enumerate(entries)}
-        for row, data in table.images("image", sorted(index_of)):
+        for row, data in table.images(images, sorted(index_of)):
             yield index_of[row], data
 
     def _table(self) -> ImageTable:
-        return ImageTable(self.path, f"manifest {self.path}")
+        return ImageTable(self.path, self.what)
+
+    def _images(self, table: ImageTable) -> str | None:
+        """The column that holds images, if one does."""
+        column = next((name for name in table.types if name.lower() in IMAGES and not table.is_text(name)), None)
+        if column is not None and "path" in table.types:
+            raise DataError(f"{table.location} has the columns {column} and path; leave one of them out.")
+        return column
+
+    def _rows(self, *, labelled: bool) -> Iterator[Row]:
+        table = self._table()
+        header = Table(self.what, list(table.types), lambda: iter(()))
+        columns = {name: choose(header, ((name,),)) for name in ("split", "group")}
+        if labelled:
+            columns["label"] = choose(header, LABELS)
+            if columns["label"] is None:
+                table.column("labels", *itertools.chain(*LABELS))
+        images = self._images(table)
+        if images is None:
+            columns["path"] = choose(header, PATHS)
+            if columns["path"] is None:
+                table.column("images or of their paths", "image", "path")
+        names = {name: header.columns[index] for name, index in columns.items() if index is not None}
+        cells: dict[str, list[str | None]] = {name: table.texts(column) for name, column in names.items()}
+        if images is not None:
+            cells["path"] = [f"{self.path.name}/{row:08d}" for row in range(table.rows)]
+        for row, values in enumerate(zip(*cells.values(), strict=True)):
+            yield Row(self.what, f"row {row}", **dict(zip(cells, values, strict=True)))  # type: ignore[arg-type]

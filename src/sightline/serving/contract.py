@@ -3,6 +3,7 @@
 from typing import Any
 
 from sightline.config import METHODS, ServeConfig
+from sightline.images.formats import WANTED
 from sightline.serving.forms import FIELDS, IMAGES
 
 __all__ = ["ERRORS", "document"]
@@ -156,7 +157,7 @@ def document(limits: ServeConfig, version: str) -> dict[str, Any]:
     predict = {
         "operationId": "predict",
         "summary": "Classify images",
-        "description": "JPEG, PNG, WebP, BMP, GIF or TIFF. A field may be in the form or in the query.",
+        "description": f"{WANTED}. A field may be in the form or in the query.",
         "parameters": [header, *query],
         "requestBody": {"required": True, "content": {"multipart/form-data": {"schema": form}}},
         "responses": _responses(_known("Answers"), [*everywhere, 400, 408, 413, 415, 422, 503]),
