@@ -5,6 +5,7 @@ import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from sightline.errors import DataError
 from sightline.images.cache import open_images
 from sightline.images.excluding import read_excluded
 from sightline.images.layout import Entry, composed
-from sightline.images.lookup import find_source
+from sightline.images.lookup import find_source, plain_files
 
 NFC, NFD = "café", unicodedata.normalize("NFD", "café")
 HANGUL = unicodedata.normalize("NFD", "한국")
@@ -118,3 +119,20 @@ def test_classes_are_listed_as_people_expect_and_indexed_by_code_points(
     show_measures(Console(file=text, width=100), measured)
     lines = text.getvalue().split("by class")[1].splitlines()
     assert [line.split()[1] for line in lines if line.startswith("│")] == ["1", "2", "10", "A", "b"]
+
+
+def test_files_of_a_folder_are_asked_about_in_the_order_that_people_expect(
+    tmp_path: Path, folder: Callable[..., Path], image_file: Callable[..., bytes], noise: Callable[..., Any]
+) -> None:
+    data = image_file(noise(0))
+    root = folder({f"img{number}.png": data for number in (10, 9, 100, 1)} | {"B.png": data, "a.png": data})
+    found = plain_files(root)
+    assert [Path(name).name for name in found.names] == [
+        "a.png",
+        "B.png",
+        "img1.png",
+        "img9.png",
+        "img10.png",
+        "img100.png",
+    ]
+    assert [name for name, _ in found.read()] == found.names

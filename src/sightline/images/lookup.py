@@ -37,6 +37,7 @@ from sightline.images.named import NAMED, NamedSource
 from sightline.images.sources import ImageSource
 from sightline.images.split_names import is_split_name
 from sightline.images.tables import ParquetSource
+from sightline.terminal import natural_key
 
 __all__ = [
     "PlainFiles",
@@ -218,7 +219,8 @@ def _images_of(source: FolderSource | ZipSource | TarSource, text: str) -> Plain
         files, _, left = source.sorted_names()
     else:
         files, left = source.names()[0], LeftOut()
-    entries = [Entry(name, "") for name in image_names(files, left, source.begin)]
+    names = sorted(image_names(files, left, source.begin), key=natural_key)  # as people look for them in a table
+    entries = [Entry(name, "") for name in names]
     return _numbered(source, entries, text.rstrip("/"), text, left)
 
 
