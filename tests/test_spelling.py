@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sightline.errors import DataError
+from sightline.errors import ConfigError, DataError
 from sightline.images.cache import open_images
 from sightline.images.excluding import read_excluded
 from sightline.images.layout import Entry, composed
@@ -136,3 +136,17 @@ def test_files_of_a_folder_are_asked_about_in_the_order_that_people_expect(
         "img100.png",
     ]
     assert [name for name, _ in found.read()] == found.names
+
+
+def test_a_class_is_asked_for_in_either_spelling() -> None:
+    from sightline.config import chosen_classes, index_of_class, refuse_unknown_class
+
+    for known in ([NFC, "tea"], [NFD, "tea"]):  # of a run of before they are as they were found
+        for typed in (NFC, NFD):
+            assert index_of_class(typed, known) == 0
+            assert chosen_classes([typed], known) == known[:1]
+            refuse_unknown_class(typed, known)
+    with pytest.raises(ConfigError, match=r"--target cafe: the classifier knows no such class; did you mean"):
+        refuse_unknown_class("cafe", [NFC])
+    with pytest.raises(ConfigError, match=r"--classes cafe: the generator knows no such class; did you mean"):
+        chosen_classes(["cafe"], [NFC])

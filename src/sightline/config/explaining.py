@@ -1,6 +1,7 @@
 """The settings of explanations: which methods there are, and how each computes its map."""
 
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
@@ -15,6 +16,7 @@ __all__ = [
     "SIGNED",
     "AttributionConfig",
     "Method",
+    "index_of_class",
     "methods_of",
     "refuse_unknown_class",
 ]
@@ -122,6 +124,16 @@ def refuse_unknown_class(target: str, classes: Iterable[str]) -> None:
     Raises:
         ConfigError: with the nearest.
     """
-    classes = list(classes)
-    if target not in classes:
+    index_of_class(target, list(classes))
+
+
+def index_of_class(target: str, classes: Sequence[str]) -> int:
+    """The index of a class by its name, in whichever spelling of accents it is typed.
+
+    Raises:
+        ConfigError: there is none, with the nearest.
+    """
+    spelled = [unicodedata.normalize("NFC", name) for name in classes]
+    if unicodedata.normalize("NFC", target) not in spelled:
         raise ConfigError(f"--target {target}: the classifier knows no such class; {nearest(target, classes)}")
+    return spelled.index(unicodedata.normalize("NFC", target))

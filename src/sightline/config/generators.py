@@ -1,5 +1,6 @@
 """The settings of generators: what makes images of a class."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -205,7 +206,8 @@ def chosen_classes(names: Sequence[str] | None, known: Sequence[str]) -> list[st
     Raises:
         ConfigError: there is no such class.
     """
-    for name in names or ():
-        if name not in known:
-            raise ConfigError(f"--classes {name}: the generator knows no such class; {nearest(name, known)}")
-    return [name for name in known if names is None or name in names]
+    spelled = {unicodedata.normalize("NFC", name): name for name in known}  # accents may be typed in two ways
+    chosen = {spelled.get(unicodedata.normalize("NFC", name), name) for name in names or ()}
+    for name in sorted(chosen - set(known)):
+        raise ConfigError(f"--classes {name}: the generator knows no such class; {nearest(name, known)}")
+    return [name for name in known if names is None or name in chosen]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.config import ALL, SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
+from sightline.config import ALL, SIGNED, AttributionConfig, Method, index_of_class, methods_of, refuse_unknown_class
 from sightline.devices import keep_freed_memory
 from sightline.errors import ConfigError
 from sightline.explaining.attributing import Attribution, attribute
@@ -142,8 +142,7 @@ class Explainer:
         predicted_B = chances_BK.argmax(axis=1)
         chosen_B = predicted_B
         if target is not None:
-            refuse_unknown_class(target, asked.classes)
-            chosen_B = np.full_like(predicted_B, asked.classes.index(target))
+            chosen_B = np.full_like(predicted_B, index_of_class(target, asked.classes))
         images_BCHW, classes_B = self.images(pixels_BHWC), torch.from_numpy(chosen_B).to(asked.device)
         found: dict[str, list[Explanation]] = {}
         for method in self.methods:
