@@ -32,13 +32,13 @@ def network():
 
 def test_features_are_those_of_the_network_and_are_computed_once(images, network):
     rows = images.readable
-    store = FeatureStore(network, images, GREY)
+    store = FeatureStore(network, images, GREY, "float32")
     features = store.features(rows)
     pixels = torch.from_numpy(np.array(images.pixels)).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         expected = network.eval().features((pixels - 0.5) / 0.5)
     torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4)
-    again = FeatureStore(network, images, GREY)
+    again = FeatureStore(network, images, GREY, "float32")
     assert torch.equal(again.features(rows), features)
     assert (store.computed, again.computed) == (40, 0)
 

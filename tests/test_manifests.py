@@ -147,7 +147,7 @@ def test_splits_of_a_table_go_by_the_words_of_people(root):
         ('path,label\na/00.png,"x\nb/00.png,y\n', r"line 2: no row of CSV \(a quote that begins there does not end\)"),
         ('path,label\na/00.png,"x"y\n', r"line 2: no row of CSV \(.*\); mend or delete the line"),
         (f"path,label\na/00.png,{'x' * 200_000}\n", r"line 2: no row of CSV \(a cell of more than 131,072 letters\)"),
-        (f"path,label\na/00.png,{'x' * 2_000}\n", r"line 2: the label 'x{80}'\.\.\. \(2,000 letters\) is too long"),
+        (f"path,label\na/00.png,{'x' * 2_000}\n", r"line 2: the label 'x+\.\.\.x+' is too long"),
         ("path,label\na/00\0.png,x\n", r"line 2: 'a/00\\x00\.png' holds a NUL, which no path can"),
         (
             b"path,label\na/00.png,x\nb/00.png,caf\xe9\n",

@@ -43,7 +43,7 @@ class _Shortened(reprlib.Repr):
     def __init__(self) -> None:
         super().__init__()
         self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 4, 6, 12, 12, 12
-        self.maxstring, self.maxother = 120, 120
+        self.maxstring, self.maxother = 300, 300
 
     def repr_int(self, x: int, level: int) -> str:
         """Python refuses to write a number of some thousand digits, and YAML's hexadecimal numbers may have them."""

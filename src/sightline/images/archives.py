@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from sightline.config.checks import shown
 from sightline.errors import DataError, SightlineError
-from sightline.images.delimited import shown
 from sightline.images.formats import HEAD
 from sightline.images.layout import Classes, Entry, Listing, is_hidden, is_image_name, lay_out
 from sightline.images.metadata import labelled_by

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sightline.config.checks import shown
 from sightline.errors import DataError
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "read_manifest_file",
     "read_regular",
     "read_table",
-    "shown",
 ]
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -58,7 +58,6 @@ LARGEST_FILE = 1 << 29  # bytes of one image file
 FLAGS = (
     os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 )  # opening a pipe would wait for its writer
-SHOWN = 80  # letters of a value that a message repeats
 
 
 @dataclass(frozen=True)
@@ -190,11 +189,6 @@ def kind_of(mode: int) -> str:
     """What a file is that is no plain one, in words."""
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
-
-
-def shown(value: str) -> str:
-    """A value as a message repeats it: quoted, and not longer than a line."""
-    return repr(value) if len(value) <= SHOWN else f"{value[:SHOWN]!r}... ({len(value):,} letters)"
 
 
 def _normal(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sightline.config.checks import nearest
+from sightline.config.checks import nearest, shown
 from sightline.errors import ConfigError, DataError
 from sightline.images.cache import CachedImages
 from sightline.images.delimited import (
@@ -23,7 +23,6 @@ from sightline.images.delimited import (
     is_table,
     read_regular,
     read_table,
-    shown,
 )
 from sightline.images.layout import composed
 from sightline.images.splits import Splits

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 
+from sightline.config.checks import shown
 from sightline.errors import DataError
-from sightline.images.delimited import shown
 from sightline.images.layout import SPLIT_NAMES, Entry, Listing, check_labels, composed
 from sightline.images.split_names import split_of_name
 from sightline.writing import plain_text

@@ -6,8 +6,9 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from sightline.config.checks import shown
 from sightline.errors import DataError
-from sightline.images.delimited import kind_of, shown
+from sightline.images.delimited import kind_of
 from sightline.images.layout import composed, is_image_name
 
 __all__ = ["ADDRESS", "FileFinder", "MemberFinder", "refuse_odd"]

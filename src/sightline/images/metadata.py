@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from sightline.config.checks import shown
 from sightline.errors import DataError
-from sightline.images.delimited import LABELS, PATHS, Table, choose, read_table, shown
+from sightline.images.delimited import LABELS, PATHS, Table, choose, read_table
 from sightline.images.labelling import list_rows
 from sightline.images.layout import SPLIT_NAMES, Entry, Listing, is_hidden, is_image_name
 from sightline.images.locating import MemberFinder
