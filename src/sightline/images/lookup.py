@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
-from sightline.config.checks import nearest
+from sightline.config.checks import nearest, shown
 from sightline.errors import ConfigError, DataError
 from sightline.images.archives import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.images.delimited import (
@@ -24,7 +24,6 @@ from sightline.images.delimited import (
     kind_of,
     read_regular,
     read_table,
-    shown,
 )
 from sightline.images.embedded import EMBEDDED, GroceriesSource
 from sightline.images.folders import FolderSource
