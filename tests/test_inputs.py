@@ -202,7 +202,8 @@ def test_one_image_is_told_from_many(tmp_path: Path) -> None:
         (io.BytesIO(b""), "the file is empty"),
         (io.StringIO("x"), "its read.. gives str; open the file in binary"),
         ("https://example.org/a.png", "it is an address, and nothing is downloaded"),
-        ("a\0b", "no file has such a name"),
+        ("a\0b", "embedded null"),
+        ("/dev/zero", "it is a device; wanted a file"),
         (".", "it is a folder"),
     ],
 )

@@ -15,6 +15,7 @@ from PIL import Image
 
 from sightline.errors import DataError
 from sightline.images.decoding import UnreadableImageError, decode_image, read_image, resize
+from sightline.images.delimited import read_regular
 from sightline.images.formats import READ
 from sightline.images.intensity import has_wide_colors
 from sightline.images.preprocessing import DEFAULT, Preprocessing
@@ -99,9 +100,11 @@ def _bytes_at(path: str) -> bytes:
     if os.path.isdir(path):
         raise UnreadableImageError("it is a folder; name the images in it, or ask sightline.predict(run, [folder])")
     try:
-        return Path(path).read_bytes()
-    except ValueError as error:  # a name that no file can have
-        raise UnreadableImageError("no file has such a name") from error
+        return read_regular(path)
+    except OSError as error:
+        if error.strerror is None:  # ours: a device, a pipe, a name that no file can have
+            raise UnreadableImageError(str(error)) from error
+        raise
 
 
 def _bytes_of(file: Any) -> bytes:

@@ -212,7 +212,9 @@ def _place(
             arranged.places[folder] = OUTSIDE
     _refuse_nested(chains, depth, location)
     if splits.keys() <= others or not any(split for _, split in chains.values()):
-        chains = _splits_within(chains, location, classes)
+        before, chains = chains, _splits_within(chains, location, classes)
+        if chains is not before:
+            arranged.notes.append("folders taken for splits: those within each class folder")
     chains = {folder: (_undoubled(chain), split) for folder, (chain, split) in chains.items()}
     distinct = {chain for chain, _ in chains.values()}
     leaves = _leaf_names(distinct)
