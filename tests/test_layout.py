@@ -270,7 +270,7 @@ def test_splits_within_every_class_are_the_splits(train, test):
         for name in ("cat", "dog")
         for part, split in ((train, "train"), (test, "test"))
     }
-    assert found.notes == []
+    assert found.notes == ["folders taken for splits: those within each class folder"]
 
 
 def test_splits_at_the_bottom_of_deeper_classes_are_the_splits():
