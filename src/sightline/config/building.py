@@ -152,7 +152,7 @@ def listed_block(annotation: Any) -> Any:
 
 
 def kind_of(block: Any) -> str:
-    """What a block is called where one of several may be chosen; empty where there is no choice."""
+    """Return the kind of a block where one of several may be chosen; empty where there is no choice."""
     return str(getattr(block, "kind", ""))
 
 

@@ -51,7 +51,7 @@ UNBOUNDED = {
 
 
 class _ArchiveSource:
-    """What ``.zip`` and ``.tar`` share: known by the archive's own size and time, laid out like a folder."""
+    """Base of ``.zip`` and ``.tar``: known by the archive's own size and time, laid out like a folder."""
 
     least = 2
 
@@ -300,7 +300,7 @@ class TarSource(_ArchiveSource):
                     archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member; a million of them would fill the memory
 
     def _mode(self, file: BinaryIO) -> Any:
-        """How ``tarfile`` is to unpack a file, by its first bytes."""
+        """Choose the mode in which ``tarfile`` unpacks a file, by its first bytes."""
         start = file.read(6)
         file.seek(0)
         for mark, name in UNBOUNDED.items():

@@ -33,7 +33,7 @@ Place = tuple[str, str | None]  # class and split
 
 @dataclass
 class Arrangement:
-    """What each folder that holds images is."""
+    """The class and split of each folder that holds images."""
 
     places: dict[Folder, Place | str] = field(default_factory=dict)
     """The class and the split of its images, or why they are left out."""
@@ -91,7 +91,7 @@ OLD_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test"
 
 
 def _wrapper_depth(folders: set[Folder], visible: set[Folder]) -> int:
-    """How many folders merely wrap the set, as in an archive of one folder; a single ``test/`` stays a split.
+    """Count the folders that merely wrap the set, as in an archive of one folder; a single ``test/`` stays a split.
 
     Images that lie loose beside the next folder are no reason to stop where several folders follow further down.
     """

@@ -43,7 +43,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Row:
-    """What decoding found of one image."""
+    """The outcome of decoding one image."""
 
     index: int
     """Of its entry."""

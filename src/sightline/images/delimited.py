@@ -186,7 +186,7 @@ def read_regular(path: str | os.PathLike[str], most: int = LARGEST_FILE) -> byte
 
 
 def kind_of(mode: int) -> str:
-    """What a file is that is no plain one, in words."""
+    """Name the kind of a file that is no plain one."""
     kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
 

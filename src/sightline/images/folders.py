@@ -29,7 +29,7 @@ BEGINNING = 256  # bytes of a table that tell who wrote it, and of an image that
 
 @dataclass
 class _Found:
-    """What lies below a folder."""
+    """The files, folders and links below a folder."""
 
     files: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
@@ -71,7 +71,7 @@ class FolderSource:
         return files, folders, left.copy()
 
     def beside(self) -> LeftOut:
-        """What lies in the folder and has no part in its fingerprint: what sightline wrote, and links that are not followed."""
+        """Count what has no part in the fingerprint: what sightline wrote, and links that are not followed."""
         return self.sorted_names()[2]
 
     def scan(self) -> Listing:

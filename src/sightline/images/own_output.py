@@ -30,7 +30,7 @@ _MARKING = frozenset((MANIFEST, SHEETS)).union(*(needed | one_of for _, needed, 
 
 @dataclass(frozen=True)
 class OwnOutput:
-    """What sightline has written inside a set."""
+    """The folders that sightline has written inside a set."""
 
     folders: dict[str, str]
     """What each is, by its name; none of them lies in another."""
@@ -76,7 +76,7 @@ def find_own_output(
 
 
 def _kind(folder: str, names: set[str], begin: Callable[[str], bytes] | None) -> str | None:
-    """What a folder is, by the names of the files in it that are no images."""
+    """Name the kind of output that a folder is, by the names of the files in it that are no images."""
     for kind, needed, one_of in MARKS:
         if needed <= names and (not one_of or one_of & names):
             return kind

@@ -15,7 +15,7 @@ Intensity = Literal["upper bits", "own"] | tuple[float, float]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to every image of a set, and to every image that its classifier is asked about."""
+    """The steps that are applied to every image of a set, and to every image that its classifier is asked about."""
 
     fit: Fit = "crop"
     """How an image of another shape becomes square."""
@@ -25,7 +25,7 @@ class Preprocessing:
     measured."""
 
     def kept(self) -> dict[str, Any]:
-        """What ``model.json`` keeps of it; read back by ``preprocessing_of``."""
+        """Return what ``model.json`` keeps; read back by ``preprocessing_of``."""
         return {"fit": self.fit, "intensity": list(self.intensity) if isinstance(self.intensity, tuple) else None}
 
 

@@ -39,7 +39,7 @@ def with_range_of(
 
 
 def notes_on_reading(images: CachedImages) -> list[str]:
-    """What of the images is not seen by a network, and which values are shown as black and white; a sentence each."""
+    """Say what a network does not see of the images, and which values are shown as black and white; a sentence each."""
     found = []
     if images.extremes is not None:
         count = int(np.isfinite(images.extremes[:, 0]).sum())
