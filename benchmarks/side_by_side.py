@@ -1,4 +1,4 @@
-"""Two trainings of digits side by side, two threads each, against one alone; with threads that sleep while they wait, and that spin.
+"""Two trainings of digits side by side against one alone; with threads that sleep while they wait, and that spin.
 
 In turns, so that a machine that slows down slows all: alone and side by side with ``GOMP_SPINCOUNT=0`` (what sightline
 sets), then both with libgomp's own way of waiting, and again. From the command to ``DONE``, decoding left out.
@@ -6,7 +6,8 @@ sets), then both with libgomp's own way of waiting, and again. From the command 
     python benchmarks/side_by_side.py [ROUNDS] [EPOCHS] [PRECISION]
 
 In bfloat16 oneDNN's threads wait for each other in a loop of their own, which no setting of libgomp ends: two such
-trainings of two threads each on two cores took 10.9 times as long as one; with one thread each they did not.
+trainings of two threads each on two cores took 10.9 times as long as one. So they count each other and share the cores
+(``sightline.cores``). With OMP_NUM_THREADS set they do not.
 """
 
 import os
@@ -23,7 +24,6 @@ import torch
 
 from sightline.devices import describe
 
-THREADS = 2  # of each training
 # libgomp's own way of waiting: 300,000 turns (its manual; without it, sightline would set 0)
 WAYS = {"sleeping (GOMP_SPINCOUNT=0)": "0", "spinning (GOMP_SPINCOUNT=300000)": "300000"}
 
@@ -50,14 +50,14 @@ def main() -> None:
     print(f"one training alone takes {alone / spinning:.2f} of its time where threads spin")
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "sightline-vision"))
     print(
-        f"{epochs} epochs of digits by the recipe small, {THREADS} threads each, precision {precision}; {describe(torch.device('cpu')).split(', ')[0]}, {os.cpu_count()} cores,"
+        f"{epochs} epochs of digits by the recipe small, OMP_NUM_THREADS {os.environ.get('OMP_NUM_THREADS', 'not set')}, precision {precision}; {describe(torch.device('cpu')).split(', ')[0]}, {os.cpu_count()} cores,"
         f" load {os.getloadavg()[0]:.1f} at the end; Python {platform.python_version()}, {versions}"
     )
 
 
 def _train(folder: Path, together: int, epochs: int, count: str, precision: str) -> float:
     """Seconds until the last of some trainings, started at once, has ended."""
-    own = {"GOMP_SPINCOUNT": count, "OMP_NUM_THREADS": str(THREADS), "SIGHTLINE_CACHE": str(folder / "cache")}
+    own = {"GOMP_SPINCOUNT": count, "SIGHTLINE_CACHE": str(folder / "cache")}
     variables = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | own
     start = time.perf_counter()
     running = []

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sightline.cores import CoreShare
 from sightline.devices import arithmetic, choose_device
 from sightline.images.augment import centre, normalize
 from sightline.images.batches import Normalization
@@ -85,8 +86,10 @@ class FeatureStore:
         network.eval()
         size = BATCH if self.device.type == "cpu" else ON_GPU
         found = []
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+        autocast = torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        with autocast, CoreShare(self.device, self.dtype) as share:
             for start in range(0, len(rows), size):
+                share.adjust()
                 some = rows[start : start + size]
                 pixels = torch.from_numpy(self.images.pixels[some])
                 if len(some) < size and len(rows) > size:

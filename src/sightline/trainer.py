@@ -23,11 +23,13 @@ from rich.console import Console
 from sightline.averaging import Averaging, Chosen
 from sightline.checkpoints import LAST, PREVIOUS
 from sightline.config import AnyRecipe, Recipe, phase_epochs
+from sightline.cores import CoreShare
 from sightline.devices import arithmetic, choose_device, convolution_flops
 from sightline.finetuning import Finetuning, SteadyNorms
 from sightline.learners import Learner, validated
 from sightline.optimizers import main_rate
 from sightline.progress import EpochBar
+from sightline.terminal import show
 from sightline.writing import storage_error, write_csv
 
 __all__ = [
@@ -98,6 +100,7 @@ def build_trainer(
         gradient_clip_algorithm=recipe.clip.kind if recipe.clip else None,
         callbacks=[
             CostMeter(dtype),
+            SharedCores(CoreShare(device, dtype, fit.processes == 1 and not fit.deterministic), console),
             log,
             *([EpochBar(console)] if console else []),
             *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
@@ -301,6 +304,39 @@ class CostMeter(Callback):
         self.seconds += now - self._since
         self._epoch_seconds += now - self._since
         self._since = now
+
+
+class SharedCores(Callback):
+    """Trains on a share of the cores while other programs of ours compute."""
+
+    def __init__(self, share: CoreShare, console: Console | None) -> None:
+        self.share = share
+        self.console = console
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.share.__enter__()
+        self._say()
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self.share.__exit__(None, None, None)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.share.__exit__(None, None, None)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self.share.adjust():
+            self._say()
+
+    def _say(self) -> None:
+        if self.console is not None and self.share.programs > 1:
+            threads = torch.get_num_threads()
+            show(
+                f"{self.share.programs} programs of sightline share the cores: {threads} thread{'s' * (threads > 1)}"
+                " for this one; its last digits depend on that",
+                self.console,
+            )
 
 
 class EpochLog(Callback):

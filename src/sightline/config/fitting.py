@@ -198,7 +198,8 @@ class FitConfig:
     """Processes that train together, each on a GPU of its own, or on its share of a processor's cores; each takes its part
     of every batch. Batch-norm sees the part of its process only."""
     deterministic: bool = False
-    """Refuse every operation whose result may differ from run to run; on a processor nothing differs either way."""
+    """Refuse every operation whose result may differ from run to run. On a processor nothing differs either way, but that
+    trainings in bfloat16 which run at once share its cores, unless this is set or OMP_NUM_THREADS is."""
     compile: bool = False
     """Compile the network for the training steps (torch.compile), anew for every batch size and scale: for long trainings
     on a GPU. Where it was tried, on 2 busy cores, each took one to two minutes (a few seconds the next time) and the steps
