@@ -102,8 +102,10 @@ def test_no_image_measures_a_probe_that_was_fitted_to_it(monkeypatch):
 
     monkeypatch.setattr(probe, "solve_head", noted)
     found = cross_validate(features, labels, 3, dealt(labels), 0.01, repeats=1, folds=5)
-    assert len(seen) == 5
-    assert all(len(inside) == 24 for inside in seen)
+    assert all(len(inside) == 24 for inside in seen[:5])
+    of_halves = seen[5:]
+    assert len(of_halves) == probe.HALVINGS * 2 * 6  # five folds of each half, and the half itself
+    assert {len(inside) for inside in of_halves} <= set(range(10, 17))
     assert found.logits_NK.shape == (30, 3)
     assert np.abs(found.logits_NK).sum(1).min() > 0  # every image was left out once
 
@@ -128,6 +130,22 @@ def test_the_corrected_interval_is_wider_than_that_of_independent_folds():
     assert high - 0.84 == pytest.approx(
         max(2.0096 * np.sqrt(0.27) * deviation, wilson_interval(42, 50)[1] - 0.84), 1e-3
     )
+
+
+def test_the_interval_is_as_wide_as_halves_of_the_images_say():
+    accuracies, sizes = [0.8, 0.9, 0.7, 0.8, 1.0] * 10, [20] * 50
+    plain = corrected_interval(accuracies, sizes, 100)
+    # halves whose estimates are right but for what 50 images leave open: their deviation is that of 50 answers
+    open_ = np.sqrt(0.8 * 0.2 / 50)
+    assert corrected_interval(accuracies, sizes, 100, [(0.8 + open_, 0.8), (0.8 - open_, 0.8)]) == plain
+    # estimates that deviate by 0.3: half of that variance, and t(49)
+    low, high = corrected_interval(accuracies, sizes, 100, [(0.8 + 0.3, 0.8), (0.8 - 0.3, 0.8)])
+    half = 2.0096 * np.sqrt((0.3**2 - open_**2) / 2)
+    assert low == pytest.approx(0.84 - half, 1e-3)
+    assert high == 1
+    # a bias of 0.2 is half as large at twice the images
+    low, _ = corrected_interval(accuracies, sizes, 100, [(0.6 + open_, 0.8), (0.6 - open_, 0.8)])
+    assert low == pytest.approx(0.84 - 2.0096 * 0.1, 1e-3)
 
 
 def test_the_paired_interval_knows_which_answers_changed():
