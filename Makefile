@@ -106,6 +106,7 @@ check: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 docs: install
 	$(BIN)/python docs/make_names.py

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sightline.encoding import Encoder
-from sightline.fidelity import Fidelity, fidelity_of
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source
-from sightline.images.splits import split
-from sightline.predicting import load
-from sightline.runs import read_model, read_run_recipe
+from sightline.data.cache import open_images
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import split
+from sightline.inference.encode import Encoder
+from sightline.inference.predict import load
+from sightline.measures.fidelity import Fidelity, fidelity_of
+from sightline.runs.folder import read_model, read_run_recipe
 
 
 class Reference:

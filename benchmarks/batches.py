@@ -12,12 +12,12 @@ import torch
 from torchvision.transforms import v2
 
 from sightline.config import read_recipe, resolve
-from sightline.devices import arithmetic, choose_device, describe, keep_freed_memory
-from sightline.images.batches import TrainingBatches, prepare
-from sightline.images.lookup import find_source
-from sightline.learners import classification_loss
-from sightline.nets import build_network
-from sightline.optimizers import build_optimizer
+from sightline.data.batches import TrainingBatches, prepare
+from sightline.data.sources.lookup import find_source
+from sightline.machine.devices import arithmetic, choose_device, describe, keep_freed_memory
+from sightline.models.build import build_network
+from sightline.training.module import classification_loss
+from sightline.training.optimizers import build_optimizer
 
 BATCHES = 12
 

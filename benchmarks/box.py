@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 import sightline
-from sightline.images.cache import open_as_trained
-from sightline.images.lookup import find_source
-from sightline.images.splits import split
-from sightline.runs import BOX, read_model_of_finished, read_run_recipe, read_weights, write_weights
+from sightline.data.cache import open_as_trained
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import split
+from sightline.runs.folder import BOX, read_model_of_finished, read_run_recipe, read_weights, write_weights
 
 LARGEST = 6_000_000  # bytes
 

@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from against_real import Reference, told
-from sightline.diagnosing import environment
-from sightline.runs import mark_done, read_any_recipe, read_model, write_weights
-from sightline.writing import write_json
+from sightline.machine.environment import environment
+from sightline.runs.folder import mark_done, read_any_recipe, read_model, write_weights
+from sightline.runs.writing import write_json
 
 GUIDANCE = (0.0, 0.5, 1.0, 1.8)
 STEPS = 20

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sightline.images.batches import derived_seed
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source
+from sightline.data.batches import derived_seed
+from sightline.data.cache import open_images
+from sightline.data.sources.lookup import find_source
 
 DRAWN, A_PAGE, COLUMNS = 50, 25, 5
 SCALE = 4  # screen pixels a pixel

@@ -1,4 +1,4 @@
-"""Pack the embedded photographs, ``src/sightline/box/groceries.zip``, from the Grocery Store Dataset's ``train/``.
+"""Pack the embedded photographs, ``src/sightline/resources/box/groceries.zip``, from the Grocery Store Dataset's ``train/``.
 
     python benchmarks/embed_groceries.py ../shared/data/grocery.tar
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image
 
-BOX = Path(__file__).parents[1] / "src" / "sightline" / "box"
+BOX = Path(__file__).parents[1] / "src" / "sightline" / "resources" / "box"
 SEED = 0
 A_CLASS = 30  # photographs
 SIDE = 256  # pixels of the shorter side; the originals have 348

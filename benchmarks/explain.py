@@ -16,13 +16,13 @@ from PIL import Image
 from rich.console import Console
 
 import sightline
-from sightline.devices import choose_device, describe
-from sightline.explaining import summarize_explanations
-from sightline.images.cache import open_as_trained
-from sightline.images.lookup import find_source
-from sightline.images.splits import split
-from sightline.pages import print_table
-from sightline.runs import read_model_of_finished, read_run_recipe
+from sightline.data.cache import open_as_trained
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import split
+from sightline.display.pages import print_table
+from sightline.explanation.explain import summarize_explanations
+from sightline.machine.devices import choose_device, describe
+from sightline.runs.folder import read_model_of_finished, read_run_recipe
 
 SEED = 42
 

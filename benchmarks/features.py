@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 import sightline
-from sightline.runs import read_weights
+from sightline.runs.folder import read_weights
 
 BACKBONE = {
     "network": {"kind": "speednet", "widths": [32, 128, 128]},

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 
 from sightline.config import TimmConfig
-from sightline.feature_store import FeatureStore
-from sightline.images.batches import Normalization
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source
-from sightline.metrics import wilson_interval
-from sightline.nets import build_network, load_weights
-from sightline.probe import choose_head, cross_validate
+from sightline.data.batches import Normalization
+from sightline.data.cache import open_images
+from sightline.data.sources.lookup import find_source
+from sightline.inference.feature_store import FeatureStore
+from sightline.measures.metrics import wilson_interval
+from sightline.models.build import build_network
+from sightline.models.pretrained import load_weights
+from sightline.training.linear_probe import choose_head, cross_validate
 
 CLASSES = {20: 4, 50: 4, 100: 16, 200: 16, 400: 16}
 A_CLASS = 3  # photographs, at least

@@ -21,10 +21,10 @@ from typing import Any
 from rich.console import Console
 
 import sightline
-from sightline import preparing
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge, to_mapping
-from sightline.optimizers import scaled
+from sightline.training import prepare
+from sightline.training.optimizers import scaled
 
 RECIPES = ("fast", "resnet18", "custom-resnet-onecycle")
 FACTOR, REACH, FARTHEST = 3.0, 1, 4  # of the grid; powers of the factor to each side at first, and at most
@@ -67,7 +67,7 @@ def _settings(data: str, recipe: str, fraction: float, steps: int) -> dict[str, 
     """What makes a training of a recipe so short."""
     settings: dict[str, Any] = {"data": {"fraction": fraction}, "evaluation": {"on": "none"}}
     plain = resolve(read_recipe(recipe))
-    plan = preparing.prepare_training(data, recipe, settings, None, Console(quiet=True))
+    plan = prepare.prepare_training(data, recipe, settings, None, Console(quiet=True))
     epochs = max(2, round(steps * plain.fit.batch_size / len(plan.splits.train)))
     settings["fit"] = {"epochs": epochs, "validate_every": 0}
     if plain.schedule.kind == "one_cycle":

@@ -37,11 +37,11 @@ from PIL import Image
 from sightline.config import read_recipe, resolve_any
 from sightline.config.space_files import read_space
 from sightline.config.studies import read_study
+from sightline.data.cache import open_images
+from sightline.data.decoding.decode import UnreadableImageError, decode
+from sightline.data.excluding import read_excluded
+from sightline.data.sources.lookup import find_source, plain_files
 from sightline.errors import SightlineError
-from sightline.images.cache import open_images
-from sightline.images.decoding import UnreadableImageError, decode
-from sightline.images.excluding import read_excluded
-from sightline.images.lookup import find_source, plain_files
 
 CPU_SECONDS = 5  # of one input
 MEMORY = 1_500_000_000  # bytes that one input may hold, the worker's own included

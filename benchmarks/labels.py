@@ -22,13 +22,13 @@ import numpy as np
 from rich.console import Console
 
 import sightline
-from sightline.checking.suspects import folds_of, label_quality, out_of_fold, suspects
-from sightline.encoding import Encoder
-from sightline.images.batches import derived_seed
-from sightline.images.cache import CachedImages, open_images
-from sightline.images.lookup import find_source
-from sightline.predicting import load
-from sightline.significance import mean_interval
+from sightline.checks.label_errors import folds_of, label_quality, out_of_fold, suspects
+from sightline.data.batches import derived_seed
+from sightline.data.cache import CachedImages, open_images
+from sightline.data.sources.lookup import find_source
+from sightline.inference.encode import Encoder
+from sightline.inference.predict import load
+from sightline.measures.significance import mean_interval
 
 SEED = 0
 

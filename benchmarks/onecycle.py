@@ -17,11 +17,11 @@ from rich.console import Console
 
 import sightline
 from sightline.config import read_recipe, resolve
-from sightline.devices import choose_device, convolution_flops, describe, has_fast_bfloat16, keep_freed_memory
-from sightline.images.batches import Batch
-from sightline.learners import classification_loss
-from sightline.nets import build_network
-from sightline.optimizers import build_optimizer
+from sightline.data.batches import Batch
+from sightline.machine.devices import choose_device, convolution_flops, describe, has_fast_bfloat16, keep_freed_memory
+from sightline.models.build import build_network
+from sightline.training.module import classification_loss
+from sightline.training.optimizers import build_optimizer
 
 RECIPE = "custom-resnet-onecycle"
 FORMS = {

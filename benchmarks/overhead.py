@@ -22,12 +22,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from sightline import fitting, learners, preparing
-from sightline.devices import keep_freed_memory
-from sightline.images.batches import TrainingBatches
-from sightline.nets import build_network
-from sightline.optimizers import build_optimizer
-from sightline.schedules import Steps, schedule
+from sightline.data.batches import TrainingBatches
+from sightline.machine.devices import keep_freed_memory
+from sightline.models.build import build_network
+from sightline.training import fit, module, prepare
+from sightline.training.optimizers import build_optimizer
+from sightline.training.schedules import Steps, schedule
 
 WAYS = {"sleeping": "0", "spinning": "300000"}  # GOMP_SPINCOUNT; the second is libgomp's own
 SETTINGS = {
@@ -72,7 +72,7 @@ def compare_waiting(data: str, rounds: int) -> None:
 def measure(data: str, rounds: int) -> None:
     keep_freed_memory()  # as ``sightline train`` does; the bare loop in the same process has it, too
     quiet = Console(quiet=True)
-    plan = preparing.prepare_training(data, "fast", SETTINGS, None, quiet)
+    plan = prepare.prepare_training(data, "fast", SETTINGS, None, quiet)
     extra = []
     for number in range(rounds):
         pair = (bare(plan), ours(plan, quiet)) if number % 2 else (ours(plan, quiet), bare(plan))[::-1]
@@ -108,7 +108,7 @@ def bare(plan) -> tuple[int, float, float]:
     start, processor = time.perf_counter(), time.process_time()
     for _ in range(recipe.fit.epochs):
         for batch in batches:
-            loss, _ = learners.classification_loss(network, batch, recipe.fit.label_smoothing)
+            loss, _ = module.classification_loss(network, batch, recipe.fit.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -119,7 +119,7 @@ def bare(plan) -> tuple[int, float, float]:
 def ours(plan, quiet: Console) -> tuple[int, float, float]:
     times = []
 
-    class Timed(learners.ClassifierLearner):
+    class Timed(module.ClassifierLearner):
         def on_train_epoch_start(self) -> None:  # after the callbacks' own
             times.append((time.perf_counter(), time.process_time()))
 
@@ -128,9 +128,9 @@ def ours(plan, quiet: Console) -> tuple[int, float, float]:
             if self.trainer.is_last_batch:
                 times.append((time.perf_counter(), time.process_time()))
 
-    fitting.ClassifierLearner = Timed
+    fit.ClassifierLearner = Timed
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fitting.fit(plan, Path(folder), [], quiet)
+        fitted = fit.fit(plan, Path(folder), [], quiet)
     (start, processor), (end, processor_end) = times[0], times[-1]
     return fitted.steps, end - start, processor_end - processor
 

@@ -109,7 +109,9 @@ def _kill_inside(run: Path, kind: str, number: int) -> str:
 
 def _die_inside(kind: str, occasion: int) -> None:
     """Make this process kill itself when an event comes round for the ``occasion``-th time, counted from 0."""
-    from sightline import evaluating, learners, predicting, trainer
+    from sightline.evaluation import evaluate
+    from sightline.inference import predict
+    from sightline.training import module, trainer
 
     count = -1
 
@@ -129,14 +131,14 @@ def _die_inside(kind: str, occasion: int) -> None:
     if kind == "checkpoint":
         trainer.torch.save = die_or(trainer.torch.save)
     elif kind == "validation":
-        learners.ClassifierLearner.validation_step = die_or(learners.ClassifierLearner.validation_step)
+        module.ClassifierLearner.validation_step = die_or(module.ClassifierLearner.validation_step)
     else:
-        predicting.logits_of_views = die_or(predicting.logits_of_views)
-        assert evaluating
+        predict.logits_of_views = die_or(predict.logits_of_views)
+        assert evaluate
 
 
 def _same(one: Path, other: Path) -> bool:
-    from sightline.runs import read_weights
+    from sightline.runs.folder import read_weights
 
     left, right = (read_weights(run / "model.safetensors")[0] for run in (one, other))
     weights = left.keys() == right.keys() and all(left[name].equal(right[name]) for name in left)
@@ -145,7 +147,7 @@ def _same(one: Path, other: Path) -> bool:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--inside"]:
-        from sightline.cli import main as sightline
+        from sightline.cli.main import main as sightline
 
         _die_inside(sys.argv[2], int(sys.argv[3]))
         raise SystemExit(sightline(sys.argv[4:]))

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from against_real import Reference, told
 from sightline.config.generators import SAMPLERS
-from sightline.diagnosing import environment
-from sightline.runs import read_any_recipe, read_model
+from sightline.machine.environment import environment
+from sightline.runs.folder import read_any_recipe, read_model
 
 EVALUATIONS = (10, 20, 50, 500)  # of each guided half
 

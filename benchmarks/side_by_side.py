@@ -7,7 +7,7 @@ sets), then both with libgomp's own way of waiting, and again. From the command 
 
 In bfloat16 oneDNN's threads wait for each other in a loop of their own, which no setting of libgomp ends: two such
 trainings of two threads each on two cores took 10.9 times as long as one. So they count each other and share the cores
-(``sightline.cores``). With OMP_NUM_THREADS set they do not.
+(``sightline.machine.cores``). With OMP_NUM_THREADS set they do not.
 """
 
 import os
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from sightline.devices import describe
+from sightline.machine.devices import describe
 
 # libgomp's own way of waiting: 300,000 turns (its manual; without it, sightline would set 0)
 WAYS = {"sleeping (GOMP_SPINCOUNT=0)": "0", "spinning (GOMP_SPINCOUNT=300000)": "300000"}

@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 import sightline
-from sightline.describing import show_measures
+from sightline.training.summary import show_measures
 
 FIRST = 1118  # number of the first picture
 

@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source
-from sightline.images.splits import statistics
+from sightline.data.cache import open_images
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import statistics
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source
-from sightline.images.splits import split
+from sightline.data.cache import open_images
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import split
 
 MOST = 5000  # images
 EMPTY = 6  # directions

@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 import sightline
-from sightline.conformal import class_scores, classes_within, image_uniforms, threshold
-from sightline.diagnosing import environment
-from sightline.evaluating import evaluate_unknown
-from sightline.images.cache import open_as_trained, open_images
-from sightline.images.lookup import find_source
-from sightline.images.splits import split
-from sightline.metrics import energies, probabilities
-from sightline.runs import read_model, read_run_recipe
-from sightline.views import combine
+from sightline.data.cache import open_as_trained, open_images
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import split
+from sightline.evaluation.evaluate import evaluate_unknown
+from sightline.inference.views import combine
+from sightline.machine.environment import environment
+from sightline.measures.conformal import class_scores, classes_within, image_uniforms, threshold
+from sightline.measures.metrics import energies, probabilities
+from sightline.runs.folder import read_model, read_run_recipe
 
 PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.3)
 COVERAGES = (0.9, 0.95)
@@ -109,7 +109,7 @@ def choose(run: Path) -> None:
     logits, labels, uniforms = validation(run)
     chances = probabilities(logits, read_model(run)["temperatures"][read_model(run)["views"]])
     print(f"{len(labels):,} validation images, {ROUNDS} random halves: mean size of a set (coverage)")
-    import sightline.conformal as conformal
+    import sightline.measures.conformal as conformal
 
     for penalty in PENALTIES:
         conformal.PENALTY = penalty

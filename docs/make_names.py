@@ -11,21 +11,21 @@ from typing import Any
 
 import yaml
 
-from sightline.checking.ailments import KINDS
-from sightline.cli import VERBS
+from sightline.checks.problems import KINDS
+from sightline.cli.main import VERBS
 from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.backbones import BACKBONES
 from sightline.config.building import kind_of, listed_block, members
 from sightline.config.resolving import field_texts
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
-from sightline.explaining import attributing
-from sightline.images import archives, folders, manifests
-from sightline.images.embedded import DIGITS, GROCERIES, DigitsSource, GroceriesSource
-from sightline.images.hub import PREFIX, HubSource
-from sightline.images.named import NAMED, NamedSource
-from sightline.images.tables import ParquetSource
-from sightline.tracking import TRACKERS
+from sightline.explanation import attribution
+from sightline.data.sources import archive, folder, manifest
+from sightline.data.sources.embedded import DIGITS, GROCERIES, DigitsSource, GroceriesSource
+from sightline.data.sources.hub import PREFIX, HubSource
+from sightline.data.sources.named import NAMED, NamedSource
+from sightline.data.sources.parquet import ParquetSource
+from sightline.training.trackers import TRACKERS
 
 ROOT = Path(__file__).parent.parent
 TITLES = {
@@ -84,7 +84,7 @@ def names() -> str:
         _section(
             "Explanations",
             ("`explain --method`", "what its map shows"),
-            ((f"`{method}`", _first(getattr(attributing, method))) for method in METHODS),
+            ((f"`{method}`", _first(getattr(attribution, method))) for method in METHODS),
         ),
         _section(
             "Findings",
@@ -117,12 +117,12 @@ def _image_sets() -> Iterator[tuple[str, str]]:
     yield f"`{DIGITS}`", _first(DigitsSource)
     for name in NAMED:
         yield f"`{name}`", _first(NamedSource)
-    yield "FOLDER", _first(folders.FolderSource)
+    yield "FOLDER", _first(folder.FolderSource)
     yield (
-        ", ".join(f"`{suffix}`" for suffix in archives.ARCHIVE_SUFFIXES),
+        ", ".join(f"`{suffix}`" for suffix in archive.ARCHIVE_SUFFIXES),
         "A folder packed in one file, read in place.",
     )
-    yield "`.csv`", _first(manifests.ManifestSource)
+    yield "`.csv`", _first(manifest.ManifestSource)
     yield "`.parquet`", _first(ParquetSource)
     yield f"`{PREFIX}OWNER/NAME`", _first(HubSource)
 

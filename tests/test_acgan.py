@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 import sightline
 from conftest import coloured_folder
-from sightline import learners
 from sightline.config import ACGANConfig, SamplingConfig, resolve_any
 from sightline.errors import ConfigError
-from sightline.generators import load_generator
-from sightline.nets.acgan import (
+from sightline.generation.generator import load_generator
+from sightline.models.acgan import (
     ACGAN,
     Discriminator,
     Generator,
@@ -24,7 +23,8 @@ from sightline.nets.acgan import (
     gradient_penalty,
     settle,
 )
-from sightline.runs import read_model, read_weights
+from sightline.runs.folder import read_model, read_weights
+from sightline.training import module as learners
 
 LABELS = torch.tensor([0, 1, 2, 2])
 

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.data.cache import open_images
+from sightline.data.sources import archive as archives
+from sightline.data.sources.lookup import find_source, plain_files
 from sightline.errors import DataError, SightlineError
-from sightline.images import archives
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source, plain_files
 
 MEGABYTE = 1 << 20
 
@@ -371,8 +371,8 @@ def test_the_memory_of_a_process_that_reads_a_hostile_zip_is_bounded(tmp_path):
     program = (
         "from pathlib import Path\n"
         "from sightline.errors import DataError\n"
-        "from sightline.images.cache import open_images\n"
-        "from sightline.images.lookup import find_source\n"
+        "from sightline.data.cache import open_images\n"
+        "from sightline.data.sources.lookup import find_source\n"
         "try:\n"
         f"    open_images(find_source({str(path)!r}))\n"
         "except DataError as error:\n"

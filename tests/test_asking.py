@@ -11,7 +11,7 @@ import pytest
 
 import sightline
 from conftest import Finished
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.errors import DataError
 
 CLASSES = ["=blood", "grass", "ünder wasser"]

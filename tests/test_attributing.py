@@ -21,8 +21,8 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.errors import ConfigError
-from sightline.explaining import attributing
-from sightline.explaining.attributing import (
+from sightline.explanation import attribution
+from sightline.explanation.attribution import (
     attribute,
     completeness_gaps,
     deeplift,
@@ -32,12 +32,12 @@ from sightline.explaining.attributing import (
     occlusion,
     saliency,
 )
-from sightline.explaining.refusing import layer_named
-from sightline.nets import Network, build_network
-from sightline.nets.base import GlobalMaximum
-from sightline.nets.deeplift import refuse_without_rules
-from sightline.nets.gradcam import default_layer, grad_cam, map_sizes
-from sightline.nets.rollout import rollout
+from sightline.explanation.requirements import layer_named
+from sightline.models.base import GlobalMaximum, Network
+from sightline.models.build import build_network
+from sightline.models.deeplift import refuse_without_rules
+from sightline.models.gradcam import default_layer, grad_cam, map_sizes
+from sightline.models.rollout import rollout
 
 pytest.importorskip("captum")
 PLAIN = AttributionConfig()
@@ -212,8 +212,8 @@ def test_integrated_gradients_stop_refining_where_more_steps_would_take_minutes(
         asked.append((images.shape[-1], steps))
         return torch.zeros(images.shape[0], *images.shape[2:])
 
-    monkeypatch.setattr(attributing, "integrated_gradients", coarse)
-    monkeypatch.setattr(attributing, "completeness_gaps", lambda network, images, *_: torch.ones(len(images)))
+    monkeypatch.setattr(attribution, "integrated_gradients", coarse)
+    monkeypatch.setattr(attribution, "completeness_gaps", lambda network, images, *_: torch.ones(len(images)))
     for side in (32, 128, 224):
         attribute("integrated_gradients", Linear(), torch.zeros(1, 3, side, side), CLASSES[:1], PLAIN)  # type: ignore[arg-type]
     assert [steps for side, steps in asked if side == 32] == [64, 256, 1024, 4096]

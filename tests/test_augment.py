@@ -7,17 +7,8 @@ from torch.nn import functional
 from torchvision.transforms.functional import hflip, resized_crop
 
 from sightline.config import AugmentConfig, CutoutConfig, PadCropConfig, RandomResizedCropConfig
-from sightline.images import augment
-from sightline.images.augment import (
-    Parameters,
-    apply,
-    centre,
-    cutout,
-    draw,
-    normalize,
-    resample,
-    shift_and_flip,
-)
+from sightline.data.augment import augment
+from sightline.data.augment.augment import Parameters, apply, centre, cutout, draw, normalize, resample, shift_and_flip
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 CROPS = [None, PadCropConfig(padding=4), PadCropConfig(padding=4, fill="zero"), RandomResizedCropConfig()]

@@ -25,11 +25,11 @@ from sightline.config import (
     RotationConfig,
     TrivialAugmentConfig,
 )
-from sightline.images.augment import Parameters, apply, color_jitter, draw, normalize, resample
-from sightline.images.batches import Batch
-from sightline.images.mixing import cut, draw_mixing, mix
-from sightline.images.trivial_augment import OPERATIONS, draw_operations, strengths, trivial_augment
-from sightline.learners import classification_loss
+from sightline.data.augment.augment import Parameters, apply, color_jitter, draw, normalize, resample
+from sightline.data.augment.mixing import cut, draw_mixing, mix
+from sightline.data.augment.trivial_augment import OPERATIONS, draw_operations, strengths, trivial_augment
+from sightline.data.batches import Batch
+from sightline.training.module import classification_loss
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 ANGLES = [0.0, 7.5, -30.0, 90.0, 135.0, -180.0]  # degrees

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from sightline.averaging import Averaging, Chosen, hand_on
 from sightline.config import EMAConfig, SWAConfig, resolve
+from sightline.data.batches import Batch
 from sightline.errors import TrainingError
-from sightline.images.batches import Batch
-from sightline.learners import ClassifierLearner, balanced_weights
-from sightline.nets import Network
-from sightline.trainer import build_trainer
+from sightline.models.base import Network
+from sightline.training.callbacks.averaging import Averaging, Chosen, hand_on
+from sightline.training.module import ClassifierLearner, balanced_weights
+from sightline.training.trainer import build_trainer
 
 BATCHES = 3
 

@@ -20,16 +20,19 @@ from rich.console import Console
 from torch import Tensor
 
 from conftest import QUICK, coloured_folder
-from sightline import extras, plans, preparing
-from sightline.cli import main
+from sightline.cli.flags import nest
+from sightline.cli.main import main
 from sightline.config import HubConfig, ResNet18Config, RunConfig, TimmConfig, TorchvisionConfig, resolve
 from sightline.config.backbones import BACKBONES, BOX_FILE, BOX_NETWORK, LITE_PACKAGES
 from sightline.config.resolving import read_recipe, spell_out
 from sightline.errors import ConfigError
-from sightline.flags import nest
-from sightline.nets import LoadedWeights, build_network, load_weights, native_size, refuse_missing_weights
-from sightline.nets.efficientnet_lite import BLOCKS, timm_names
-from sightline.runs import read_tensors
+from sightline.machine import extras
+from sightline.models.build import build_network
+from sightline.models.efficientnet_lite import BLOCKS, timm_names
+from sightline.models.pretrained import load_weights, native_size, refuse_missing_weights
+from sightline.models.weights import LoadedWeights
+from sightline.runs.folder import read_tensors
+from sightline.training import job, prepare
 
 SIZE = (64, 64)
 LITE0 = {"kind": "timm", "name": BOX_NETWORK, "weights": "box"}
@@ -141,13 +144,13 @@ def test_the_box_fills_a_network_without_any_connection(no_socket: None) -> None
 def test_a_training_with_the_box_is_settled_and_told(no_socket: None, tmp_path: Path) -> None:
     data = coloured_folder(tmp_path / "colours", images=8)
     settings = {"fit": QUICK["fit"], "backbone": "box"}
-    plan = preparing.prepare_training(data, "small", settings, None, Console(quiet=True))
-    assert "weights: 245 of 247 tensors from the backbone in the box (EfficientNet-Lite0)" in plans.notes(plan)
+    plan = prepare.prepare_training(data, "small", settings, None, Console(quiet=True))
+    assert "weights: 245 of 247 tensors from the backbone in the box (EfficientNet-Lite0)" in job.notes(plan)
     assert plan.normalization.mean == [0.5, 0.5, 0.5]
 
 
 def test_a_folder_called_box_is_not_taken_for_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sightline.backbones import with_whole_paths
+    from sightline.inference.architecture import with_whole_paths
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "box").mkdir()
@@ -232,7 +235,7 @@ def test_weights_of_a_package_are_taken_without_importing_it(installed: Path, mo
 
 def test_a_package_that_is_missing_is_refused_before_torch_is_loaded(tmp_path: Path) -> None:
     code = (
-        "import sys; from sightline.cli import main\n"
+        "import sys; from sightline.cli.main import main\n"
         "assert main(['train', 'digits', '--backbone', 'lite2']) == 2; assert 'torch' not in sys.modules"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
@@ -320,7 +323,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 LOAD = """
 from huggingface_hub import constants
 from sightline.config import TimmConfig
-from sightline.nets import build_network, load_weights, refuse_missing_weights
+from sightline.models.build import build_network, load_weights, refuse_missing_weights
 config = TimmConfig(name="test_resnet", weights="pretrained")
 for endpoint in (constants.ENDPOINT, "http://127.0.0.1:9"):  # nobody answers at the second
     constants.ENDPOINT = endpoint
@@ -405,9 +408,9 @@ def test_a_backbone_that_no_source_has_is_refused_before_an_image_is_read(
 
     assert timm.__version__
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
-    monkeypatch.setattr(preparing, "open_images", lambda *_: pytest.fail("images were read"))
+    monkeypatch.setattr(prepare, "open_images", lambda *_: pytest.fail("images were read"))
     data = coloured_folder(tmp_path / "colours", images=3)
     start = time.perf_counter()
     with pytest.raises(ConfigError, match=message):
-        preparing.prepare_training(data, recipe, {"backbone": word}, None, Console(quiet=True))
+        prepare.prepare_training(data, recipe, {"backbone": word}, None, Console(quiet=True))
     assert time.perf_counter() - start < 3

@@ -13,11 +13,12 @@ from rich.console import Console
 
 import sightline
 from conftest import Finished
-from sightline import learners, plans, preparing, runs
+from sightline.data.cache import open_images
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source
-from sightline.images.splits import split
+from sightline.runs import folder
+from sightline.training import job, module, prepare
 
 QUICK = {"fit": {"epochs": 1, "batch_size": 16}}
 CLONE = str(Path(__file__).parent / "hub_clone")
@@ -49,7 +50,7 @@ def seen(run: Path, column: str) -> set[int]:
 
 
 def planned(images: Path, run: Path, **settings: Any) -> Any:
-    return preparing.prepare_training(
+    return prepare.prepare_training(
         images, "small", QUICK | {"network": f"run:{run}"} | settings, None, Console(quiet=True)
     )
 
@@ -77,7 +78,7 @@ def test_the_same_set_starts_from_the_weights_the_head_and_the_statistics_of_the
     finished: Finished, earlier: Path
 ) -> None:
     plan = planned(finished.data, earlier)
-    before = runs.read_weights(earlier / "model.safetensors")[0]
+    before = folder.read_weights(earlier / "model.safetensors")[0]
     assert all(value.equal(before[name]) for name, value in plan.network.state_dict().items())
     assert plan.normalization.mean == model_of(earlier)["normalization"]["mean"]
     assert not plan.built.weights.fresh_head
@@ -101,7 +102,7 @@ def test_a_training_from_a_run_that_was_stopped_ends_in_the_same_bits(
     finished: Finished, earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = start_from(earlier, finished.data, tmp_path / "whole")
-    step, count = learners.ClassifierLearner.training_step, 0
+    step, count = module.ClassifierLearner.training_step, 0
 
     def dying(self, batch, index):
         nonlocal count
@@ -111,12 +112,12 @@ def test_a_training_from_a_run_that_was_stopped_ends_in_the_same_bits(
         return step(self, batch, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(learners.ClassifierLearner, "training_step", dying)
+        patch.setattr(module.ClassifierLearner, "training_step", dying)
         with pytest.raises(MemoryError):
             start_from(earlier, finished.data, tmp_path / "run", fit=QUICK["fit"] | {"checkpoint_seconds": 0.0})
     resumed = sightline.train(run=tmp_path / "run", resume=True)
     assert resumed is not None
-    one, other = (runs.read_weights(run / "model.safetensors")[0] for run in (whole, resumed))
+    one, other = (folder.read_weights(run / "model.safetensors")[0] for run in (whole, resumed))
     assert all(one[name].equal(other[name]) for name in one)
 
 
@@ -124,8 +125,8 @@ def test_other_classes_get_a_fresh_head_and_the_images_of_both_runs_are_kept(ear
     data = other_set(tmp_path / "others")
     plan = planned(data, earlier)
     assert plan.built.weights.fresh_head
-    assert "  a fresh head: these weights tell other classes apart" in plans.notes(plan)
-    before = runs.read_weights(earlier / "model.safetensors")[0]
+    assert "  a fresh head: these weights tell other classes apart" in job.notes(plan)
+    before = folder.read_weights(earlier / "model.safetensors")[0]
     state = plan.network.state_dict()
     assert state["head.weight"].shape == (2, 16)
     assert state["groups.0.conv1.weight"].equal(before["groups.0.conv1.weight"])
@@ -172,7 +173,7 @@ def test_images_of_another_size_go_through_the_network_that_was_built_for_the_fi
     plan = planned(finished.data, earlier, data={"size": 80})
     assert plan.built.size == (32, 32)
     assert plan.network.state_dict()["whiten.weight"].shape[-1] == 2  # above 64 px a new one would have 4×4 patches
-    assert plans.describe_classifier(plan)["built_for"] == [32, 32]
+    assert job.describe_classifier(plan)["built_for"] == [32, 32]
 
 
 def test_trusting_code_where_there_is_none_is_refused(finished: Finished, earlier: Path) -> None:
@@ -198,7 +199,7 @@ def test_an_image_size_that_a_transformer_cannot_read_is_refused_before_the_firs
     fit = {"fit": {"epochs": 2, "batch_size": 16}}
     settings = fit | {"network": "timm:test_vit", "augment": {"scales": [0.5, 1]}}
     with pytest.raises(ConfigError, match=r"network timm \(--augment.scales 0.5\) cannot read images of 16×16 px"):
-        preparing.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
+        prepare.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
 
 
 def test_the_statistics_of_the_weights_normalise_the_images(finished: Finished, tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_the_statistics_of_the_weights_normalise_the_images(finished: Finished, 
 
     torch.save(resnet18().state_dict(), tmp_path / "a.pth")
     settings = QUICK | {"network": {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}}
-    plan = preparing.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
-    assert plans.describe_classifier(plan)["normalization"]["mean"] == [0.485, 0.456, 0.406]
-    assert plans.notes(plan)[-1].endswith("mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225")
-    assert plans.describe_classifier(plan)["weights"]["fresh_stem"]  # of 32 px
+    plan = prepare.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
+    assert job.describe_classifier(plan)["normalization"]["mean"] == [0.485, 0.456, 0.406]
+    assert job.notes(plan)[-1].endswith("mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225")
+    assert job.describe_classifier(plan)["weights"]["fresh_stem"]  # of 32 px

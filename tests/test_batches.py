@@ -20,7 +20,7 @@ from sightline.config import (
     read_recipe,
     resolve,
 )
-from sightline.images.batches import (
+from sightline.data.batches import (
     Batch,
     EvaluationBatches,
     Normalization,

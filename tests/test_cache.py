@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sightline.data import building, cache
+from sightline.data.cache import CachedImages, cached, clear, open_images
+from sightline.data.decoding.decode import decode, in_parallel, read_image, resize
+from sightline.data.decoding.sizing import training_size
+from sightline.data.sources.lookup import find_source
 from sightline.errors import StorageError
-from sightline.images import building, cache
-from sightline.images.cache import CachedImages, cache_folder, cached, clear, open_images
-from sightline.images.decoding import decode, in_parallel, read_image, resize
-from sightline.images.lookup import find_source
-from sightline.images.sizing import training_size
+from sightline.machine.folders import cache_folder
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 
@@ -207,8 +208,8 @@ def test_threads_at_once_build_once(image_set, decoded):
 
 COUNTING = """
 import sys
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source
+from sightline.data.cache import open_images
+from sightline.data.sources.lookup import find_source
 print("ready", flush=True)
 sys.stdin.readline()
 calls = []
@@ -239,11 +240,11 @@ def test_two_processes_at_once_build_once(image_set):
 
 HANGING = """
 import sys, threading
-from sightline.images import building, cache
-from sightline.images.lookup import find_source
+from sightline.data import building, cache
+from sightline.data.sources.lookup import find_source
 whole = building.read_image
 def read_image(*arguments, **named):
-    if list(cache.cache_folder().glob("*.partial-*")):
+    if list(cache_folder().glob("*.partial-*")):
         print("building", flush=True)
         threading.Event().wait()
     return whole(*arguments, **named)

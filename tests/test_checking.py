@@ -15,21 +15,13 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished
-from sightline.checking import Check, check
-from sightline.checking.ailments import (
-    KINDS,
-    Finding,
-    copies,
-    part_of,
-    rare_classes,
-    staying_in_test,
-    suggestions,
-)
-from sightline.checking.exhibiting import SHOWN
-from sightline.cli import main
+from sightline.checks.check import Check, check
+from sightline.checks.check_page import SHOWN
+from sightline.checks.duplicates import Pairs
+from sightline.checks.problems import KINDS, Finding, copies, part_of, rare_classes, staying_in_test, suggestions
+from sightline.cli.main import main
+from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.images.duplicates import Pairs
-from sightline.images.splits import split
 from test_duplicates import jpeg, scene
 
 Array = np.ndarray[Any, Any]

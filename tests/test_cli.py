@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from conftest import Finished, coloured_folder
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import read_recipe, resolve
 
 QUICK = ["--recipe", "small", "--fit.epochs", "1", "--fit.batch-size", "16", "--network.widths", "8", "16", "16"]
@@ -356,7 +356,7 @@ def test_a_missing_extra_is_refused_within_two_seconds_of_the_start_and_without_
     code = (
         "import sys, time, importlib.util as util; find = util.find_spec\n"
         "util.find_spec = lambda name, *rest: None if name == 'wandb' else find(name, *rest)\n"
-        "start = time.process_time(); from sightline.cli import main\n"
+        "start = time.process_time(); from sightline.cli.main import main\n"
         "assert main(['train', 'digits', '--track.to', 'wandb']) == 2\n"
         "assert time.process_time() - start < 2; assert 'torch' not in sys.modules"
     )
@@ -369,7 +369,7 @@ def test_a_missing_extra_is_refused_within_two_seconds_of_the_start_and_without_
     "arguments", [["--help"], ["train", "--help"], ["train", "nowhere"], ["predict", "no", "where"]]
 )
 def test_help_and_refusals_load_no_torch(arguments: list[str]) -> None:
-    code = f"import sys; from sightline.cli import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from sightline.cli.main import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | {"COLUMNS": "100"})
     assert result.returncode == 0, result.stdout
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sightline.images.columns import read_texts, write_texts
+from sightline.data.columns import read_texts, write_texts
 
 COLUMNS = (
     ["a/1.png", "", "Größe 日本 🙂", "broken \udcff name"],

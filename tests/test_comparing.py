@@ -15,11 +15,11 @@ import yaml
 
 import sightline
 from conftest import Finished
-from sightline.cli import main
-from sightline.comparing import studying
-from sightline.comparing.studying import Job
+from sightline.cli.main import main
 from sightline.config import read_recipe, resolve, to_yaml
 from sightline.errors import TrainingError
+from sightline.studies import runner
+from sightline.studies.runner import Job
 
 SMALL = {"network": {"kind": "speednet", "widths": [8, 16, 16]}, "fit": {"epochs": 2, "batch_size": 16}}
 GAINS = {"plain": 0.0, "good": 0.1, "same": 0.001}
@@ -57,7 +57,7 @@ def pretend(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         accuracy = 0.8 + GAINS[job.variant.name] + SHIFTS[job.seed][position]
         copy(finished, job.run, accuracy, job.settings)
 
-    monkeypatch.setattr(studying, "train_in_child", train)
+    monkeypatch.setattr(runner, "train_in_child", train)
     return trained
 
 
@@ -225,7 +225,7 @@ def test_a_recipe_that_fails_leaves_the_others_a_page_and_the_command_that_tries
 def test_ctrl_c_ends_with_status_130_and_the_command_that_continues(
     written, pretend: list[str], capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, train = written(), studying.train_in_child
+    path, train = written(), runner.train_in_child
 
     def stopped(job: Job, *more: object) -> None:
         if job.name == "same-1":
@@ -233,7 +233,7 @@ def test_ctrl_c_ends_with_status_130_and_the_command_that_continues(
         train(job, *more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(studying, "train_in_child", stopped)
+        patch.setattr(runner, "train_in_child", stopped)
         assert main(["compare", str(path)]) == 130
     sentence = "sightline: stopped; continue with: sightline compare studies/made-colours\n"
     assert capsys.readouterr().err == sentence
@@ -304,13 +304,13 @@ def test_studies_lists_those_that_come_along(capsys) -> None:
 
 @pytest.mark.parametrize("arguments", [["studies"], ["compare", "nowhere"], ["compare", "a.yaml"]])
 def test_listing_and_refusing_load_no_torch(arguments: list[str]) -> None:
-    code = f"import sys; from sightline.cli import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from sightline.cli.main import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | {"COLUMNS": "100"})
     assert result.returncode == 0, result.stderr
 
 
 def test_comparing_runs_loads_no_torch(finished: Finished, tmp_path: Path) -> None:
     runs = [str(copy(finished, tmp_path / name, 0.9)) for name in ("a", "b")]
-    code = f"import sys; from sightline.cli import main; main(['compare', *{runs!r}]); sys.exit('torch' in sys.modules)"
+    code = f"import sys; from sightline.cli.main import main; main(['compare', *{runs!r}]); sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ)
     assert result.returncode == 0, result.stdout

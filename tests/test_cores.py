@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sightline import cores
-from sightline.cores import CoreShare
+from sightline.machine import cores
+from sightline.machine.cores import CoreShare
 
 CPU = torch.device("cpu")
 

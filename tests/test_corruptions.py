@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from sightline.images.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from sightline.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 
 
 def generator() -> torch.Generator:

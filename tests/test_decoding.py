@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.images.decoding import UnreadableImageError, decode, in_parallel, pixel_hash, resize
-from sightline.images.preprocessing import Preprocessing
+from sightline.data.decoding.decode import UnreadableImageError, decode, in_parallel, pixel_hash, resize
+from sightline.data.decoding.preprocessing import Preprocessing
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 JPEG = base64.b64decode(  # 30×40 pixels, quality 40

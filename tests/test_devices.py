@@ -5,8 +5,15 @@ import traceback
 import pytest
 import torch
 
-from sightline.devices import arithmetic, choose_device, convolution_flops, describe, seed_generators, share_of_machine
 from sightline.errors import ConfigError
+from sightline.machine.devices import (
+    arithmetic,
+    choose_device,
+    convolution_flops,
+    describe,
+    seed_generators,
+    share_of_machine,
+)
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,8 @@ import pytest
 
 import sightline
 from conftest import Finished
-from sightline import diagnosing
-from sightline.cli import main
+from sightline.cli.main import main
+from sightline.machine import environment
 
 
 def test_a_report_names_the_versions_the_devices_the_extras_and_the_cache(
@@ -34,11 +34,11 @@ def test_a_report_names_the_versions_the_devices_the_extras_and_the_cache(
 
 
 def test_an_extra_that_is_missing_comes_with_its_pip_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sightline import extras
+    from sightline.machine import extras
 
     lines = ["torch>=2", "nowhere>=1; extra == 'timm'", 'pillow>=1; extra == "check"', "nowhere; extra == 'all'"]
     monkeypatch.setattr(extras, "requires", lambda _: lines)
-    found = diagnosing._extras()
+    found = environment._extras()
     assert found["extra timm"] == "no nowhere: pip install '.[timm]'"
     assert found["extra check"] == f"pillow {importlib.metadata.version('pillow')}"
     assert set(found) == {"extra timm", "extra check"}
@@ -64,8 +64,8 @@ def test_a_broken_library_is_a_line_that_says_so(monkeypatch: pytest.MonkeyPatch
 
 def test_paths_and_names_of_people_are_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/eve")
-    assert diagnosing._without_home("/home/eve/.cache/sightline, 2 image sets") == "~/.cache/sightline, 2 image sets"
-    assert diagnosing._without_home("broken (OSError: /opt/secret/lib/x.so: no)") == "broken (OSError: .../x.so: no)"
+    assert environment._without_home("/home/eve/.cache/sightline, 2 image sets") == "~/.cache/sightline, 2 image sets"
+    assert environment._without_home("broken (OSError: /opt/secret/lib/x.so: no)") == "broken (OSError: .../x.so: no)"
     monkeypatch.setenv("WANDB_API_KEY", "a-secret")
     assert "a-secret" not in str(sightline.environment())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sightline.reporting.narrating import cost_section
+from sightline.reports.sentences import cost_section
 
 ROOT = Path(__file__).parents[1]
 OLD = re.compile(

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from sightline.data.sources import downloads
+from sightline.data.sources.downloads import PublishedFile, fetch
 from sightline.errors import DataError, StorageError
-from sightline.images import downloads
-from sightline.images.downloads import PublishedFile, fetch
 
 CONTENT = bytes(range(256)) * 40  # 10,240 bytes
 

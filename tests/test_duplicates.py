@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from sightline.images.duplicates import MOST, exact_duplicates, likeness, near_duplicates
+from sightline.checks.duplicates import MOST, exact_duplicates, likeness, near_duplicates
 
 Array = np.ndarray[Any, Any]
 

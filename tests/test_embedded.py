@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.checks.duplicates import exact_duplicates, near_duplicates
+from sightline.data.cache import open_images
+from sightline.data.sources import embedded
+from sightline.data.sources.embedded import EMBEDDED, PHOTOGRAPHS, GroceriesSource
+from sightline.data.sources.lookup import always_labelled, find_source
+from sightline.data.splits import deal_folds, split
 from sightline.errors import DataError
-from sightline.images import embedded
-from sightline.images.cache import open_images
-from sightline.images.duplicates import exact_duplicates, near_duplicates
-from sightline.images.embedded import EMBEDDED, PHOTOGRAPHS, GroceriesSource
-from sightline.images.lookup import always_labelled, find_source
-from sightline.images.splits import deal_folds, split
 
 LARGEST = 3_000_000  # bytes of the photographs in the package
 

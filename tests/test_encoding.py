@@ -10,10 +10,10 @@ from PIL import Image
 
 import sightline
 from conftest import Finished
-from sightline.cli import main
-from sightline.encoding import Encoder
+from sightline.cli.main import main
+from sightline.data.decoding.decode import decode
 from sightline.errors import ConfigError, DataError
-from sightline.images.decoding import decode
+from sightline.inference.encode import Encoder
 
 
 def test_the_head_makes_the_logits_out_of_the_features(finished: Finished) -> None:

@@ -5,10 +5,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sightline import estimating
 from sightline.config import Recipe, resolve
-from sightline.nets import Network, build_network
-from sightline.phases import frozen_modules, layers_of, phases_of
+from sightline.models.base import Network
+from sightline.models.build import build_network
+from sightline.training import estimates
+from sightline.training.phases import frozen_modules, layers_of, phases_of
 
 SIDE = (32, 32)
 IMAGES, BATCH = 64, 16
@@ -44,27 +45,27 @@ def computed(chosen: Recipe, network: Network) -> int:
 def test_the_time_is_that_of_what_is_computed(finetune: dict | None, monkeypatch: pytest.MonkeyPatch) -> None:
     # a machine on which a step takes a second for each 10⁹ operations that it computes
     chosen, network = recipe(finetune=finetune), build_network(recipe().network, 3, SIDE)
-    monkeypatch.setattr(estimating, "_seconds_of_step", counted_seconds)
-    found = estimating.estimate_training(chosen, network, SIDE, IMAGES, 8)
+    monkeypatch.setattr(estimates, "_seconds_of_step", counted_seconds)
+    found = estimates.estimate_training(chosen, network, SIDE, IMAGES, 8)
     assert found.seconds == pytest.approx(computed(chosen, network) / 1e9, rel=0.2)
 
 
 def test_kept_features_take_a_pass_over_the_images_and_the_heads_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen, network = recipe(finetune={"kind": "frozen", "features": "keep"}), build_network(recipe().network, 3, SIDE)
-    monkeypatch.setattr(estimating, "_seconds_of_step", counted_seconds)
-    found = estimating.estimate_training(chosen, network, SIDE, IMAGES, 8)
+    monkeypatch.setattr(estimates, "_seconds_of_step", counted_seconds)
+    found = estimates.estimate_training(chosen, network, SIDE, IMAGES, 8)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.randn(IMAGES, 3, *SIDE))
     assert found.kept
     assert found.seconds == pytest.approx(
         counter.get_total_flops() / 1e9, rel=0.01
     )  # of the head's there are hardly any
-    whole = estimating.estimate_training(recipe(), network, SIDE, IMAGES, 8)
+    whole = estimates.estimate_training(recipe(), network, SIDE, IMAGES, 8)
     assert whole.seconds == pytest.approx(6 * 3 * found.seconds, rel=0.05)  # six epochs; backward is twice forward
 
 
 def counted_seconds(network: Network, phase: object, size: tuple[int, int], batch: int, *_: object) -> float:
-    return estimating.training_flops(network, [(size, phase.trained)], batch) / 1e9  # type: ignore[attr-defined]
+    return estimates.training_flops(network, [(size, phase.trained)], batch) / 1e9  # type: ignore[attr-defined]
 
 
 class Chain(Network):
@@ -101,13 +102,13 @@ def test_memory_counts_gradients_where_something_learns_and_maps_from_the_first_
 
 
 def memory(chosen: Recipe, network: Network) -> int:
-    return estimating.estimate_training(chosen, network, SIDE, IMAGES, 10).memory
+    return estimates.estimate_training(chosen, network, SIDE, IMAGES, 10).memory
 
 
 def test_a_step_is_timed_as_its_phase_trains_and_leaves_the_network_as_it_was() -> None:
     network = build_network(recipe().network, 3, SIDE)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    found = estimating.estimate_training(recipe(finetune="frozen"), network, SIDE, IMAGES, 10)
+    found = estimates.estimate_training(recipe(finetune="frozen"), network, SIDE, IMAGES, 10)
     assert found.seconds > 0
     assert all(value.equal(before[name]) for name, value in network.state_dict().items())
     assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())

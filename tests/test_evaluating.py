@@ -9,10 +9,10 @@ import pytest
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.errors import DataError
-from sightline.evaluating import measures
-from sightline.metrics import wilson_interval
+from sightline.evaluation.evaluate import measures
+from sightline.measures.metrics import wilson_interval
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import pytest
 
 import sightline
 from conftest import QUICK, Finished
-from sightline import learners
-from sightline.cli import main
+from sightline.cli.main import main
+from sightline.data.excluding import excluded_fingerprint, leave_out, read_excluded
+from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError
-from sightline.images.excluding import excluded_fingerprint, leave_out, read_excluded
-from sightline.images.splits import split
-from sightline.runs import read_model, read_run_recipe
-from sightline.writing import write_csv
+from sightline.runs.folder import read_model, read_run_recipe
+from sightline.runs.writing import write_csv
+from sightline.training import module
 
 
 def listing(folder: Path, *names: str, file: str = "exclude.csv") -> Path:
@@ -168,7 +168,7 @@ def test_a_run_keeps_what_it_left_out_and_refuses_to_go_on_with_another_list(
     path = listing(tmp_path, "grass/003.png", "grass/004.png", "grass/005.png")
     settings = QUICK | {"data": {"exclude": "exclude.csv"}}
     steps = iter(range(100))
-    step = learners.ClassifierLearner.training_step
+    step = module.ClassifierLearner.training_step
 
     def killing(*arguments):
         if next(steps) == 6:
@@ -176,7 +176,7 @@ def test_a_run_keeps_what_it_left_out_and_refuses_to_go_on_with_another_list(
         return step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(learners.ClassifierLearner, "training_step", killing)
+        patch.setattr(module.ClassifierLearner, "training_step", killing)
         with pytest.raises(Killed):
             sightline.train("colours", recipe="small", settings=settings, run="run")
     assert read_run_recipe("run").data.exclude == str(path)

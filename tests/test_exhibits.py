@@ -15,22 +15,14 @@ from PIL import Image
 
 from conftest import Finished
 from sightline.config import ServeConfig
+from sightline.data.cache import CachedImages
+from sightline.data.decoding.decode import decode, resize
 from sightline.errors import DataError
-from sightline.images.cache import CachedImages
-from sightline.images.decoding import decode, resize
-from sightline.predictions import Prediction
-from sightline.reporting.answers import Answers
-from sightline.reporting.thumbnails import Thumbnails
-from sightline.serving.drawing import (
-    Example,
-    draw_answer,
-    draw_examples,
-    draw_grid,
-    draw_sentence,
-    draw_viewer,
-    percent,
-)
+from sightline.inference.predictions import Prediction
+from sightline.reports.answers import Answers
+from sightline.reports.thumbnails import Thumbnails
 from sightline.serving.exhibits import Exhibits, Opening, Wanted
+from sightline.serving.html import Example, draw_answer, draw_examples, draw_grid, draw_sentence, draw_viewer, percent
 from sightline.serving.uploads import most_bytes, read_upload
 
 LABELS = [0, 0, 0, 1, 1, 2]

@@ -13,13 +13,13 @@ from PIL import Image
 
 import sightline
 from conftest import Finished
-from sightline import extras
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import METHODS, AttributionConfig
+from sightline.data.decoding.decode import decode
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.explaining import Explainer
-from sightline.explaining.attributing import attribute
-from sightline.images.decoding import decode
+from sightline.explanation.attribution import attribute
+from sightline.explanation.explain import Explainer
+from sightline.machine import extras
 
 GRASS, WATER = "grass", "ünder wasser"
 
@@ -191,7 +191,7 @@ def test_what_can_be_refused_without_torch_loads_none(finished: Finished, tmp_pa
     ]
     (tmp_path / "filled").touch()
     program = (
-        "import sys\nfrom sightline.cli import main\n"
+        "import sys\nfrom sightline.cli.main import main\n"
         f"assert [main(arguments) for arguments in {tries!r}] == [2] * {len(tries)}\n"
         "assert not {'torch', 'captum', 'matplotlib'} & set(sys.modules)\n"
     )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sightline.explaining.faithfulness import area, blurred, curve, measure_faithfulness, random_maps, ranks
+from sightline.explanation.faithfulness import area, blurred, curve, measure_faithfulness, random_maps, ranks
 
 
 def left_half(images_BCHW: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from sightline import feature_store
-from sightline.feature_store import FeatureStore, weights_digest
-from sightline.images.batches import Normalization
-from sightline.images.cache import cached, clear, open_images
-from sightline.images.lookup import find_source
-from sightline.nets import ResNet18
+from sightline.data.batches import Normalization
+from sightline.data.cache import cached, clear, open_images
+from sightline.data.sources.lookup import find_source
+from sightline.inference import feature_store
+from sightline.inference.feature_store import FeatureStore, weights_digest
+from sightline.models.resnet import ResNet18
 
 GREY = Normalization([0.5] * 3, [0.5] * 3)
 

@@ -11,10 +11,15 @@ from torch import Tensor, nn
 
 import sightline
 from conftest import Finished
-from sightline import features, learners, phases, runs
 from sightline.config import resolve
 from sightline.errors import ConfigError
-from sightline.nets import Network, Speednet, build_network
+from sightline.models.base import Network
+from sightline.models.build import build_network
+from sightline.models.speednet import Speednet
+from sightline.runs import folder as runs
+from sightline.training import kept_features as features
+from sightline.training import module as learners
+from sightline.training import phases
 
 SETTINGS = {
     "fit": {"epochs": 3, "batch_size": 16, "precision": "float32"},
@@ -78,8 +83,8 @@ def test_a_backbone_sees_every_image_and_its_mirror_image_once_and_every_validat
         original(learner)
 
     monkeypatch.setattr(learners.ClassifierLearner, "on_fit_start", count)
-    monkeypatch.setattr("sightline.training.finish", lambda *_: None)
-    monkeypatch.setattr("sightline.training.describe_training", lambda *_: None)
+    monkeypatch.setattr("sightline.training.train.finish", lambda *_: None)
+    monkeypatch.setattr("sightline.training.train.describe_training", lambda *_: None)
     run = trained(finished, tmp_path / "run")
     counts = json.loads((run / "model.json").read_text())["data"]["counts"]
     assert sum(seen) == 2 * counts["train"] + counts["validation"]

@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from sightline.errors import DataError
-from sightline.fidelity import fidelity_of, frechet_distance, nearest, nearest_others, precision_and_recall
+from sightline.measures.fidelity import fidelity_of, frechet_distance, nearest, nearest_others, precision_and_recall
 
 
 def cloud(count: int, width: int = 5, centre: float = 0.0, spread: float = 1.0, seed: int = 0) -> np.ndarray:

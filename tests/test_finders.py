@@ -15,17 +15,22 @@ from rich.console import Console
 from torch import nn
 
 from conftest import QUICK, coloured_folder
-from sightline import memory, preparing, runs, trainer, training
 from sightline.config import BatchSearchConfig, MuonConfig, RangeTestConfig, SGDConfig, resolve
 from sightline.config.resolving import merge
+from sightline.data.batches import TrainingBatches
 from sightline.errors import ConfigError, TrainingError
-from sightline.finders import batch, rangetest, rate, search_batch, search_rate, write_range
-from sightline.finders.rangetest import RangeTest, range_test, smooth, steepest
-from sightline.finders.sizes import Tried, fastest, search_sizes
-from sightline.finders.steps import TrainingStep, copied_network, grouped, optimizer_of, training_batches
-from sightline.images.batches import TrainingBatches
-from sightline.nets import build_network
-from sightline.optimizers import build_optimizer, peaks, scale_peaks, scaled
+from sightline.machine import memory
+from sightline.models.build import build_network
+from sightline.runs import folder
+from sightline.training import prepare, train, trainer
+from sightline.training.finders import batch, rate
+from sightline.training.finders import range_test as rangetest
+from sightline.training.finders.batch import search_batch
+from sightline.training.finders.range_test import RangeTest, range_test, smooth, steepest
+from sightline.training.finders.rate import search_rate, write_range
+from sightline.training.finders.sizes import Tried, fastest, search_sizes
+from sightline.training.finders.steps import TrainingStep, copied_network, grouped, optimizer_of, training_batches
+from sightline.training.optimizers import build_optimizer, peaks, scale_peaks, scaled
 
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")
@@ -48,7 +53,7 @@ def plan(colours: Path):
     """39 training images of three colours, for a tiny network."""
 
     def make(**settings):
-        return preparing.prepare_training(colours, "small", merge(QUICK, settings), None, QUIET)
+        return prepare.prepare_training(colours, "small", merge(QUICK, settings), None, QUIET)
 
     return make
 
@@ -252,7 +257,7 @@ def test_steps_outside_of_the_trainer_are_those_of_the_training_to_the_bit(
         "evaluation": {"on": "none"},
     }
     quick = merge(merge(QUICK, plain), settings)
-    made = preparing.prepare_training(colours, "small", quick, None, QUIET)
+    made = prepare.prepare_training(colours, "small", quick, None, QUIET)
     fit = made.recipe.fit
     network, step = copied_network(made, CPU).train(), TrainingStep(made, CPU)
     optimizer = build_optimizer(made.recipe.optimizer, network)
@@ -270,9 +275,9 @@ def test_steps_outside_of_the_trainer_are_those_of_the_training_to_the_bit(
     count = fit.epochs * -(-len(batches) // fit.batches_a_step(0))
     for _, examples in zip(range(count), grouped(batches, made.recipe), strict=False):
         step(network, optimizer, examples)
-    run = training.train(colours, recipe="small", settings=quick, run=tmp_path / "run")
+    run = train.train(colours, recipe="small", settings=quick, run=tmp_path / "run")
     assert run is not None
-    trained = runs.read_weights(run / "model.safetensors")[0]
+    trained = folder.read_weights(run / "model.safetensors")[0]
     assert all(tensor.equal(trained[name]) for name, tensor in network.state_dict().items())
 
 
@@ -477,7 +482,7 @@ def test_accumulation_and_processes_bound_the_batches_that_are_tried(plan, monke
     )
     assert found.search.largest.images == 13  # 39 in three batches
     assert found.search.bound == "images"
-    monkeypatch.setattr(preparing, "refuse_processes", lambda *_: None)
+    monkeypatch.setattr(prepare, "refuse_processes", lambda *_: None)
     shared = search_batch(plan(fit={"processes": 2}), BatchSearchConfig(memory_limit=8), QUIET)
     assert shared.search.tried[0].batch_size == 8
     assert shared.search.limit == 4e9  # each of two processes has half

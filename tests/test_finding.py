@@ -13,12 +13,13 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, coloured_folder
-from sightline import finders, fitting, learners, preparing, resuming, runs, writing
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import BatchSearchConfig, RangeTestConfig, read_recipe, resolve
 from sightline.config.resolving import merge, searches, to_mapping
 from sightline.errors import ConfigError, DataError, RunError, TrainingError
-from sightline.finders import batch
+from sightline.runs import folder, writing
+from sightline.training import fit, module, prepare, resume
+from sightline.training.finders import batch, settle
 
 TINY = merge(QUICK, {"data": {"size": 16}})
 AUTO = merge(TINY, {"optimizer": {"learning_rate": "auto"}, "evaluation": {"on": "none"}})
@@ -28,7 +29,7 @@ SHORT = RangeTestConfig(steps=30)
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter range tests, and one timed step of each batch size."""
-    monkeypatch.setattr(finders, "RangeTestConfig", lambda: SHORT)
+    monkeypatch.setattr(settle, "RangeTestConfig", lambda: SHORT)
     monkeypatch.setattr(batch, "TIMED_STEPS", 1)
     monkeypatch.setattr(batch, "TIMED_SECONDS", 0)
 
@@ -43,7 +44,7 @@ class Killed(BaseException):
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return runs.read_weights(run / "model.safetensors")[0]
+    return folder.read_weights(run / "model.safetensors")[0]
 
 
 def same_bits(one: Path, other: Path) -> bool:
@@ -56,7 +57,7 @@ def found_in(run: Path) -> dict:
 
 
 def rates_of(run: Path) -> dict[str, float]:
-    optimizer = to_mapping(runs.read_run_recipe(run).optimizer)
+    optimizer = to_mapping(folder.read_run_recipe(run).optimizer)
     return {name: value for name, value in optimizer.items() if name.endswith("learning_rate")}
 
 
@@ -155,7 +156,7 @@ def test_help_and_refusals_load_no_torch(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     code = (
-        "import sys; from sightline.cli import main\n"
+        "import sys; from sightline.cli.main import main\n"
         "assert main(['find']) == main(['find', 'rate', '--help']) == main(['find', 'batch', '--help']) == 0\n"
         "assert main(['find', 'rate', 'digits', '--recipe', 'fast', '--start', '20']) == 2\n"
         "assert main(['find', 'batch', 'nowhere']) == 2\n"
@@ -241,7 +242,7 @@ def test_a_killed_training_with_auto_goes_on_with_what_it_found_to_the_same_bits
     settings = merge(AUTO, {"fit": {"checkpoint_seconds": 0}})
     whole = sightline.train(colours, recipe="small", settings=settings, run=tmp_path / "whole")
     steps = []
-    step = learners.ClassifierLearner.training_step
+    step = module.ClassifierLearner.training_step
 
     def dying(self, *arguments):
         steps.append(0)
@@ -250,11 +251,11 @@ def test_a_killed_training_with_auto_goes_on_with_what_it_found_to_the_same_bits
         return step(self, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(learners.ClassifierLearner, "training_step", dying)
+        patch.setattr(module.ClassifierLearner, "training_step", dying)
         with pytest.raises(Killed):
             sightline.train(colours, recipe="small", settings=settings, run="runs/stopped")
     with monkeypatch.context() as patch:
-        patch.setattr(finders, "search_rate", None)  # nothing is searched for again
+        patch.setattr(settle, "search_rate", None)  # nothing is searched for again
         resumed = sightline.train(colours, recipe="small", settings=settings, resume=True)  # the newest such run
     assert whole is not None
     assert resumed == Path("runs/stopped")
@@ -269,7 +270,7 @@ def test_a_run_goes_on_only_with_a_search_that_it_began_with(
     def die(*_, **__):
         raise Killed
 
-    monkeypatch.setattr(fitting, "fit", die)
+    monkeypatch.setattr(fit, "fit", die)
     for name, settings in (("searched", AUTO), ("plain", TINY)):
         with pytest.raises(Killed):
             sightline.train(colours, recipe="small", settings=settings, run=tmp_path / name)
@@ -306,7 +307,7 @@ def test_a_search_that_fails_or_is_stopped_leaves_no_run(
         def stop(*_, error=error):
             raise error
 
-        monkeypatch.setattr(finders, "search_rate", stop)
+        monkeypatch.setattr(settle, "search_rate", stop)
         with pytest.raises(error):
             sightline.train(colours, recipe="small", settings=AUTO, run=tmp_path / "run")
         assert not (tmp_path / "run").exists()
@@ -316,17 +317,17 @@ def test_a_batch_size_that_was_found_is_a_number_and_the_rate_is_found_for_it(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    search = finders.search_rate
+    search = settle.search_rate
 
     def noted(plan, *rest):
         seen.append(plan.recipe.fit.batch_size)
         return search(plan, *rest)
 
-    monkeypatch.setattr(finders, "search_rate", noted)
+    monkeypatch.setattr(settle, "search_rate", noted)
     settings = merge(AUTO, {"fit": {"batch_size": "auto", "epochs": 1}})
     run = sightline.train(colours, recipe="small", settings=settings, run=tmp_path / "run")
     assert run is not None
-    size = runs.read_run_recipe(run).fit.batch_size
+    size = folder.read_run_recipe(run).fit.batch_size
     found = found_in(run)["fit.batch_size"]
     assert found["settings"] == {"fit": {"batch_size": size}}
     assert size in [row["batch_size"] for row in found["tried"]]
@@ -403,7 +404,7 @@ def test_of_two_processes_the_first_searches_and_both_train_with_what_it_found(c
 
     auto = trained(two, "auto")
     assert list(found_in(auto)) == ["fit.batch_size", "optimizer.learning_rate"]
-    size = runs.read_run_recipe(auto).fit.batch_size
+    size = folder.read_run_recipe(auto).fit.batch_size
     assert size == found_in(auto)["fit.batch_size"]["settings"]["fit"]["batch_size"]
     number = trained(merge(two, {"optimizer": rates_of(auto), "fit": {"batch_size": size}}), "number")
     assert same_bits(auto, number)
@@ -411,16 +412,16 @@ def test_of_two_processes_the_first_searches_and_both_train_with_what_it_found(c
 
 
 def test_a_helper_that_means_another_search_is_refused(colours: Path, tmp_path: Path, monkeypatch) -> None:
-    plan = preparing.prepare_training(colours, "small", AUTO, None, Console(quiet=True))
+    plan = prepare.prepare_training(colours, "small", AUTO, None, Console(quiet=True))
     run = tmp_path / "run"
     run.mkdir()
-    runs.write_recipe(run, resolve(to_mapping(plan.recipe), {"optimizer": {"learning_rate": 0.05}}))
+    folder.write_recipe(run, resolve(to_mapping(plan.recipe), {"optimizer": {"learning_rate": 0.05}}))
     writing.write_json(run / "model.json", {"format": 1})
     with pytest.raises(
         ConfigError, match=r"is trained with other settings: optimizer.learning_rate was 0.05 and is auto"
     ):
-        fitting.help_fit(plan, run)
+        fit.help_fit(plan, run)
     settled = {"settings": {"optimizer": {"learning_rate": 0.05}}, "from": {"optimizer.learning_rate": 0.1}}
     writing.write_json(run / "model.json", {"format": 1, "found": {"optimizer.learning_rate": settled}})
-    assert resuming.changes_since(run, plan) == []
-    assert resuming.as_found(plan, run).recipe.optimizer.learning_rate == 0.05
+    assert resume.changes_since(run, plan) == []
+    assert resume.as_found(plan, run).recipe.optimizer.learning_rate == 0.05

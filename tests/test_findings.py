@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sightline.comparing.findings import (
+from sightline.config import Recipe
+from sightline.config.studies import Study, Variant
+from sightline.measures.significance import Difference
+from sightline.runs.outcomes import Measured, Outcome
+from sightline.runs.writing import write_rows
+from sightline.studies.findings import (
     NO_DIFFERENCE,
     STUDY_COLUMNS,
     Findings,
@@ -16,11 +21,6 @@ from sightline.comparing.findings import (
     study_rows,
     verdict,
 )
-from sightline.config import Recipe
-from sightline.config.studies import Study, Variant
-from sightline.outcomes import Measured, Outcome
-from sightline.significance import Difference
-from sightline.writing import write_rows
 
 SEEDS = (0, 1, 2, 3)
 NOISE = {0: 0.001, 1: -0.001, 2: 0.002, 3: 0.0}

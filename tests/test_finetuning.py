@@ -18,13 +18,17 @@ from torch import nn
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline import backbones, fitting, learners, plans, preparing, runs, trainer
-from sightline.averaging import Averaging
 from sightline.config import resolve
 from sightline.errors import ConfigError, TrainingError
-from sightline.learners import ClassifierLearner
-from sightline.nets import Network
-from sightline.trainer import build_trainer
+from sightline.inference import architecture
+from sightline.models.base import Network
+from sightline.runs import folder as runs
+from sightline.training import fit as fitting
+from sightline.training import job, prepare, trainer
+from sightline.training import module as learners
+from sightline.training.callbacks.averaging import Averaging
+from sightline.training.module import ClassifierLearner
+from sightline.training.trainer import build_trainer
 from test_averaging import Images
 from test_training import Killed, epochs_of, interrupt, same_bits
 
@@ -97,7 +101,7 @@ def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set
 
 @pytest.fixture
 def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Any, Watching]]:
-    monkeypatch.setattr("sightline.trainer.convolution_flops", lambda *_: 1.0)
+    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
 
     def run(console: Console | None = None, **settings: Any) -> tuple[L.Trainer, ClassifierLearner, Watching]:
         settings["fit"] = {"epochs": 6, "precision": "float32"} | settings.get("fit", {})
@@ -314,7 +318,7 @@ def whole_runs(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> 
             console = saying()
             settings = from_earlier(finished, **VARIANTS[variant])
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("sightline.trainer.convolution_flops", lambda *_: 1.0)
+                patch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
                 sightline.train(finished.data, recipe="small", settings=settings, run=folder / variant, console=console)
             said[variant] = console.export_text()
         return folder / variant, said[variant]
@@ -347,7 +351,7 @@ def test_a_fine_tuning_that_was_stopped_anywhere_ends_in_the_same_bits(
     name: str,
     occasion: int,
 ) -> None:
-    monkeypatch.setattr("sightline.trainer.convolution_flops", lambda *_: 1.0)
+    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
     whole, _ = whole_runs(variant)
     settings = from_earlier(finished, **VARIANTS[variant])
     with monkeypatch.context() as patch:
@@ -400,7 +404,7 @@ def test_half_of_validation_chooses_the_best_of_a_phase_and_the_other_half_calib
 def test_the_whitening_of_a_frozen_speednet_does_not_learn_and_one_is_told_that_it_has_learnt_nothing(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.trainer.convolution_flops", lambda *_: 1.0)
+    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
     console = saying()
     network = {"kind": "speednet", "widths": [8, 16, 16]}
     settings = from_earlier(finished, finetune="frozen", fit={"epochs": 1}) | {"network": network}
@@ -432,8 +436,8 @@ def test_a_stem_that_is_new_and_frozen_is_told(
     torch.save(resnet18().state_dict(), tmp_path / "a.pth")
     network = {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}
     settings = from_earlier(finished, finetune=finetune) | {"network": network}
-    plan = preparing.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
-    told = [line for line in plans.notes(plan) if "random weights" in line]
+    plan = prepare.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
+    told = [line for line in job.notes(plan) if "random weights" in line]
     if until is None:
         assert told == []
     else:
@@ -470,7 +474,7 @@ import json, os, sys
 import torch
 import sightline
 from sightline import backbones, learners, trainer
-from sightline.nets import Network
+from sightline.models.build import Network
 
 class Plain(Network):  # without batch-norm, which would see the part of its process only
     def __init__(self):
@@ -504,7 +508,7 @@ def test_two_processes_freeze_and_unfreeze_as_one_does(tmp_path: Path, monkeypat
     with monkeypatch.context() as patch:  # what the program changes is put back
         for place, name in (
             (learners.ClassifierLearner, "training_step"),
-            (backbones, "build_network"),
+            (architecture, "build_network"),
             (trainer, "convolution_flops"),
         ):
             patch.setattr(place, name, getattr(place, name))

@@ -5,13 +5,13 @@ from collections import Counter
 
 import pytest
 
+from sightline.data.cache import open_images
+from sightline.data.remarks import remarks
+from sightline.data.sources.folder import CIRCLES, DANGLING, SPECIAL, TWICE
+from sightline.data.sources.layout import OWN
+from sightline.data.sources.listing import listed_once
+from sightline.data.sources.lookup import find_source, plain_files, source_of_run
 from sightline.errors import DataError
-from sightline.images.cache import open_images
-from sightline.images.folders import CIRCLES, DANGLING, SPECIAL, TWICE
-from sightline.images.layout import OWN
-from sightline.images.listing import listed_once
-from sightline.images.lookup import find_source, plain_files, source_of_run
-from sightline.images.remarks import remarks
 
 
 def classes(listing) -> dict[str, int]:

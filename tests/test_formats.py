@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.data.cache import open_images
+from sightline.data.decoding import budget
+from sightline.data.decoding import decode as decoding
+from sightline.data.decoding.bounds import without_gif_comments
+from sightline.data.decoding.decode import UnreadableImageError, decode, open_header
+from sightline.data.decoding.formats import READ, format_of
+from sightline.data.sources.layout import is_image_name
+from sightline.data.sources.lookup import find_source, plain_files
 from sightline.errors import DataError
-from sightline.images import budget, decoding
-from sightline.images.bounding import without_gif_comments
-from sightline.images.cache import open_images
-from sightline.images.decoding import UnreadableImageError, decode, open_header
-from sightline.images.formats import READ, format_of
-from sightline.images.layout import is_image_name
-from sightline.images.lookup import find_source, plain_files
 
 HEIC = base64.b64decode(  # 48×32 pixels: red on the left, blue on the right
     "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAAAAAERA"
@@ -356,8 +357,8 @@ import io, resource, sys
 import numpy as np
 from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
-from sightline.images import budget
-from sightline.images.decoding import read_image
+from sightline.data import budget
+from sightline.data.decoding.decode import read_image
 file = io.BytesIO()
 budget.MEMORY = 200_000_000  # two of these at a time
 Image.new(sys.argv[1], (3000, 3000)).save(file, sys.argv[2])

@@ -15,17 +15,22 @@ from rich.console import Console
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline import data, generating, learners, runs, samples
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import KeepConfig, SamplingConfig
 from sightline.config.resolving import merge
+from sightline.data.batches import prepare
+from sightline.data.sources.layout import class_folder, lay_out
+from sightline.data.sources.lookup import find_source
 from sightline.errors import ConfigError, RunError, StorageError
-from sightline.generating import COLUMNS, SCORES, Generated, generate
-from sightline.generators import DiffusionGenerator
-from sightline.images.batches import prepare
-from sightline.images.layout import class_folder, lay_out
-from sightline.images.lookup import find_source
-from sightline.judging import Judge
+from sightline.generation import generate as generating
+from sightline.generation.filter import Judge
+from sightline.generation.generate import SCORES, Generated, generate
+from sightline.generation.generator import DiffusionGenerator
+from sightline.generation.sequence import COLUMNS
+from sightline.runs import folder as runs
+from sightline.training import datamodule as data
+from sightline.training import module
+from sightline.training.callbacks import samples
 
 TINY = {
     "data": {"size": 16},
@@ -54,7 +59,7 @@ def finished_generator(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     images = coloured_folder(root / "colours", images=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
-        patch.setattr("sightline.trainer.convolution_flops", lambda *_: 1e9)
+        patch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
         return Finished(train(images, root / "run"), images, root / "cache")
 
 
@@ -171,7 +176,7 @@ def test_a_killed_training_ends_in_the_same_bits(
     settings = {"fit": {"checkpoint_seconds": 0}, "generator": {"dropout": 0.2}}
     whole = sightline.train(recipe=generator / "recipe.yaml", settings=settings, run=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        dying(patch, learners.DiffusionLearner, method, call)
+        dying(patch, module.DiffusionLearner, method, call)
         with pytest.raises(Killed):
             sightline.train(recipe=generator / "recipe.yaml", settings=settings, run=tmp_path / "run")
     run = sightline.train(recipe=generator / "recipe.yaml", settings=settings, run=tmp_path / "run", resume=True)
@@ -187,7 +192,7 @@ def test_a_generator_is_resumed_with_the_same_settings_only(
     generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        dying(patch, learners.DiffusionLearner, "training_step", 6)
+        dying(patch, module.DiffusionLearner, "training_step", 6)
         with pytest.raises(Killed):
             sightline.train(recipe=generator / "recipe.yaml", run=tmp_path / "run")
     with pytest.raises(ConfigError, match=r"generator.drop_labels was 0.1 and is 0.3"):

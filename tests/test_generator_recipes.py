@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.cli import main
+from sightline.cli.flags import every_setting
+from sightline.cli.main import main
 from sightline.config import (
     ACGANConfig,
     DiffusionConfig,
@@ -22,11 +23,10 @@ from sightline.config import (
     resolve_generator,
     trains_generator,
 )
+from sightline.data.cache import CachedImages, open_images
+from sightline.data.sources.lookup import find_source
 from sightline.errors import ConfigError
-from sightline.flags import every_setting
-from sightline.generator_plans import lost_detail, scaled_to
-from sightline.images.cache import CachedImages, open_images
-from sightline.images.lookup import find_source
+from sightline.training.generator_job import lost_detail, scaled_to
 
 
 def noise(side: int) -> np.ndarray:

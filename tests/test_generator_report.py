@@ -18,13 +18,13 @@ from rich.console import Console
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline import training
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import DiffusionConfig, GeneratorRecipe, SamplingConfig
 from sightline.errors import ConfigError, RunError
-from sightline.reporting.generators import EARLIER, Made, _bounded, _next_commands
-from sightline.reporting.narrating import learning_charts
-from sightline.runs import read_any_recipe, read_model
+from sightline.reports.generator_page import EARLIER, Made, _bounded, _next_commands
+from sightline.reports.sentences import learning_charts
+from sightline.runs.folder import read_any_recipe, read_model
+from sightline.training import train
 from test_acgan import TINY as TINY_ACGAN
 from test_generating import TINY as TINY_DDPM
 from test_reporting import change, pictures_of_self_contained
@@ -40,7 +40,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     console = Console(file=io.StringIO(), width=300)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
-        patch.setattr("sightline.trainer.convolution_flops", lambda *_: 1e9)
+        patch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
         run = sightline.train(
             images, recipe=request.param, settings=SETTINGS[request.param], run=root / "run", console=console
         )
@@ -253,7 +253,7 @@ def test_trust_code_has_no_effect_and_is_refused(run: Path, capsys: pytest.Captu
 
 
 def test_the_command_loads_no_torch_for_a_generator(run: Path) -> None:
-    program = "import sys\nfrom sightline.cli import main\nassert main(['report', sys.argv[1]]) == 0\nassert 'torch' not in sys.modules"
+    program = "import sys\nfrom sightline.cli.main import main\nassert main(['report', sys.argv[1]]) == 0\nassert 'torch' not in sys.modules"
     found = subprocess.run(
         [sys.executable, "-c", program, str(run)], capture_output=True, text=True, timeout=120, check=False
     )
@@ -276,8 +276,8 @@ def test_a_report_that_fails_costs_a_line_and_no_training(
         raise MemoryError("no room\nfor a page")
 
     monkeypatch.setenv("SIGHTLINE_CACHE", str(made[0].cache))
-    monkeypatch.setattr("sightline.trainer.convolution_flops", lambda *_: 1e9)
-    monkeypatch.setattr(training, "report", fail)
+    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
+    monkeypatch.setattr(train, "report", fail)
     console = Console(file=io.StringIO(), width=300)
     settings = {"fit": {"epochs": 2}}
     run = sightline.train(recipe=made[0].run / "recipe.yaml", settings=settings, run=tmp_path / "new", console=console)

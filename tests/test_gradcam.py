@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from sightline.config import SpeednetConfig
 from sightline.errors import ConfigError
-from sightline.nets import build_network
-from sightline.nets.base import Network
-from sightline.nets.gradcam import default_layer, grad_cam, map_sizes
+from sightline.models.base import Network
+from sightline.models.build import build_network
+from sightline.models.gradcam import default_layer, grad_cam, map_sizes
 
 
 class TwoChannels(Network):

@@ -13,11 +13,12 @@ from rich.console import Console
 
 import sightline
 from conftest import coloured_folder
-from sightline import learners, plans, preparing, resuming, runs
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import LinearHeadConfig, resolve
 from sightline.errors import ConfigError, RunError
-from sightline.nets import HeadedNetwork
+from sightline.models.heads import HeadedNetwork
+from sightline.runs import folder
+from sightline.training import job, module, prepare, resume
 
 HEADS = ("linear", "graph_attention", "self_attention", "attention_pool")
 QUICK: dict[str, Any] = {
@@ -50,8 +51,8 @@ def trained(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     return run
 
 
-def planned(images: Path, **settings: Any) -> plans.Plan:
-    return preparing.prepare_training(images, "small", QUICK | settings, None, Console(quiet=True))
+def planned(images: Path, **settings: Any) -> job.Plan:
+    return prepare.prepare_training(images, "small", QUICK | settings, None, Console(quiet=True))
 
 
 def model_of(run: Path) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def model_of(run: Path) -> dict[str, Any]:
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
-    return runs.read_weights(run / "model.safetensors")[0]
+    return folder.read_weights(run / "model.safetensors")[0]
 
 
 # ── a run with a head ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -73,7 +74,7 @@ def test_each_head_learns_and_a_training_that_was_stopped_ends_in_the_same_bits(
     whole = trained(kind)
     assert json.loads((whole / "evaluation.json").read_text())["accuracy"] == 1
     often = {"fit": QUICK["fit"] | {"checkpoint_seconds": 0.0}} if kind == "graph_attention" else {}  # within an epoch
-    step, count = learners.ClassifierLearner.training_step, 0
+    step, count = module.ClassifierLearner.training_step, 0
 
     def dying(self, batch, index):
         nonlocal count
@@ -83,7 +84,7 @@ def test_each_head_learns_and_a_training_that_was_stopped_ends_in_the_same_bits(
         return step(self, batch, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(learners.ClassifierLearner, "training_step", dying)
+        patch.setattr(module.ClassifierLearner, "training_step", dying)
         with pytest.raises(MemoryError):
             sightline.train(colours, recipe="small", settings=QUICK | head(kind) | often, run=tmp_path / "run")
     resumed = sightline.train(run=tmp_path / "run", resume=True)
@@ -123,15 +124,15 @@ def test_features_are_what_the_last_layer_reads_and_nodes_of_a_layer_are_average
 
 
 def test_a_run_of_before_there_were_heads_is_read_as_one_without(finished: Any, tmp_path: Path) -> None:
-    tensors, model = runs.read_weights(finished.run / "model.safetensors")
+    tensors, model = folder.read_weights(finished.run / "model.safetensors")
     assert model.pop("head") is None
-    runs.write_weights(tmp_path / "model.safetensors", tensors, model)
+    folder.write_weights(tmp_path / "model.safetensors", tensors, model)
     image = finished.data / "grass" / "000.png"
     assert sightline.load(tmp_path / "model.safetensors", device="cpu").predict([image])[0].label == "grass"
     recipe = (finished.run / "recipe.yaml").read_text()
     assert "head: null\n" in recipe
     (tmp_path / "recipe.yaml").write_text(recipe.replace("head: null\n", ""))
-    assert not resuming.changes(runs.read_run_recipe(tmp_path), runs.read_run_recipe(finished.run))
+    assert not resume.changes(folder.read_run_recipe(tmp_path), folder.read_run_recipe(finished.run))
 
 
 def test_the_command_line_names_a_head_in_a_word_and_the_table_shows_it(colours: Path, capsys) -> None:
@@ -191,12 +192,12 @@ def test_without_a_head_named_the_whole_run_is_taken_with_its_head(
     run = trained("graph_attention")
     plan = planned(colours, **from_run(run))
     assert all(value.equal(weights(run)[name]) for name, value in plan.network.state_dict().items())
-    assert plans.describe_classifier(plan)["head"] == model_of(run)["head"]
+    assert job.describe_classifier(plan)["head"] == model_of(run)["head"]
     others = planned(other_classes(tmp_path / "others"), **from_run(run))
     state = others.network.state_dict()
     assert state["head.weight"].shape == (2, 9 * 16)  # of other classes: the last layer alone is fresh
     assert state["neck.blocks.0.attention.value.weight"].equal(weights(run)["neck.blocks.0.attention.value.weight"])
-    assert "  a fresh head: these weights tell other classes apart" in plans.notes(others)
+    assert "  a fresh head: these weights tell other classes apart" in job.notes(others)
 
 
 def test_a_head_that_is_named_is_always_fresh_on_the_backbone_that_the_run_has(
@@ -211,9 +212,9 @@ def test_a_head_that_is_named_is_always_fresh_on_the_backbone_that_the_run_has(
             assert all(state[name].equal(value) for name, value in weights(run).items() if name.startswith("backbone."))
             assert not plan.network.head.weight.equal(weights(run)["head.weight"])
             assert not plan.network.head.bias.any()
-            assert plans.describe_classifier(plan)["head"]["layer"] == "groups.1"  # behind which the run has nothing
-            assert f"  a fresh head, as asked: {kind}" in plans.notes(plan)
-            assert len(plans.notes(plan)) == 3  # nothing is called missing or unknown
+            assert job.describe_classifier(plan)["head"]["layer"] == "groups.1"  # behind which the run has nothing
+            assert f"  a fresh head, as asked: {kind}" in job.notes(plan)
+            assert len(job.notes(plan)) == 3  # nothing is called missing or unknown
 
 
 def test_a_plain_run_gets_a_head_on_an_earlier_map_and_the_new_run_loads_without_it(
@@ -287,9 +288,9 @@ def test_weights_of_a_run_that_lack_a_part_of_the_head_are_refused(
     import shutil
 
     run = Path(shutil.copytree(trained("attention_pool"), tmp_path / "run"))
-    tensors, model = runs.read_weights(run / "model.safetensors")
+    tensors, model = folder.read_weights(run / "model.safetensors")
     tensors.pop("neck.queries")
-    runs.write_weights(run / "model.safetensors", tensors, model)
+    folder.write_weights(run / "model.safetensors", tensors, model)
     with pytest.raises(RunError, match=r"do not fit its network \(neck.queries\)"):
         planned(colours, **from_run(run))
     with pytest.raises(RunError, match=r"neck\.queries is missing"):
@@ -306,4 +307,4 @@ def test_weights_of_another_library_go_into_the_backbone(colours: Path, tmp_path
     loaded = plan.built.weights
     assert loaded is not None
     assert (loaded.missing, loaded.unexpected, loaded.fresh_head, loaded.fresh_stem) == ([], [], False, True)
-    assert resolve({"head": plans.describe_classifier(plan)["head"], "network": "resnet18"}).head == plan.recipe.head
+    assert resolve({"head": job.describe_classifier(plan)["head"], "network": "resnet18"}).head == plan.recipe.head

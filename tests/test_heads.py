@@ -27,8 +27,7 @@ from sightline.config import (
 )
 from sightline.config.building import members
 from sightline.errors import ConfigError, ShapeError
-from sightline.nets import HeadedNetwork, build_network, flops_per_image, put_in, summarize
-from sightline.nets.attention import (
+from sightline.models.attention import (
     EncoderBlock,
     GraphAttention,
     SelfAttention,
@@ -36,8 +35,11 @@ from sightline.nets.attention import (
     dot_product_attention,
     weighted_sums,
 )
-from sightline.nets.heads import AttentionEncoder, AttentionPool, PatchEmbedding
-from sightline.optimizers import build_optimizer
+from sightline.models.build import build_network, summarize
+from sightline.models.counting import flops_per_image
+from sightline.models.heads import AttentionEncoder, AttentionPool, HeadedNetwork, PatchEmbedding
+from sightline.models.weights import put_in
+from sightline.training.optimizers import build_optimizer
 
 CLASSES = 5
 CLONE = str(Path(__file__).parent / "hub_clone")

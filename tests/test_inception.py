@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline import inception
-from sightline.cli import main
+from sightline.cli.main import main
+from sightline.data.cache import open_images
+from sightline.data.sources.downloads import PublishedFile
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError
-from sightline.fidelity import frechet_distance
-from sightline.images.cache import open_images
-from sightline.images.downloads import PublishedFile
-from sightline.images.lookup import find_source
-from sightline.images.splits import split
-from sightline.runs import read_run_recipe
+from sightline.evaluation import inception
+from sightline.measures.fidelity import frechet_distance
+from sightline.runs.folder import read_run_recipe
 
 with_library = pytest.mark.skipif(
     importlib.util.find_spec("torch_fidelity") is None, reason="torch-fidelity is not installed"

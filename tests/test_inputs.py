@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sightline.data.decoding.decode import UnreadableImageError, read_image
+from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.errors import DataError
-from sightline.images.decoding import UnreadableImageError, read_image
-from sightline.images.preprocessing import Preprocessing
-from sightline.inputs import _png_of, as_list, read_input
+from sightline.inference.inputs import _png_of, as_list, read_input
 
 SIZE = (24, 24)
 HOWS = [Preprocessing(fit, intensity) for fit in ("crop", "pad") for intensity in ("own", "upper bits", (0.0, 4095.0))]

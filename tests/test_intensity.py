@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.images.cache import open_images
-from sightline.images.decoding import UnreadableImageError, decode, decode_image, read_image
-from sightline.images.intensity import describe_range, joint_range, whole_bits
-from sightline.images.lookup import find_source
-from sightline.images.preprocessing import Preprocessing, preprocessing_of
-from sightline.images.ranges import notes_on_reading, with_range_of
+from sightline.data.cache import open_images
+from sightline.data.decoding.decode import UnreadableImageError, decode, decode_image, read_image
+from sightline.data.decoding.intensity import describe_range, joint_range, whole_bits
+from sightline.data.decoding.preprocessing import Preprocessing, preprocessing_of
+from sightline.data.ranges import notes_on_reading, with_range_of
+from sightline.data.sources.lookup import find_source
 
 
 def deep(number: int, high: int, side: int = 24, low: int = 0) -> np.ndarray:
@@ -250,7 +250,7 @@ def test_a_training_says_keeps_and_applies_the_range(scans, tmp_path, image_file
     from rich.console import Console
 
     import sightline
-    from sightline.predicting import load
+    from sightline.inference.predict import load
 
     said = io.StringIO()
     settings = {

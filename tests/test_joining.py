@@ -7,16 +7,16 @@ import pytest
 
 import sightline
 from conftest import QUICK, coloured_folder
-from sightline import learners
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import resolve
+from sightline.data.batches import prepare
+from sightline.data.cache import CachedImages, cached, open_images
+from sightline.data.joining import generated_fingerprint, join_train
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import Splits, split
 from sightline.errors import ConfigError
-from sightline.images.batches import prepare
-from sightline.images.cache import CachedImages, cached, open_images
-from sightline.images.joining import generated_fingerprint, join_train
-from sightline.images.lookup import find_source
-from sightline.images.splits import Splits, split
-from sightline.runs import read_model
+from sightline.runs.folder import read_model
+from sightline.training import module
 
 
 @pytest.fixture
@@ -136,9 +136,9 @@ def test_a_training_says_so_remembers_them_and_goes_on_with_no_others(
     real: Path, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[int] = []
-    step = learners.ClassifierLearner.training_step
+    step = module.ClassifierLearner.training_step
     monkeypatch.setattr(
-        learners.ClassifierLearner,
+        module.ClassifierLearner,
         "training_step",
         lambda self, batch, index: (seen.append(len(batch.labels)), step(self, batch, index))[1],
     )

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from sightline.config import resolve
+from sightline.data.cache import open_images
+from sightline.data.seen import Kept, numbers_of, read_kept, read_own_kept, write_seen_file
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import split, split_as
 from sightline.errors import ConfigError, RunError
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source
-from sightline.images.seen import Kept, numbers_of, read_kept, read_own_kept, write_seen_file
-from sightline.images.splits import split, split_as
 
 
 def sides(images, splits) -> dict[str, str]:

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
+from sightline.data.sources.layout import OUTSIDE, class_folder, lay_out
+from sightline.data.sources.split_names import is_split_name, split_of_name, splits_among
 from sightline.errors import DataError
-from sightline.images.layout import OUTSIDE, class_folder, lay_out
-from sightline.images.split_names import is_split_name, split_of_name, splits_among
 
 
 def listing(*folders: str, each: int = 2, empty: tuple[str, ...] = (), **options):

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sightline.images.batches import Batch
-from sightline.learners import COUNT_EVERY, Totals, balanced_weights, classification_loss
+from sightline.data.batches import Batch
+from sightline.training.module import COUNT_EVERY, Totals, balanced_weights, classification_loss
 
 
 def batches(count, images=4, classes=3):

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from sightline.checkpoints import LAST, PARTS, PREVIOUS, checkpoint_to_resume, settle_checkpoints, steps_done
 from sightline.errors import RunError, StorageError
-from sightline.locking import LOCK, alone
-from sightline.runs import mark_done
+from sightline.runs.folder import mark_done
+from sightline.runs.locking import LOCK, alone
+from sightline.training.checkpoints import LAST, PARTS, PREVIOUS, checkpoint_to_resume, settle_checkpoints, steps_done
 
 HOLD = """
 import sys
 from pathlib import Path
-from sightline.locking import alone
+from sightline.runs.locking import alone
 with alone(Path(sys.argv[1]), "trained"):
     print("held", flush=True)
     sys.stdin.read()

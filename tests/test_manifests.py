@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sightline.data.cache import open_images
+from sightline.data.sources.lookup import always_labelled, find_source, plain_files
 from sightline.errors import DataError
-from sightline.images.cache import open_images
-from sightline.images.lookup import always_labelled, find_source, plain_files
 
 
 @pytest.fixture

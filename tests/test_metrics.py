@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sightline.metrics import (
+from sightline.measures.metrics import (
     calibration_error,
     confusion_matrix,
     cross_entropy,

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sightline.cli import main
+from sightline.cli.main import main
+from sightline.data.cache import open_images
+from sightline.data.decoding.decode import pixel_hash
+from sightline.data.sources import downloads, named
+from sightline.data.sources.lookup import find_source
+from sightline.data.sources.named import NAMED, Cifar
+from sightline.data.splits import split
 from sightline.errors import DataError
-from sightline.images import downloads, named
-from sightline.images.cache import open_images
-from sightline.images.decoding import pixel_hash
-from sightline.images.lookup import find_source
-from sightline.images.named import NAMED, Cifar
-from sightline.images.splits import split
 
 TRAIN, TEST = 24, 8  # images of the small sets
 

@@ -9,10 +9,10 @@ from typing import Literal
 
 import pytest
 
-from sightline.cli import VERBS
+from sightline.cli.flags import every_setting
+from sightline.cli.main import VERBS
 from sightline.config import named_recipes
 from sightline.config.studies import named_studies
-from sightline.flags import every_setting
 
 PAGE = Path(__file__).parent.parent / "docs" / "names.md"
 

@@ -23,8 +23,11 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.config.building import members
-from sightline.nets import Network, ResNet18, Speednet, build_network, flops_per_image, summarize, training_flops
-from sightline.nets.speednet import whitening_filters
+from sightline.models.base import Network
+from sightline.models.build import build_network, summarize
+from sightline.models.counting import flops_per_image, training_flops
+from sightline.models.resnet import ResNet18
+from sightline.models.speednet import Speednet, whitening_filters
 
 CLASSES = 5
 CLONE = str(Path(__file__).parent / "hub_clone")

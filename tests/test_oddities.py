@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.images.embedded import DigitsSource
-from sightline.images.lookup import find_source
-from sightline.images.oddities import Header, Light, light_of, name_depths, odd_files, odd_light, read_headers
+from sightline.checks.oddities import Header, Light, light_of, name_depths, odd_files, odd_light, read_headers
+from sightline.data.sources.embedded import DigitsSource
+from sightline.data.sources.lookup import find_source
 
 Array = np.ndarray[Any, Any]
 

@@ -19,8 +19,9 @@ from sightline.config import (
     SpeednetConfig,
 )
 from sightline.config.building import members, required
-from sightline.nets import Network, build_network
-from sightline.optimizers import Muon, build_optimizer, main_rate, orthogonalize
+from sightline.models.base import Network
+from sightline.models.build import build_network
+from sightline.training.optimizers import Muon, build_optimizer, main_rate, orthogonalize
 
 NETWORKS = pytest.mark.parametrize(
     "kind", [kind for kind in members(NetworkConfig) if not required(kind)], ids=lambda kind: kind.__name__

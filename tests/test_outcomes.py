@@ -12,7 +12,7 @@ import sightline
 from conftest import QUICK, Finished
 from sightline.config import resolve, to_yaml
 from sightline.errors import RunError
-from sightline.outcomes import (
+from sightline.runs.outcomes import (
     CURVE_COLUMNS,
     RUN_COLUMNS,
     Outcome,

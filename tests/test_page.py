@@ -69,9 +69,9 @@ import uvicorn
 from fastapi import FastAPI
 from sightline import serve
 from sightline.config import ServeConfig
-from sightline.predicting import load
-from sightline.serving.asking import Asker
-from sightline.serving.page import layout, mount_page
+from sightline.inference.predict import load
+from sightline.serving.worker import Asker
+from sightline.serving.page.mount import layout, mount_page
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio
 

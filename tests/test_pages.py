@@ -10,8 +10,8 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from sightline.charting import Curve, Interval, Point, draw_curves, draw_intervals, draw_points, draw_swatch
-from sightline.pages import Chart, Page, Section, Table, print_table, write_markdown, write_page
+from sightline.display.charts import Curve, Interval, Point, draw_curves, draw_intervals, draw_points, draw_swatch
+from sightline.display.pages import Chart, Page, Section, Table, print_table, write_markdown, write_page
 
 EMPTY = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
@@ -167,7 +167,7 @@ def test_a_band_is_drawn_only_where_there_is_a_spread() -> None:
 
 
 def test_the_first_seventy_recipes_all_look_different() -> None:
-    from sightline.charting import _look
+    from sightline.display.charts import _look
 
     looks = {(look["color"], look["marker"]) for look in map(_look, range(70))}
     assert len(looks) == 70

@@ -16,9 +16,10 @@ from sightline.config import (
     resolve,
 )
 from sightline.errors import ConfigError
-from sightline.nets import Network, build_network
-from sightline.optimizers import build_optimizer
-from sightline.phases import frozen_modules, layers_of, phases_of, shares_of
+from sightline.models.base import Network
+from sightline.models.build import build_network
+from sightline.training.optimizers import build_optimizer
+from sightline.training.phases import frozen_modules, layers_of, phases_of, shares_of
 
 SPEEDNET = SpeednetConfig(widths=(8, 16, 16))
 

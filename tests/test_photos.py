@@ -15,11 +15,11 @@ from PIL import Image
 from rich.console import Console
 
 import sightline
-from sightline import fitting, preparing, probing
 from sightline.config import AugmentConfig, Recipe, read_recipe, resolve
+from sightline.data.cache import cached
 from sightline.errors import ConfigError, DataError
-from sightline.images.cache import cached
-from sightline.runs import read_model, read_run_recipe
+from sightline.runs.folder import read_model, read_run_recipe
+from sightline.training import fit, prepare, probe
 from test_training import Killed, same_bits
 
 SIZE = {"data": {"size": 64}}
@@ -155,10 +155,10 @@ def test_a_probe_loads_no_lightning(tmp_path: Path) -> None:
 def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
     exact = resolve_layers(SIZE, {"fit": {"precision": "float32"}})
-    plan = preparing.prepare_training(data, "photos", exact, None, Console(quiet=True))
-    probed = probing.run_probe(plan, Console(quiet=True))
+    plan = prepare.prepare_training(data, "photos", exact, None, Console(quiet=True))
+    probed = probe.run_probe(plan, Console(quiet=True))
     pixels = torch.from_numpy(np.array(plan.images.pixels[plan.splits.validation]))
-    from sightline.images.augment import centre, normalize
+    from sightline.data.augment.augment import centre, normalize
 
     mean, std = plan.normalization.tensors(torch.device("cpu"))
     with torch.no_grad():
@@ -169,13 +169,13 @@ def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> No
 def test_rare_classes_count_as_much_as_common_ones_where_that_is_asked_for(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 12)
     (data / "red" / "0.png").unlink()
-    plain = preparing.prepare_training(data, "photos", SIZE, None, Console(quiet=True))
-    balanced = preparing.prepare_training(
+    plain = prepare.prepare_training(data, "photos", SIZE, None, Console(quiet=True))
+    balanced = prepare.prepare_training(
         data, "photos", resolve_layers(SIZE, {"fit": {"class_weights": "balanced"}}), None, Console(quiet=True)
     )
     labels = torch.tensor([0] * 30 + [1] * 5 + [2])
-    assert probing._weights(plain, labels) is None
-    weights = probing._weights(balanced, labels)
+    assert probe._weights(plain, labels) is None
+    weights = probe._weights(balanced, labels)
     assert weights is not None
     assert weights.mean() == pytest.approx(1.0)
     assert weights[labels == 2].sum() == pytest.approx(float(weights[labels == 0].sum()))
@@ -210,7 +210,7 @@ def test_upper_layers_are_fine_tuned_on_kept_maps_and_the_lower_ones_keep_every_
         "augment": {"crop": {"kind": "none"}, "policy": {"kind": "none"}},
     }
     kept: list[bool] = []
-    original = probing.keep_better
+    original = probe.keep_better
 
     def keep(plan, *arguments):
         tuned = {name: value.clone() for name, value in plan.network.state_dict().items()}
@@ -221,7 +221,7 @@ def test_upper_layers_are_fine_tuned_on_kept_maps_and_the_lower_ones_keep_every_
             kept.append(torch.equal(value, before[name]) == frozen or name.endswith(("mean", "var", "tracked")))
         return compared
 
-    from sightline import training
+    from sightline.training import train as training
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "keep_better", keep)
@@ -249,7 +249,7 @@ def test_a_layer_that_the_network_cannot_be_cut_behind_is_refused(easy: Path, tm
 def test_batch_norm_keeps_the_statistics_that_the_probe_was_solved_on(easy: Path, tmp_path: Path) -> None:
     settings = {"fit": {"epochs": 1, "batch_size": 20}, "averaging": {"kind": "none"}}
     tuned: dict[str, torch.Tensor] = {}
-    from sightline import training
+    from sightline.training import train as training
 
     original = training.keep_better
 
@@ -260,7 +260,7 @@ def test_batch_norm_keeps_the_statistics_that_the_probe_was_solved_on(easy: Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "keep_better", keep)
         train(easy, tmp_path / "run", settings)
-    box = preparing.prepare_training(easy, "photos", SIZE, None, Console(quiet=True)).network.state_dict()
+    box = prepare.prepare_training(easy, "photos", SIZE, None, Console(quiet=True)).network.state_dict()
     statistics = [name for name in box if "running_" in name]
     assert len(statistics) > 40
     assert all(torch.equal(box[name], tuned[name]) for name in statistics)
@@ -268,21 +268,21 @@ def test_batch_norm_keeps_the_statistics_that_the_probe_was_solved_on(easy: Path
 
 
 def test_the_minutes_decide_how_many_epochs_of_how_many_layers(easy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = preparing.prepare_training(
+    plan = prepare.prepare_training(
         easy, "photos", resolve_layers(SIZE, {"probe": {"minutes": 2}}), None, Console(quiet=True)
     )
-    probed = replace(probing.run_probe(plan, Console(quiet=True)), images_per_second=1e9)
+    probed = replace(probe.run_probe(plan, Console(quiet=True)), images_per_second=1e9)
     options = [
-        probing.Candidate(None, 0.0, 29.0),
-        probing.Candidate("body.blocks.2", 10.0, 10.0),
-        probing.Candidate("body.blocks.4", 5.0, 2.0),
+        probe.Candidate(None, 0.0, 29.0),
+        probe.Candidate("body.blocks.2", 10.0, 10.0),
+        probe.Candidate("body.blocks.4", 5.0, 2.0),
     ]
-    monkeypatch.setattr(probing, "candidates", lambda _: options)
-    monkeypatch.setattr(probing.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(probe, "candidates", lambda _: options)
+    monkeypatch.setattr(probe.time, "monotonic", lambda: 1000.0)
 
     def decided(elapsed: float) -> Recipe:
         plan.network._cut = 0  # type: ignore[assignment]
-        return probing.plan_finetuning(plan, probed, 1000.0 - elapsed, Console(quiet=True))[0].recipe
+        return probe.plan_finetuning(plan, probed, 1000.0 - elapsed, Console(quiet=True))[0].recipe
 
     whole = decided(-100.0)  # 120 s and 100 more
     assert (whole.probe.then, whole.finetune) == ("finetune", None)  # type: ignore[union-attr]
@@ -300,7 +300,7 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_bits(
 ) -> None:
     settings = {"fit": {"epochs": 2, "batch_size": 20, "checkpoint_seconds": 0}}
     train(easy, tmp_path / "whole", settings)
-    from sightline.learners import ClassifierLearner
+    from sightline.training.module import ClassifierLearner
 
     step, steps = ClassifierLearner.training_step, []
 
@@ -311,7 +311,7 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_bits(
         return step(self, batch, batch_idx)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fitting.ClassifierLearner, "training_step", die)
+        patch.setattr(fit.ClassifierLearner, "training_step", die)
         with pytest.raises(Killed):
             train(easy, tmp_path / "run", settings)
     _, printed = train(easy, tmp_path / "run", settings, resume=True)
@@ -350,7 +350,7 @@ def test_what_is_asked_of_fine_tuning_makes_it_follow(tmp_path: Path) -> None:
 
     def prepared(**settings: Any) -> Any:
         layers = resolve_layers(SIZE, settings)
-        return preparing.prepare_training(data, "photos", layers, None, Console(quiet=True)).recipe.probe
+        return prepare.prepare_training(data, "photos", layers, None, Console(quiet=True)).recipe.probe
 
     assert prepared().then == "auto"
     assert prepared(fit={"epochs": 3}).then == "finetune"
@@ -367,30 +367,30 @@ def test_what_is_asked_of_fine_tuning_makes_it_follow(tmp_path: Path) -> None:
 
 def test_photographs_are_shown_at_the_size_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = photographs(tmp_path / "pets", 4, side=300)
-    plan = preparing.prepare_training(data, "auto", {}, None, Console(quiet=True))
+    plan = prepare.prepare_training(data, "auto", {}, None, Console(quiet=True))
     assert plan.recipe.name == "photos"
     assert plan.images.size == (224, 224)
     assert plan.recipe.data.size == 224
-    small = preparing.prepare_training(data, "small", {"backbone": "box"}, None, Console(quiet=True))
+    small = prepare.prepare_training(data, "small", {"backbone": "box"}, None, Console(quiet=True))
     assert small.images.size == (224, 224)  # not 128, the cap of what starts from nothing
-    assert preparing.prepare_training(data, "small", {}, None, Console(quiet=True)).images.size == (128, 128)
+    assert prepare.prepare_training(data, "small", {}, None, Console(quiet=True)).images.size == (128, 128)
 
 
 def test_a_training_ends_before_the_epoch_that_would_pass_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from sightline import fitting
-    from sightline.learners import ClassifierLearner
+    from sightline.training import fit
+    from sightline.training.module import ClassifierLearner
 
     learner = ClassifierLearner.__new__(ClassifierLearner)
     torch.nn.Module.__init__(learner)
     clock = {"now": 0.0}
-    monkeypatch.setattr(fitting.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(fit.time, "monotonic", lambda: clock["now"])
 
     def stops(done: int, took: float, left: float, scales: tuple[float, ...] = ()) -> bool:
         learner.recipe = SimpleNamespace(augment=AugmentConfig(scales=scales))  # type: ignore[assignment]
         trainer = SimpleNamespace(current_epoch=done - 1, max_epochs=4, should_stop=False)
-        deadline = fitting.Deadline(100.0, None)
+        deadline = fit.Deadline(100.0, None)
         clock["now"] = 100.0 - left - took
         deadline.on_train_epoch_start(trainer, learner)  # type: ignore[arg-type]
         clock["now"] += took

@@ -9,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sightline import picturing
-from sightline.images.batches import Batch, Normalization
-from sightline.picturing import Panel, draw_batch, draw_explanation, heat_layer
+from sightline.data.batches import Batch, Normalization
+from sightline.display import pictures
+from sightline.display.pictures import Panel, draw_explanation, heat_layer
+from sightline.training.batch_picture import draw_batch
 
 NORMALIZATION = Normalization([0.5, 0.4, 0.3], [0.2, 0.25, 0.0])
 
@@ -56,16 +57,16 @@ def test_black_and_white_images_stand_out_from_the_page(tmp_path):
 
 
 def test_a_mixed_image_names_both_classes_and_their_shares():
-    assert picturing._titles(_batch(2, 16, mixed=True), ["cat", "dog"], 22) == [
+    assert pictures._titles(_batch(2, 16, mixed=True), ["cat", "dog"], 22) == [
         ["cat, 75%", "dog, 25%"],
         ["dog, 75%", "cat, 25%"],
     ]
-    assert picturing._titles(_batch(2, 16), ["cat", "dog"], 22) == [["cat"], ["dog"]]
+    assert pictures._titles(_batch(2, 16), ["cat", "dog"], 22) == [["cat"], ["dog"]]
 
 
 def test_a_long_name_keeps_both_its_ends():
-    assert picturing._short("n02123159 tiger cat, indoors", 15) == "n0212315…ndoors"
-    assert picturing._short("tiger cat", 9) == "tiger cat"
+    assert pictures._short("n02123159 tiger cat, indoors", 15) == "n0212315…ndoors"
+    assert pictures._short("tiger cat", 9) == "tiger cat"
 
 
 def test_names_of_any_letters_are_drawn_without_a_warning(tmp_path):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from sightline.data.sources.lookup import find_source, plain_files
 from sightline.errors import DataError
-from sightline.images.lookup import find_source, plain_files
 from test_manifests import odd_files, put
 
 

@@ -10,7 +10,7 @@ import yaml
 
 import sightline
 from conftest import Finished
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import PhaseConfig, PhasesConfig, read_recipe, resolve
 from sightline.errors import ConfigError
 from test_training import epochs_of, same_bits
@@ -20,7 +20,7 @@ FIT = {"epochs": 3, "batch_size": 16}
 
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sightline.trainer.convolution_flops", lambda *_: 1.0)
+    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
 
 
 def planned(finished: Finished, **settings: Any) -> str:
@@ -194,7 +194,7 @@ def test_a_plan_of_phases_that_do_not_fit_is_refused_without_torch(tmp_path: Pat
     plan = tmp_path / "plan.yaml"
     plan.write_text("finetune: {kind: phases, phases: [{epochs: 3, train: [head]}]}\nfit: {epochs: 4}\n")
     code = (
-        "import sys; from sightline.cli import main\n"
+        "import sys; from sightline.cli.main import main\n"
         f"status = main(['train', 'digits', '--config', {str(plan)!r}]); sys.exit(status != 2 or 'torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

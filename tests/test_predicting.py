@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 import sightline
-import sightline.predictions
+import sightline.inference.predictions
 from conftest import Finished
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.nets import Speednet
-from sightline.runs import BOX, read_weights, write_weights
-from sightline.views import combine, logits_of_views
+from sightline.inference.views import combine, logits_of_views
+from sightline.models.speednet import Speednet
+from sightline.runs.folder import BOX, read_weights, write_weights
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_answer_for_an_image_does_not_depend_on_the_others(classifier) -> No
 def test_one_image_gets_one_answer_by_whatever_way_it_comes_and_many_get_a_list(classifier, finished: Finished) -> None:
     path = finished.data / "grass" / "003.png"
     expected = classifier.predict(path)
-    assert isinstance(expected, sightline.predictions.Prediction)
+    assert isinstance(expected, sightline.inference.predictions.Prediction)
     assert expected.label == "grass"
     with path.open("rb") as file:
         ways = [str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), file, Image.open(path)]

@@ -12,8 +12,12 @@ from torch import Tensor, nn
 from conftest import Finished
 from sightline.config import HubConfig, ResNet18Config, TimmConfig, TorchvisionConfig
 from sightline.errors import ConfigError
-from sightline.nets import ResNet18, build_network, load_weights, pretrained, put_in
-from sightline.nets.foreign import ForeignNetwork
+from sightline.models import pretrained
+from sightline.models.build import build_network
+from sightline.models.foreign import ForeignNetwork
+from sightline.models.pretrained import load_weights
+from sightline.models.resnet import ResNet18
+from sightline.models.weights import put_in
 
 CLONE = str(Path(__file__).parent / "hub_clone")
 SMALL, LARGE = (32, 32), (96, 96)

@@ -14,15 +14,15 @@ from PIL import Image
 
 import sightline
 from conftest import coloured_folder, wait_for_group_to_end
-from sightline import runs
 from sightline.errors import ConfigError
+from sightline.runs import folder
 
 PROGRAM = """
 import json, os, sys
 import torch
 import sightline
 from sightline import backbones, learners
-from sightline.nets import Network
+from sightline.models.build import Network
 
 class Plain(Network):  # without batch-norm, which would see the part of its process only
     def __init__(self):
@@ -87,7 +87,7 @@ def test_two_processes_take_the_steps_of_one_and_see_every_image_once(numbered: 
     for epoch in range(7):
         seen = [image for name in (first, second) for at, _, images in name if at == epoch for image in images]
         assert len(seen) == len(set(seen)) == 39
-    one, two = (runs.read_weights(tmp_path / f"by{count}" / "model.safetensors")[0] for count in (1, 2))
+    one, two = (folder.read_weights(tmp_path / f"by{count}" / "model.safetensors")[0] for count in (1, 2))
     assert all(one[name].allclose(two[name], atol=1e-5) for name in one)
     measured = [json.loads((tmp_path / f"by{count}" / "evaluation.json").read_text()) for count in (1, 2)]
     assert measured[0]["accuracy"] == measured[1]["accuracy"]
@@ -136,7 +136,7 @@ def test_ctrl_c_and_a_kill_end_all_processes_and_the_training_goes_on_to_the_sam
 
     resumed = subprocess.run(train(colours, "--run", run, "--resume"), capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    one, two = (runs.read_weights(tmp_path / name / "model.safetensors")[0] for name in ("whole", "stopped"))
+    one, two = (folder.read_weights(tmp_path / name / "model.safetensors")[0] for name in ("whole", "stopped"))
     assert all(one[name].equal(two[name]) for name in one)
     tables = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("whole", "stopped")]
     assert tables[0] == tables[1]
@@ -164,10 +164,10 @@ def test_a_program_without_a_file_cannot_start_others(tmp_path: Path) -> None:
 def test_what_the_environment_said_to_helpers_is_taken_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setenv("WORLD_SIZE", "mine")
-    with runs.helped(tmp_path / "run"):
+    with folder.helped(tmp_path / "run"):
         os.environ["LOCAL_RANK"] = "1"
-        assert runs.run_to_help() == tmp_path / "run"
+        assert folder.run_to_help() == tmp_path / "run"
         os.environ["LOCAL_RANK"] = "0"
-        assert runs.run_to_help() is None
+        assert folder.run_to_help() is None
     assert "LOCAL_RANK" not in os.environ
     assert os.environ["WORLD_SIZE"] == "mine"

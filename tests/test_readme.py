@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import coloured_folder
-from sightline.cli import main
+from sightline.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")

@@ -15,14 +15,15 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished
-from sightline import finishing, reporting
-from sightline.cli import main
+from sightline.cli.main import main
+from sightline.data.cache import CachedImages
 from sightline.errors import ConfigError, RunError
-from sightline.images.cache import CachedImages
-from sightline.metrics import confusion_matrix, per_class, wilson_interval
-from sightline.reporting.answers import Answers, read_answers
-from sightline.reporting.thumbnails import Thumbnails, affordable
-from sightline.writing import safe_cell, write_csv
+from sightline.measures.metrics import confusion_matrix, per_class, wilson_interval
+from sightline.reports import report
+from sightline.reports.answers import Answers, read_answers
+from sightline.reports.thumbnails import Thumbnails, affordable
+from sightline.runs.writing import safe_cell, write_csv
+from sightline.training import finish
 from test_pages import read
 
 Array = np.ndarray[Any, Any]
@@ -226,12 +227,12 @@ def test_what_users_wrote_is_shown_and_never_becomes_a_tag(mistaken: Path) -> No
 def test_no_more_than_25_images_lie_behind_a_cell_surest_mistakes_and_unsurest_right_answers_first() -> None:
     chances_NK = np.array([[0.5 + 0.4 * row / 40, 0.5 - 0.4 * row / 40] for row in range(40)])
     answers = Answers([f"a/{row}.png" for row in range(40)], np.arange(40) % 2, np.zeros(40, int), chances_NK, True)
-    cells = {(true, 0): reporting._cell(["a", "b"], np.array([[400, 0], [20, 0]]), true, 0) for true in (0, 1)}
-    right, wrong = reporting._panels(answers, cells, None)
+    cells = {(true, 0): report._cell(["a", "b"], np.array([[400, 0], [20, 0]]), true, 0) for true in (0, 1)}
+    right, wrong = report._panels(answers, cells, None)
     assert [picture.file for picture in wrong.pictures][:3] == ["39.png", "37.png", "35.png"]
     assert [picture.file for picture in right.pictures][:3] == ["0.png", "2.png", "4.png"]
     many = Answers([str(row) for row in range(400)], np.zeros(400, int), np.zeros(400, int), np.ones((400, 2)), True)
-    (panel,) = reporting._panels(many, {(0, 0): cells[0, 0]}, None)
+    (panel,) = report._panels(many, {(0, 0): cells[0, 0]}, None)
     assert len(panel.pictures) == 25
     assert "25 of 400" in panel.text
 
@@ -306,7 +307,7 @@ def test_a_network_without_a_map_is_shown_without_what_spoke_for_its_answers(
     def refuse(*_: Any) -> None:
         raise ConfigError("the layer gives no map of the image; choose another layer.")
 
-    monkeypatch.setattr("sightline.nets.gradcam.grad_cam", refuse)
+    monkeypatch.setattr("sightline.models.gradcam.grad_cam", refuse)
     page = page_of(mistaken)
     assert "What spoke for the wrong answers is not shown: the layer gives no map" in page
     assert page.count("<img") == 18 + 3 + 1
@@ -405,7 +406,7 @@ def test_a_report_that_fails_costs_a_line_and_no_training(
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError("no room\nfor a page")
 
-    monkeypatch.setattr(finishing, "report", fail)
+    monkeypatch.setattr(finish, "report", fail)
     console = Console(file=io.StringIO(), width=200)
     settings = QUICK | {"fit": {"epochs": 1, "batch_size": 16}}
     run = sightline.train(finished.data, recipe="small", settings=settings, run=tmp_path / "new", console=console)
@@ -445,10 +446,8 @@ def test_a_page_of_10000_images_of_noise_half_of_them_wrong_is_under_5_megabytes
     change(copy / "model.json", classes=[f"class {index}" for index in range(10)])
     chances_NK = random.dirichlet(np.full(10, 0.2), 10_000)
     answer(copy, list(images.paths), labels.tolist(), chances_NK)
-    monkeypatch.setattr(reporting, "open_own", lambda *_: Thumbnails(images))
-    monkeypatch.setattr(
-        reporting, "_explained", lambda told, answers, found, rows, trust: ([pixels[0]] * len(rows), "")
-    )
+    monkeypatch.setattr(report, "open_own", lambda *_: Thumbnails(images))
+    monkeypatch.setattr(report, "_explained", lambda told, answers, found, rows, trust: ([pixels[0]] * len(rows), ""))
     page = page_of(copy)
     assert page.count("<img") == 100 * 25 + 24 * 2 + 24
     assert len(page.encode()) < 5_000_000

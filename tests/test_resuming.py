@@ -15,10 +15,10 @@ from rich.console import Console
 
 import sightline
 from conftest import Finished
-from sightline import runs
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.errors import ConfigError, RunError
-from sightline.locking import alone
+from sightline.runs import folder
+from sightline.runs.locking import alone
 
 
 class Killed(BaseException):
@@ -49,7 +49,7 @@ def damage(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_a_second_training_of_one_run_is_refused_and_the_run_stays_as_it_is(begun: Path, capsys) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in begun.iterdir()}
     with alone(begun, "trained"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sightline.training.prepare_training", None)  # would fail if it were called
+        patch.setattr("sightline.training.train.prepare_training", None)  # would fail if it were called
         assert main(["train", "--resume", "--run", str(begun)]) == 2
     assert f"sightline: {begun} is being trained by another process; wait" in capsys.readouterr().err
     assert {path.name: path.stat().st_mtime_ns for path in begun.iterdir() if path.name != ".lock"} == {
@@ -69,7 +69,7 @@ def test_damaged_checkpoints_are_said_and_only_restart_begins_at_the_first_epoch
         sightline.train(run=begun, resume=True, restart=True, after_epoch=lambda epoch, _: heard.append(epoch)) == begun
     )
     assert heard == [1, 2, 3, 4]
-    one, other = (runs.read_weights(run / "model.safetensors")[0] for run in (finished.run, begun))
+    one, other = (folder.read_weights(run / "model.safetensors")[0] for run in (finished.run, begun))
     assert all(one[name].equal(other[name]) for name in one)
 
 
@@ -131,21 +131,21 @@ def refuse_words(run: Path) -> None:
         strict(path)
     for name in ("metrics.csv", "predictions.csv"):
         assert not {"nan", "inf", "-inf"} & set((run / name).read_text("utf-8").replace("\n", ",").split(","))
-    assert runs.read_weights(run / "model.safetensors")[1] == runs.read_model(run)
+    assert folder.read_weights(run / "model.safetensors")[1] == folder.read_model(run)
 
 
 def test_a_loss_on_validation_that_is_not_finite_is_an_empty_cell(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sightline import learners
+    from sightline.training import module
 
-    loss = learners.classification_loss
+    loss = module.classification_loss
 
     def poisoned(network: Any, batch: Any, *more: Any) -> Any:
         value, logits = loss(network, batch, *more)
         return (value if network.training else value * math.nan), logits
 
-    monkeypatch.setattr(learners, "classification_loss", poisoned)
+    monkeypatch.setattr(module, "classification_loss", poisoned)
     run = tmp_path / "run"
     settings = {"track": {"to": ["csv"]}}
     assert sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=run) == run
@@ -153,17 +153,17 @@ def test_a_loss_on_validation_that_is_not_finite_is_an_empty_cell(
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["val_loss"], float(row["val_acc"]) > 0) for row in rows] == [("", True)] * 4
-    assert runs.read_model(run)["metrics"]["accuracy"] == 1.0
+    assert folder.read_model(run)["metrics"]["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    from sightline import predicting
     from sightline.errors import TrainingError
+    from sightline.inference import predict
 
-    views = predicting.logits_of_views
+    views = predict.logits_of_views
 
     def overflowing(network: Any, images: torch.Tensor, names: Any) -> torch.Tensor:
         logits = views(network, images, names)
@@ -171,7 +171,7 @@ def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
         logits[:, :count] = torch.tensor([math.nan, math.inf, -math.inf])
         return logits
 
-    monkeypatch.setattr(predicting, "logits_of_views", overflowing)
+    monkeypatch.setattr(predict, "logits_of_views", overflowing)
     run, text = tmp_path / "run", io.StringIO()
 
     def train() -> object:
@@ -228,8 +228,8 @@ def test_outside_of_a_notebook_a_training_reports_nothing_unless_asked(
 def test_several_processes_in_a_notebook_are_refused_before_an_image_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.training.prepare_training", None)  # would fail if it were called
-    monkeypatch.setattr("sightline.training.prepare_generator", None)
+    monkeypatch.setattr("sightline.training.train.prepare_training", None)  # would fail if it were called
+    monkeypatch.setattr("sightline.training.train.prepare_generator", None)
     for recipe in ("small", "ddpm", "auto", {"fit": {"processes": 2}}):
         settings = {} if isinstance(recipe, dict) else {"fit": {"processes": 2}}
         with pytest.raises(

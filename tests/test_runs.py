@@ -11,7 +11,7 @@ import torch
 
 from sightline.config import Recipe, named_recipes, resolve
 from sightline.errors import RunError, StorageError
-from sightline.runs import (
+from sightline.runs.folder import (
     MODEL_FORMAT,
     PRUNED,
     create_run,
@@ -26,7 +26,7 @@ from sightline.runs import (
     write_recipe,
     write_weights,
 )
-from sightline.writing import write_json
+from sightline.runs.writing import write_json
 
 MODEL = {"format": MODEL_FORMAT, "classes": ["daisy", "花"], "data": {"name": "flowers"}}
 

@@ -24,7 +24,7 @@ from sightline.config import (
     SWAConfig,
 )
 from sightline.config.building import members
-from sightline.schedules import Best, Plateau, Steps, falling, schedule
+from sightline.training.schedules import Best, Plateau, Steps, falling, schedule
 
 TEN = Steps(FitConfig(epochs=4), 10)
 

@@ -31,16 +31,16 @@ from starlette.testclient import TestClient
 
 import sightline
 from sightline.config import ServeConfig
+from sightline.data.decoding.decode import decode
+from sightline.data.decoding.preprocessing import DEFAULT
 from sightline.errors import ConfigError
-from sightline.images.decoding import decode
-from sightline.images.preprocessing import DEFAULT
-from sightline.predicting import Classifier, load
+from sightline.inference.predict import Classifier, load
 from sightline.serving import service
-from sightline.serving.asking import Asker, BusyError
-from sightline.serving.contract import SCHEMAS
 from sightline.serving.forms import base_name, in_words_of_a_form
-from sightline.serving.guarding import BodyLimit, RequestLog, is_loopback
+from sightline.serving.limits import BodyLimit, RequestLog, is_loopback
+from sightline.serving.openapi import SCHEMAS
 from sightline.serving.service import build_service, describe_model
+from sightline.serving.worker import Asker, BusyError
 
 Array = np.ndarray[Any, Any]
 HERE = "http://127.0.0.1"
@@ -578,7 +578,7 @@ def test_what_nobody_waits_for_is_not_computed(slow: tuple[_Slow, Asker]) -> Non
 def test_no_more_questions_wait_than_there_is_room_for(
     slow: tuple[_Slow, Asker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.serving.asking.MOST_WAITING", 2)
+    monkeypatch.setattr("sightline.serving.worker.MOST_WAITING", 2)
     classifier, asker = slow
     answers = [asker.ask(pixels(1)), asker.ask(pixels(2))]
     with pytest.raises(BusyError, match="2 questions wait already"):

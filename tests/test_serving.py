@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import Finished
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import ServeConfig
 from sightline.errors import ConfigError
 
@@ -78,7 +78,7 @@ def test_it_says_where_it_is_answers_who_knows_the_token_and_leaves_nothing(fini
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
-    from sightline.serving import _listening
+    from sightline.serving.serve import _listening
 
     with _listening(ServeConfig(port=0)) as listener:
         listener.listen()

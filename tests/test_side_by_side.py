@@ -14,12 +14,12 @@ import pytest
 
 import sightline
 from conftest import Finished, coloured_folder, wait_for_group_to_end
-from sightline import generating
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import KeepConfig, SamplingConfig
 from sightline.errors import ConfigError, RunError
-from sightline.generating import generate
-from sightline.generating.working import Task, make_side_by_side
+from sightline.generation import generate as generating
+from sightline.generation.generate import generate
+from sightline.generation.workers import Task, make_side_by_side
 
 TINY = {
     "data": {"size": 16},
@@ -98,7 +98,7 @@ def test_more_processes_than_batches_are_cut_and_none_is_started_for_one_batch(
 PROGRAM = """
 import sys
 from sightline import generating
-from sightline.cli import main
+from sightline.cli.main import main
 generating.BATCH = 4
 if __name__ == "__main__":
     sys.exit(main(["generate", *sys.argv[1:]]))

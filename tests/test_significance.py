@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sightline.significance import (
+from sightline.measures.significance import (
     POWER,
     Comparison,
     compare_to_baseline,

@@ -12,8 +12,8 @@ from PIL import Image
 import sightline
 from conftest import QUICK
 from sightline.errors import ConfigError
-from sightline.reporting.thumbnails import open_own
-from sightline.runs import read_model, read_model_of_finished
+from sightline.reports.thumbnails import open_own
+from sightline.runs.folder import read_model, read_model_of_finished
 
 
 @pytest.fixture(scope="module")

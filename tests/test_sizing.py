@@ -6,12 +6,12 @@ import json
 import numpy as np
 import pytest
 
-from sightline.images.cache import open_images
-from sightline.images.decoding import resize
-from sightline.images.lookup import find_source
-from sightline.images.preprocessing import Preprocessing
-from sightline.images.ranges import notes_on_reading
-from sightline.images.sizing import hidden_share, training_size, warn_of_hidden
+from sightline.data.cache import open_images
+from sightline.data.decoding.decode import resize
+from sightline.data.decoding.preprocessing import Preprocessing
+from sightline.data.ranges import notes_on_reading
+from sightline.data.decoding.sizing import hidden_share, training_size, warn_of_hidden
+from sightline.data.sources.lookup import find_source
 
 
 def ends(color: int, number: int, height: int = 16, width: int = 160) -> np.ndarray:
@@ -96,7 +96,7 @@ def test_squashed_strips_are_told_apart_and_a_run_keeps_the_fit(strips, tmp_path
     from rich.console import Console
 
     import sightline
-    from sightline.predicting import load
+    from sightline.inference.predict import load
 
     said = io.StringIO()
     console = Console(file=said, width=200)
@@ -119,7 +119,7 @@ def test_squashed_strips_are_told_apart_and_a_run_keeps_the_fit(strips, tmp_path
 def test_auto_squashes_only_where_over_half_would_be_hidden(folder, image_file, width, fit):
     from rich.console import Console
 
-    from sightline.preparing import prepare_training
+    from sightline.training.prepare import prepare_training
 
     contents = {f"{name}/{n}.png": image_file(ends(0, n, 70, 70 * width // 16)) for name in "ab" for n in range(20)}
     plan = prepare_training(folder(contents), "auto", {}, None, Console(quiet=True))
@@ -132,14 +132,14 @@ def test_auto_squashes_only_where_over_half_would_be_hidden(folder, image_file, 
 def test_auto_leaves_a_fit_that_was_asked_for(strips):
     from rich.console import Console
 
-    from sightline.preparing import prepare_training
+    from sightline.training.prepare import prepare_training
 
     plan = prepare_training(strips, "auto", {"data": {"fit": "crop"}}, None, Console(quiet=True))
     assert plan.recipe.data.fit == "crop"
 
 
 def test_a_check_warns_as_well(strips, tmp_path):
-    from sightline.checking import check
+    from sightline.checks.check import check
 
     found = check(strips, out=tmp_path / "check")
     assert any("the crop to the center hides 90% of the median image" in line for line in found.proposals)

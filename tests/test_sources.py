@@ -10,12 +10,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from sightline.data.cache import open_images
+from sightline.data.decoding.decode import decode, pixel_hash
+from sightline.data.sources.layout import is_image_name
+from sightline.data.sources.lookup import always_labelled, find_source, plain_files
+from sightline.data.splits import split
 from sightline.errors import DataError, SightlineError
-from sightline.images.cache import open_images
-from sightline.images.decoding import decode, pixel_hash
-from sightline.images.layout import is_image_name
-from sightline.images.lookup import always_labelled, find_source, plain_files
-from sightline.images.splits import split
 
 ARCHIVES = ["zip", "tar", "tar.gz", "tar.xz"]
 KINDS = ["folder", *ARCHIVES, "manifest"]

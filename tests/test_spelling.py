@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from sightline.data.cache import open_images
+from sightline.data.excluding import read_excluded
+from sightline.data.sources.layout import Entry, composed
+from sightline.data.sources.lookup import find_source, plain_files
 from sightline.errors import ConfigError, DataError
-from sightline.images.cache import open_images
-from sightline.images.excluding import read_excluded
-from sightline.images.layout import Entry, composed
-from sightline.images.lookup import find_source, plain_files
 
 NFC, NFD = "café", unicodedata.normalize("NFD", "café")
 HANGUL = unicodedata.normalize("NFD", "한국")
@@ -92,7 +92,7 @@ def test_an_empty_class_folder_is_seen_in_either_spelling(folder: Callable[..., 
 def test_a_list_of_images_names_them_in_either_spelling(
     tmp_path: Path, folder: Callable[..., Path], files: Callable[..., dict[str, bytes]]
 ) -> None:
-    from sightline.images.excluding import _rows
+    from sightline.data.excluding import _rows
 
     images = open_images(find_source(folder(files(NFD, "tea"))))
     for form in ("NFC", "NFD"):
@@ -106,7 +106,7 @@ def test_classes_are_listed_as_people_expect_and_indexed_by_code_points(
 ) -> None:
     from rich.console import Console
 
-    from sightline.describing import show_measures
+    from sightline.training.summary import show_measures
 
     images = open_images(find_source(folder(files("10", "2", "1", "b", "A"))))
     assert images.classes == ["1", "10", "2", "A", "b"]  # as in torchvision, and in the runs of before

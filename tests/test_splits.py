@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from sightline.config import Recipe
+from sightline.data.cache import open_images
+from sightline.data.sources.lookup import find_source
+from sightline.data.splits import deal_folds, split, split_as, statistics
 from sightline.errors import DataError
-from sightline.images.cache import open_images
-from sightline.images.lookup import find_source
-from sightline.images.splits import deal_folds, split, split_as, statistics
 
 
 def _sides(splits) -> dict[int, str]:
@@ -145,8 +145,8 @@ def test_a_set_that_is_moved_and_renamed_is_cut_the_same_way(folder, files):
 def test_another_process_cuts_the_same_way(folder, files):
     root = folder(files("a", "b", images=20))
     script = (
-        "import sys; from sightline.images.cache import open_images; from sightline.images.lookup import find_source;"
-        " from sightline.images.splits import split; print(split(open_images(find_source(sys.argv[1]))).test.tolist())"
+        "import sys; from sightline.data.cache import open_images; from sightline.data.sources.lookup import find_source;"
+        " from sightline.data.splits import split; print(split(open_images(find_source(sys.argv[1]))).test.tolist())"
     )
     done = subprocess.run([sys.executable, "-c", script, str(root)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(split(open_images(find_source(root))).test.tolist())

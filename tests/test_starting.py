@@ -8,12 +8,14 @@ import torch
 from rich.console import Console
 
 from conftest import Finished
-from sightline import plans, preparing, runs, starting
-from sightline.backbones import Built
 from sightline.config import AdamWConfig, MuonConfig, Recipe, SGDConfig, read_recipe, resolve
 from sightline.config.resolving import to_mapping
 from sightline.errors import ConfigError
-from sightline.nets import LoadedWeights, build_network
+from sightline.inference.architecture import Built
+from sightline.models.build import build_network
+from sightline.models.weights import LoadedWeights
+from sightline.runs import folder
+from sightline.training import job, optimizer_choice, prepare
 
 SIDE = (64, 64)
 LOADED = LoadedWeights("a.pth", 100, 102)
@@ -24,7 +26,7 @@ def settled(recipe: str, settings: dict[str, Any], weights: LoadedWeights | None
     chosen = resolve(read_recipe(recipe), settings)
     network = chosen.network if chosen.network.kind != "run" else resolve({"network": "resnet18"}).network
     built = Built(build_network(network, 3, SIDE, chosen.head), network, chosen.head, SIDE, weights, None)
-    return starting.settle_optimizer(chosen, settings, built)
+    return optimizer_choice.settle_optimizer(chosen, settings, built)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_what_is_frozen_below_a_head_that_muon_trains_is_preserved_as_it_is() ->
 def test_muon_goes_on_with_the_network_of_a_run_that_muon_trained_and_with_no_other(
     tmp_path: Path, before: Any, after: str
 ) -> None:
-    runs.write_recipe(tmp_path, resolve({"optimizer": to_mapping(before)}))
+    folder.write_recipe(tmp_path, resolve({"optimizer": to_mapping(before)}))
     chosen, _ = settled("small", {"network": f"run:{tmp_path}"})
     assert chosen.optimizer.kind == after
 
@@ -113,8 +115,8 @@ def test_a_plan_holds_the_optimizer_that_trains_and_its_notes_tell_it(finished: 
 
     torch.save(resnet18(num_classes=7).state_dict(), tmp_path / "a.pth")
     settings = {"network": {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}, "fit": {"epochs": 2}}
-    plan = preparing.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
+    plan = prepare.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
     assert plan.recipe.optimizer.kind == "adamw"
-    assert plans.notes(plan)[0].startswith("optimizer: adamw at 0.001 in place of the recipe's muon")
-    again = preparing.prepare_training(finished.data, to_mapping(plan.recipe), {}, None, Console(quiet=True))
+    assert job.notes(plan)[0].startswith("optimizer: adamw at 0.001 in place of the recipe's muon")
+    again = prepare.prepare_training(finished.data, to_mapping(plan.recipe), {}, None, Console(quiet=True))
     assert (again.recipe, again.replaced) == (plan.recipe, "")

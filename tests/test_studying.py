@@ -17,11 +17,11 @@ import pytest
 from rich.console import Console
 
 from conftest import Finished, coloured_folder
-from sightline.comparing import studying
-from sightline.comparing.studying import Job, jobs, open_study, train_in_child, train_study
 from sightline.config.studies import Study, Variant
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
-from sightline.runs import read_model, read_run_recipe
+from sightline.runs.folder import read_model, read_run_recipe
+from sightline.studies import runner
+from sightline.studies.runner import Job, jobs, open_study, train_in_child, train_study
 
 QUIET = Console(quiet=True)
 SMALL = {"network": {"kind": "speednet", "widths": [8, 16, 16]}, "fit": {"epochs": 2, "batch_size": 16}}
@@ -194,7 +194,7 @@ def test_side_by_side_a_run_that_fails_costs_only_those_that_start_from_it(
 def test_each_run_side_by_side_gets_its_share_of_the_threads(
     study: Study, program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.devices.torch.get_num_threads", lambda: 6)
+    monkeypatch.setattr("sightline.machine.devices.torch.get_num_threads", lambda: 6)
     folder = tmp_path / "study"
     study = open_study(folder, study)
     program(f'echo "$OMP_NUM_THREADS" >> {tmp_path}/threads; exit 2')
@@ -263,7 +263,7 @@ def test_a_study_waits_for_a_training_that_outlived_the_one_that_was_killed(
 ) -> None:
     folder, console = tmp_path / "study", Console(file=io.StringIO(), width=200)
     study = open_study(folder, study)
-    with studying._held(folder, QUIET) as lock:
+    with runner._held(folder, QUIET) as lock:
         assert lock is not None
         orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"], pass_fds=(lock,))
 
@@ -281,7 +281,7 @@ def test_a_study_waits_for_a_training_that_outlived_the_one_that_was_killed(
 def test_ctrl_c_ends_the_training_and_the_study_goes_on_where_it_stopped(
     finished: Finished, pretend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(studying, "GRACE", 0.1)  # this process alone gets the signal
+    monkeypatch.setattr(runner, "GRACE", 0.1)  # this process alone gets the signal
     monkeypatch.setenv("SIGHTLINE_CACHE", str(finished.cache))
     folder = tmp_path / "study"
     study = open_study(
@@ -331,7 +331,7 @@ def test_ctrl_c_ends_the_training_and_the_study_goes_on_where_it_stopped(
 def test_ctrl_c_ends_all_trainings_that_run_side_by_side(
     study: Study, program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(studying, "GRACE", 0.1)
+    monkeypatch.setattr(runner, "GRACE", 0.1)
     folder = tmp_path / "study"
     study = open_study(folder, study)
     program(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sightline.checking.suspects import FOLDS, folds_of, label_quality, out_of_fold, suspects
+from sightline.checks.label_errors import FOLDS, folds_of, label_quality, out_of_fold, suspects
 
 pytest.importorskip("cleanlab")
 

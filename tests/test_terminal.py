@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from sightline.cli import main
-from sightline.pages import Table as PageTable
-from sightline.pages import print_table
-from sightline.terminal import Table, in_notebook, natural_order, readable, reporting_console, show, show_rows
-from sightline.waiting import Progress
+from sightline.cli.main import main
+from sightline.display.pages import Table as PageTable
+from sightline.display.pages import print_table
+from sightline.display.terminal import Table, in_notebook, natural_order, readable, reporting_console, show, show_rows
+from sightline.display.waiting import Progress
 
 NO_UTF_8 = os.fsdecode(b"caf\xe9.png")
 ODD = {

@@ -14,10 +14,13 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, coloured_folder
-from sightline import extras, learners, runs, tracking
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import TrackConfig, read_recipe, resolve
 from sightline.errors import ConfigError
+from sightline.machine import extras
+from sightline.runs import folder
+from sightline.training import module
+from sightline.training import trackers as tracking
 
 SHORT = QUICK | {"fit": {"epochs": 2, "batch_size": 16}}  # 39 images: three steps an epoch
 
@@ -72,13 +75,13 @@ def without_times(found: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def same_bits(one: Path, other: Path) -> bool:
-    left, right = (runs.read_weights(run / "model.safetensors")[0] for run in (one, other))
+    left, right = (folder.read_weights(run / "model.safetensors")[0] for run in (one, other))
     return left.keys() == right.keys() and all(left[name].equal(right[name]) for name in left)
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, occasion: int) -> None:
     """Stop a training in the ``occasion``-th step, counted from 0."""
-    step, count = learners.ClassifierLearner.training_step, -1
+    step, count = module.ClassifierLearner.training_step, -1
 
     def dying(self: Any, batch: Any, index: int) -> Any:
         nonlocal count
@@ -87,7 +90,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, occasion: int) -> None:
             raise SystemError("killed")
         return step(self, batch, index)
 
-    monkeypatch.setattr(learners.ClassifierLearner, "training_step", dying)
+    monkeypatch.setattr(module.ClassifierLearner, "training_step", dying)
 
 
 # ── CSV, which needs nothing ─────────────────────────────────────────────────────────────────────────────────────────

@@ -18,12 +18,15 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished, coloured_folder
-from sightline import backbones, checkpoints, finishing, fitting, learners, misfits, preparing, runs, trainer
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
-from sightline.nets import flops_per_image
-from sightline.predicting import load
+from sightline.inference import architecture
+from sightline.inference.predict import load
+from sightline.models.counting import flops_per_image
+from sightline.runs import folder as runs
+from sightline.training import checkpoints, conflicts, finish, module, prepare, trainer
+from sightline.training import fit as fitting
 
 
 @pytest.fixture
@@ -155,8 +158,8 @@ def test_deterministic_mode_is_on_before_the_first_product_of_matrices_which_cub
         modes.append((torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark))
         return build_network(*arguments)
 
-    build_network = backbones.build_network
-    monkeypatch.setattr(backbones, "build_network", build)
+    build_network = architecture.build_network
+    monkeypatch.setattr(architecture, "build_network", build)
     for wanted in (True, False):
         settings = {"fit": {"deterministic": wanted}}
         sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, dry_run=True)
@@ -192,7 +195,7 @@ def test_a_compiled_training_ends_in_the_same_bits_when_it_is_resumed_and_names_
     whole = sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "whole")
     assert set(sizes) == {"19 of 16", "19 of 32"}  # 57 images are three batches; validation and test are not compiled
     with monkeypatch.context() as patch:
-        interrupt(patch, learners.ClassifierLearner, "training_step", 4, Killed)
+        interrupt(patch, module.ClassifierLearner, "training_step", 4, Killed)
         with pytest.raises(Killed):
             sightline.train(recipe=finished.run / "recipe.yaml", settings=settings, run=tmp_path / "run")
     resumed = sightline.train(run=tmp_path / "run", resume=True)
@@ -271,8 +274,8 @@ def test_a_dry_run_describes_and_makes_nothing(colours: Path, tmp_path: Path, mo
     [(60_000, 32, "fast"), (2_000, 32, "small"), (2_000, 65, "photos"), (50_000, 128, "photos")],
 )
 def test_auto_chooses_by_number_and_size(images: int, side: int, name: str) -> None:
-    assert preparing.choose_recipe(images, (side, side))[0] == name
-    assert preparing.choose_recipe(images, (side, side), 0.1)[0] == ("small" if side <= 64 else "photos")
+    assert prepare.choose_recipe(images, (side, side))[0] == name
+    assert prepare.choose_recipe(images, (side, side), 0.1)[0] == ("small" if side <= 64 else "photos")
 
 
 MIXED = {
@@ -307,7 +310,7 @@ def test_a_training_with_every_augmentation_ends_in_the_same_bits_after_a_kill(
     settings = QUICK | {"fit": {"epochs": 2, "batch_size": 16}, "augment": MIXED | {"mix": mix}}
     whole = sightline.train(colours, recipe="small", settings=settings, run=tmp_path / "whole")
     with monkeypatch.context() as patch:
-        interrupt(patch, learners.ClassifierLearner, "training_step", 4, Killed)
+        interrupt(patch, module.ClassifierLearner, "training_step", 4, Killed)
         with pytest.raises(Killed):
             sightline.train(colours, recipe="small", settings=settings, run=tmp_path / "run")
     picture = (tmp_path / "run" / "batch.png").read_bytes()
@@ -345,13 +348,13 @@ def interrupt(
 @pytest.mark.parametrize(
     ("place", "name", "occasion"),
     [
-        pytest.param(learners.ClassifierLearner, "training_step", 1, id="before the first checkpoint"),
-        pytest.param(learners.ClassifierLearner, "training_step", 6, id="within an epoch"),
-        pytest.param(learners.ClassifierLearner, "validation_step", 2, id="in validation"),
+        pytest.param(module.ClassifierLearner, "training_step", 1, id="before the first checkpoint"),
+        pytest.param(module.ClassifierLearner, "training_step", 6, id="within an epoch"),
+        pytest.param(module.ClassifierLearner, "validation_step", 2, id="in validation"),
         pytest.param(trainer.os, "fsync", 5, id="in a checkpoint"),
-        pytest.param(finishing, "evaluate_rows", 0, id="in the final evaluation"),
-        pytest.param(finishing, "write_weights", 0, id="before the weights are written"),
-        pytest.param(finishing, "mark_done", 0, id="before DONE"),
+        pytest.param(finish, "evaluate_rows", 0, id="in the final evaluation"),
+        pytest.param(finish, "write_weights", 0, id="before the weights are written"),
+        pytest.param(finish, "mark_done", 0, id="before DONE"),
     ],
 )
 def test_a_training_that_was_stopped_anywhere_ends_in_the_same_bits(
@@ -417,8 +420,8 @@ def variant_settings(variant: str) -> dict:
 @pytest.mark.parametrize(
     ("place", "name", "occasion"),
     [
-        pytest.param(learners.ClassifierLearner, "training_step", 12, id="within an epoch"),
-        pytest.param(learners.ClassifierLearner, "validation_step", 1, id="in validation"),
+        pytest.param(module.ClassifierLearner, "training_step", 12, id="within an epoch"),
+        pytest.param(module.ClassifierLearner, "validation_step", 1, id="in validation"),
         pytest.param(fitting, "hand_on", 0, id="after the last step"),
     ],
 )
@@ -470,7 +473,7 @@ def test_resume_finds_the_newest_unfinished_run_of_the_same_settings(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
-        interrupt(patch, learners.ClassifierLearner, "training_step", 3, Killed)
+        interrupt(patch, module.ClassifierLearner, "training_step", 3, Killed)
         with pytest.raises(Killed):
             sightline.train(colours, recipe="small", settings=QUICK)
     with pytest.raises(RunError, match="no unfinished run of colours with these settings"):
@@ -492,7 +495,7 @@ def test_resume_refuses_images_that_have_changed(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        interrupt(patch, learners.ClassifierLearner, "training_step", 3, Killed)
+        interrupt(patch, module.ClassifierLearner, "training_step", 3, Killed)
         with pytest.raises(Killed):
             sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
     (colours / "grass" / "000.png").unlink()
@@ -517,7 +520,7 @@ def test_resume_leaves_a_folder_alone_that_is_no_run(colours: Path, tmp_path: Pa
 
 def test_a_broken_checkpoint_falls_back_to_the_one_before(finished: Finished, tmp_path: Path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        interrupt(patch, learners.ClassifierLearner, "training_step", 13, Killed)
+        interrupt(patch, module.ClassifierLearner, "training_step", 13, Killed)
         with pytest.raises(Killed):
             sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run")
     (tmp_path / "run" / "last.ckpt").write_bytes(b"half of it")
@@ -576,7 +579,7 @@ def test_a_run_folder_that_exists_is_refused_and_kept(finished: Finished) -> Non
 def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss, calls = learners.classification_loss, 0
+    loss, calls = module.classification_loss, 0
 
     def poisoned(network, batch, *more):
         nonlocal calls
@@ -584,7 +587,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(
         value, logits = loss(network, batch, *more)
         return (value * float("nan") if calls > 5 and network.training else value), logits
 
-    monkeypatch.setattr(learners, "classification_loss", poisoned)
+    monkeypatch.setattr(module, "classification_loss", poisoned)
     with pytest.raises(TrainingError) as caught:
         sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
     sentence = str(caught.value)
@@ -598,7 +601,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_rate_and_advice(
 
 def test_ctrl_c_names_the_run_that_can_be_continued(colours: Path, tmp_path: Path, monkeypatch) -> None:
     before = signal.getsignal(signal.SIGINT)
-    interrupt(monkeypatch, learners.ClassifierLearner, "training_step", 4, KeyboardInterrupt)
+    interrupt(monkeypatch, module.ClassifierLearner, "training_step", 4, KeyboardInterrupt)
     with pytest.raises(Interrupted) as caught:
         sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
     assert caught.value.run == tmp_path / "run"
@@ -686,9 +689,9 @@ def test_smaller_images_that_no_epoch_would_show_are_refused_and_a_recipes_are_l
     with pytest.raises(ConfigError, match=r"--augment.scales 0.5 1 has no effect with --fit.epochs 1: every epoch is"):
         sightline.train(colours, settings=one | {"augment": {"scales": (0.5, 1)}}, run=tmp_path / "run")
     fast = resolve(read_recipe("fast"), {"fit": {"epochs": 1}})
-    assert preparing._without_scales(fast, {}).augment.scales == ()
+    assert prepare._without_scales(fast, {}).augment.scales == ()
     longer = resolve(read_recipe("fast"), {"fit": {"epochs": 2}})
-    assert preparing._without_scales(longer, {"augment": {"scales": longer.augment.scales}}) is longer
+    assert prepare._without_scales(longer, {"augment": {"scales": longer.augment.scales}}) is longer
 
 
 def test_a_scale_that_rounds_to_the_full_side_is_refused(colours: Path, tmp_path: Path) -> None:
@@ -703,7 +706,7 @@ def test_padding_that_is_lost_in_what_larger_images_are_cached_with_is_refused(i
     def cropped(padding: int, cached: int, size: int) -> None:
         images = in_memory([0, 1], size=(size, size), pixels=np.zeros((2, cached, cached, 3), np.uint8))
         recipe = resolve({"augment": {"crop": {"kind": "pad_crop", "padding": padding}}})
-        misfits.refuse_small_padding(recipe, images)
+        conflicts.refuse_small_padding(recipe, images)
 
     with pytest.raises(
         ConfigError, match=r"--augment.crop.padding \(4\) has no effect: .* up to 9 px; choose 9 or more"
@@ -752,9 +755,9 @@ def test_what_would_have_no_effect_on_these_images_is_refused_before_training(
 )
 def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, scales: tuple[float, ...] | None) -> None:
     fast = resolve(read_recipe("fast"))
-    fitted = preparing._within_reach(fast, side)
+    fitted = prepare._within_reach(fast, side)
     assert fitted.augment.scales == (fast.augment.scales if scales is None else scales)
-    misfits.refuse_misfits(fitted, side)
+    conflicts.refuse_misfits(fitted, side)
 
 
 def test_without_data_the_embedded_photographs_are_trained_on_and_that_is_said() -> None:
@@ -796,7 +799,7 @@ def test_the_saturation_of_grey_images_is_not_varied_and_asking_for_it_is_refuse
 
 def test_one_coloured_pixel_in_the_last_image_makes_a_set_coloured() -> None:
     pixels = np.full((2_500, 2, 2, 3), 7, np.uint8)
-    assert misfits.is_grey(pixels, np.arange(2_500))
+    assert conflicts.is_grey(pixels, np.arange(2_500))
     pixels[2_499, 1, 1, 2] = 8
-    assert not misfits.is_grey(pixels, np.arange(2_500))
-    assert misfits.is_grey(pixels, np.arange(2_499))
+    assert not conflicts.is_grey(pixels, np.arange(2_500))
+    assert conflicts.is_grey(pixels, np.arange(2_499))

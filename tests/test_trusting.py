@@ -11,11 +11,11 @@ from PIL import Image
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.errors import ConfigError, DataError
-from sightline.runs import read_model, read_weights
-from sightline.trusting import calibrate, measure_corruptions, measure_strangers
-from sightline.views import combine
+from sightline.evaluation.calibration import calibrate, measure_corruptions, measure_strangers
+from sightline.inference.views import combine
+from sightline.runs.folder import read_model, read_weights
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_a_twentieth_of_its_own_images_is_called_unknown_and_most_images_without
     own, _ = logits_of(2_000, 8.0, seed=1)
     strange, _ = logits_of(2_000, 0.0, seed=2)
     limit = trust["unknown"]["threshold"]
-    shares = [sightline.trusting.unknown_share(combine(one, "flip"), limit) for one in (own, strange)]
+    shares = [sightline.evaluation.calibration.unknown_share(combine(one, "flip"), limit) for one in (own, strange)]
     assert shares[0] == pytest.approx(0.05, abs=0.02)
     assert shares[1] > 0.99
 
@@ -172,6 +172,6 @@ def test_the_share_of_other_things_that_are_called_unknown_is_noted_in_the_run(
 
 def test_other_things_must_be_other_things(finished: Finished, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match="class '=blood' of colours is one of the classifier's own"):
-        sightline.evaluating.evaluate_unknown(run, finished.data)
+        sightline.evaluation.evaluate.evaluate_unknown(run, finished.data)
     assert main(["evaluate", str(run), "--unknown"]) == 2
     assert "name the set" in capsys.readouterr().err

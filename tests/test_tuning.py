@@ -18,14 +18,15 @@ from filelock import FileLock
 
 import sightline
 from conftest import coloured_folder
-from sightline import extras, learners, trainer
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import read_recipe, resolve
 from sightline.config.space_files import build_space
 from sightline.config.tuning import Study, TuneConfig, begun_study, study_text
 from sightline.errors import ConfigError, DataError, RunError, StorageError, TrainingError
-from sightline.tuning import trials
-from sightline.tuning.trials import Job, Outcome, Workers, train_trial
+from sightline.machine import extras
+from sightline.studies import trials
+from sightline.studies.trials import Job, Outcome, Workers, train_trial
+from sightline.training import module, trainer
 
 SMALL = resolve(read_recipe("small"))
 TINY = {"fit": {"epochs": 2, "batch_size": 16}, "network": {"widths": [8, 16, 16]}}
@@ -75,7 +76,7 @@ def rows(study: Path, name: str = "trials.csv") -> list[dict[str, str]]:
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, occasion: int, what: type[BaseException]) -> None:
     """Stop in the ``occasion``-th step of all trials together, counted from 0."""
-    step, count = learners.ClassifierLearner.training_step, -1
+    step, count = module.ClassifierLearner.training_step, -1
 
     def dying(self: Any, batch: Any, index: int) -> Any:
         nonlocal count
@@ -84,7 +85,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, occasion: int, what: type[BaseExcep
             raise what("stopped")
         return step(self, batch, index)
 
-    monkeypatch.setattr(learners.ClassifierLearner, "training_step", dying)
+    monkeypatch.setattr(module.ClassifierLearner, "training_step", dying)
 
 
 # ── what a tuning leaves behind ──────────────────────────────────────────────────────────────────────────────────────
@@ -199,13 +200,13 @@ def test_a_tuning_that_is_interrupted_within_a_trial_goes_on_with_it_and_draws_w
             tune(colours, tmp_path / "study", settings=settings)
     assert [row["trial"] for row in rows(tmp_path / "study")] == ["1"]
     steps: list[int] = []
-    step = learners.ClassifierLearner.training_step
+    step = module.ClassifierLearner.training_step
 
     def counted(self: Any, batch: Any, index: int) -> Any:
         steps.append(index)
         return step(self, batch, index)
 
-    monkeypatch.setattr(learners.ClassifierLearner, "training_step", counted)
+    monkeypatch.setattr(module.ClassifierLearner, "training_step", counted)
     tune(None, tmp_path / "study", resume=True)
     assert len(steps) == 2 + 6  # of the second trial, and the third
     assert rows(tmp_path / "study") == rows(tuned)
@@ -233,7 +234,7 @@ def worker_processes(cache: Path) -> list[int]:
             command, environment = (entry / "cmdline").read_bytes(), (entry / "environ").read_bytes()
         except OSError:
             continue
-        if b"sightline.tuning.trials" in command and f"SIGHTLINE_CACHE={cache}".encode() in environment:
+        if b"sightline.studies.trials" in command and f"SIGHTLINE_CACHE={cache}".encode() in environment:
             found.append(int(entry.name))
     return found
 
@@ -363,7 +364,7 @@ def test_a_tuning_that_cannot_be_is_refused_in_a_line_before_torch_is_loaded(
 ) -> None:
     find = extras.importlib.util.find_spec
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: True if name == "optuna" else find(name))
-    monkeypatch.setitem(sys.modules, "sightline.tuning", None)  # whose import loads torch
+    monkeypatch.setitem(sys.modules, "sightline.studies.tune", None)  # whose import loads torch
     monkeypatch.chdir(tmp_path)
     Path("space.yaml").write_text("augment: {flip: [none, random]}\n")
     Path("bad.yaml").write_text("augment: {flop: [none, random]}\n")
@@ -398,7 +399,7 @@ def searched(
     path: Path, values: Callable[[dict[str, Any]], float], space: dict[str, Any], trials: int, **more: Any
 ) -> list[Any]:
     """The trials of a search whose values are computed, not trained; of one epoch each."""
-    from sightline.tuning.searching import Search
+    from sightline.studies.search import Search
 
     config = TuneConfig(trials=trials, **more)
     search = Search(path, build_space(space, SMALL, {}), config, config.pruner or "none", SMALL)
@@ -418,7 +419,7 @@ RATES = {"optimizer": {"learning_rate": {"low": 0.01, "high": 1}}}
 @pytest.fixture
 def learning(optuna: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the first three trials are drawn at random."""
-    from sightline.tuning import searching
+    from sightline.studies import search as searching
 
     monkeypatch.setattr(searching, "RANDOM", 3)
 
@@ -439,7 +440,7 @@ def test_the_seed_says_what_is_drawn_also_where_the_search_has_learnt_and_was_co
 
 
 def test_a_search_that_was_killed_between_two_numbers_of_a_trial_draws_the_same(tmp_path: Path, learning: None) -> None:
-    from sightline.tuning import searching
+    from sightline.studies import search as searching
 
     space = {**RATES, "fit": {"batch_size": {"low": 16, "high": 128}}}
     whole = searched(tmp_path / "whole.db", rate, space, 5)
@@ -487,7 +488,7 @@ def test_settings_that_are_drawn_twice_are_trained_once(tmp_path: Path, optuna: 
 def test_a_trial_is_ended_by_the_better_ones_but_not_after_its_last_epoch(
     tmp_path: Path, optuna: Any, epochs: int, ends_early: bool
 ) -> None:
-    from sightline.tuning.searching import Search
+    from sightline.studies.search import Search
 
     recipe = resolve(read_recipe("small"), {"fit": {"epochs": epochs}})
     space = build_space({"augment": {"flip": ["none", "random"]}}, recipe, {})
@@ -501,7 +502,7 @@ def test_a_trial_is_ended_by_the_better_ones_but_not_after_its_last_epoch(
 
 
 def test_a_value_that_is_not_finite_has_failed_and_the_lowest_loss_is_best(tmp_path: Path, optuna: Any) -> None:
-    from sightline.tuning.searching import Search
+    from sightline.studies.search import Search
 
     space = build_space({"augment": {"flip": ["none", "random", "alternating"]}}, SMALL, {})
     search = Search(tmp_path / "t.db", space, TuneConfig(judge="val_loss"), "none", SMALL)
@@ -518,7 +519,7 @@ def test_a_value_that_is_not_finite_has_failed_and_the_lowest_loss_is_best(tmp_p
 def test_a_file_that_another_program_holds_is_waited_for_and_then_an_error(
     tmp_path: Path, optuna: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sightline.tuning import searching
+    from sightline.studies import search as searching
 
     searched(tmp_path / "tuning.db", rate, RATES, 1)
     monkeypatch.setattr(searching, "WAIT_SECONDS", 0.1)

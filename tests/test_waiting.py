@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sightline.waiting import LINE_EVERY, Progress
+from sightline.display.waiting import LINE_EVERY, Progress
 
 
 class Clock:
@@ -46,7 +46,7 @@ def test_a_log_gets_a_line_when_a_stage_starts_and_at_most_one_every_thirty_seco
 
 
 def test_work_that_reports_nothing_is_not_silent_either(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sightline.waiting.LOOK_EVERY", 0.001)
+    monkeypatch.setattr("sightline.display.waiting.LOOK_EVERY", 0.001)
     console, lines = log()
     clock = Clock()
     with Progress(console, "Calibrating", clock=clock):

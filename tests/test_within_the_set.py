@@ -12,10 +12,10 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished, coloured_folder
-from sightline.cli import main
+from sightline.cli.main import main
+from sightline.data.sources import folder
 from sightline.errors import DataError
-from sightline.images import folders
-from sightline.runs import read_model
+from sightline.runs.folder import read_model
 
 ONE = QUICK | {"fit": {"epochs": 1, "batch_size": 16}}
 
@@ -47,8 +47,8 @@ def test_a_training_inside_the_set_that_it_reads_works_and_again(inside: Path) -
 
 def test_a_command_lists_the_set_once(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[Path] = []
-    walk = folders._walk
-    monkeypatch.setattr(folders, "_walk", lambda root: walked.append(root) or walk(root))  # type: ignore[func-returns-value]
+    walk = folder._walk
+    monkeypatch.setattr(folder, "_walk", lambda root: walked.append(root) or walk(root))  # type: ignore[func-returns-value]
     sightline.train(".", recipe="small", settings=ONE)
     assert len(walked) == 1
 

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from conftest import Finished
-from sightline.cli import main
-from sightline.describing import PARTS, show_measures
-from sightline.explaining import ExplainedImage, summarize_explanations
-from sightline.optimizers import PARTS as OPTIMIZED
+from sightline.cli.main import main
+from sightline.explanation.explain import ExplainedImage, summarize_explanations
+from sightline.training.optimizers import PARTS as OPTIMIZED
+from sightline.training.summary import PARTS, show_measures
 
 INTERNAL = re.compile(r"FLOP/s|probe_flops|\braps\b|head_biases|gap \(|of fit\b|× that|\benergy\b", re.IGNORECASE)
 

@@ -14,7 +14,15 @@ import numpy as np
 import pytest
 
 from sightline.errors import StorageError
-from sightline.writing import is_stream, plain_text, safe_cell, storage_error, write_atomically, write_csv, write_json
+from sightline.runs.writing import (
+    is_stream,
+    plain_text,
+    safe_cell,
+    storage_error,
+    write_atomically,
+    write_csv,
+    write_json,
+)
 
 MODEL = {"format": 1, "classes": ["daisy", "花"], "data": {"name": "flowers"}}
 
@@ -237,7 +245,7 @@ def test_what_this_process_has_open_is_written_where_it_stands(tmp_path: Path, s
 def test_standard_output_gets_a_table_after_what_was_printed_before() -> None:
     program = (
         "from pathlib import Path\n"
-        "from sightline.writing import write_csv\n"
+        "from sightline.runs.writing import write_csv\n"
         "print('before')\n"
         "write_csv(Path('/dev/stdout'), ['file'], [['a.png']])\n"
         "print('after')\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sightline.cli import main
+from sightline.cli.main import main
 from sightline.config import read_recipe, resolve
 from sightline.config.checks import nearest, shown
 from sightline.config.space_files import build_space, read_space

@@ -38,8 +38,8 @@ from pathlib import Path
 
 import torch
 
-from sightline.devices import describe, has_fast_bfloat16
-from sightline.metrics import wilson_interval
+from sightline.machine.devices import describe, has_fast_bfloat16
+from sightline.measures.metrics import wilson_interval
 
 HERE = Path(__file__).parent
 WAYS = ("ours", "fastai", "timm", "timm-short")

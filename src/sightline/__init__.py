@@ -18,20 +18,20 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "0"
 
 if TYPE_CHECKING:
-    from sightline.checking import check
-    from sightline.comparing import compare
-    from sightline.diagnosing import environment
-    from sightline.encoding import encode
-    from sightline.evaluating import evaluate
-    from sightline.explaining import explain
-    from sightline.finding import find_batch, find_rate
-    from sightline.generating import generate
-    from sightline.planning import plan
-    from sightline.predicting import Classifier, load, predict
-    from sightline.reporting import report
-    from sightline.serving import serve
-    from sightline.training import train
-    from sightline.tuning import tune
+    from sightline.checks.check import check
+    from sightline.evaluation.evaluate import evaluate
+    from sightline.explanation.explain import explain
+    from sightline.generation.generate import generate
+    from sightline.inference.encode import encode
+    from sightline.inference.predict import Classifier, load, predict
+    from sightline.machine.environment import environment
+    from sightline.reports.report import report
+    from sightline.serving.serve import serve
+    from sightline.studies.compare import compare
+    from sightline.studies.tune import tune
+    from sightline.training.find import find_batch, find_rate
+    from sightline.training.plan import plan
+    from sightline.training.train import train
 
 __all__ = [
     "Classifier",
@@ -55,23 +55,23 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Classifier": "sightline.predicting",
-    "check": "sightline.checking",
-    "compare": "sightline.comparing",
-    "encode": "sightline.encoding",
-    "environment": "sightline.diagnosing",
-    "evaluate": "sightline.evaluating",
-    "explain": "sightline.explaining",
-    "find_batch": "sightline.finding",
-    "find_rate": "sightline.finding",
-    "generate": "sightline.generating",
-    "load": "sightline.predicting",
-    "plan": "sightline.planning",
-    "predict": "sightline.predicting",
-    "report": "sightline.reporting",
-    "serve": "sightline.serving",
-    "train": "sightline.training",
-    "tune": "sightline.tuning",
+    "Classifier": "sightline.inference.predict",
+    "check": "sightline.checks.check",
+    "compare": "sightline.studies.compare",
+    "encode": "sightline.inference.encode",
+    "environment": "sightline.machine.environment",
+    "evaluate": "sightline.evaluation.evaluate",
+    "explain": "sightline.explanation.explain",
+    "find_batch": "sightline.training.find",
+    "find_rate": "sightline.training.find",
+    "generate": "sightline.generation.generate",
+    "load": "sightline.inference.predict",
+    "plan": "sightline.training.plan",
+    "predict": "sightline.inference.predict",
+    "report": "sightline.reports.report",
+    "serve": "sightline.serving.serve",
+    "train": "sightline.training.train",
+    "tune": "sightline.studies.tune",
 }
 
 

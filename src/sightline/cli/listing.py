@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from sightline.config import named_recipes
 from sightline.config.studies import named_studies
-from sightline.terminal import Table, screen, show
+from sightline.display.terminal import Table, screen, show
 
 __all__ = ["cache", "environment", "recipes", "runs", "studies"]
 
@@ -32,7 +32,7 @@ def runs(folder: Path = Path("runs"), /) -> None:
     folder
         Where to look.
     """
-    from sightline.runs import PRUNED, list_runs
+    from sightline.runs.folder import PRUNED, list_runs
 
     found = list_runs(folder)
     if not found:
@@ -57,12 +57,13 @@ def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
     clear
         Delete every decoded set.
     """
-    from sightline.images import cache as decoded
+    from sightline.data import cache as decoded
+    from sightline.machine.folders import cache_folder
 
     if clear:
-        show(f"freed {decoded.clear() / 1e6:,.0f} MB in {decoded.cache_folder()}")
+        show(f"freed {decoded.clear() / 1e6:,.0f} MB in {cache_folder()}")
         return
-    table = Table(str(decoded.cache_folder()))
+    table = Table(str(cache_folder()))
     for column in ("image set", "images", "MB", "from"):
         table.add_column(column, overflow="fold")
     for row in decoded.cached():
@@ -74,7 +75,7 @@ def environment() -> None:
     """Describe this machine and what is installed, for a bug report."""
     from rich import box
 
-    from sightline.diagnosing import environment as work
+    from sightline.machine.environment import environment as work
 
     table = Table(box=box.MARKDOWN)  # pasted into a report, it is a table there too
     table.add_column("what", no_wrap=True)

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from sightline.cli.flags import nest
 from sightline.config import read_recipe, resolve, resolve_any
 from sightline.config.resolving import merge, refuse_hopeless
+from sightline.display.terminal import screen, show
 from sightline.errors import ConfigError, DataError
-from sightline.flags import nest
-from sightline.terminal import screen, show
 
 __all__ = ["find_batch", "find_rate", "plan", "train", "tune"]
 
@@ -61,7 +61,7 @@ def train(
     dry_run
         Describe the training and stop before the first step.
     """
-    from sightline.runs import refuse_existing
+    from sightline.runs.folder import refuse_existing
 
     wanted = [
         ("fit", "seed", seed),
@@ -74,7 +74,7 @@ def train(
         refuse_existing(run)
     if restart and not resume:
         raise ConfigError("--restart begins a run again that is resumed, and has no effect without --resume.")
-    from sightline.training import train as work
+    from sightline.training.train import train as work
 
     finished = work(
         data,
@@ -112,14 +112,14 @@ def plan(
     out
         File to write (.yaml), for sightline train --config; without it the schedule is printed.
     """
-    from sightline.runs import refuse_to_overwrite
+    from sightline.runs.folder import refuse_to_overwrite
 
     if config is not None and recipe == "auto" and "name" in read_recipe(config):  # a recipe by itself, such as a run's
         recipe, config = str(config), None
     _, flags = _layers(data, recipe, config, settings)
     if out is not None:
         refuse_to_overwrite(out)
-    from sightline.planning import plan as work
+    from sightline.training.plan import plan as work
 
     text = work(data, recipe=recipe, settings=flags, out=out, console=screen(error=True))
     show(text.rstrip() if out is None else str(out), lines=True)
@@ -160,7 +160,7 @@ def find_rate(
         Folder to make: range.png, range.csv, found.json, and settings.yaml for sightline train --config.
     """
     from sightline.config import RangeTestConfig
-    from sightline.runs import refuse_filled
+    from sightline.runs.folder import refuse_filled
 
     test = RangeTestConfig(start=start, end=end, steps=steps, spacing=spacing)
     named, flags = _layers(data, recipe, config, settings)
@@ -168,7 +168,7 @@ def find_rate(
         test.rates(resolve(named, flags).optimizer.kind)
     if out is not None:
         refuse_filled(out)
-    from sightline.finding import find_rate as work
+    from sightline.training.find import find_rate as work
 
     work(data, recipe=named or "auto", settings=flags, test=test, out=out, console=screen())
     if out is not None:
@@ -204,13 +204,13 @@ def find_batch(
         Folder to make: sizes.csv, found.json, and settings.yaml for sightline train --config.
     """
     from sightline.config import BatchSearchConfig
-    from sightline.runs import refuse_filled
+    from sightline.runs.folder import refuse_filled
 
     search = BatchSearchConfig(how=how, memory_limit=memory_limit)
     named, flags = _layers(data, recipe, config, settings)
     if out is not None:
         refuse_filled(out)
-    from sightline.finding import find_batch as work
+    from sightline.training.find import find_batch as work
 
     work(data, recipe=named or "auto", settings=flags, search=search, out=out, console=screen())
     if out is not None:
@@ -266,7 +266,7 @@ def tune(
     """
     from sightline.config.space_files import read_space
     from sightline.config.tuning import TuneConfig, begun_study, refuse_hopeless_space
-    from sightline.extras import require
+    from sightline.machine.extras import require
 
     require("optuna", "tune", "sightline tune")
     begun = begun_study(study, resume)
@@ -278,7 +278,7 @@ def tune(
             raise ConfigError("no space was named; give a YAML file of the settings that vary with --space.")
         search = TuneConfig(**{name: value for name, value in how.items() if value is not None})  # type: ignore[arg-type]
         refuse_hopeless_space(written, named, flags, search)
-    from sightline.tuning import tune as work
+    from sightline.studies.tune import tune as work
 
     show(
         str(
@@ -317,11 +317,11 @@ def _layers(
         unnamed: whether no image set need be named: train has one of its own, and a run that is continued names one.
         generators: whether the recipe may be of one.
     """
-    from sightline.extras import refuse_missing_trackers
-    from sightline.images.excluding import read_excluded
-    from sightline.images.joining import find_generated
-    from sightline.images.lookup import find_source
-    from sightline.images.seen import read_kept
+    from sightline.data.excluding import read_excluded
+    from sightline.data.joining import find_generated
+    from sightline.data.seen import read_kept
+    from sightline.data.sources.lookup import find_source
+    from sightline.machine.extras import refuse_missing_trackers
 
     if data is not None:
         find_source(data)
@@ -357,8 +357,8 @@ def _layers(
 def _refuse_network(network: dict[str, Any]) -> None:
     """Refuse before torch is loaded what a network lacks: the package of its weights, or the run that it comes from."""
     from sightline.config.backbones import PACKAGE
-    from sightline.extras import packaged_weights
-    from sightline.runs import read_model_of_finished
+    from sightline.machine.extras import packaged_weights
+    from sightline.runs.folder import read_model_of_finished
 
     if network.get("kind") == "timm" and network.get("weights") == PACKAGE:
         packaged_weights(network["name"])

@@ -24,7 +24,7 @@ __all__ = [
 BOX, PACKAGE, PRETRAINED = "box", "package", "pretrained"
 """What ``weights`` may be besides a file."""
 BOX_NETWORK = "tf_efficientnet_lite0"
-BOX_FILE = Path(__file__).parent.parent / "box" / "efficientnet-lite0.safetensors"
+BOX_FILE = Path(__file__).parents[1] / "resources" / "box" / "efficientnet-lite0.safetensors"
 """The backbone in the box; ``benchmarks/box_backbone.py`` makes it."""
 
 

@@ -142,7 +142,7 @@ def refuse_hopeless(settings: Mapping[str, Any]) -> None:
 
 def named_recipes() -> dict[str, str]:
     """Names of the recipes that come with sightline, with the text of each."""
-    folder = resources.files("sightline") / "recipes"
+    folder = resources.files("sightline") / "resources" / "recipes"
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
     return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
 

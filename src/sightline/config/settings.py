@@ -23,12 +23,7 @@ from sightline.config.fitting import (
     FitConfig,
     TrackConfig,
 )
-from sightline.config.heads import (
-    GraphAttentionHeadConfig,
-    HeadConfig,
-    SelfAttentionHeadConfig,
-    refuse_unknown_layer,
-)
+from sightline.config.heads import GraphAttentionHeadConfig, HeadConfig, SelfAttentionHeadConfig, refuse_unknown_layer
 from sightline.config.networks import NetworkConfig, RunConfig, SpeednetConfig
 from sightline.config.optimizers import OptimizerConfig, SGDConfig
 from sightline.config.probing import ProbeConfig

@@ -208,7 +208,7 @@ class Study:
 
 def named_studies() -> dict[str, str]:
     """Names of the studies that come with sightline, with the text of each."""
-    folder = resources.files("sightline") / "studies"
+    folder = resources.files("sightline") / "resources" / "studies"
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
     return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from sightline.errors import DataError, RunError, StorageError
-from sightline.reporting.answers import Answers, read_answers, read_measures
-from sightline.reporting.thumbnails import Thumbnails, open_own
-from sightline.writing import plain_text
+from sightline.reports.answers import Answers, read_answers, read_measures
+from sightline.reports.thumbnails import Thumbnails, open_own
+from sightline.runs.writing import plain_text
 
 __all__ = ["PAGE", "Exhibits", "Opening", "Wanted"]
 

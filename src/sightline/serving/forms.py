@@ -12,9 +12,9 @@ from starlette.requests import Request
 
 from sightline.config import METHODS, AttributionConfig, Method, ServeConfig, methods_of, refuse_unknown_class
 from sightline.config.checks import nearest
-from sightline.conformal import COVERAGES
 from sightline.errors import ConfigError
-from sightline.views import Views
+from sightline.inference.views import Views
+from sightline.measures.conformal import COVERAGES
 
 __all__ = ["FIELDS", "IMAGES", "Asked", "File", "checked", "in_words_of_a_form", "read_form"]
 

@@ -9,12 +9,12 @@ import torch
 
 from sightline.config import METHODS, AttributionConfig, Method
 from sightline.errors import ConfigError
-from sightline.explaining import ExplainedImage, Explainer
-from sightline.explaining.refusing import layer_named
-from sightline.extras import refuse_missing_captum
-from sightline.nets.gradcam import grad_cam, map_sizes
-from sightline.predicting import Classifier
-from sightline.serving.asking import Asker
+from sightline.explanation.explain import ExplainedImage, Explainer
+from sightline.explanation.requirements import layer_named
+from sightline.inference.predict import Classifier
+from sightline.machine.extras import refuse_missing_captum
+from sightline.models.gradcam import grad_cam, map_sizes
+from sightline.serving.worker import Asker
 
 __all__ = ["Layer", "Maps"]
 

@@ -29,21 +29,21 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from sightline.config import METHODS, SIGNED, AttributionConfig, Method, ServeConfig
-from sightline.conformal import COVERAGES
+from sightline.data.augment.augment import centre
+from sightline.data.decoding.decode import WANTED, TooManyPixelsError, UnreadableImageError, read_image
+from sightline.display.pages import render_html
+from sightline.display.pictures import overlaid
+from sightline.display.terminal import show
 from sightline.errors import ConfigError
-from sightline.explaining import Explainer
-from sightline.extras import own_version
-from sightline.images.augment import centre
-from sightline.images.decoding import WANTED, TooManyPixelsError, UnreadableImageError, read_image
-from sightline.pages import render_html
-from sightline.picturing import overlaid
-from sightline.predicting import Classifier
-from sightline.predictions import Prediction
-from sightline.serving.asking import AT_ONCE, Asker, BusyError
-from sightline.serving.contract import ERRORS, document
+from sightline.explanation.explain import Explainer
+from sightline.inference.predict import Classifier
+from sightline.inference.predictions import Prediction
+from sightline.machine.extras import own_version
+from sightline.measures.conformal import COVERAGES
 from sightline.serving.forms import EXPLAINED, FIELDS, Asked, File, checked, in_words_of_a_form, read_form
-from sightline.serving.guarding import BodyLimit, RequestLog, SameSite, Token, is_loopback, noted
-from sightline.terminal import show
+from sightline.serving.limits import BodyLimit, RequestLog, SameSite, Token, is_loopback, noted
+from sightline.serving.openapi import ERRORS, document
+from sightline.serving.worker import AT_ONCE, Asker, BusyError
 
 __all__ = ["build_service", "describe_model"]
 

@@ -6,12 +6,12 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from sightline.config import Method
+from sightline.display.terminal import natural_key
 from sightline.serving.card import summary
-from sightline.serving.drawing import draw_drop_zone, draw_masthead, draw_sentence, spoken
 from sightline.serving.exhibits import Wanted
-from sightline.serving.page.acting import ANY, Page, index_of
+from sightline.serving.html import draw_drop_zone, draw_masthead, draw_sentence, spoken
+from sightline.serving.page.events import ANY, Page, index_of
 from sightline.serving.uploads import most_bytes
-from sightline.terminal import natural_key
 
 if TYPE_CHECKING:
     import gradio
@@ -42,7 +42,7 @@ class Gallery:
 
 def template(name: str) -> str:
     """A file of ``templates/`` as text."""
-    return files("sightline").joinpath("templates", name).read_text("utf-8")
+    return files("sightline").joinpath("resources", "templates", name).read_text("utf-8")
 
 
 def lay_out(page: Page) -> "gradio.Blocks":

@@ -1,0 +1,249 @@
+"""Look an image set over before a training: what is broken, odd, there twice, shared by train and test, or labelled wrongly.
+
+Nothing here loads torch, unless labels are checked.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.checks.check_page import Checked, counted, proposals, write_check
+from sightline.checks.duplicates import near_duplicates
+from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
+from sightline.checks.problems import (
+    Finding,
+    copies,
+    odd_ones,
+    part_of,
+    rare_classes,
+    reasons,
+    staying_in_test,
+    suggestions,
+    unreadable,
+)
+from sightline.data.cache import CachedImages, open_images
+from sightline.data.ranges import notes_on_reading, with_range_of
+from sightline.data.sources.downloads import Progress
+from sightline.data.sources.layout import Classes, say_left_out
+from sightline.data.sources.listing import listed_once
+from sightline.data.sources.lookup import find_source
+from sightline.data.sources.source import DownloadedSource, ImageSource
+from sightline.data.splits import Splits, split, statistics
+from sightline.errors import DataError
+from sightline.machine.extras import require
+from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
+from sightline.runs.writing import write_csv
+
+__all__ = ["CHECKS", "Check", "check"]
+
+COMPARED = 32  # pixels of the shorter side, at least, at which images are compared: smaller ones all look alike
+
+CHECKS = Path("checks")
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """What a check found and wrote."""
+
+    folder: Path
+    """With check.html, findings.csv and exclude.csv."""
+    findings: list[Finding]
+    counts: dict[str, int]
+    """Findings of each kind that there is any of."""
+    excluded: list[str]
+    """Paths of the images that are proposed to be left out of a training."""
+    proposals: list[str]
+    """How many those are, and for which reasons, in sentences; what a training cannot leave out, and what it does not see."""
+
+
+@listed_once()
+def check(
+    data: str | os.PathLike[str],
+    *,
+    labels: str | os.PathLike[str] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    classes: Classes | None = None,
+    trust_code: bool = False,
+    progress: Progress | None = None,
+) -> Check:
+    """Look an image set over, and write down what is wrong with it.
+
+    Args:
+        data: an image set, as ``sightline.train`` takes it.
+        labels: a finished run whose features judge the labels: a linear head on them is fitted five times, each time
+            asked about the fifth that it did not see. The run may know other classes. One that was trained on these very
+            images has learned some of their wrong labels, and finds fewer of them.
+        out: folder to write to; ``checks/<data>-<n>`` unless named.
+        classes: which folders are the classes, as ``--data.classes`` of a training has it.
+        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
+        progress: called with (done, all): of what, changes as the work goes on.
+    Raises:
+        ConfigError: labels need a library that is missing.
+        DataError: there is no such image set, or it cannot be used.
+        RunError: no finished run, or the folder to write to holds something.
+    """
+    source = find_source(data, classes)
+    if labels is not None:
+        require("cleanlab", "check", "--labels")
+        if not os.fspath(labels).endswith(".safetensors"):
+            read_model_of_finished(labels)
+    if out is not None:
+        refuse_filled(out)
+    images = open_images(source, None, progress)
+    if min(images.size) < COMPARED:
+        height, width = (round(side * COMPARED / min(images.size)) for side in images.size)
+        images = open_images(source, None, progress, exactly=((height, width), (height, width)))
+    splits, notes = _split(images)
+    images = with_range_of(source, images, splits.train if splits is not None else images.readable, progress)
+    reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
+    parts = part_of(images, splits)
+    headers, unseen = _headers(source, images, progress)
+    found = [*unreadable(images), *rare_classes(images, parts), *_odd(images, headers)]
+    single = _one_of_each(images)
+    found += copies(images, parts, near_duplicates(images.pixels, single, progress))
+    if labels is not None:
+        suspected, judged = _suspected_labels(source, labels, trust_code, progress)
+        found, notes = [*found, *suspected], [*notes, judged]
+    learned = splits.train if splits is not None else images.readable
+    checked = Checked(
+        images,
+        parts,
+        [*notes, *unseen, *reading],
+        headers,
+        statistics(images, learned),
+        found,
+        suggestions(images, parts, found),
+        staying_in_test(images, parts, found),
+    )
+    folder = _folder(images.name, out)
+    _write(folder, checked)
+    excluded = [images.paths[row] for row in sorted(checked.excluded)]
+    return Check(folder, found, counted(found), excluded, [*reading, *proposals(checked)])
+
+
+def _split(images: CachedImages) -> tuple[Splits | None, list[str]]:
+    """The splits that a training would have by default, and how they came about."""
+    try:
+        splits = split(images)
+    except DataError as error:
+        return None, [f"A training could not split the set: {error}"]
+    brought = {name for name in images.splits if name is not None}
+    if {"test", "val"} <= brought:
+        return splits, ["The set brings its splits."]
+    cut = "validation is" if {"test", "val"} & brought else "test and validation are"
+    return splits, [
+        f"The set brings {'no splits' if not brought else 'a part of its splits'}: {cut} cut as a training cuts by default."
+    ]
+
+
+def _headers(
+    source: ImageSource, images: CachedImages, progress: Progress | None
+) -> tuple[dict[int, Header], list[str]]:
+    """Headers by row; none of a published set, whose files need not lie here once it is decoded."""
+    if isinstance(source, DownloadedSource):
+        return {}, [
+            "Sizes and modes of the files were not looked at: those of a published set may be gone once decoded."
+        ]
+    entries = source.scan().entries
+    order = sorted(range(len(entries)), key=lambda index: (entries[index].name, index))  # that of the cache's rows
+    return read_headers(source, [entries[index] for index in order], progress), []
+
+
+def _odd(images: CachedImages, headers: dict[int, Header]) -> list[Finding]:
+    files = odd_files(headers)
+    files["mode"] = name_depths(files["mode"], images.extremes)
+    readable = images.readable
+    light = {
+        kind: {int(readable[place]): text for place, text in texts.items()}
+        for kind, texts in odd_light(light_of(images.pixels, readable)).items()
+    }
+    return odd_ones(images, {**light, **files})
+
+
+def _one_of_each(images: CachedImages) -> Array:
+    """The first row of each group of identical images, ascending."""
+    first: dict[str, int] = {}
+    for row in images.readable.tolist():
+        first.setdefault(images.hashes[row], row)
+    return np.array(sorted(first.values()), np.int64)
+
+
+def _suspected_labels(
+    source: ImageSource, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
+) -> tuple[list[Finding], str]:
+    """Findings of labels that look wrong to heads on the features of a run, the most suspect first; and how good the heads are."""
+    from sightline.checks.label_errors import folds_of, out_of_fold, suspects
+    from sightline.inference.encode import Encoder
+    from sightline.inference.predict import load
+
+    classifier = load(run, trust_code=trust_code)
+    exactly = (classifier.size, classifier.resize)
+    images = open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
+    rows = images.readable
+    features = Encoder(classifier).encode_rows(images.pixels, rows, progress)
+    given = images.labels[rows]
+    folds = folds_of([images.hashes[row] for row in rows])
+    probabilities = out_of_fold(features, given, folds, len(images.classes), progress)
+    found = suspects(given, probabilities)
+    right = float((probabilities.argmax(axis=1) == given).mean())
+    judged = (
+        f"Labels were judged by heads on the features of {run}, which gave {right:.1%} of the images that they had not seen"
+        " the class that they have."
+    )
+    findings = [
+        Finding(
+            "suspected label",
+            f"given {images.classes[given[place]]}, suggested {images.classes[label]} (quality of the label {quality:.3f})",
+            int(rows[place]),
+            label=int(given[place]),
+            score=round(float(quality), 6),
+        )
+        for place, label, quality in zip(*(part.tolist() for part in found), strict=True)
+    ]
+    return findings, judged
+
+
+def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:
+    if out is None:
+        return create_run(name, below=CHECKS, flag="--out")
+    folder = Path(out)
+    return folder if folder.is_dir() else create_run(name, folder, flag="--out")
+
+
+def _write(folder: Path, checked: Checked) -> None:
+    images, parts = checked.images, checked.parts
+
+    def path(row: int | None) -> str:
+        return "" if row is None else images.paths[row]
+
+    def part(row: int | None) -> str:
+        return "" if row is None else parts[row]
+
+    def name(label: int | None) -> str:
+        return "" if label is None else images.classes[label]
+
+    rows: list[Sequence[Any]] = [
+        (
+            path(item.row),
+            item.kind,
+            item.detail,
+            path(item.other),
+            part(item.row),
+            name(item.label),
+            "" if item.score is None else item.score,
+        )
+        for item in checked.findings
+    ]
+    write_csv(folder / "findings.csv", ["file", "finding", "detail", "other", "split", "class", "score"], rows)
+    write_csv(
+        folder / "exclude.csv",
+        ["file", "finding", "detail"],
+        [(path(row), checked.excluded[row].kind, why) for row, why in reasons(images, checked.excluded).items()],
+    )
+    write_check(folder / "check.html", checked)

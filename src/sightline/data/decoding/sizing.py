@@ -1,0 +1,120 @@
+"""The size at which images are trained on and cached, and how one of another shape is brought to it. Height H, width W."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from sightline.data.decoding.preprocessing import Fit
+
+__all__ = [
+    "DEFAULT_SIDE",
+    "HIDDEN_MOST",
+    "HIDDEN_MUCH",
+    "MARGIN",
+    "SMALLEST_SIDE",
+    "SMALL_SIDE",
+    "hidden_share",
+    "median_size",
+    "resize",
+    "training_size",
+    "warn_of_hidden",
+]
+
+SMALL_SIDE = 64  # pixels; sets up to here keep their size
+DEFAULT_SIDE = 128  # pixels; training size of larger images
+MARGIN = 1.15  # larger images are cached this much larger than the training size, to crop from
+SMALLEST_SIDE = 16  # pixels; smaller images are enlarged to this, which every network can read
+SMALLEST_SQUARE = 32  # pixels; training size of larger images, at least
+HIDDEN_MUCH = 0.34  # of the median image; more is warned of. A third, and no more for photographs of 500 × 333 pixels
+HIDDEN_MOST = 0.5  # more is avoided where neither a recipe nor a fit is named
+
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def training_size(
+    sizes: Sequence[tuple[int, int]], wanted: int | None, at_most: int = DEFAULT_SIDE, fit: Fit = "crop"
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Decide the size to train at and the size to cache.
+
+    Args:
+        sizes: (height, width) of a sample of the images, in pixels.
+        wanted: side asked for; None decides by the medians.
+        at_most: the largest side that is decided, in pixels.
+        fit: how images become square; what is not to be cut has no margin to crop from either.
+    Returns:
+        ((height, width) to train at, (height, width) to cache).
+    """
+    height, width = median_size(sizes)
+    shorter = min(height, width)
+    if max(height, width) <= SMALL_SIDE:
+        if wanted is not None:
+            height = width = wanted
+        elif shorter < SMALLEST_SIDE:
+            height, width = (min(SMALL_SIDE, round(side * SMALLEST_SIDE / shorter)) for side in (height, width))
+        return (height, width), (height, width)
+    side = wanted or max(SMALLEST_SQUARE, min(at_most, int(shorter / MARGIN) // 8 * 8))
+    return (side, side), (round(side * MARGIN) if fit == "crop" else side,) * 2
+
+
+def median_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The median (height, width) of some images, each side on its own."""
+    height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
+    return height, width
+
+
+def hidden_share(size: tuple[int, int], target: tuple[int, int]) -> float:
+    """The share of an image that cropping it to the shape of a target hides; both are (height, width)."""
+    wide, wanted = size[1] / size[0], target[1] / target[0]
+    return 1 - min(wide / wanted, wanted / wide)
+
+
+def warn_of_hidden(size: tuple[int, int], target: tuple[int, int], fit: Fit) -> list[str]:
+    """A sentence where the crop hides much of the median image; (height, width) in pixels."""
+    share = hidden_share(size, target)
+    if fit != "crop" or share <= HIDDEN_MUCH:
+        return []
+    height, width = size
+    return [
+        f"warning: the crop to the center hides {share:.0%} of the median image ({width} × {height} px); --data.fit squash or pad"
+        " shows all of it"
+    ]
+
+
+def resize(pixels: Pixels | Image.Image, height: int, width: int, fit: Fit = "crop") -> Pixels:
+    """Bring an RGB image to a size. (H, W, 3) → (height, width, 3).
+
+    Args:
+        pixels: an array, or a Pillow image.
+        height, width: wanted.
+        fit: ``crop`` scales so that the image just covers the size, and cuts the center out; ``squash`` scales both sides on
+            their own; ``pad`` scales so that all of it fits in, on black.
+    """
+    if isinstance(pixels, Image.Image):
+        image = pixels
+        if image.size == (width, height):
+            return np.asarray(image)
+    else:
+        if pixels.shape[:2] == (height, width):
+            return pixels
+        image = Image.fromarray(pixels)
+    found_width, found_height = image.size
+    if fit == "pad":
+        scale = min(height / found_height, width / found_width)
+        inner = max(1, round(found_width * scale)), max(1, round(found_height * scale))
+        padded = Image.new("RGB", (width, height))
+        padded.paste(
+            image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=3.0),
+            ((width - inner[0]) // 2, (height - inner[1]) // 2),
+        )
+        return np.asarray(padded)
+    box = (0.0, 0.0, float(found_width), float(found_height))
+    if fit == "crop":
+        scale = max(height / found_height, width / found_width)
+        box_height, box_width = height / scale, width / scale
+        # rounding may leave a box larger than the image by a last digit, which Pillow refuses
+        top, left = max(0.0, (found_height - box_height) / 2), max(0.0, (found_width - box_width) / 2)
+        box = (left, top, min(left + box_width, found_width), min(top + box_height, found_height))
+    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))

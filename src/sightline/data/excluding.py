@@ -1,0 +1,146 @@
+"""Images that a list keeps out of training and validation. Nothing here loads torch.
+
+Test is never touched: whoever could leave images out of it could leave out the hard ones.
+"""
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.config.checks import nearest, shown
+from sightline.data.cache import CachedImages
+from sightline.data.sources.delimited import (
+    PATHS,
+    Table,
+    choose,
+    decode_text,
+    is_json_lines,
+    is_table,
+    read_regular,
+    read_table,
+)
+from sightline.data.sources.layout import composed
+from sightline.data.splits import Splits
+from sightline.errors import ConfigError, DataError
+
+__all__ = ["excluded_fingerprint", "leave_out", "read_excluded"]
+
+COLUMN = "file"
+LONGEST = 1000  # letters of a name that others are compared with
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a text cell begins with that was written with an apostrophe before it
+
+Array = np.ndarray[Any, Any]
+
+
+def read_excluded(path: str | Path) -> list[str]:
+    """Names of images: the column ``file`` of a table, whatever other columns there are, or a text file's lines.
+
+    Raises:
+        ConfigError: the file cannot be read, lists nothing, or is a CSV without the column.
+    """
+    file = Path(path).expanduser()
+    what = f"--data.exclude {path}"
+    try:
+        data = read_regular(file)
+    except OSError as error:
+        raise ConfigError(
+            f"{what} cannot be read ({error.strerror or error}); wanted a CSV file with a column {COLUMN!r}, or a text"
+            " file with a path a line."
+        ) from error
+    try:
+        if is_table(file):
+            names = _column(read_table(data, what, lines=is_json_lines(file), errors="surrogateescape"))
+        else:
+            names = re.split(
+                "\r\n|\n|\r", decode_text(data, what, "surrogateescape")
+            )  # a name of a file need not be UTF-8
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+    names = [name for name in names if name.strip()]
+    if not names:
+        raise ConfigError(f"{what} has no effect: it lists no images; leave the option out.")
+    return names
+
+
+def _column(table: Table) -> list[str]:
+    column = choose(table, ((COLUMN,), *PATHS))
+    if column is None:
+        found = ", ".join(table.columns)[:200]
+        raise ConfigError(
+            f"{table.what} has no column {COLUMN!r} (found: {found or 'nothing'}); its first line must name it."
+        )
+    return [row[COLUMN] or "" for _, row in table.records({COLUMN: column})]
+
+
+def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
+    """The same splits without the images of a list; where images are that stay is not changed.
+
+    Args:
+        images: the set.
+        splits: as they were cut of the whole set.
+        path: of the list; its names are the set's own, as findings and predictions have them.
+    Raises:
+        ConfigError: a name is of no image of the set, or no image of train and validation is listed.
+        DataError: nothing would be left of a class to train on, or nothing to validate on.
+    """
+    rows = _rows(images, read_excluded(path), path)
+    learnt = np.union1d(splits.train, splits.validation)
+    gone = np.intersect1d(rows, learnt)
+    staying = np.intersect1d(rows, splits.test)
+    if not len(gone):
+        raise ConfigError(
+            f"--data.exclude {path} has no effect: none of its {len(rows):,} images is trained or validated on"
+            f" ({len(staying):,} are test images, which stay); leave the option out."
+        )
+    train, select, calibrate = (np.setdiff1d(part, gone) for part in (splits.train, splits.select, splits.calibrate))
+    missing = set(images.labels[splits.train].tolist()) - set(images.labels[train].tolist())
+    if missing:
+        raise DataError(
+            f"--data.exclude {path} leaves class {images.classes[min(missing)]!r} of {images.name} without a training image;"
+            " list fewer, or take the class out of the set."
+        )
+    for name, before, after in (("select", splits.select, select), ("calibrate", splits.calibrate, calibrate)):
+        if len(before) and not len(after):
+            raise DataError(f"--data.exclude {path} leaves no image to validate on (to {name} by); list fewer.")
+    kept = {images.hashes[row] for row in np.concatenate([train, select, calibrate])}
+    counts = [len(np.intersect1d(rows, part)) for part in (splits.train, splits.validation)]
+    notes = [*splits.notes, f"left out as listed: {counts[0]:,} of train, {counts[1]:,} of validation"]
+    if len(staying):
+        notes.append(f"{len(staying):,} listed test images stay: what is measured must not depend on a list")
+    shared = sum(images.hashes[row] in kept for row in splits.test)
+    return replace(
+        splits, train=train, select=select, calibrate=calibrate, shared_with_test=shared, notes=notes, excluded=gone
+    )
+
+
+def excluded_fingerprint(images: CachedImages, splits: Splits) -> str | None:
+    """Changes when other images are left out; None where none are."""
+    if not len(splits.excluded):
+        return None
+    lines = sorted(f"{images.hashes[row]} {images.paths[row]}" for row in splits.excluded)
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _rows(images: CachedImages, names: list[str], path: str | Path) -> Array:
+    """Rows of the images that are named, ascending; a manifest may name a file more than once."""
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(images.paths):
+        rows_of.setdefault(name, []).append(row)
+    found: set[int] = set()
+    for name in names:
+        name = composed(name)
+        plain = name if name in rows_of else name.strip()
+        if plain not in rows_of and plain.startswith("'") and plain[1:].startswith(FORMULA):
+            plain = plain[1:]  # a cell that no spreadsheet was to take for a formula
+        if plain not in rows_of and plain.replace("\\", "/") in rows_of:
+            plain = plain.replace("\\", "/")
+        if plain not in rows_of:
+            raise ConfigError(
+                f"--data.exclude {path} lists {shown(name)}, which is no image of {images.name}; {nearest(name[:LONGEST], rows_of, images.paths[:3])}"
+            )
+        found.update(rows_of[plain])
+    return np.array(sorted(found), np.int64)

@@ -1,0 +1,161 @@
+"""Which images a run has trained on, validated on and tested on: ``seen.npz`` in its folder. N images.
+
+A network that starts from an earlier run must not be tested on images that the run has learnt from, and a set that has grown
+may keep the splits of an earlier run. Images are known by their pixels, wherever they lie now. Nothing here loads torch.
+"""
+
+import csv
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.data.cache import CachedImages
+from sightline.errors import ConfigError, RunError
+from sightline.runs.writing import plain_text, write_atomically
+
+__all__ = [
+    "SEEN",
+    "Kept",
+    "Seen",
+    "number_of",
+    "numbers_of",
+    "read_kept",
+    "read_own_kept",
+    "read_seen",
+    "write_seen_file",
+]
+
+SEEN = "seen.npz"  # in a run folder
+PREDICTIONS = "predictions.csv"
+_NOTHING = np.array([], np.uint64)
+_KEPT = ("kept_trained", "kept_validated", "kept_tested")
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Images that weights depend on, as the first 8 bytes of the hashes of their pixels: sorted uint64, (N,)."""
+
+    trained: Array
+    validated: Array
+    """Not learnt from, but looked at to choose or to calibrate."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The images of an earlier run by what they were for it, as in ``Seen``."""
+
+    run: str
+    trained: Array
+    validated: Array
+    tested: Array
+    tested_paths: frozenset[str] = frozenset()
+    """Test images of a run that noted only the names of their files."""
+
+    def sides(self, images: CachedImages, rows: Array) -> tuple[Array, Array, Array]:
+        """Those of some rows that were (trained on, validated on, tested on); what was several, was the first of them."""
+        numbers = np.array([number_of(images.hashes[row]) for row in rows.tolist()], np.uint64)
+        named = np.array([images.paths[row] in self.tested_paths for row in rows.tolist()], bool)
+        trained = np.isin(numbers, self.trained)
+        validated = np.isin(numbers, self.validated) & ~trained
+        tested = (np.isin(numbers, self.tested) | named) & ~trained & ~validated
+        return rows[trained], rows[validated], rows[tested]
+
+
+def read_seen(run: Path) -> Seen:
+    """Read what a run that is a backbone has seen.
+
+    Raises:
+        RunError: it has not written that down, or the file is broken.
+    """
+    try:
+        content = _read(run / SEEN)
+        return Seen(content["trained"], content["validated"])
+    except FileNotFoundError as error:
+        raise RunError(
+            f"{run} cannot be a backbone: it has no {SEEN}, which tells the images it was trained on, and an earlier"
+            f" sightline made it; train it again: sightline train --config {run}/recipe.yaml --run ANOTHER."
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{run / SEEN} cannot be read ({error}); copy the run again from where it was made.") from error
+
+
+def read_kept(run: str | os.PathLike[str]) -> Kept:
+    """Read which images of an earlier run were on which side.
+
+    Raises:
+        ConfigError: there is no such run, or it has not written that down.
+        RunError: the file is broken.
+    """
+    folder = Path(run).expanduser()
+    try:
+        content = _read(folder / SEEN)
+        tested = content.get("tested")
+        paths = frozenset[str]() if tested is not None else _tested_paths(folder)
+        return Kept(str(run), content["trained"], content["validated"], _NOTHING if tested is None else tested, paths)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConfigError(
+            f"--data.keep-split {run}: there is no {SEEN} in it, which tells its images; name the folder of a run."
+        ) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"{folder / SEEN} cannot be read ({error}); copy the run again from where it was made."
+        ) from error
+
+
+def read_own_kept(run: Path) -> Kept | None:
+    """What a run has kept of an earlier one, as it noted it itself; None where it has kept nothing."""
+    try:
+        content = _read(run / SEEN)
+        trained, validated, tested = (content[name] for name in _KEPT)
+        return Kept(str(run), trained, validated, tested)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def write_seen_file(run: Path, content: dict[str, Array], kept: Kept | None) -> None:
+    """Write ``seen.npz``: numbers by what their images were for the run, and what it has kept of an earlier one."""
+    if kept is not None:
+        content = content | dict(zip(_KEPT, (kept.trained, kept.validated, kept.tested), strict=True))
+    file = io.BytesIO()
+    np.savez(file, **content)  # type: ignore[arg-type]
+    write_atomically(run / SEEN, file.getvalue())
+
+
+def numbers_of(hashes: Iterable[str]) -> Array:
+    """The first 8 bytes of hashes: sorted uint64, each once."""
+    return np.unique(np.array([number_of(digest) for digest in hashes], np.uint64))
+
+
+def number_of(digest: str) -> int:
+    """The first 8 bytes of a hash."""
+    return int(digest[:16], 16) if digest else 0  # hexadecimal: 8 bytes
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in file.files}
+    except (EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise ValueError(str(error) or "it is no archive of arrays") from error
+    for name, numbers in content.items():
+        if numbers.dtype != np.uint64 or numbers.ndim != 1:
+            raise ValueError(f"{name} holds {numbers.dtype} of shape {numbers.shape}, no hashes")
+    return content
+
+
+def _tested_paths(run: Path) -> frozenset[str]:
+    """The files that a run was measured on; validation and train among them are told by their pixels."""
+    try:
+        with (run / PREDICTIONS).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            return frozenset(plain_text(row["file"]) for row in csv.DictReader(file) if row.get("file"))
+    except (OSError, csv.Error):
+        return frozenset()

@@ -1,0 +1,372 @@
+"""Who is trained on, who chooses, who calibrates, who tests.
+
+Images are dealt by the rank of a hash of their pixels (of their group where there is one) and the split seed, never by
+the run's seed, so every run on a set has the same test images. Identical images, and images of one group, stay on one
+side of every split that is cut here; splits that the set brings along are kept, and images that they share are counted.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.config import AnyRecipe
+from sightline.data.cache import CachedImages
+from sightline.data.seen import Kept, numbers_of, read_kept, read_own_kept
+from sightline.errors import ConfigError, DataError
+
+__all__ = ["RULE", "Splits", "brings_validation", "deal_folds", "split", "split_as", "statistics"]
+
+TEST_SHARE = 1 / 5
+VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 1 / 10, 500, 5000
+VALIDATION_LARGEST_SHARE = 1 / 5  # of train: a set of 1,000 images cannot spare 500
+FEW = (
+    500  # images without a test split, below which a probe is cross-validated: accuracy on a fifth of them says little
+)
+RULE = 2  # how images are dealt, as runs note it; 1: of a set with val and no test, a fifth of train was the test
+
+Array = np.ndarray[Any, Any]
+_NOTHING: Array = np.array([], np.int64)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Rows of a set by what they are for; every array is sorted."""
+
+    train: Array
+    select: Array
+    """Validation images that choose epochs and rates."""
+    calibrate: Array
+    """Validation images that set the temperature and thresholds."""
+    test: Array
+    shared_with_test: int = 0
+    """Test images whose very pixels are also in train or validation (possible only where the set brings its splits)."""
+    notes: list[str] = field(default_factory=list)
+    """What a user should know about how the set was cut."""
+    excluded: Array = field(default_factory=lambda: _NOTHING)
+    """Images that a list keeps out of train and validation."""
+    cross_validated: bool = False
+    """Whether there are too few images to set any aside: all train, and cross-validation measures."""
+    kept: Kept | None = None
+    """The images of an earlier run, on whose sides those stay that are there."""
+
+    @property
+    def validation(self) -> Array:
+        return np.union1d(self.select, self.calibrate)
+
+    def counts(self) -> dict[str, int]:
+        """Images a split."""
+        return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
+
+
+def split_as(recipe: AnyRecipe, images: CachedImages, rule: int = RULE, run: Path | None = None) -> Splits:
+    """Deal the images of a set as a recipe asks.
+
+    Args:
+        recipe: every setting.
+        images: the set.
+        rule: the rule that a run was dealt by, of its ``model.json``.
+        run: that run, which has noted what it kept of an earlier one; None for a new training.
+    """
+    data = recipe.data
+    kept = None
+    if data.keep_split is not None:
+        kept = (read_own_kept(run) if run is not None else None) or read_kept(data.keep_split)
+    return split(
+        images,
+        validation=data.validation,
+        fraction=data.fraction,
+        seed=data.split_seed,
+        selects=recipe.selects,
+        few=FEW if recipe.probe is not None else 0,
+        val_is_test=rule > 1,
+        kept=kept,
+    )
+
+
+def split(
+    images: CachedImages,
+    *,
+    validation: int | None = None,
+    fraction: float = 1.0,
+    seed: int = 0,
+    selects: bool = False,
+    few: int = 0,
+    val_is_test: bool = True,
+    kept: Kept | None = None,
+) -> Splits:
+    """Deal the readable images of a set.
+
+    Args:
+        images: the set.
+        validation: images to keep out of train where the set has no validation split; None for a tenth of train.
+        fraction: share of the training images to keep, class by class.
+        seed: which of the possible splits is cut.
+        selects: half of validation chooses while training (early stopping, restoring the best); else all of it
+            calibrates.
+        few: cross-validate where fewer images than this come without a test split and no ``validation`` is asked for.
+        val_is_test: whether a validation split that comes without a test split is the test; runs before version 0.2 cut
+            a fifth of train for it.
+        kept: the images of an earlier run: they stay on its sides, and only the others are dealt.
+    Raises:
+        ConfigError: nothing can be kept: none of the images was in that run, or the set brings its splits.
+        DataError: the set's own splits leave train without a class, or there are too few images to cut.
+    """
+    rows = images.readable
+    dealt: dict[str | None, list[int]] = defaultdict(list)
+    for row, name in enumerate(images.splits):
+        dealt[name].append(row)
+    readable = {name: np.intersect1d(rows, np.array(members, np.int64)) for name, members in dealt.items()}
+    given = {name: readable.get(name, _NOTHING) for name in ("train", "val", "test")}
+    free = readable.get(None, _NOTHING)
+    notes: list[str] = []
+    if val_is_test and len(given["val"]) and not len(given["test"]):
+        given["val"], given["test"] = _NOTHING, given["val"]
+        notes.append("test: the set's val split, as it brings no other; validation is cut from train")
+    train = np.concatenate([given["train"], free])
+    test, kept_validation = given["test"], given["val"]
+    if not len(train):
+        raise DataError(
+            f"{images.name} has no training images, only {' and '.join(name for name in given if len(given[name]))}; add a train split."
+        )
+    stay = _staying(images, train, kept, test_given=bool(len(test)), validation_given=bool(len(kept_validation)))
+    notes += stay.notes
+    none_aside = not len(test) and not len(stay.test) and not len(stay.validation)
+    if none_aside and len(train) < few and validation is None and fraction == 1:
+        notes.append(f"too few to set any aside: cross-validation measures, all {len(train)} train")
+        return Splits(np.sort(train), _NOTHING, _NOTHING, _NOTHING, notes=notes, cross_validated=True, kept=stay.kept)
+    if not len(test):
+        fixed = given["val"]
+        outside = np.union1d(stay.train, stay.validation)
+        test, train = _cut(
+            images, train, lambda n: max(1, round(n * TEST_SHARE)), seed, "test", fixed, stay.test, outside
+        )
+        if not len(test):
+            raise DataError(
+                f"{images.name} has too few images a class ({len(train)} in {len(images.classes)} classes) to cut a fifth"
+                " of each off for test; add images, or a test split of your own."
+            )
+        notes.append("test: a fifth, class by class" + (", whole groups" if _grouped(images, rows) else ""))
+    if not len(kept_validation):
+        count = validation or _default_validation(len(train))
+        if count >= len(train):
+            raise DataError(
+                f"--data.validation {count} leaves nothing of the {len(train)} training images; choose a smaller number."
+            )
+        share = count / len(train)
+        kept_validation, train = _cut(
+            images, train, lambda n: max(1, round(n * share)), seed, "validation", test, stay.validation, stay.train
+        )
+        if not len(kept_validation):
+            raise DataError(
+                f"{images.name} has too few images a class ({len(train)} training images in {len(images.classes)} classes)"
+                " to keep any for validation; add images, or a validation split of your own."
+            )
+    elif validation is not None:
+        raise DataError(
+            f"--data.validation {validation} has no effect: {images.name} brings a validation split of"
+            f" {len(kept_validation)} images; leave the option out."
+        )
+    if fraction < 1:
+        train, _ = _cut(images, train, lambda n: max(1, round(n * fraction)), seed, "fraction")
+    missing = set(range(len(images.classes))) - set(images.labels[train].tolist())
+    if missing:
+        name = images.classes[min(missing)]
+        raise DataError(
+            f"class {name!r} of {images.name} has no training image; add some, or split the set another way."
+        )
+    select, calibrate = _NOTHING, kept_validation
+    if selects:
+        select, calibrate = _cut(images, kept_validation, lambda n: round(n / 2), seed, "select")
+        if not len(select):
+            raise DataError(
+                f"{images.name} has too few validation images ({len(kept_validation)} in {len(images.classes)} classes) to"
+                " choose by one half of them and calibrate on the other; leave out what chooses (--fit.keep,"
+                " --early-stopping, plateau on validation), or validate on more."
+            )
+        notes.append(f"validation: {len(select):,} choose, {len(calibrate):,} calibrate")
+    for kind, part in (("test", test), ("validation", kept_validation)):
+        absent = sorted(set(range(len(images.classes))) - set(images.labels[part].tolist()))
+        if absent:
+            notes.append(f"{kind} has no image of {', '.join(repr(images.classes[index]) for index in absent[:5])}")
+    learnt_from = {images.hashes[row] for row in np.concatenate([train, kept_validation])}
+    shared = sum(images.hashes[row] in learnt_from for row in test)
+    return Splits(np.sort(train), np.sort(select), np.sort(calibrate), np.sort(test), shared, notes, kept=stay.kept)
+
+
+def brings_validation(images: CachedImages) -> bool:
+    """Whether a set comes with a validation split that stays one: beside a test split."""
+    return {"val", "test"} <= {images.splits[row] for row in images.readable.tolist()}
+
+
+def deal_folds(images: CachedImages, rows: Array, count: int, seed: int) -> Array:
+    """Deal images into folds for cross-validation, class by class, whole groups and identical pixels together.
+
+    Args:
+        images: the set.
+        rows: the images to deal, (n,).
+        count: folds.
+        seed: which of the possible deals.
+    Returns:
+        The fold of each image, (n,), from 0. Folds of a class differ by one unit at most; what is left over of a class
+        goes on where the class before it ended, so that the folds are of about the same size.
+    """
+    units = _units(images, rows)
+    by_class: dict[int, list[str]] = defaultdict(list)
+    for unit, members in units.items():
+        by_class[int(np.bincount(images.labels[members]).argmax())].append(unit)
+    random = np.random.default_rng(seed)
+    fold_of: dict[int, int] = {}
+    place = 0
+    for label in sorted(by_class):
+        for index in random.permutation(len(by_class[label])).tolist():
+            fold_of |= dict.fromkeys(units[by_class[label][index]], place % count)
+            place += 1
+    return np.array([fold_of[row] for row in rows.tolist()], np.int64)
+
+
+def statistics(images: CachedImages, rows: Array) -> tuple[list[float], list[float]]:
+    """Mean and population standard deviation of each channel over all pixels of some rows, from 0 to 1.
+
+    Counted exactly: a histogram of the 256 levels, then float64.
+    """
+    histogram = np.zeros((3, 256), np.int64)
+    step = max(1, (64 << 20) // max(1, images.pixels[0].nbytes))
+    for start in range(0, len(rows), step):
+        block = images.pixels[rows[start : start + step]]
+        for channel in range(3):
+            histogram[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
+    levels = np.arange(256) / 255
+    share = histogram / histogram.sum(axis=1, keepdims=True)
+    mean = share @ levels
+    variance = (share * (levels - mean[:, None]) ** 2).sum(axis=1)
+    return mean.tolist(), np.sqrt(variance).tolist()
+
+
+@dataclass(frozen=True)
+class _Staying:
+    """Rows that are where an earlier run had them."""
+
+    train: Array = field(default_factory=lambda: _NOTHING)
+    validation: Array = field(default_factory=lambda: _NOTHING)
+    test: Array = field(default_factory=lambda: _NOTHING)
+    notes: Sequence[str] = ()
+    kept: Kept | None = None
+
+
+def _staying(
+    images: CachedImages, rows: Array, kept: Kept | None, *, test_given: bool, validation_given: bool
+) -> _Staying:
+    """Those of the rows that a set leaves to be dealt which an earlier run had."""
+    if kept is None:
+        return _Staying()
+    if test_given and validation_given:
+        raise ConfigError(
+            f"--data.keep-split {kept.run} has no effect: {images.name} brings its test and validation splits; leave the"
+            " option out."
+        )
+    train, validation, test = kept.sides(images, rows)
+    count = len(train) + len(validation) + len(test)
+    if not count:
+        raise ConfigError(
+            f"--data.keep-split {kept.run} has no effect: that run had none of the images of {images.name}; leave the option"
+            " out, or name the run that was trained on a part of them."
+        )
+    if test_given:
+        train, test = np.union1d(train, test), _NOTHING  # the set has its own word on what is test
+    if validation_given:
+        train, validation = np.union1d(train, validation), _NOTHING
+    parts = {"train": train, "validation": validation, "test": test}
+    said = ", ".join(f"{name} {len(part):,}" for name, part in parts.items() if len(part))
+    note = f"as {kept.run} had them: {said}; dealt anew: {len(rows) - count:,}"
+    named = numbers_of(images.hashes[row] for row in test)
+    noted = replace(kept, tested=np.union1d(kept.tested, named), tested_paths=frozenset())
+    return _Staying(train, validation, test, [note], noted)
+
+
+def _default_validation(train: int) -> int:
+    wanted = min(max(round(train * VALIDATION_SHARE), VALIDATION_LEAST), VALIDATION_MOST)
+    return max(1, min(wanted, round(train * VALIDATION_LARGEST_SHARE)))
+
+
+def _grouped(images: CachedImages, rows: Array) -> bool:
+    return any(images.groups[row] is not None for row in rows)
+
+
+def _cut(
+    images: CachedImages,
+    rows: Array,
+    count: Callable[[int], int],
+    seed: int,
+    purpose: str,
+    fixed: Array = _NOTHING,
+    inside: Array = _NOTHING,
+    outside: Array = _NOTHING,
+) -> tuple[Array, Array]:
+    """Cut some rows off, whole units at a time, in the order of their hashes.
+
+    A unit is a group, or the images of the same pixels. Without groups it goes class by class; groups may hold many
+    classes, so they are dealt over the whole set.
+
+    Args:
+        count: images to cut off, given the number there are (of a class, or in all).
+        fixed: rows that are dealt already; what belongs together with one of them is left.
+        inside: rows that are cut off in any case, and count; what belongs together with one of them follows it.
+        outside: rows that are left in any case, and so is what belongs together with one of them.
+    Returns:
+        (rows cut off, rows left).
+    """
+    dealt, within, without = (set(part.tolist()) for part in (fixed, inside, outside))
+    cut: list[int] = inside.tolist()
+    free: dict[int, list[str]] = defaultdict(list)
+    total: dict[int, int] = defaultdict(int)
+    taken: dict[int, int] = defaultdict(int)
+    grouped = _grouped(images, rows)
+    units = _units(images, np.concatenate([rows, fixed]))
+    for unit, members in units.items():
+        if not dealt.isdisjoint(members):
+            continue
+        stratum = 0 if grouped else int(images.labels[members[0]])
+        total[stratum] += len(members)
+        if not without.isdisjoint(members):
+            taken[stratum] += len(within.intersection(members))
+        elif not within.isdisjoint(members):
+            cut.extend(set(members) - within)
+            taken[stratum] += len(members)
+        else:
+            free[stratum].append(unit)
+    for stratum, names in free.items():
+        names.sort(key=lambda unit: hashlib.sha256(f"{purpose}\0{seed}\0{unit}".encode()).digest())
+        wanted = count(total[stratum])
+        if within or without:  # however few were cut off before, at least half of what is new is left
+            wanted = min(wanted, taken[stratum] + max(1, sum(len(units[unit]) for unit in names) // 2))
+        for unit in names[:-1] if purpose != "fraction" else names:  # something is left of every class
+            if taken[stratum] >= wanted:
+                break
+            cut.extend(units[unit])
+            taken[stratum] += len(units[unit])
+    chosen = np.array(sorted(cut), np.int64)
+    return chosen, np.setdiff1d(rows, chosen)
+
+
+def _units(images: CachedImages, rows: Array) -> dict[str, list[int]]:
+    """Rows by what must stay together: joined by a group, by the same pixels, or by a chain of both."""
+    parent: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while parent.setdefault(name, name) != name:
+            name = parent[name]
+        return name
+
+    for row in rows.tolist():
+        if images.groups[row] is not None:
+            pair = sorted((root(f"group {images.groups[row]}"), root(f"pixels {images.hashes[row]}")))
+            parent[pair[1]] = pair[0]  # the same name whatever the order of the rows
+    units: dict[str, list[int]] = defaultdict(list)
+    for row in rows.tolist():
+        units[root(f"pixels {images.hashes[row]}")].append(row)
+    return units

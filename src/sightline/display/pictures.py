@@ -1,0 +1,378 @@
+"""Pictures of a training, drawn by matplotlib without a screen."""
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from sightline.display.terminal import show
+from sightline.runs.writing import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import Console
+
+__all__ = [
+    "Panel",
+    "draw_animation",
+    "draw_explanation",
+    "draw_labeled",
+    "draw_range",
+    "draw_samples",
+    "drawing",
+    "heat_layer",
+    "overlaid",
+]
+
+SIDE = 8  # images in a row and in a column, at most
+IMAGE = 128  # pixels of an image on the page, about: each of its own is shown a whole number of times, or every n-th
+CELL = 124  # pixels between the left edges of two images, at least: what ``LETTERS`` take
+WIDTH = 480  # pixels of the page, at least: what the heading takes
+GAP = 14  # pixels between images
+LINE = 14  # pixels a line of text
+LETTERS = 22  # of a class name in such a cell; the middle of longer ones is left out
+MARGIN = 40  # pixels above the images
+DPI = 100
+POINTS, LINE_INK, MARK = "#9aa5b1", "#1f6f8b", "#c0392b"  # of diagrams
+SAMPLE, SAMPLE_GAP = 64, 4  # pixels of an image that was made, about, and between two
+FRAME_PAUSE, LAST_PAUSE = 90, 2_500  # milliseconds of a frame of an animation, and of the last
+TILE = 192  # pixels of an image on a sheet of explanations, about
+ROWS = 4  # methods below each other on a sheet; more stand in the next column
+BAR, BAR_WIDTH, BAR_TEXT = 8, 12, 66  # pixels of a colour bar: before it, of it, and for its numbers
+OUTLIERS = 0.5  # per cent of a map's pixels that may lie beyond the ends of its colours
+STRENGTH = 0.85  # of the colours over an image, where a map is strongest
+SIGNED_COLOURS, UNSIGNED_COLOURS = "RdBu_r", "inferno"
+INK, PAPER = "#1a1a1a", 0xE0  # a grey page, so that black images and white ones both have an edge
+
+Array = np.ndarray[Any, Any]
+
+
+def draw_labeled(path: Path, pixels_NHWC: Array, labels: Sequence[Sequence[tuple[str, float]]], heading: str) -> None:
+    """Write a picture of images, each with its class below it.
+
+    Args:
+        path: of the PNG file.
+        pixels_NHWC: uint8; up to 64 are shown.
+        labels: of each image its class, or the classes that are mixed in it, with their shares.
+        heading: above the images.
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox, TransformedBbox
+
+    images = _enlarged(pixels_NHWC[: SIDE * SIDE])
+    count, height, width = images.shape[:3]
+    columns = min(SIDE, count)
+    cell_width = max(width + GAP, CELL)
+    titles = [_title(label, LETTERS * cell_width // CELL) for label in labels[:count]]
+    cell_height = height + LINE * len(titles[0]) + GAP
+    page_width = max(columns * cell_width + GAP, WIDTH)
+    page = np.full((MARGIN + -(-count // columns) * cell_height, page_width, 3), PAPER, np.uint8)
+    figure = Figure(figsize=(page.shape[1] / DPI, page.shape[0] / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    for index, (image, lines) in enumerate(zip(images, titles, strict=True)):
+        row, column = divmod(index, columns)
+        top, left = MARGIN + row * cell_height, GAP + column * cell_width
+        page[top : top + height, left : left + width] = image
+        cell = TransformedBbox(Bbox.from_extents(left, top, left + cell_width - 6, top + cell_height), axes.transData)
+        for line, text in enumerate(lines):
+            place = left, top + height + line * LINE + 2
+            title = axes.text(*place, text, fontsize=7, color=INK, va="top", parse_math=False)
+            title.set_clip_box(cell)  # of wide letters fewer have room
+            title.set_clip_on(True)
+    axes.text(GAP, MARGIN / 2, heading, fontsize=8, color=INK, va="center", parse_math=False)
+    axes.imshow(page, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    _write(path, figure)
+
+
+def draw_samples(path: Path, pixels_KNHWC: Array, classes: Sequence[str], heading: str) -> None:
+    """Write a picture of images that were made, a row a class.
+
+    Args:
+        path: of the PNG file.
+        pixels_KNHWC: as many of each class, uint8.
+        classes: their names.
+        heading: a line above them.
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    file = io.BytesIO()
+    Image.fromarray(_sheet(pixels_KNHWC[None], classes, heading)[0]).save(file, "PNG")
+    write_atomically(path, file.getvalue())
+
+
+def draw_animation(path: Path, pixels_FKNHWC: Array, classes: Sequence[str], heading: str) -> None:
+    """Write how images come out of noise, a row a class, as an animated GIF that stays a while at its end.
+
+    Args:
+        path: of the GIF file.
+        pixels_FKNHWC: frames, of each as many images of each class, uint8.
+        classes: their names.
+        heading: a line above them.
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    frames = [Image.fromarray(frame) for frame in _sheet(pixels_FKNHWC, classes, heading)]
+    pauses = [FRAME_PAUSE] * (len(frames) - 1) + [LAST_PAUSE]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=pauses, loop=0, disposal=1)
+    write_atomically(path, file.getvalue())
+
+
+def _sheet(pixels_FKNHWC: Array, classes: Sequence[str], heading: str) -> list[Array]:
+    """Pages with the same names at the left of their rows, uint8, (height, width, 3) each."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    frames, rows, columns = pixels_FKNHWC.shape[:3]
+    tiles = _enlarged(pixels_FKNHWC.reshape(-1, *pixels_FKNHWC.shape[3:]), SAMPLE)
+    height, width = tiles.shape[1:3]
+    tiles = tiles.reshape(frames, rows, columns, height, width, 3)
+    letters = min(max(map(len, classes)), LETTERS)
+    left = GAP + letters * 6 + GAP // 2
+    shape = (
+        MARGIN + rows * (height + SAMPLE_GAP) + GAP,
+        max(left + columns * (width + SAMPLE_GAP) + GAP, 2 * GAP + 7 * len(heading)),
+    )
+    figure = Figure(figsize=(shape[1] / DPI, shape[0] / DPI), dpi=DPI, facecolor=(PAPER / 255,) * 3)
+    across = 1 - MARGIN / 2 / shape[0]
+    figure.text(GAP / shape[1], across, heading, fontsize=8, color=INK, va="center", parse_math=False)
+    tops = [MARGIN + row * (height + SAMPLE_GAP) for row in range(rows)]
+    for top, name in zip(tops, classes, strict=True):
+        middle = 1 - (top + height / 2) / shape[0]
+        figure.text(GAP / shape[1], middle, _short(name, letters), fontsize=7, color=INK, va="center", parse_math=False)
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
+        canvas.draw()  # type: ignore[no-untyped-call]
+    page = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+    pages = []
+    for frame in tiles:
+        shown = page.copy()
+        for top, row in zip(tops, frame, strict=True):
+            for column, tile in enumerate(row):
+                begin = left + column * (width + SAMPLE_GAP)
+                shown[top : top + height, begin : begin + width] = tile
+        pages.append(shown)
+    return pages
+
+
+def draw_range(
+    path: Path,
+    rates: Sequence[float],
+    losses: Sequence[float],
+    smoothed: Sequence[float],
+    *,
+    suggestion: float,
+    taken: float,
+    diverged_at: float | None,
+) -> None:
+    """Write a picture of a range test: the loss of each step over its rate, and what was found.
+
+    Args:
+        path: of the PNG file.
+        rates, losses: of the steps; a last loss that is not finite is not drawn.
+        smoothed: the finite ones without their noise.
+        suggestion: rate of the steepest descent.
+        taken: the rate that was taken.
+        diverged_at: rate at which the test was stopped; None where it went to its end.
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, ".", color=POINTS, markersize=4, label="loss of a step")
+    axes.plot(rates[: len(smoothed)], smoothed, color=LINE_INK, linewidth=2, label="smoothed")
+    height = float(np.interp(suggestion, rates[: len(smoothed)], smoothed))
+    also = " and taken" if taken == suggestion else ""
+    axes.plot([suggestion], [height], "o", color=MARK, markersize=8, label=f"steepest descent{also}: {suggestion:g}")
+    axes.axvline(taken, color=MARK, linewidth=1, linestyle="--", label=None if also else f"taken: {taken:g}")
+    if diverged_at is not None:
+        axes.axvspan(diverged_at, rates[-1] * 1.25, color=MARK, alpha=0.15, linewidth=0, label="diverged")
+    low, high = min(losses), max(smoothed[0], height)
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.5 * (high - low))  # the last losses would flatten the others
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel("training loss")
+    axes.set_title(f"range test, {len(rates)} steps", fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    _write(path, figure)
+
+
+def overlaid(pixels_HWC: Array, heat_HW: Array) -> Array:
+    """An image with a heat map over it, from clear where it is 0 to yellow where it is highest.
+
+    Args:
+        pixels_HWC: uint8.
+        heat_HW: from 0 up; one that is 0 everywhere leaves the image as it is.
+    Returns:
+        uint8, (H, W, 3).
+    """
+    from matplotlib import colormaps
+
+    share_HW = heat_HW / max(float(heat_HW.max()), np.finfo(np.float32).tiny)
+    colours_HWC = 255 * colormaps["inferno"](0.25 + 0.7 * share_HW)[..., :3]
+    opacity_HW1 = 0.75 * share_HW[..., None] ** 0.7
+    blended: Array = pixels_HWC * (1 - opacity_HW1) + colours_HWC * opacity_HW1
+    return blended.round().astype(np.uint8)
+
+
+def heat_layer(map_HW: Array, *, signed: bool) -> Array:
+    """A map as a picture to lay over its image: clear where it is 0, in full colour where it is strongest.
+
+    Args:
+        map_HW: of an explanation, float.
+        signed: whether it also says what speaks against the class: red then speaks for it, blue against it.
+    Returns:
+        uint8, (H, W, 4), the last channel opacity.
+    """
+    from matplotlib import colormaps
+
+    share_HW = np.clip(map_HW / _strongest(map_HW), -1, 1)
+    if signed:
+        ends_HW = np.sign(share_HW) * (0.4 + 0.5 * np.abs(share_HW))  # near zero its white would hide the image
+        colours_HWC = colormaps[SIGNED_COLOURS]((ends_HW + 1) / 2)[..., :3]
+    else:
+        colours_HWC = colormaps[UNSIGNED_COLOURS](0.25 + 0.7 * share_HW)[..., :3]  # its darkest would look like shadows
+    opacity_HW1 = np.abs(share_HW)[..., None] ** 0.7
+    layer: Array = np.concatenate([colours_HWC, opacity_HW1], axis=2)
+    return (255 * layer).round().astype(np.uint8)
+
+
+def _strongest(map_HW: Array) -> float:
+    """The end of a map's colours, in its own units; a few pixels may lie beyond it."""
+    sizes = np.abs(map_HW)
+    return float(np.percentile(sizes, 100 - OUTLIERS)) or float(sizes.max()) or 1.0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A map of an image by one method."""
+
+    title: str
+    map_HW: Array
+    signed: bool
+    """Whether it also says what speaks against the class; colours are then the same distance from zero at both ends."""
+    notes: Sequence[str] = ()
+    """Lines below it."""
+
+
+def draw_explanation(path: Path, pixels_HWC: Array, about: Sequence[str], panels: Sequence[Panel]) -> None:
+    """Write a sheet that explains one image: the image, and of each method its map, its colours, and both laid together.
+
+    Args:
+        path: of the PNG file.
+        pixels_HWC: the image as the network is shown it, uint8.
+        about: lines below the image.
+        panels: the maps; of more than four the sheet has several columns.
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    image = _enlarged(pixels_HWC[None], TILE)[0]
+    height, width = image.shape[:2]
+    columns = -(-len(panels) // ROWS)
+    rows = -(-len(panels) // columns)
+    notes = max(len(panel.notes) for panel in panels)
+    cell_height = LINE + 4 + height + notes * LINE + GAP
+    cell_width = 2 * width + BAR + BAR_WIDTH + BAR_TEXT + 2 * GAP
+    left_width = max(width, TILE) + 2 * GAP
+    page_height = GAP + max(rows * cell_height, LINE + 4 + height + len(about) * LINE + GAP)
+    page = np.full((page_height, left_width + columns * cell_width, 3), PAPER, np.uint8)
+    texts = [(GAP, GAP, "as the network sees it")]
+    top = GAP + LINE + 4
+    page[top : top + height, GAP : GAP + width] = image
+    letters = (left_width - GAP) // 6
+    texts += [(GAP, top + height + 4 + line * LINE, _short(text, letters)) for line, text in enumerate(about)]
+    for index, panel in enumerate(panels):
+        column, row = divmod(index, rows)
+        top, left = GAP + row * cell_height, left_width + column * cell_width
+        texts += _draw_panel(page, top, left, image, panel)
+    figure = Figure(figsize=(page.shape[1] / DPI, page.shape[0] / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(page, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    for left, top, text in texts:
+        axes.text(left, top, text, fontsize=7, color=INK, va="top", parse_math=False)
+    _write(path, figure)
+
+
+def _draw_panel(page: Array, top: int, left: int, image: Array, panel: Panel) -> list[tuple[int, int, str]]:
+    """Draw a map, its colour bar and its overlay; returns the texts with their places as (left, top, text)."""
+    from matplotlib import colormaps
+
+    height, width = image.shape[:2]
+    colours = colormaps[SIGNED_COLOURS if panel.signed else UNSIGNED_COLOURS]
+    end = _strongest(panel.map_HW)
+    beyond = "≥" if np.abs(panel.map_HW).max() > end else ""
+    scaled = _enlarged(np.clip(panel.map_HW[None, ..., None] / end, -1, 1), TILE)[0]  # (height, width, 1), -1 to 1
+    along = (scaled + 1) / 2 if panel.signed else scaled
+    heat = (colours(along[..., 0])[..., :3] * 255).round()
+    grey = image.mean(axis=2, keepdims=True)
+    share = STRENGTH * np.abs(scaled)
+    begin = top + LINE + 4
+    page[begin : begin + height, left : left + width] = heat
+    bar = left + width + BAR
+    page[begin : begin + height, bar : bar + BAR_WIDTH] = (
+        colours(np.linspace(1, 0, height))[:, None, :3] * 255
+    ).round()
+    over = bar + BAR_WIDTH + BAR_TEXT
+    page[begin : begin + height, over : over + width] = grey * (1 - share) + heat * share
+    marks = [(0.0, f"{beyond}{end:.2g}"), (1.0, f"{beyond.replace('≥', '≤')}{-end:.2g}" if panel.signed else "0")]
+    marks += [(0.5, "0")] if panel.signed else []
+    texts = [(bar + BAR_WIDTH + 4, begin + int(place * (height - LINE)), text) for place, text in marks]
+    lines = [(left, begin + height + 4 + line * LINE, text) for line, text in enumerate(panel.notes)]
+    return [(left, top, panel.title), *texts, *lines]
+
+
+def _write(path: Path, figure: "Figure") -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
+        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
+    write_atomically(path, file.getvalue())
+
+
+def _enlarged(images: Array, wanted: int = IMAGE) -> Array:
+    """Images of a size to look at, about the wanted pixels, without blurring a pixel."""
+    side = max(images.shape[1:3])
+    step, times = -(-side // (2 * wanted)), max(1, round(wanted / side))
+    return images[:, ::step, ::step].repeat(times, axis=1).repeat(times, axis=2)
+
+
+def _title(label: Sequence[tuple[str, float]], letters: int) -> list[str]:
+    """Shorten the class of an image to so many letters, or those that are mixed in it with their shares."""
+    if len(label) == 1:
+        return [_short(label[0][0], letters)]
+    return [f"{_short(name, letters - 6)}, {share:.0%}" for name, share in label]
+
+
+def _short(name: str, letters: int) -> str:
+    """A name of so many letters at most, with both its ends; what cannot be printed becomes a question mark."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
+    end = letters // 2 - 1
+    return shown if len(shown) <= letters else f"{shown[: letters - end - 1]}…{shown[-end:]}"
+
+
+@contextmanager
+def drawing(name: str, console: "Console") -> Iterator[None]:
+    """Report a picture that fails, which costs nothing else."""
+    try:
+        yield
+    except Exception as error:  # whatever a drawing library may raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        show(f"no {name}: {reason}", console)

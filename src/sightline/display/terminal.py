@@ -1,0 +1,159 @@
+"""Text for a terminal or a log: every line and table that sightline prints goes through ``show``.
+
+Names of files and classes are anybody's: no UTF-8, emoji where the terminal has none, what rich takes for markup, or what
+moves the cursor. They are shown, escaped where they must be, and never end in an error.
+"""
+
+import codecs
+import io
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import rich.table
+from rich.console import Console
+from rich.text import Text
+
+from sightline.runs.writing import to_bytes, write_rows
+
+__all__ = [
+    "Table",
+    "cell",
+    "in_notebook",
+    "natural_key",
+    "natural_order",
+    "prepare_output",
+    "readable",
+    "reporting_console",
+    "screen",
+    "show",
+    "show_rows",
+]
+
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and line feed
+    "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of the text that follows
+    "\ud800-\udfff]"  # bytes of a name that is no UTF-8, and other halves of characters
+)
+_DIGITS = re.compile("([0-9]{1,18})")
+
+
+def show(content: "str | Table", console: Console | None = None, *, error: bool = False, lines: bool = False) -> None:
+    """Print a line or a table.
+
+    Args:
+        content: a line, which is printed as it is, however long, or a table.
+        console: where to; None for this process's own output.
+        error: print to standard error, where no console is named.
+        lines: the text is several lines; else a line feed is part of a name, and escaped.
+    """
+    if isinstance(content, str) and not lines:
+        content = content.replace("\n", "\\n")
+    if isinstance(content, str) and console is None:
+        stream = sys.stderr if error else sys.stdout
+        if stream is not None:  # as in a program without a terminal, on Windows
+            print(readable(content, stream.encoding), file=_tolerant(stream), flush=True)
+        return
+    console = screen(error=error) if console is None else console
+    _tolerant(console.file)
+    if isinstance(content, str):
+        line = Text(readable(content, console.encoding))
+        console.print(line, soft_wrap=True)
+    else:
+        console.print(content)
+
+
+def screen(*, error: bool = False, width: int | None = None) -> Console:
+    """A console of this process's output, or of its standard error."""
+    console = Console(stderr=error, width=width)
+    _tolerant(console.file)
+    return console
+
+
+def prepare_output() -> None:
+    """Let this process's output escape what it cannot encode, for what others print to it, such as help."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        _tolerant(stream)
+
+
+def readable(text: str, encoding: str | None = "utf-8") -> str:
+    """A text that can be printed: what is no character, moves the cursor, or is not in an encoding, is escaped."""
+    text = _INVISIBLE.sub(_escaped, text)
+    try:
+        codecs.lookup(encoding or "utf-8")
+    except LookupError:
+        encoding = "ascii"
+    return text.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8", "replace")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code  # how Python keeps a byte that is no UTF-8
+    return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{byte:04x}"
+
+
+def cell(content: object) -> Text:
+    """A text for a table or a bar of rich, of which nothing is taken for markup."""
+    return Text(readable(str(content)))
+
+
+class Table(rich.table.Table):
+    """A table whose title, headings and cells are printed as they are."""
+
+    def __init__(self, title: str = "", **how: Any) -> None:
+        super().__init__(
+            title=Text(readable(title), style="table.title") if title else None, title_justify="left", **how
+        )
+
+    def add_column(self, header: str = "", **how: Any) -> None:  # type: ignore[override]
+        super().add_column(cell(header), **how)
+
+    def add_row(self, *cells: str, **how: Any) -> None:  # type: ignore[override]
+        super().add_row(*map(cell, cells), **how)
+
+
+def _tolerant(stream: Any) -> Any:
+    """Let a stream escape what it cannot encode: a name in a log is no reason to end a training."""
+    if getattr(stream, "errors", None) in ("strict", "surrogateescape") and hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="backslashreplace")
+    return stream
+
+
+def show_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table as CSV: on a terminal for people; to a program in UTF-8, with the very bytes of names that are none."""
+    text = io.StringIO(newline="")
+    write_rows(text, header, rows)
+    raw = getattr(sys.stdout, "buffer", None)
+    if raw is None or sys.stdout.isatty():
+        show(text.getvalue().removesuffix("\n"), lines=True)
+        return
+    sys.stdout.flush()
+    raw.write(to_bytes(text.getvalue()))
+    raw.flush()
+
+
+def natural_order(names: Iterable[str]) -> list[str]:
+    """Names in the order that people expect: 2 before 10."""
+    return sorted(names, key=natural_key)
+
+
+def natural_key(name: str) -> tuple[list[Any], str]:
+    """What to sort names by for people: without regard to case, and numbers by their size."""
+    parts = _DIGITS.split(name.casefold())  # words and numbers in turn
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and (hasattr(shell, "kernel") or type(shell).__name__ == "ZMQInteractiveShell")
+
+
+def reporting_console(console: Console | None) -> Console:
+    """Where a verb reports: the console that it was given; else the cell of a notebook, and nowhere outside of one."""
+    if console is not None:
+        return console
+    if in_notebook():  # in lines, as in a log: its bars need a package of their own
+        return Console(force_terminal=False, force_jupyter=False, width=110)
+    return Console(quiet=True)

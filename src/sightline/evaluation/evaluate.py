@@ -1,0 +1,326 @@
+"""Measure a finished classifier. N images, V views, K classes."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sightline.data.cache import CachedImages, open_as_trained, open_images
+from sightline.data.decoding.preprocessing import preprocessing_of
+from sightline.data.remarks import remarks
+from sightline.data.sources.downloads import Progress
+from sightline.data.sources.labels import canonical_label
+from sightline.data.sources.lookup import find_like_run, find_source, source_of_run
+from sightline.data.sources.source import ImageSource
+from sightline.data.splits import Splits, split_as
+from sightline.errors import ConfigError, DataError
+from sightline.evaluation.calibration import measure_sets, unknown_share
+from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
+from sightline.inference.encode import Encoder
+from sightline.inference.predict import Classifier, load
+from sightline.inference.predictions import csv_header, csv_rows
+from sightline.inference.views import Views, combine
+from sightline.machine.devices import keep_freed_memory
+from sightline.measures.conformal import class_scores, image_uniforms
+from sightline.measures.fidelity import Fidelity, fidelity_of
+from sightline.measures.metrics import (
+    calibration_error,
+    confusion_matrix,
+    cross_entropy,
+    per_class,
+    probabilities,
+    reliability,
+    top_k_accuracy,
+    wilson_interval,
+)
+from sightline.runs.folder import read_model_of_finished, read_run_recipe
+from sightline.runs.writing import create_folder, write_csv, write_json
+
+__all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
+
+Array = np.ndarray[Any, Any]
+Shape = tuple[int, int]
+TOP = 5  # top-5 accuracy says nothing of 5 classes or fewer
+
+
+def evaluate(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    generated: bool = False,
+    fid: bool = False,
+    trust_code: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure the classifier of a finished run on labelled images.
+
+    Args:
+        run: the run's folder.
+        data: an image set: its test split where it brings one, else every image. None reads the run's own test split
+            again, and the reading is counted in ``model.json``.
+        out: folder to write ``evaluation.json`` and ``predictions.csv`` to.
+        generated: the images of ``data`` are made ones: also measure how near they are to those that the classifier was
+            trained on, in its features.
+        fid: also the standard FID, which compares with papers: in Inception's features, of all the made images and all that
+            the classifier was trained on. With ``generated`` only; 96 MB of weights are downloaded once.
+        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
+        progress: called with (images done, images in all).
+    Returns:
+        The measures, as in ``evaluation.json``.
+    Raises:
+        ConfigError: ``fid`` without ``generated``, without torch-fidelity, or without its weights.
+        RunError: no finished run.
+        DataError: no such image set, a class that the classifier does not know, or the run's own set has changed.
+        StorageError: ``out`` cannot be made or written.
+    """
+    if fid and not generated:
+        raise ConfigError("--fid measures generated images: say --generated as well.")
+    model = read_model_of_finished(run)
+    source = source_of_run(model) if data is None else find_like_run(data, model)
+    if data is not None:
+        source.least = 1  # a classifier can be measured on one of its classes
+    weights = fetch_weights(progress) if fid else None
+    keep_freed_memory()
+    classifier = load(run, trust_code=trust_code)
+    if data is None:
+        exactly, how = (classifier.size, classifier.resize), classifier.preprocessing
+        images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, how)
+        rows = _own_test(Path(run), model, images)
+    else:
+        images = _opened_for(classifier, source, progress)
+        rows = _foreign_test(images)
+    if out is not None:
+        create_folder(Path(out))  # before the work, and before a reading is counted
+    if data is None:
+        _count_reading(Path(run), model)
+    found, table = evaluate_rows(classifier, images, rows, progress)
+    found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
+    found["data"]["remarks"] = remarks(images)
+    if generated:
+        found["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
+    if weights is not None:
+        network = Inception(weights, classifier.device)
+        found["fidelity"]["standard_fid"] = asdict(
+            _standard_fid(network, Path(run), model, source, images, rows, progress)
+        )
+    if out is not None:
+        write_json(Path(out) / "evaluation.json", found)
+        write_csv(Path(out) / "predictions.csv", *table)
+    return found
+
+
+def _fidelity(classifier: Classifier, run: Path, model: dict[str, Any], pixels_NHWC: Array, rows: Array) -> Fidelity:
+    """How near made images are to as many of those that a classifier was trained on, in its features."""
+    own, train = _trained_on(run, model, (classifier.size, classifier.resize))
+    count = min(len(rows), len(train))
+    encoder = Encoder(classifier)
+    made, real = (
+        encoder.encode_rows(pixels, of[np.linspace(0, len(of) - 1, count).astype(np.int64)])
+        for pixels, of in ((pixels_NHWC, rows), (own.pixels, train))
+    )
+    return fidelity_of(made, real)
+
+
+def _standard_fid(
+    network: Inception,
+    run: Path,
+    model: dict[str, Any],
+    source: ImageSource,
+    images: CachedImages,
+    rows: Array,
+    progress: Progress | None,
+) -> StandardFid:
+    """The FID of rows of a made set against all images that a classifier was trained on, at the size of the made ones."""
+    size = native_size(source, images.paths[rows[0]])
+    how = preprocessing_of(model)
+    made = open_images(source, None, progress, exactly=(size, size), preprocessing=how)
+    real, train = _trained_on(run, model, (size, size), progress)
+    return standard_fid(made, rows, real, train, network, progress)
+
+
+def _trained_on(
+    run: Path, model: dict[str, Any], exactly: tuple[Shape, Shape], progress: Progress | None = None
+) -> tuple[CachedImages, Array]:
+    """The set that a classifier was trained on, at some size, and the rows of its training images."""
+    own = open_images(source_of_run(model), None, progress, exactly=exactly, preprocessing=preprocessing_of(model))
+    if own.fingerprint != model["data"]["fingerprint"]:
+        raise DataError(
+            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
+            " them; bring them back, or leave --generated out."
+        )
+    return own, _splits(run, model, own).train
+
+
+def evaluate_unknown(
+    run: str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    *,
+    trust_code: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Measure how often images of none of a classifier's classes are called so, and note it in ``model.json``.
+
+    Args:
+        run: the run's folder.
+        data: an image set of other things: its test split where it brings one, else every image; its classes are
+            ignored.
+        trust_code, progress: as ``evaluate`` has them.
+    Returns:
+        ``n`` images and the ``rate``, the share of them that is called none of the classes.
+    Raises:
+        ConfigError: the classifier has no threshold for it.
+        DataError: no such image set, or it has a class of the classifier's.
+        RunError: no finished run.
+    """
+    model = read_model_of_finished(run)
+    source = find_source(data)
+    source.least = 1
+    if "trust" not in model:
+        raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
+    keep_freed_memory()
+    classifier = load(run, trust_code=trust_code)
+    images = _opened_for(classifier, source, progress)
+    known = _class_indices(classifier.classes, images.classes)
+    shared = [name for name in images.classes if name in known]
+    if shared:
+        raise DataError(
+            f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."
+        )
+    rows = _foreign_test(images)
+    report = (lambda done: progress(done, len(rows))) if progress else None
+    views = classifier.views
+    logits = combine(classifier.view_logits(images.pixels, views, rows=rows, progress=report), views)
+    found = {"n": len(rows), "rate": unknown_share(logits, model["trust"]["unknown"]["thresholds"][views])}
+    model["trust"]["unknown"]["rates"][images.name] = found
+    write_json(Path(run) / "model.json", model)
+    return found
+
+
+def evaluate_rows(
+    classifier: Classifier,
+    images: CachedImages,
+    rows: Array,
+    progress: Progress | None = None,
+    *,
+    logits_VNK: Array | None = None,
+) -> tuple[dict[str, Any], tuple[list[str], list[list[str]]]]:
+    """Measure a classifier on some images of a set.
+
+    Args:
+        classifier: that is measured.
+        images: the set.
+        rows: of the images, (N,).
+        progress: called with (images done, images in all).
+        logits_VNK: of those rows, where they are known already.
+    Returns:
+        The measures, and the table of predictions as (header, rows).
+    Raises:
+        DataError: the set has a class that the classifier does not know.
+    """
+    index_of = _class_indices(classifier.classes, images.classes)
+    unknown = [name for name in images.classes if name not in index_of]
+    if unknown:
+        raise DataError(
+            f"class {unknown[0]!r} of {images.name} is unknown to the classifier, which knows"
+            f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class folders."
+        )
+    labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
+    report = (lambda done: progress(done, len(rows))) if progress else None
+    views = classifier.views
+    if logits_VNK is None:
+        logits_VNK = classifier.view_logits(images.pixels, views, rows=rows, progress=report)
+    logits = combine(logits_VNK, views)
+    found = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
+    if classifier.trust is not None:
+        chances = probabilities(logits, classifier.model["temperatures"][views])
+        uniforms = image_uniforms(images.pixels[row] for row in rows)
+        limits = classifier.trust["sets"]["thresholds"][views]
+        found["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
+        found["unknown_share"] = unknown_share(logits, classifier.trust["unknown"]["thresholds"][views])
+    answers = classifier.read(logits, views)
+    names = [classifier.classes[label] for label in labels]
+    lines = csv_rows([images.paths[row] for row in rows], answers)
+    table = [
+        [file, true, *rest, f"{answer.probabilities[true]:.6f}"]
+        for (file, *rest), true, answer in zip(lines, names, answers, strict=True)
+    ]
+    file, *others = csv_header()
+    return found, ([file, "true_class", *others, "true_probability"], table)
+
+
+def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
+    """The index of each class of a set that a classifier knows, by its name, or by another spelling of it."""
+    index_of = {name: index for index, name in enumerate(known)}
+    spelled = {canonical_label(name): index for name, index in index_of.items()}
+    if len(spelled) == len(index_of):
+        index_of |= {name: spelled[canonical_label(name)] for name in names if canonical_label(name) in spelled}
+    return index_of
+
+
+def measures(
+    logits_VNK: Array, labels_N: Array, classes: list[str], views: Views, temperatures: dict[str, float]
+) -> dict[str, Any]:
+    """Every measure of a classifier, from the logits of its views and the true classes."""
+    logits = combine(logits_VNK, views)
+    one = combine(logits_VNK, "one")
+    chances = probabilities(logits, temperatures[views])
+    right = int((logits.argmax(1) == labels_N).sum())
+    confusion = confusion_matrix(logits.argmax(1), labels_N, len(classes))
+    found: dict[str, Any] = {
+        "n": len(labels_N),
+        "accuracy": right / len(labels_N),
+        "accuracy_interval": list(wilson_interval(right, len(labels_N))),
+        "accuracy_one_view": float((one.argmax(1) == labels_N).mean()),
+        "views": views,
+        "loss": cross_entropy(logits, labels_N, temperatures[views]),
+        "loss_unscaled": cross_entropy(logits, labels_N),
+        "calibration_error": calibration_error(chances, labels_N),
+        "calibration_error_unscaled": calibration_error(probabilities(logits), labels_N),
+        "temperature": temperatures[views],
+    }
+    found["reliability"] = reliability(chances, labels_N)
+    if len(classes) > TOP:
+        found["top_5_accuracy"] = top_k_accuracy(logits, labels_N, TOP)
+    found["classes"] = dict(zip(classes, per_class(confusion), strict=True))
+    found["confusion_matrix"] = confusion.tolist()
+    return found
+
+
+def _opened_for(classifier: Classifier, source: ImageSource, progress: Progress | None) -> CachedImages:
+    """An image set as a classifier reads it."""
+    exactly = (classifier.size, classifier.resize)
+    return open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
+
+
+def _foreign_test(images: CachedImages) -> Array:
+    """The test split of an image set that brings one, else every image."""
+    test = [row for row in images.readable.tolist() if images.splits[row] == "test"]
+    return np.array(test or images.readable.tolist(), np.int64)
+
+
+def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
+    if images.fingerprint != model["data"]["fingerprint"]:
+        raise DataError(
+            f"the images in {images.location} are not those that {run} was trained on, so its test split cannot be"
+            " cut again; name the image set to evaluate on."
+        )
+    splits = _splits(run, model, images)
+    if splits.cross_validated:
+        raise DataError(
+            f"{run} was measured by cross-validation, of too few images to set any aside, so it has no test split; name"
+            " another image set to evaluate on."
+        )
+    return splits.test
+
+
+def _splits(run: Path, model: dict[str, Any], images: CachedImages) -> Splits:
+    """The splits that a run was trained with."""
+    return split_as(read_run_recipe(run), images, model["data"].get("split_rule", 1), run)
+
+
+def _count_reading(run: Path, model: dict[str, Any]) -> None:
+    model["test_readings"] += 1  # before the reading: one that is interrupted has been read, too
+    write_json(run / "model.json", model)

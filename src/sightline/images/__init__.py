@@ -1,1 +1,0 @@
-"""From bytes to batches on the device. Nothing here knows Lightning."""

@@ -1,0 +1,240 @@
+"""What differences between recipes mean: statistics over seeds. R recipes, S seeds, k comparisons with a baseline.
+
+A study trains every recipe with every seed, so a seed is a block: all recipes share its order of images, first weights
+and whatever else it decides. Accuracies are taken as recipe + seed + noise, the noise with one deviation for all recipes.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from scipy import optimize, special
+
+from sightline.measures.metrics import wilson_interval
+
+__all__ = [
+    "CONFIDENCE",
+    "POWER",
+    "Comparison",
+    "Difference",
+    "compare_to_baseline",
+    "corrected_interval",
+    "detectable_difference",
+    "dunnett_critical",
+    "mean_interval",
+    "paired_interval",
+    "unequal_deviations",
+]
+
+CONFIDENCE = 0.95  # that all intervals of a comparison hold the true differences at once
+POWER = 0.8  # chance to show a true difference of the size that is called detectable
+NODES = 160  # of each integral; the critical values are right to 1e-8
+TAIL = 1e-13  # probability that the integrals leave out on each side
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A recipe's mean minus the baseline's, and the interval around it."""
+
+    estimate: float
+    low: float
+    high: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Recipes against a baseline over the same seeds."""
+
+    seeds: int
+    degrees: int
+    """Degrees of freedom of the deviation, (R - 1)(S - 1)."""
+    deviation: float
+    """Of an accuracy when the recipe and the seed are known: one for all recipes."""
+    critical: float
+    """Half the width of an interval, in standard errors of a difference."""
+    detectable: float
+    """True difference to the baseline that such a study shows with a probability of ``POWER``."""
+    differences: tuple[Difference | None, ...]
+    """In the order of the recipes; None for the baseline."""
+
+
+def compare_to_baseline(accuracies_RS: Array, baseline: int) -> Comparison | None:
+    """Compare every recipe with the baseline, paired by seed, with simultaneous intervals.
+
+    The noise's variance is the residual mean square of the additive model recipe + seed (a randomised complete block
+    design), the intervals are Dunnett's: with a probability of ``CONFIDENCE`` all of them hold at once, so that trying
+    more recipes does not find more by chance.
+
+    Args:
+        accuracies_RS: of each recipe (rows) with each seed (columns), (R, S), without gaps.
+        baseline: row of the recipe that the others are compared with.
+    Returns:
+        None where nothing can be said: less than two recipes or two seeds, or no noise at all to measure against.
+    Source:
+        C. W. Dunnett, "New tables for multiple comparisons with a control", Biometrics 1964.
+    """
+    recipes, seeds = accuracies_RS.shape
+    if recipes < 2 or seeds < 2:
+        return None
+    means_R = accuracies_RS.mean(axis=1)
+    residuals_RS = accuracies_RS - means_R[:, None] - accuracies_RS.mean(axis=0) + accuracies_RS.mean()
+    degrees = (recipes - 1) * (seeds - 1)
+    deviation = math.sqrt(float((residuals_RS**2).sum()) / degrees)
+    if deviation < 1e-12:  # rounding
+        return None
+    error = deviation * math.sqrt(2 / seeds)  # of a difference of two means
+    critical = dunnett_critical(recipes - 1, degrees)
+    differences = [
+        None if row == baseline else Difference(gain, gain - critical * error, gain + critical * error)
+        for row, gain in enumerate((means_R - means_R[baseline]).tolist())
+    ]
+    return Comparison(
+        seeds=seeds,
+        degrees=degrees,
+        deviation=deviation,
+        critical=critical,
+        detectable=error * detectable_difference(recipes - 1, degrees),
+        differences=tuple(differences),
+    )
+
+
+@cache
+def dunnett_critical(comparisons: int, degrees: int, confidence: float = CONFIDENCE) -> float:
+    """Dunnett's two-sided critical value for k comparisons with one baseline, all of the same number of seeds.
+
+    The differences share the baseline, so their correlation is 1/2. Given the baseline's error z and the estimated
+    deviation's ratio s to the true one, they are independent, and the chance that all lie within is the integral over both
+    of (Φ(z + √2·c·s) - Φ(z - √2·c·s))^k.
+    """
+    z, z_weights = _nodes(-8.0, 8.0)
+    z_weights = z_weights * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+    def excess(critical: float) -> float:
+        def within(ratios: Array) -> Array:
+            reach = math.sqrt(2) * critical * ratios[:, None]
+            chances: Array = (special.ndtr(z + reach) - special.ndtr(z - reach)) ** comparisons @ z_weights
+            return chances
+
+        return _over_ratios(within, degrees) - confidence
+
+    low = float(special.stdtrit(degrees, (1 + confidence) / 2))  # of one comparison; k by Bonferroni need no more than
+    high = float(special.stdtrit(degrees, 1 - (1 - confidence) / (2 * comparisons)))
+    return low if comparisons == 1 else float(optimize.brentq(excess, low, high * 1.001))
+
+
+@cache
+def detectable_difference(comparisons: int, degrees: int, power: float = POWER) -> float:
+    """The true difference, in its standard errors, whose interval leaves zero out with a given probability."""
+    critical = dunnett_critical(comparisons, degrees)
+
+    def excess(true: float) -> float:
+        def shown(ratios: Array) -> Array:
+            chances: Array = special.ndtr(true - critical * ratios) + special.ndtr(-true - critical * ratios)
+            return chances
+
+        return _over_ratios(shown, degrees) - power
+
+    return float(optimize.brentq(excess, 0.0, 10 * critical + 10))
+
+
+def corrected_interval(
+    accuracies: Sequence[float], sizes: Sequence[int], images: int, halves: Sequence[tuple[float, float]] = ()
+) -> tuple[float, float]:
+    """Compute the interval of 95 % around an accuracy that repeated cross-validation has estimated.
+
+    The folds share most of their training images, so their accuracies are not independent: the variance of their mean is
+    taken as ``(1 / J + n2 / n1)`` times that of one, with J estimates, n1 images to fit to and n2 to measure on. Of few
+    images all folds may agree by luck; so each end is at least as far out as Wilson's for so many images. Neither knows
+    how much depends on which images a head was fitted to; halves of the images show it, and each end is at least as far
+    out as they say: the squared error of a half's estimate, without what the finite other half adds to it, taken as half
+    as large at all images (its bias as half as large before it is squared).
+
+    Args:
+        accuracies: of each fold of each repeat.
+        sizes: images that each was measured on.
+        images: in all.
+        halves: of halves of the images: the cross-validated accuracy, and that on the other half.
+    Source:
+        Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003, eq. 9; halves of the
+        images, there for the variance of the estimate alone, in section 4.2.
+    """
+    mean = float(np.average(accuracies, weights=sizes))
+    measured = float(np.mean(sizes))
+    variance = float(np.average((np.array(accuracies) - mean) ** 2, weights=sizes)) * len(sizes) / (len(sizes) - 1)
+    variance *= 1 / len(sizes) + measured / (images - measured)
+    if halves:
+        estimated, reached = np.array(halves).T
+        error, share = estimated - reached, float(reached.mean())
+        of_halves = (float(error.var()) - share * (1 - share) / (images / 2)) / 2
+        variance = max(variance, of_halves + float(error.mean() / 2) ** 2)
+    half = float(special.stdtrit(len(sizes) - 1, 0.5 + CONFIDENCE / 2)) * math.sqrt(variance)
+    low, high = wilson_interval(round(mean * images), images)
+    return max(0.0, min(mean - half, low)), min(1.0, max(mean + half, high))
+
+
+def paired_interval(right_N: Array, baseline_N: Array) -> tuple[float, float, float]:
+    """Difference of two accuracies on the same images, and its interval of 95 %.
+
+    Args:
+        right_N: whether each image is answered correctly.
+        baseline_N: the same of what it is compared with.
+    Returns:
+        (difference, low, high).
+    Source:
+        Agresti and Min, "Simple improved confidence intervals for comparing matched proportions", Statistics in
+        Medicine 24, 2005: half an image is added to each kind of answer.
+    """
+    n = len(right_N)
+    gained, lost = int((right_N & ~baseline_N).sum()), int((baseline_N & ~right_N).sum())
+    b, c, m = gained + 0.5, lost + 0.5, n + 2.0
+    spread = math.sqrt(b + c - (b - c) ** 2 / m) / m
+    half = float(special.ndtri(0.5 + CONFIDENCE / 2)) * spread
+    middle = (b - c) / m
+    return (gained - lost) / n, max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def mean_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
+    """Student's interval of the mean of some values, from their own deviation; None for a single value."""
+    count = len(values)
+    if count < 2:
+        return None
+    half = float(special.stdtrit(count - 1, (1 + confidence) / 2)) * float(values.std(ddof=1)) / math.sqrt(count)
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+def unequal_deviations(values_RS: Array) -> float | None:
+    """How likely deviations of the recipes' seeds would differ this much if they were one (Bartlett's test).
+
+    Returns:
+        The probability; None for a single recipe, fewer than three seeds, or a recipe whose seeds make no difference.
+    """
+    if values_RS.shape[0] < 2 or values_RS.shape[1] < 3 or not values_RS.std(axis=1).all():
+        return None
+    from scipy.stats import bartlett  # a second to import
+
+    return float(bartlett(*values_RS).pvalue)
+
+
+def _over_ratios(of: Callable[[Array], Array], degrees: int) -> float:
+    """Mean of a function of an estimated deviation's ratio to the true one, √(χ²/degrees)."""
+    ends = np.sqrt(2 * special.gammaincinv(degrees / 2, [TAIL, 1 - TAIL]))  # quantiles of χ
+    chi, weights = _nodes(*ends.tolist())
+    logarithm = (degrees - 1) * np.log(chi) - chi * chi / 2 - (degrees / 2 - 1) * math.log(2)
+    density = np.exp(logarithm - special.gammaln(degrees / 2))
+    return float(weights * density @ of(chi / math.sqrt(degrees)))
+
+
+def _nodes(low: float, high: float) -> tuple[Array, Array]:
+    """Places and weights of Gauss-Legendre integration between two bounds."""
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    return (high - low) / 2 * nodes + (high + low) / 2, (high - low) / 2 * weights

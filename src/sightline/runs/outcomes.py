@@ -1,0 +1,288 @@
+"""What finished runs reached, what they cost, and the settings in which they differ. Nothing here loads torch."""
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sightline.config import Recipe, RunConfig
+from sightline.config.resolving import flatten, to_mapping
+from sightline.errors import ConfigError, RunError
+from sightline.measures.metrics import wilson_interval
+from sightline.runs.folder import read_model, read_model_of_finished, read_run_recipe
+
+__all__ = [
+    "CURVE_COLUMNS",
+    "MISSING",
+    "RUN_COLUMNS",
+    "Measured",
+    "Outcome",
+    "curve_rows",
+    "measured_on",
+    "read_curves",
+    "read_outcome",
+    "run_rows",
+    "settings_rows",
+    "settings_that_differ",
+    "spoken_value",
+    "unlike_images",
+]
+
+MISSING = "–"  # shown where a recipe has no such setting, or a run no such number
+RUN_COLUMNS = (
+    "name",
+    "seed",
+    "run",
+    "image_set",
+    "fingerprint",
+    "validation_accuracy",
+    "validation_n",
+    "test_accuracy",
+    "test_n",
+    "test_low",
+    "test_high",
+    "seconds",
+    "cost",
+    "training_flops",
+    "backbone_flops",
+    "backbone_seconds",
+    "parameters",
+    "device",
+)
+CURVE_COLUMNS = ("name", "seed", "measure", "epoch", "value")
+Number = TypeVar("Number", int, float)
+
+CURVES = ("train_loss", "train_acc", "val_loss", "val_acc")
+SHORT = 2  # equal values in a row that are all written out
+NO_SETTINGS = ("name", "about", "image_set")  # of a recipe
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An accuracy, of n images."""
+
+    accuracy: float
+    n: int
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's, 95 %."""
+        return wilson_interval(round(self.accuracy * self.n), self.n)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run. Numbers that its sightline did not write down yet are None."""
+
+    name: str
+    run: Path
+    recipe: Recipe
+    image_set: str
+    fingerprint: str
+    counts: dict[str, int]
+    """Images by split."""
+    validation: Measured | None
+    """On the validation images that chose nothing while training."""
+    test: Measured | None
+    """None, too, where the run was not measured on test."""
+    seconds: float | None
+    """Of fit and evaluation."""
+    cost: float | None
+    """Those seconds × the FLOP/s of a probe meanwhile."""
+    flops: int | None
+    """Floating-point operations of the training."""
+    backbone_flops: int | None
+    """Of the earlier runs whose weights it started from, together; 0 where there were none."""
+    backbone_seconds: float | None
+    parameters: int | None
+    device: str | None
+    """What it was trained on, in words, with the threads of a processor."""
+    versions: dict[str, str]
+    """Of Python, sightline, PyTorch and Lightning."""
+    curves: dict[str, list[tuple[int, float]]]
+    """(epoch, value) of the columns of ``metrics.csv`` that are measured."""
+
+    @property
+    def all_flops(self) -> int | None:
+        """With those of the runs that it started from."""
+        return _sum(self.flops, self.backbone_flops)
+
+    @property
+    def all_seconds(self) -> float | None:
+        """With those of the runs that it started from."""
+        return _sum(self.seconds, self.backbone_seconds)
+
+
+def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcome:
+    """Read what a run reached.
+
+    Args:
+        run: the run's folder.
+        name: what it is called; None for the folder's name.
+    Raises:
+        RunError: no run, not finished, or it cannot be read.
+    """
+    model, folder = read_model_of_finished(run), Path(run)
+    recipe, cost, metrics = read_run_recipe(folder), model.get("cost") or {}, model.get("metrics") or {}
+    before_flops, before_seconds = _of_backbones(recipe)
+    measured = {metrics["split"]: metrics} if "split" in metrics else {}
+    return Outcome(
+        name=folder.name if name is None else name,
+        run=folder,
+        recipe=recipe,
+        image_set=model["data"]["name"],
+        fingerprint=model["data"]["fingerprint"],
+        counts=model["data"]["counts"],
+        validation=measured_on(model.get("validation") or measured.get("validation")),
+        test=measured_on(measured.get("test")),
+        seconds=_seconds(cost),
+        cost=cost.get("cost"),
+        flops=cost.get("training_flops"),
+        backbone_flops=before_flops,
+        backbone_seconds=before_seconds,
+        parameters=model.get("parameters"),
+        device=cost.get("device"),
+        versions=model.get("versions", {}),
+        curves=read_curves(folder),
+    )
+
+
+def read_curves(run: Path, columns: Sequence[str] = CURVES) -> dict[str, list[tuple[int, float]]]:
+    """Read (epoch, value) of columns of a run's ``metrics.csv``, of the epochs that have one.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    path = run / "metrics.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return {name: [(int(row["epoch"]), float(row[name])) for row in rows if row.get(name)] for name in columns}
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{path} cannot be read ({error}); copy the run again from where it was made.") from error
+
+
+def settings_that_differ(outcomes: Sequence[Outcome], *left_out: str) -> list[tuple[str, list[str]]]:
+    """The settings in which runs differ, each with its values as text in the order of the runs.
+
+    Args:
+        left_out: settings that are not shown.
+    """
+    flat = [flatten(to_mapping(outcome.recipe)) for outcome in outcomes]
+    blocks = list(to_mapping(Recipe()))  # in whose order a recipe is written
+    names = sorted(
+        dict.fromkeys(name for settings in flat for name in settings),
+        key=lambda name: blocks.index(name.split(".")[0]),
+    )
+    left_out_by_some = {name.rsplit(".", 1)[0] for name in names}  # blocks, whose settings tell it
+    found = []
+    for name in names:
+        values = [spoken_value(settings[name]) if name in settings else MISSING for settings in flat]
+        if len(set(values)) > 1 and name not in {*NO_SETTINGS, *left_out, *left_out_by_some}:
+            found.append((name, values))
+    return found
+
+
+def spoken_value(value: Any) -> str:
+    """A value of a setting as a person writes it: ``0.1``, ``8 16 16``, ``4 × 0.5, 1``, ``none``."""
+    if isinstance(value, list):
+        runs = [(one, len(list(same))) for one, same in groupby(map(spoken_value, value))]
+        if any(count > SHORT for _, count in runs):
+            return ", ".join(f"{count} × {one}" if count > 1 else one for one, count in runs)
+        return " ".join(map(spoken_value, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def run_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
+    """A row a run, with the columns of ``RUN_COLUMNS``."""
+    for one in outcomes:
+        validation = [one.validation.accuracy, one.validation.n] if one.validation else [None, None]
+        test = [one.test.accuracy, one.test.n, *one.test.interval] if one.test else [None] * 4
+        costs = [one.seconds, one.cost, one.flops, one.backbone_flops, one.backbone_seconds, one.parameters, one.device]
+        yield [one.name, one.recipe.fit.seed, str(one.run), one.image_set, one.fingerprint, *validation, *test, *costs]
+
+
+def curve_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
+    """A row for every value of every learning curve, with the columns of ``CURVE_COLUMNS``."""
+    for one in outcomes:
+        for measure, values in one.curves.items():
+            for epoch, value in values:
+                yield [one.name, one.recipe.fit.seed, measure, epoch, value]
+
+
+def settings_rows(outcomes: Sequence[Outcome], *left_out: str) -> Iterator[list[Any]]:
+    """A row for every setting that differs: its name, and its values in the order of the runs; empty where one has none."""
+    for name, values in settings_that_differ(outcomes, *left_out):
+        yield [name, *("" if value == MISSING else value for value in values)]
+
+
+def unlike_images(outcomes: Sequence[Outcome]) -> list[str]:
+    """Why accuracies of these runs are not of the same images, as sentences; none where they are."""
+    sets = _by(outcomes, {outcome.name: outcome.fingerprint for outcome in outcomes})
+    if len(sets) > 1:
+        spoken = "; ".join(f"{_listed(names)} on {_named(outcomes, names[0]).image_set}" for names in sets)
+        return [
+            "These runs were not trained on the same images (the fingerprints of their sets differ):"
+            f" {spoken}. Their accuracies are of other images and do not say which recipe is better."
+        ]
+    found = []
+    for split in ("test", "validation"):
+        keys = {}
+        for outcome in outcomes:
+            measured = getattr(outcome, split)
+            if measured is not None:
+                keys[outcome.name] = (outcome.recipe.data.split_seed, outcome.counts[split], measured.n)
+        groups = _by(outcomes, keys)
+        if len(groups) > 1:
+            spoken = "; ".join(
+                f"{_listed(names)} on {keys[names[0]][2]:,} (split {keys[names[0]][0]})" for names in groups
+            )
+            found.append(f"These runs were not measured on the same {split} images: {spoken}.")
+    return found
+
+
+def _by(outcomes: Sequence[Outcome], keys: Mapping[str, Any]) -> list[list[str]]:
+    """Names of the runs, those of one key together."""
+    groups: dict[Any, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.name in keys:
+            groups.setdefault(keys[outcome.name], []).append(outcome.name)
+    return list(groups.values())
+
+
+def _named(outcomes: Sequence[Outcome], name: str) -> Outcome:
+    return next(outcome for outcome in outcomes if outcome.name == name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)
+
+
+def measured_on(found: Mapping[str, Any] | None) -> Measured | None:
+    """An accuracy as ``model.json`` has it; None where it has none."""
+    return None if found is None else Measured(found["accuracy"], found["n"])
+
+
+def _of_backbones(recipe: Recipe) -> tuple[int | None, float | None]:
+    """Operations and seconds of the trainings that the weights of a recipe come from; None where they are not known."""
+    if not isinstance(recipe.network, RunConfig):
+        return (0, 0.0) if getattr(recipe.network, "weights", None) is None else (None, None)
+    folder = Path(recipe.network.folder)
+    try:
+        cost, (flops, seconds) = read_model(folder).get("cost") or {}, _of_backbones(read_run_recipe(folder))
+    except (RunError, ConfigError):  # gone, or of another sightline
+        return None, None
+    return _sum(cost.get("training_flops"), flops), _sum(_seconds(cost), seconds)
+
+
+def _seconds(cost: Mapping[str, Any]) -> float | None:
+    return float(cost["fit_seconds"] + cost["evaluation_seconds"]) if cost else None
+
+
+def _sum(one: Number | None, other: Number | None) -> Number | None:
+    return None if one is None or other is None else one + other

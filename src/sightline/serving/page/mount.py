@@ -1,0 +1,77 @@
+"""The page of a server: classify an image, look at the right and the wrong answers, read the model card. Drawn by gradio.
+
+Nothing leaves the machine, and nothing that a visitor brings is written to a file: an image travels within the event that
+asks about it, and is forgotten an hour later.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sightline.config.serving import ServeConfig
+from sightline.serving.page.events import Page
+from sightline.serving.page.layout import lay_out, template
+from sightline.serving.uploads import most_bytes
+from sightline.serving.wall import Wall
+from sightline.serving.worker import Asker
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+__all__ = ["mount_page"]
+
+WEIGHTS = ".safetensors"
+WAITING = 64  # events that may wait for their turn
+LOOKS = 0.02  # seconds from one look for events that wait to the next
+AT_ONCE = 4  # events of a kind that are worked on together
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "Arial", "sans-serif"]
+ICON = (
+    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><circle cx='16' cy='16' r='13' fill='none' stroke='#1f6f8b'"
+    " stroke-width='4'/><circle cx='16' cy='16' r='5' fill='#d55e00'/></svg>"
+)
+
+
+def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConfig) -> "FastAPI":
+    """Mount the page at ``/``, below what the application answers already.
+
+    Args:
+        app: the application.
+        asker: asks the classifier.
+        run: its folder, whose answers to test images are shown; None, or a weights file, of weights alone.
+        limits: on the images that visitors bring.
+    Returns:
+        The application.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="sightline-page-")  # nothing should be written there; gone at the end
+    os.environ |= {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_TEMP_DIR": folder.name,
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    import gradio
+
+    page = Page(asker, None if run is None or run.suffix == WEIGHTS else run, limits)
+    blocks = lay_out(page)
+    blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
+    blocks._queue.sleep_when_free = LOOKS  # gradio looks every millisecond, also while nobody asks
+    gradio.mount_gradio_app(
+        app,
+        blocks,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=1,  # byte: no file is taken but within an event
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gradio.themes.Default(primary_hue="teal", font=FONT, font_mono=["ui-monospace", "monospace"]),
+        css=template("serve.css"),
+    )
+    mounted: Any = app.routes[-1]
+    mounted.app.add_middleware(Wall, events=len(blocks.fns), most_bytes=most_bytes(limits), icon=ICON)
+    mounted.app.state.folder = folder  # kept as long as the application
+    page.opening.start()  # now that nobody waits for the page
+    return app

@@ -1,0 +1,133 @@
+"""Serve a finished classifier: a page to look at, and a service to call."""
+
+import errno
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import uvicorn
+
+from sightline.config import ServeConfig
+from sightline.errors import ConfigError
+from sightline.inference.predict import about_box, load
+from sightline.machine.devices import keep_freed_memory
+from sightline.serving.page.mount import mount_page
+from sightline.serving.service import build_service
+from sightline.serving.worker import Asker
+
+__all__ = ["serve"]
+
+BACKLOG = 512  # callers that wait to be let in
+PATIENCE = 5  # seconds in which answers that were begun are finished when the server ends
+
+
+def serve(
+    run: str | os.PathLike[str] | None = None,
+    *,
+    settings: ServeConfig | None = None,
+    trust_code: bool = False,
+    announce: Callable[[str, str], None] | None = None,
+) -> None:
+    """Serve a finished classifier until it is stopped: a page at ``/``, a service below ``/api``.
+
+    Args:
+        run: a finished run, or its weights file; None for the example classifier.
+        settings: where to listen, whom to answer, and how much to take at once.
+        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
+        announce: called with the address and a sentence on the classifier as soon as callers are let in.
+    Raises:
+        ConfigError: the address cannot be listened at, or the network needs a library that is missing.
+        RunError: no run, or not finished.
+    """
+    settings = settings or ServeConfig()
+    with _listening(settings) as listener:  # a port that is taken is refused before anything is loaded
+        keep_freed_memory()
+        classifier = load(run, trust_code=trust_code)
+        classifier.answers(np.zeros((1, *classifier.resize, 3), np.uint8))  # the first answer is slow
+        asker = Asker(classifier)
+        try:
+            app = mount_page(build_service(asker, settings), asker, None if run is None else Path(run), settings)
+            listener.listen(BACKLOG)
+            if announce:
+                announce(_address(listener, settings), _about(run, classifier.model))
+            config = uvicorn.Config(
+                app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=PATIENCE
+            )
+            with _ended_by_sigterm():
+                uvicorn.Server(config).run(sockets=[listener])
+        finally:
+            asker.close()
+
+
+def _about(run: str | os.PathLike[str] | None, model: Mapping[str, Any]) -> str:
+    if run is None:
+        return about_box()
+    metrics = model.get("metrics")
+    told = f", accuracy {metrics['accuracy']:.4f}, n = {metrics['n']:,}" if metrics else ""
+    return f"{os.fspath(run)}: {len(model['classes'])} classes{told}"
+
+
+@contextmanager
+def _listening(settings: ServeConfig) -> Iterator[socket.socket]:
+    """A socket at the address asked for, of which nobody is let in yet.
+
+    Raises:
+        ConfigError: the address is taken, is not this machine's, or may not be listened at.
+    """
+    where = f"--host {settings.host} --port {settings.port}"
+    try:
+        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        # asyncio sends small packets at once only on sockets that say that they are TCP: 40 ms an answer
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(
+            f"{where}: there is no such address; 127.0.0.1 is this machine, 0.0.0.0 every network."
+        ) from error
+    with listener:
+        try:
+            listener.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # a server that ended a moment ago does not count
+            listener.bind(address)
+        except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
+            hint = (
+                "is in use; name another --port, or 0 for a free one"
+                if taken
+                else f"cannot be listened at ({error.strerror})"
+            )
+            raise ConfigError(f"{where} {hint}.") from error
+        yield listener
+
+
+def _address(listener: socket.socket, settings: ServeConfig) -> str:
+    """What one types into a browser, with the token where one is asked for."""
+    host, port = listener.getsockname()[:2]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    token = "" if settings.token is None else f"?token={quote(settings.token, safe='')}"
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/{token}"
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let the signal by which service managers end a program unwind it, so that nothing of it stays behind."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # of which alone signals can be caught
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,341 @@
+"""Train the runs of a study, each in a process of its own: whatever ends one leaves the others, and what is finished stays.
+
+study.yaml          the whole study, with the content of its recipes
+runs/NAME-SEED/     an ordinary run folder each
+work/NAME-SEED.*    what its training was told (.recipe.yaml, .settings.yaml), and what it printed (.log)
+.lock               held while any process trains here
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sightline.config import to_yaml
+from sightline.config.resolving import to_mapping
+from sightline.config.studies import Study, Variant, differences, read_study, study_to_yaml
+from sightline.data.sources.lookup import find_source
+from sightline.display.terminal import show
+from sightline.display.waiting import spoken_seconds
+from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError
+from sightline.machine.devices import share_of_machine
+from sightline.runs.folder import read_model
+from sightline.runs.outcomes import read_outcome
+from sightline.runs.writing import storage_error, write_atomically
+from sightline.training.prepare import prepare_training
+
+__all__ = ["STUDY", "Job", "jobs", "open_study", "train_in_child", "train_study"]
+
+STUDY = "study.yaml"  # in a study's folder
+GRACE = 5.0  # seconds in which a training that got Ctrl-C from the terminal, as we did, ends by itself
+PATIENCE = 0.2  # seconds after which a training that runs is asked whether it is to be ended
+STOPPED = 130  # status of a training after Ctrl-C
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study."""
+
+    study: Study
+    variant: Variant
+    seed: int
+    folder: Path
+    """Of the study."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant.name}-{self.seed}"
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "runs" / self.name
+
+    @property
+    def finished(self) -> bool:
+        return (self.run / "DONE").exists()
+
+    @property
+    def backbone(self) -> Path | None:
+        """The run that it starts from, of the same seed."""
+        return None if self.variant.backbone is None else self.run.with_name(f"{self.variant.backbone}-{self.seed}")
+
+    @property
+    def data(self) -> str:
+        data = self.variant.data or self.study.data
+        assert data is not None
+        return data
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe below the settings."""
+        return dict(to_mapping(self.study.base(self.variant)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it sets over the recipe."""
+        backbone = None if self.backbone is None else str(self.backbone.absolute())
+        return self.study.overrides(self.variant, self.seed, backbone)
+
+
+def jobs(study: Study, folder: Path) -> list[Job]:
+    """The runs of a study in the order of training: one seed after the other, each run after the one it starts from."""
+    return [Job(study, variant, seed, folder) for seed in study.seeds for variant in study.trained]
+
+
+def open_study(folder: Path, study: Study) -> Study:
+    """Make the folder of a study, or find the study in it that is to be continued.
+
+    Args:
+        study: with an image set.
+    Returns:
+        The study, with the place of its images.
+    Raises:
+        ConfigError: the folder holds another study; its sentence says what differs.
+        DataError: there is no such image set.
+        RunError: the folder holds something else.
+    """
+    assert study.data is not None
+    study = replace(study, data=find_source(study.data).location)
+    for backbone in study.backbones:
+        if backbone.data is not None:
+            find_source(backbone.data)
+    try:
+        if (folder / STUDY).exists():
+            changed = differences(read_study(folder / STUDY), study)
+            if changed:
+                raise ConfigError(
+                    f"{folder} holds this study with other settings: {'; '.join(changed)}; leave them as they were, or"
+                    " choose another --out."
+                )
+        elif folder.exists() and any(not item.name.startswith(".") for item in folder.iterdir()):
+            raise RunError(f"{folder} exists and holds no study; choose another --out.")
+        for part in ("runs", "work"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    write_atomically(folder / STUDY, study_to_yaml(study).encode())
+    return study
+
+
+def train_study(
+    study: Study, folder: Path, console: Console, train: Callable[[Job], None] | None = None, workers: int = 1
+) -> dict[tuple[str, int], str]:
+    """Train every run of a study that is not finished.
+
+    Args:
+        study: as ``open_study`` gives it.
+        folder: of the study.
+        console: where a line a run is printed.
+        train: what trains one run; None: a process of its own.
+        workers: runs that are trained side by side, each with its share of the threads and of the GPUs.
+    Returns:
+        Why runs are not finished, in a sentence, by variant and seed; empty where all are.
+    Raises:
+        SightlineError: a run would be refused, before any is trained.
+        Interrupted: Ctrl-C; the study can be continued.
+    """
+    everything = jobs(study, folder)
+    try:
+        with _held(folder, console) as lock:
+            _refuse_early(everything, console)
+            return _train_side_by_side(everything, lock, console, train, workers)
+    except KeyboardInterrupt as stopped:
+        raise Interrupted(folder, f"sightline compare {shlex.quote(str(folder))}") from stopped
+
+
+def _train_side_by_side(
+    everything: Sequence[Job],
+    lock: int | None,
+    console: Console,
+    train: Callable[[Job], None] | None,
+    workers: int,
+) -> dict[tuple[str, int], str]:
+    """Train what is not finished, in order as far as what each run starts from allows; see ``train_study``."""
+    stopping = threading.Event()
+
+    def work(job: Job, worker: int) -> None:
+        if job.backbone is not None and not (job.backbone / "DONE").exists():
+            raise RunError(f"the run {job.backbone.name} that it starts from is not finished.")
+        if train is None:
+            train_in_child(job, lock, share_of_machine(worker, workers), stopping)
+        else:
+            train(job)
+
+    waiting, failures = [job for job in everything if not job.finished], {}
+    busy: dict[Future[None], tuple[Job, int, float]] = {}
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            while waiting or busy:
+                while len(busy) < workers and (job := _next(waiting, [one for one, _, _ in busy.values()])) is not None:
+                    waiting.remove(job)
+                    show(f"[{everything.index(job) + 1}/{len(everything)}] {job.name}", console)
+                    worker = min(set(range(workers)) - {taken for _, taken, _ in busy.values()})
+                    busy[pool.submit(work, job, worker)] = job, worker, time.monotonic()
+                for ended in wait(busy, return_when=FIRST_COMPLETED).done:
+                    job, _, start = busy.pop(ended)
+                    try:
+                        ended.result()
+                        line = f"{_told(job)}, {spoken_seconds(time.monotonic() - start)}"
+                    except SightlineError as error:
+                        failures[job.variant.name, job.seed] = str(error)
+                        line = f"failed: {error}"
+                    whose = f"{job.name}: " if workers > 1 else ""
+                    show(f"  {whose}{line}", console)
+        except BaseException:  # Ctrl-C, here or in a training; the others are ended before the pool is left
+            stopping.set()
+            raise
+    return failures
+
+
+def _next(waiting: Sequence[Job], busy: Sequence[Job]) -> Job | None:
+    """The first run that does not wait for the one it starts from."""
+    unfinished = {job.run for job in (*waiting, *busy)}
+    return next((job for job in waiting if job.backbone not in unfinished), None)
+
+
+def train_in_child(
+    job: Job,
+    lock: int | None = None,
+    share: Mapping[str, str] | None = None,
+    stopping: threading.Event | None = None,
+) -> None:
+    """Train one run in a process of its own, from where an earlier one stopped; what it prints goes to its log.
+
+    Args:
+        lock: descriptor of the held lock, which the process holds as well: it may outlive this one.
+        share: of the machine, as variables of the process's environment.
+        stopping: set where the process is to be ended.
+    Raises:
+        RunError: it ended without finishing; with its own last sentence.
+        KeyboardInterrupt: Ctrl-C, here or there.
+    """
+    recipe, settings, log = (
+        job.folder / "work" / f"{job.name}.{end}" for end in ("recipe.yaml", "settings.yaml", "log")
+    )
+    write_atomically(recipe, to_yaml(job.study.base(job.variant)).encode())
+    write_atomically(settings, yaml.safe_dump(job.settings, sort_keys=False, allow_unicode=True).encode())
+    command = [sys.executable, "-m", "sightline", "train", job.data, "--recipe", recipe, "--config", settings]
+    with log.open("ab") as file:
+        begin = file.tell()
+        child = subprocess.Popen(
+            [*map(str, command), "--run", str(job.run), "--resume"],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            pass_fds=() if lock is None else (lock,),
+            env=os.environ | dict(share or {}),
+        )
+        try:
+            while (status := _status(child)) is None:
+                if stopping is not None and stopping.is_set():
+                    raise KeyboardInterrupt
+        except BaseException:
+            _stop(child)
+            raise
+    if status == STOPPED:
+        raise KeyboardInterrupt
+    if status or not job.finished:
+        raise RunError(f"{_reason(log, begin, status)} ({log})")
+
+
+def _status(child: subprocess.Popen[bytes]) -> int | None:
+    """The status of a training that ends soon; None where it goes on."""
+    try:
+        return child.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Let a training end by itself; it may have got the terminal's Ctrl-C, or not."""
+    try:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE)
+            return
+        child.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(6 * GRACE)
+    finally:  # after a second Ctrl-C, too
+        child.kill()
+        child.wait()
+
+
+def _reason(log: Path, begin: int, status: int) -> str:
+    """Why a training ended, by what it printed last."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    if status < 0:
+        return f"it was ended by {signal.Signals(-status).name}."
+    own = [line.removeprefix("sightline: ") for line in lines if line.startswith("sightline: ")]
+    return (own or lines or [f"it ended with status {status}."])[-1]
+
+
+def _told(job: Job) -> str:
+    outcome = read_outcome(job.run)
+    parts = [
+        f"{split} {measured.accuracy:.4f}"
+        for split, measured in (("validation", outcome.validation), ("test", outcome.test))
+        if measured is not None
+    ]
+    return ", ".join(parts) or "finished"
+
+
+def _refuse_early(everything: list[Job], console: Console) -> None:
+    """Refuse before the first step what would be refused after hours: settings that do not suit the images, or other images.
+
+    What starts from a run that is not there yet is seen when its turn comes, still with the first seed.
+    """
+    seen: set[str] = set()
+    for job in everything:
+        if job.finished or job.backbone is not None or job.variant.name in seen:
+            continue
+        seen.add(job.variant.name)
+        try:
+            plan = prepare_training(job.data, job.recipe, job.settings, None, console)
+        except SightlineError as error:
+            raise type(error)(f"study {job.study.name!r}, {job.variant.name!r}: {error}") from error
+        fingerprint = plan.images.fingerprint
+        for other in everything:
+            if other.data != job.data or not (other.run / "model.json").exists():
+                continue
+            if read_model(other.run)["data"]["fingerprint"] != fingerprint:
+                raise DataError(
+                    f"the images in {job.data} have changed since {other.run} was trained, so its accuracy is of other"
+                    " images; choose another --out."
+                )
+
+
+@contextmanager
+def _held(folder: Path, console: Console) -> Iterator[int | None]:
+    """Hold the lock of a study's folder, of which this process and those that it passes it to let go when they end.
+
+    A training whose study was killed goes on to its end; the study waits for it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # where there is no such lock
+        yield None
+        return
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            show(f"Waiting for a training of {folder} that still runs.", console)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)

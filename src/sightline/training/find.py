@@ -1,0 +1,136 @@
+"""Find a learning rate or a batch size for a training, without training: an image set in, a folder with the settings out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sightline.config import BatchSearchConfig, RangeTestConfig, refuse_range_test
+from sightline.display.terminal import Table, reporting_console, show
+from sightline.errors import ConfigError
+from sightline.machine.devices import keep_freed_memory
+from sightline.runs.folder import refuse_filled
+from sightline.runs.writing import create_folder, write_atomically, write_csv, write_json
+from sightline.training.finders.batch import FoundBatch, search_batch
+from sightline.training.finders.rate import FoundRate, search_rate, write_range
+from sightline.training.job import Plan
+from sightline.training.prepare import prepare_training
+
+__all__ = ["find_batch", "find_rate"]
+
+
+def find_rate(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    recipe: str | os.PathLike[str] | Mapping[str, Any] = "auto",
+    settings: Mapping[str, Any] | None = None,
+    test: RangeTestConfig | None = None,
+    out: str | os.PathLike[str] | None = None,
+    console: Console | None = None,
+) -> FoundRate:
+    """Find the learning rate of a training by a range test, checked by short trainings.
+
+    One process takes the steps, with whole batches, whatever ``fit.processes`` is; batch-norm then sees a whole batch, too.
+
+    Args:
+        data, recipe, settings: of the training, as for ``sightline.train``.
+        test: range and steps of the test.
+        out: folder to make, with ``range.png``, ``range.csv``, ``found.json`` and ``settings.yaml``, which ``sightline train
+            --config`` takes; None writes nothing.
+        console: where to report; None reports nothing.
+    Returns:
+        The rate, the range test, and the ``settings`` to train with.
+    Raises:
+        SightlineError: one of its kinds, with a sentence that says what to do.
+    """
+    plan, console = _begin(data, recipe, settings, out, console)
+    if "fit.batch_size" in plan.searches:
+        raise ConfigError(
+            "a rate is found for one batch size, and --fit.batch-size is auto; find that first (sightline find batch), and"
+            " name it."
+        )
+    refuse_range_test(plan.recipe.fit, plan.recipe.finetune, len(plan.splits.train), "a range test")
+    found = search_rate(plan, test or RangeTestConfig(), console)
+    _say(console, found.lines())
+    if out is not None:
+        write_range(_finish(Path(out), found), found)
+    return found
+
+
+def find_batch(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    recipe: str | os.PathLike[str] | Mapping[str, Any] = "auto",
+    settings: Mapping[str, Any] | None = None,
+    search: BatchSearchConfig | None = None,
+    out: str | os.PathLike[str] | None = None,
+    console: Console | None = None,
+) -> FoundBatch:
+    """Find how large a batch of a training fits into memory, and which size is fastest.
+
+    Args:
+        data, recipe, settings: of the training, as for ``sightline.train``.
+        search: how, and within which memory.
+        out: folder to make, with ``sizes.csv``, ``found.json`` and ``settings.yaml``, which ``sightline train --config``
+            takes; None writes nothing.
+        console: where to report; None reports nothing.
+    Returns:
+        The sizes that were tried, the largest that fits, and the ``settings`` to train with.
+    Raises:
+        SightlineError: one of its kinds, with a sentence that says what to do.
+    """
+    plan, console = _begin(data, recipe, settings, out, console)
+    found = search_batch(plan, search or BatchSearchConfig(), console)
+    show(_table(found), console)
+    _say(console, found.lines())
+    if out is not None:
+        write_csv(_finish(Path(out), found) / "sizes.csv", *found.rows())
+    return found
+
+
+def _begin(
+    data: str | os.PathLike[str] | None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+    out: str | os.PathLike[str] | None,
+    console: Console | None,
+) -> tuple[Plan, Console]:
+    if out is not None:
+        refuse_filled(out)
+    keep_freed_memory()
+    console = reporting_console(console)
+    plan = prepare_training(data, recipe, settings or {}, None, console)
+    if out is not None:
+        create_folder(Path(out))  # before the work: one that cannot be made costs nothing
+    _say(
+        console,
+        [
+            f"{plan.source.name}: {len(plan.splits.train):,} training images, recipe {plan.recipe.name} ({plan.why})",
+            *([plan.replaced] if plan.replaced else []),
+        ],
+    )
+    return plan, console
+
+
+def _table(found: FoundBatch) -> Table:
+    columns, rows = found.rows()
+    table = Table()
+    for column in columns:
+        table.add_column(column.replace("_", " "), justify="right")
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
+
+
+def _finish(folder: Path, found: FoundRate | FoundBatch) -> Path:
+    write_json(folder / "found.json", found.to_json())
+    write_atomically(folder / "settings.yaml", yaml.safe_dump(found.settings, sort_keys=False).encode())
+    return folder
+
+
+def _say(console: Console, lines: Sequence[str]) -> None:
+    for line in lines:
+        show(line, console)

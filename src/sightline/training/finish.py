@@ -1,0 +1,186 @@
+"""What follows the last step of a classifier: calibrate it, read the test split once, write what the run saves.
+
+N images, V views, K classes. Nothing here loads Lightning.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from sightline.display.pictures import drawing
+from sightline.display.terminal import show
+from sightline.errors import TrainingError
+from sightline.evaluation.calibration import calibrate, measure_corruptions, measure_strangers
+from sightline.evaluation.evaluate import evaluate_rows
+from sightline.inference.predict import Classifier
+from sightline.inference.views import VIEWS, Views, combine
+from sightline.machine.devices import choose_device, describe
+from sightline.measures.conformal import image_uniforms
+from sightline.reports.report import report
+from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
+from sightline.runs.writing import write_csv, write_json
+from sightline.training.estimates import training_operations
+from sightline.training.job import Plan
+from sightline.training.linear_probe import CrossValidation
+from sightline.training.phases import Phase
+from sightline.training.summary import Progress, show_measures, show_next_steps
+
+__all__ = ["Trained", "finish"]
+
+Array = np.ndarray[Any, Any]
+AskRows = Callable[[Array, Callable[[int, int], None]], Array]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is known of a classifier when its weights are settled."""
+
+    seconds: float
+    """Of all that made it, features and fine-tuning included."""
+    probe_flops: float
+    """Operations a second of the machine meanwhile."""
+    phases: Sequence[Phase]
+    """Of the epochs that were trained by steps; none where none were."""
+    epochs: int
+    """That were trained by steps; 0: none."""
+    facts: dict[str, Any]
+    """For ``model.json``."""
+    ask: AskRows | None = None
+    """Logits of rows of the set, (1, n, K), by kept features; None asks the network."""
+    crossed: CrossValidation | None = None
+    """Where cross-validation measures, in place of a test split."""
+
+
+def finish(plan: Plan, run: Path, trained: Trained, console: Console) -> None:
+    """Calibrate, measure on the test split (once) or by cross-validation, and write what is saved and shared."""
+    start = time.perf_counter()
+    network, recipe = plan.network, plan.recipe
+    model = read_model(run) | trained.facts
+    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+        raise TrainingError(
+            f"the weights are not finite after the last step; {run} is not finished. Try a smaller rate."
+        )
+    classifier = Classifier(network, model, choose_device())
+    with Progress(console, "Calibrating and testing") as progress:
+        logits_VNK = _calibrate(classifier, plan, trained, progress)
+        unanswered = _count_unanswered(logits_VNK, run)
+        measured = _measure(classifier, plan, run, trained, logits_VNK, progress)
+    seconds = time.perf_counter() - start
+    model["cost"] = {
+        "fit_seconds": trained.seconds,
+        "evaluation_seconds": seconds,
+        "probe_flops": trained.probe_flops,
+        "cost": (trained.seconds + seconds) * trained.probe_flops,
+        "training_flops": training_operations(
+            recipe, trained.phases, network, plan.images.size, len(plan.splits.train), trained.epochs
+        ),
+        "device": describe(classifier.device),
+    }
+    if recipe.evaluation.robustness and not plan.splits.cross_validated:
+        model["cost"]["robustness_seconds"] = _stress(classifier, plan, console)
+    if measured is not None:
+        measured["cost"] = model["cost"]
+        left_to_table = ("classes", "confusion_matrix", "reliability", "cost")
+        model["metrics"] = {name: value for name, value in measured.items() if name not in left_to_table}
+        write_json(run / "evaluation.json", measured)
+    write_weights(run / "model.safetensors", network.state_dict(), model)
+    write_json(run / "model.json", model)
+    mark_done(run)
+    if measured is not None:
+        show_measures(console, measured)
+    if unanswered:
+        show(
+            f"warning: the answers to {unanswered:,} of {logits_VNK.shape[1]:,} validation images are not finite, though the"
+            " weights are, and count as the same probability for every class; try a smaller rate or --fit.precision float32",
+            console,
+        )
+    with drawing(REPORT, console):
+        report(run, trust_code=getattr(recipe.network, "trust_code", False))
+    show_next_steps(console, run, plan.source.location, model)
+
+
+def _calibrate(classifier: Classifier, plan: Plan, trained: Trained, progress: Progress) -> Array:
+    """Set temperature and thresholds into the classifier's model; returns the logits they were set by, (V, N, K)."""
+    recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
+    rows = splits.train if splits.cross_validated else splits.calibrate
+    used = recipe.evaluation.views
+    if trained.crossed is not None:
+        logits_VNK = trained.crossed.logits_NK[None]
+    elif trained.ask is not None:
+        logits_VNK = trained.ask(rows, progress)
+    else:
+        logits_VNK = classifier.view_logits(images.pixels, used, rows=rows)
+    views: list[Views] = [name for name, count in VIEWS.items() if count <= VIEWS[used]]
+    labels = images.labels[rows]
+    uniforms = image_uniforms(images.pixels[row] for row in rows)
+    model["temperatures"], model["trust"] = calibrate(logits_VNK, labels, uniforms, views)
+    model["calibrated_on"] = len(labels)
+    answers = combine(logits_VNK, used).argmax(1)
+    model["validation"] = {"n": len(labels), "accuracy": float((answers == labels).mean())}
+    return logits_VNK
+
+
+def _count_unanswered(logits_VNK: Array, run: Path) -> int:
+    """Count the images to which every class is the same, as where the network's arithmetic overflows.
+
+    Raises:
+        TrainingError: there is no other.
+    """
+    unanswered = int((logits_VNK == logits_VNK[..., :1]).all((0, 2)).sum())
+    if unanswered == logits_VNK.shape[1]:
+        raise TrainingError(
+            f"the network answers every validation image with no finite number, or with the same for every class; {run} is not"
+            " finished. Try a smaller rate or --fit.precision float32."
+        )
+    return unanswered
+
+
+def _measure(
+    classifier: Classifier, plan: Plan, run: Path, trained: Trained, logits_VNK: Array, progress: Progress
+) -> dict[str, Any] | None:
+    """Measure on what the recipe names, or by cross-validation; None where on nothing."""
+    recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
+    crossed = trained.crossed
+    # of validation only what chose nothing while training: all of it, or half
+    rows = {"test": splits.test, "validation": splits.calibrate, "none": splits.test[:0]}[recipe.evaluation.on]
+    if crossed is not None and recipe.evaluation.on != "none":
+        rows = splits.train
+    if not len(rows):
+        return None
+    if crossed is None:
+        model["test_readings"] += recipe.evaluation.on == "test"
+        write_json(run / "model.json", model)  # before the reading: one that is interrupted has been read, too
+        logits_VNK = trained.ask(rows, progress) if trained.ask else None  # type: ignore[assignment]
+    measured, table = evaluate_rows(classifier, images, rows, progress, logits_VNK=logits_VNK)
+    measured["split"] = recipe.evaluation.on
+    if crossed is not None:
+        measured |= {
+            "split": "cross-validation",
+            "accuracy": crossed.accuracy,
+            "accuracy_interval": list(crossed.interval),
+            "folds": crossed.folds,
+            "repeats": crossed.repeats,
+        }
+    write_csv(run / "predictions.csv", *table)
+    return measured
+
+
+def _stress(classifier: Classifier, plan: Plan, console: Console) -> float:
+    """Measure the classifier on corrupted images and on images of no class, into its ``trust``.
+
+    Returns:
+        The seconds, which are no part of the cost of a training.
+    """
+    start = time.perf_counter()
+    pixels, rows = plan.images.pixels, plan.splits.calibrate
+    trust = classifier.model["trust"]
+    with Progress(console, "Trying corrupted images") as progress:
+        trust["corruptions"] = measure_corruptions(classifier, pixels, rows, plan.images.labels[rows], progress)
+        trust["unknown"]["rates"] = measure_strangers(classifier, pixels, rows)
+    return time.perf_counter() - start

@@ -1,0 +1,111 @@
+"""Plan a fine-tuning: an image set and a network in, an editable schedule of phases out."""
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from sightline.config import read_recipe
+from sightline.config.finetuning import ALL, lies_in
+from sightline.config.resolving import merge, spell_out, to_mapping
+from sightline.display.terminal import reporting_console
+from sightline.runs.folder import refuse_to_overwrite
+from sightline.runs.writing import write_atomically
+from sightline.training.job import Plan
+from sightline.training.phases import Phase, layers_of, phases_of
+from sightline.training.prepare import prepare_training
+
+__all__ = ["plan"]
+
+
+def plan(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    recipe: str | os.PathLike[str] | Mapping[str, Any] = "auto",
+    settings: Mapping[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    console: Console | None = None,
+) -> str:
+    """Write out the phases of a fine-tuning as YAML to edit, for ``sightline train --config``.
+
+    They are those of the recipe's ``finetune``, or of ``gradual`` where it has none, with the real names of the network's
+    layers and the number of parameters that learn in each as comments. Trained unedited, they give the same weights.
+
+    Args:
+        data: a folder, an archive, a manifest, or a name such as ``digits``; None where the recipe names it.
+        recipe: a recipe's name, a YAML file, its content, or ``auto`` to choose by the size and number of the images.
+        settings: what to set over the recipe, nested as in its YAML; they become part of what is written.
+        out: file to write, which must not exist; None writes none.
+        console: where progress is shown; None shows none.
+    Returns:
+        The YAML text.
+    Raises:
+        SightlineError: one of its kinds, with a sentence that says what to do.
+    """
+    if out is not None:
+        refuse_to_overwrite(out)
+    given = spell_out(settings or {})
+    named = {} if recipe == "auto" else spell_out(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+    if merge(named, given).get("finetune") in (None, {"kind": "none"}):
+        given = merge(given, {"finetune": {"kind": "gradual"}})
+    settled = prepare_training(data, recipe, given, None, reporting_console(console))
+    name = None if recipe == "auto" or isinstance(recipe, Mapping) else os.fspath(recipe)
+    text = _written(settled, given, name, None if data is None else os.fspath(data), out)
+    if out is not None:
+        write_atomically(Path(out), text.encode())
+    return text
+
+
+def _written(
+    settled: Plan, given: Mapping[str, Any], recipe: str | None, data: str | None, out: str | os.PathLike[str] | None
+) -> str:
+    """The whole text: how to use it, what else was set, and the phases, a layer a line."""
+    chosen = settled.recipe
+    others = merge(given, {"network": to_mapping(chosen.network), "fit": {"epochs": chosen.fit.epochs}})
+    others = {name: value for name, value in others.items() if name != "finetune"}
+    command = ["sightline", "train", *([data] if data else []), *(["--recipe", recipe] if recipe else [])]
+    parameters = sum(parameter.numel() for parameter in settled.network.parameters())
+    return "\n".join(
+        [
+            f"# A schedule of fine-tuning for {settled.images.name}, made for the recipe {chosen.name}. Edit it, then:",
+            f"#   {shlex.join([*command, '--config', os.fspath(out) if out else 'plan.yaml'])}",
+            "# A layer that a phase does not name is frozen in it. Each phase goes through the learning-rate schedule anew, up to",
+            "# rate times its peak. A name stands for all that lies below it: layer4 for layer4.0 and layer4.1.",
+            yaml.safe_dump(others, sort_keys=False, allow_unicode=True, width=110).rstrip(),
+            "finetune:",
+            "  kind: phases",
+            *(f"  {name}: {_plain(value)}" for name, value in _of_all_phases(chosen.finetune)),
+            f"  phases: # of a network of {parameters:,} parameters",
+            *(line for phase in phases_of(chosen, settled.network) for line in _lines(settled, phase)),
+            "",
+        ]
+    )
+
+
+def _of_all_phases(finetune: Any) -> Iterator[tuple[str, Any]]:
+    yield "layer_decay", getattr(finetune, "layer_decay", None)
+    yield "restore_best", getattr(finetune, "restore_best", "none")
+
+
+def _lines(settled: Plan, phase: Phase) -> Iterator[str]:
+    """A phase as YAML, with the parameters that learn in each of its layers."""
+    sizes = {name: item.numel() for name, item in settled.network.named_parameters() if name in phase.trained}
+    layers = phase.layers
+    if layers == (ALL,):
+        layers = tuple(name for layer in reversed(layers_of(settled.network)) for name in layer.names)
+    yield f"    - epochs: {phase.epochs} # {phase.when}; {sum(sizes.values()):,} parameters learn"
+    yield f"      rate: {_plain(phase.rate)}"
+    yield "      train:"
+    for layer in layers:
+        count = sum(size for name, size in sizes.items() if lies_in(name, layer))
+        if count:  # whitening may have ended
+            yield f"        - {_plain(layer)} # {count:,}"
+
+
+def _plain(value: Any) -> str:
+    """A value as YAML has it in a line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).removesuffix("...\n").strip()

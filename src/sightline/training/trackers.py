@@ -1,0 +1,284 @@
+"""Trackers: TensorBoard, Weights & Biases and CSV, below ``logs/`` in the run. One that fails never costs a training.
+
+A resumed training goes on in the same TensorBoard folder, the same CSV file and the same W&B run; what was tracked after
+the checkpoint that it continues from is tracked again, and taken out of the first two before.
+"""
+
+import csv
+import io
+import netrc
+import os
+import secrets
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from rich.console import Console
+
+from sightline.config import AnyRecipe, TrackConfig
+from sightline.config.resolving import flatten, to_mapping
+from sightline.data.sources.downloads import reachable
+from sightline.display.terminal import show
+from sightline.runs.writing import write_atomically
+from sightline.training.checkpoints import steps_done
+
+__all__ = ["TRACKERS", "Tracker", "final_numbers", "tracked"]
+
+PROJECT = "sightline"  # of Weights & Biases, where none is named
+REACH_SECONDS = 3.0  # for the host of Weights & Biases to take a connection; it would try again and again by itself
+INIT_SECONDS = 20.0  # for Weights & Biases to answer; then the run stays in its folder
+REASON = 200  # letters of what the library says
+FINISH_SECONDS = 60.0  # for it to upload what is left at the end; then the rest stays in the folder, too
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tracker writes, and from where it goes on."""
+
+    run: Path
+    step: int
+    """Steps before the checkpoint that is continued from; 0: from the beginning."""
+    settings: TrackConfig
+    say: Callable[[str], None]
+    """Takes what is good to know."""
+    warn: Callable[[str], None]
+    """Takes what went otherwise than asked."""
+
+    @property
+    def logs(self) -> Path:
+        return self.run / "logs"
+
+
+@contextmanager
+def tracked(recipe: AnyRecipe, run: Path, console: Console) -> Iterator[list["Tracker"]]:
+    """Open the trackers of a recipe, give them its settings, and close them when the training has ended, however it does.
+
+    Args:
+        recipe: names the trackers.
+        run: folder of the run.
+        console: where to say that one failed; a quiet one gets a Python warning instead.
+    """
+
+    def say(sentence: str) -> None:
+        show(sentence, console)
+
+    def warn(sentence: str) -> None:
+        if console.quiet:
+            warnings.warn(sentence, stacklevel=2)
+        say(f"warning: {sentence}")
+
+    place = Place(run, steps_done(run) if recipe.track.to else 0, recipe.track, say, warn)
+    trackers = [Tracker(name, place) for name in recipe.track.to]
+    settings = flatten(to_mapping(recipe))
+    ended = 1
+    try:
+        for tracker in trackers:
+            tracker.log_hyperparams(settings)
+        yield trackers
+        ended = 0
+    finally:
+        for tracker in trackers:
+            tracker.close(ended)
+
+
+class Tracker(Logger):
+    """Hands on to a logger of Lightning's until that fails, which is said once; the training goes on without it."""
+
+    def __init__(self, name: str, place: Place) -> None:
+        super().__init__()
+        self._name, self._place = name, place
+        self._settings: dict[str, Any] = {}
+        self._logger: Logger | None = None
+        self._safely(self._open)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._safely(lambda logger: logger.log_metrics(dict(metrics), step))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any]) -> None:  # type: ignore[override]
+        self._settings = dict(params)
+        self._safely(lambda logger: logger.log_hyperparams(dict(params)))
+
+    @rank_zero_only
+    def save(self) -> None:
+        self._safely(lambda logger: logger.save())
+
+    def finalize(self, status: str) -> None:
+        """Lightning calls this at the end of the fit; the final numbers are still to come."""
+        self.save()
+
+    @rank_zero_only
+    def log_final(self, model: Mapping[str, Any], step: int) -> None:
+        """Log what a finished run was measured at, from its ``model.json``, after ``step`` steps."""
+        numbers = final_numbers(model)
+
+        def work(logger: Logger) -> None:
+            if isinstance(logger, TensorBoardLogger):  # shows the settings beside the numbers that they reached
+                logger.log_hyperparams(self._settings, numbers, step)
+            else:
+                logger.log_metrics(numbers, step)
+
+        self._safely(work)
+
+    @rank_zero_only
+    def close(self, status: int) -> None:
+        """Write what is left; ``status`` is that of the process: 0 where all went well."""
+
+        def work(logger: Logger) -> None:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(exit_code=status)
+            else:
+                logger.finalize("failed" if status else "success")
+
+        self._safely(work)
+        self._logger = None
+
+    @rank_zero_only
+    def _open(self, _: None) -> None:
+        self._logger = TRACKERS[self._name](self._place)
+
+    def _safely(self, work: Callable[[Any], None]) -> None:
+        if self._logger is None and work != self._open:
+            return
+        try:
+            work(self._logger)
+        except Exception as error:  # whatever a tracker raises: it must never cost a training
+            self._logger = None
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            self._place.warn(f"the tracker {self._name} failed and is left out from here on ({reason}).")
+
+
+def final_numbers(model: Mapping[str, Any]) -> dict[str, float]:
+    """Accuracy, interval, loss, calibration error and cost of a finished run, from its ``model.json``."""
+    measured, cost = model.get("metrics", {}), model["cost"]
+    numbers = {name: measured[name] for name in ("accuracy", "loss", "calibration_error") if name in measured}
+    if "accuracy_interval" in measured:
+        numbers["accuracy_low"], numbers["accuracy_high"] = measured["accuracy_interval"]
+    numbers |= {name: value for name, value in cost.items() if isinstance(value, int | float)}
+    return {f"final/{name}": float(value) for name, value in numbers.items()}
+
+
+# ── the trackers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tensorboard(place: Place) -> Logger:
+    """Event files in logs/tensorboard, for `tensorboard --logdir runs`; the last table shows settings beside results."""
+    goes_on: dict[str, Any] = (
+        {"purge_step": place.step} if place.step else {}
+    )  # hides what was tracked after the checkpoint
+    return TensorBoardLogger(place.logs, name="tensorboard", version="", default_hp_metric=False, **goes_on)
+
+
+def _wandb(place: Place) -> Logger:
+    """A run of Weights & Biases, with its files in logs/wandb; offline where asked, or without a key or a network."""
+    import wandb
+
+    known = place.logs / "wandb" / "id"
+    known.parent.mkdir(parents=True, exist_ok=True)
+    if not known.exists():
+        write_atomically(known, secrets.token_hex(4).encode())
+    account = wandb.setup().settings
+    settings = wandb.Settings(
+        console="off",  # it would put itself between us and the terminal
+        silent=True,
+        disable_code=True,
+        disable_git=True,
+        init_timeout=INIT_SECONDS,
+        finish_timeout=FINISH_SECONDS,
+    )
+
+    def start(mode: str) -> WandbLogger:
+        logger = WandbLogger(
+            project=place.settings.project or PROJECT,
+            name=place.run.name,
+            save_dir=place.logs,
+            id=known.read_text(),
+            mode=mode,  # Lightning's own switch would set a variable of the whole process
+            reinit="create_new",  # a run that the caller has open stays as it is
+            settings=settings,
+        )
+        logger._wandb_init.pop("anonymous", None)  # wandb warns of it
+        assert logger.experiment
+        return logger
+
+    later = f"upload it with `wandb sync {place.logs}/wandb/offline-run-*`"
+    if place.settings.offline or os.environ.get("WANDB_MODE") in ("offline", "dryrun"):
+        logger = start("offline")
+        place.say(f"wandb: the run stays in its folder; {later}.")
+    elif not _has_wandb_key(account):
+        logger = start("offline")
+        place.warn(f"wandb: there is no key (`wandb login` asks for one), so the run stays in its folder; {later}.")
+    elif not reachable(account.base_url, REACH_SECONDS):
+        logger = start("offline")
+        host = urlsplit(account.base_url).hostname
+        place.warn(f"wandb: {host} cannot be reached, so the run stays in its folder; {later}.")
+    else:
+        try:
+            logger = start("online")
+            place.say(f"wandb: {logger.experiment.url}")
+        except Exception as error:  # a wrong key, a server that is down
+            reason = " ".join(str(error).split())[:REASON]
+            wandb.teardown()  # its service still holds the id of the run that could not begin
+            logger = start("offline")
+            place.warn(f"wandb: there was no connection ({reason}), so the run stays in its folder; {later}.")
+    return logger
+
+
+def _csv(place: Place) -> Logger:
+    """A table in logs/csv/metrics.csv: a line for each step that is tracked, each epoch, and the final numbers."""
+    path = place.logs / "csv" / "metrics.csv"
+    before = path.with_name("before.csv")  # Lightning's logger deletes the rows of an earlier start
+    if path.exists():
+        os.replace(path, before)
+    header, rows = _rows_before(before, place.step)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        logger = CSVLogger(place.logs, name="csv", version="", flush_logs_every_n_steps=1)
+        writer: Any = logger.experiment
+    if rows:
+        text = io.StringIO(newline="")
+        csv.writer(text, lineterminator="\n").writerows([header, *rows])
+        write_atomically(path, text.getvalue().encode())
+        writer.metrics_keys = header
+    before.unlink(missing_ok=True)
+    return logger
+
+
+TRACKERS: dict[str, Callable[[Place], Logger]] = {"tensorboard": _tensorboard, "wandb": _wandb, "csv": _csv}
+
+
+def _rows_before(path: Path, step: int) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a tracked table, as far as they were tracked before a step."""
+    if not path.exists():
+        return [], []
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file)) or [[]]
+    column = header.index("step") if "step" in header else -1
+    return header, [row for row in rows if len(row) == len(header) and column >= 0 and int(row[column]) < step]
+
+
+def _has_wandb_key(settings: Any) -> bool:
+    """Whether Weights & Biases would find a key by itself; where not, it would ask for one on a terminal."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or settings.api_key:
+        return True
+    try:
+        return (
+            netrc.netrc(os.environ.get("NETRC")).authenticators(urlsplit(settings.base_url).hostname or "") is not None
+        )
+    except (OSError, netrc.NetrcParseError):
+        return False
