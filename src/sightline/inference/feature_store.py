@@ -21,7 +21,7 @@ from sightline.data.augment.augment import centre, normalize
 from sightline.data.batches import Normalization
 from sightline.data.cache import CachedImages
 from sightline.data.sources.downloads import Progress
-from sightline.machine.cores import CoreShare
+from sightline.machine.cores import adjust_threads, sharing_cores
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.machine.folders import cache_folder
 from sightline.models.base import Network
@@ -87,9 +87,9 @@ class FeatureStore:
         size = BATCH if self.device.type == "cpu" else ON_GPU
         found = []
         autocast = torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
-        with autocast, CoreShare(self.device, self.dtype) as share:
+        with autocast, sharing_cores(self.device, self.dtype):
             for start in range(0, len(rows), size):
-                share.adjust()
+                adjust_threads()
                 some = rows[start : start + size]
                 pixels = torch.from_numpy(self.images.pixels[some])
                 if len(some) < size and len(rows) > size:

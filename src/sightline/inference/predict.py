@@ -24,6 +24,7 @@ from sightline.inference.architecture import architecture_of, head_of
 from sightline.inference.inputs import ImageLike, as_list, paths_of, read_input, try_decode
 from sightline.inference.predictions import Prediction, csv_header, csv_rows
 from sightline.inference.views import VIEWS, Views, combine, logits_of_views
+from sightline.machine.cores import adjust_threads
 from sightline.machine.devices import arithmetic, choose_device, keep_freed_memory
 from sightline.measures.conformal import class_scores, classes_within, image_uniforms
 from sightline.measures.metrics import energies, probabilities
@@ -205,6 +206,7 @@ class Classifier:
         step = BATCH // VIEWS[views] if self.device.type == "cpu" else AT_ONCE
         with torch.inference_mode(), self.autocast():
             for start in range(0, len(rows), step):
+                adjust_threads()
                 pixels = torch.from_numpy(pixels_NHWC[rows[start : start + step]]).to(self.device)
                 images = normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
                 found.append(logits_of_views(self.network, images, views).cpu())

@@ -8,6 +8,8 @@ computes, counts how many are held, and takes that share of its threads.
 import os
 import platform
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import torch
@@ -15,9 +17,39 @@ from filelock import FileLock, Timeout
 
 from sightline.machine.folders import cache_folder
 
-__all__ = ["CoreShare"]
+__all__ = ["CoreShare", "adjust_threads", "current_share", "sharing_cores"]
 
-EVERY = 1.0  # seconds between two counts
+EVERY = 0.25  # seconds between two counts
+_shares: list["CoreShare"] = []
+"""The share of this program, while it has one."""
+
+
+@contextmanager
+def sharing_cores(device: torch.device, dtype: torch.dtype, wanted: bool = True) -> Iterator["CoreShare"]:
+    """Share the cores until the end of a piece of work, within which ``adjust_threads`` is called now and then.
+
+    Args:
+        device, dtype, wanted: as ``CoreShare`` has them; those of the outermost piece of work count.
+    """
+    if _shares:
+        yield _shares[0]
+        return
+    with CoreShare(device, dtype, wanted) as share:
+        _shares.append(share)
+        try:
+            yield share
+        finally:
+            _shares.clear()
+
+
+def adjust_threads() -> bool:
+    """Take as many threads as the programs that compute now leave; returns whether their number has changed."""
+    return bool(_shares) and _shares[0].adjust()
+
+
+def current_share() -> "CoreShare | None":
+    """Return the share of this program, if it has one."""
+    return _shares[0] if _shares else None
 
 
 class CoreShare:
@@ -50,13 +82,17 @@ class CoreShare:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Share nothing any more."""
         if self._held is not None:
             self._held.release()
             self._held = None
-        torch.set_num_threads(self.threads)
+            torch.set_num_threads(self.threads)
 
     def adjust(self) -> bool:
-        """Count the programs, unless that was done within a second; returns whether the threads have changed."""
+        """Count the programs, unless that was done just now; returns whether the threads have changed."""
         if self._held is None or time.monotonic() - self._counted < EVERY:
             return False
         self.programs = 1 + sum(_held_by_another(lock) for lock in self._locks if lock is not self._held)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sightline.config import AnyRecipe, Recipe
 from sightline.data.augment.augment import shown_size
 from sightline.data.batches import augmentation_of
+from sightline.machine.cores import adjust_threads
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.models.base import Network
 from sightline.models.counting import Countable, forward_once, training_flops
@@ -79,6 +80,7 @@ def features_per_second(network: Network, size: tuple[int, int], precision: str)
     images = torch.zeros(PASSED, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
     seconds = 1.0
     for _ in range(2):
+        adjust_threads()
         start = time.perf_counter()
         with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             float(trial.features(images).float().sum())  # waits for the device
@@ -130,6 +132,7 @@ def _seconds_of_step(
     images, *more = (part.to(device) for part in network.example(size, batch))
     images = images.contiguous(memory_format=torch.channels_last)
     for _ in range(2):
+        adjust_threads()
         start = time.perf_counter()
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             loss = trial(images, *more).float().logsumexp(1).mean()

@@ -23,7 +23,8 @@ from sightline.display.pictures import drawing
 from sightline.display.terminal import reporting_console, show
 from sightline.errors import ConfigError
 from sightline.inference.architecture import write_seen
-from sightline.machine.devices import choose_device, convolution_flops, keep_freed_memory
+from sightline.machine.cores import sharing_cores
+from sightline.machine.devices import arithmetic, choose_device, convolution_flops, keep_freed_memory
 from sightline.reports.report import report
 from sightline.runs.folder import REPORT, create_run, read_model, refuse_existing, run_to_help, write_recipe
 from sightline.runs.locking import LOCK, alone
@@ -95,6 +96,8 @@ def train(
         raise ConfigError("--restart begins a run again that is resumed, and has no effect without --resume.")
     begun = Path(run) if resume and run is not None else None
     with ExitStack() as stack:
+        device = choose_device()
+        share = stack.enter_context(sharing_cores(device, arithmetic("auto", device), helping is None))
         held = None
         if begun is not None and helping is None and not dry_run and _is_unfinished(begun):
             stack.enter_context(alone(begun, "trained"))  # refused before any image is read
@@ -102,6 +105,8 @@ def train(
             if not restart:
                 settle_checkpoints(begun)
         plan = _prepare(data, recipe, settings or {}, begun, console)
+        if plan.recipe.fit.deterministic or plan.recipe.fit.processes > 1:
+            share.end()
         if after_epoch is not None and plan.recipe.fit.processes > 1:
             raise ConfigError("--fit.processes must be 1 where the end of an epoch is waited for; leave it out.")
         if helping is not None:

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from sightline.config import AnyRecipe, Recipe, phase_epochs
 from sightline.display.terminal import show
-from sightline.machine.cores import CoreShare
+from sightline.machine.cores import adjust_threads, current_share
 from sightline.machine.devices import arithmetic, choose_device, convolution_flops
 from sightline.runs.writing import storage_error, write_csv
 from sightline.training.callbacks.averaging import Averaging, Chosen
@@ -100,7 +100,7 @@ def build_trainer(
         gradient_clip_algorithm=recipe.clip.kind if recipe.clip else None,
         callbacks=[
             CostMeter(dtype),
-            SharedCores(CoreShare(device, dtype, fit.processes == 1 and not fit.deterministic), console),
+            SharedCores(console),
             log,
             *([EpochBar(console)] if console else []),
             *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
@@ -278,6 +278,7 @@ class CostMeter(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._count()
+        adjust_threads()
         if self._epoch_seconds >= PROBE_WORTH:
             own = torch.tensor(convolution_flops(pl_module.device, self.dtype), device=pl_module.device)
             self.probes.append(float(trainer.strategy.reduce(own, reduce_op="sum")))  # of all processes together
@@ -307,33 +308,26 @@ class CostMeter(Callback):
 
 
 class SharedCores(Callback):
-    """Trains on a share of the cores while other programs of ours compute."""
+    """Trains on a share of the cores while other programs of ours compute, and says so."""
 
-    def __init__(self, share: CoreShare, console: Console | None) -> None:
-        self.share = share
+    def __init__(self, console: Console | None) -> None:
         self.console = console
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.share.__enter__()
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._say()
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        self.share.__exit__(None, None, None)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        self.share.__exit__(None, None, None)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.share.adjust():
+        if adjust_threads():
             self._say()
 
     def _say(self) -> None:
-        if self.console is not None and self.share.programs > 1:
+        share = current_share()
+        if self.console is not None and share is not None and share.programs > 1:
             threads = torch.get_num_threads()
             show(
-                f"{self.share.programs} programs of sightline share the cores: {threads} thread{'s' * (threads > 1)}"
+                f"{share.programs} programs of sightline share the cores: {threads} thread{'s' * (threads > 1)}"
                 " for this one; its last digits depend on that",
                 self.console,
             )
