@@ -1,9 +1,9 @@
 """The recipe of a generator: the blocks of a classifier's that apply to it, and the generator."""
 
-from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from sightline.config.acgan import ACGANConfig
+from sightline.config.building import Block
 from sightline.config.fitting import ClipConfig, DataConfig, EMAConfig, FitConfig, TrackConfig
 from sightline.config.generators import DiffusionConfig, GeneratorConfig
 from sightline.config.optimizers import AdamWConfig, OptimizerConfig
@@ -16,16 +16,14 @@ __all__ = ["AnyRecipe", "FlipConfig", "GeneratorRecipe", "indivisible"]
 EPOCHS = 100  # unless a recipe, the images or the user say otherwise
 
 
-@dataclass(frozen=True, kw_only=True)
-class FlipConfig:
+class FlipConfig(Block, frozen=True, kw_only=True):
     """How a generator's training images are varied: whatever else is done to them, it would learn to do."""
 
     flip: Literal["none", "random", "alternating"] = "none"
     """Mirror left and right: not at all, at random, or at random in the first epoch and the other way in each next."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeneratorRecipe:
+class GeneratorRecipe(Block, frozen=True, kw_only=True):
     """Every setting of a generator's training."""
 
     # what only the training of a classifier has
@@ -40,18 +38,18 @@ class GeneratorRecipe:
     """What it is for, what it reached, on what, in how long, n."""
     image_set: str | None = None
     """What it was trained on, filled in for a run."""
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: FlipConfig = field(default_factory=FlipConfig)
-    generator: GeneratorConfig = field(default_factory=DiffusionConfig)
-    optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
+    data: DataConfig = DataConfig()
+    augment: FlipConfig = FlipConfig()
+    generator: GeneratorConfig = DiffusionConfig()
+    optimizer: OptimizerConfig = AdamWConfig()
     # a generator's losses do not say when it has stopped getting better, so none that waits for them
-    schedule: PlannedScheduleConfig = field(default_factory=CosineConfig)
+    schedule: PlannedScheduleConfig = CosineConfig()
     clip: ClipConfig | None = None
     averaging: EMAConfig | None = None
-    fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=EPOCHS))
-    track: TrackConfig = field(default_factory=TrackConfig)
+    fit: FitConfig = FitConfig(epochs=EPOCHS)
+    track: TrackConfig = TrackConfig()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         check_name(self.name)
         lengths = (self.fit.epochs,)
         check_schedule(self.schedule, self.fit, lengths)

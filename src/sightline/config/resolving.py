@@ -1,7 +1,6 @@
 """Puts settings together: defaults < recipe < file < flags, in whatever order they were typed."""
 
 import ast
-import dataclasses
 import inspect
 import itertools
 import os
@@ -15,7 +14,7 @@ from typing import Any
 import yaml
 
 from sightline.config.backbones import spell_backbone
-from sightline.config.building import AUTO, SEARCHED, block_of_kind, build, fields_of, members, required
+from sightline.config.building import AUTO, SEARCHED, Block, block_of_kind, blocks_in, build, fields_of, required
 from sightline.config.checks import shown
 from sightline.config.generating import AnyRecipe, GeneratorRecipe
 from sightline.config.settings import Recipe
@@ -184,13 +183,12 @@ def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> d
     if block is None:
         layer = spell_backbone(layer)
         block = GeneratorRecipe if "generator" in layer else Recipe
-    kinds: list[Any] = [choice for choice in members(block) if dataclasses.is_dataclass(choice)]
-    hints = {name: hint for kind in kinds for name, hint in fields_of(kind).items()}
+    hints = {name: hint for kind in blocks_in(block) for name, hint in fields_of(kind).items()}
     written = dict(layer)
     for name, value in layer.items():
-        blocks: list[Any] = [choice for choice in members(hints.get(name)) if dataclasses.is_dataclass(choice)]
+        blocks = blocks_in(hints.get(name))
         dotted = f"{where}.{name}" if where else str(name)
-        if isinstance(value, str) and blocks and "kind" in fields_of(blocks[0]):
+        if isinstance(value, str) and blocks and blocks[0].kind:
             written[name] = _spelt_word(blocks, value, dotted)
         elif isinstance(value, Mapping) and blocks:
             written[name] = spell_out(value, hints[name], dotted)
@@ -215,8 +213,8 @@ def _spelt_word(blocks: list[Any], word: str, where: str) -> dict[str, Any]:
 
 def to_mapping(settings: Any) -> Any:
     """Turn settings into plain mappings, lists, strings and numbers: what JSON and YAML can hold."""
-    if dataclasses.is_dataclass(settings):
-        return {item.name: to_mapping(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
+    if isinstance(settings, Block):
+        return {name: to_mapping(getattr(settings, name)) for name in fields_of(type(settings))}
     return [to_mapping(value) for value in settings] if isinstance(settings, tuple) else settings
 
 
@@ -236,9 +234,10 @@ def to_yaml(recipe: AnyRecipe) -> str:
 
 def field_texts(block: Any) -> dict[str, str]:
     """The docstring under each field of a dataclass."""
-    texts = {}
-    body = _class_bodies(block.__module__)[block.__name__]
-    for field, text in itertools.pairwise(body):
+    texts = {
+        name: text for base in block.__bases__ if issubclass(base, Block) for name, text in field_texts(base).items()
+    }
+    for field, text in itertools.pairwise(_class_bodies(block.__module__)[block.__name__]):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             assert isinstance(field.target, ast.Name)
             texts[field.target.id] = " ".join(str(text.value.value).split())

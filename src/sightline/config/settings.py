@@ -1,9 +1,9 @@
 """A recipe: all blocks of settings together, and the checks of what one block asks of another."""
 
-from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
 from sightline.config.augmentation import AugmentConfig
+from sightline.config.building import Block
 from sightline.config.checks import shown
 from sightline.config.finetuning import (
     FinetuneConfig,
@@ -41,8 +41,7 @@ from sightline.errors import ConfigError
 __all__ = ["Recipe", "check_averaging", "check_name", "check_schedule"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Block, frozen=True, kw_only=True):
     """Every setting of a training."""
 
     name: str = "custom"
@@ -51,22 +50,22 @@ class Recipe:
     """What it is for, what it reached, on what, in how long, n."""
     image_set: str | None = None
     """What it was trained on, filled in for a run."""
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    network: NetworkConfig = field(default_factory=SpeednetConfig)
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    network: NetworkConfig = SpeednetConfig()
     head: HeadConfig | None = None
     probe: ProbeConfig | None = None
-    optimizer: OptimizerConfig = field(default_factory=SGDConfig)
-    schedule: ScheduleConfig = field(default_factory=LinearConfig)
+    optimizer: OptimizerConfig = SGDConfig()
+    schedule: ScheduleConfig = LinearConfig()
     clip: ClipConfig | None = None
     averaging: AveragingConfig | None = None
     early_stopping: EarlyStoppingConfig | None = None
     finetune: FinetuneConfig | None = None
-    fit: FitConfig = field(default_factory=FitConfig)
-    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
-    track: TrackConfig = field(default_factory=TrackConfig)
+    fit: FitConfig = FitConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    track: TrackConfig = TrackConfig()
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         check_name(self.name)
         lengths = phase_epochs(self.finetune, self.fit.epochs)
         check_schedule(self.schedule, self.fit, lengths)
