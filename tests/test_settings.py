@@ -526,7 +526,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"finetune": GRADUAL | {"restore_best": "val_acc"}, "fit": {"validate_every": 2}},
         "--finetune.restore-best val_acc needs a validation in each phase before the last, and two or more in one of them; with"
-        " --fit.validate-every 2 they have 1, 1: validate more often",
+        " --fit.validate-every 2 they have [1, 1]: validate more often",
     ),
     (
         {"finetune": GRADUAL | {"restore_best": "val_acc"}, "fit": {"validate_every": 0}},

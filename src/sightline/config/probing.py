@@ -33,3 +33,8 @@ class ProbeConfig(Kind, frozen=True, kw_only=True, tag="linear"):
                 f"--minutes {self.minutes:g} has no effect with --probe.then {self.then}, which leaves nothing to choose by the"
                 " time; leave one of the two out."
             )
+
+    @property
+    def flag(self) -> str:
+        """The flag that asks for a probe."""
+        return "--probe" if self.minutes is None else "--minutes"
