@@ -3,18 +3,15 @@
 import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from sightline.config.building import Block, build
 from sightline.config.checks import Count, ShareAboveZero, ZeroOrMore, nearest, shown
 from sightline.config.resolving import flatten, merge, read_recipe, resolve, spell_out, to_mapping
 from sightline.config.settings import Recipe
-from sightline.config.yaml_texts import parse_yaml, read_text
+from sightline.config.yaml_texts import named_texts, read_named, yaml_text
 from sightline.errors import ConfigError
 
 __all__ = ["Study", "Variant", "differences", "named_studies", "read_study", "study_to_yaml"]
@@ -196,9 +193,7 @@ class Study(Block, frozen=True, kw_only=True, dict=True):
 
 def named_studies() -> dict[str, str]:
     """Names of the studies that come with sightline, with the text of each."""
-    folder = resources.files("sightline") / "resources" / "studies"
-    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
-    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
+    return named_texts("studies")
 
 
 def read_study(
@@ -217,23 +212,14 @@ def read_study(
     Raises:
         ConfigError: there is no such study or file, or it is not a study (see ``Study``).
     """
-    known = named_studies()
-    text = known.get(str(name_or_path))
-    where = f"study {shown(str(name_or_path))}"
-    if text is None:
-        if not os.path.isfile(name_or_path):
-            raise ConfigError(
-                f"there is no study or file {shown(str(name_or_path))}; {nearest(str(name_or_path), known)}"
-            )
-        where, text = str(name_or_path), read_text(Path(name_or_path))
-    content = parse_yaml(text, where)
+    content = read_named("study", named_studies(), name_or_path)
     given = {"data": data, "seeds": seeds, "fraction": fraction}
     return _study(content | {name: value for name, value in given.items() if value is not None})
 
 
 def study_to_yaml(study: Study) -> str:
     """Write a study, with the content of its recipes, as the YAML text that ``read_study`` reads back to the same."""
-    return yaml.safe_dump(_mapping(study), sort_keys=False, allow_unicode=True, width=110)
+    return yaml_text(_mapping(study))
 
 
 def differences(before: Study, now: Study) -> list[str]:

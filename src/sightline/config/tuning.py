@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from sightline.config.building import Block, build
 from sightline.config.checks import Count, ZeroOrMore
-from sightline.config.resolving import named_recipes, read_recipe, resolve, to_mapping
+from sightline.config.resolving import named_recipes, read_recipe, refuse_unless_one_fits, resolve, to_mapping
 from sightline.config.settings import Recipe
 from sightline.config.space_files import build_space
 from sightline.config.spaces import Space
-from sightline.config.yaml_texts import parse_yaml, read_text
+from sightline.config.yaml_texts import parse_yaml, read_text, yaml_text
 from sightline.errors import ConfigError, RunError
 
 __all__ = ["Study", "TuneConfig", "begun_study", "choose_pruner", "refuse_hopeless_space", "study_text"]
@@ -68,16 +66,12 @@ def refuse_hopeless_space(
     Raises:
         ConfigError: what the last recipe says.
     """
-    problem: ConfigError | None = None
-    for base in [named] if named else map(read_recipe, named_recipes()):
-        try:
-            recipe = resolve(base, fixed)
-            choose_pruner(config, recipe, build_space(written, recipe, fixed))
-            return
-        except ConfigError as error:
-            problem = error
-    assert problem is not None
-    raise problem
+
+    def attempt(base: Mapping[str, Any]) -> None:
+        recipe = resolve(base, fixed)
+        choose_pruner(config, recipe, build_space(written, recipe, fixed))
+
+    refuse_unless_one_fits([named] if named else map(read_recipe, named_recipes()), attempt)
 
 
 # ── study.yaml ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -104,7 +98,7 @@ def study_text(study: Study) -> str:
         "space": dict(study.space),
         "recipe": to_mapping(study.recipe),
     }
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
+    return yaml_text(content)
 
 
 def begun_study(folder: str | os.PathLike[str] | None, resume: bool) -> Study | None:
