@@ -21,7 +21,7 @@ DOORS = {
     "sklearn": ("data/sources/embedded.py",),
     "filelock": ("data/", "runs/locking.py", "machine/cores.py"),
     "pyarrow": ("data/sources/parquet.py",),
-    "huggingface_hub": ("data/sources/hub.py", "models/pretrained.py"),
+    "huggingface_hub": ("data/sources/huggingface.py", "models/pretrained.py"),
     "matplotlib": ("display/pictures.py", "display/charts.py"),
     "scipy": ("measures/significance.py", "training/linear_probe.py"),
     "jinja2": ("display/pages.py",),

@@ -20,10 +20,10 @@ from sightline.data.augment.mixing import Mixing, draw_mixing, mix
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.excluding import leave_out
-from sightline.data.joining import join_train
 from sightline.data.ranges import with_range_of
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import Splits, split_as, statistics
+from sightline.data.synthetic import join_train
 
 __all__ = [
     "Array",

@@ -20,7 +20,7 @@ from sightline.config import (
 )
 from sightline.models.acgan import ACGAN
 from sightline.models.base import Network
-from sightline.models.counting import Countable, flops_per_image, forward_once, training_flops
+from sightline.models.flops import Countable, flops_per_image, forward_once, training_flops
 from sightline.models.heads import HeadedNetwork
 from sightline.models.pretrained import build_foreign, load_weights, native_size, refuse_missing_weights
 from sightline.models.resnet import CustomResNet, ResNet18, ResNet34

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from sightline.data.decoding.formats import WANTED, format_of
-from sightline.data.sources.arrangement import OUTSIDE, Classes, arrange
+from sightline.data.sources.class_folders import OUTSIDE, Classes, arrange
 from sightline.data.sources.own_output import GENERATED, OwnOutput, find_own_output
 from sightline.data.sources.split_names import SPLIT_NAMES, is_split_name
 from sightline.errors import DataError

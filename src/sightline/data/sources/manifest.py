@@ -5,11 +5,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from sightline.data.sources.delimited import LABELS, PATHS, Table, choose, read_manifest_file
-from sightline.data.sources.labels import Row, list_rows
+from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose, read_manifest_file
 from sightline.data.sources.layout import SPLIT_NAMES, Entry, Listing
-from sightline.data.sources.locate import FileFinder
+from sightline.data.sources.listed_files import FileFinder
 from sightline.data.sources.source import digest, read_files
+from sightline.data.sources.table_rows import Row, list_rows
 from sightline.errors import DataError
 
 __all__ = ["ManifestSource", "table_rows"]

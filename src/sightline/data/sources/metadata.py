@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from sightline.config.checks import shown
-from sightline.data.sources.delimited import LABELS, PATHS, Table, choose, read_table
-from sightline.data.sources.labels import list_rows
+from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose, read_table
 from sightline.data.sources.layout import SPLIT_NAMES, Entry, Listing, is_hidden, is_image_name
-from sightline.data.sources.locate import MemberFinder
+from sightline.data.sources.listed_files import MemberFinder
 from sightline.data.sources.manifest import table_rows
 from sightline.data.sources.split_names import split_of_name
+from sightline.data.sources.table_rows import list_rows
 from sightline.errors import DataError
 
 __all__ = ["labelled_by"]

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sightline.data.sources.delimited import LABELS, PATHS, Table, choose
-from sightline.data.sources.labels import Row, list_rows
+from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose
 from sightline.data.sources.layout import Entry, Listing
 from sightline.data.sources.manifest import RULES, ManifestSource
 from sightline.data.sources.source import digest
+from sightline.data.sources.table_rows import Row, list_rows
 from sightline.errors import DataError, SightlineError
 from sightline.machine.extras import require
 

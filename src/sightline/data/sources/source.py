@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sightline.data.sources.delimited import read_regular
+from sightline.data.sources.csv_table import read_regular
 from sightline.data.sources.layout import Entry, LeftOut, Listing
 
 __all__ = ["DownloadedSource", "ImageSource", "SharedSource", "digest", "read_files"]

@@ -15,7 +15,8 @@ from typing import Any, BinaryIO, TypeGuard
 from sightline.config.checks import nearest, shown
 from sightline.data.decoding.formats import WANTED
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES, TarSource, ZipSource
-from sightline.data.sources.delimited import (
+from sightline.data.sources.cifar_mnist import NAMED, NamedSource
+from sightline.data.sources.csv_table import (
     LARGEST_FILE,
     PATHS,
     choose,
@@ -27,11 +28,10 @@ from sightline.data.sources.delimited import (
 )
 from sightline.data.sources.embedded import EMBEDDED, GroceriesSource
 from sightline.data.sources.folder import FolderSource
-from sightline.data.sources.hub import PREFIX, HubSource
+from sightline.data.sources.huggingface import PREFIX, HubSource
 from sightline.data.sources.layout import Classes, Entry, LeftOut, image_names
-from sightline.data.sources.locate import ADDRESS, FileFinder, refuse_odd
+from sightline.data.sources.listed_files import ADDRESS, FileFinder, refuse_odd
 from sightline.data.sources.manifest import ManifestSource, table_rows
-from sightline.data.sources.named import NAMED, NamedSource
 from sightline.data.sources.parquet import ParquetSource
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.split_names import is_split_name

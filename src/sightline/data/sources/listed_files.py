@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from sightline.config.checks import shown
-from sightline.data.sources.delimited import kind_of
+from sightline.data.sources.csv_table import kind_of
 from sightline.data.sources.layout import composed, is_image_name
 from sightline.errors import DataError
 
