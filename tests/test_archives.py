@@ -19,7 +19,8 @@ from PIL import Image
 
 from sightline.data.cache import open_images
 from sightline.data.sources import archive as archives
-from sightline.data.sources.find_source import find_source, plain_files
+from sightline.data.sources.find_source import find_source
+from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import DataError, SightlineError
 
 MEGABYTE = 1 << 20

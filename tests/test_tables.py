@@ -12,7 +12,8 @@ import pytest
 
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import decode
-from sightline.data.sources.find_source import find_source, plain_files
+from sightline.data.sources.find_source import find_source
+from sightline.data.sources.unlabeled import plain_files
 from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError
 from sightline.machine import extras

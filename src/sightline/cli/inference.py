@@ -46,8 +46,8 @@ def predict(
         Run the code of the repository that a network of torch.hub is built by.
     """
     _refuse_unknown_options(run or "", *images)
-    from sightline.data.sources.find_source import names_images, plain_files
     from sightline.data.sources.layout import LeftOut
+    from sightline.data.sources.unlabeled import names_images, plain_files
     from sightline.runs.folder import names_a_run, read_model_of_finished
 
     if run is not None and names_images(run) and not names_a_run(run):
@@ -144,8 +144,8 @@ def explain(
         Run the code of the repository that a network of torch.hub is built by.
     """
     from sightline.config import AttributionConfig, methods_of, refuse_unknown_class
-    from sightline.data.sources.find_source import plain_files
     from sightline.data.sources.layout import LeftOut
+    from sightline.data.sources.unlabeled import plain_files
     from sightline.machine.extras import refuse_missing_captum
     from sightline.runs.folder import read_model_of_finished, refuse_filled
 

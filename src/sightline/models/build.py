@@ -20,36 +20,14 @@ from sightline.config import (
 )
 from sightline.models.acgan import ACGAN
 from sightline.models.base import Network
-from sightline.models.flops import Countable, flops_per_image, forward_once, training_flops
+from sightline.models.flops import Countable, forward_once
 from sightline.models.heads import HeadedNetwork
-from sightline.models.pretrained import build_foreign, load_weights, native_size, refuse_missing_weights
+from sightline.models.libraries import build_foreign
 from sightline.models.resnet import CustomResNet, ResNet18, ResNet34
 from sightline.models.speednet import Speednet
 from sightline.models.unet import UNet
-from sightline.models.weights import LoadedWeights, put_in
 
-__all__ = [
-    "ACGAN",
-    "Countable",
-    "CustomResNet",
-    "HeadedNetwork",
-    "LayerSummary",
-    "LoadedWeights",
-    "Network",
-    "ResNet18",
-    "ResNet34",
-    "Speednet",
-    "UNet",
-    "build_generator",
-    "build_network",
-    "flops_per_image",
-    "load_weights",
-    "native_size",
-    "put_in",
-    "refuse_missing_weights",
-    "summarize",
-    "training_flops",
-]
+__all__ = ["build_generator", "build_network", "summarize"]
 
 
 def build_network(
