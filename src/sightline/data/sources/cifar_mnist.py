@@ -23,6 +23,7 @@ import numpy as np
 
 from sightline.data.sources.downloads import Progress, PublishedFile, fetch
 from sightline.data.sources.layout import Entry, Listing
+from sightline.data.sources.source import ImageSource
 from sightline.errors import DataError
 from sightline.machine.folders import cache_folder
 
@@ -130,10 +131,8 @@ def _foreign(path: Path, why: str) -> DataError:
     return DataError(f"{path} cannot be read: {why}; delete it and start again.")
 
 
-class NamedSource:
+class NamedSource(ImageSource):
     """A published image set, downloaded to ``downloads/NAME`` in the cache folder when it is first read."""
-
-    least = 2
 
     def __init__(self, name: str) -> None:
         self.name = self.location = name

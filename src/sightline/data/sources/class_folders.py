@@ -5,7 +5,7 @@ a class by itself: what does not fit is refused, with both ways to read it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,6 +22,7 @@ from sightline.errors import DataError
 
 __all__ = ["OUTSIDE", "Arrangement", "Classes", "arrange"]
 
+OLD_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))  # plain names of splits
 OUTSIDE = "images outside the class folders"
 PLACEHOLDERS = frozenset(("unknown", "all", "all_classes", "none", "dummy"))  # folders of images whose class is unknown
 SHOWN = 5  # folders that a sentence names
@@ -56,38 +57,199 @@ def arrange(folders: set[Folder], visible: set[Folder], location: str, classes: 
     Raises:
         DataError: the folders can be read in two ways.
     """
-    depth = _wrapper_depth(folders, visible)
-    inside = [folder for folder in folders if len(folder) > depth]
-    arranged = Arrangement({folder: OUTSIDE for folder in folders if len(folder) <= depth})
-    tops = {folder[depth] for folder in inside}
-    splits = {} if classes == "top" else splits_among(tops)
-    named = {top for top, split in splits.items() if split != UNLABELED}
-    around = {top: _look_through(inside, top, depth, splits) for top in splits}
-    labelled = {top for top in splits if any(len(folder) > len(around[top]) for folder in _of(inside, around[top]))}
-    others = tops - splits.keys()
-    labelled -= {top for top in splits if splits[top] == UNLABELED}
-    if others:
-        _refuse_misfits(others, splits, labelled, inside, around, location)
-    elif splits and not named & labelled:
-        arranged.doubt = (
-            f"{_list(splits)} {'look' if len(splits) > 1 else 'looks'} like splits, which hold class folders"
-        )
-    elif any(splits[top] == "train" for top in named - labelled):
-        flat = next(top for top in sorted(named - labelled) if splits[top] == "train")
+    reading = _Reading(folders, visible, location, classes)
+    reading.refuse_conflicts()
+    reading.place()
+    reading.expect(visible)
+    reading.note()
+    return reading.arranged
+
+
+class _Reading:
+    """What the folders at the top of a set are, below those that merely wrap it, and the arrangement that follows."""
+
+    def __init__(self, folders: set[Folder], visible: set[Folder], location: str, classes: Classes | None) -> None:
+        self.location, self.classes = location, classes
+        self.depth = depth = _wrapper_depth(folders, visible)
+        self.folders = [folder for folder in folders if len(folder) > depth]
+        self.arranged = Arrangement({folder: OUTSIDE for folder in folders if len(folder) <= depth})
+        tops = {folder[depth] for folder in self.folders}
+        self.splits = {} if classes == "top" else splits_among(tops)
+        """The split that each folder looks like."""
+        self.around = {top: self._look_through(top) for top in self.splits}
+        """The folder in which the classes of a split lie."""
+        self.named = {top for top, split in self.splits.items() if split != UNLABELED}
+        self.labeled = {top for top in self.named if _within(self.folders, self.around[top])}
+        """Splits that hold class folders."""
+        self.others = tops - self.splits.keys()
+
+    def _look_through(self, top: str) -> Folder:
+        """Return the folder of a split in which its classes lie: itself, or one within that is doubled (``seg_train/seg_train``).
+
+        A folder whose name says nothing (``train/images/``) is looked through, too, unless another split has a class of that
+        name.
+        """
+        start: Folder = next(folder[: self.depth + 1] for folder in self.folders if folder[self.depth] == top)
+        while len(within := _within(self.folders, start)) == 1:
+            (only,) = within
+            doubled = only.casefold() == start[-1].casefold() or split_of_name(only) == self.splits[top]
+            says_nothing = is_affix(only) or only.lower() in PLACEHOLDERS
+            if not doubled and not (says_nothing and self._is_no_class(only, top)):
+                break
+            start = (*start, only)
+        return start
+
+    def _is_no_class(self, name: str, top: str) -> bool:
+        """Return whether no split but one holds a folder of a name, or every split that does holds it alone."""
+        within: dict[str, set[str]] = defaultdict(set)
+        for folder in self.folders:
+            if len(folder) > self.depth + 1 and folder[self.depth] in self.splits:
+                within[folder[self.depth]].add(folder[self.depth + 1])
+        elsewhere = any(name in names for split, names in within.items() if split != top)
+        return not elsewhere or all(len(names) == 1 for names in within.values() if name in names)
+
+    def refuse_conflicts(self) -> None:
+        """Refuse folders that can be read as splits and as classes."""
+        if self.others:
+            self._refuse_splits_beside_others()
+        elif self.splits and not self.named & self.labeled:
+            look = "look" if len(self.splits) > 1 else "looks"
+            self.arranged.doubt = f"{_list(self.splits)} {look} like splits, which hold class folders"
+        else:
+            flat = sorted(top for top in self.named - self.labeled if self.splits[top] == "train")
+            if flat:
+                raise DataError(
+                    f"{self.location} holds the split {flat[0]!r} without class folders beside {_list(self.labeled)} with"
+                    f" class folders; sort the images of {flat[0]} into folders named after the classes."
+                )
+
+    def _refuse_splits_beside_others(self) -> None:
+        """Refuse splits beside other folders, unless those are the classes and the splits hold more of them, or no classes."""
+        conflicts = []
+        for top, split in self.splits.items():
+            if top not in self.labeled:
+                if split in ("train", "val"):
+                    conflicts.append(top)
+            elif split == "train" or not _within(self.folders, self.around[top]) <= self.others:
+                conflicts.append(top)
+        if not conflicts:
+            return
+        listed, others = _list(conflicts), _list(self.others)
+        if len(conflicts) > 1:
+            as_splits, as_classes = "are splits", "they are classes, rename them"
+        else:
+            as_splits, as_classes = f"is the {self.splits[conflicts[0]]} split", "it is a class, rename it"
         raise DataError(
-            f"{location} holds the split {flat!r} without class folders beside {_list(named & labelled)} with class folders;"
-            f" sort the images of {flat} into folders named after the classes."
+            f"{self.location} holds {listed} beside other folders of images ({others}); wanted either splits or classes."
+            f" If {listed} {as_splits}, move {others} into the splits or away; if {as_classes}, or say --data.classes top,"
+            " which takes every folder at the top for a class."
         )
-    _place(arranged, inside, splits, around, others, labelled, depth, location, classes)
-    _expect(arranged, visible, around, others, labelled, depth, classes)
-    _note(arranged, splits, others, named & labelled)
-    return arranged
+
+    # ── classes ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def place(self) -> None:
+        """Give each folder its class and split, or the reason why its images are left out."""
+        notes, classes = self.arranged.notes, self.classes
+        chains = self._chains()
+        _refuse_nested(chains, self.depth, self.location)
+        if self.splits.keys() <= self.others or not any(split for _, split in chains.values()):
+            before, chains = chains, _splits_within(chains, self.location, classes)
+            if chains is not before:
+                notes.append("folders taken for splits: those within each class folder")
+        chains = {folder: (_undoubled(chain), split) for folder, (chain, split) in chains.items()}
+        distinct = {chain for chain, _ in chains.values()}
+        leaves = _leaf_names(distinct)
+        tops = {chain[0] for chain in distinct}
+        deeper = {chain for chain in distinct if len(chain) > 1}
+        if classes == "leaf":
+            bad = sorted(name for name in leaves.values() if is_split_name(name.rpartition("/")[2]))
+            if bad:
+                raise DataError(
+                    f"{self.location} holds a folder {bad[0]!r} that looks like a split, and images that lie in none; as a"
+                    " class, it needs another name; as a split, every image must lie in one."
+                )
+        elif deeper and len(distinct) != len(tops):
+            notes.append(
+                f"{len(deeper):,} deeper folder{'s hold' if len(deeper) > 1 else ' holds'} images, which count for the"
+                f" {len(tops):,} classes at the top; --data.classes leaf makes each of the {len(distinct):,} folders that"
+                " hold images a class"
+            )
+        for folder, (chain, split) in chains.items():
+            self.arranged.places[folder] = (leaves[chain] if classes == "leaf" else chain[0]), split
+
+    def _chains(self) -> dict[Folder, tuple[Folder, str | None]]:
+        """Return the names from the class on, and the split, of the folders that lie in a class; the others are placed."""
+        chains: dict[Folder, tuple[Folder, str | None]] = {}
+        for folder in self.folders:
+            top = folder[self.depth]
+            chain = self._chain(folder)
+            if chain:
+                chains[folder] = chain, None if top in self.others else self.splits[top]
+            elif top not in self.labeled:
+                why = "is unlabeled by its name" if _within(self.folders, self.around[top]) else "has no class folders"
+                self.arranged.places[folder] = f"images in {top}/, which {why}"
+            else:
+                self.arranged.places[folder] = OUTSIDE
+        return chains
+
+    def _chain(self, folder: Folder) -> Folder:
+        """Return the names of a folder from its class on; empty where it lies in none."""
+        top = folder[self.depth]
+        if top in self.others:
+            return folder[self.depth :]
+        if top not in self.labeled or folder[: len(self.around[top])] != self.around[top]:
+            return ()
+        return folder[len(self.around[top]) :]
+
+    def expect(self, visible: set[Folder]) -> None:
+        """Note the classes that have a folder, and splits that hold nothing."""
+        visible_below = [folder for folder in visible if len(folder) > self.depth]
+        looks = {}
+        if self.classes != "top":
+            looks = splits_among({folder[self.depth] for folder in visible_below} | self.others)
+        above = {folder[:-1] for folder in visible}
+        for folder in visible_below:
+            empty_class = self.others and folder[self.depth] not in looks
+            chain = folder[self.depth :] if empty_class else self._chain(folder)
+            if chain and self.classes != "leaf":
+                self.arranged.expected.add(chain[0])
+            elif chain and folder not in above and folder not in self.arranged.places:
+                self.arranged.expected.add("/".join(chain))
+        empty = {top for top in looks if top not in self.around and top not in self.others}
+        if empty:
+            self.arranged.notes.append(f"no images in {', '.join(f'{top}/' for top in sorted(empty))}")
+
+    def note(self) -> None:
+        """Note which folders were taken for which split, where that is not plain from their names."""
+        named, others = self.named & self.labeled, self.others
+        by_split = {
+            split: _list(top for top in named if self.splits[top] == split)
+            for split in dict.fromkeys(SPLIT_NAMES.values())
+        }
+        plain = all(top.lower() in OLD_NAMES for top in named)
+        if named and (not plain or others or len({self.splits[top] for top in named}) < len(named)):
+            listed = "; ".join(f"{split} {tops}" for split, tops in by_split.items() if tops)
+            beside = "; the class folders beside them train" if others else ""
+            self.arranged.notes.append(f"folders taken for splits: {listed}{beside}")
+        loose = sorted(top for top in others if speaks_of_split(top))
+        if loose and len(loose) < len(others):
+            taken, them, splits = "were taken for classes", "them", "they are splits"
+            if len(loose) == 1:
+                taken, them, splits = "was taken for a class", "it", "it is a split"
+            self.arranged.notes.append(
+                f"{_list(loose)} {taken}; move {them} away, or rename {them} (test, val), if {splits}"
+            )
+        left = sorted(self.splits.keys() - named)
+        if left and not self.arranged.doubt:
+            self.arranged.doubt = (
+                f"{_list(left)} {'were' if len(left) > 1 else 'was'} taken for images without a class (--data.classes top"
+                " takes every folder at the top for a class)"
+            )
 
 
-# ── what lies around the classes ─────────────────────────────────────────────────────────────────────────────────────
-
-
-OLD_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))
+def _within(folders: Iterable[Folder], start: Folder) -> set[str]:
+    """Return the names of the folders directly within a folder."""
+    return {folder[len(start)] for folder in folders if len(folder) > len(start) and folder[: len(start)] == start}
 
 
 def _wrapper_depth(folders: set[Folder], visible: set[Folder]) -> int:
@@ -110,131 +272,6 @@ def _wrapper_depth(folders: set[Folder], visible: set[Folder]) -> int:
         if stop:
             return depth if strict is None or split or len(tops) > 1 else strict
         depth += 1
-
-
-def _look_through(folders: list[Folder], top: str, depth: int, splits: dict[str, str]) -> Folder:
-    """The folder of a split in which its classes lie: itself, or one within that is doubled (``seg_train/seg_train``).
-
-    A folder whose name says nothing (``train/images/``) is looked through, too, unless another split has a class of that name.
-    """
-    start: Folder = next(folder[: depth + 1] for folder in folders if folder[depth] == top)
-    elsewhere = {
-        folder[depth + 1]
-        for folder in folders
-        if len(folder) > depth + 1 and folder[depth] != top and folder[depth] in splits
-    }
-    while True:
-        within = {folder[len(start)] for folder in _of(folders, start) if len(folder) > len(start)}
-        if len(within) != 1:
-            return start
-        (only,) = within
-        doubled = only.casefold() == start[-1].casefold() or split_of_name(only) == splits[top]
-        says_nothing = is_affix(only) or only.lower() in PLACEHOLDERS
-        if not doubled and not (says_nothing and _alone(folders, only, depth, splits, elsewhere)):
-            return start
-        start = (*start, only)
-
-
-def _alone(folders: list[Folder], name: str, depth: int, splits: dict[str, str], elsewhere: set[str]) -> bool:
-    """Whether no split holds a folder of this name beside others, which would make it a class."""
-    if name not in elsewhere:
-        return True
-    within: dict[str, set[str]] = defaultdict(set)
-    for folder in folders:
-        if len(folder) > depth + 1 and folder[depth] in splits:
-            within[folder[depth]].add(folder[depth + 1])
-    return all(len(names) == 1 for names in within.values() if name in names)
-
-
-def _of(folders: Iterable[Folder], start: Folder) -> Iterator[Folder]:
-    """Those of some folders that are a folder, or lie in it."""
-    return (folder for folder in folders if folder[: len(start)] == start)
-
-
-def _refuse_misfits(
-    others: set[str],
-    splits: dict[str, str],
-    labelled: set[str],
-    folders: list[Folder],
-    around: dict[str, Folder],
-    location: str,
-) -> None:
-    """Refuse splits beside other folders, unless those are the classes and the splits hold more of them, or no classes."""
-    misfits = []
-    for top, split in splits.items():
-        if top in others:
-            continue
-        if top not in labelled:
-            if split in ("train", "val"):
-                misfits.append(top)
-            continue
-        within = {folder[len(around[top])] for folder in _of(folders, around[top]) if len(folder) > len(around[top])}
-        if split == "train" or not within <= others:
-            misfits.append(top)
-    if not misfits:
-        return
-    several = len(misfits) > 1
-    raise DataError(
-        f"{location} holds {_list(misfits)} beside other folders of images ({_list(others)}); wanted either splits or classes."
-        f" If {_list(misfits)} {'are splits' if several else f'is the {splits[misfits[0]]} split'}, move"
-        f" {_list(others)} into the splits or away; if {'they are classes' if several else 'it is a class'}, rename"
-        f" {'them' if several else 'it'}, or say --data.classes top, which takes every folder at the top for a class."
-    )
-
-
-# ── classes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _place(
-    arranged: Arrangement,
-    folders: list[Folder],
-    splits: dict[str, str],
-    around: dict[str, Folder],
-    others: set[str],
-    labelled: set[str],
-    depth: int,
-    location: str,
-    classes: Classes | None,
-) -> None:
-    """Give each folder its class and split, or the reason why its images are left out."""
-    chains: dict[Folder, tuple[Folder, str | None]] = {}
-    for folder in folders:
-        top = folder[depth]
-        if top in others:
-            chains[folder] = folder[depth:], None
-        elif top not in labelled:
-            flat = not any(len(within) > len(around[top]) for within in _of(folders, around[top]))
-            why = "has no class folders" if flat else "is unlabeled by its name"
-            arranged.places[folder] = f"images in {top}/, which {why}"
-        elif len(folder) > len(around[top]) and folder[: len(around[top])] == around[top]:
-            chains[folder] = folder[len(around[top]) :], splits[top]
-        else:
-            arranged.places[folder] = OUTSIDE
-    _refuse_nested(chains, depth, location)
-    if splits.keys() <= others or not any(split for _, split in chains.values()):
-        before, chains = chains, _splits_within(chains, location, classes)
-        if chains is not before:
-            arranged.notes.append("folders taken for splits: those within each class folder")
-    chains = {folder: (_undoubled(chain), split) for folder, (chain, split) in chains.items()}
-    distinct = {chain for chain, _ in chains.values()}
-    leaves = _leaf_names(distinct)
-    if classes == "leaf":
-        bad = sorted(name for name in leaves.values() if is_split_name(name.rpartition("/")[2]))
-        if bad:
-            raise DataError(
-                f"{location} holds a folder {bad[0]!r} that looks like a split, and images that lie in none; as a class, it"
-                " needs another name; as a split, every image must lie in one."
-            )
-    elif len(deeper := {chain for chain in distinct if len(chain) > 1}) and len(distinct) != len(
-        {c[0] for c in distinct}
-    ):
-        arranged.notes.append(
-            f"{len(deeper):,} deeper folder{'s hold' if len(deeper) > 1 else ' holds'} images, which count for the"
-            f" {len({c[0] for c in distinct}):,} classes at the top; --data.classes leaf makes each of the"
-            f" {len(distinct):,} folders that hold images a class"
-        )
-    for folder, (chain, split) in chains.items():
-        arranged.places[folder] = (leaves[chain] if classes == "leaf" else chain[0]), split
 
 
 def _refuse_nested(chains: dict[Folder, tuple[Folder, str | None]], depth: int, location: str) -> None:
@@ -262,13 +299,10 @@ def _splits_within(
         return chains
     looks = splits_among({name for chain, _ in chains.values() for name in chain[1:]})
     looks = {name: split for name, split in looks.items() if split != UNLABELED}
-    found = {folder: {looks[name] for name in chain[1:] if name in looks} for folder, (chain, _) in chains.items()}
-    if found and all(len(kinds) == 1 for kinds in found.values()):
+    splits = {folder: {looks[name] for name in chain[1:] if name in looks} for folder, (chain, _) in chains.items()}
+    if splits and all(len(kinds) == 1 for kinds in splits.values()):
         return {
-            folder: (
-                tuple(name for place, name in enumerate(chain) if not place or name not in looks),
-                next(iter(found[folder])),
-            )
+            folder: ((chain[0], *(name for name in chain[1:] if name not in looks)), next(iter(splits[folder])))
             for folder, (chain, _) in chains.items()
         }
     suspect = sorted(
@@ -295,66 +329,6 @@ def _leaf_names(chains: set[Folder]) -> dict[Folder, str]:
     for chain in chains:
         same[chain[-1]] += 1
     return {chain: chain[-1] if same[chain[-1]] == 1 else "/".join(chain) for chain in chains}
-
-
-def _expect(
-    arranged: Arrangement,
-    visible: set[Folder],
-    around: dict[str, Folder],
-    others: set[str],
-    labelled: set[str],
-    depth: int,
-    classes: Classes | None,
-) -> None:
-    """Note the classes that have a folder, and splits that hold nothing."""
-    known = {folder[depth] for folder in visible if len(folder) > depth} | others
-    looks = {} if classes == "top" else splits_among(known)
-    above = {folder[:-1] for folder in visible}
-    for folder in visible:
-        if len(folder) <= depth:
-            continue
-        top = folder[depth]
-        if top in others or (others and top not in looks):
-            chain = folder[depth:]
-        elif top in labelled and len(folder) > len(around[top]) and folder[: len(around[top])] == around[top]:
-            chain = folder[len(around[top]) :]
-        else:
-            continue
-        if classes != "leaf":
-            arranged.expected.add(chain[0])
-        elif folder not in above and folder not in arranged.places:
-            arranged.expected.add("/".join(chain))
-    empty = {top for top in looks if top not in around and top not in others}
-    if empty:
-        arranged.notes.append(f"no images in {', '.join(f'{top}/' for top in sorted(empty))}")
-
-
-def _note(arranged: Arrangement, splits: dict[str, str], others: set[str], named: set[str]) -> None:
-    """Note which folders were taken for which split, where that is not plain from their names."""
-    unusual = [top for top in sorted(named) if top.lower() not in OLD_NAMES]
-    kinds = [splits[top] for top in named]
-    if named - others and (unusual or others or len(set(kinds)) < len(kinds)):
-        parts = [
-            f"{split} {_list(top for top in named if splits[top] == split)}"
-            for split in dict.fromkeys(SPLIT_NAMES.values())
-        ]
-        told = "; ".join(part for part in parts if not part.endswith(" "))
-        arranged.notes.append(
-            f"folders taken for splits: {told}" + ("; the class folders beside them train" if others else "")
-        )
-    loose = sorted(top for top in others if speaks_of_split(top))
-    if loose and len(loose) < len(others):
-        arranged.notes.append(
-            f"{_list(loose)} {'were' if len(loose) > 1 else 'was'} taken for {'classes' if len(loose) > 1 else 'a class'}; move"
-            f" {'them' if len(loose) > 1 else 'it'} away, or rename {'them' if len(loose) > 1 else 'it'} (test, val), if"
-            f" {'they are splits' if len(loose) > 1 else 'it is a split'}"
-        )
-    left = sorted(top for top in splits if top not in named and top not in others)
-    if left and not arranged.doubt:
-        arranged.doubt = (
-            f"{_list(left)} {'were' if len(left) > 1 else 'was'} taken for images without a class (--data.classes top takes"
-            " every folder at the top for a class)"
-        )
 
 
 def _list(names: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 from sightline.config.checks import nearest, shown
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.data.sources.cifar_mnist import NAMED, NamedSource
+from sightline.data.sources.class_folders import Classes
 from sightline.data.sources.csv_table import (
     is_table,
     kind_of,
@@ -16,11 +17,10 @@ from sightline.data.sources.csv_table import (
 from sightline.data.sources.embedded import EMBEDDED, GroceriesSource
 from sightline.data.sources.folder import FolderSource
 from sightline.data.sources.huggingface import PREFIX, HubSource
-from sightline.data.sources.layout import Classes
 from sightline.data.sources.listed_files import ADDRESS
 from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.parquet import ParquetSource
-from sightline.data.sources.source import ImageSource
+from sightline.data.sources.source import FileTree, ImageSource
 from sightline.data.sources.split_names import is_split_name
 from sightline.errors import ConfigError, DataError
 
@@ -70,9 +70,9 @@ def source_of_run(model: Mapping[str, Any]) -> ImageSource:
     return source
 
 
-def _has_folders(source: ImageSource) -> TypeGuard[FolderSource | ZipSource | TarSource]:
+def _has_folders(source: ImageSource) -> TypeGuard[FileTree]:
     """Whether it is the folders of a source that say which classes there are."""
-    return isinstance(source, FolderSource | ZipSource | TarSource) and not isinstance(source, GroceriesSource)
+    return isinstance(source, FileTree) and not isinstance(source, GroceriesSource)
 
 
 def _classes_of(source: ImageSource) -> set[str]:
@@ -141,6 +141,6 @@ def refuse_special(path: Path) -> None:
         raise DataError(f"{shown(str(path))} is {kind_of(mode)}; wanted a folder, an archive or a manifest.")
 
 
-def open_archive(path: Path) -> ZipSource | TarSource:
+def open_archive(path: Path) -> FileTree:
     """Return the source of an archive, by the end of its name."""
     return ZipSource(path) if path.suffix.lower() == ".zip" else TarSource(path)

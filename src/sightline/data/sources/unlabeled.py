@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from sightline.config.checks import shown
 from sightline.data.decoding.formats import WANTED
-from sightline.data.sources.archive import ARCHIVE_SUFFIXES, TarSource, ZipSource
+from sightline.data.sources.archive import ARCHIVE_SUFFIXES
 from sightline.data.sources.csv_table import (
     LARGEST_FILE,
     PATHS,
@@ -30,7 +30,9 @@ from sightline.data.sources.find_source import find_source, open_archive, refuse
 from sightline.data.sources.folder import FolderSource
 from sightline.data.sources.layout import Entry, LeftOut, image_names
 from sightline.data.sources.listed_files import ADDRESS, FileFinder, refuse_odd
-from sightline.data.sources.manifest import ManifestSource, table_rows
+from sightline.data.sources.manifest import ManifestSource
+from sightline.data.sources.source import FileTree
+from sightline.data.sources.table_rows import table_rows
 from sightline.display.terminal import natural_key
 from sightline.errors import DataError
 
@@ -92,32 +94,21 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _images_of(source: FolderSource | ZipSource | TarSource, text: str) -> PlainFiles:
-    if isinstance(source, FolderSource):
-        files, _, left = source.sorted_names()
-    else:
-        files, left = source.names()[0], LeftOut()
+def _images_of(source: FileTree, text: str) -> PlainFiles:
+    files, _, left = source.list_files()
     names = sorted(image_names(files, left, source.begin), key=natural_key)  # as people look for them in a table
     entries = [Entry(name, "") for name in names]
     return _numbered(source, entries, text.rstrip("/"), text, left)
 
 
 def _numbered(
-    source: FolderSource | ZipSource | TarSource | ManifestSource,
-    entries: list[Entry],
-    folder: str,
-    text: str,
-    left: LeftOut | None = None,
+    source: FileTree | ManifestSource, entries: list[Entry], folder: str, text: str, left: LeftOut | None = None
 ) -> PlainFiles:
     """The entries of a source, under names below a folder."""
     if not entries:
         raise DataError(f"no images in {text!r}; wanted {WANTED} files.")
     names = [os.path.join(folder, entry.path) for entry in entries]
-    return PlainFiles(
-        names,
-        lambda: ((names[index], data) for index, data in source.read(entries)),
-        LeftOut() if left is None else left,
-    )
+    return PlainFiles(names, lambda: ((names[index], data) for index, data in source.read(entries)), left or LeftOut())
 
 
 def _single(paths: list[str]) -> PlainFiles:
@@ -185,7 +176,7 @@ def _listed(data: bytes) -> PlainFiles:
         table = read_table(data, what, errors="surrogateescape") if data.strip() else None
         if table is not None and choose(table, PATHS) is not None and not _exists(table.first_line.splitlines()[0]):
             finder = FileFinder(Path.cwd(), what)
-            return _single([finder.find(row.named(), row.where) for row in table_rows(table, labelled=False)])
+            return _single([finder.find(row) for row in table_rows(table, labeled=False)])
         lines = decode_text(data, what, "surrogateescape").replace("\r\n", "\n").split("\n")
     parts: list[PlainFiles] = []
     for number, line in enumerate(lines, 1):
