@@ -19,7 +19,7 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.models.acgan import ACGAN
-from sightline.models.base import Network
+from sightline.models.base import Network, recorded
 from sightline.models.flops import Countable, forward_once
 from sightline.models.heads import HeadedNetwork
 from sightline.models.libraries import build_foreign
@@ -101,16 +101,10 @@ def summarize(network: Countable, size: tuple[int, int]) -> list[LayerSummary]:
     Returns:
         A line for each direct child; of another library's network, a backbone and a neck, for each of its children.
     """
-    outputs: dict[nn.Module, tuple[int, ...]] = {}
-
-    def note(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            outputs[module] = tuple(output.shape[1:])
-
-    hooks = [module.register_forward_hook(note) for module in network.modules() if module is not network]
-    forward_once(network, size)
-    for hook in hooks:
-        hook.remove()
+    modules = {module: module for module in network.modules() if module is not network}
+    with recorded(modules, lambda _, output: output.shape[1:] if isinstance(output, Tensor) else None) as shapes:
+        forward_once(network, size)
+    outputs = {module: tuple(shape) for module, shape in shapes if shape is not None}
     lines = []
     for name, child, own in _layers(network):
         count = sum(parameter.numel() for parameter in child.parameters(recurse=not own))

@@ -66,7 +66,8 @@ class FileTree(ImageSource):
         """Return the first bytes of a file, by which its format is known; none where it cannot be read."""
         raise NotImplementedError
 
-    def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]: ...
+    def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
+        raise NotImplementedError
 
     def scan(self) -> Listing:
         """List the images and their classes."""
