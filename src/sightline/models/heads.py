@@ -32,12 +32,7 @@ from sightline.models.attention import (
 from sightline.models.base import Network, recorded
 from sightline.models.foreign import answer
 
-__all__ = [
-    "AttentionEncoder",
-    "AttentionPool",
-    "HeadedNetwork",
-    "PatchEmbedding",
-]
+__all__ = ["AttentionEncoder", "AttentionPool", "HeadedNetwork", "PatchEmbedding"]
 
 LEAST_NODES = 2  # along each side of a map; among fewer there is nothing to attend to
 

@@ -10,10 +10,7 @@ from sightline.config.checks import nearest, shown
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.data.sources.cifar_mnist import NAMED, NamedSource
 from sightline.data.sources.class_folders import Classes
-from sightline.data.sources.csv_table import (
-    is_table,
-    kind_of,
-)
+from sightline.data.sources.csv_table import is_table, kind_of
 from sightline.data.sources.embedded import EMBEDDED, GroceriesSource
 from sightline.data.sources.folder import FolderSource
 from sightline.data.sources.huggingface import PREFIX, HubSource
