@@ -17,10 +17,10 @@ from conftest import Finished
 from sightline.config import ServeConfig
 from sightline.data.cache import CachedImages
 from sightline.data.decoding.decode import decode, resize
+from sightline.data.thumbnails import Thumbnails
 from sightline.errors import DataError
+from sightline.evaluation.answers import Answers
 from sightline.inference.predictions import Prediction
-from sightline.reports.answers import Answers
-from sightline.reports.thumbnails import Thumbnails
 from sightline.serving.exhibits import Exhibits, Opening, Wanted
 from sightline.serving.html import Example, draw_answer, draw_examples, draw_grid, draw_sentence, draw_viewer, percent
 from sightline.serving.uploads import most_bytes, read_upload

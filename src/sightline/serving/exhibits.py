@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from sightline.data.thumbnails import Thumbnails, open_own
 from sightline.errors import DataError, RunError, StorageError
-from sightline.reports.answers import Answers, read_answers, read_measures
-from sightline.reports.thumbnails import Thumbnails, open_own
+from sightline.evaluation.answers import Answers, read_answers, read_measures
 from sightline.runs.writing import plain_text
 
 __all__ = ["PAGE", "Exhibits", "Opening", "Wanted"]

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from sightline.config import SIGNED
+from sightline.data.thumbnails import data_uri
 from sightline.display.pages import fragment
 from sightline.display.pictures import heat_layer
 from sightline.explanation.explain import ExplainedImage
 from sightline.inference.predictions import Prediction
-from sightline.reports.thumbnails import data_uri
 from sightline.serving.card import Card
 from sightline.serving.exhibits import Exhibits
 
