@@ -21,9 +21,9 @@ from sightline.config.resolving import field_texts
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
 from sightline.data.sources import archive, folder, manifest
+from sightline.data.sources.cifar_mnist import NAMED, NamedSource
 from sightline.data.sources.embedded import DIGITS, GROCERIES, DigitsSource, GroceriesSource
-from sightline.data.sources.hub import PREFIX, HubSource
-from sightline.data.sources.named import NAMED, NamedSource
+from sightline.data.sources.huggingface import PREFIX, HubSource
 from sightline.data.sources.parquet import ParquetSource
 from sightline.explanation import attribution
 from sightline.training.trackers import TRACKERS

@@ -24,7 +24,7 @@ from sightline.config import (
     trains_generator,
 )
 from sightline.data.cache import CachedImages, open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.errors import ConfigError
 from sightline.training.generator_job import lost_detail, scaled_to
 
