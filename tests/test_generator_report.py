@@ -139,7 +139,7 @@ def test_the_page_names_the_commands_that_come_next_and_they_are_ones_that_the_g
         recipe = read_any_recipe(run)
         assert isinstance(recipe, GeneratorRecipe)
         assert "--guidance 0 --steps 5 " in _next_commands(Made(run, {}, replace(recipe, generator=generator)))
-        SamplingConfig(guidance=0, steps=5).refuse_misfits(generator)
+        SamplingConfig(guidance=0, steps=5).refuse_conflicts(generator)
 
 
 def test_what_users_wrote_is_shown_and_never_becomes_a_tag(run: Path) -> None:

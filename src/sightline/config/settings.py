@@ -46,7 +46,7 @@ class Recipe(Block, frozen=True, kw_only=True):
     evaluation: EvaluationConfig = EvaluationConfig()
     track: TrackConfig = TrackConfig()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         refuse_conflicts(self, EVERY, CLASSIFIER)
         layer, network = self.head and self.head.layer, self.network
         if layer is not None and not isinstance(network, RunConfig):  # of which only its folder tells what it is

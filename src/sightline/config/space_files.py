@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sightline.config.building import bare, blocks_in, build, kind_of, members, required, types_of
+from sightline.config.building import bare, blocks_in, build, members, required, types_of
 from sightline.config.checks import Whole, nearest, shown
 from sightline.config.resolving import flatten, resolve, spell_out, to_mapping
 from sightline.config.settings import Recipe
@@ -19,15 +19,15 @@ __all__ = ["build_space", "read_space"]
 
 UNFIT = {
     "fit.seed": "it would choose luck in place of settings",
-    "fit.validate_every": "it says when a trial is judged, and changes no weight",
+    "fit.validate_every": "it says when a trial is validated, and changes no weight",
     "fit.checkpoint_seconds": "it changes no weight",
     "fit.processes": "a trial is trained by one process",
     "fit.deterministic": "it does not make a classifier better",
     "fit.compile": "it changes no more than the last digits",
-    "data.split_seed": "trials that are judged on different images cannot be compared",
-    "data.validation": "trials that are judged on different images cannot be compared",
-    "data.exclude": "trials that are judged on different images cannot be compared",
-    "evaluation": "trials are judged while they train",
+    "data.split_seed": "trials that are validated on different images cannot be compared",
+    "data.validation": "trials that are validated on different images cannot be compared",
+    "data.exclude": "trials that are validated on different images cannot be compared",
+    "evaluation": "trials are validated while they train",
     "track": "it changes no weight",
 }
 """What cannot be tuned, and why."""
@@ -79,7 +79,7 @@ def _within_block(
     prefix: str,
     fixed: dict[str, Any] | None = None,
 ) -> Iterator[Dimension]:
-    """What varies in a block.
+    """Yield what varies in a block.
 
     Args:
         block: the dataclass of its settings.
@@ -96,7 +96,7 @@ def _within_block(
             setting for setting, kind in kinds_of.items() if place or blocks_in(kind)
         ]  # a recipe's name is no setting
         if name not in known:
-            of = f" of kind {shown(kind_of(block))}" if kind_of(block) else ""
+            of = f" of kind {shown(block.kind)}" if block.kind else ""
             raise ConfigError(f"unknown setting {shown(dotted)}{of} in the space; {nearest(str(name), known)}")
         if not blocks_in(kinds_of[name]):
             drawn = _drawn(kinds_of[name], value, here, prefix + name)
@@ -116,7 +116,7 @@ def _within_block(
                     f"{dotted} is off in the recipe, so nothing in it can be drawn; choose a --{dotted.replace('_', '-')}.kind,"
                     f" or draw the block: {name}: [null, {{kind: ...}}]."
                 )
-            kinds = {kind_of(kind): kind for kind in blocks_in(kinds_of[name])}
+            kinds = {kind.kind: kind for kind in blocks_in(kinds_of[name])}
             inner = kinds[base[name].get("kind", "")]
             yield from _within_block(inner, value, base[name], here, f"{prefix}{name}.")
 
@@ -132,7 +132,7 @@ def _does_not_vary(dotted: str, value: Any) -> str:
 
 
 def _drawn(annotation: Any, value: Any, place: tuple[str, ...], name: str) -> Dimension | None:
-    """How a plain setting is drawn; None where the space gives it one value."""
+    """Return how a plain setting is drawn; None where the space gives it one value."""
     dotted = ".".join(place)
     try:
         build(annotation, value, dotted)
@@ -144,8 +144,8 @@ def _drawn(annotation: Any, value: Any, place: tuple[str, ...], name: str) -> Di
             raise
     options: dict[str, Option] = {}
     for item in value:
-        made = to_mapping(build(annotation, item, dotted))
-        _add(options, _label(made), Option(made), dotted)
+        plain = to_mapping(build(annotation, item, dotted))
+        _add(options, _label(plain), Option(plain), dotted)
     return Choice(name, place, _several(options, value, dotted))
 
 
@@ -176,7 +176,7 @@ def _range(annotation: Any, value: Mapping[str, Any], place: tuple[str, ...], na
 
 
 def _label(value: Any) -> str:
-    """What a value is called: as its YAML has it."""
+    """Name a value as its YAML has it."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"
     return value if isinstance(value, str) else json.dumps(value)
@@ -198,9 +198,9 @@ def _several(options: dict[str, Option], value: Any, dotted: str) -> dict[str, O
 
 
 def _choice_of_blocks(parent: Any, value: Any, place: tuple[str, ...], name: str) -> Choice:
-    """Blocks to choose from: a list of them, or several kinds with what all of them have."""
+    """Return the blocks to choose from: a list of them, or several kinds with what all of them have."""
     dotted, hint = ".".join(place), types_of(parent)[place[-1]]
-    by_kind = {kind_of(kind): kind for kind in blocks_in(hint)}
+    by_kind = {kind.kind: kind for kind in blocks_in(hint)}
     if list(by_kind) == [""]:
         raise ConfigError(
             f"{dotted} is a list in the space, and has no kinds; name its settings, each with its own list."
@@ -232,7 +232,7 @@ def _choice_of_blocks(parent: Any, value: Any, place: tuple[str, ...], name: str
 
 
 def _blocks_of_kinds(by_kind: Mapping[str, Any], value: Mapping[str, Any], dotted: str) -> list[dict[str, Any]]:
-    """``{kind: [sgd, adamw], weight_decay: ...}`` as two blocks."""
+    """Turn ``{kind: [sgd, adamw], weight_decay: ...}`` into two blocks."""
     for kind in value["kind"]:
         known = {"kind", *types_of(by_kind[kind])} if kind in by_kind else value
         for name in value:
@@ -269,11 +269,11 @@ def _refuse_impossible(space: Space, base: Recipe) -> None:
     choosing = set()
     for chosen, dimension in space.everywhere():
         for end in _ends(dimension):
-            given = {**chosen, dimension.name: end}
+            fixed = {**chosen, dimension.name: end}
             problem, possible = None, 0
 
-            def draw(asked: Dimension, given: Mapping[str, Any] = given) -> Any:
-                return given[asked.name] if asked.name in given else generator.choice(_ends(asked))
+            def draw(other: Dimension, fixed: Mapping[str, Any] = fixed) -> Any:
+                return fixed[other.name] if other.name in fixed else generator.choice(_ends(other))
 
             for _ in range(PROBES):
                 try:
@@ -293,7 +293,7 @@ def _refuse_impossible(space: Space, base: Recipe) -> None:
 
 
 def _ends(dimension: Dimension) -> list[Any]:
-    """What is tried of a dimension: each option, or both ends of a range, and its middle."""
+    """Return what is tried of a dimension: each option, or both ends of a range, and its middle."""
     if isinstance(dimension, Choice):
         return list(dimension.options)
     low, high, numbers = dimension.low, dimension.high, dimension.numbers
