@@ -98,7 +98,8 @@ def searches(*layers: Mapping[str, Any]) -> tuple[str, ...]:
 
     A recipe itself holds numbers only: for such a setting the one below the ``auto``, until ``train`` has found another.
     """
-    merged = flatten(reduce(merge, map(spell_out, layers), {}))
+    nothing: Mapping[str, Any] = {}
+    merged = flatten(reduce(merge, map(spell_out, layers), nothing))
     return tuple(name for name in SEARCHED if merged.get(name) == AUTO)
 
 

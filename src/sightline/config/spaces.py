@@ -103,9 +103,12 @@ class Space:
             yield {}
             return
         first, *rest = self.dimensions
-        for value in first.options if isinstance(first, Choice) else first.numbers or ():
-            inner = first.options[value].dimensions if isinstance(first, Choice) else ()
-            for others in Space((*inner, *rest)).drawings():
+        nothing = Option(None)
+        options: Mapping[Any, Option] = (
+            first.options if isinstance(first, Choice) else dict.fromkeys(first.numbers or (), nothing)
+        )
+        for value, option in options.items():
+            for others in Space((*option.dimensions, *rest)).drawings():
                 yield {first.name: value, **others}
 
     def drawing_of(self, recipe: Recipe) -> dict[str, Any] | None:
