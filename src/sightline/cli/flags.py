@@ -71,7 +71,7 @@ def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Paramete
     hyphened = dotted.replace("_", "-")
     block, _, name = hyphened.rpartition(".")
     listed = _listed(kind)
-    if listed and kind is not _Pairs:
+    if listed and kind != _Pairs:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]  # cyclopts lets it be emptied, and no tuple
     negative: Any = f"--{block}.no-{name}" if kind is bool or typing.get_origin(kind) is list else ()
     how = Parameter(
@@ -138,8 +138,8 @@ def _value(setting: tuple[str, Any, str], typed: Any) -> Any:
     """Return the value that a flag sets: pairs as a mapping, and ``none`` for a list as an empty one."""
     dotted, kind, _ = setting
     if typed is None:
-        return [] if _listed(kind) and kind is not _Pairs else None
-    return _pairs(dotted, typed) if kind is _Pairs else typed
+        return [] if _listed(kind) and kind != _Pairs else None
+    return _pairs(dotted, typed) if kind == _Pairs else typed
 
 
 def _pairs(dotted: str, words: tuple[str, ...]) -> int | dict[int, int]:
