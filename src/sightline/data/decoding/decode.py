@@ -53,15 +53,12 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_Turn = Image.Transpose
+_TURNS = (
+    *(_Turn.FLIP_LEFT_RIGHT, _Turn.ROTATE_180, _Turn.FLIP_TOP_BOTTOM),
+    *(_Turn.TRANSPOSE, _Turn.ROTATE_270, _Turn.TRANSVERSE, _Turn.ROTATE_90),
+)
+"""What turns an image upright, of the orientations from 2 on."""
 
 
 class UnreadableImageError(Exception):
@@ -272,7 +269,7 @@ def _decoded(
     exif = image.info.get("exif")
     if isinstance(exif, bytes):
         refuse_bloated_exif(exif)
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = dict(enumerate(_TURNS, 2)).get(image.getexif().get(ExifTags.Base.Orientation, 1))
     digest, extremes = b"", None
     if preprocessing.intensity == "upper bits":
         image = _upper_bits(image)
@@ -292,7 +289,7 @@ def _decoded(
         pixels = np.asarray(rgb)
         return Decoded(pixels, digest or (pixel_hash(pixels) if hashed else b""), full, extremes)
     if hashed and not digest:
-        digest = _hash_of_image(rgb)
+        digest = _hash((strip.tobytes() for _, strip in _strips(rgb)), full)
     return Decoded(resize(rgb, *size, preprocessing.fit), digest, full, extremes)
 
 
@@ -311,12 +308,10 @@ def _upper_bits(image: Image.Image) -> Image.Image:
 
 
 def _in_eight_bits(wide: Wide, extremes: Range, preprocessing: Preprocessing) -> Image.Image:
-    low, high = extremes
     if isinstance(preprocessing.intensity, tuple):
-        low, high = preprocessing.intensity
-    else:
-        low, high = whole_bits(min(low, 0.0), high)
-    return wide.shown(low, high)
+        return wide.shown(*preprocessing.intensity)
+    low, high = extremes
+    return wide.shown(*whole_bits(min(low, 0.0), high))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -325,33 +320,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
         return image.convert("RGB")
     rgb = Image.new("RGB", image.size)
-    step = max(1, STRIP_PIXELS // image.width)
-    for top in range(0, image.height, step):
-        strip = _rows(image, top, step).convert("RGBA")
-        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
-        rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    for top, strip in _strips(image):
+        colors = strip.convert("RGBA")
+        white = Image.new("RGBA", colors.size, (255, 255, 255, 255))
+        rgb.paste(Image.alpha_composite(white, colors).convert("RGB"), (0, top))
     return rgb
 
 
-def _rows(image: Image.Image, top: int, count: int) -> Image.Image:
-    return image.crop((0, top, image.width, min(top + count, image.height)))
-
-
-def _hash_of_image(image: Image.Image) -> bytes:
-    """The ``pixel_hash`` of an RGB image."""
-    digest = hashlib.sha256()
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield some rows of an image at a time, behind the number of the first, to bound the memory."""
     step = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, step):
-        digest.update((image if step >= image.height else _rows(image, top, step)).tobytes())
-    digest.update(f"{image.height}×{image.width}".encode())
-    return digest.digest()[:16]
+        whole = step >= image.height
+        yield top, image if whole else image.crop((0, top, image.width, min(top + step, image.height)))
 
 
 def pixel_hash(pixels: Pixels) -> bytes:
-    """Sixteen bytes that two images share only if their pixels are the same."""
-    height, width = pixels.shape[:2]
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)  # fastest here: processors have instructions for it
-    digest.update(f"{height}×{width}".encode())
+    """Return sixteen bytes that two images share only if their pixels are the same."""
+    return _hash([np.ascontiguousarray(pixels).data], pixels.shape[:2])
+
+
+def _hash(parts: Iterable[bytes | memoryview], size: tuple[int, ...]) -> bytes:
+    """Hash the pixels of an image that come in parts, and its (height, width)."""
+    digest = hashlib.sha256()  # fastest here: processors have instructions for it
+    for part in parts:
+        digest.update(part)
+    digest.update("×".join(map(str, size)).encode())
     return digest.digest()[:16]
 
 
