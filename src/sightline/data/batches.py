@@ -1,4 +1,4 @@
-"""Batches made on the device, a batch at a time: one gather, vectorised augmentation, no Python per image.
+"""Batches made on the device, a batch at a time: one gather, vectorized augmentation, no Python per image.
 
 Everything random in a batch is a function of (seed, epoch, index of the batch in the epoch): a batch can be made again
 by its position alone, which is what makes a resumed training the same training. The numbers are drawn for the global
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     """Some images with their classes."""
 
     images: Tensor
-    """Normalised, (B, 3, H, W), channels-last in memory; or what a frozen backbone made of them."""
+    """Normalized, (B, 3, H, W), channels-last in memory; or what a frozen backbone made of them."""
     labels: Tensor
     """Class indices, (B,)."""
     epoch: int
@@ -76,7 +76,7 @@ class Normalization:
     std: list[float]
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(mean, std), each (3,), in float32; a channel that never varies is divided by one level, not by zero."""
+        """Return (mean, std), each (3,), in float32; a channel that never varies is divided by one level, not zero."""
         std = [max(value, 1 / 255) for value in self.std]
         return torch.tensor(self.mean, device=device), torch.tensor(std, device=device)
 
@@ -110,13 +110,13 @@ def prepare(
 
 
 def augmentation_of(recipe: AnyRecipe) -> AugmentConfig:
-    """How the training images of a recipe are varied; those of a generator are mirrored at most."""
+    """Return how the training images of a recipe are varied; those of a generator are mirrored at most."""
     augment = recipe.augment
     return augment if isinstance(augment, AugmentConfig) else AugmentConfig(flip=augment.flip)
 
 
 def derived_seed(*numbers: int | str) -> int:
-    """A seed of its own for every tuple of numbers; neighbours share nothing."""
+    """Return a seed of its own for every tuple of numbers; neighbors share nothing."""
     digest = hashlib.sha256("/".join(map(str, numbers)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -174,7 +174,7 @@ class TrainingBatches:
             yield self.make(self.epoch, self.position - 1, order)
 
     def order(self, epoch: int) -> Tensor:
-        """The images of an epoch as positions among the training images, (n,)."""
+        """Return the images of an epoch as positions among the training images, (n,)."""
         if self.balanced:
             return balanced_order(self._labels, self.seed, epoch)
         return _shuffled(self._count, self.seed, epoch)
@@ -301,7 +301,7 @@ def _part(count: int, index: int, parts: int) -> slice:
 
 
 def _with_partners(partner_B: Tensor, share: slice) -> Tensor:
-    """Positions in the global batch of a process's images, and behind them of their partners in other processes."""
+    """Return the positions in the global batch of a process's images, then of their partners in other processes."""
     own = torch.arange(len(partner_B))[share]
     partners = partner_B[share]
     return torch.cat([own, partners[~torch.isin(partners, own)]])

@@ -37,7 +37,7 @@ Array = np.ndarray[Any, Any]
 
 
 def read_excluded(path: str | Path) -> list[str]:
-    """Names of images: the column ``file`` of a table, whatever other columns there are, or a text file's lines.
+    """Read names of images: the column ``file`` of a table, whatever other columns there are, or a text file's lines.
 
     Raises:
         ConfigError: the file cannot be read, lists nothing, or is a CSV without the column.
@@ -77,7 +77,7 @@ def _column(table: Table) -> list[str]:
 
 
 def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
-    """The same splits without the images of a list; where images are that stay is not changed.
+    """Return the same splits without the images of a list; where images are that stay is not changed.
 
     Args:
         images: the set.
@@ -88,8 +88,8 @@ def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
         DataError: nothing would be left of a class to train on, or nothing to validate on.
     """
     rows = _rows(images, read_excluded(path), path)
-    learnt = np.union1d(splits.train, splits.validation)
-    gone = np.intersect1d(rows, learnt)
+    learned = np.union1d(splits.train, splits.validation)
+    gone = np.intersect1d(rows, learned)
     staying = np.intersect1d(rows, splits.test)
     if not len(gone):
         raise ConfigError(
@@ -118,7 +118,7 @@ def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
 
 
 def excluded_fingerprint(images: CachedImages, splits: Splits) -> str | None:
-    """Changes when other images are left out; None where none are."""
+    """Return a text that changes when other images are left out; None where none are."""
     if not len(splits.excluded):
         return None
     lines = sorted(f"{images.hashes[row]} {images.paths[row]}" for row in splits.excluded)
@@ -126,7 +126,7 @@ def excluded_fingerprint(images: CachedImages, splits: Splits) -> str | None:
 
 
 def _rows(images: CachedImages, names: list[str], path: str | Path) -> Array:
-    """Rows of the images that are named, ascending; a manifest may name a file more than once."""
+    """Return the rows of the images that are named, ascending; a manifest may name a file more than once."""
     rows_of: dict[str, list[int]] = {}
     for row, name in enumerate(images.paths):
         rows_of.setdefault(name, []).append(row)

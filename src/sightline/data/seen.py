@@ -1,6 +1,6 @@
 """Which images a run has trained on, validated on and tested on: ``seen.npz`` in its folder. N images.
 
-A network that starts from an earlier run must not be tested on images that the run has learnt from, and a set that has grown
+A network that starts from an earlier run must not be tested on images that the run has learned from, and a set that has grown
 may keep the splits of an earlier run. Images are known by their pixels, wherever they lie now. Nothing here loads torch.
 """
 
@@ -46,7 +46,7 @@ class Seen:
 
     trained: Array
     validated: Array
-    """Not learnt from, but looked at to choose or to calibrate."""
+    """Not learned from, but looked at to choose or to calibrate."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Kept:
     """Test images of a run that noted only the names of their files."""
 
     def sides(self, images: CachedImages, rows: Array) -> tuple[Array, Array, Array]:
-        """Those of some rows that were (trained on, validated on, tested on); what was several, was the first of them."""
+        """Return which rows were (trained on, validated on, tested on); what was several, counts as the first of them."""
         numbers = np.array([number_of(images.hashes[row]) for row in rows.tolist()], np.uint64)
         named = np.array([images.paths[row] in self.tested_paths for row in rows.tolist()], bool)
         trained = np.isin(numbers, self.trained)
@@ -112,7 +112,7 @@ def read_kept(run: str | os.PathLike[str]) -> Kept:
 
 
 def read_own_kept(run: Path) -> Kept | None:
-    """What a run has kept of an earlier one, as it noted it itself; None where it has kept nothing."""
+    """Return what a run has kept of an earlier one, as it noted it itself; None where it has kept nothing."""
     try:
         content = _read(run / SEEN)
         trained, validated, tested = (content[name] for name in _KEPT)
@@ -131,12 +131,12 @@ def write_seen_file(run: Path, content: dict[str, Array], kept: Kept | None) -> 
 
 
 def numbers_of(hashes: Iterable[str]) -> Array:
-    """The first 8 bytes of hashes: sorted uint64, each once."""
+    """Return the first 8 bytes of hashes: sorted uint64, each once."""
     return np.unique(np.array([number_of(digest) for digest in hashes], np.uint64))
 
 
 def number_of(digest: str) -> int:
-    """The first 8 bytes of a hash."""
+    """Return the first 8 bytes of a hash."""
     return int(digest[:16], 16) if digest else 0  # hexadecimal: 8 bytes
 
 
@@ -153,7 +153,7 @@ def _read(path: Path) -> dict[str, Array]:
 
 
 def _tested_paths(run: Path) -> frozenset[str]:
-    """The files that a run was measured on; validation and train among them are told by their pixels."""
+    """Return the files that a run was measured on; validation and train among them are told by their pixels."""
     try:
         with (run / PREDICTIONS).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             return frozenset(plain_text(row["file"]) for row in csv.DictReader(file) if row.get("file"))

@@ -57,7 +57,7 @@ class Splits:
         return np.union1d(self.select, self.calibrate)
 
     def counts(self) -> dict[str, int]:
-        """Images a split."""
+        """Count the images of each split."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
 
@@ -205,7 +205,7 @@ def _absent(images: CachedImages, rows: Array) -> list[str]:
 
 
 def brings_validation(images: CachedImages) -> bool:
-    """Whether a set comes with a validation split that stays one: beside a test split."""
+    """Return whether a set comes with a validation split that stays one: beside a test split."""
     return {"val", "test"} <= {images.splits[row] for row in images.readable.tolist()}
 
 
@@ -236,7 +236,7 @@ def deal_folds(images: CachedImages, rows: Array, count: int, seed: int) -> Arra
 
 
 def statistics(images: CachedImages, rows: Array) -> tuple[list[float], list[float]]:
-    """Mean and population standard deviation of each channel over all pixels of some rows, from 0 to 1.
+    """Compute mean and population standard deviation of each channel over all pixels of some rows, from 0 to 1.
 
     Counted exactly: a histogram of the 256 levels, then float64.
     """
@@ -267,7 +267,7 @@ class _Staying:
 def _staying(
     images: CachedImages, rows: Array, kept: Kept | None, *, test_given: bool, validation_given: bool
 ) -> _Staying:
-    """Those of the rows that a set leaves to be dealt which an earlier run had."""
+    """Return where an earlier run had the rows that a set leaves to be dealt."""
     if kept is None:
         return _Staying()
     if test_given and validation_given:
@@ -360,7 +360,7 @@ def _cut(
 
 
 def _units(images: CachedImages, rows: Array) -> dict[str, list[int]]:
-    """Rows by what must stay together: joined by a group, by the same pixels, or by a chain of both."""
+    """Group rows by what must stay together: joined by a group, by the same pixels, or by a chain of both."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:

@@ -84,7 +84,7 @@ def join_train(
 
 
 def generated_fingerprint(images: CachedImages, splits: Splits) -> str | None:
-    """Changes when other generated images are trained on; None where there are none."""
+    """Return a text that changes when other generated images are trained on; None where there are none."""
     if not images.generated:
         return None
     return images.fingerprint_of(splits.train[splits.train >= len(images.labels) - images.generated])
@@ -101,7 +101,7 @@ def _note(made: CachedImages, rows: Array, real: int) -> str:
 
 
 def _drawn(made: CachedImages, real: int, synthetic: str, share: float, seed: int) -> Array:
-    """The rows that are trained on, ascending."""
+    """Return the rows that are trained on, ascending."""
     rows = made.readable
     wanted = round(real * share / (1 - share))
     if not 1 <= wanted <= len(rows):

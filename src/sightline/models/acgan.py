@@ -7,7 +7,7 @@ both. Nothing here draws from PyTorch's own generators but dropout and the first
 
 Source:
     Odena, Olah and Shlens, "Conditional Image Synthesis with Auxiliary Classifier GANs", ICML 2017. What keeps the training
-    stable: spectral normalisation (Miyato et al., ICLR 2018), the penalty R1 (Mescheder et al., ICML 2018), and
+    stable: spectral normalization (Miyato et al., ICLR 2018), the penalty R1 (Mescheder et al., ICML 2018), and
     differentiable augmentation (Zhao et al., NeurIPS 2020).
 """
 
@@ -149,7 +149,7 @@ def begin(module: nn.Module) -> None:
 
 @torch.no_grad()
 def settle(network: nn.Module) -> None:
-    """Measure anew how far the layers of a network stretch what they are given, where spectral normalisation asks for it.
+    """Measure anew how far the layers of a network stretch what they are given, where spectral normalization asks for it.
 
     The estimate follows the weights a step at a time; an average of weights comes with an average of estimates, which says
     nothing of it.
@@ -263,8 +263,8 @@ def disguise(images_BCHW: Tensor, kinds: Sequence[Disguise], draws: torch.Genera
 def _recolored(images: Tensor, draws: torch.Generator) -> Tensor:
     drawn = torch.rand(3, len(images), 1, 1, 1, generator=draws).to(images, non_blocking=True)
     images = images + (2 * drawn[0] - 1) * BRIGHTNESS
-    grey = images.mean(1, keepdim=True)
-    images = grey + (images - grey) * _between(SATURATION, drawn[1])
+    gray = images.mean(1, keepdim=True)
+    images = gray + (images - gray) * _between(SATURATION, drawn[1])
     level = images.mean((1, 2, 3), keepdim=True)
     return level + (images - level) * _between(CONTRAST, drawn[2])
 

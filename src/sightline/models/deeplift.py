@@ -54,14 +54,14 @@ Node = Any  # of autograd's graph
 
 @cache
 def rules() -> dict[type[nn.Module], Rule]:
-    """The rule of each kind of layer that is not linear, in captum's terms."""
+    """Return the rule of each kind of layer that is not linear, in captum's terms."""
     return {**dict.fromkeys(ELEMENTWISE, rescale), **dict.fromkeys(MAXIMA, rescale_maximum)}
 
 
 def rescale(
     module: nn.Module, inputs: Tensor, outputs: Tensor, grad_input: Tensor, grad_output: Tensor, eps: float
 ) -> Tensor:
-    """The multiplier of a function of single numbers: the difference of its outputs over that of its inputs.
+    """Return the multiplier of a function of single numbers: the difference of its outputs over that of its inputs.
 
     Args:
         module: the layer.
@@ -79,7 +79,7 @@ def rescale(
 def rescale_maximum(
     module: nn.Module, inputs: Tensor, outputs: Tensor, grad_input: Tensor, grad_output: Tensor, eps: float
 ) -> Tensor:
-    """The multipliers of maxima: the change of each goes to the place where the larger of image and baseline has it.
+    """Return the multipliers of maxima: each change goes to the place where the larger of image and baseline has it.
 
     There the input changes at least as much as the output, so no multiplier is above 1. captum's own rule takes the first
     image's gradient for all, and loses what windows that overlap share.
@@ -106,7 +106,7 @@ def _changes(values: Tensor) -> Tensor:
 
 
 def _places(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Where each maximum lies within its channel, (2B, D, n), as an index into the flat map."""
+    """Return where each maximum lies within its channel, (2B, D, n), as an index into the flat map."""
     if isinstance(module, GlobalMaximum):
         return inputs.flatten(2).argmax(dim=2, keepdim=True)
     assert isinstance(module, nn.MaxPool2d)
@@ -125,7 +125,7 @@ def refuse_without_rules(network: nn.Module, images_BCHW: Tensor) -> None:
 
     Args:
         network: in evaluation mode, where norms by the batch are linear.
-        images_BCHW: normalised; one is enough.
+        images_BCHW: normalized; one is enough.
     Raises:
         ConfigError: with the first such thing.
     """
@@ -162,7 +162,7 @@ def refuse_without_rules(network: nn.Module, images_BCHW: Tensor) -> None:
 
 
 def _depending(last: Node, images: Tensor) -> dict[Node, list[int]]:
-    """The nodes of a graph whose values depend on the images, each with which of what it reads does."""
+    """Return the nodes of a graph whose values depend on the images, each with which of what it reads does."""
     edges: dict[Node, list[Node | None]] = {}
     waiting, leaf = [last], None
     while waiting:

@@ -48,7 +48,7 @@ class NoisePredictor(Protocol):
 
 
 def linear_noise(steps: int, first: float, last: float) -> Tensor:
-    """How much of an image's variance is left after each step of noise whose variance rises in a straight line.
+    """Return how much of an image's variance is left after each step of noise whose variance rises in a straight line.
 
     Args:
         steps: steps of noise.
@@ -62,7 +62,7 @@ def linear_noise(steps: int, first: float, last: float) -> Tensor:
 
 
 def add_noise(images_BCHW: Tensor, noise_BCHW: Tensor, kept_B: Tensor) -> Tensor:
-    """Images as they are after some steps of noise, of which ``kept_B`` of the variance is left, (B, 3, H, W)."""
+    """Add noise to images, so that ``kept_B`` of the variance is theirs, (B, 3, H, W)."""
     kept = kept_B[:, None, None, None].to(images_BCHW)
     return kept.sqrt() * images_BCHW + (1 - kept).sqrt() * noise_BCHW
 
@@ -78,7 +78,7 @@ def loss(
     first: int = 0,
     of: int | None = None,
 ) -> Tensor:
-    """Mean squared error of the predicted noise, each image at a random time; in float32.
+    """Compute the mean squared error of the predicted noise, each image at a random time; in float32.
 
     Args:
         net: the network.
@@ -110,7 +110,7 @@ def loss(
 
 
 def guided(net: NoisePredictor, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor, guidance: float) -> Tensor:
-    """The noise of images of a class, led away from what is in images of any: (1 + w) conditional - w unconditional.
+    """Predict the noise of images of a class, led away from that of any: (1 + w) conditional - w unconditional.
 
     Both halves are computed as one batch; without guidance there is no second half.
 
@@ -129,13 +129,15 @@ def guided(net: NoisePredictor, images_BCHW: Tensor, times_B: Tensor, labels_B: 
 
 
 def strength_of(kept: float) -> float:
-    """The deviation of noise as a multiple of the image's share, where ``kept`` of the variance is the image's."""
+    """Return the deviation of noise over that of the image, where ``kept`` of the variance is the image's."""
     return math.sqrt((1 - kept) / kept)
 
 
 def times_of(kept_T: Tensor, steps: int) -> list[int]:
-    """The times at which the network is asked, falling: from the last, of nearly pure noise, to the first that is not fainter
-    than ``FAINTEST``, or a fainter one where there are not steps enough in between.
+    """Return the times at which the network is asked, falling.
+
+    They go from the last, of nearly pure noise, to the first that is not fainter than ``FAINTEST``, or to a fainter one where
+    there are not steps enough in between.
 
     They are evenly apart in the logarithm of signal over noise, or as nearly as whole steps of noise allow: evenly apart in
     time, most of the way to a clean image would be one step, the last but one.
@@ -183,7 +185,7 @@ def sample(
         net: the network, in evaluation mode, on the device of the labels.
         labels_B: classes of the images.
         steps: times that the network is asked; twice as many passes with guidance, in half as many batches.
-        kept_T: the noise that the network has learnt, of ``linear_noise``.
+        kept_T: the noise that the network has learned, of ``linear_noise``.
         seeds: of the images.
         size: (height, width) in pixels.
         guidance: see ``guided``.
@@ -231,12 +233,12 @@ def sample(
 
 
 def _pairs(times: list[int]) -> Iterator[tuple[int, int | None]]:
-    """Each time with the one that follows; behind the last comes the clean image."""
+    """Return each time with the one that follows; behind the last comes the clean image."""
     return zip(times, [*times[1:], None], strict=True)
 
 
 def _ancestral(noisy: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
-    """Mean of what an image was some steps of noise before; Ho et al., 2020, eq. 7, over several steps at once."""
+    """Return the mean of an image some steps of noise before; Ho et al., 2020, eq. 7, over several steps at once."""
     ratio = now / then
     return (math.sqrt(then) * (1 - ratio) * clean + math.sqrt(ratio) * (1 - then) * noisy) / (1 - now)
 
@@ -246,13 +248,13 @@ def _ancestral_deviation(now: float, then: float) -> float:
 
 
 def _ddim(noisy: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
-    """As if the noise stayed the same; Song, Meng and Ermon, "DDIM", ICLR 2021, eq. 12 with σ = 0."""
+    """Take a step as if the noise stayed the same; Song, Meng and Ermon, "DDIM", ICLR 2021, eq. 12 with σ = 0."""
     noise = (noisy - math.sqrt(now) * clean) / math.sqrt(1 - now)
     return math.sqrt(then) * clean + math.sqrt(1 - then) * noise
 
 
 def _dpm_solver(noisy: Tensor, clean: Tensor, now: float, then: float, before: tuple[Tensor, float] | None) -> Tensor:
-    """A step of second order, by the clean image of the step before; Lu et al., "DPM-Solver++", 2022, algorithm 2.
+    """Take a step of second order, by the clean image of the step before; Lu et al., "DPM-Solver++", 2022, algorithm 2.
 
     Args:
         before: the clean image as it was thought to be a step before, and what was kept then; None: of first order.

@@ -171,7 +171,7 @@ def start_small(head: nn.Linear) -> nn.Linear:
     """Initialize a head so that the first loss is near ln K: weights from U(±1/D), biases zero; returns the head.
 
     Libraries start theirs larger, timm's for EfficientNets at U(±1/√K): a first loss of 3.4 for two classes, where ln 2 is
-    0.69, whose gradients damage what the network has learnt.
+    0.69, whose gradients damage what the network has learned.
     """
     nn.init.uniform_(head.weight, -1 / head.in_features, 1 / head.in_features)
     if head.bias is not None:
@@ -190,7 +190,7 @@ def _head_for(head: nn.Linear, classes: int) -> nn.Linear:
 
 
 def answer(ask: Callable[[Tensor], Any], size: tuple[int, int], name: str) -> Tensor:
-    """What a network says to a fixed batch of two images; none of its numbers is changed.
+    """Ask a network about a fixed batch of two images; none of its numbers is changed.
 
     Raises:
         ConfigError: it does not take images of this size, or answers with anything but one tensor.
@@ -274,6 +274,6 @@ def _layers_of_maps(body: nn.Module, calls: list[Call], size: tuple[int, int]) -
 
 
 def _grid(body: Any, tokens: int) -> tuple[int, int] | None:
-    """(rows, columns) of the patches where they lie in a grid and run through blocks."""
+    """Return (rows, columns) of the patches where they lie in a grid and run through blocks."""
     rows, columns = getattr(getattr(body, "patch_embed", None), "grid_size", None) or (0, 0)
     return (int(rows), int(columns)) if rows * columns == tokens and hasattr(body, "blocks") else None

@@ -57,7 +57,7 @@ class PatchEmbedding(nn.Module):
         self.positions = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], width))
 
     def forward(self, maps_BDhw: Tensor) -> Tensor:
-        """A map, (B, D, h, w), to nodes, (B, N, width), row by row.
+        """Turn a map, (B, D, h, w), into nodes, (B, N, width), row by row.
 
         Raises:
             ShapeError: the map has not the sides that this was made for.
@@ -99,7 +99,7 @@ class AttentionEncoder(nn.Module):
         return nodes_BND.flatten(1)
 
     def weights(self, maps_BDhw: Tensor) -> list[Tensor]:
-        """The attention of each block, (B, H, N, N)."""
+        """Return the attention of each block, (B, H, N, N)."""
         nodes_BND, found = self.embedding(maps_BDhw), []
         for block in self.blocks:
             assert isinstance(block, EncoderBlock)
@@ -133,7 +133,7 @@ class AttentionPool(nn.Module):
         return weighted_sums(self.dropout(self._weights(nodes_BND)), values_BHNd).flatten(1)
 
     def weights(self, maps_BDhw: Tensor) -> list[Tensor]:
-        """The share of each position in what each query pools, one tensor (B, H, Q, h · w)."""
+        """Return the share of each position in what each query pools, one tensor (B, H, Q, h · w)."""
         return [self._weights(self._nodes(maps_BDhw))]
 
     def _nodes(self, maps_BDhw: Tensor) -> Tensor:
@@ -186,16 +186,18 @@ class HeadedNetwork(Network):
             self.neck = _neck(config, given.shape[1:], choices)
             self.side_by_side, inputs = self.neck.nodes, self.neck.nodes * self.neck.width
         self.head = nn.Linear(inputs, classes)
-        nn.init.normal_(self.head.weight, std=1 / inputs)  # small, as speednet's own: what a backbone has learnt is not
+        nn.init.normal_(
+            self.head.weight, std=1 / inputs
+        )  # small, as speednet's own: what a backbone has learned is not
         nn.init.zeros_(self.head.bias)  # swept away by the first gradients
         backbone.train()
 
     def backbone_output(self, images: Tensor) -> Tensor:
-        """Images, (B, 3, H, W), to what the neck reads: a map, (B, D, h, w), or pooled features, (B, D)."""
+        """Turn images, (B, 3, H, W), into what the neck reads: a map, (B, D, h, w), or pooled features, (B, D)."""
         return self.backbone.features(images) if self.pooled else self.backbone.feature_map(images)
 
     def classify(self, backbone_output: Tensor) -> Tensor:
-        """A map, (B, D, h, w), or pooled features, (B, D), to logits, (B, K)."""
+        """Turn a map, (B, D, h, w), or pooled features, (B, D), into logits, (B, K)."""
         logits: Tensor = self.head(self.neck(backbone_output))
         return logits
 
@@ -207,7 +209,7 @@ class HeadedNetwork(Network):
         return features_BD
 
     def attention_weights(self, images: Tensor) -> list[Tensor]:
-        """How the head attends: (B, H, N, N) for each encoder block, one (B, H, Q, N) for a pool, none if linear."""
+        """Return how the head attends: (B, H, N, N) for each encoder block, (B, H, Q, N) for a pool, none if linear."""
         return [] if isinstance(self.neck, nn.Identity) else self.neck.weights(self.backbone_output(images))
 
     @property
@@ -226,7 +228,7 @@ def _neck(
     given: tuple[int, ...],
     choices: dict[str, tuple[int, int]],
 ) -> AttentionEncoder | AttentionPool:
-    """The neck for a map, (D, h, w).
+    """Build the neck for a map, (D, h, w).
 
     Args:
         config: the settings.
@@ -250,7 +252,7 @@ def _neck(
 
 
 def _too_small(kind: str, patch: int, sides: tuple[int, int], choices: dict[str, tuple[int, int]]) -> str:
-    """The sentence for a map of too few patches, with what would help."""
+    """Return the sentence for a map of too few patches, with what would help."""
     found = "×".join(str(side // patch) for side in sides)
     least = LEAST_NODES * patch
     help_ = [f"--head.layer {layer} ({h}×{w})" for layer, (h, w) in choices.items() if min(h, w) >= least][-1:]
@@ -263,7 +265,7 @@ def _too_small(kind: str, patch: int, sides: tuple[int, int], choices: dict[str,
 
 
 def _sides(network: Network, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """(h, w) of the map of each layer that a head can read."""
+    """Return (h, w) of the map of each layer that a head can read."""
     layers = {layer: network.get_submodule(layer) for layer in network.layers}
     with recorded(layers, lambda _, output: (output.shape[2], output.shape[3])) as sides:
         answer(network.feature_map, size, "the network")

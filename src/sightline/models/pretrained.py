@@ -76,7 +76,7 @@ def refuse_missing_weights(config: Any) -> None:
 
 
 def native_size(config: Any) -> int | None:
-    """The side, in pixels, of the images that the weights of a network are best at; None without weights.
+    """Return the side, in pixels, of the images that the weights of a network are best at; None without weights.
 
     Args:
         config: the settings of the network, which is not built.
@@ -109,7 +109,7 @@ def read_foreign(path: str) -> dict[str, Tensor]:
         tensors, metadata = read_tensors(path)
         if METADATA_KEY in metadata:
             raise ConfigError(
-                f"{flag} is a classifier of sightline; name its run instead, so that no image it has learnt from is"
+                f"{flag} is a classifier of sightline; name its run instead, so that no image it has learned from is"
                 " tested on: --network run:FOLDER."
             )
         return tensors

@@ -54,7 +54,7 @@ class ResNet34(ResNet18):
 
 
 def small_stem() -> nn.Conv2d:
-    """The first convolution of a ResNet for small images."""
+    """Return the first convolution of a ResNet for small images."""
     convolution = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution
@@ -128,7 +128,7 @@ class _Residual(nn.Module):
 
 
 def _layer(inputs: int, outputs: int, *, pool: bool = False) -> nn.Sequential:
-    """A 3×3 convolution, batch-norm and ReLU; with ``pool`` the sides are halved after the convolution."""
+    """Build a 3×3 convolution, batch-norm and ReLU; with ``pool`` the sides are halved after the convolution."""
     steps: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
     if pool:
         steps.append(nn.MaxPool2d(2))

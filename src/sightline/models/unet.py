@@ -81,7 +81,7 @@ class UNet(nn.Module):
         self.straight = Straight(pixels, embedding)
 
     def forward(self, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor) -> Tensor:
-        """The noise in images, in float32.
+        """Predict the noise in images, in float32.
 
         Args:
             images_BCHW: noisy images, (B, 3, H, W).
@@ -109,7 +109,7 @@ class UNet(nn.Module):
         return (1 - kept).sqrt() * images_BCHW + kept.sqrt() * correction_BCHW
 
     def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
-        """What the network takes: images of nothing but zeros, of a (height, width) in pixels; times, labels."""
+        """Return what the network takes: images of nothing but zeros, of a (height, width) in pixels; times, labels."""
         nothing = torch.zeros(count, dtype=torch.long)
         return torch.zeros(count, 3, *size), nothing, nothing
 
@@ -190,7 +190,7 @@ class Enlarge(nn.Module):
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer that gives nothing at first, so that a block begins as its detour."""
+    """Return a layer that gives nothing at first, so that a block begins as its detour."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -198,7 +198,7 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def time_features(times_B: Tensor, width: int) -> Tensor:
-    """Cosines and sines of times at wavelengths from 2π to ``LONGEST`` · 2π steps, (B, width), in float32.
+    """Return the cosines and sines of times at wavelengths from 2π to ``LONGEST`` · 2π steps, (B, width), in float32.
 
     Source:
         Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.5.

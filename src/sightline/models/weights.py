@@ -45,7 +45,7 @@ class LoadedWeights:
     """Of the weights, where their publisher names it."""
 
     def lines(self) -> list[str]:
-        """What a user is told."""
+        """Return what a user is told."""
         said = [f"weights: {self.loaded} of {self.total} tensors from {self.source}"]
         if self.license in NONCOMMERCIAL:
             said.append(f"  warning: the license of these weights ({self.license}) forbids commercial use")

@@ -115,7 +115,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
 
 @cache
 def strengths() -> tuple[Tensor, Tensor]:
-    """What each operation can be asked for, (14, 31), and whether it has a direction that may be turned around, (14,)."""
+    """Return the strengths of each operation, (14, 31), and whether it has a direction to be turned around, (14,)."""
     steps = {
         **dict.fromkeys(("shear_x", "shear_y"), torch.linspace(0, 0.99, STRENGTHS)),
         **dict.fromkeys(("translate_x", "translate_y"), torch.linspace(0, 32, STRENGTHS).trunc()),  # pixels

@@ -90,7 +90,7 @@ class Decoded:
 def decode(data: bytes, maximum: int = MAXIMUM_PIXELS, preprocessing: Preprocessing = DEFAULT) -> Pixels:
     """Decode an image file to RGB, upright, at its full size.
 
-    Grey becomes three equal channels, transparent pixels become white, of an animation the first frame is taken, and a
+    Gray becomes three equal channels, transparent pixels become white, of an animation the first frame is taken, and a
     camera's orientation is applied.
 
     Args:
@@ -175,7 +175,7 @@ def open_header(data: bytes) -> Image.Image:
 
 
 def can_be_read_now(reason: str) -> bool:
-    """Whether what was missing to read a file, when it was left out for a reason, is installed by now."""
+    """Return whether what was missing to read a file, when it was left out for a reason, is installed by now."""
     if reason.startswith(NEEDS_HEIC):
         return _heif_is_registered()
     return reason.startswith(NEEDS_AVIF) and _avif_is_there()
@@ -294,7 +294,7 @@ def _decoded(
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
-    """As images of more than 8 bits were read before their range was measured."""
+    """Show more than 8 bits as was done before their range was measured: the upper ones."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode == "I":

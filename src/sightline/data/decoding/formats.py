@@ -69,7 +69,7 @@ def _numbers_follow(text: bytes) -> bool:
 
 
 def _format_of_box(head: bytes) -> str:
-    """AVIF or HEIF by the brands of an ISO file; empty for a film."""
+    """Tell AVIF from HEIF by the brands of an ISO file; empty for a film."""
     size = min(struct.unpack_from(">I", head)[0], len(head))
     brands = [head[8:12], *(head[place : place + 4] for place in range(16, size - 3, 4))]
     if brands[0] in _AVIF:

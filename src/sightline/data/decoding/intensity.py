@@ -57,7 +57,7 @@ class Wide:
             yield slice(box[1], box[3]), values.astype(self.kind)
 
     def extremes(self) -> Range:
-        """The values that all but a thousandth of the pixels lie between; (0, 0) where no value is finite."""
+        """Return the values that all but a thousandth of the pixels lie between; (0, 0) where no value is finite."""
         if self.kind == np.uint16:
             counts = np.zeros(LEVELS_16, np.int64)
             for _, values in self.strips():
@@ -75,7 +75,7 @@ class Wide:
         return float(some[tail]), float(some[len(some) - 1 - tail])
 
     def shown(self, low: float, high: float) -> Image.Image:
-        """The image in 8 bits, with low as 0 and high as 255, and its opacity."""
+        """Return the image in 8 bits, with low as 0 and high as 255, and its opacity."""
         image = Image.new("L" if self.low is None else "RGB", self.image.size)
         scale = 255 / (high - low) if high > low else 0.0
         table = _shown(np.arange(LEVELS_16), low, scale)
@@ -87,7 +87,7 @@ class Wide:
         return image
 
     def hash(self) -> bytes:
-        """Sixteen bytes that two images share only if their values are the same."""
+        """Return sixteen bytes that two images share only if their values are the same."""
         digest = hashlib.sha256()
         for _, values in self.strips():
             digest.update(np.ascontiguousarray(values).data)
@@ -105,7 +105,7 @@ def _shown(values: Array, low: float, scale: float) -> Array:
 
 
 def wide_values(image: Image.Image, again: Image.Image | None) -> Wide | None:
-    """The values of an image whose channels have more than 8 bits; None of any other.
+    """Return the values of an image whose channels have more than 8 bits; None of any other.
 
     Pillow keeps the upper bytes of colors only. The lower ones are had by reading the file again with its bytes swapped.
 
@@ -117,15 +117,15 @@ def wide_values(image: Image.Image, again: Image.Image | None) -> Wide | None:
         return Wide(image)
     if again is None or not _swap_bytes(again):
         return None
-    grey = _raw_mode(again) == "RGBA"
+    gray = _raw_mode(again) == "RGBA"
     again.load()
-    if grey:  # upper and lower bytes, and those of the opacity
+    if gray:  # upper and lower bytes, and those of the opacity
         return Wide(image, Image.merge("RGB", (again.getchannel("G"),) * 3))
     return Wide(image, again)
 
 
 def has_wide_colors(image: Any) -> bool:
-    """Whether an opened file, not loaded, has 16 bits a color, of which Pillow would keep the upper ones."""
+    """Return whether an opened file, not loaded, has 16 bits a color, of which Pillow would keep the upper ones."""
     return image.mode in ("RGB", "RGBA") and ";16" in _raw_mode(image)
 
 
@@ -168,14 +168,14 @@ def whole_bits(low: float, high: float) -> Range:
 
 
 def joint_range(extremes_N2: Array) -> Range:
-    """The range of some images, from the extremes of each, (N, 2)."""
+    """Return the range of some images, from the extremes of each, (N, 2)."""
     low = float(np.quantile(extremes_N2[:, 0], SPARED, method="lower"))
     high = float(np.quantile(extremes_N2[:, 1], 1 - SPARED, method="higher"))
     return whole_bits(low, high)
 
 
 def describe_range(intensity: Intensity) -> str:
-    """A range in words: ``0 to 4,095``."""
+    """Return a range in words: ``0 to 4,095``."""
     if not isinstance(intensity, tuple):
         return "each file's own" if intensity == "own" else "0 to 65,535"
     return " to ".join(f"{value:,.0f}" if value == int(value) else f"{value:,.6g}" for value in intensity)

@@ -149,12 +149,12 @@ def without_gif_comments(data: bytes) -> bytes:
 
 
 def _palette(flags: int) -> int:
-    """Bytes of the palette that flags tell of."""
+    """Return the bytes of the palette that flags tell of."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _end_of_extension(data: bytes, place: int, first: bool) -> int:
-    """Where an extension ends that is no comment; Pillow reads its first sub-block whatever that is."""
+    """Return where an extension ends that is no comment; Pillow reads its first sub-block whatever that is."""
     after = _after_block(data, place + 1)
     if first and data[place] == 0xFF and data[place + 2 : after].startswith(b"NETSCAPE2.0"):
         after = _after_block(data, after)
@@ -166,7 +166,7 @@ def _after_block(data: bytes, place: int) -> int:
 
 
 def _end_of_blocks(data: bytes, place: int) -> int:
-    """Where the sub-blocks that begin at a place end."""
+    """Return where the sub-blocks that begin at a place end."""
     while place < len(data) and data[place]:
         place += 1 + data[place]
     return min(place + 1, len(data))
@@ -176,7 +176,7 @@ def _end_of_blocks(data: bytes, place: int) -> int:
 
 
 def most_pixels(kind: str | None) -> int:
-    """The pixels of the largest image of a format, by Pillow's name, that the memory suffices for; None for no file."""
+    """Return the most pixels that the memory suffices for, by Pillow's name of the format; None for no file."""
     return MEMORY // BYTES_PER_PIXEL.get(kind or "", USUAL_BYTES)
 
 

@@ -33,7 +33,7 @@ DEFAULT = Preprocessing()
 
 
 def preprocessing_of(model: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing of the run of a ``model.json``; of an older run, what was done then."""
+    """Return the preprocessing of the run of a ``model.json``; of an older run, what was done then."""
     if "intensity" not in model:
         return Preprocessing(intensity="upper bits")
     low_high = model["intensity"]

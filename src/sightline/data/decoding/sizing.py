@@ -60,19 +60,19 @@ def training_size(
 
 
 def median_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The median (height, width) of some images, each side on its own."""
+    """Return the median (height, width) of some images, each side on its own."""
     height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
     return height, width
 
 
 def hidden_share(size: tuple[int, int], target: tuple[int, int]) -> float:
-    """The share of an image that cropping it to the shape of a target hides; both are (height, width)."""
+    """Return the share of an image that cropping it to the shape of a target hides; both are (height, width)."""
     wide, wanted = size[1] / size[0], target[1] / target[0]
     return 1 - min(wide / wanted, wanted / wide)
 
 
 def warn_of_hidden(size: tuple[int, int], target: tuple[int, int], fit: Fit) -> list[str]:
-    """A sentence where the crop hides much of the median image; (height, width) in pixels."""
+    """Return a sentence where the crop hides much of the median image; (height, width) in pixels."""
     share = hidden_share(size, target)
     if fit != "crop" or share <= HIDDEN_MUCH:
         return []

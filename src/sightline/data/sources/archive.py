@@ -74,7 +74,7 @@ class _ArchiveSource(FileTree):
         return digest([size_and_time(self.path), *([] if self.classes is None else [self.classes])])
 
     def _checked(self, name: str, *, folder: bool = False, link: bool = False, special: bool = False) -> str:
-        """A member's name, refused where unpacking it could write outside a folder, or make more than plain files."""
+        """Return a member's name; refuse what could be unpacked outside a folder, or is more than a plain file."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
         plain = "/".join(part for part in parts if part != ".")
         outside = ".." in parts or name.startswith(("/", "\\")) or name[1:2] == ":"
@@ -144,7 +144,7 @@ class ZipSource(_ArchiveSource):
                 yield index, _unpacked(archive, members.get(entry.path))
 
     def _name(self, member: zipfile.ZipInfo) -> str:
-        """A member's name: where the flag for UTF-8 is missing, UTF-8 all the same if it can be (as macOS packs)."""
+        """Return a member's name: also without the flag for UTF-8 that, if it can be (as macOS packs)."""
         name = member.orig_filename
         if not member.flag_bits & UTF8_NAME and not name.isascii():
             try:
@@ -163,7 +163,7 @@ class ZipSource(_ArchiveSource):
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) -> bytes | OSError:
-    """The bytes of a member of a zip, or why there are none."""
+    """Return the bytes of a member of a zip, or why there are none."""
     if member is None:
         return OSError("it is not in the archive")
     refused = _too_much(member.file_size, member.compress_size)
@@ -193,7 +193,10 @@ def _beginning(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 def _from_bzip2(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int = MEMBER_BYTES) -> bytes:
-    """The bytes of a member, and not one more than it claims: of a few bytes bzip2 makes gigabytes at once, and so does zipfile."""
+    """Return the bytes of a member, and not one more than it claims.
+
+    Of a few bytes bzip2 makes gigabytes at once, and so does zipfile.
+    """
     assert archive.filename is not None
     with open(archive.filename, "rb") as file:
         file.seek(member.header_offset)
@@ -209,7 +212,7 @@ def _from_bzip2(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int = M
 
 
 def _too_much(unpacked: int, packed: int) -> OSError | None:
-    """Why a member is not read that is, or claims to be, more than an image."""
+    """Return why a member is not read that is, or claims to be, more than an image."""
     if unpacked > MEMBER_BYTES:
         return OSError(f"unpacks to {unpacked:,} bytes, more than {MEMBER_BYTES:,}")
     if unpacked > max(FREE_BYTES, MEMBER_RATIO * packed):
@@ -218,7 +221,7 @@ def _too_much(unpacked: int, packed: int) -> OSError | None:
 
 
 def _holes(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:
-    """Where a sparse file has bytes, as (offset, size): it is as long as it says, which costs its archive nothing."""
+    """Return where a sparse file has bytes, as (offset, size): its length costs its archive nothing."""
     return getattr(member, "sparse", None)
 
 

@@ -294,7 +294,7 @@ def _refuse_nested(chains: dict[Folder, tuple[Folder, str | None]], depth: int, 
 def _splits_within(
     chains: dict[Folder, tuple[Folder, str | None]], location: str, classes: Classes | None
 ) -> dict[Folder, tuple[Folder, str | None]]:
-    """The same where every class folder holds its splits (``cat/train``, ``cat/test``): these are taken off the chain."""
+    """Take the splits off the chains where every class folder holds its own (``cat/train``, ``cat/test``)."""
     if classes == "top":
         return chains
     looks = splits_among({name for chain, _ in chains.values() for name in chain[1:]})
@@ -319,12 +319,12 @@ def _splits_within(
 
 
 def _undoubled(chain: Folder) -> Folder:
-    """Names of folders from the class on, a folder in one of the same name once."""
+    """Return the names of folders from the class on, a folder in one of the same name once."""
     return tuple(name for place, name in enumerate(chain) if not place or name != chain[place - 1])
 
 
 def _leaf_names(chains: set[Folder]) -> dict[Folder, str]:
-    """A class for each folder that holds images: its own name, with those above it where another has the same."""
+    """Return a class for each folder with images: its own name, with those above it where another has the same."""
     same: dict[str, int] = defaultdict(int)
     for chain in chains:
         same[chain[-1]] += 1

@@ -92,7 +92,10 @@ def check_space(folder: Path, size: int, what: str, remedy: str) -> None:
 
 
 def within(seconds: float, work: Callable[[], Any]) -> Any:
-    """The result of ``work``, or a TimeoutError: a connection's own limit covers neither looking a name up nor retries."""
+    """Return the result of some work, or raise a TimeoutError.
+
+    A connection's own limit covers neither looking a name up nor retries.
+    """
     results: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
 
     def run() -> None:
@@ -112,7 +115,7 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
 
 
 def reachable(url: str, seconds: float) -> bool:
-    """Whether the host of a URL, or the proxy on the way to it, takes a connection within some seconds."""
+    """Return whether the host of a URL, or the proxy on the way to it, takes a connection within some seconds."""
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):

@@ -54,7 +54,7 @@ def find_source(data: str | os.PathLike[str], classes: Classes | None = None) ->
 
 
 def source_of_run(model: Mapping[str, Any]) -> ImageSource:
-    """The image set that a run was trained on, with the classes that it had, by its ``model.json``.
+    """Return the image set that a run was trained on, with the classes that it had, by its ``model.json``.
 
     Raises:
         DataError: it is not there any more.
@@ -68,12 +68,12 @@ def source_of_run(model: Mapping[str, Any]) -> ImageSource:
 
 
 def _has_folders(source: ImageSource) -> TypeGuard[FileTree]:
-    """Whether it is the folders of a source that say which classes there are."""
+    """Return whether it is the folders of a source that say which classes there are."""
     return isinstance(source, FileTree) and not isinstance(source, GroceriesSource)
 
 
 def _classes_of(source: ImageSource) -> set[str]:
-    """The classes of a source; none where it is refused."""
+    """Return the classes of a source; none where it is refused."""
     try:
         return {entry.label for entry in source.scan().entries}
     except DataError:
@@ -118,7 +118,7 @@ def _named_source(data: str | os.PathLike[str]) -> ImageSource:
 
 
 def always_labelled(text: str) -> bool:
-    """Whether a text names an image set that has classes in any case: an embedded or published set, or a manifest."""
+    """Return whether a text names a set that has classes in any case: an embedded or published one, or a manifest."""
     named = text in EMBEDDED or text in NAMED or text.startswith(PREFIX)
     return named or text.lower().endswith(".parquet") or is_table(text)
 

@@ -131,7 +131,7 @@ class HubSource(ImageSource):
     # ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _pinned(self) -> tuple[str, list[File]]:
-        """(commit, files) of the set: as they were kept, or else as the hub has them now."""
+        """Return (commit, files) of the set: as they were kept, or else as the hub has them now."""
         if self._found is None and self._record.exists():
             kept = json.loads(self._record.read_text("utf-8"))
             self._found = kept["commit"], [(path, size) for path, size in kept["files"]]
@@ -161,7 +161,7 @@ class HubSource(ImageSource):
         return commit, [file for file in files if _subset(file[0]) == subset]
 
     def _list(self, revision: str | None) -> tuple[str, list[File]]:
-        """(commit, Parquet files) of a branch; None is the main one."""
+        """Return (commit, Parquet files) of a branch; None is the main one."""
         from huggingface_hub import HfApi
 
         self._reach(revision)
@@ -186,7 +186,7 @@ class HubSource(ImageSource):
         return try_to_load_from_cache(self.repository, path, repo_type="dataset", revision=commit)
 
     def _ask(self, work: Callable[[], Any], seconds: float | None = None) -> Any:
-        """An answer of the hub; every failure becomes one sentence."""
+        """Ask the hub; every failure becomes one sentence."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         try:
@@ -214,7 +214,7 @@ class HubSource(ImageSource):
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, where it lies below the layers of a client; else the client's first line."""
+    """Return what the system said, where it lies below the layers of a client; else the client's first line."""
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, OSError) and below.strerror:
@@ -224,7 +224,7 @@ def _reason(error: BaseException) -> str:
 
 
 def split_of(path: str) -> str | None:
-    """The split that a file of the hub belongs to: ``data/train-00000-of-00002.parquet``, ``default/test/0000.parquet``."""
+    """Return the split of a file of the hub: ``data/train-00000-of-00002.parquet``, ``default/test/0000.parquet``."""
     parts = PurePosixPath(path).with_suffix("").parts
     folder = parts[-2].lower() if len(parts) > 1 else ""
     for words in ([folder], re.split(r"[-_.\s]", parts[-1].lower())):
@@ -235,7 +235,7 @@ def split_of(path: str) -> str | None:
 
 
 def _subset(path: str) -> str:
-    """The subset that a file belongs to: its first folder, unless that is a split's or the usual ``data``."""
+    """Return the subset that a file belongs to: its first folder, unless that is a split's or the usual ``data``."""
     parts = PurePosixPath(path).parts
     first = parts[0] if len(parts) > 1 else "data"
     return "default" if first == "data" or first.lower() in SPLIT_NAMES else first
@@ -243,7 +243,7 @@ def _subset(path: str) -> str:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Ours is shown: two bars would fight for the line."""
+    """Hide the hub's bars, since ours is shown: two would fight for the line."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     before = are_progress_bars_disabled()

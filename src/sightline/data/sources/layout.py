@@ -77,7 +77,7 @@ class Entry:
 
 
 def composed(text: str) -> str:
-    """A name in the one spelling (NFC) of letters with accents, of which file systems and archives have two."""
+    """Return a name in the one spelling (NFC) of letters with accents, of which file systems and archives have two."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
@@ -188,7 +188,7 @@ def lay_out(
 
 
 def image_names(files: Sequence[str], left: LeftOut, begin: Callable[[str], bytes] | None = None) -> list[str]:
-    """Those of some files that are images, by their names or else their first bytes; the others are counted."""
+    """Return those of some files that are images, by their names or else their first bytes; the others are counted."""
     kept = []
     for name in files:
         if is_hidden(name):
@@ -238,7 +238,7 @@ def without_own_output(
 
 
 def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What was left out, by reason and suffix, as lines such as ``left out: 3 other files (2 .txt, 1 .md)``."""
+    """Return what was left out, by reason and suffix, as lines such as ``left out: 3 other files (2 .txt, 1 .md)``."""
     lines = []
     for reason, count in counts.items():
         if not count:
@@ -253,7 +253,7 @@ def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, 
 
 
 def class_folder(name: str) -> str:
-    """The name of a folder for a class, which is read back as a class: its own wherever a file system takes that.
+    """Return the name of a folder for a class, which is read back as that class: its own where file systems take it.
 
     Letters that some file system refuses, and what would be taken for hidden or for a split, are written as in an address:
     ``a/b`` is ``a%2Fb``, and ``train`` is ``%74rain``.
@@ -271,7 +271,7 @@ def class_folder(name: str) -> str:
 
 
 def is_image_name(name: str, begin: Callable[[str], bytes] | None = None) -> bool:
-    """Whether a file is an image: by a suffix that images usually have, or else by its first bytes.
+    """Return whether a file is an image: by a suffix that images usually have, or else by its first bytes.
 
     So no file of a usual set is read to list it, and no other name hides an image.
 
@@ -286,5 +286,5 @@ def is_image_name(name: str, begin: Callable[[str], bytes] | None = None) -> boo
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is a system's own: ``.DS_Store``, ``__MACOSX/``, ``.git/``."""
+    """Return whether a file or folder is a system's own: ``.DS_Store``, ``__MACOSX/``, ``.git/``."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

@@ -76,7 +76,7 @@ class FileFinder:
             )
 
     def _alike(self, full: str, path: str, where: str, mode: int) -> str:
-        """The one file that is meant by a path that is none."""
+        """Return the one file that is meant by a path that is none."""
         folder, name = os.path.split(full)
         if folder not in self._folders:
             self._folders[folder] = _Names(_files_of(folder))

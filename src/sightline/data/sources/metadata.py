@@ -79,12 +79,12 @@ def _read_tables(source: _Files, names: list[str]) -> list[Table]:
 
 
 def _labels(tables: list[Table]) -> bool:
-    """Whether all tables have columns of file names and labels."""
+    """Return whether all tables have columns of file names and labels."""
     return all(choose(table, PATHS) is not None and choose(table, LABELS) is not None for table in tables)
 
 
 def _names_any(tables: list[Table], names: list[str], files: Sequence[str]) -> bool:
-    """Whether a table names a file that is there; one of classes, say, has an ``id`` and a ``label`` as well."""
+    """Return whether a table names a file that is there; one of classes, say, has an ``id`` and a ``label`` as well."""
     there = set(files)
     for table, name in zip(tables, names, strict=True):
         finder = MemberFinder(files, name.rpartition("/")[0])
@@ -96,7 +96,7 @@ def _names_any(tables: list[Table], names: list[str], files: Sequence[str]) -> b
 
 
 def _listing(source: _Files, files: Sequence[str], tables: list[Table], left: Mapping[str, int]) -> Listing:
-    """The listing by tables of metadata."""
+    """Return the listing by tables of metadata."""
     finders = {
         table.what: MemberFinder(files, table.what.removesuffix(_of(source)).rpartition("/")[0]) for table in tables
     }
@@ -133,7 +133,7 @@ def _read(source: _Files, name: str, data: bytes | OSError) -> Table:
 
 
 def _split_of(path: str) -> str | None:
-    """The split that a folder around an image names."""
+    """Return the split that a folder around an image names."""
     splits = (split_of_name(part) for part in path.split("/")[:-1])
     return next((split for split in splits if split in SPLIT_NAMES.values()), None)
 

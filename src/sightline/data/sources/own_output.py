@@ -36,7 +36,7 @@ class OwnOutput:
     """What each is, by its name; none of them lies in another."""
 
     def holds(self, name: str) -> bool:
-        """Whether a file or folder is one of these folders, or lies in one."""
+        """Return whether a file or folder is one of these folders, or lies in one."""
         return bool(self.folders) and any(part in self.folders for part in _above(name))
 
 
@@ -119,6 +119,6 @@ def _holds_images(name: str, below: dict[str, set[str]], images: set[str], outpu
 
 
 def _above(name: str) -> list[str]:
-    """A name and all folders that it lies in, the outermost first."""
+    """Return a name and all folders that it lies in, the outermost first."""
     parts = name.strip("/").split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)] if parts[0] else []

@@ -42,7 +42,7 @@ class Row:
         return f"{self.what}, {self.place}"
 
     def named(self) -> str:
-        """The path.
+        """Return the path.
 
         Raises:
             DataError: there is none.
@@ -54,7 +54,7 @@ class Row:
 
 
 def table_rows(table: Table, *, labeled: bool = True) -> Iterator[Row]:
-    """The rows of a table, by the usual names of its columns.
+    """Return the rows of a table, by the usual names of its columns.
 
     Args:
         table: with a header.
@@ -81,7 +81,7 @@ def table_rows(table: Table, *, labeled: bool = True) -> Iterator[Row]:
 
 
 def _split_column(table: Table) -> int | None:
-    """The column ``split``, or one of a usual name that holds names of splits alone."""
+    """Return the column ``split``, or one of a usual name that holds names of splits alone."""
     column = choose(table, (("split",),))
     if column is not None:
         return column
@@ -154,7 +154,7 @@ def _split(cell: str | None, where: str) -> str | None:
 
 
 def _one_spelling(labels: set[str]) -> dict[str, str]:
-    """The class of each label: numbers that are equal are one (``0`` and ``0.0``, which pandas makes of a column with gaps)."""
+    """Return the class of each label: equal numbers are one (``0`` and ``0.0``, as pandas writes a column with gaps)."""
     values = {label: _value(label) for label in labels}
     whole = all(value is not None and value == value.to_integral_value() for value in values.values())
     spellings: dict[Decimal, list[str]] = {}
