@@ -87,8 +87,8 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     given: Normalization | None = None,
 ) -> tuple[CachedImages, Splits, Normalization]:
-    """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay generated
-    images beside it.
+    """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay
+    generated images beside it.
 
     Args:
         source: the image set.
@@ -125,8 +125,8 @@ class TrainingBatches:
     """The training images, epoch after epoch, in a new order each; every image once an epoch, unless they are balanced.
 
     Iterating yields the rest of the current epoch; ``state_dict`` says where it stands, for Lightning's checkpoints.
-    The batches of an epoch differ in size by one image at most, so none is too small for batch-norm. What a batch is made of,
-    how, where and for which process are set apart, each by its name: thirteen arguments.
+    The batches of an epoch differ in size by one image at most, so none is too small for batch-norm. What a batch is
+    made of, how, where and for which process are set apart, each by its name: thirteen arguments.
     """
 
     def __init__(
@@ -183,8 +183,8 @@ class TrainingBatches:
         """Choose the images of one batch, and draw its random numbers.
 
         Returns:
-            Their positions among the training images, (n,); which of them are this process's; what happens to each of all;
-            and how they are mixed, where they are.
+            Their positions among the training images, (n,); which of them are this process's; what happens to each of
+            all; and how they are mixed, where they are.
         """
         members = order[_part(self._count, index, self._batches)]
         share = _part(len(members), self.rank, self.world_size)
@@ -234,8 +234,9 @@ class TrainingBatches:
 def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
     """Draw an epoch in which every class comes equally often, give or take one.
 
-    The draws of all epochs are one sequence that deals the classes in turn. Within a class the images come in rounds, each
-    of all of them in a new order, so that none comes again before the others have; a round goes on in the next epoch.
+    The draws of all epochs are one sequence that deals the classes in turn. Within a class the images come in rounds,
+    each of all of them in a new order, so that none comes again before the others have; a round goes on in the next
+    epoch.
 
     Args:
         labels: classes of the training images, (n,).

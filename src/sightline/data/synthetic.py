@@ -1,7 +1,7 @@
 """Generated images laid beside a real set: they are trained on, and nothing else. Nothing here loads torch.
 
-The real set is cut first, as if there were no others, so that no image of it moves; then the generated ones join train. Its
-pixels and theirs are copied into a cache of their own, in which the real images keep their rows.
+The real set is cut first, as if there were no others, so that no image of it moves; then the generated ones join train.
+Its pixels and theirs are copied into a cache of their own, in which the real images keep their rows.
 """
 
 import hashlib
@@ -53,7 +53,8 @@ def join_train(
         images: the real set.
         splits: of it.
         synthetic: the generated set: a folder of class folders, as ``sightline generate`` writes it.
-        share: of the training images that are generated afterwards; None for all that there are; 1 for nothing but these.
+        share: of the training images that are generated afterwards; None for all that there are; 1 for nothing but
+            these.
         seed: which of them are taken, where not all are: of each class the same share of what there is.
     Returns:
         The joined set, in which rows of the real one are what they were, and its splits.

@@ -3,8 +3,8 @@
 B images, N nodes, D features, H heads with d = D / H features each, Q queries.
 
 Source:
-    Graph attention: Velickovic et al., "Graph Attention Networks", ICLR 2018, eq. 3. Its classical twin: Vaswani et al.,
-    "Attention Is All You Need", 2017, eq. 1. That all heads share their values: W. Jiang et al., "PyTorch Image
+    Graph attention: Velickovic et al., "Graph Attention Networks", ICLR 2018, eq. 3. Its classical twin: Vaswani et
+    al., "Attention Is All You Need", 2017, eq. 1. That all heads share their values: W. Jiang et al., "PyTorch Image
     Classification Techniques", 2023, and before them Shazeer, "Fast Transformer Decoding", 2019. Blocks with the norms
     before: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
 """

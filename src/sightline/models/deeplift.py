@@ -5,8 +5,9 @@ call; without them the multipliers are wrong, and nothing says so. What a networ
 it shows functions that are called without a module, too.
 
 Source:
-    Shrikumar et al., "Learning Important Features Through Propagating Activation Differences", ICML 2017; as multipliers in
-    place of gradients: Ancona et al., "Towards better understanding of gradient-based attribution methods", ICLR 2018.
+    Shrikumar et al., "Learning Important Features Through Propagating Activation Differences", ICML 2017; as
+    multipliers in place of gradients: Ancona et al., "Towards better understanding of gradient-based attribution
+    methods", ICLR 2018.
 """
 
 import re
@@ -81,8 +82,8 @@ def rescale_maximum(
 ) -> Tensor:
     """Return the multipliers of maxima: each change goes to the place where the larger of image and baseline has it.
 
-    There the input changes at least as much as the output, so no multiplier is above 1. captum's own rule takes the first
-    image's gradient for all, and loses what windows that overlap share.
+    There the input changes at least as much as the output, so no multiplier is above 1. captum's own rule takes the
+    first image's gradient for all, and loses what windows that overlap share.
 
     Args:
         module, inputs, outputs, grad_input, grad_output, eps: as ``rescale`` has them.

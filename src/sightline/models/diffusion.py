@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 FAINTEST = 0.04
-"""Strength of noise from which there is one step to a clean image: five of 255 levels. A network learns little of fainter noise, which
-is at few of the times; asked about it, it leaves as much in the image as it should take out."""
+"""Strength of noise from which there is one step to a clean image: five of 255 levels. A network learns little of
+fainter noise, which is at few of the times; asked about it, it leaves as much in the image as it should take out."""
 
 
 class NoisePredictor(Protocol):
@@ -87,8 +87,8 @@ def loss(
         kept_T: the noise, of ``linear_noise``.
         generator: of the processor; draws the times, the noise, and which classes are not told, in this order.
         drop_labels: share of the images whose class is not told.
-        first, of: where these images begin in a larger batch, and how many that has; numbers are drawn for all of it, so that
-            processes that share a batch see what one would.
+        first, of: where these images begin in a larger batch, and how many that has; numbers are drawn for all of it,
+            so that processes that share a batch see what one would.
     Source:
         Ho et al., 2020, eq. 14; the classes not told: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022.
     """
@@ -136,11 +136,11 @@ def strength_of(kept: float) -> float:
 def times_of(kept_T: Tensor, steps: int) -> list[int]:
     """Return the times at which the network is asked, falling.
 
-    They go from the last, of nearly pure noise, to the first that is not fainter than ``FAINTEST``, or to a fainter one where
-    there are not steps enough in between.
+    They go from the last, of nearly pure noise, to the first that is not fainter than ``FAINTEST``, or to a fainter one
+    where there are not steps enough in between.
 
-    They are evenly apart in the logarithm of signal over noise, or as nearly as whole steps of noise allow: evenly apart in
-    time, most of the way to a clean image would be one step, the last but one.
+    They are evenly apart in the logarithm of signal over noise, or as nearly as whole steps of noise allow: evenly
+    apart in time, most of the way to a clean image would be one step, the last but one.
 
     Raises:
         ConfigError: the noise has fewer steps.
@@ -189,15 +189,17 @@ def sample(
         seeds: of the images.
         size: (height, width) in pixels.
         guidance: see ``guided``.
-        tell_above: strength of noise (``strength_of``) below which the class is told no more, and nothing is guided: what is left
-            there are traces too fine to be seen, and with a class in them a classifier would fall for them. 0: to the end.
-        sampler: ``ddpm`` (ancestral: some noise is put back at every step), ``ddim`` or ``dpm++`` (2M), which draw none.
+        tell_above: strength of noise (``strength_of``) below which the class is told no more, and nothing is guided:
+            what is left there are traces too fine to be seen, and with a class in them a classifier would fall for
+            them. 0: to the end.
+        sampler: ``ddpm`` (ancestral: some noise is put back at every step), ``ddim`` or ``dpm++`` (2M), which draw
+            none.
         watch: is told, before the first step and after each, how many are over, and the images as they are then.
     Returns:
         Images from -1 to 1, (B, 3, H, W), in float32.
     Source:
-        Guidance in a part of the way alone: Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and
-        Distribution Quality in Diffusion Models", NeurIPS 2024; not telling the class there either is ours.
+        Guidance in a part of the way alone: Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves
+        Sample and Distribution Quality in Diffusion Models", NeurIPS 2024; not telling the class there either is ours.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     assert len(generators) == len(labels_B)

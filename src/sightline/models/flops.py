@@ -25,16 +25,16 @@ def training_flops(
 ) -> int:
     """Count the operations of the forward and backward passes of a training.
 
-    A layer's forward pass counts once; once more where its weights learn, and once more where anything before it does, for
-    the gradients of its weights and of what it is given. Those of the optimizer, of augmentation, and of validation and test
-    are not counted.
+    A layer's forward pass counts once; once more where its weights learn, and once more where anything before it does,
+    for the gradients of its weights and of what it is given. Those of the optimizer, of augmentation, and of validation
+    and test are not counted.
 
     Args:
         network: what was trained.
         epochs: of each epoch the (height, width) of its images in pixels, and the names of the parameters that learned.
         images: images an epoch.
-        kept_views: views of each image of which what a frozen backbone makes was computed once and kept; 0: it was computed
-            in every epoch anew.
+        kept_views: views of each image of which what a frozen backbone makes was computed once and kept; 0: it was
+            computed in every epoch anew.
     """
     if isinstance(network, ACGAN):
         return sum(images * _turn_flops(network, size) for size, _ in epochs)
@@ -49,8 +49,8 @@ def training_flops(
 def _turn_flops(network: ACGAN, size: Size) -> int:
     """Count operations for one image of a step of a generator and a discriminator that learn in turn, the mean of both.
 
-    A step of the discriminator makes an image, and looks at it and at a real one, three times the work of a forward pass
-    each; one of the generator makes an image, three times, and looks at it, twice: what looks does not learn.
+    A step of the discriminator makes an image, and looks at it and at a real one, three times the work of a forward
+    pass each; one of the generator makes an image, three times, and looks at it, twice: what looks does not learn.
     """
     counts = _by_module(network, size)
     make, look = counts["generator"], counts["discriminator"] // 2  # it looked at both

@@ -170,8 +170,8 @@ class TimmNetwork(Network):
 def start_small(head: nn.Linear) -> nn.Linear:
     """Initialize a head so that the first loss is near ln K: weights from U(±1/D), biases zero; returns the head.
 
-    Libraries start theirs larger, timm's for EfficientNets at U(±1/√K): a first loss of 3.4 for two classes, where ln 2 is
-    0.69, whose gradients damage what the network has learned.
+    Libraries start theirs larger, timm's for EfficientNets at U(±1/√K): a first loss of 3.4 for two classes, where ln 2
+    is 0.69, whose gradients damage what the network has learned.
     """
     nn.init.uniform_(head.weight, -1 / head.in_features, 1 / head.in_features)
     if head.bias is not None:

@@ -4,8 +4,8 @@ B images, D features (channels of the map, or the width), h × w positions, N no
 d = D / H features each, Q learned queries, K classes.
 
 Source:
-    Patches of a ResNet's map as nodes of a graph: W. Jiang et al., "PyTorch Image Classification Techniques", 2023, after
-    Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. Pooling by learned queries: Lee et al., "Set
+    Patches of a ResNet's map as nodes of a graph: W. Jiang et al., "PyTorch Image Classification Techniques", 2023,
+    after Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. Pooling by learned queries: Lee et al., "Set
     Transformer", ICML 2019, section 3.2, without its feed-forward layer, which makes it the attentive probe of Chen et
     al., "Context Autoencoder", IJCV 2024.
 """
@@ -151,9 +151,10 @@ class AttentionPool(nn.Module):
 class HeadedNetwork(Network):
     """A backbone, a neck that turns its map into a vector, and the last linear layer, ``head``.
 
-    Of the backbone only that is kept which the neck reads: not its own head, nothing behind the layer that was asked for.
-    ``head`` is the last linear layer alone, as in every network: it alone depends on the number of classes, and the scale
-    of its outputs must be free, where Muon holds filters at one norm. The neck's matrices are filters like any other.
+    Of the backbone only that is kept which the neck reads: not its own head, nothing behind the layer that was asked
+    for. ``head`` is the last linear layer alone, as in every network: it alone depends on the number of classes, and
+    the scale of its outputs must be free, where Muon holds filters at one norm. The neck's matrices are filters like
+    any other.
     """
 
     beyond_backbone = ("neck.", "head.")

@@ -1,7 +1,7 @@
 """Pretrained weights of timm, torchvision, the box, a package or a file: found, refused where no source has them, and loaded.
 
-The only file of ``models/`` that reads files. Weights are tensors by name; of a file that could hold code (.pth, .pt) only
-tensors are read.
+The only file of ``models/`` that reads files. Weights are tensors by name; of a file that could hold code (.pth, .pt)
+only tensors are read.
 """
 
 import os
@@ -179,8 +179,8 @@ def _timm_file(name: str) -> tuple[str, str | None, str]:
     """Find timm's weights of a network.
 
     Returns:
-        What they are called, then either None and the file on this machine, or an address that is no hub's; or the hub's
-        repository and the name of the file in it.
+        What they are called, then either None and the file on this machine, or an address that is no hub's; or the
+        hub's repository and the name of the file in it.
     """
     import huggingface_hub
 

@@ -1,8 +1,9 @@
 """Residual networks. B images, height H, width W, D features.
 
 Source:
-    ResNet-18 and -34, in torchvision's definition: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
-    CustomResNet: D. Page, "How to Train Your ResNet", 2018, the winner of the DAWNBench competition, with plain layers.
+    ResNet-18 and -34, in torchvision's definition: He et al., "Deep Residual Learning for Image Recognition", CVPR
+    2016. CustomResNet: D. Page, "How to Train Your ResNet", 2018, the winner of the DAWNBench competition, with plain
+    layers.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """A class-conditional U-Net that predicts noise. B images, channels D, height H, width W, embedding E, K classes.
 
-Ours rather than diffusers' ``UNet2DModel``: it can work on patches of pixels, and its layers can be counted and compiled
-like those of every other network here.
+Ours rather than diffusers' ``UNet2DModel``: it can work on patches of pixels, and its layers can be counted and
+compiled like those of every other network here.
 """
 
 import math
@@ -24,17 +24,17 @@ LONGEST = 10_000  # steps: the longest wave of an embedded time
 class UNet(nn.Module):
     """Predicts the noise in an image from the image, the time, and the class.
 
-    What the layers give is a correction: without one, of all that there is in an image its share of noise is taken for noise.
-    Noise has more numbers than an image has features, and it passes norms badly; so there is also a straight way past the
-    layers (``Straight``).
+    What the layers give is a correction: without one, of all that there is in an image its share of noise is taken for
+    noise. Noise has more numbers than an image has features, and it passes norms badly; so there is also a straight way
+    past the layers (``Straight``).
 
-    Levels halve the side from one to the next. What a level makes on the way down is joined to what comes back up. Every
-    residual block is told time and class, by a scale and a shift of its second norm.
+    Levels halve the side from one to the next. What a level makes on the way down is joined to what comes back up.
+    Every residual block is told time and class, by a scale and a shift of its second norm.
 
     Source:
-        Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, appendix B; the scale and shift, and
-        the last filters that start at zero, from Dhariwal and Nichol, "Diffusion Models Beat GANs", NeurIPS 2021; the
-        correction is the velocity of Salimans and Ho, "Progressive Distillation", ICLR 2022, appendix D.
+        Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, appendix B; the scale and shift,
+        and the last filters that start at zero, from Dhariwal and Nichol, "Diffusion Models Beat GANs", NeurIPS 2021;
+        the correction is the velocity of Salimans and Ho, "Progressive Distillation", ICLR 2022, appendix D.
     """
 
     kept_T: Tensor
@@ -117,7 +117,8 @@ class UNet(nn.Module):
 class Straight(nn.Module):
     """A linear way from the numbers of a patch to its noise: mixed, each times a share by time and class, and mixed back.
 
-    The norms of the layers beside it take the size out of what they are given, and most of a noisy image is noise, of a size.
+    The norms of the layers beside it take the size out of what they are given, and most of a noisy image is noise, of a
+    size.
     """
 
     def __init__(self, pixels: int, embedding: int) -> None:

@@ -76,8 +76,8 @@ class Decoded:
     pixels: Pixels
     """(H, W, 3)."""
     hash: bytes
-    """Sixteen bytes that two images share only if their pixels, at full size and in full depth, are the same; empty where none
-    was asked for."""
+    """Sixteen bytes that two images share only if their pixels, at full size and in full depth, are the same; empty
+    where none was asked for."""
     size: tuple[int, int]
     """(height, width) of the upright image in pixels, before it was resized."""
     extremes: Range | None = None

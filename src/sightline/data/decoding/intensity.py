@@ -1,7 +1,7 @@
 """Images of more than 8 bits a channel: which of their values are shown as black and as white. Height H, width W, channels C.
 
-A file of 16 bits seldom uses all of them: a camera or scanner of 12 bits writes 0 to 4,095. The range is measured, on the
-training images of a set, and the same range is used for every image afterwards.
+A file of 16 bits seldom uses all of them: a camera or scanner of 12 bits writes 0 to 4,095. The range is measured, on
+the training images of a set, and the same range is used for every image afterwards.
 """
 
 import hashlib
@@ -32,8 +32,8 @@ class Wide:
     def __init__(self, image: Image.Image, low: Image.Image | None = None) -> None:
         """
         Args:
-            image: the values, of a mode with more than 8 bits; or the upper bytes of colors, where ``low`` holds the lower
-                ones. A fourth channel is the opacity.
+            image: the values, of a mode with more than 8 bits; or the upper bytes of colors, where ``low`` holds the
+                lower ones. A fourth channel is the opacity.
             low: lower bytes.
         """
         self.image, self.low = image, low
@@ -107,7 +107,8 @@ def _shown(values: Array, low: float, scale: float) -> Array:
 def wide_values(image: Image.Image, again: Image.Image | None) -> Wide | None:
     """Return the values of an image whose channels have more than 8 bits; None of any other.
 
-    Pillow keeps the upper bytes of colors only. The lower ones are had by reading the file again with its bytes swapped.
+    Pillow keeps the upper bytes of colors only. The lower ones are had by reading the file again with its bytes
+    swapped.
 
     Args:
         image: loaded.

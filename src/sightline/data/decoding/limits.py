@@ -1,8 +1,8 @@
 """Limits on what decoding one file, and all files at once, may cost. Nothing here loads Pillow.
 
-What of a file would cost Pillow far more time or memory than its bytes is cut out or refused before it is opened: metadata
-that comes in many parts, is listed many times over, or is unpacked again and again. A file as cameras and programs write it
-passes untouched. The memory of decoding is shared by all threads.
+What of a file would cost Pillow far more time or memory than its bytes is cut out or refused before it is opened:
+metadata that comes in many parts, is listed many times over, or is unpacked again and again. A file as cameras and
+programs write it passes untouched. The memory of decoding is shared by all threads.
 """
 
 import ctypes
@@ -209,7 +209,8 @@ def memory_for(kind: str | None, pixels: int) -> Iterator[None]:
 def _give_back(freed: int) -> None:
     """Let glibc give freed memory back to the system, once for as much as may be taken.
 
-    Each thread keeps what it freed, as much as its largest image; of many threads that is more than all of them may take.
+    Each thread keeps what it freed, as much as its largest image; of many threads that is more than all of them may
+    take.
     """
     global _kept
     with _freed:

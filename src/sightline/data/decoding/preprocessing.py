@@ -20,9 +20,9 @@ class Preprocessing:
     fit: Fit = "crop"
     """How an image of another shape becomes square."""
     intensity: Intensity = "own"
-    """Which values of files with more than 8 bits a channel are shown as 0 and as 255: those of train, (low, high); or those of
-    each file alone (own), where train has no such files; or all that 16 bits can hold (upper bits), as before these were
-    measured."""
+    """Which values of files with more than 8 bits a channel are shown as 0 and as 255: those of train, (low, high); or
+    those of each file alone (own), where train has no such files; or all that 16 bits can hold (upper bits), as before
+    these were measured."""
 
     def kept(self) -> dict[str, Any]:
         """Return what ``model.json`` keeps; read back by ``preprocessing_of``."""

@@ -89,8 +89,8 @@ def resize(pixels: Pixels | Image.Image, height: int, width: int, fit: Fit = "cr
     Args:
         pixels: an array, or a Pillow image.
         height, width: wanted.
-        fit: ``crop`` scales so that the image just covers the size, and cuts the center out; ``squash`` scales both sides on
-            their own; ``pad`` scales so that all of it fits in, on black.
+        fit: ``crop`` scales so that the image just covers the size, and cuts the center out; ``squash`` scales both
+            sides on their own; ``pad`` scales so that all of it fits in, on black.
     """
     if isinstance(pixels, Image.Image):
         image = pixels

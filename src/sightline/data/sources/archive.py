@@ -1,8 +1,8 @@
 """A folder of images packed as an archive, which is streamed and never unpacked to disk. Nothing here loads torch.
 
 An archive comes from a stranger: a few bytes of it can claim or unpack to more than any memory holds. So each member is
-bounded in bytes and in how far it expands, and so are all of them together. ``tarfile``'s own filters guard an unpacking
-to disk and mend what they find (a leading slash); here nothing is unpacked, and such a member is refused.
+bounded in bytes and in how far it expands, and so are all of them together. ``tarfile``'s own filters guard an
+unpacking to disk and mend what they find (a leading slash); here nothing is unpacked, and such a member is refused.
 """
 
 import bz2

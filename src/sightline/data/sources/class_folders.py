@@ -1,7 +1,7 @@
 """What the folders of a set are: splits, classes, folders around them, or images without a class. Names alone are read.
 
-The folders at the top are the classes, or splits with the classes below them. A folder whose name is a split's never becomes
-a class by itself: what does not fit is refused, with both ways to read it.
+The folders at the top are the classes, or splits with the classes below them. A folder whose name is a split's never
+becomes a class by itself: what does not fit is refused, with both ways to read it.
 """
 
 from collections import defaultdict
@@ -52,8 +52,8 @@ def arrange(folders: set[Folder], visible: set[Folder], location: str, classes: 
         folders: those that hold images themselves, as the parts of their names.
         visible: all that are not hidden, also empty ones.
         location: of the set, for messages.
-        classes: ``top`` takes every folder at the top for a class; ``leaf`` every folder that holds images, but for splits;
-            None those at the top, but for splits.
+        classes: ``top`` takes every folder at the top for a class; ``leaf`` every folder that holds images, but for
+            splits; None those at the top, but for splits.
     Raises:
         DataError: the folders can be read in two ways.
     """
@@ -86,8 +86,8 @@ class _Reading:
     def _look_through(self, top: str) -> Folder:
         """Return the folder of a split in which its classes lie: itself, or one within that is doubled (``seg_train/seg_train``).
 
-        A folder whose name says nothing (``train/images/``) is looked through, too, unless another split has a class of that
-        name.
+        A folder whose name says nothing (``train/images/``) is looked through, too, unless another split has a class of
+        that name.
         """
         start: Folder = next(folder[: self.depth + 1] for folder in self.folders if folder[self.depth] == top)
         while len(within := _within(self.folders, start)) == 1:

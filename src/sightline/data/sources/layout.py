@@ -143,8 +143,8 @@ def lay_out(
         begin: reads the first bytes of a file; None where that cannot be done.
         left: what the source has left out itself.
     Raises:
-        DataError: no images, one class, a class without images, classes that differ only in case, or folders that can be
-            read as classes and as splits.
+        DataError: no images, one class, a class without images, classes that differ only in case, or folders that can
+            be read as classes and as splits.
     """
     left = LeftOut() if left is None else left
     files, folders = without_own_output(files, folders, left, begin)
@@ -255,8 +255,8 @@ def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, 
 def class_folder(name: str) -> str:
     """Return the name of a folder for a class, which is read back as that class: its own where file systems take it.
 
-    Letters that some file system refuses, and what would be taken for hidden or for a split, are written as in an address:
-    ``a/b`` is ``a%2Fb``, and ``train`` is ``%74rain``.
+    Letters that some file system refuses, and what would be taken for hidden or for a split, are written as in an
+    address: ``a/b`` is ``a%2Fb``, and ``train`` is ``%74rain``.
     """
     last = len(name) - 1
     odd = name.startswith(".") or name == "__MACOSX" or is_split_name(name)

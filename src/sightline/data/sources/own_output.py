@@ -1,7 +1,7 @@
 """Folders inside an image set that sightline itself has written: runs, checks, studies, generated images.
 
-They are known by the files that the commands leave in them, never by a folder's name alone: a class may be called ``runs``.
-Nothing here reads an image.
+They are known by the files that the commands leave in them, never by a folder's name alone: a class may be called
+``runs``. Nothing here reads an image.
 """
 
 from collections import defaultdict

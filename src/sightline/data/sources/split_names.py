@@ -1,9 +1,9 @@
 """Which names of folders stand for the splits of a set. Nothing here reads a file.
 
-A name is cut into words: at anything that is no letter, and where a capital follows a small letter. It is a split where one
-of the words is the word of a split and all others are affixes that say nothing (``seg_train``, ``train_images``, ``x-val``,
-``TestSet``, ``val2017``). Any other words are taken for an affix where another folder beside it has the same ones and is
-another split: ``asl_alphabet_train`` beside ``asl_alphabet_test``; ``crash_test`` by itself is a class.
+A name is cut into words: at anything that is no letter, and where a capital follows a small letter. It is a split where
+one of the words is the word of a split and all others are affixes that say nothing (``seg_train``, ``train_images``,
+``x-val``, ``TestSet``, ``val2017``). Any other words are taken for an affix where another folder beside it has the same
+ones and is another split: ``asl_alphabet_train`` beside ``asl_alphabet_test``; ``crash_test`` by itself is a class.
 """
 
 import re
