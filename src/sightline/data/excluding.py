@@ -100,8 +100,8 @@ def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
     missing = set(images.labels[splits.train].tolist()) - set(images.labels[train].tolist())
     if missing:
         raise DataError(
-            f"--data.exclude {path} leaves class {images.classes[min(missing)]!r} of {images.name} without a training image;"
-            " list fewer, or take the class out of the set."
+            f"--data.exclude {path} leaves class {images.classes[min(missing)]!r} of {images.name} without a training"
+            " image; list fewer, or take the class out of the set."
         )
     for name, before, after in (("select", splits.select, select), ("calibrate", splits.calibrate, calibrate)):
         if len(before) and not len(after):
@@ -140,7 +140,8 @@ def _rows(images: CachedImages, names: list[str], path: str | Path) -> Array:
             plain = plain.replace("\\", "/")
         if plain not in rows_of:
             raise ConfigError(
-                f"--data.exclude {path} lists {shown(name)}, which is no image of {images.name}; {nearest(name[:LONGEST], rows_of, images.paths[:3])}"
+                f"--data.exclude {path} lists {shown(name)}, which is no image of {images.name};"
+                f" {nearest(name[:LONGEST], rows_of, images.paths[:3])}"
             )
         found.update(rows_of[plain])
     return np.array(sorted(found), np.int64)

@@ -1,4 +1,4 @@
-"""The range of values of a set with more than 8 bits a channel, and what a user should know of how its images are shown."""
+"""The range of values of a set with more than 8 bits a channel, and notes on how its images are shown."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -62,7 +62,7 @@ class Kept:
     """Test images of a run that noted only the names of their files."""
 
     def sides(self, images: CachedImages, rows: Array) -> tuple[Array, Array, Array]:
-        """Return which rows were (trained on, validated on, tested on); what was several, counts as the first of them."""
+        """Return which rows were (trained on, validated on, tested on); what was several counts as the first."""
         numbers = np.array([number_of(images.hashes[row]) for row in rows.tolist()], np.uint64)
         named = np.array([images.paths[row] in self.tested_paths for row in rows.tolist()], bool)
         trained = np.isin(numbers, self.trained)

@@ -139,8 +139,8 @@ def split(
         test, train = _cut(images, train, TEST_SHARE, seed, "test", held_out, stay.test, outside)
         if not len(test):
             raise DataError(
-                f"{images.name} has too few images a class ({len(train)} in {len(images.classes)} classes) to cut a fifth"
-                " of each off for test; add images, or a test split of your own."
+                f"{images.name} has too few images a class ({len(train)} in {len(images.classes)} classes) to cut a"
+                " fifth of each off for test; add images, or a test split of your own."
             )
         notes.append("test: a fifth, class by class" + (", whole groups" if _grouped(images, rows) else ""))
     if not len(held_out):
@@ -272,15 +272,15 @@ def _staying(
         return _Staying()
     if test_given and validation_given:
         raise ConfigError(
-            f"--data.keep-split {kept.run} has no effect: {images.name} brings its test and validation splits; leave the"
-            " option out."
+            f"--data.keep-split {kept.run} has no effect: {images.name} brings its test and validation splits; leave"
+            " the option out."
         )
     train, validation, test = kept.sides(images, rows)
     count = len(train) + len(validation) + len(test)
     if not count:
         raise ConfigError(
-            f"--data.keep-split {kept.run} has no effect: that run had none of the images of {images.name}; leave the option"
-            " out, or name the run that was trained on a part of them."
+            f"--data.keep-split {kept.run} has no effect: that run had none of the images of {images.name}; leave the"
+            " option out, or name the run that was trained on a part of them."
         )
     if test_given:
         train, test = np.union1d(train, test), _NOTHING  # the set has its own word on what is test

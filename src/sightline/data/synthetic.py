@@ -36,7 +36,8 @@ def find_generated(synthetic: str) -> ImageSource:
     path = Path(synthetic).expanduser()
     if not path.exists():
         raise ConfigError(
-            f"--data.synthetic {synthetic}: there is no such folder; make one with `sightline generate RUN --out FOLDER`."
+            f"--data.synthetic {synthetic}: there is no such folder; make one with `sightline generate RUN --out"
+            " FOLDER`."
         )
     try:
         return find_source(path)
@@ -68,7 +69,8 @@ def join_train(
     for name in made.classes:
         if name not in images.classes:
             raise ConfigError(
-                f"--data.synthetic {synthetic} has a class {name!r} that {images.name} has not; {nearest(name, images.classes)}"
+                f"--data.synthetic {synthetic} has a class {name!r} that {images.name} has not;"
+                f" {nearest(name, images.classes)}"
             )
     alone = share == 1
     real = splits.train[:0] if alone else splits.train
@@ -108,8 +110,8 @@ def _drawn(made: CachedImages, real: int, synthetic: str, share: float, seed: in
     if not 1 <= wanted <= len(rows):
         most = len(rows) / (len(rows) + real)
         raise ConfigError(
-            f"--data.synthetic-share {share:g} beside {real:,} training images takes {wanted:,} generated ones, and {synthetic}"
-            f" has {len(rows):,}; generate more, or choose a share of at most {int(most * 1000) / 1000:g}."
+            f"--data.synthetic-share {share:g} beside {real:,} training images takes {wanted:,} generated ones, and"
+            f" {synthetic} has {len(rows):,}; generate more, or choose a share of at most {int(most * 1000) / 1000:g}."
         )
     places = np.empty(len(rows))
     for label in np.unique(made.labels[rows]):

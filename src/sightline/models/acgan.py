@@ -57,7 +57,7 @@ class ACGAN(nn.Module):
         self.discriminator = Discriminator(config, classes, size)
 
     def forward(self, images_BCHW: Tensor, noise_BZ: Tensor, labels_B: Tensor) -> Tensor:
-        """Compute all that a step of learning does: logits of the classes of real and then of generated images, (2B, K)."""
+        """Compute what a step of learning does: logits of the classes of real, then of generated images, (2B, K)."""
         generated_BCHW = self.generator(noise_BZ, labels_B)
         return torch.cat([self.discriminator(images)[1] for images in (images_BCHW, generated_BCHW)])
 
@@ -150,7 +150,7 @@ def begin(module: nn.Module) -> None:
 
 @torch.no_grad()
 def settle(network: nn.Module) -> None:
-    """Measure anew how far the layers of a network stretch what they are given, where spectral normalization asks for it.
+    """Measure anew how far layers stretch what they are given, where spectral normalization asks for it.
 
     The estimate follows the weights a step at a time; an average of weights comes with an average of estimates, which
     says nothing of it.
@@ -194,7 +194,7 @@ def discriminator_loss(
     """
     if penalty:
         real_BCHW = real_BCHW.detach().requires_grad_()
-    # each by itself, as the generator's step shows them: batch-norm over both would make generated images look otherwise there
+    # each by itself, as the generator's step shows them: batch-norm over both would change generated images there
     real_B, real_label_BK = discriminator(real_BCHW)
     generated_B, generated_label_BK = discriminator(generated_BCHW.detach())
     source = functional.softplus(-real_B).mean() + functional.softplus(generated_B).mean()
@@ -221,7 +221,7 @@ def generator_loss(discriminator: nn.Module, generated_BCHW: Tensor, labels_B: T
 
 
 def gradient_penalty(real_B: Tensor, images_BCHW: Tensor) -> Tensor:
-    """Return R1: half the squared length of the gradient by which an image's logit of being real changes, the mean over images.
+    """Return R1: half the squared length of the gradient of an image's logit of being real, the mean over images.
 
     Args:
         real_B: logits of real images.

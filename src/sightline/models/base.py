@@ -45,7 +45,7 @@ class Network(nn.Module):
         return self.feature_map(images).mean(dim=(2, 3))
 
     def backbone_output(self, images: Tensor) -> Tensor:
-        """Turn images, (B, 3, H, W), into what ``classify`` reads: the last that does not depend on the head's parameters."""
+        """Turn images, (B, 3, H, W), into what ``classify`` reads: the last without the head's parameters."""
         return self.features(images)
 
     def classify(self, backbone_output: Tensor) -> Tensor:

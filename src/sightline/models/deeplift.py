@@ -143,8 +143,8 @@ def refuse_without_rules(network: nn.Module, images_BCHW: Tensor) -> None:
     for module, nodes in ruled.items():
         if len(nodes) > 1:
             raise ConfigError(
-                f"deeplift needs every {type(module).__name__} called once, and {names[module]} of this network is called"
-                f" {len(nodes)} times; choose integrated_gradients."
+                f"deeplift needs every {type(module).__name__} called once, and {names[module]} of this network is"
+                f" called {len(nodes)} times; choose integrated_gradients."
             )
     known = {node for nodes in ruled.values() for node in nodes}
     whose = {
@@ -158,7 +158,8 @@ def refuse_without_rules(network: nn.Module, images_BCHW: Tensor) -> None:
         if not linear and node not in known:
             what = whose[node] if node in whose else f"a {kind.lower()} that is no layer of its own"
             raise ConfigError(
-                f"deeplift has no rule for {what} in this network, so its map would not add up; choose integrated_gradients."
+                f"deeplift has no rule for {what} in this network, so its map would not add up; choose"
+                " integrated_gradients."
             )
 
 

@@ -1,4 +1,4 @@
-"""Floating-point operations of a network and of its training, counted: convolutions and matrix products, nothing else."""
+"""Floating-point operations of a network and of its training: convolutions and matrix products, nothing else."""
 
 from collections import Counter
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""Networks of other libraries, made to give what every network gives. B images, height H, width W, D features, N tokens.
+"""Networks of other libraries, made to give what all give. B images, height H, width W, D features, N tokens.
 
 Nothing is known of them beforehand, so one batch is sent through when they are built: it shows which layer gives the
 last map, whether the last linear layer is what gives the logits, and whether they take images of this size at all.
@@ -220,7 +220,7 @@ def _trace(
 
 
 def _chain(body: Any, size: tuple[int, int]) -> list[str]:
-    """Return the layers between image and last map, where each reads nothing but what the one before it gives; else none.
+    """Return the layers between image and last map, if each reads only what the one before it gives; else none.
 
     Layers are the children of the network, and those of its sequences.
     """
@@ -247,7 +247,8 @@ def _refuse_other_ends(features_BD: Tensor, head: nn.Linear, logits_BK: Tensor, 
         fits = features_BD.ndim == 2 and features_BD.shape[1] == head.in_features
         if not fits or not torch.allclose(head(features_BD), logits_BK, atol=1e-4, rtol=1e-4):
             raise ConfigError(
-                f"{name} does not end in its last linear layer, so its head cannot be exchanged; choose another network."
+                f"{name} does not end in its last linear layer, so its head cannot be exchanged; choose another"
+                " network."
             )
 
 

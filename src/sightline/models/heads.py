@@ -260,8 +260,8 @@ def _too_small(kind: str, patch: int, sides: tuple[int, int], choices: dict[str,
     help_ += [f"--head.patch {min(sides) // LEAST_NODES}"] if min(sides) >= LEAST_NODES else []
     patches = f"{found} patches of --head.patch {patch}" if patch > 1 else f"{found} positions"
     return (
-        f"--head {kind} has nothing to attend to: a map of {sides[0]}×{sides[1]} makes {patches}, and two or more along each"
-        f" side are needed; choose {' or '.join([*help_, 'larger images (--data.size)'])}."
+        f"--head {kind} has nothing to attend to: a map of {sides[0]}×{sides[1]} makes {patches}, and two or more along"
+        f" each side are needed; choose {' or '.join([*help_, 'larger images (--data.size)'])}."
     )
 
 

@@ -77,8 +77,8 @@ def timm_weights_entry(name: str) -> Any:
     if not timm.is_model(name):  # also the names that timm would download from elsewhere
         hint = _like(name, [*BACKBONES, *timm.list_models()])
         raise ConfigError(
-            f"timm has no network {name!r}, nor is a backbone called so (without a connection there is box, and with their"
-            f" packages lite1 and lite2); {hint}"
+            f"timm has no network {name!r}, nor is a backbone called so (without a connection there is box, and with"
+            f" their packages lite1 and lite2); {hint}"
         )
     try:
         return timm.get_pretrained_cfg(name)

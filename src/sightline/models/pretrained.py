@@ -1,4 +1,4 @@
-"""Pretrained weights of timm, torchvision, the box, a package or a file: found, refused where no source has them, and loaded.
+"""Pretrained weights of timm, torchvision, the box, a package or a file: found, or refused, and loaded.
 
 The only file of ``models/`` that reads files. Weights are tensors by name; of a file that could hold code (.pth, .pt)
 only tensors are read.
@@ -120,8 +120,8 @@ def read_foreign(path: str) -> dict[str, Tensor]:
     except Exception as error:  # whatever is in the file
         raise ConfigError(
             f"{flag} cannot be read without running code that is in it, or is broken"
-            f" ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__}); wanted a file of tensors by"
-            " name."
+            f" ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__}); wanted a file of tensors"
+            " by name."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
@@ -142,7 +142,7 @@ def _refuse_missing_file(path: str) -> None:
 
 
 def _find_weights(config: Any, size: tuple[int, int] = (0, 0)) -> tuple[str, Read]:
-    """Return what the weights of some settings are called, and what reads them, once it is known that a source has them."""
+    """Return what the weights of some settings are called, and what reads them, once a source has them."""
     wanted = config.weights
     if wanted == BOX:
         return "the backbone in the box (EfficientNet-Lite0)", lambda: read_tensors(BOX_FILE)[0]
@@ -265,6 +265,6 @@ def _unavailable(what: str, url: str, instead: str, error: Exception | None = No
     if error is not None:
         problem = f"does not give them ({' '.join(str(error).split())[:120] or type(error).__name__});"
     return ConfigError(
-        f"--network.weights {PRETRAINED}: {what} are not on this machine and {urlsplit(url).hostname} {problem} {instead}:"
-        f" --network.weights FILE (--backbone {BOX} needs no connection)."
+        f"--network.weights {PRETRAINED}: {what} are not on this machine and {urlsplit(url).hostname} {problem}"
+        f" {instead}: --network.weights FILE (--backbone {BOX} needs no connection)."
     )

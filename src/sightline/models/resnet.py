@@ -62,7 +62,7 @@ def small_stem() -> nn.Conv2d:
 
 
 class _Block(nn.Module):
-    """torchvision's basic block with a second ReLU in place of a second call of the first: attribution methods hook each."""
+    """torchvision's basic block with two ReLUs in place of one that is called twice: attribution methods hook each."""
 
     def __init__(self, original: Any) -> None:
         super().__init__()

@@ -115,7 +115,7 @@ class UNet(nn.Module):
 
 
 class Straight(nn.Module):
-    """A linear way from the numbers of a patch to its noise: mixed, each times a share by time and class, and mixed back.
+    """A linear way from the numbers of a patch to its noise: mixed, scaled each by time and class, and mixed back.
 
     The norms of the layers beside it take the size out of what they are given, and most of a noisy image is noise, of a
     size.
@@ -137,7 +137,7 @@ class Straight(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions around a detour, told time and class; and, if asked for, self-attention over the positions."""
+    """Two 3×3 convolutions around a detour, told time and class; and, optionally, self-attention over positions."""
 
     def __init__(self, width: int, wanted: int, embedding: int, dropout: float, attention: bool = False) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class Attention(nn.Module):
 
 
 class Enlarge(nn.Module):
-    """Twice the side: filters on the small map, a quarter of the operations of filters on the large one; then each pixel four times."""
+    """Twice the side: filters on the small map, at a quarter of the operations; then each pixel four times."""
 
     def __init__(self, width: int, wanted: int) -> None:
         super().__init__()

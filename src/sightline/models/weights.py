@@ -1,4 +1,4 @@
-"""Tensors by name, put into a network: which fit, which stay fresh, what a user is told of it; names in other libraries."""
+"""Tensors by name, put into a network: which fit, which stay fresh, what a user is told; names of other libraries."""
 
 import re
 from collections.abc import Mapping

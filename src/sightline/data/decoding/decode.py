@@ -203,7 +203,7 @@ def _avif_is_there() -> bool:
 def _keep_libtiff_quiet() -> None:
     """Let libtiff not write to the standard error what is odd about a file that it calls ``tempfile.tif``."""
     try:
-        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]  # a name is looked up in what a library depends on, too
+        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]  # and what it depends on
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             handler = getattr(library, name)
             handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p

@@ -1,4 +1,4 @@
-"""Images of more than 8 bits a channel: which of their values are shown as black and as white. Height H, width W, channels C.
+"""Images of more than 8 bits a channel: which values are shown as black and white. Height H, width W, channels C.
 
 A file of 16 bits seldom uses all of them: a camera or scanner of 12 bits writes 0 to 4,095. The range is measured, on
 the training images of a set, and the same range is used for every image afterwards.

@@ -70,7 +70,7 @@ def refuse_bloated_exif(exif: bytes) -> None:
 
 
 def refuse_bloated_tags(data: bytes) -> None:
-    """Refuse a TIFF, or EXIF, whose first directory lists more bytes than there are: each is read as often as it is listed."""
+    """Refuse a TIFF, or EXIF, whose first directory lists more bytes than there are, each read as often as listed."""
     if len(data) < 16:
         return
     order = "<" if data.startswith(b"I") else ">"
@@ -91,7 +91,7 @@ def refuse_bloated_tags(data: bytes) -> None:
 
 
 def _refuse_exif_in_parts(data: bytes) -> None:
-    """Refuse a JPEG whose EXIF comes in many parts: Pillow copies all of it for each. Markers are followed as Pillow does."""
+    """Refuse a JPEG whose EXIF comes in many parts, each of which Pillow copies; markers are followed as it does."""
     place, parts = 2, []
     while place + 4 <= len(data):
         if data[place] != 0xFF:

@@ -1,4 +1,4 @@
-"""How the pixels of a file become those that a network sees, beyond their size. A run keeps it, and every verb applies it.
+"""The steps from the pixels of a file to those that a network sees, beyond their size; a run keeps them for every verb.
 
 Nothing here loads Pillow, numpy or torch.
 """

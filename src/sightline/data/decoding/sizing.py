@@ -1,4 +1,4 @@
-"""The size at which images are trained on and cached, and how one of another shape is brought to it. Height H, width W."""
+"""The size at which images are trained on and cached, and how others are brought to it. Height H, width W."""
 
 import statistics
 from collections.abc import Sequence
@@ -78,8 +78,8 @@ def warn_of_hidden(size: tuple[int, int], target: tuple[int, int], fit: Fit) -> 
         return []
     height, width = size
     return [
-        f"warning: the crop to the center hides {share:.0%} of the median image ({width} × {height} px); --data.fit squash or pad"
-        " shows all of it"
+        f"warning: the crop to the center hides {share:.0%} of the median image ({width} × {height} px); --data.fit"
+        " squash or pad shows all of it"
     ]
 
 

@@ -109,8 +109,8 @@ class _ArchiveSource(FileTree):
         """Refuse an archive whose members, together, are more than any set of images expands to."""
         if unpacked > max(TOTAL_FREE_BYTES, TOTAL_RATIO * packed):
             raise DataError(
-                f"archive {self.path} is refused: its {packed:,} bytes unpack to {unpacked:,} or more, over {TOTAL_RATIO} times"
-                " as many; if you trust it, unpack it and name the folder."
+                f"archive {self.path} is refused: its {packed:,} bytes unpack to {unpacked:,} or more, over"
+                f" {TOTAL_RATIO} times as many; if you trust it, unpack it and name the folder."
             )
 
 
@@ -275,7 +275,7 @@ class TarSource(_ArchiveSource):
                     unpacked += tarfile.BLOCKSIZE + (0 if _holes(member) else member.size)
                     self._refuse_bomb(unpacked, packed)
                     yield archive, member
-                    archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member; a million of them would fill the memory
+                    archive.members = []  # type: ignore[attr-defined]  # a million members would fill the memory
 
     def _mode(self, file: BinaryIO) -> Any:
         """Choose the mode in which ``tarfile`` unpacks a file, by its first bytes."""

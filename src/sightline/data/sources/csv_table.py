@@ -1,4 +1,4 @@
-"""Read a table of text as it comes: its separator, encoding and byte-order mark are found out. Nothing here loads torch.
+"""Read a table of text as it comes: separator, encoding and byte-order mark are found out. Nothing here loads torch.
 
 Separated values (comma, semicolon, tab, bar) in UTF-8, UTF-16 or UTF-32, and JSON lines. A row that does not fit its
 header is refused with its line: a comma that was not quoted would move every cell behind it.

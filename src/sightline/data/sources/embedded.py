@@ -1,4 +1,4 @@
-"""The image sets in the package: handwritten digits and photographs of groceries; no network needed. Nothing here loads torch."""
+"""The image sets in the package: handwritten digits and photographs of groceries. Nothing here loads torch."""
 
 import csv
 import hashlib

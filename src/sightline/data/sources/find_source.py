@@ -1,4 +1,4 @@
-"""Find the image set that DATA names: embedded or published, a folder, an archive or a manifest. Nothing here loads torch."""
+"""Find the image set that DATA names: embedded, published, a folder, an archive or a manifest. No torch here."""
 
 import os
 import stat
@@ -46,8 +46,8 @@ def find_source(data: str | os.PathLike[str], classes: Classes | None = None) ->
     if classes is not None:
         if not _has_folders(source):
             raise ConfigError(
-                f"--data.classes {classes} has no effect: {source.name} names the class of each image, and folders have no say;"
-                " leave the option out."
+                f"--data.classes {classes} has no effect: {source.name} names the class of each image, and folders have"
+                " no say; leave the option out."
             )
         source.classes = classes
     return source
@@ -81,7 +81,7 @@ def _classes_of(source: ImageSource) -> set[str]:
 
 
 def find_like_run(data: str | os.PathLike[str], model: Mapping[str, Any]) -> ImageSource:
-    """Another image set than that of a run, in which the same folders are the classes: those at the top, or at the bottom."""
+    """Find another image set than that of a run, with the same folders as classes: at the top, or at the bottom."""
     source = find_source(data)
     if _has_folders(source):
         source.classes = model["data"].get("classes")
@@ -127,7 +127,8 @@ def refuse_address(text: str) -> None:
     """Refuse the address of a file elsewhere: nothing is fetched."""
     if ADDRESS.match(text):
         raise DataError(
-            f"{shown(text)} is an address, and images are not fetched from there; download it, then name the file or folder."
+            f"{shown(text)} is an address, and images are not fetched from there; download it, then name the file or"
+            " folder."
         )
 
 

@@ -1,4 +1,4 @@
-"""Image sets of the Hugging Face hub: ``hf:OWNER/NAME``, read from their Parquet files. The only door to huggingface_hub.
+"""Image sets of the Hugging Face hub: ``hf:OWNER/NAME``, read from their Parquet files by huggingface_hub.
 
 A set is asked for once; from then on its commit and the names of its files are kept in the cache folder, so that a
 later training sees the same images, with or without a connection. The files themselves lie in the hub's own cache.
@@ -208,8 +208,8 @@ class HubSource(ImageSource):
             ) from error
         except Exception as error:  # whatever the hub's client raises, which changed with its versions
             raise DataError(
-                f"{self.location} could not be read from the hub ({_reason(error)}); start again with a connection (what has"
-                " arrived is kept), or download the set and name its file or folder."
+                f"{self.location} could not be read from the hub ({_reason(error)}); start again with a connection"
+                " (what has arrived is kept), or download the set and name its file or folder."
             ) from error
 
 

@@ -156,12 +156,12 @@ def lay_out(
     if not kept:
         if left.counts[OWN]:
             raise DataError(
-                f"no images in {location} but those that sightline itself wrote there; name the folder of your images, or"
-                " the one with generated images itself."
+                f"no images in {location} but those that sightline itself wrote there; name the folder of your images,"
+                " or the one with generated images itself."
             )
         raise DataError(
-            f"no images in {location} ({sum(left.counts.values())} other files); wanted folders named after the classes,"
-            f" with {WANTED} files."
+            f"no images in {location} ({sum(left.counts.values())} other files); wanted folders named after the"
+            f" classes, with {WANTED} files."
         )
     arranged = arrange({parts[:-1] for parts in kept}, visible, location, classes)
     entries = []
@@ -211,7 +211,8 @@ def check_labels(labels: list[str], location: str, least: int = 2) -> None:
         twins = list(same)
         if len(twins) > 1:
             raise DataError(
-                f"classes {twins[0]!r} and {twins[1]!r} in {location} differ only in case; name both {folded!r} or rename one."
+                f"classes {twins[0]!r} and {twins[1]!r} in {location} differ only in case; name both {folded!r} or"
+                " rename one."
             )
 
 

@@ -1,4 +1,4 @@
-"""Tables of labels beside images, as Hugging Face lays them: ``metadata.csv`` or ``metadata.jsonl`` in a folder. No torch here."""
+"""Tables of labels beside images, as Hugging Face has them: ``metadata.csv``, ``metadata.jsonl``. No torch here."""
 
 import contextlib
 from collections import Counter
@@ -68,8 +68,8 @@ def labeled_by(
     if other is not None:
         raise DataError(
             f"{source.location} can be read in two ways: {shown(other.path)} is {shown(other.label)} by {names[0]}, and"
-            f" {shown(labels.get(other.path) or 'no image of a class')} by its folder; name the table itself to train by it,"
-            " or move it away."
+            f" {shown(labels.get(other.path) or 'no image of a class')} by its folder; name the table itself to train"
+            " by it, or move it away."
         )
     return folders
 
@@ -110,7 +110,8 @@ def _listing(source: _Files, files: Sequence[str], tables: list[Table], left: Ma
     if not listed & set(files):
         first = listing.entries[0].path
         raise DataError(
-            f"{tables[0].what} names no file that is there (the first, {shown(first)}); write the names relative to the table."
+            f"{tables[0].what} names no file that is there (the first, {shown(first)}); write the names relative to the"
+            " table."
         )
     images = [name for name in files if not is_hidden(name) and is_image_name(name, source.begin)]
     others = sum(name not in listed for name in images)

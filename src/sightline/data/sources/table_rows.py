@@ -1,4 +1,4 @@
-"""From a table of labels to the entries of a set: columns, missing labels, spellings of one class, contradictions. No torch here."""
+"""From a table of labels to the entries of a set: columns, missing labels, spellings, contradictions. No torch here."""
 
 import re
 from collections import Counter
@@ -154,7 +154,7 @@ def _split(cell: str | None, where: str) -> str | None:
 
 
 def _one_spelling(labels: set[str]) -> dict[str, str]:
-    """Return the class of each label: equal numbers are one (``0`` and ``0.0``, as pandas writes a column with gaps)."""
+    """Return the class of each label: equal numbers are one (``0`` and pandas's ``0.0``)."""
     values = {label: _value(label) for label in labels}
     whole = all(value is not None and value == value.to_integral_value() for value in values.values())
     spellings: dict[Decimal, list[str]] = {}
@@ -187,7 +187,7 @@ def _refuse_two_labels(rows: list[Row], entries: list[Entry]) -> None:
         files = len({entries[index].path for _, index in contradictions})
         more = f" (and {files - 1} more such files)" if files > 1 else ""
         raise DataError(
-            f"{rows[one].what} gives {shown(entries[one].path)} two labels, {shown(entries[one].label)} ({rows[one].place}) and"
-            f" {shown(entries[other].label)} ({rows[other].place}){more}; a classifier learns one class an image: delete"
-            " the wrong line."
+            f"{rows[one].what} gives {shown(entries[one].path)} two labels, {shown(entries[one].label)}"
+            f" ({rows[one].place}) and {shown(entries[other].label)} ({rows[other].place}){more}; a classifier learns"
+            " one class an image: delete the wrong line."
         )

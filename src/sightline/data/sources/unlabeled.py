@@ -1,4 +1,4 @@
-"""Images without classes, which a classifier is asked about: files, folders, archives, manifests, patterns, standard input.
+"""Images without classes, to ask a classifier about: files, folders, archives, manifests, patterns, standard input.
 
 Nothing here loads torch.
 """
