@@ -130,18 +130,16 @@ def _rows(images: CachedImages, names: list[str], path: str | Path) -> Array:
     rows_of: dict[str, list[int]] = {}
     for row, name in enumerate(images.paths):
         rows_of.setdefault(name, []).append(row)
-    found: set[int] = set()
-    for name in names:
-        name = composed(name)
-        plain = name if name in rows_of else name.strip()
-        if plain not in rows_of and plain.startswith("'") and plain[1:].startswith(FORMULA):
-            plain = plain[1:]  # a cell that no spreadsheet was to take for a formula
-        if plain not in rows_of and plain.replace("\\", "/") in rows_of:
-            plain = plain.replace("\\", "/")
-        if plain not in rows_of:
+    rows: set[int] = set()
+    for name in map(composed, names):
+        stripped = name.strip()
+        quoted = stripped.startswith("'") and stripped[1:].startswith(FORMULA)  # which no spreadsheet was to compute
+        cell = stripped[1:] if quoted else stripped
+        known = next((text for text in (name, stripped, cell, cell.replace("\\", "/")) if text in rows_of), None)
+        if known is None:
             raise ConfigError(
                 f"--data.exclude {path} lists {shown(name)}, which is no image of {images.name};"
                 f" {nearest(name[:LONGEST], rows_of, images.paths[:3])}"
             )
-        found.update(rows_of[plain])
-    return np.array(sorted(found), np.int64)
+        rows.update(rows_of[known])
+    return np.array(sorted(rows), np.int64)

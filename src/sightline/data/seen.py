@@ -36,6 +36,7 @@ __all__ = [
 SEEN = "seen.npz"  # in a run folder
 PREDICTIONS = "predictions.csv"
 _NOTHING = np.array([], np.uint64)
+_BROKEN = (EOFError, AttributeError, TypeError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _KEPT = ("kept_trained", "kept_validated", "kept_tested")
 
 Array = np.ndarray[Any, Any]
@@ -78,15 +79,13 @@ def read_seen(run: Path) -> Seen:
         RunError: it has not written that down, or the file is broken.
     """
     try:
-        content = _read(run / SEEN)
+        content = _read(run, "trained", "validated")
         return Seen(content["trained"], content["validated"])
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{run} cannot be a backbone: it has no {SEEN}, which tells the images it was trained on, and an earlier"
             f" sightline made it; train it again: sightline train --config {run}/recipe.yaml --run ANOTHER."
         ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{run / SEEN} cannot be read ({error}); copy the run again from where it was made.") from error
 
 
 def read_kept(run: str | os.PathLike[str]) -> Kept:
@@ -98,7 +97,7 @@ def read_kept(run: str | os.PathLike[str]) -> Kept:
     """
     folder = Path(run).expanduser()
     try:
-        content = _read(folder / SEEN)
+        content = _read(folder, "trained", "validated")
         tested = content.get("tested")
         paths = frozenset[str]() if tested is not None else _tested_paths(folder)
         return Kept(str(run), content["trained"], content["validated"], _NOTHING if tested is None else tested, paths)
@@ -106,19 +105,15 @@ def read_kept(run: str | os.PathLike[str]) -> Kept:
         raise ConfigError(
             f"--data.keep-split {run}: there is no {SEEN} in it, which tells its images; name the folder of a run."
         ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(
-            f"{folder / SEEN} cannot be read ({error}); copy the run again from where it was made."
-        ) from error
 
 
 def read_own_kept(run: Path) -> Kept | None:
     """Return what a run has kept of an earlier one, as it noted it itself; None where it has kept nothing."""
     try:
-        content = _read(run / SEEN)
+        content = _read(run, *_KEPT)
         trained, validated, tested = (content[name] for name in _KEPT)
         return Kept(str(run), trained, validated, tested)
-    except (OSError, ValueError, KeyError):
+    except (OSError, RunError):
         return None
 
 
@@ -141,15 +136,22 @@ def number_of(digest: str) -> int:
     return int(digest[:16], 16) if digest else 0  # hexadecimal: 8 bytes
 
 
-def _read(path: Path) -> dict[str, Array]:
+def _read(run: Path, *names: str) -> dict[str, Array]:
+    """Read the arrays of a run's ``seen.npz``, some of which must be there."""
+    path = run / SEEN
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise ValueError(str(error) or "it is no archive of arrays") from error
-    for name, numbers in content.items():
-        if numbers.dtype != np.uint64 or numbers.ndim != 1:
-            raise ValueError(f"{name} holds {numbers.dtype} of shape {numbers.shape}, no hashes")
+        for name, numbers in content.items():
+            if numbers.dtype != np.uint64 or numbers.ndim != 1:
+                raise ValueError(f"{name} holds {numbers.dtype} of shape {numbers.shape}, no hashes")
+        if missing := set(names) - content.keys():
+            raise ValueError(f"it has no {min(missing)}")
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (*_BROKEN, OSError, ValueError) as error:
+        reason = str(error) or "it is no archive of arrays"
+        raise RunError(f"{path} cannot be read ({reason}); copy the run again from where it was made.") from error
     return content
 
 

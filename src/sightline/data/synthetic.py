@@ -22,6 +22,17 @@ from sightline.errors import ConfigError, DataError
 __all__ = ["find_generated", "generated_fingerprint", "join_train"]
 
 AT_ONCE = 1024  # images that are copied together
+KEPT_FACTS = (
+    "name",
+    "location",
+    "classes",
+    "size",
+    "tiny",
+    "ignored",
+    "suffixes",
+    "notes",
+    "median",
+)  # of the real set
 PLACE = "generated"  # what paths of generated images begin with, so that none is that of a real one
 
 Array = np.ndarray[Any, Any]
@@ -140,30 +151,16 @@ def _joined(images: CachedImages, made: CachedImages) -> CachedImages:
                     start += len(some)
             classes = np.array([images.classes.index(label) for label in made.classes], np.int64)
             labels = np.where(made.labels < 0, -1, classes[made.labels])
-            texts = [
-                [
-                    *getattr(images, column),
-                    *(f"{PLACE}/{text}" if column == "paths" else text for text in getattr(made, column)),
-                ]
-                for column in ("paths", "splits", "groups", "hashes")
-            ]
-            index = {
-                "name": images.name,
-                "location": images.location,
-                "classes": images.classes,
+            columns = {name: [*getattr(images, name), *getattr(made, name)] for name in ("splits", "groups", "hashes")}
+            paths = [*images.paths, *(f"{PLACE}/{path}" for path in made.paths)]
+            index = {name: getattr(images, name) for name in KEPT_FACTS} | {
                 "images": count,
                 "left_out": [*images.left_out, *made.left_out],
-                "size": images.size,
                 "cached": images.pixels.shape[1:3],
-                "tiny": images.tiny,
-                "ignored": images.ignored,
-                "suffixes": images.suffixes,
-                "notes": images.notes,
                 "generated": len(made.labels),
-                "median": images.median,
                 **images.preprocessing.kept(),
             }
-            write_columns(partial, np.concatenate([images.labels, labels]), texts, index)
+            write_columns(partial, np.concatenate([images.labels, labels]), (paths, *columns.values()), index)
 
     name = f"{images.name} and {made.name}"
     digest = hashlib.sha256(f"{images.folder.name}\0{made.folder.name}".encode()).hexdigest()[:20]
