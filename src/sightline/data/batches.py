@@ -315,7 +315,7 @@ def _resident(pixels: Tensor, rows: Tensor, device: torch.device) -> tuple[Tenso
         Pixels to gather from, and the row in them of each training image.
     """
     if device.type == "cuda":
-        wanted = len(rows) * pixels[0].numel()
-        if wanted * 3 < torch.cuda.mem_get_info(device)[0]:
+        bytes_needed = len(rows) * pixels[0].numel()
+        if bytes_needed * 3 < torch.cuda.mem_get_info(device)[0]:
             return pixels[rows].to(device), torch.arange(len(rows))
     return pixels, rows

@@ -69,9 +69,9 @@ def read_excluded(path: str | Path) -> list[str]:
 def _column(table: Table) -> list[str]:
     column = choose(table, ((COLUMN,), *PATHS))
     if column is None:
-        found = ", ".join(table.columns)[:200]
+        columns = ", ".join(table.columns)[:200]
         raise ConfigError(
-            f"{table.what} has no column {COLUMN!r} (found: {found or 'nothing'}); its first line must name it."
+            f"{table.what} has no column {COLUMN!r} (found: {columns or 'nothing'}); its first line must name it."
         )
     return [row[COLUMN] or "" for _, row in table.records({COLUMN: column})]
 

@@ -295,8 +295,8 @@ def _staying(
 
 
 def _default_validation(train: int) -> int:
-    wanted = min(max(round(train * VALIDATION_SHARE), VALIDATION_LEAST), VALIDATION_MOST)
-    return max(1, min(wanted, round(train * VALIDATION_LARGEST_SHARE)))
+    count = min(max(round(train * VALIDATION_SHARE), VALIDATION_LEAST), VALIDATION_MOST)
+    return max(1, min(count, round(train * VALIDATION_LARGEST_SHARE)))
 
 
 def _grouped(images: CachedImages, rows: Array) -> bool:

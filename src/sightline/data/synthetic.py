@@ -76,8 +76,8 @@ def join_train(
     """
     source = find_generated(synthetic)
     exactly = (images.size, (images.pixels.shape[1], images.pixels.shape[2]))
-    made = open_images(source, exactly=exactly, preprocessing=images.preprocessing)
-    for name in made.classes:
+    generated = open_images(source, exactly=exactly, preprocessing=images.preprocessing)
+    for name in generated.classes:
         if name not in images.classes:
             raise ConfigError(
                 f"--data.synthetic {synthetic} has a class {name!r} that {images.name} has not;"
@@ -85,16 +85,16 @@ def join_train(
             )
     alone = share == 1
     real = splits.train[:0] if alone else splits.train
-    if alone and len(made.classes) < len(images.classes):
-        missing = next(name for name in images.classes if name not in made.classes)
+    if alone and len(generated.classes) < len(images.classes):
+        missing = next(name for name in images.classes if name not in generated.classes)
         raise ConfigError(
             f"--data.synthetic-share 1 trains on generated images alone, and {synthetic} has none of class {missing!r};"
             " generate every class."
         )
-    rows = made.readable if share is None or alone else _drawn(made, len(real), synthetic, share, seed)
-    notes = [*splits.notes, _note(made, rows, len(real))]
+    rows = generated.readable if share is None or alone else _drawn(generated, len(real), synthetic, share, seed)
+    notes = [*splits.notes, _note(generated, rows, len(real))]
     train = np.concatenate([real, rows + len(images.labels)])
-    return _joined(images, made), replace(splits, train=train, notes=notes)
+    return _joined(images, generated), replace(splits, train=train, notes=notes)
 
 
 def generated_fingerprint(images: CachedImages, splits: Splits) -> str | None:
@@ -104,8 +104,8 @@ def generated_fingerprint(images: CachedImages, splits: Splits) -> str | None:
     return images.fingerprint_of(splits.train[splits.train >= len(images.labels) - images.generated])
 
 
-def _note(made: CachedImages, rows: Array, real: int) -> str:
-    classes = len(np.unique(made.labels[rows]))
+def _note(generated: CachedImages, rows: Array, real: int) -> str:
+    classes = len(np.unique(generated.labels[rows]))
     if not real:
         return f"train has {len(rows):,} generated images of {classes} classes, and no real ones"
     return (
@@ -114,54 +114,56 @@ def _note(made: CachedImages, rows: Array, real: int) -> str:
     )
 
 
-def _drawn(made: CachedImages, real: int, synthetic: str, share: float, seed: int) -> Array:
+def _drawn(generated: CachedImages, real: int, synthetic: str, share: float, seed: int) -> Array:
     """Return the rows that are trained on, ascending."""
-    rows = made.readable
-    wanted = round(real * share / (1 - share))
-    if not 1 <= wanted <= len(rows):
+    rows = generated.readable
+    count = round(real * share / (1 - share))
+    if not 1 <= count <= len(rows):
         most = len(rows) / (len(rows) + real)
         raise ConfigError(
-            f"--data.synthetic-share {share:g} beside {real:,} training images takes {wanted:,} generated ones, and"
+            f"--data.synthetic-share {share:g} beside {real:,} training images takes {count:,} generated ones, and"
             f" {synthetic} has {len(rows):,}; generate more, or choose a share of at most {int(most * 1000) / 1000:g}."
         )
     places = np.empty(len(rows))
-    for label in np.unique(made.labels[rows]):
-        of_class = np.flatnonzero(made.labels[rows] == label)
-        ranks = np.argsort([_rank(seed, made, int(row)) for row in rows[of_class]])
+    for label in np.unique(generated.labels[rows]):
+        of_class = np.flatnonzero(generated.labels[rows] == label)
+        ranks = np.argsort([_rank(seed, generated, int(row)) for row in rows[of_class]])
         places[of_class[ranks]] = (np.arange(len(of_class)) + 0.5) / len(of_class)
-    return np.sort(rows[np.argsort(places, kind="stable")[:wanted]])
+    return np.sort(rows[np.argsort(places, kind="stable")[:count]])
 
 
-def _rank(seed: int, made: CachedImages, row: int) -> bytes:
-    text = f"{seed}/{made.hashes[row]}/{made.paths[row]}"  # by pixels first; of equal ones by name
+def _rank(seed: int, generated: CachedImages, row: int) -> bytes:
+    text = f"{seed}/{generated.hashes[row]}/{generated.paths[row]}"  # by pixels first; of equal ones by name
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _joined(images: CachedImages, made: CachedImages) -> CachedImages:
+def _joined(images: CachedImages, generated: CachedImages) -> CachedImages:
     """Both sets in one cache, the real one first."""
-    count = len(images.labels) + len(made.labels)
+    count = len(images.labels) + len(generated.labels)
 
     def build(folder: Path) -> None:
         with new_cache(folder, name, (count, *images.pixels.shape[1:])) as (partial, pixels):
             start = 0
-            for part in (images, made):
+            for part in (images, generated):
                 for first in range(0, len(part.pixels), AT_ONCE):
                     some = part.pixels[first : first + AT_ONCE]
                     pixels[start : start + len(some)] = some
                     start += len(some)
-            classes = np.array([images.classes.index(label) for label in made.classes], np.int64)
-            labels = np.where(made.labels < 0, -1, classes[made.labels])
-            columns = {name: [*getattr(images, name), *getattr(made, name)] for name in ("splits", "groups", "hashes")}
-            paths = [*images.paths, *(f"{PLACE}/{path}" for path in made.paths)]
+            classes = np.array([images.classes.index(label) for label in generated.classes], np.int64)
+            labels = np.where(generated.labels < 0, -1, classes[generated.labels])
+            columns = {
+                name: [*getattr(images, name), *getattr(generated, name)] for name in ("splits", "groups", "hashes")
+            }
+            paths = [*images.paths, *(f"{PLACE}/{path}" for path in generated.paths)]
             index = {name: getattr(images, name) for name in KEPT_FACTS} | {
                 "images": count,
-                "left_out": [*images.left_out, *made.left_out],
+                "left_out": [*images.left_out, *generated.left_out],
                 "cached": images.pixels.shape[1:3],
-                "generated": len(made.labels),
+                "generated": len(generated.labels),
                 **images.preprocessing.kept(),
             }
             write_columns(partial, np.concatenate([images.labels, labels]), (paths, *columns.values()), index)
 
-    name = f"{images.name} and {made.name}"
-    digest = hashlib.sha256(f"{images.folder.name}\0{made.folder.name}".encode()).hexdigest()[:20]
-    return built_once(f"{images.folder.name[:-21]}-and-{made.folder.name[:-21]}-{digest}"[-120:], build)
+    name = f"{images.name} and {generated.name}"
+    digest = hashlib.sha256(f"{images.folder.name}\0{generated.folder.name}".encode()).hexdigest()[:20]
+    return built_once(f"{images.folder.name[:-21]}-and-{generated.folder.name[:-21]}-{digest}"[-120:], build)

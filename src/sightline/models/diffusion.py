@@ -101,9 +101,9 @@ def loss(
     dropped_B = (torch.rand(all_of_them, generator=generator) < drop_labels)[own].to(device, non_blocking=True)
     kept_B = kept_T[times_B].float().to(device, non_blocking=True)
     noisy_BCHW = add_noise(images_BCHW.float(), noise_BCHW, kept_B).contiguous(memory_format=torch.channels_last)
-    told_B = torch.where(dropped_B, net.no_class, labels_B)
-    found_BCHW = net(noisy_BCHW, times_B.to(device, non_blocking=True), told_B)
-    return functional.mse_loss(found_BCHW.float(), noise_BCHW)
+    shown_labels_B = torch.where(dropped_B, net.no_class, labels_B)
+    predicted_BCHW = net(noisy_BCHW, times_B.to(device, non_blocking=True), shown_labels_B)
+    return functional.mse_loss(predicted_BCHW.float(), noise_BCHW)
 
 
 # ── taking noise away ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,8 +155,8 @@ def times_of(kept_T: Tensor, steps: int) -> list[int]:
     ratios_T = 0.5 * torch.log(kept_T / (1 - kept_T))
     fainter = sum(strength_of(kept) < FAINTEST for kept in kept_T.tolist())
     first = min(fainter, longest - steps)
-    wanted = torch.linspace(float(ratios_T[first]), float(ratios_T[-1]), steps, dtype=torch.float64)
-    nearest = (ratios_T[None] - wanted[:, None]).abs().argmin(1).tolist()
+    targets = torch.linspace(float(ratios_T[first]), float(ratios_T[-1]), steps, dtype=torch.float64)
+    nearest = (ratios_T[None] - targets[:, None]).abs().argmin(1).tolist()
     times = [first]
     for index in range(1, steps):
         times.append(min(max(times[-1] + 1, nearest[index]), longest - steps + index))  # each once

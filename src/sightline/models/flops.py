@@ -117,7 +117,7 @@ def forward_once(network: Countable, size: Size) -> None:
     """Run an image of nothing but zeros through a network, which is left as it was."""
     training = network.training
     parameter = next(network.parameters())
-    given = (part.to(parameter.device) for part in network.example(size))
+    inputs = (part.to(parameter.device) for part in network.example(size))
     with torch.no_grad():
-        network.eval()(*(part.to(parameter) if part.is_floating_point() else part for part in given))
+        network.eval()(*(part.to(parameter) if part.is_floating_point() else part for part in inputs))
     network.train(training)

@@ -235,8 +235,8 @@ def _chain(body: Any, size: tuple[int, int]) -> list[str]:
 
     with recorded(layers, ends) as calls, torch.no_grad():
         last = body.forward_features(read)
-    for _, (given, output) in calls:
-        if given is not read:
+    for _, (source, output) in calls:
+        if source is not read:
             return []
         read = output
     return [layer for layer, _ in calls] if read is last else []

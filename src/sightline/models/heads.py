@@ -64,8 +64,8 @@ class PatchEmbedding(nn.Module):
         """
         patches_BDhw = self.convolution(maps_BDhw)
         if patches_BDhw.shape[2:] != self.grid:
-            found, wanted = ("×".join(map(str, sides)) for sides in (patches_BDhw.shape[2:], self.grid))
-            raise ShapeError(f"the head was made for {wanted} patches and the map has {found}")
+            grid, expected = ("×".join(map(str, sides)) for sides in (patches_BDhw.shape[2:], self.grid))
+            raise ShapeError(f"the head was made for {expected} patches and the map has {grid}")
         nodes_BND: Tensor = patches_BDhw.flatten(2).mT + self.positions
         return nodes_BND
 
@@ -100,12 +100,12 @@ class AttentionEncoder(nn.Module):
 
     def weights(self, maps_BDhw: Tensor) -> list[Tensor]:
         """Return the attention of each block, (B, H, N, N)."""
-        nodes_BND, found = self.embedding(maps_BDhw), []
+        nodes_BND, weights = self.embedding(maps_BDhw), []
         for block in self.blocks:
             assert isinstance(block, EncoderBlock)
-            found.append(block.attention.weights(block.norm1(nodes_BND)))
+            weights.append(block.attention.weights(block.norm1(nodes_BND)))
             nodes_BND = block(nodes_BND)
-        return found
+        return weights
 
 
 class AttentionPool(nn.Module):
@@ -178,13 +178,13 @@ class HeadedNetwork(Network):
         self.backbone = backbone
         self.pooled = isinstance(config, LinearHeadConfig)
         """Whether the backbone pools its map itself."""
-        given = answer(self.backbone_output, size, "the network")
+        output = answer(self.backbone_output, size, "the network")
         self.neck: AttentionEncoder | AttentionPool | nn.Identity
         if isinstance(config, LinearHeadConfig):
-            self.neck, inputs = nn.Identity(), given.shape[1]
+            self.neck, inputs = nn.Identity(), output.shape[1]
         else:
             _drop_unread(backbone, size)
-            self.neck = _neck(config, given.shape[1:], choices)
+            self.neck = _neck(config, output.shape[1:], choices)
             self.side_by_side, inputs = self.neck.nodes, self.neck.nodes * self.neck.width
         self.head = nn.Linear(inputs, classes)
         nn.init.normal_(
@@ -226,19 +226,19 @@ class HeadedNetwork(Network):
 
 def _neck(
     config: GraphAttentionHeadConfig | SelfAttentionHeadConfig | AttentionPoolHeadConfig,
-    given: tuple[int, ...],
+    shape: tuple[int, ...],
     choices: dict[str, tuple[int, int]],
 ) -> AttentionEncoder | AttentionPool:
     """Build the neck for a map, (D, h, w).
 
     Args:
         config: the settings.
-        given: the shape of the map.
+        shape: the shape of the map.
         choices: (h, w) of the other maps that could be read.
     Raises:
         ConfigError: it is too small, or its channels do not divide among the heads.
     """
-    channels, height, width = given
+    channels, height, width = shape
     patch = 1 if isinstance(config, AttentionPoolHeadConfig) else config.patch
     if min(height, width) // patch < LEAST_NODES:
         raise ConfigError(_too_small(config.kind, patch, (height, width), choices))
@@ -254,11 +254,11 @@ def _neck(
 
 def _too_small(kind: str, patch: int, sides: tuple[int, int], choices: dict[str, tuple[int, int]]) -> str:
     """Return the sentence for a map of too few patches, with what would help."""
-    found = "×".join(str(side // patch) for side in sides)
+    grid = "×".join(str(side // patch) for side in sides)
     least = LEAST_NODES * patch
     help_ = [f"--head.layer {layer} ({h}×{w})" for layer, (h, w) in choices.items() if min(h, w) >= least][-1:]
     help_ += [f"--head.patch {min(sides) // LEAST_NODES}"] if min(sides) >= LEAST_NODES else []
-    patches = f"{found} patches of --head.patch {patch}" if patch > 1 else f"{found} positions"
+    patches = f"{grid} patches of --head.patch {patch}" if patch > 1 else f"{grid} positions"
     return (
         f"--head {kind} has nothing to attend to: a map of {sides[0]}×{sides[1]} makes {patches}, and two or more along"
         f" each side are needed; choose {' or '.join([*help_, 'larger images (--data.size)'])}."

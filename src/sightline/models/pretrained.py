@@ -116,7 +116,7 @@ def read_foreign(path: str) -> dict[str, Tensor]:
     if suffix not in (".pth", ".pt"):
         raise ConfigError(f"{flag} ends in {suffix or 'nothing'}; wanted .safetensors, .pth or .pt.")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever is in the file
         raise ConfigError(
             f"{flag} cannot be read without running code that is in it, or is broken"
@@ -124,10 +124,10 @@ def read_foreign(path: str) -> dict[str, Tensor]:
             " by name."
         ) from error
     for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    named = isinstance(found, Mapping) and all(isinstance(name, str) for name in found)
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)} if named else {}
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)} if named else {}
     if not tensors:
         raise ConfigError(f"{flag} holds no tensors by name, at its top or under 'state_dict' or 'model'.")
     return tensors
@@ -143,17 +143,17 @@ def _refuse_missing_file(path: str) -> None:
 
 def _find_weights(config: Any, size: tuple[int, int] = (0, 0)) -> tuple[str, Read]:
     """Return what the weights of some settings are called, and what reads them, once a source has them."""
-    wanted = config.weights
-    if wanted == BOX:
+    chosen = config.weights
+    if chosen == BOX:
         return "the backbone in the box (EfficientNet-Lite0)", lambda: read_tensors(BOX_FILE)[0]
-    if wanted == PACKAGE:
+    if chosen == PACKAGE:
         file = str(packaged_weights(config.name))
         source = f"the package {LITE_PACKAGES[config.name].distribution}"
         return source, lambda: timm_names(read_foreign(file), config.name)
-    if wanted != PRETRAINED:
-        path = os.path.expanduser(wanted)
+    if chosen != PRETRAINED:
+        path = os.path.expanduser(chosen)
         _refuse_missing_file(path)
-        return wanted, lambda: read_foreign(path)
+        return chosen, lambda: read_foreign(path)
     if isinstance(config, TimmConfig):
         title, repo, file = _timm_file(config.name)
         return f"timm's {title}", lambda: _timm_weights(config.name, size, title, repo, file)

@@ -87,10 +87,10 @@ def draw(
     flip = {"none": torch.zeros(count, dtype=torch.bool), "random": drawn}.get(config.flip, flips)
     assert flip is not None, "alternating flips are decided by the epoch"
     height, width = (torch.full((count,), float(side)) for side in size)
-    top, left = (torch.full((count,), float((found - wanted) // 2)) for found, wanted in zip(cached, size, strict=True))
+    top, left = (torch.full((count,), float((stored - side) // 2)) for stored, side in zip(cached, size, strict=True))
     if isinstance(config.crop, PadCropConfig):
-        for start, found, wanted in zip((top, left), cached, size, strict=True):
-            slack = max(config.crop.padding, (found - wanted) // 2)  # cached larger: there is something to crop from
+        for start, stored, shown in zip((top, left), cached, size, strict=True):
+            slack = max(config.crop.padding, (stored - shown) // 2)  # cached larger: there is something to crop from
             start += torch.randint(-slack, slack + 1, (count,), generator=generator)
     elif isinstance(config.crop, RandomResizedCropConfig):
         top, left, height, width = _draw_resized_crop(config.crop, count, cached, generator)
@@ -258,7 +258,7 @@ def shrunk_side(side: int, scale: float) -> int:
 
 def centre(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the middle of each image, (B, height, width, 3)."""
-    top, left = ((found - wanted) // 2 for found, wanted in zip(pixels_BHWC.shape[1:3], size, strict=True))
+    top, left = ((stored - side) // 2 for stored, side in zip(pixels_BHWC.shape[1:3], size, strict=True))
     return pixels_BHWC[:, top : top + size[0], left : left + size[1]]
 
 

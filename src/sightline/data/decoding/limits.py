@@ -189,21 +189,21 @@ def memory_for(kind: str | None, pixels: int) -> Iterator[None]:
         pixels: at most ``most_pixels``.
     """
     global _taken
-    wanted = pixels * BYTES_PER_PIXEL.get(kind or "", USUAL_BYTES)
-    if wanted < UNCOUNTED:
+    needed = pixels * BYTES_PER_PIXEL.get(kind or "", USUAL_BYTES)
+    if needed < UNCOUNTED:
         yield
         return
     with _freed:
-        _freed.wait_for(lambda: _taken + wanted <= MEMORY)
-        _taken += wanted
+        _freed.wait_for(lambda: _taken + needed <= MEMORY)
+        _taken += needed
     try:
         yield
     finally:
         with _freed:
-            _taken -= wanted
+            _taken -= needed
             _freed.notify_all()
-        if wanted >= LARGE:
-            _give_back(wanted)
+        if needed >= LARGE:
+            _give_back(needed)
 
 
 def _give_back(freed: int) -> None:

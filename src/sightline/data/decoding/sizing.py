@@ -67,8 +67,8 @@ def median_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 def hidden_share(size: tuple[int, int], target: tuple[int, int]) -> float:
     """Return the share of an image that cropping it to the shape of a target hides; both are (height, width)."""
-    wide, wanted = size[1] / size[0], target[1] / target[0]
-    return 1 - min(wide / wanted, wanted / wide)
+    wide, target_wide = size[1] / size[0], target[1] / target[0]
+    return 1 - min(wide / target_wide, target_wide / wide)
 
 
 def warn_of_hidden(size: tuple[int, int], target: tuple[int, int], fit: Fit) -> list[str]:

@@ -170,10 +170,10 @@ class NamedSource(ImageSource):
         self.download()
         index_of = {entry.path: index for index, entry in enumerate(entries)}
         for split, start, labels, pixels in self._numbered():
-            found = [(index_of.get(_path(split, start + row)), row) for row in range(len(labels))]
-            wanted = [(index, row) for index, row in found if index is not None]
-            if wanted:
-                yield from zip((index for index, _ in wanted), _to_rgb(pixels[[row for _, row in wanted]]), strict=True)
+            rows = [(index_of.get(_path(split, start + row)), row) for row in range(len(labels))]
+            chosen = [(index, row) for index, row in rows if index is not None]
+            if chosen:
+                yield from zip((index for index, _ in chosen), _to_rgb(pixels[[row for _, row in chosen]]), strict=True)
 
     def _numbered(self) -> Iterator[tuple[str, int, Array, Array]]:
         """Yield the parts of the set, each with the number of its first image within its split."""

@@ -126,15 +126,15 @@ def choose(table: Table, ranks: Sequence[Sequence[str]]) -> int | None:
         DataError: several columns could be meant.
     """
     for names in ranks:
-        found = [index for index, column in enumerate(table.columns) if _normal(column) in names]
-        if len(found) > 1:
-            columns = " and ".join(shown(table.columns[index]) for index in found)
+        matches = [index for index, column in enumerate(table.columns) if _normal(column) in names]
+        if len(matches) > 1:
+            columns = " and ".join(shown(table.columns[index]) for index in matches)
             raise DataError(
                 f"{table.what} has the columns {columns}, and only one can be meant; name that one {ranks[0][0]!r}, or"
                 " delete the others."
             )
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     return None
 
 
@@ -277,12 +277,12 @@ def _objects(text: str, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not part.strip():
             continue
         try:
-            found = json.loads(part)
+            value = json.loads(part)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{what}, line {line}: no JSON ({error}); mend or delete the line.") from error
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             raise DataError(f"{what}, line {line}: {shown(part.strip())} is no JSON object; wanted {{...}} a line.")
-        yield line, found
+        yield line, value
 
 
 def _text(value: Any, where: str) -> str | None:

@@ -141,10 +141,10 @@ def ask_for(url: str, seconds: float) -> None:
 def _fetch(file: PublishedFile, folder: Path, report: Callable[[int], None]) -> None:
     whole, partial = folder / file.name, folder / f"{file.name}.partial"
     if whole.exists():
-        found = _sha256(whole)
-        if found != file.sha256:
+        checksum = _sha256(whole)
+        if checksum != file.sha256:
             raise DataError(
-                f"{whole} is not the published file: its SHA-256 is {found[:16]}..., wanted {file.sha256[:16]}...;"
+                f"{whole} is not the published file: its SHA-256 is {checksum[:16]}..., wanted {file.sha256[:16]}...;"
                 " delete it and start again."
             )
         report(file.size)
@@ -171,10 +171,10 @@ def _receive(url: str, file: PublishedFile, partial: Path, report: Callable[[int
     if begun < file.size:
         with _ask(url, begun) as answer:
             goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-            wanted = file.size - (begun if goes_on else 0)
+            expected = file.size - (begun if goes_on else 0)
             length = answer.headers.get("Content-Length")
-            if length is not None and int(length) != wanted:
-                raise _FetchError(f"offers {int(length):,} bytes instead of {wanted:,}")
+            if length is not None and int(length) != expected:
+                raise _FetchError(f"offers {int(length):,} bytes instead of {expected:,}")
             with partial.open("ab" if goes_on else "wb") as out:
                 while out.tell() <= file.size and (block := _read(answer)):
                     out.write(block)
@@ -184,10 +184,10 @@ def _receive(url: str, file: PublishedFile, partial: Path, report: Callable[[int
     size = partial.stat().st_size
     if size < file.size:
         raise _FetchError(f"broke off at {size:,} of {file.size:,} bytes, which are kept")
-    found = _sha256(partial)
-    if found != file.sha256:
+    checksum = _sha256(partial)
+    if checksum != file.sha256:
         partial.unlink()
-        raise _FetchError(f"sent another file: its SHA-256 is {found[:16]}..., wanted {file.sha256[:16]}...")
+        raise _FetchError(f"sent another file: its SHA-256 is {checksum[:16]}..., wanted {file.sha256[:16]}...")
 
 
 def _ask(url: str, begun: int) -> Any:

@@ -119,11 +119,11 @@ class HubSource(ImageSource):
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         self.download()
-        wanted: dict[str, dict[int, int]] = {}
+        rows_of: dict[str, dict[int, int]] = {}
         for index, entry in enumerate(entries):
             file, _, number = entry.path.rpartition("/")
-            wanted.setdefault(f"{file}.parquet", {})[int(number)] = index
-        for path, index_of in wanted.items():
+            rows_of.setdefault(f"{file}.parquet", {})[int(number)] = index
+        for path, index_of in rows_of.items():
             table = self._tables[path]
             for row, data in table.images(table.column("images", "image", "img"), sorted(index_of)):
                 yield index_of[row], data
@@ -165,12 +165,12 @@ class HubSource(ImageSource):
         from huggingface_hub import HfApi
 
         self._reach(revision)
-        found = self._ask(
+        info = self._ask(
             lambda: HfApi().dataset_info(self.repository, revision=revision, timeout=LIST_SECONDS, files_metadata=True),
             LIST_SECONDS,
         )
-        files = [(str(file.rfilename), int(file.size or 0)) for file in found.siblings or []]
-        return str(found.sha), sorted(file for file in files if file[0].endswith(".parquet"))
+        files = [(str(file.rfilename), int(file.size or 0)) for file in info.siblings or []]
+        return str(info.sha), sorted(file for file in files if file[0].endswith(".parquet"))
 
     def _reach(self, revision: str | None) -> None:
         """Ask for little, once: the client repeats the requests for files for half a minute."""
@@ -228,9 +228,9 @@ def split_of(path: str) -> str | None:
     parts = PurePosixPath(path).with_suffix("").parts
     folder = parts[-2].lower() if len(parts) > 1 else ""
     for words in ([folder], re.split(r"[-_.\s]", parts[-1].lower())):
-        found = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
-        if found:
-            return found
+        split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+        if split:
+            return split
     return None
 
 

@@ -81,10 +81,10 @@ class FileFinder:
         folder, name = os.path.split(full)
         if folder not in self._folders:
             self._folders[folder] = _Names(_files_of(folder))
-        found = self._folders[folder].alike(name, where)
-        if found is not None:
+        similar = self._folders[folder].alike(name, where)
+        if similar is not None:
             self._found += 1
-            return os.path.join(folder, found)
+            return os.path.join(folder, similar)
         if mode:
             raise DataError(f"{where}: {shown(path)} is {kind_of(mode)}; wanted an image file.")
         self._missing = self._missing or (where, full)
@@ -126,8 +126,8 @@ class MemberFinder:
             for file in self._files:
                 names.setdefault(file.rpartition("/")[0], []).append(file.rpartition("/")[2])
             self._folders = {within: _Names(there) for within, there in names.items()}
-        found = self._folders[folder].alike(last, where) if folder in self._folders else None
-        return joined if found is None else f"{folder}/{found}".lstrip("/")
+        similar = self._folders[folder].alike(last, where) if folder in self._folders else None
+        return joined if similar is None else f"{folder}/{similar}".lstrip("/")
 
 
 class _Names:
@@ -165,8 +165,8 @@ def refuse_odd(path: str, where: str) -> None:
 
 def _files_of(folder: str) -> Iterable[str]:
     try:
-        with os.scandir(folder) as found:
-            return [item.name for item in found if item.is_file()]
+        with os.scandir(folder) as items:
+            return [item.name for item in items if item.is_file()]
     except (OSError, ValueError):
         return []
 

@@ -60,17 +60,17 @@ def find_own_output(
         if file in _MARKING and folder:
             inside[folder].add(file)
     kinds = {folder: _kind(folder, names, begin) for folder, names in inside.items()}
-    found = {folder: kind for folder, kind in kinds.items() if kind is not None}
-    if not found and not any(name.strip("/").rpartition("/")[2] in OUTPUT_FOLDERS for name in folders):
+    outputs = {folder: kind for folder, kind in kinds.items() if kind is not None}
+    if not outputs and not any(name.strip("/").rpartition("/")[2] in OUTPUT_FOLDERS for name in folders):
         return OwnOutput({})
     holding = {name.rpartition("/")[0] for name in files}
     images = {name.rpartition("/")[0] for name in files if is_image(name)}
-    found = _with_containers(found, {above for name in {*holding, *folders} for above in _above(name)}, images)
+    outputs = _with_containers(outputs, {above for name in {*holding, *folders} for above in _above(name)}, images)
     return OwnOutput(
         {
             name: kind
-            for name, kind in found.items()
-            if not any(above in found for above in _above(name) if above != name)
+            for name, kind in outputs.items()
+            if not any(above in outputs for above in _above(name) if above != name)
         }
     )
 
@@ -87,13 +87,13 @@ def _kind(folder: str, names: set[str], begin: Callable[[str], bytes] | None) ->
     return None
 
 
-def _with_containers(found: dict[str, str], everything: set[str], images: set[str]) -> dict[str, str]:
+def _with_containers(known: dict[str, str], everything: set[str], images: set[str]) -> dict[str, str]:
     """Also the folders that hold nothing but output (``runs/``), and those made for it that hold no image yet."""
     below: dict[str, set[str]] = defaultdict(set)
     for name in everything:
         if "/" in name:
             below[name.rpartition("/")[0]].add(name)
-    result = dict(found)
+    result = dict(known)
     for name in sorted(everything, key=lambda name: -name.count("/")):  # the innermost first
         if name in result or name in images:
             continue

@@ -52,13 +52,13 @@ class ImageTable:
         Raises:
             DataError: none is; the sentence names the columns that are.
         """
-        found = next((name for name in names if name in self.types), None)
-        if found is None:
+        present = next((name for name in names if name in self.types), None)
+        if present is None:
             raise DataError(
                 f"{self.location} has no column of {what} ({' or '.join(map(repr, names))}; found:"
                 f" {', '.join(self.types) or 'nothing'}); rename the column that is meant."
             )
-        return found
+        return present
 
     def is_text(self, column: str) -> bool:
         """Return whether a column holds words."""
@@ -127,21 +127,21 @@ class ImageTable:
                 f"column {column!r} of {self.location} holds {kind}; wanted the bytes of image files, or structs with"
                 " bytes and path: write it anew."
             )
-        wanted = set(rows)
-        for start, array in self._batches(column, wanted):
+        chosen = set(rows)
+        for start, array in self._batches(column, chosen):
             values = array.flatten()[kind.get_field_index("bytes")] if struct else array
             for row, value in enumerate(values, start):
-                if row in wanted:
+                if row in chosen:
                     data = value.as_py()
                     yield row, data if data is not None else OSError(f"row {row} holds no bytes")
 
-    def _batches(self, column: str, wanted: set[int]) -> Iterator[tuple[int, Any]]:
+    def _batches(self, column: str, chosen: set[int]) -> Iterator[tuple[int, Any]]:
         """Yield (first row, values) of one row group after another, without those groups of which no row is wanted."""
         row = 0
         with self._file() as file:
             for group in range(file.num_row_groups):
                 end = row + file.metadata.row_group(group).num_rows
-                if not wanted.isdisjoint(range(row, end)):
+                if not chosen.isdisjoint(range(row, end)):
                     for batch in file.iter_batches(ROWS, [group], [column], use_threads=False):
                         yield row, batch.column(0)
                         row += batch.num_rows

@@ -70,10 +70,10 @@ def table_rows(table: Table, *, labeled: bool = True) -> Iterator[Row]:
     }
     missing = [name for name in ("path", "label") if columns[name] is None and (labeled or name == "path")]
     if missing:
-        found = ", ".join(table.columns)
+        listed = ", ".join(table.columns)
         raise DataError(
             f"{table.what} has no column {' and no column '.join(map(repr, missing))} (found:"
-            f" {found[:200] + '...' if len(found) > 200 else found or 'nothing'}); its first line must name"
+            f" {listed[:200] + '...' if len(listed) > 200 else listed or 'nothing'}); its first line must name"
             f" {WANTED if labeled else 'path (or file, image, id)'}."
         )
     chosen = {name: index for name, index in columns.items() if index is not None}
