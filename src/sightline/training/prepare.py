@@ -24,10 +24,9 @@ from sightline.data.batches import Normalization, derived_seed, prepare
 from sightline.data.cache import open_images, survey
 from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.decoding.sizing import HIDDEN_MOST, hidden_share, training_size
-from sightline.data.sources.lookup import find_source
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import brings_validation
-from sightline.errors import ConfigError, DataError, RunError
+from sightline.errors import ConfigError
 from sightline.inference.architecture import build, with_whole_paths
 from sightline.machine.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.machine.extras import refuse_missing_trackers
@@ -45,13 +44,13 @@ from sightline.training.job import Plan
 from sightline.training.kept_features import settle_features
 from sightline.training.optimizer_choice import settle_optimizer
 from sightline.training.phases import phases_of
+from sightline.training.request import what_is_asked
 from sightline.training.summary import Progress
 
 __all__ = [
     "choose_recipe",
     "prepare_training",
     "refuse_validation",
-    "what_is_asked",
 ]
 
 MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of ``fast`` are enough steps
@@ -149,28 +148,6 @@ def prepare_training(
     if chosen.probe is not None and chosen.probe.then == "auto":
         searched = (*searched, "fit.epochs")
     return Plan(source, chosen, why, images, splits, normalization, built, kept, searched, rival, replaced)
-
-
-def what_is_asked(
-    data: str | os.PathLike[str] | None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any],
-    begun: Path | None,
-    otherwise: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any] | None, ImageSource]:
-    """The content of the recipe that is asked for, None where it is auto, and the image set; arguments as above."""
-    if begun is not None and data is None and recipe == "auto":
-        if not (begun / "recipe.yaml").exists():
-            raise RunError(
-                f"{begun} is no run that could be continued: it has no recipe.yaml; name the image set to start it."
-            )
-        recipe = begun / "recipe.yaml"
-    named = None if recipe == "auto" else dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
-    location = data if data is not None else (named or {}).get("image_set") or otherwise
-    if location is None:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
-    wanted = merge(named or {}, settings or {}).get("data") or {}
-    return named, find_source(location, wanted.get("classes"))
 
 
 def choose_recipe(images: int, size: tuple[int, int], fraction: float = 1.0) -> tuple[str, str]:
