@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from sightline.checks.problems import KINDS
-from sightline.cli.main import VERBS
+from sightline.cli.verbs import VERBS
 from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.backbones import BACKBONES
 from sightline.config.building import kind_of, listed_block, members
@@ -55,7 +55,7 @@ def names() -> str:
         "# Everything by its name\n\nWritten by `make docs` from the code; do not edit. A setting is a flag of"
         " `sightline train` (`--fit.batch-size 64`) and a line of a recipe (`fit: {batch_size: 64}`).\n",
         _section(
-            "Verbs", ("verb", "what it does"), ((f"`sightline {name}`", _first(verb)) for name, verb in VERBS.items())
+            "Verbs", ("verb", "what it does"), ((f"`sightline {name}`", verb.summary) for name, verb in VERBS.items())
         ),
         _section("Image sets", ("name", "what it is"), _image_sets()),
         _section("Recipes", ("recipe", "what it is for, and what it reached"), _recipes()),

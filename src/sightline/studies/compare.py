@@ -43,18 +43,18 @@ def compare(
     workers: int | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Compare finished runs, or the recipes of a study, which is trained first as far as it is not.
+    """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
 
     Args:
-        what: folders of two or more finished runs; or one study: its name, its YAML file, or the folder of one that has
-            begun, which is continued.
-        data: the image set of a study, in place of its own.
-        seeds: how many seeds a study has, counted from 0, in place of its own.
-        fraction: share of the training images that a study uses, in place of its own.
-        out: folder to write to; None for ``studies/<study>-<data>[-<fraction>]``, or ``studies/runs-<n>``.
-        workers: runs of a study that are trained side by side, each with its share of the threads and of the GPUs; None: one
-            after the other.
-        console: where to report; None reports nothing.
+        what: Folders of finished runs; or one study, which is trained first: a name (see sightline studies), a YAML file, or
+            the folder of one that has begun, to continue it.
+        data: The image set of a study, in place of its own.
+        seeds: Number of seeds of a study, counted from 0, in place of its own.
+        fraction: Share of the training images that a study uses, in place of its own.
+        out: Folder to write to; studies/<study>-<data>[-<fraction>] unless named, or studies/runs-<n>.
+        workers: Runs of a study that are trained side by side, each with its share of the threads and of the GPUs; 1 unless
+            named. Its seconds are then those of a busy machine.
+        console: Where to report; None reports nothing, but in a notebook.
     Returns:
         The page, ``study.html`` or ``runs.html``, among its words in Markdown and tables in CSV.
     Raises:

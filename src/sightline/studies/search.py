@@ -44,6 +44,12 @@ class Trial:
     same_as: int | None = None
     """An earlier trial with the same settings, whose outcome is taken over: it would be trained to the same bits."""
 
+    @property
+    def ended(self) -> Outcome:
+        """How it ended, of a trial that has."""
+        assert self.outcome is not None
+        return self.outcome
+
 
 class Search:
     """Draws trials, judges their epochs, and keeps how they ended. Used by one process at a time.
@@ -76,7 +82,7 @@ class Search:
             self._left = [trial._trial_id for trial in running]  # of a process that is gone
 
     def next(self) -> Trial | None:
-        """The next trial, first those that an earlier process left; one that ended at once has its outcome. None after the
+        """Return the next trial, first those that an earlier process left; one that ended at once has its outcome. None after the
         last."""
         with self._optuna() as optuna:
             if self._left:
@@ -100,7 +106,7 @@ class Search:
             return self._take_over(trial) or trial
 
     def go_on(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Whether a trial is worth another epoch after this one, counted from 1, at which it was judged.
+        """Tell whether a trial is worth another epoch after this one, counted from 1, at which it was judged.
 
         After its last there is nothing left to save: it counts as finished.
         """
@@ -129,15 +135,15 @@ class Search:
         return self._first is not None
 
     def trials(self) -> list[Trial]:
-        """All trials that have ended, by their numbers."""
+        """Return all trials that have ended, by their numbers."""
         with self._optuna():
             return [self._ended(trial) for trial in self._study.get_trials() if trial.state.is_finished()]
 
     def ranked(self) -> list[Trial]:
-        """The finished trials, best first; of equals the earlier."""
-        finished = [trial for trial in self.trials() if trial.outcome is not None and trial.outcome.state == "finished"]
+        """Return the finished trials, best first; of equals the earlier."""
+        finished = [trial for trial in self.trials() if trial.ended.state == "finished"]
         sign = -1 if self.config.judge == "val_acc" else 1
-        return sorted(finished, key=lambda trial: sign * trial.outcome.value)  # type: ignore[union-attr, operator]
+        return sorted(finished, key=lambda trial: sign * (trial.ended.value or 0.0))
 
     def _ended(self, trial: "optuna.trial.FrozenTrial") -> Trial:
         kept = dict(trial.user_attrs)
@@ -165,8 +171,8 @@ class Search:
     def _take_over(self, trial: Trial) -> Trial | None:
         """Give a trial the outcome of an earlier one that it repeats, if there is one."""
         for earlier in self.trials():
-            if earlier.settings == trial.settings and earlier.number < trial.number and earlier.outcome is not None:
-                return self.end(trial, earlier.outcome, same_as=earlier.number)
+            if earlier.settings == trial.settings and earlier.number < trial.number:
+                return self.end(trial, earlier.ended, same_as=earlier.number)
         return None
 
     def _connect(self) -> sqlite3.Connection:
@@ -174,7 +180,7 @@ class Search:
 
     @contextmanager
     def _optuna(self) -> Iterator[Any]:
-        """Optuna, which says nothing by itself meanwhile."""
+        """Lend Optuna, which says nothing by itself meanwhile."""
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -194,7 +200,7 @@ class Search:
 
 
 def _draw(trial: "optuna.Trial", dimension: Dimension) -> Any:
-    """A number, or the name of an option; what was drawn before an interruption is drawn again."""
+    """Draw a number, or the name of an option; what was drawn before an interruption is drawn again."""
     name = dimension.name
     if isinstance(dimension, Choice):
         return trial.suggest_categorical(name, list(dimension.options))

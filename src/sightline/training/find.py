@@ -49,10 +49,7 @@ def find_rate(
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
     test = test or RangeTestConfig()
-    request = read_request(data, recipe, settings)
-    if request.named is not None:
-        test.rates(resolve(request.named, request.settings).optimizer.kind)  # refuses an end below the start
-    plan, console = _begin(data, recipe, settings, out, console)
+    plan, console = _begin(data, recipe, settings, out, console, test)
     from sightline.training.finders.rate import search_rate, write_range
 
     if "fit.batch_size" in plan.searches:
@@ -91,7 +88,6 @@ def find_batch(
     Raises:
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
-    read_request(data, recipe, settings)
     plan, console = _begin(data, recipe, settings, out, console)
     from sightline.training.finders.batch import search_batch
 
@@ -109,9 +105,14 @@ def _begin(
     settings: Mapping[str, Any] | None,
     out: str | os.PathLike[str] | None,
     console: Console | None,
+    test: RangeTestConfig | None = None,
 ) -> tuple["Plan", Console]:
+    """Refuse what cannot be found, then settle the training; see ``find_rate``."""
     if out is not None:
         refuse_filled(out)
+    request = read_request(data, recipe, settings)
+    if test is not None and request.named is not None:
+        test.rates(resolve(request.named, request.settings).optimizer.kind)  # refuses an end below the start
     from sightline.machine.devices import keep_freed_memory
     from sightline.training.prepare import prepare_training
 
