@@ -82,8 +82,10 @@ class Search:
             self._left = [trial._trial_id for trial in running]  # of a process that is gone
 
     def next(self) -> Trial | None:
-        """Return the next trial, first those that an earlier process left; one that ended at once has its outcome. None after the
-        last."""
+        """Return the next trial, first those that an earlier process left; None after the last.
+
+        One that ended at once has its outcome.
+        """
         with self._optuna() as optuna:
             if self._left:
                 asked = optuna.Trial(self._study, self._left.pop(0))
