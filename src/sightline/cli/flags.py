@@ -14,7 +14,7 @@ from sightline.config.building import AUTO, SEARCHED, kind_of, listed_block, mem
 from sightline.config.resolving import field_texts, spell_out
 from sightline.errors import ConfigError
 
-__all__ = ["BACKBONE", "every_setting", "nest", "setting_flag", "setting_value"]
+__all__ = ["BACKBONE", "SETTINGS", "every_setting", "nest", "setting_flag", "setting_value"]
 
 SETTINGS = Group("Settings", help="Each overrides the recipe; sightline recipes shows what a recipe sets.", sort_key=2)
 
