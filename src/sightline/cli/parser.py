@@ -248,7 +248,7 @@ def _with_images(verb: str, words: tuple[str, ...]) -> tuple[str | None, list[st
     run, images = (words[0], list(words[1:])) if words else (None, [])
     if verb != "predict":
         return run, images
-    from sightline.data.sources.lookup import names_images
+    from sightline.data.sources.unlabeled import names_images
     from sightline.runs.folder import names_a_run
 
     if run is not None and names_images(run) and not names_a_run(run):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline.config import SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
-from sightline.data.sources.lookup import PlainFiles
+from sightline.data.sources.unlabeled import PlainFiles
 from sightline.display.pages import Table
 from sightline.display.pictures import Panel, draw_explanation
 from sightline.inference.predict import decoded_batches, load, sources_of

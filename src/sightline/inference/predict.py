@@ -14,7 +14,7 @@ import numpy as np
 from sightline.data.decoding.decode import in_parallel
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
 from sightline.data.sources.layout import LeftOut
-from sightline.data.sources.lookup import PlainFiles, plain_files
+from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.errors import DataError
 from sightline.inference.inputs import paths_of, try_decode
 from sightline.inference.predictions import Prediction, csv_header, csv_rows
