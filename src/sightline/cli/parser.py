@@ -1,7 +1,8 @@
 """From the signature and the docstring of a verb to its command.
 
-A parameter is a flag. One that is a block of settings (``SamplingConfig``) is a flag for each of them, and ``settings`` of a
-training a flag for each setting of a recipe, with ``--config``. What a verb reports by (``console``, ``progress``) is no flag.
+A parameter is a flag. One that is a block of settings (``SamplingConfig``) is a flag for each of them, and ``settings``
+of a training a flag for each setting of a recipe, with ``--config``. What a verb reports by (``console``, ``progress``)
+is no flag.
 """
 
 import inspect
@@ -155,8 +156,8 @@ class _Flags:
                 typed[setting[0]] = setting_value(setting, named[name])
         if self._settings:
             arguments |= _layered(arguments.get("recipe", "auto"), arguments.pop("config", None), nest(typed))
-        made = {name: _built(name, self._blocks[name], fields, self.verb) for name, fields in blocks.items() if fields}
-        return arguments | made
+        built = {name: _built(name, self._blocks[name], fields, self.verb) for name, fields in blocks.items() if fields}
+        return arguments | built
 
 
 def _is_block(kind: Any) -> bool:
@@ -227,7 +228,7 @@ def _built(name: str, block: type, values: dict[str, Any], verb: Verb) -> Any:
 
 
 def _layered(recipe: str, config: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
-    """Return the recipe and the settings over it: those of a file, or the file itself where it is a recipe, and the flags."""
+    """Return the recipe and what is set over it; a file that is a recipe takes the place of auto."""
     extra = {} if config is None else read_recipe(config)
     if recipe == "auto" and "name" in extra:  # a recipe by itself, such as a run's
         return {"recipe": str(config), "settings": flags}

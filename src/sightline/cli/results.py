@@ -1,4 +1,4 @@
-"""What a verb found, printed: the result on standard output alone, what one should know of it on standard error."""
+"""Print what a verb returned: the result on standard output, what one should know of it on standard error."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -143,7 +143,8 @@ def show_check(check: "Check", **_: Any) -> None:
         show(sentence)
     if check.excluded:
         show(
-            "Look at check.html, delete the lines of exclude.csv that you disagree with, then train with --data.exclude exclude.csv"
+            "Look at check.html, delete the lines of exclude.csv that you disagree with, then train with --data.exclude"
+            " exclude.csv"
         )
     show_path(check.folder)
 

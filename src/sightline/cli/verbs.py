@@ -1,4 +1,4 @@
-"""The table of verbs: where each is, and how its result is shown. Its signature and docstring are the command and its help."""
+"""The table of verbs: where each is, and how its result is shown."""
 
 import importlib
 import importlib.util
@@ -39,12 +39,12 @@ class Verb:
 
     @property
     def summary(self) -> str:
-        """The first paragraph of its docstring; read from the source, so that no verb is imported for a list of them."""
+        """The first paragraph of its docstring, read from the source: a list of verbs imports none."""
         module, _, name = self.home.partition(":")
         spec = importlib.util.find_spec(module)
         source = spec.loader.get_source(module) if spec and spec.loader else ""  # type: ignore[attr-defined]
-        found = re.search(rf'^def {name}\(.*?"""(.*?)(?:\n\n|""")', source, re.MULTILINE | re.DOTALL)
-        return " ".join(found[1].split()) if found else ""
+        match = re.search(rf'^def {name}\(.*?"""(.*?)(?:\n\n|""")', source, re.MULTILINE | re.DOTALL)
+        return " ".join(match[1].split()) if match else ""
 
 
 VERBS = {

@@ -1,4 +1,4 @@
-"""Compare finished runs side by side, or the recipes of a study × its seeds: a page of HTML, Markdown, CSV, and a console."""
+"""Compare finished runs side by side, or the recipes of a study over its seeds: a page, Markdown and CSV."""
 
 import os
 import shlex
@@ -47,14 +47,14 @@ def compare(
     """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
 
     Args:
-        what: Folders of finished runs; or one study, which is trained first: a name (see sightline studies), a YAML file, or
-            the folder of one that has begun, to continue it.
+        what: Folders of finished runs; or one study, which is trained first: a name (see sightline studies), a YAML
+            file, or the folder of one that has begun, to continue it.
         data: The image set of a study, in place of its own.
         seeds: Number of seeds of a study, counted from 0, in place of its own.
         fraction: Share of the training images that a study uses, in place of its own.
         out: Folder to write to; studies/<study>-<data>[-<fraction>] unless named, or studies/runs-<n>.
-        workers: Runs of a study that are trained side by side, each with its share of the threads and of the GPUs; 1 unless
-            named. Its seconds are then those of a busy machine.
+        workers: Runs of a study that are trained side by side, each with its share of the threads and of the GPUs; 1
+            unless named. Its seconds are then those of a busy machine.
         console: Where to report; None reports nothing, but in a notebook.
     Returns:
         The page, ``study.html`` or ``runs.html``, among its words in Markdown and tables in CSV.
@@ -105,9 +105,9 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, c
     folder = create_run("runs", below=STUDIES) if out is None else Path(out)
     create_folder(folder)
     lead = [
-        f"{len(outcomes)} finished runs. Each is one training with one seed: a difference between two may be that of another"
-        " seed. The intervals are those of the images (95 %, Wilson's). A study, which trains every recipe with several"
-        " seeds, tells recipes apart."
+        f"{len(outcomes)} finished runs. Each is one training with one seed: a difference between two may be that of"
+        " another seed. The intervals are those of the images (95 %, Wilson's). A study, which trains every recipe"
+        " with several seeds, tells recipes apart."
     ]
     page = runs_page(outcomes, lead, unlike_images(outcomes))
     show("", console)
@@ -134,7 +134,8 @@ def _find_study(
         for flag, value in (*changed.items(), ("out", out)):
             if value is not None:
                 raise ConfigError(
-                    f"--{flag} cannot be changed: {name} has begun with its own; leave it out, or name the study's file."
+                    f"--{flag} cannot be changed: {name} has begun with its own; leave it out, or name the study's"
+                    " file."
                 )
         return read_study(Path(name) / STUDY), Path(name)
     study = read_study(name, **changed)
@@ -167,8 +168,9 @@ def _compare_study(study: Study, folder: Path, workers: int, console: Console) -
     page = _write(folder / "study.html", study_page(study, findings, outcomes), outcomes, first, console, *OF_SEEDS)
     if failures:
         raise RunError(
-            f"{len(failures)} of {len(jobs(study, folder))} runs are not finished (the first: {next(iter(failures.values()))});"
-            f" {page} tells what the others say. Try them again: sightline compare {shlex.quote(str(folder))}"
+            f"{len(failures)} of {len(jobs(study, folder))} runs are not finished (the first:"
+            f" {next(iter(failures.values()))}); {page} tells what the others say. Try them again: sightline compare"
+            f" {shlex.quote(str(folder))}"
         )
     return page
 

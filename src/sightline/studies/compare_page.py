@@ -82,7 +82,7 @@ def _charts_of(groups: Sequence[Group]) -> list[Section]:
 
 
 def ranking_table(study: Study, findings: Findings, *, brief: bool = False) -> Table:
-    """Rank recipes by their mean on validation, each with its difference to the baseline on both splits; brief in lines of 80."""
+    """Rank recipes by their mean on validation, with their differences to the baseline; brief in lines of 80."""
     against = f"against {study.baseline}, points"
     rows = [
         [
@@ -249,14 +249,14 @@ def _curve(group: Group, column: str) -> Curve | None:
 
 _SURE = f"{CONFIDENCE * 100:g}\N{NO-BREAK SPACE}%"
 _COUNTED = (
-    "Training FLOPs are counted, not timed: the floating-point operations of all convolutions and matrix products of the"
-    " forward and backward passes: less where images are shown smaller, where layers are frozen, or where what they make of"
-    " an image is kept; and with those of the runs that the weights come from. Not counted: the optimizer, augmentation,"
-    " validation and test."
+    "Training FLOPs are counted, not timed: the floating-point operations of all convolutions and matrix products of"
+    " the forward and backward passes: less where images are shown smaller, where layers are frozen, or where what"
+    " they make of an image is kept; and with those of the runs that the weights come from. Not counted: the"
+    " optimizer, augmentation, validation and test."
 )
 _TIMED = (
-    "Seconds are those of training, calibration and test on the machine as it was; but for the tables of runs, with those of the"
-    " runs that the weights come from."
+    "Seconds are those of training, calibration and test on the machine as it was; but for the tables of runs, with"
+    " those of the runs that the weights come from."
 )
 
 
@@ -278,19 +278,20 @@ def _about_curves(groups: Sequence[Group]) -> str:
 
 def _method(study: Study, findings: Findings) -> list[str]:
     paragraphs = [
-        "The recipes are ranked by their mean accuracy on those validation images that chose nothing while training. After ±"
-        f" stands the standard deviation of one seed, then the {_SURE} interval of the mean (Student's, from the seeds"
-        " of this recipe alone). The seed decides first weights, order and augmentation; all runs have the same images."
+        "The recipes are ranked by their mean accuracy on those validation images that chose nothing while training."
+        f" After ± stands the standard deviation of one seed, then the {_SURE} interval of the mean (Student's, from"
+        " the seeds of this recipe alone). The seed decides first weights, order and augmentation; all runs have the"
+        " same images."
     ]
     for split, comparison in findings.comparisons.items():
         if comparison is not None:
             paragraphs.append(
-                f"Differences on {split}: paired by seed. An accuracy is taken as recipe + seed + noise, the noise with one"
-                f" deviation for all recipes: {points(comparison.deviation, '')} points ({comparison.degrees} degrees of"
-                f" freedom). The intervals are Dunnett's for {len(comparison.differences) - 1} comparisons with one baseline"
-                f" (critical value {comparison.critical:.3f}): they hold together, so trying more recipes finds no more by"
-                f" chance. The smallest difference that would be shown with a probability of {POWER * 100:g}\N{NO-BREAK SPACE}% is"
-                f" {points(comparison.detectable, '')} points."
+                f"Differences on {split}: paired by seed. An accuracy is taken as recipe + seed + noise, the noise with"
+                f" one deviation for all recipes: {points(comparison.deviation, '')} points ({comparison.degrees}"
+                f" degrees of freedom). The intervals are Dunnett's for {len(comparison.differences) - 1} comparisons"
+                f" with one baseline (critical value {comparison.critical:.3f}): they hold together, so trying more"
+                " recipes finds no more by chance. The smallest difference that would be shown with a probability of"
+                f" {POWER * 100:g}\N{NO-BREAK SPACE}% is {points(comparison.detectable, '')} points."
             )
     measured = next((row.outcomes[0].test for row in findings.ranked if row.test is not None and row.outcomes), None)
     if measured is not None:
@@ -304,7 +305,7 @@ def _method(study: Study, findings: Findings) -> list[str]:
 
 
 def _how_counted(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return how costs are counted, and which runs were trained on what, with which versions, where they wrote it down."""
+    """Return how costs are counted, and which runs were trained on what, as far as they wrote it down."""
     runs = Counter((one.device, _libraries(one)) for one in outcomes if one.device is not None)
     counts = [
         f"{count} run{'s' if count > 1 else ''} on {device}{f', with {libraries}' if libraries else ''}"

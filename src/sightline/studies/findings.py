@@ -1,4 +1,4 @@
-"""What a study found: recipes ranked on validation, their differences to the baseline, and what to make of them."""
+"""The findings of a study: recipes ranked on validation, and their differences to the baseline."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -203,7 +203,8 @@ def _what_was_done(findings: Findings) -> str:
     test = "; test, which every run has read once, is shown beside it and chose nothing" if best.test else ""
     return (
         f"{len(findings.ranked)} recipes, each trained with {count} {'seed' if count == 1 else 'seeds'}"
-        f" on {best.outcomes[0].image_set} ({images} images). They are ranked by their mean accuracy on validation{test}."
+        f" on {best.outcomes[0].image_set} ({images} images). They are ranked by their mean accuracy on"
+        f" validation{test}."
     )
 
 
@@ -289,10 +290,10 @@ def _scatter(findings: Findings, split: Split, baseline: str) -> str:
     most, least = int(deviations.argmax()), int(deviations.argmin())
     name = findings.ranked[most].name
     sentence = (
-        f"On {split} the seeds of {name} scatter {deviations[most] / deviations[least]:.1f} times as much as"
-        f" those of {findings.ranked[least].name}, which chance seldom does (p = {chance:.1g}); the intervals take one deviation"
-        " for all, so they are"
+        f"On {split} the seeds of {name} scatter {deviations[most] / deviations[least]:.1f} times as much as those of"
+        f" {findings.ranked[least].name}, which chance seldom does (p = {chance:.1g}); the intervals take one deviation"
+        " for all, so they are too narrow"
     )
     if name == baseline:
-        return f"{sentence} too narrow: every difference is one to {name}. More seeds would show more, or another baseline."
-    return f"{sentence} too narrow for {name} and too wide for the others: a study without it would show smaller differences."
+        return f"{sentence}: every difference is one to {name}. More seeds would show more, or another baseline."
+    return f"{sentence} for {name} and too wide for the others: a study without it would show smaller differences."

@@ -1,4 +1,4 @@
-"""Train the runs of a study, each in a process of its own: whatever ends one leaves the others, and what is finished stays.
+"""Train the runs of a study, each in a process of its own: whatever ends one leaves the others.
 
 study.yaml          the whole study, with the content of its recipes
 runs/NAME-SEED/     an ordinary run folder each
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """What it is called: its recipe and its seed."""
+        """Its recipe and its seed."""
         return f"{self.variant.name}-{self.seed}"
 
     @property
@@ -66,7 +66,7 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether it is trained."""
+        """True where it is trained."""
         return (self.run / "DONE").exists()
 
     @property
@@ -88,13 +88,13 @@ class Job:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it sets over the recipe."""
+        """Settings over the recipe."""
         backbone = None if self.backbone is None else str(self.backbone.absolute())
         return self.study.overrides(self.variant, self.seed, backbone)
 
 
 def jobs(study: Study, folder: Path) -> list[Job]:
-    """Return the runs of a study in the order of training: one seed after the other, each run after the one it starts from."""
+    """Return the runs of a study in their order: seed after seed, each run after the one it starts from."""
     return [Job(study, variant, seed, folder) for seed in study.seeds for variant in study.trained]
 
 
@@ -289,7 +289,7 @@ def _reached(job: Job) -> str:
 
 
 def _refuse_early(everything: list[Job], console: Console) -> None:
-    """Refuse before the first step what would be refused after hours: settings that do not suit the images, or other images.
+    """Refuse before the first step what would be refused after hours: conflicts of settings, or other images.
 
     What starts from a run that is not there yet is seen when its turn comes, still with the first seed.
     """

@@ -40,7 +40,7 @@ WORK = "import sys; sys.path.append(sys.argv[1]); from sightline.studies.trials 
 
 @dataclass(frozen=True)
 class Job:
-    """What a trial is to train."""
+    """A training, as a trial."""
 
     run: str
     recipe: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended."""
+    """The end of a trial."""
 
     state: Literal["finished", "pruned", "failed"]
     value: float | None = None
@@ -102,7 +102,7 @@ def train_trial(job: Job, go_on: Callable[[int, float], bool]) -> Outcome:
 
 
 def _judged(run: Path, judge: str) -> tuple[float | None, int, float]:
-    """What a run is judged by, its epochs, and their seconds."""
+    """Return the measure that a run is judged by, its epochs, and their seconds."""
     try:
         with (run / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -117,7 +117,7 @@ def _judged(run: Path, judge: str) -> tuple[float | None, int, float]:
 
 
 class Workers:
-    """Processes that train trials side by side, each with its share of the threads, and of the GPUs where there are several.
+    """Processes that train trials side by side, each with its share of the threads and of the GPUs.
 
     Whoever uses them is the only one who draws and judges; so no two of them train the same by chance.
     """
@@ -193,7 +193,7 @@ class Workers:
 
 
 def work() -> None:
-    """What a worker process does: train one trial after another, until its standard input ends."""
+    """Train one trial after another, until standard input ends; the program of a worker process."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed is no answer
     lines: queue.Queue[Any] = queue.Queue()

@@ -6,8 +6,8 @@ trials/      a run folder for each trial, by its number
 trials.csv   a line for each trial that has ended
 best.yaml    the recipe of the best one, complete
 
-Trials are judged by validation, and the best of many is so by luck, too: what ``best.yaml`` is worth, only the test split
-says, which no trial reads.
+Trials are judged by validation, and the best of many is so by luck, too: what ``best.yaml`` is worth, only the test
+split says, which no trial reads.
 """
 
 import os
@@ -46,20 +46,22 @@ def tune(
 ) -> Path:
     """Search a space of settings for the recipe with the best validation (Optuna).
 
-    With one worker the same seed draws the same settings, interrupted or not; with several it depends on which trial ends
-    first. Its twelve parameters are the flags of the command: what is tuned, how, and where.
+    With one worker the same seed draws the same settings, interrupted or not; with several it depends on which trial
+    ends first. Its twelve parameters are the flags of the command: what is tuned, how, and where.
 
     Args:
         data: An image set, as train has it. No trial reads its test split.
-        space: A YAML file of the settings that vary, each in its block with how it is drawn: choices, as in augment: {flip:
-            [none, random]}; a range, as in optimizer: {learning_rate: {low: 0.001, high: 1, log: true}}, or with step:
-            0.1; blocks, as in optimizer: [sgd, {kind: adamw, weight_decay: [0, 0.01]}]. docs/names.md has all of it.
+        space: A YAML file of the settings that vary, each in its block with how it is drawn: choices, as in augment:
+            {flip: [none, random]}; a range, as in optimizer: {learning_rate: {low: 0.001, high: 1, log: true}}, or with
+            step: 0.1; blocks, as in optimizer: [sgd, {kind: adamw, weight_decay: [0, 0.01]}]. docs/names.md has all of
+            it.
         recipe: What is tuned: a recipe's name, a YAML file of one, or auto to choose by the images.
         settings: What to set over the recipe, nested as in its YAML.
-        study: Folder to make, with best.yaml, trials.csv and a run for each trial; tunings/<data>-<recipe>-<n> unless named.
+        study: Folder to make, with best.yaml, trials.csv and a run for each trial; tunings/<data>-<recipe>-<n> unless
+            named.
         trials: Trials in all, those included that end early or fail; 20, or as many as the space has.
-        judge: What is best: the highest val_acc, or the lowest val_loss. The best of many is so by luck, too: expect less on
-            other images.
+        judge: What is best: the highest val_acc, or the lowest val_loss. The best of many is so by luck, too: expect
+            less on other images.
         pruner: Which trials end early, by their validation so far: median (those worse than half of the others were by
             then), halving, hyperband, or none; median unless named, where trials are validated before they end.
         seed: Seed of the drawing, 42 unless named; all trials are trained with --fit.seed.

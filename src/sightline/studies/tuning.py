@@ -51,7 +51,9 @@ def search_space(
     workers: int,
     console: Console,
 ) -> Path:
-    """Search as ``sightline.tune`` has it, which has read the space and the folder; that is why there are ten parameters.
+    """Search as ``sightline.tune`` has it, which has read the space and the folder.
+
+    Its ten parameters are those of the verb that are left.
 
     Args:
         data: the image set; ``recipe`` and ``settings`` as the verb has them.
@@ -112,8 +114,8 @@ def _refuse_changes(folder: Path, begun: Study, now: Study) -> None:
             changed.append(f"{name} was {before} and is {after}")
     if changed:
         raise ConfigError(
-            f"{folder} cannot be continued with other settings: {'; '.join(changed)}; leave them as they were, or start a"
-            " new study."
+            f"{folder} cannot be continued with other settings: {'; '.join(changed)}; leave them as they were, or start"
+            " a new study."
         )
     if begun.fingerprint != now.fingerprint:
         raise DataError(f"{folder} cannot be continued: its images have changed since it began; start a new study.")

@@ -80,7 +80,8 @@ def _written(
         [
             f"# A schedule of fine-tuning for {settled.images.name}, made for the recipe {chosen.name}. Edit it, then:",
             f"#   {shlex.join([*command, '--config', os.fspath(out) if out else 'plan.yaml'])}",
-            "# A layer that a phase does not name is frozen in it. Each phase goes through the learning-rate schedule anew, up to",
+            "# A layer that a phase does not name is frozen in it. Each phase goes through the learning-rate schedule"
+            " anew, up to",
             "# rate times its peak. A name stands for all that lies below it: layer4 for layer4.0 and layer4.1.",
             yaml.safe_dump(others, sort_keys=False, allow_unicode=True, width=110).rstrip(),
             "finetune:",

@@ -1,4 +1,4 @@
-"""What a training is asked for: its recipe and its images by name, with all that can be refused before torch is loaded."""
+"""Read what a training is asked for, and refuse what can be refused before torch is loaded."""
 
 import os
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ __all__ = ["Request", "read_request", "what_is_asked"]
 
 @dataclass(frozen=True)
 class Request:
-    """What a training is asked for."""
+    """The recipe and the images of a training that was asked for."""
 
     named: dict[str, Any] | None
     """The content of the recipe that was named; None where it is chosen by the images."""
@@ -79,7 +79,7 @@ def what_is_asked(
     otherwise: str | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> tuple[dict[str, Any] | None, ImageSource]:
-    """Return the content of the recipe that is asked for, None where it is auto, and the image set; see ``read_request``."""
+    """Return the content of the recipe, None where it is auto, and the image set; see ``read_request``."""
     if begun is not None and data is None and recipe == "auto":
         if not (begun / "recipe.yaml").exists():
             raise RunError(
@@ -90,5 +90,5 @@ def what_is_asked(
     location = data if data is not None else (named or {}).get("image_set") or otherwise
     if location is None:
         raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
-    wanted = merge(named or {}, settings or {}).get("data") or {}
-    return named, find_source(location, wanted.get("classes"))
+    images = merge(named or {}, settings or {}).get("data") or {}
+    return named, find_source(location, images.get("classes"))
