@@ -173,10 +173,10 @@ def _flag(parameter: inspect.Parameter, verb: Verb) -> inspect.Parameter:
         )
     default = parameter.empty if parameter.name in verb.required else parameter.default
     if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-        how["allow_leading_hyphen"] = verb.working == "Predicting"
-        default = None if default is parameter.empty and NoneType in members(parameter.annotation) else default
-        return inspect.Parameter(
-            parameter.name, parameter.POSITIONAL_ONLY, default=default, annotation=Annotated[kind, Parameter(**how)]
+        if default is parameter.empty and NoneType in members(parameter.annotation):  # an image may stand in its place
+            default, how["allow_leading_hyphen"] = None, True
+        return parameter.replace(
+            kind=parameter.POSITIONAL_ONLY, default=default, annotation=Annotated[kind, Parameter(**how)]
         )
     if parameter.name in verb.names:
         how["name"] = f"--{verb.names[parameter.name]}"
