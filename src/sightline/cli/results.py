@@ -20,27 +20,17 @@ __all__ = [
     "show_explanations",
     "show_features",
     "show_generated",
-    "show_nothing",
-    "show_out",
     "show_path",
     "show_plan",
     "show_predictions",
 ]
 
 
-def show_path(path: Path | None, **_: Any) -> None:
-    """Print where the result lies, if there is one."""
+def show_path(result: Any, *, out: Path | None = None, **_: Any) -> None:
+    """Print where the result lies: the path that a verb returned, or else the one that it was told to write to."""
+    path = result if isinstance(result, Path) else out
     if path is not None:
         show(str(path))
-
-
-def show_nothing(*_: Any, **__: Any) -> None:
-    """Print nothing: the verb has said all."""
-
-
-def show_out(_: Any, *, out: Path | None = None, **__: Any) -> None:
-    """Print the folder that the result was written to."""
-    show_path(out)
 
 
 def show_plan(text: str, *, out: Path | None = None, **_: Any) -> None:

@@ -18,10 +18,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import torch
@@ -116,7 +115,7 @@ def _judged(run: Path, judge: str) -> tuple[float | None, int, float]:
 # ── worker processes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Workers:
+class Workers(AbstractContextManager["Workers"]):
     """Processes that train trials side by side, each with its share of the threads and of the GPUs.
 
     Whoever uses them is the only one who draws and judges; so no two of them train the same by chance.
@@ -127,12 +126,7 @@ class Workers:
         self._inbox: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         self._processes: dict[int, subprocess.Popen[str]] = {}
 
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for process in self._processes.values():
             process.kill()  # a run may be killed at any moment
         for process in self._processes.values():

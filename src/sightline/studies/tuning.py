@@ -3,7 +3,8 @@
 import math
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class _Tuning:
         self._write()  # of trials whose lines were not written before an interruption
         if workers == 1:
             while (trial := self._next(lines)) is not None:
-                outcome = train_trial(self._job(trial), self._go_on_of(lines, trial))
+                outcome = train_trial(self._job(trial), partial(self._go_on, lines, trial))
                 self._show(lines, self.search.end(trial, outcome))
             return
         busy: dict[int, Trial] = {}
@@ -153,7 +154,7 @@ class _Tuning:
                 if isinstance(heard, Outcome):
                     self._show(lines, self.search.end(busy.pop(worker), heard))
                 else:
-                    crew.tell(worker, self._go_on_of(lines, busy[worker])(*heard))
+                    crew.tell(worker, self._go_on(lines, busy[worker], *heard))
 
     def _next(self, lines: TrialLines) -> Trial | None:
         """Return the next trial that must be trained."""
@@ -167,12 +168,9 @@ class _Tuning:
         run = self.folder / "trials" / f"{trial.number:03d}"
         return Job(str(run), to_mapping(self.study.recipe), trial.settings, self.judge)
 
-    def _go_on_of(self, lines: TrialLines, trial: Trial) -> Callable[[int, float], bool]:
-        def go_on(epoch: int, value: float) -> bool:
-            lines.running(trial.number, f"epoch {epoch}, {self.judge} {value:.4f}")
-            return self.search.go_on(trial, epoch, value)
-
-        return go_on
+    def _go_on(self, lines: TrialLines, trial: Trial, epoch: int, value: float) -> bool:
+        lines.running(trial.number, f"epoch {epoch}, {self.judge} {value:.4f}")
+        return self.search.go_on(trial, epoch, value)
 
     def _show(self, lines: TrialLines, trial: Trial) -> None:
         """Print how a trial ended and what was drawn for it, and write it down."""
