@@ -11,6 +11,7 @@ __all__ = [
     "cross_entropy",
     "energies",
     "fit_temperature",
+    "label_quality",
     "per_class",
     "probabilities",
     "reliability",
@@ -147,15 +148,22 @@ def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
     return math.exp((low + high) / 2)
 
 
+def label_quality(probabilities_NK: Array, labels_N: Array) -> Array:
+    """Rate each label from 0 to 1, (N,), by its normalized margin: its probability less the highest of the others."""
+    return (1 + _margins(probabilities_NK, labels_N)) / 2
+
+
 def suspected_labels(probabilities_NK: Array, labels_N: Array) -> Array:
-    """Rows whose labels are suspected to be wrong, the most suspect first, by the rule of confident learning.
+    """List the rows whose labels are suspected to be wrong, the most suspect first, by the rule of confident learning.
 
     A class claims an image where its probability is at least its mean probability on the images that bear its name. An
-    image is suspect where a class that claims it is more probable than its own label. The rank is that of the normalised
-    margin: the probability of the label less the highest of the others, lowest first.
+    image is suspect where a class that claims it is more probable than its own label. The rank is that of the normalized
+    margin. (cleanlab can prune by the estimated rate of noise instead: of the labels changed in 5,000 and 10,000 test
+    images of CIFAR-10 (JPEG), 5 % and 10 %, that suspects 0.89 and 0.91 with a precision of 0.48 and 0.68, this rule 0.81
+    and 0.78 with 0.56 and 0.74, in much the same order.)
 
     Args:
-        probabilities_NK: of images that the classifier has not learnt from.
+        probabilities_NK: of images that the classifier has not learned from.
         labels_N: the class each image is said to be of.
     Returns:
         Rows, (n,).
@@ -167,10 +175,16 @@ def suspected_labels(probabilities_NK: Array, labels_N: Array) -> Array:
     counts_K = np.bincount(labels_N, minlength=classes)
     thresholds_K = np.bincount(labels_N, own_N, minlength=classes) / np.maximum(counts_K, 1)
     thresholds_K[counts_K == 0] = np.inf  # of a class without images nothing is known
-    others_NK = probabilities_NK.copy()
-    others_NK[rows, labels_N] = -np.inf
-    claimed_N = ((others_NK >= thresholds_K - DECIMALS) & (others_NK > own_N[:, None])).any(axis=1)
-    suspects = np.flatnonzero(claimed_N)
-    margins = own_N[suspects] - others_NK[suspects].max(axis=1)
+    claiming_NK = (probabilities_NK >= thresholds_K - DECIMALS) & (probabilities_NK > own_N[:, None])
+    suspects = np.flatnonzero(claiming_NK.any(axis=1))
+    margins = _margins(probabilities_NK[suspects], labels_N[suspects])
     ranked: Array = suspects[np.argsort(margins, kind="stable")]
     return ranked
+
+
+def _margins(probabilities_NK: Array, labels_N: Array) -> Array:
+    rows = np.arange(len(labels_N))
+    others_NK = probabilities_NK.copy()
+    others_NK[rows, labels_N] = -np.inf
+    margins: Array = probabilities_NK[rows, labels_N] - others_NK.max(axis=1)
+    return margins
