@@ -57,11 +57,8 @@ def test_black_and_white_images_stand_out_from_the_page(tmp_path):
 
 
 def test_a_mixed_image_names_both_classes_and_their_shares():
-    assert pictures._titles(_batch(2, 16, mixed=True), ["cat", "dog"], 22) == [
-        ["cat, 75%", "dog, 25%"],
-        ["dog, 75%", "cat, 25%"],
-    ]
-    assert pictures._titles(_batch(2, 16), ["cat", "dog"], 22) == [["cat"], ["dog"]]
+    assert pictures._title([("cat", 0.75), ("dog", 0.25)], 22) == ["cat, 75%", "dog, 25%"]
+    assert pictures._title([("cat", 1.0)], 22) == ["cat"]
 
 
 def test_a_long_name_keeps_both_its_ends():

@@ -11,20 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from sightline.checks import problems
 from sightline.checks.check_page import Findings, proposals, write_check
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
-from sightline.checks.problems import (
-    Finding,
-    copies,
-    odd_ones,
-    part_of,
-    rare_classes,
-    reasons,
-    staying_in_test,
-    suggestions,
-    unreadable,
-)
+from sightline.checks.problems import Finding
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.ranges import notes_on_reading, with_range_of
 from sightline.data.sources.downloads import Progress
@@ -49,7 +40,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found and wrote."""
+    """Findings of a check, and the folder that it wrote."""
 
     folder: Path
     """With check.html, findings.csv and exclude.csv."""
@@ -99,10 +90,10 @@ def check(
     splits, notes = _split(images)
     images = with_range_of(source, images, splits.train if splits is not None else images.readable, progress)
     reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
-    parts = part_of(images, splits)
+    parts = problems.part_of(images, splits)
     headers, unseen = _headers(source, images, progress)
-    findings = [*unreadable(images), *rare_classes(images, parts), *_odd(images, headers)]
-    findings += copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
+    findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
+    findings += problems.copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
     if labels is not None:
         suspected, quality = _suspected_labels(source, labels, trust_code, progress)
         findings, notes = [*findings, *suspected], [*notes, quality]
@@ -114,8 +105,8 @@ def check(
         headers,
         statistics(images, learned),
         findings,
-        suggestions(images, parts, findings),
-        staying_in_test(images, parts, findings),
+        problems.suggestions(images, parts, findings),
+        problems.staying_in_test(images, parts, findings),
     )
     folder = _folder(images.name, out)
     _write(folder, checked)
@@ -159,7 +150,7 @@ def _odd(images: CachedImages, headers: dict[int, Header]) -> list[Finding]:
         kind: {int(readable[place]): text for place, text in texts.items()}
         for kind, texts in odd_light(light_of(images.pixels, readable)).items()
     }
-    return odd_ones(images, {**light, **files})
+    return problems.odd_ones(images, {**light, **files})
 
 
 def _one_of_each(images: CachedImages) -> Array:
@@ -233,7 +224,7 @@ def _write(folder: Path, checked: Findings) -> None:
         ["file", "finding", "detail"],
         [
             (images.paths[row], checked.excluded[row].kind, why)
-            for row, why in reasons(images, checked.excluded).items()
+            for row, why in problems.reasons(images, checked.excluded).items()
         ],
     )
     write_check(folder / "check.html", checked)

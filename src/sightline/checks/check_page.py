@@ -23,7 +23,7 @@ SMALL = 64  # pixels up to which pictures are kept without loss, and pixels stay
 
 @dataclass(frozen=True)
 class Findings:
-    """All that was found out about an image set."""
+    """Findings about an image set, and what the page says beside them."""
 
     images: CachedImages
     parts: Sequence[str]

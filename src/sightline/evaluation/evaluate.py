@@ -24,18 +24,9 @@ from sightline.inference.predict import Classifier, load
 from sightline.inference.predictions import csv_header, csv_rows
 from sightline.inference.views import Views, combine
 from sightline.machine.devices import keep_freed_memory
+from sightline.measures import metrics
 from sightline.measures.conformal import class_scores, image_uniforms
 from sightline.measures.fidelity import Fidelity, fidelity_of
-from sightline.measures.metrics import (
-    calibration_error,
-    confusion_matrix,
-    cross_entropy,
-    per_class,
-    probabilities,
-    reliability,
-    top_k_accuracy,
-    wilson_interval,
-)
 from sightline.runs.folder import read_model_of_finished, read_run_recipe
 from sightline.runs.writing import create_folder, write_csv, write_json
 
@@ -233,7 +224,7 @@ def evaluate_rows(
     logits = combine(logits_VNK, views)
     measured = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
     if classifier.trust is not None:
-        chances = probabilities(logits, classifier.model["temperatures"][views])
+        chances = metrics.probabilities(logits, classifier.model["temperatures"][views])
         uniforms = image_uniforms(images.pixels[row] for row in rows)
         limits = classifier.trust["sets"]["thresholds"][views]
         measured["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
@@ -267,25 +258,25 @@ def measures(
 ) -> dict[str, Any]:
     """Compute every measure of a classifier, from the logits of its views and the true classes."""
     logits, temperature = combine(logits_VNK, views), temperatures[views]
-    chances, predicted = probabilities(logits, temperature), logits.argmax(1)
+    chances, predicted = metrics.probabilities(logits, temperature), logits.argmax(1)
     right = int((predicted == labels_N).sum())
-    confusion = confusion_matrix(predicted, labels_N, len(classes))
+    confusion = metrics.confusion_matrix(predicted, labels_N, len(classes))
     measured: dict[str, Any] = {
         "n": len(labels_N),
         "accuracy": right / len(labels_N),
-        "accuracy_interval": list(wilson_interval(right, len(labels_N))),
+        "accuracy_interval": list(metrics.wilson_interval(right, len(labels_N))),
         "accuracy_one_view": float((combine(logits_VNK, "one").argmax(1) == labels_N).mean()),
         "views": views,
-        "loss": cross_entropy(logits, labels_N, temperature),
-        "loss_unscaled": cross_entropy(logits, labels_N),
-        "calibration_error": calibration_error(chances, labels_N),
-        "calibration_error_unscaled": calibration_error(probabilities(logits), labels_N),
+        "loss": metrics.cross_entropy(logits, labels_N, temperature),
+        "loss_unscaled": metrics.cross_entropy(logits, labels_N),
+        "calibration_error": metrics.calibration_error(chances, labels_N),
+        "calibration_error_unscaled": metrics.calibration_error(metrics.probabilities(logits), labels_N),
         "temperature": temperature,
-        "reliability": reliability(chances, labels_N),
+        "reliability": metrics.reliability(chances, labels_N),
     }
     if len(classes) > TOP:
-        measured["top_5_accuracy"] = top_k_accuracy(logits, labels_N, TOP)
-    measured["classes"] = dict(zip(classes, per_class(confusion), strict=True))
+        measured["top_5_accuracy"] = metrics.top_k_accuracy(logits, labels_N, TOP)
+    measured["classes"] = dict(zip(classes, metrics.per_class(confusion), strict=True))
     measured["confusion_matrix"] = confusion.tolist()
     return measured
 

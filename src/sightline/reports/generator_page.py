@@ -15,15 +15,7 @@ from sightline.config import SHOWN_CLASSES, ACGANConfig, GeneratorConfig, Genera
 from sightline.data.decoding.decode import UnreadableImageError, decode
 from sightline.display.pages import Item, Page, Picture, Section, data_uri
 from sightline.errors import RunError
-from sightline.reports.sentences import (
-    about_left_out,
-    cost_section,
-    learning_section,
-    number,
-    repeat_sections,
-    settings_section,
-    trained_on,
-)
+from sightline.reports import sentences
 from sightline.runs.folder import SAMPLES, read_any_recipe
 
 __all__ = ["generator_page"]
@@ -65,12 +57,12 @@ def generator_page(run: Path, model: Mapping[str, Any]) -> Page:
         *samples,
         *_about_learning(run, recipe),
         Section("What comes next", NEXT, code=_next_commands(recipe.generator)),
-        settings_section(recipe, BLOCKS),
-        cost_section(model, weights.stat().st_size / 1e6 if weights.exists() else None),
-        *repeat_sections(model, recipe, "sightline train --config recipe.yaml --run ANOTHER"),
+        sentences.settings_section(recipe, BLOCKS),
+        sentences.cost_section(model, weights.stat().st_size / 1e6 if weights.exists() else None),
+        *sentences.repeat_sections(model, recipe, "sightline train --config recipe.yaml --run ANOTHER"),
     ]
     lead = _lead(model, recipe, shown=bool(samples))
-    return Page(f"Report: {run.resolve().name}", lead, sections, warnings=about_left_out(model) + unshown)
+    return Page(f"Report: {run.resolve().name}", lead, sections, warnings=sentences.about_left_out(model) + unshown)
 
 
 # ── the top of the page ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -94,7 +86,7 @@ def _lead(model: Mapping[str, Any], recipe: GeneratorRecipe, *, shown: bool) -> 
         )
     where = "the samples below are there to be looked at" if shown else "look at images that it makes"
     return [
-        f"{name} (parameters: {model['parameters']:,}), {trained_on(model)}",
+        f"{name} (parameters: {model['parameters']:,}), {sentences.trained_on(model)}",
         way,
         losses,
         f"No loss says how good the images are, and this run has measured nothing else: {where}, and the commands under"
@@ -103,9 +95,9 @@ def _lead(model: Mapping[str, Any], recipe: GeneratorRecipe, *, shown: bool) -> 
 
 
 def _loss_of_noise(losses: Mapping[str, Any]) -> str:
-    text = f"on the training images {number(losses['train_loss'], '.4f')}"
+    text = f"on the training images {sentences.number(losses['train_loss'], '.4f')}"
     if "val_loss" in losses:
-        text = f"on the {losses['n']:,} validation images {number(losses['val_loss'], '.4f')}, {text}"
+        text = f"on the {losses['n']:,} validation images {sentences.number(losses['val_loss'], '.4f')}, {text}"
     return (
         f"Its loss in the last epoch: {text}. It is the mean squared error with which it guesses the noise that was added"
         " to an image; a guess of no noise at all would have 1."
@@ -114,7 +106,9 @@ def _loss_of_noise(losses: Mapping[str, Any]) -> str:
 
 def _losses_of_contest(losses: Mapping[str, Any]) -> str:
     def both(split: str, images: str) -> str:
-        discriminator, generator = (number(losses[f"{split}_{kind}"], ".4f") for kind in ("loss", "generator_loss"))
+        discriminator, generator = (
+            sentences.number(losses[f"{split}_{kind}"], ".4f") for kind in ("loss", "generator_loss")
+        )
         return f"on the {images} images {discriminator} of the discriminator and {generator} of the generator"
 
     text = both("train", "training")
@@ -209,7 +203,7 @@ def _about_learning(run: Path, recipe: GeneratorRecipe) -> list[Section]:
         if generator.gradient_penalty:
             about += " The discriminator’s on training images also holds its penalty."
         about += " Curves that stay level are no sign that nothing is learned: the two may be getting better together."
-    return learning_section(run, CURVES[generator.kind], about, FALLING)
+    return sentences.learning_section(run, CURVES[generator.kind], about, FALLING)
 
 
 NEXT = (

@@ -1,5 +1,5 @@
-"""Where a classifier is wrong, for its report: the confusion matrix and the images behind it, the worst mistakes, and
-suspected labels. N images, K classes.
+"""Mistakes of a classifier, for its report: the confusion matrix and the images behind it, the worst mistakes, and suspected
+labels. N images, K classes.
 
 torch is loaded only where there are mistakes to explain.
 """

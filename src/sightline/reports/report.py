@@ -10,20 +10,11 @@ from typing import Any
 
 from sightline.display.pages import Page, Section, write_page
 from sightline.errors import ConfigError, DataError, StorageError
+from sightline.reports import sentences
 from sightline.reports.answers import Answers, read_answers, read_measures
 from sightline.reports.generator_page import generator_page
 from sightline.reports.mistakes import confusion_section, mistake_sections
 from sightline.reports.probe_section import about_learning_curve, about_probe
-from sightline.reports.sentences import (
-    RunFacts,
-    about_classes,
-    about_cost,
-    about_learning,
-    about_settings,
-    lead,
-    repeat_sections,
-    warnings,
-)
 from sightline.reports.thumbnails import Thumbnails, open_own
 from sightline.reports.uncertainty import about_doubt
 from sightline.runs.folder import REPORT, is_generator, read_model_of_finished
@@ -36,7 +27,7 @@ COMMANDS = """\
 sightline train --config recipe.yaml --run ANOTHER    # train the same again
 sightline evaluate . DATA                             # how good it is on another image set
 sightline predict . IMAGES...                         # what it sees in other images"""
-"""What repeats and uses a run, from within its folder."""
+"""Commands that repeat and use a run, from within its folder."""
 
 
 def report(
@@ -80,23 +71,23 @@ def _classifier_page(
 ) -> Page:
     measured = read_measures(folder) if model.get("metrics") else None
     answers = None if measured is None else read_answers(folder, model["classes"], measured)
-    facts = RunFacts(model, measured, answers, read_outcome(folder))
-    cautions, sections = warnings(facts), list[Section]()
+    facts = sentences.RunFacts(model, measured, answers, read_outcome(folder))
+    cautions, sections = sentences.warnings(facts), list[Section]()
     if answers is not None:
         thumbnails, unopened = _images_of(folder, model, answers, progress)
         mistakes, unexplained = mistake_sections(facts, answers, thumbnails, trust_code)
-        sections = [confusion_section(facts, answers, thumbnails), about_classes(facts), *mistakes]
+        sections = [confusion_section(facts, answers, thumbnails), sentences.about_classes(facts), *mistakes]
         cautions += filter(None, (unopened, unexplained))
     sections += [
         *about_probe(model),
         *about_learning_curve(model),
         *about_doubt(facts),
-        *about_learning(facts),
-        about_settings(facts),
-        about_cost(facts),
-        *repeat_sections(model, facts.outcome.recipe, COMMANDS),
+        *sentences.about_learning(facts),
+        sentences.about_settings(facts),
+        sentences.about_cost(facts),
+        *sentences.repeat_sections(model, facts.outcome.recipe, COMMANDS),
     ]
-    return Page(f"Report: {folder.resolve().name}", lead(facts), sections, warnings=cautions)
+    return Page(f"Report: {folder.resolve().name}", sentences.lead(facts), sections, warnings=cautions)
 
 
 def _images_of(

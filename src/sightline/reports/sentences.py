@@ -50,7 +50,7 @@ RATE = ("Learning rate", "rate", ("learning_rate",))
 
 @dataclass(frozen=True)
 class Facts:
-    """What a classifier knows of itself, and how it was measured."""
+    """Facts of a classifier: its own, and its measures."""
 
     model: Mapping[str, Any]
     measured: Mapping[str, Any] | None
@@ -71,7 +71,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class RunFacts(Facts):
-    """What is known of a finished run."""
+    """Facts of a finished run."""
 
     outcome: Outcome
 
@@ -234,8 +234,8 @@ def learning_section(
     """
     charts = learning_charts(run, [*groups, RATE], logarithmic)
     legend = [
-        ("train, and the learning rate (of the weights, where parts differ)", draw_swatch(0, "learnt")),
-        ("validation", draw_swatch(1, "learnt")),
+        ("train, and the learning rate (of the weights, where parts differ)", draw_swatch(0, "learned")),
+        ("validation", draw_swatch(1, "learned")),
     ]
     return [Section("How it learned", about, charts=charts, legend=legend)] if charts else []
 

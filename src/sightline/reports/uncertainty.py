@@ -1,4 +1,4 @@
-"""How sure a finished run is, and how sure it may be: calibration, prediction sets, images of no class, corruptions."""
+"""Uncertainty of a classifier, for its report: calibration, prediction sets, images of no class, corruptions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
