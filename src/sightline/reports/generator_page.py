@@ -15,6 +15,7 @@ from sightline.config import SHOWN_CLASSES, ACGANConfig, GeneratorConfig, Genera
 from sightline.data.decoding.decode import UnreadableImageError, decode
 from sightline.display.pages import Item, Page, Picture, Section, data_uri
 from sightline.errors import RunError
+from sightline.evaluation.results import about_left_out, cost_section, number
 from sightline.reports import sentences
 from sightline.runs.folder import SAMPLES, read_any_recipe
 
@@ -58,11 +59,11 @@ def generator_page(run: Path, model: Mapping[str, Any]) -> Page:
         *_about_learning(run, recipe),
         Section("What comes next", NEXT, code=_next_commands(recipe.generator)),
         sentences.settings_section(recipe, BLOCKS),
-        sentences.cost_section(model, weights.stat().st_size / 1e6 if weights.exists() else None),
+        cost_section(model, weights.stat().st_size / 1e6 if weights.exists() else None),
         *sentences.repeat_sections(model, recipe, "sightline train --config recipe.yaml --run ANOTHER"),
     ]
     lead = _lead(model, recipe, shown=bool(samples))
-    return Page(f"Report: {run.resolve().name}", lead, sections, warnings=sentences.about_left_out(model) + unshown)
+    return Page(f"Report: {run.resolve().name}", lead, sections, warnings=about_left_out(model) + unshown)
 
 
 # ── the top of the page ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -95,9 +96,9 @@ def _lead(model: Mapping[str, Any], recipe: GeneratorRecipe, *, shown: bool) -> 
 
 
 def _loss_of_noise(losses: Mapping[str, Any]) -> str:
-    text = f"on the training images {sentences.number(losses['train_loss'], '.4f')}"
+    text = f"on the training images {number(losses['train_loss'], '.4f')}"
     if "val_loss" in losses:
-        text = f"on the {losses['n']:,} validation images {sentences.number(losses['val_loss'], '.4f')}, {text}"
+        text = f"on the {losses['n']:,} validation images {number(losses['val_loss'], '.4f')}, {text}"
     return (
         f"Its loss in the last epoch: {text}. It is the mean squared error with which it guesses the noise that was added"
         " to an image; a guess of no noise at all would have 1."
@@ -106,9 +107,7 @@ def _loss_of_noise(losses: Mapping[str, Any]) -> str:
 
 def _losses_of_contest(losses: Mapping[str, Any]) -> str:
     def both(split: str, images: str) -> str:
-        discriminator, generator = (
-            sentences.number(losses[f"{split}_{kind}"], ".4f") for kind in ("loss", "generator_loss")
-        )
+        discriminator, generator = (number(losses[f"{split}_{kind}"], ".4f") for kind in ("loss", "generator_loss"))
         return f"on the {images} images {discriminator} of the discriminator and {generator} of the generator"
 
     text = both("train", "training")

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from sightline.data.thumbnails import Thumbnails, affordable
 from sightline.display.pages import Item, Link, Picture, Section, Table, data_uri
 from sightline.display.terminal import natural_key
 from sightline.errors import ConfigError
+from sightline.evaluation.answers import Answers
+from sightline.evaluation.results import most_confused
 from sightline.measures.metrics import suspected_labels
-from sightline.reports.answers import Answers
-from sightline.reports.sentences import RunFacts, most_confused
-from sightline.reports.thumbnails import Thumbnails, affordable
+from sightline.reports.sentences import RunFacts
 from sightline.runs.writing import plain_text
 
 __all__ = ["confusion_section", "mistake_sections"]

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sightline.data.thumbnails import Thumbnails, open_own
 from sightline.display.pages import Page, Section, write_page
 from sightline.errors import ConfigError, DataError, StorageError
+from sightline.evaluation.answers import Answers, read_answers, read_measures
+from sightline.evaluation.results import about_classes, about_cost, warnings
+from sightline.evaluation.uncertainty import about_doubt
 from sightline.reports import sentences
-from sightline.reports.answers import Answers, read_answers, read_measures
 from sightline.reports.generator_page import generator_page
 from sightline.reports.mistakes import confusion_section, mistake_sections
 from sightline.reports.probe_section import about_learning_curve, about_probe
-from sightline.reports.thumbnails import Thumbnails, open_own
-from sightline.reports.uncertainty import about_doubt
 from sightline.runs.folder import REPORT, is_generator, read_model_of_finished
 from sightline.runs.outcomes import read_outcome
 from sightline.runs.writing import plain_text
@@ -72,11 +73,11 @@ def _classifier_page(
     measured = read_measures(folder) if model.get("metrics") else None
     answers = None if measured is None else read_answers(folder, model["classes"], measured)
     facts = sentences.RunFacts(model, measured, answers, read_outcome(folder))
-    cautions, sections = sentences.warnings(facts), list[Section]()
+    cautions, sections = warnings(facts), list[Section]()
     if answers is not None:
         thumbnails, unopened = _images_of(folder, model, answers, progress)
         mistakes, unexplained = mistake_sections(facts, answers, thumbnails, trust_code)
-        sections = [confusion_section(facts, answers, thumbnails), sentences.about_classes(facts), *mistakes]
+        sections = [confusion_section(facts, answers, thumbnails), about_classes(facts), *mistakes]
         cautions += filter(None, (unopened, unexplained))
     sections += [
         *about_probe(model),
@@ -84,7 +85,7 @@ def _classifier_page(
         *about_doubt(facts),
         *sentences.about_learning(facts),
         sentences.about_settings(facts),
-        sentences.about_cost(facts),
+        about_cost(facts, facts.outcome.backbone_flops),
         *sentences.repeat_sections(model, facts.outcome.recipe, COMMANDS),
     ]
     return Page(f"Report: {folder.resolve().name}", sentences.lead(facts), sections, warnings=cautions)
