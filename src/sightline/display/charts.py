@@ -35,7 +35,7 @@ INK, GRID = "#1a1a1a", "#d8d8d8"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES = ("-", "--", ":")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": LETTERS,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -52,8 +52,9 @@ class Curve:
     style: int
     epochs: Sequence[float]
     values: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    low: Sequence[float] = ()
+    """Empty, as ``high``, where there is no spread."""
+    high: Sequence[float] = ()
 
 
 @dataclass(frozen=True)

@@ -94,10 +94,7 @@ def _about_unknown(facts: Facts, trust: Mapping[str, Any]) -> Section:
 def _about_corruptions(corruptions: Mapping[str, Any]) -> Section:
     series = corruptions["accuracy"]
     severities = range(1 + max(len(values) for values in series.values()))
-    curves = []
-    for style, values in enumerate(series.values()):
-        whole = [corruptions["clean"], *values]
-        curves.append(Curve(style, severities, whole, whole, whole))
+    curves = [Curve(style, severities, [corruptions["clean"], *values]) for style, values in enumerate(series.values())]
     svg = draw_curves("Accuracy on corrupted images", "accuracy", curves, over="severity")
     rows = [(name, *(f"{value:.4f}" for value in values)) for name, values in series.items()]
     about = (

@@ -109,18 +109,13 @@ def learning_charts(
     curves = read_curves(run, [name for _, _, names in groups for name in names])
     charts = []
     for title, unit, names in groups:
-        shown = [_curve(style, curves[name]) for style, name in enumerate(names) if curves[name]]
+        shown = [Curve(style, *zip(*curves[name], strict=True)) for style, name in enumerate(names) if curves[name]]
         if shown:
             values = [value for curve in shown for value in curve.values]
             differ = title in logarithmic and 0 < MUCH * min(values) <= max(values)
             caption = f"{title}, by epoch{', on a logarithmic scale' if differ else ''}."
             charts.append(Chart(draw_curves(title, unit, shown, logarithmic=differ), caption))
     return charts
-
-
-def _curve(style: int, points: Sequence[tuple[int, float]]) -> Curve:
-    epochs, values = zip(*points, strict=True)
-    return Curve(style, epochs, values, values, values)
 
 
 def about_settings(facts: RunFacts) -> Section:
