@@ -27,7 +27,7 @@ DOORS = {
     "jinja2": ("display/pages.py",),
     "timm": ("models/libraries.py",),
     "captum": ("explanation/attribution.py",),
-    "cleanlab": ("checks/label_errors.py",),
+    "cleanlab": (),
     "gradio": ("serving/page/",),
     "fastapi": ("serving/service.py", "serving/limits.py"),
     "starlette": ("serving/service.py", "serving/limits.py", "serving/forms.py"),

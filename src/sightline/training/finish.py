@@ -16,8 +16,10 @@ from rich.console import Console
 from sightline.display.pictures import drawing
 from sightline.display.terminal import show
 from sightline.errors import TrainingError
-from sightline.evaluation.calibration import calibrate, measure_corruptions, measure_strangers
+from sightline.evaluation.calibration import calibrate
 from sightline.evaluation.evaluate import evaluate_rows
+from sightline.evaluation.ood import measure_ood
+from sightline.evaluation.robustness import measure_corruptions
 from sightline.inference.predict import Classifier
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
@@ -182,5 +184,5 @@ def _stress(classifier: Classifier, plan: Plan, console: Console) -> float:
     trust = classifier.model["trust"]
     with Progress(console, "Trying corrupted images") as progress:
         trust["corruptions"] = measure_corruptions(classifier, pixels, rows, plan.images.labels[rows], progress)
-        trust["unknown"]["rates"] = measure_strangers(classifier, pixels, rows)
+        trust["unknown"]["rates"] = measure_ood(classifier, pixels, rows)
     return time.perf_counter() - start

@@ -12,7 +12,7 @@ from sightline.config import GLIMPSE_STEPS, SHOWN_CLASSES, GeneratorRecipe, glim
 from sightline.data.batches import derived_seed
 from sightline.display.pictures import draw_samples
 from sightline.display.terminal import show
-from sightline.generation.generator import generator_of
+from sightline.generation.generator import Generator
 from sightline.machine.devices import arithmetic
 from sightline.runs.folder import SAMPLES
 from sightline.training.callbacks.averaging import Averaging
@@ -67,7 +67,7 @@ class SampleGrid(Callback):
             told = f"{how.steps} steps of {how.sampler}, guidance {how.guidance:g}"
         labels = [label for label in range(len(self.classes)) for _ in range(self.columns)]
         seeds = [derived_seed(fit.seed, "samples", index) for index in range(len(labels))]
-        generator = generator_of(network, config, self.size, learner.device, arithmetic(fit.precision, learner.device))
+        generator = Generator(network, config, self.size, learner.device, arithmetic(fit.precision, learner.device))
         training = network.training
         network.eval()
         try:
