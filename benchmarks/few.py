@@ -22,7 +22,7 @@ from sightline.inference.feature_store import FeatureStore
 from sightline.measures.metrics import wilson_interval
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights
-from sightline.training.linear_probe import choose_head, cross_validate
+from sightline.training.logistic_regression import choose_head, cross_validate
 
 CLASSES = {20: 4, 50: 4, 100: 16, 200: 16, 400: 16}
 A_CLASS = 3  # photographs, at least

@@ -6,8 +6,8 @@ import torch
 
 from sightline.measures.metrics import wilson_interval
 from sightline.measures.significance import corrected_interval, paired_interval
-from sightline.training import linear_probe
-from sightline.training.linear_probe import PENALTIES, choose_head, cross_validate, solve_head
+from sightline.training import logistic_regression
+from sightline.training.logistic_regression import PENALTIES, choose_head, cross_validate, solve_head
 
 
 def blobs(count: int, width: int, classes: int = 3, spread: float = 1.0, seed: int = 0):
@@ -94,17 +94,17 @@ def test_cross_validation_of_noise_finds_chance_and_of_clear_classes_all():
 def test_no_image_measures_a_probe_that_was_fitted_to_it(monkeypatch):
     features, labels = blobs(30, 5)
     seen = []
-    solve = linear_probe.solve_head
+    solve = logistic_regression.solve_head
 
     def noted(inside, *arguments, **named):
         seen.append({round(float(row.sum()), 4) for row in inside})
         return solve(inside, *arguments, **named)
 
-    monkeypatch.setattr(linear_probe, "solve_head", noted)
+    monkeypatch.setattr(logistic_regression, "solve_head", noted)
     found = cross_validate(features, labels, 3, dealt(labels), 0.01, repeats=1, folds=5)
     assert all(len(inside) == 24 for inside in seen[:5])
     of_halves = seen[5:]
-    assert len(of_halves) == linear_probe.HALVINGS * 2 * 6  # five folds of each half, and the half itself
+    assert len(of_halves) == logistic_regression.HALVINGS * 2 * 6  # five folds of each half, and the half itself
     assert {len(inside) for inside in of_halves} <= set(range(10, 17))
     assert found.logits_NK.shape == (30, 3)
     assert np.abs(found.logits_NK).sum(1).min() > 0  # every image was left out once
@@ -113,9 +113,9 @@ def test_no_image_measures_a_probe_that_was_fitted_to_it(monkeypatch):
 def test_the_penalty_of_a_fold_is_chosen_without_its_images(monkeypatch):
     features, labels = blobs(40, 5)
     counts = []
-    choose = linear_probe.choose_head
+    choose = logistic_regression.choose_head
     monkeypatch.setattr(
-        linear_probe, "choose_head", lambda inside, *rest: (counts.append(len(inside)), choose(inside, *rest))[1]
+        logistic_regression, "choose_head", lambda inside, *rest: (counts.append(len(inside)), choose(inside, *rest))[1]
     )
     cross_validate(features, labels, 3, dealt(labels), repeats=2, folds=4)
     assert counts == [30] * 4

@@ -1,4 +1,4 @@
-"""The LightningDataModule over ``images/``."""
+"""The LightningDataModule: batches of an opened image set, made on the device that trains."""
 
 from typing import Any
 
@@ -13,11 +13,9 @@ from sightline.data.batches import (
     Normalization,
     TrainingBatches,
     augmentation_of,
-    prepare,
 )
-from sightline.data.cache import open_images
-from sightline.data.decoding.preprocessing import Preprocessing
-from sightline.data.sources.source import ImageSource
+from sightline.data.cache import CachedImages
+from sightline.data.splits import Splits
 from sightline.machine.devices import arithmetic
 from sightline.models.base import Network
 from sightline.training.kept_features import Backbone, FeatureBatches, KeptEvaluation
@@ -30,25 +28,16 @@ VALIDATION_BATCH = 256  # images; larger batches fall out of the processor's cac
 class ImageData(L.LightningDataModule):
     """Batches of an image set, made on the device that trains."""
 
-    def __init__(self, source: ImageSource, recipe: AnyRecipe, normalization: Normalization | None = None) -> None:
+    def __init__(self, recipe: AnyRecipe, images: CachedImages, splits: Splits, normalization: Normalization) -> None:
         """
         Args:
-            source: the image set.
             recipe: every setting of the training.
-            normalization: of the weights that the training starts from; None for the set's own.
+            images: the set, opened; of several processes each has opened it by itself.
+            splits: of it.
+            normalization: of the images.
         """
         super().__init__()
-        self.source = source
-        self.recipe = recipe
-        self._given = normalization
-
-    def prepare_data(self) -> None:
-        """Decode the set into its cache; runs in one process of a machine and assigns nothing."""
-        open_images(self.source, self.recipe.data.size, preprocessing=Preprocessing(self.recipe.data.fit))
-
-    def setup(self, stage: str) -> None:
-        """Open the cache and cut the splits; runs in every process."""
-        self.images, self.splits, self.normalization = prepare(self.source, self.recipe, given=self._given)
+        self.recipe, self.images, self.splits, self.normalization = recipe, images, splits, normalization
 
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None
@@ -80,12 +69,12 @@ class ImageData(L.LightningDataModule):
         return batches if backbone is None else KeptEvaluation(batches, backbone)
 
     def sample(self, images: int) -> EvaluationBatches:
-        """At least so many training images (all, where there are fewer), as validation would see them."""
+        """Return at least so many training images (all, where there are fewer), as validation would see them."""
         train = self.splits.train
         return self._as_they_are(train[:: max(1, len(train) // images)])
 
     def _frozen_backbone(self) -> Backbone | None:
-        """What computes the features that are kept; None where none are."""
+        """Return what computes the features that are kept; None where none are."""
         if not isinstance(self.recipe, Recipe) or not self.recipe.keeps_features:
             return None
         assert self.trainer is not None
@@ -93,7 +82,7 @@ class ImageData(L.LightningDataModule):
         return Backbone(network, self.trainer.precision_plugin.forward_context)
 
     def _as_they_are(self, rows: Array, shared: bool = True) -> EvaluationBatches:
-        """Images without augmentation: this process's share of them, or all."""
+        """Return batches without augmentation: of this process's share of the images, or of all."""
         assert self.trainer is not None
         return EvaluationBatches(
             self.images,

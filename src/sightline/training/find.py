@@ -14,10 +14,10 @@ from sightline.errors import ConfigError
 from sightline.machine.devices import keep_freed_memory
 from sightline.runs.folder import refuse_filled
 from sightline.runs.writing import create_folder, write_atomically, write_csv, write_json
+from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.batch import FoundBatch, search_batch
 from sightline.training.finders.rate import FoundRate, search_rate, write_range
-from sightline.training.job import Plan
-from sightline.training.prepare import prepare_training
+from sightline.training.preparation import prepare_training
 
 __all__ = ["find_batch", "find_rate"]
 
@@ -97,12 +97,12 @@ def _begin(
     settings: Mapping[str, Any] | None,
     out: str | os.PathLike[str] | None,
     console: Console | None,
-) -> tuple[Plan, Console]:
+) -> tuple[ClassifierPlan, Console]:
     if out is not None:
         refuse_filled(out)
     keep_freed_memory()
     console = reporting_console(console)
-    plan = prepare_training(data, recipe, settings or {}, None, console)
+    plan = prepare_training(data, recipe, settings or {}, console)
     if out is not None:
         create_folder(Path(out))  # before the work: one that cannot be made costs nothing
     _say(

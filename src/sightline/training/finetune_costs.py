@@ -7,12 +7,11 @@ from itertools import pairwise
 
 import torch
 
-from sightline.config import read_recipe, resolve
 from sightline.data.augment.augment import shrunk_side
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.machine.memory import free_memory
 from sightline.models.base import Network
-from sightline.training.job import Plan
+from sightline.training.classifier_plan import ClassifierPlan
 
 __all__ = ["Candidate", "candidates"]
 
@@ -33,7 +32,7 @@ class Candidate:
     """Seconds of an epoch, with its validation; their mean where the images are smaller at first."""
 
 
-def candidates(plan: Plan) -> list[Candidate]:
+def candidates(plan: ClassifierPlan) -> list[Candidate]:
     """Ways to fine-tune the network of a plan, the most layers first, with their seconds on this machine just now."""
     recipe, splits = plan.recipe, plan.splits
     device = choose_device()
@@ -41,8 +40,9 @@ def candidates(plan: Plan) -> list[Candidate]:
     network = copy.deepcopy(plan.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     count = min(recipe.fit.batch_size, len(splits.train), TIMED)
     images = torch.zeros(count, 3, *plan.images.size, device=device).contiguous(memory_format=torch.channels_last)
-    usual = resolve(read_recipe("photos")).augment  # which kept maps do without; what the user named is never dropped
-    only_whole = recipe.finetune is not None or recipe.augment != replace(usual, flip=recipe.augment.flip)
+    # kept maps do without the crop and the policy of the recipe photos, never without anything that the user named
+    without = replace(recipe, augment=replace(recipe.augment, crop=None, policy=None))
+    only_whole = recipe.finetune is not None or plan.named_views or not without.shows_two_views
     found = []
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         forward = _seconds(network, images, learns=False) / count

@@ -15,9 +15,9 @@ from sightline.config.resolving import merge, spell_out, to_mapping
 from sightline.display.terminal import reporting_console
 from sightline.runs.folder import refuse_to_overwrite
 from sightline.runs.writing import write_atomically
-from sightline.training.job import Plan
+from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.phases import Phase, layers_of, phases_of
-from sightline.training.prepare import prepare_training
+from sightline.training.preparation import prepare_training
 
 __all__ = ["plan"]
 
@@ -52,7 +52,7 @@ def plan(
     named = {} if recipe == "auto" else spell_out(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
     if merge(named, given).get("finetune") in (None, {"kind": "none"}):
         given = merge(given, {"finetune": {"kind": "gradual"}})
-    settled = prepare_training(data, recipe, given, None, reporting_console(console))
+    settled = prepare_training(data, recipe, given, reporting_console(console))
     name = None if recipe == "auto" or isinstance(recipe, Mapping) else os.fspath(recipe)
     text = _written(settled, given, name, None if data is None else os.fspath(data), out)
     if out is not None:
@@ -61,7 +61,11 @@ def plan(
 
 
 def _written(
-    settled: Plan, given: Mapping[str, Any], recipe: str | None, data: str | None, out: str | os.PathLike[str] | None
+    settled: ClassifierPlan,
+    given: Mapping[str, Any],
+    recipe: str | None,
+    data: str | None,
+    out: str | os.PathLike[str] | None,
 ) -> str:
     """The whole text: how to use it, what else was set, and the phases, a layer a line."""
     chosen = settled.recipe
@@ -91,7 +95,7 @@ def _of_all_phases(finetune: Any) -> Iterator[tuple[str, Any]]:
     yield "restore_best", getattr(finetune, "restore_best", "none")
 
 
-def _lines(settled: Plan, phase: Phase) -> Iterator[str]:
+def _lines(settled: ClassifierPlan, phase: Phase) -> Iterator[str]:
     """A phase as YAML, with the parameters that learn in each of its layers."""
     sizes = {name: item.numel() for name, item in settled.network.named_parameters() if name in phase.trained}
     layers = phase.layers

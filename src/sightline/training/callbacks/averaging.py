@@ -17,7 +17,7 @@ from sightline.machine.devices import seed_generators
 from sightline.training.module import Learner, validated
 from sightline.training.schedules import Best
 
-__all__ = ["Averaging", "Chosen", "hand_on", "measure_norms"]
+__all__ = ["Averaging", "Chosen", "measure_norms", "put_in_chosen"]
 
 NORM_IMAGES = 2_000  # training images by which batch-norm's statistics of averaged weights are measured
 
@@ -76,7 +76,7 @@ class Averaging(WeightAveraging):
             super().on_validation_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing: ``hand_on`` does it, as a training that resumes after its last epoch never gets here."""
+        """Nothing: ``put_in_chosen`` does it, as a training that resumes after its last epoch never gets here."""
 
     def _mix(self, averaged: Any, current: Any, _: Any) -> None:
         assert isinstance(self.config, EMAConfig)
@@ -161,7 +161,7 @@ class Chosen(Callback):
         self.weights = state_dict["weights"]
 
 
-def hand_on(trainer: L.Trainer, learner: Learner) -> dict[str, Any] | None:
+def put_in_chosen(trainer: L.Trainer, learner: Learner) -> dict[str, Any] | None:
     """Put the weights that a training hands on into its network: the best, or the averaged, or those it has.
 
     Returns:

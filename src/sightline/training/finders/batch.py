@@ -16,9 +16,9 @@ from sightline.display.waiting import Progress
 from sightline.machine.devices import choose_device, generators_kept
 from sightline.machine.memory import free_memory, held_memory, measured_peak, ran_out, refuse_without_measure
 from sightline.models.base import Network
+from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.sizes import SizeSearch, Tried, fastest, search_sizes
 from sightline.training.finders.steps import TrainingStep, copied_network, optimizer_of, training_batches
-from sightline.training.job import Plan
 
 __all__ = ["FoundBatch", "search_batch"]
 
@@ -95,7 +95,9 @@ class FoundBatch:
         ]
 
 
-def search_batch(plan: Plan, config: BatchSearchConfig, console: Console, *, for_speed: bool = False) -> FoundBatch:
+def search_batch(
+    plan: ClassifierPlan, config: BatchSearchConfig, console: Console, *, for_speed: bool = False
+) -> FoundBatch:
     """Find how large a batch fits into memory, and how fast each is that was tried.
 
     Every size is tried by training steps on real batches of the largest images that the recipe shows. Of several
@@ -143,7 +145,7 @@ def search_batch(plan: Plan, config: BatchSearchConfig, console: Console, *, for
 class _Measure:
     """Takes training steps with a batch size; tells their memory and speed."""
 
-    def __init__(self, plan: Plan, network: Network, device: torch.device) -> None:
+    def __init__(self, plan: ClassifierPlan, network: Network, device: torch.device) -> None:
         recipe = plan.recipe
         single = resolve(to_mapping(recipe), {"fit": {"accumulate": 1}})  # one batch is in memory at a time
         self.plan, self.network, self.device = plan, network.train(), device

@@ -19,9 +19,9 @@ from sightline.errors import TrainingError
 from sightline.machine.devices import arithmetic, choose_device, generators_kept
 from sightline.models.base import Network
 from sightline.runs.writing import write_csv
+from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.range_test import RangeTest, range_test, restored
 from sightline.training.finders.steps import TrainingStep, copied_network, grouped, optimizer_of, training_batches
-from sightline.training.job import Plan
 from sightline.training.module import classification_loss
 from sightline.training.optimizers import scaled
 from sightline.training.schedules import Steps
@@ -102,7 +102,7 @@ class FoundRate:
         return [*lines, f"found: {flags}"]
 
 
-def search_rate(plan: Plan, config: RangeTestConfig, console: Console) -> FoundRate:
+def search_rate(plan: ClassifierPlan, config: RangeTestConfig, console: Console) -> FoundRate:
     """Find the peak rate of a plan's optimizer by a range test, and try rates around it.
 
     The steepest descent is sometimes too large a rate for a whole training, and sometimes far too small: where each
@@ -247,7 +247,7 @@ def rise_and_fall(step: int, steps: int) -> float:
     return (step + 1) / (rise + 1) if step < rise else (steps - step) / (steps - rise)
 
 
-def _dealt(plan: Plan) -> tuple[Array, Array]:
+def _dealt(plan: ClassifierPlan) -> tuple[Array, Array]:
     """The training images, as (rows to train on, rows held out), sorted; the same at every search."""
     train = plan.splits.train
     count = min(MOST_HELD_OUT, round(HELD_OUT * len(train)))

@@ -11,7 +11,7 @@ from sightline.data.batches import Array, Batch, TrainingBatches, derived_seed
 from sightline.inference.architecture import fit_to_images
 from sightline.machine.devices import arithmetic, seed_generators
 from sightline.models.base import Network
-from sightline.training.job import Plan
+from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.module import balanced_weights, classification_loss
 from sightline.training.optimizers import build_optimizer
 from sightline.training.phases import frozen_modules, layers_of, phases_of, shares_of
@@ -25,7 +25,7 @@ class TrainingStep:
     ``fit.compile`` is left out: it changes the last digits only.
     """
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
+    def __init__(self, plan: ClassifierPlan, device: torch.device) -> None:
         """
         Args:
             plan: of the training.
@@ -85,12 +85,12 @@ def grouped(batches: TrainingBatches, recipe: Recipe) -> Iterator[list[Batch]]:
                 yield [batches.make(epoch, index, order) for index in members]
 
 
-def optimizer_of(plan: Plan, config: OptimizerConfig, network: Network) -> torch.optim.Optimizer:
+def optimizer_of(plan: ClassifierPlan, config: OptimizerConfig, network: Network) -> torch.optim.Optimizer:
     """The optimizer of a copy of a plan's network, by some settings: of what learns, each layer at its share of the rate."""
     return build_optimizer(config, network, shares_of(plan.recipe, plan.network))
 
 
-def copied_network(plan: Plan, device: torch.device) -> Network:
+def copied_network(plan: ClassifierPlan, device: torch.device) -> Network:
     """A copy of the network as it is before the first step of the training, in which only learns what does in that."""
     network = copy.deepcopy(plan.network)
     if plan.built.weights is None:
@@ -103,7 +103,7 @@ def copied_network(plan: Plan, device: torch.device) -> Network:
 
 
 def training_batches(
-    plan: Plan, rows: Array, size: int, device: torch.device, dtype: torch.dtype, processes: int = 1
+    plan: ClassifierPlan, rows: Array, size: int, device: torch.device, dtype: torch.dtype, processes: int = 1
 ) -> TrainingBatches:
     """Batches of some training images as the training makes them, by a seed of their own; the last process's part, the largest."""
     recipe = plan.recipe

@@ -1,0 +1,93 @@
+"""What a training costs, and the cores that it shares with other programs."""
+
+import statistics
+import time
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+
+from sightline.display.terminal import show
+from sightline.machine.cores import adjust_threads, current_share
+from sightline.machine.devices import convolution_flops
+
+__all__ = ["CostMeter", "SharedCores"]
+
+PROBE_WORTH = 15.0  # seconds an epoch must take before another probe of 0.3 s is worth it
+
+
+class CostMeter(Callback):
+    """Seconds of the fit, and the speed of the machine meanwhile. Kept in checkpoints, so a resumed run counts all.
+
+    The probes' own time is not counted.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.seconds = 0.0
+        self.probes: list[float] = []
+        self.began = False
+        self._epoch_seconds = float("inf")
+        self._since = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began = True  # all that a checkpoint holds is restored
+        self._since = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._count()
+        adjust_threads()
+        if self._epoch_seconds >= PROBE_WORTH:
+            own = torch.tensor(convolution_flops(pl_module.device, self.dtype), device=pl_module.device)
+            self.probes.append(float(trainer.strategy.reduce(own, reduce_op="sum")))  # of all processes together
+        self._since = time.perf_counter()
+        self._epoch_seconds = 0.0
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._count()
+
+    def state_dict(self) -> dict[str, Any]:
+        self._count()
+        return {"seconds": self.seconds, "probes": self.probes}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.probes = state_dict["seconds"], list(state_dict["probes"])
+
+    @property
+    def probe_flops(self) -> float:
+        """Median of the probes, in floating-point operations a second."""
+        return statistics.median(self.probes)
+
+    def _count(self) -> None:
+        now = time.perf_counter()
+        self.seconds += now - self._since
+        self._epoch_seconds += now - self._since
+        self._since = now
+
+
+class SharedCores(Callback):
+    """Trains on a share of the cores while other programs of ours compute, and says so."""
+
+    def __init__(self, console: Console | None) -> None:
+        self.console = console
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._say()
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if adjust_threads():
+            self._say()
+
+    def _say(self) -> None:
+        share = current_share()
+        if self.console is not None and share is not None and share.programs > 1:
+            threads = torch.get_num_threads()
+            show(
+                f"{share.programs} programs of sightline share the cores: {threads} thread{'s' * (threads > 1)}"
+                " for this one; its last digits depend on that",
+                self.console,
+            )
