@@ -5,7 +5,7 @@
 A small training of ``digits``, or of another image set, runs under ``sys.setprofile`` up to its first step. On the way are
 the functions of this package that are being executed, so stand on the stack, at three moments:
 
-- where the command's words have become a plan (``classifier_plan.ClassifierPlan.__init__``): what is trained;
+- where the network is built (the call of ``architecture.build``, which itself does not count): what is trained;
 - where the first batch is made (``TrainingBatches.make`` within the fit): on what;
 - where the loss of the first step is computed (``classification_loss``): what is computed.
 
@@ -27,13 +27,21 @@ import sightline
 from sightline.cli.main import main as command
 
 ROOT = Path(sightline.__file__).parent
-SETTINGS = ("--recipe", "small", "--network.widths", "8", "16", "16", "--fit.epochs", "2", "--evaluation.on", "none")
+SETTINGS = (
+    *("--recipe", "small", "--network.widths", "8", "16", "16", "--fit.epochs", "2"),
+    *(
+        "--optimizer.kind",
+        "sgd",
+        "--optimizer.learning-rate",
+        "0.1",
+    ),  # one of torch's: Muon's step calls the loss itself
+)
 MOST_FILES, MOST_LINES = 8, 500
 
 MOMENTS = {
-    "__create_fn__.<locals>.__init__": "plan",  # as dataclasses call what they write
-    "TrainingBatches.make": "batch",
-    "classification_loss": "loss",
+    ("build", "architecture.py"): "network",
+    ("TrainingBatches.make", "batches.py"): "batch",
+    ("classification_loss", "module.py"): "loss",
 }
 
 
@@ -49,13 +57,14 @@ class Way:
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         """Look at a call, as ``sys.setprofile`` tells it."""
-        moment = MOMENTS.get(frame.f_code.co_qualname) if event == "call" else None
-        if moment is None or (moment == "plan" and type(frame.f_locals["self"]).__name__ != "ClassifierPlan"):
+        code = frame.f_code
+        moment = MOMENTS.get((code.co_qualname, code.co_filename.rpartition("/")[2])) if event == "call" else None
+        if moment is None:
             return
         stack = _stack(frame)
         if moment == "batch" and any(code.co_name == "_picture" for code in stack):
             return  # of batch.png
-        self.moments.setdefault(moment, stack)
+        self.moments.setdefault(moment, stack[:-1] if moment == "network" else stack)
         if moment == "loss":
             sys.setprofile(None)
             raise LossSeen
@@ -108,7 +117,7 @@ def main() -> None:
         with suppress(LossSeen):
             command(["train", data, *SETTINGS, "--run", f"{folder}/run"])
         sys.setprofile(None)
-    if set(way.moments) != {"plan", "batch", "loss"}:
+    if set(way.moments) != {"network", "batch", "loss"}:
         raise SystemExit(f"the training ended before its first loss; seen: {', '.join(way.moments) or 'nothing'}")
     counted: dict[tuple[str, str], int] = {}
     for moment, stack in way.moments.items():

@@ -49,7 +49,7 @@ def damage(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_a_second_training_of_one_run_is_refused_and_the_run_stays_as_it_is(begun: Path, capsys) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in begun.iterdir()}
     with alone(begun, "trained"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sightline.training.train.prepare_any", None)  # would fail if it were called
+        patch.setattr("sightline.training.execution.prepare_any", None)  # would fail if it were called
         assert main(["train", "--resume", "--run", str(begun)]) == 2
     assert f"sightline: {begun} is being trained by another process; wait" in capsys.readouterr().err
     assert {path.name: path.stat().st_mtime_ns for path in begun.iterdir() if path.name != ".lock"} == {

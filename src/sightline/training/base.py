@@ -6,16 +6,16 @@ N images, K classes. Nothing here loads Lightning.
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from rich.console import Console
 
-from sightline.config import AnyRecipe
+from sightline.config import AnyRecipe, GeneratorRecipe, Recipe
 from sightline.data.batches import Normalization
 from sightline.data.cache import CachedImages
 from sightline.data.excluding import excluded_fingerprint
@@ -37,9 +37,15 @@ if TYPE_CHECKING:
 
     from sightline.training.module import Learner
 
-__all__ = ["Plan", "Trained"]
+__all__ = ["Plan", "Trained", "with_settings"]
 
 Array = np.ndarray[Any, Any]
+R = TypeVar("R", Recipe, GeneratorRecipe)
+
+
+def with_settings(recipe: R, block: str, **settings: Any) -> R:
+    """Return a recipe with other settings in one of its blocks; its checks run again."""
+    return replace(recipe, **{block: replace(getattr(recipe, block), **settings)})
 
 
 @dataclass(frozen=True)

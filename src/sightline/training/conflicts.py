@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from sightline.data.splits import Splits, brings_validation
 from sightline.display.terminal import in_notebook
 from sightline.errors import ConfigError
 from sightline.machine.devices import choose_device
+from sightline.training.base import with_settings
 
 __all__ = [
     "SMALLEST_SIDE",
@@ -70,7 +70,7 @@ def refuse_conflicts(
         refuse_range_test(recipe.fit, recipe.finetune, count, "--optimizer.learning-rate auto")
     easiest = recipe
     if "fit.batch_size" in searched:  # what the smallest batch that may be found cannot do, none can
-        easiest = replace(recipe, fit=replace(recipe.fit, batch_size=batches_within(recipe.fit, count)[0]))
+        easiest = with_settings(recipe, "fit", batch_size=batches_within(recipe.fit, count)[0])
     refuse_processes(easiest, count)
     refuse_small_padding(recipe, images)
     refuse_without_effect(easiest, images, splits)

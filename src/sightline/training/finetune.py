@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor
 
-from sightline.config import Recipe, UpperConfig, read_recipe, resolve
+from sightline.config import UpperConfig, read_recipe, resolve
 from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
 from sightline.config.resolving import to_mapping
 from sightline.display.terminal import show
@@ -25,12 +25,13 @@ from sightline.inference.views import combine
 from sightline.machine.devices import choose_device, convolution_flops
 from sightline.measures.significance import paired_interval
 from sightline.runs.writing import write_csv
-from sightline.training.base import Trained
+from sightline.training.base import Trained, with_settings
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.estimates import estimate_training
 from sightline.training.finetune_costs import Candidate, candidates
 from sightline.training.preparation import prepare_classifier
 from sightline.training.probe import Probed, measure_logits, run_probe
+from sightline.training.request import Request
 
 __all__ = ["keep_better", "plan_finetuning", "train_from_probe"]
 
@@ -118,7 +119,7 @@ def _train_rival(
         if compared["kept"] != "probe":
             rival.finish(run, trained, console)
             return
-        plan = replace(plan, recipe=_with_nothing_behind(plan.recipe), searches=())
+        plan = replace(plan, recipe=with_settings(plan.recipe, "probe", then="nothing", minutes=None), searches=())
         plan.begin(run)
         plan.finish(run, replace(trained, phases=(), epochs=0, ask=_asks(plan, probed)), console)
 
@@ -144,11 +145,6 @@ def _speed(probed: Probed) -> float:
 def _asks(plan: ClassifierPlan, probed: Probed) -> Any:
     """Return what answers from kept features, where one view is asked for."""
     return probed.ask if plan.recipe.evaluation.views == "one" else None
-
-
-def _with_nothing_behind(recipe: Recipe) -> Recipe:
-    assert recipe.probe is not None
-    return replace(recipe, probe=replace(recipe.probe, then="nothing", minutes=None))
 
 
 def plan_finetuning(
@@ -266,8 +262,9 @@ def _prepare_rival(plan: ClassifierPlan, settings: Mapping[str, Any]) -> Classif
     """Prepare the recipe that is tried besides a probe, on the same images; None where the settings do not suit it."""
     own = {name: value for name, value in settings.items() if name != "probe"}
     own["data"] = {**(own.get("data") or {}), "fit": plan.recipe.data.fit}  # which may have been chosen by the images
+    named = read_recipe(plan.rival)
     try:
-        return prepare_classifier(plan.source, read_recipe(plan.rival), own, Console(quiet=True))
+        return prepare_classifier(Request(named, own, plan.source, False, resolve(named, own)), Console(quiet=True))
     except ConfigError:
         return None
 

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -11,6 +11,7 @@ from sightline.data.augment.augment import shrunk_side
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.machine.memory import free_memory
 from sightline.models.base import Network
+from sightline.training.base import with_settings
 from sightline.training.classifier_plan import ClassifierPlan
 
 __all__ = ["Candidate", "candidates"]
@@ -41,7 +42,7 @@ def candidates(plan: ClassifierPlan) -> list[Candidate]:
     count = min(recipe.fit.batch_size, len(splits.train), TIMED)
     images = torch.zeros(count, 3, *plan.images.size, device=device).contiguous(memory_format=torch.channels_last)
     # kept maps do without the crop and the policy of the recipe photos, never without anything that the user named
-    without = replace(recipe, augment=replace(recipe.augment, crop=None, policy=None))
+    without = with_settings(recipe, "augment", crop=None, policy=None)
     only_whole = recipe.finetune is not None or plan.named_views or not without.shows_two_views
     found = []
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):

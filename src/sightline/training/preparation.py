@@ -6,8 +6,7 @@ Every step runs once, and refuses what cannot be trained as early as it can be k
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -24,25 +23,23 @@ from sightline.config import (
 )
 from sightline.config.building import build as build_settings
 from sightline.config.generating import GeneratorRecipe
-from sightline.config.resolving import flatten, merge, refuse_hopeless, searches, spell_out, trains_generator
+from sightline.config.resolving import flatten, merge, searches
 from sightline.data.batches import Normalization, derived_seed, prepare
 from sightline.data.cache import CachedImages, open_images, survey
 from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.decoding.sizing import HIDDEN_MOST, hidden_share, training_size
 from sightline.data.sources.embedded import GROCERIES
-from sightline.data.sources.lookup import find_source
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import Splits, brings_validation
 from sightline.display.terminal import show
 from sightline.display.waiting import Progress
-from sightline.errors import ConfigError, DataError, RunError
+from sightline.errors import ConfigError
 from sightline.generation.generator import FULL_RANGE
 from sightline.inference.architecture import build, with_whole_paths
 from sightline.machine.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
-from sightline.machine.extras import refuse_missing_trackers
 from sightline.models.build import build_generator
 from sightline.models.pretrained import native_size, refuse_missing_weights
-from sightline.training.base import Plan
+from sightline.training.base import Plan, R, with_settings
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.conflicts import (
     SMALLEST_SIDE,
@@ -56,10 +53,9 @@ from sightline.training.generator_plan import GeneratorPlan, scaled_to
 from sightline.training.kept_features import settle_features
 from sightline.training.optimizer_choice import settle_optimizer
 from sightline.training.phases import phases_of
+from sightline.training.request import Request, read_request
 
 __all__ = ["choose_recipe", "prepare_any", "prepare_classifier", "prepare_training", "settle_scales"]
-
-R = TypeVar("R", Recipe, GeneratorRecipe)
 
 UNNAMED = f"No image set was named: this trains on {GROCERIES}, the embedded photographs."
 MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of ``fast`` are enough steps
@@ -84,64 +80,36 @@ def prepare_training(
     settings: Mapping[str, Any],
     console: Console,
 ) -> ClassifierPlan:
-    """Settle everything that can be settled before the first step of a classifier; arguments as ``sightline.train`` has them.
-
-    Raises:
-        SightlineError: it cannot be trained; no image set was named.
-    """
-    named = _read_named(recipe)
-    return prepare_classifier(_find_source(data, named, settings), named, settings, console)
+    """Settle everything that can be settled before the first step of a classifier; arguments as ``sightline.train`` has them."""
+    return prepare_classifier(read_request(data, recipe, settings), console)
 
 
-def prepare_any(
-    data: str | os.PathLike[str] | None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any],
-    settings: Mapping[str, Any],
-    begun: Path | None,
-    console: Console,
-) -> Plan:
-    """Settle everything that can be settled before the first step of a classifier, or of a generator where the recipe names one.
-
-    Args:
-        data, recipe, settings, console: as ``sightline.train`` has them.
-        begun: the run to continue, whose own recipe is taken where nothing else is named.
-    """
-    if begun is not None and data is None and recipe == "auto":
-        if not (begun / "recipe.yaml").exists():
-            raise RunError(
-                f"{begun} is no run that could be continued: it has no recipe.yaml; name the image set to start it."
-            )
-        recipe = begun / "recipe.yaml"
-    named = _read_named(recipe)
-    source = _find_source(data, named, settings, GROCERIES)
-    fit = merge(named or {}, settings).get("fit")
+def prepare_any(request: Request, console: Console) -> Plan:
+    """Settle everything before the first step of a classifier, or of a generator where the recipe names one."""
+    fit = merge(request.named or {}, request.settings).get("fit")
     refuse_lone_program(fit.get("processes") if isinstance(fit, Mapping) else None)  # before any image is read
-    if data is None and not (named or {}).get("image_set"):
+    if request.by_default:
         show(UNNAMED, console)
-    if named is not None and trains_generator(named, settings):
-        return prepare_generator(source, named, settings, console)
-    return prepare_classifier(source, named, settings, console)
+    if isinstance(request.recipe, GeneratorRecipe):
+        return prepare_generator(request, request.recipe, console)
+    return prepare_classifier(request, console)
 
 
-def prepare_classifier(
-    source: ImageSource, named: Mapping[str, Any] | None, settings: Mapping[str, Any], console: Console
-) -> ClassifierPlan:
+def prepare_classifier(request: Request, console: Console) -> ClassifierPlan:
     """Settle everything before the first step of a classifier.
 
     Args:
-        source: the image set.
-        named: the content of the recipe; None chooses one by the images.
-        settings: what is set over it.
+        request: what is trained on what.
         console: where the reading of the images is shown.
     """
-    if named is None:
-        refuse_hopeless(settings)
-        if "kind" in (network := spell_out(settings).get("network") or {}):  # before images are read to choose a recipe
-            refuse_missing_weights(build_settings(NetworkConfig, network, "network"))
-    refuse_missing_trackers(named or {}, settings)
+    source, settings = request.source, request.settings
+    if request.named is None and "kind" in (network := settings.get("network") or {}):
+        refuse_missing_weights(build_settings(NetworkConfig, network, "network"))  # before images are read to choose
     with Progress(console, f"Reading {source.name}") as progress:
-        choice = _choose(source, settings, progress) if named is None else Choice(named)
-        recipe = _settle_recipe(source, choice.recipe, settings, progress)
+        choice = _choose(source, settings, progress) if request.named is None else Choice(request.named)
+        recipe = request.recipe or resolve(choice.recipe, settings)
+        assert isinstance(recipe, Recipe)
+        recipe = _settle_recipe(recipe, source, choice.recipe, settings, progress)
         pretrained = isinstance(recipe.network, RunConfig) or getattr(recipe.network, "weights", None) is not None
         recipe, images, splits, normalization = _open_and_split(
             source, recipe, settings, progress, UNMEASURED if pretrained else None
@@ -177,19 +145,15 @@ def prepare_classifier(
     )
 
 
-def prepare_generator(
-    source: ImageSource, named: Mapping[str, Any], settings: Mapping[str, Any], console: Console
-) -> GeneratorPlan:
-    """Settle everything before the first step of a generator; arguments as ``prepare_classifier`` has them."""
-    refuse_missing_trackers(named, settings)
-    place = {"image_set": source.location}
+def prepare_generator(request: Request, recipe: GeneratorRecipe, console: Console) -> GeneratorPlan:
+    """Settle everything before the first step of a generator; ``recipe`` is that of the request."""
+    source, settings = request.source, request.settings
     with Progress(console, f"Reading {source.name}") as progress:
-        recipe = resolve_generator(named, settings, place)
         _settle_machine(recipe)
         recipe, images, splits, _ = _open_and_split(source, recipe, settings, progress)
     count, data = len(splits.train), recipe.data
-    recipe = resolve_generator(scaled_to(images, count, recipe.generator), named, settings, place)
-    recipe = with_whole_paths(replace(recipe, data=data))
+    recipe = resolve_generator(scaled_to(images, count, recipe.generator), request.named or {}, settings)
+    recipe = with_whole_paths(replace(recipe, data=data, image_set=source.location))
     for side in images.size:
         if side % recipe.generator.side_multiple:
             raise indivisible(side, recipe.generator)
@@ -205,29 +169,6 @@ def prepare_generator(
         normalization=FULL_RANGE,
         built=build_generator(recipe.generator, len(images.classes), images.size),
     )
-
-
-# ── source ───────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _read_named(recipe: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the content of the recipe that is named; None where it is auto."""
-    if recipe == "auto":
-        return None
-    return dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
-
-
-def _find_source(
-    data: str | os.PathLike[str] | None,
-    named: Mapping[str, Any] | None,
-    settings: Mapping[str, Any],
-    otherwise: str | None = None,
-) -> ImageSource:
-    """Find the image set that is named, or that of the recipe, or ``otherwise``."""
-    location = data if data is not None else (named or {}).get("image_set") or otherwise
-    if location is None:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
-    return find_source(location, (merge(named or {}, settings).get("data") or {}).get("classes"))
 
 
 # ── recipe ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -267,10 +208,10 @@ def choose_recipe(images: int, size: tuple[int, int], fraction: float = 1.0) -> 
 
 
 def _settle_recipe(
-    source: ImageSource, named: Mapping[str, Any], settings: Mapping[str, Any], progress: Progress
+    recipe: Recipe, source: ImageSource, named: Mapping[str, Any], settings: Mapping[str, Any], progress: Progress
 ) -> Recipe:
-    """Resolve every setting that does not depend on the pixels, and refuse what this machine cannot do."""
-    recipe = with_whole_paths(resolve(named, settings, {"image_set": source.location}))
+    """Settle what does not depend on the pixels, and refuse what this machine cannot do."""
+    recipe = with_whole_paths(replace(recipe, image_set=source.location))
     recipe = _with_probe_settled(recipe, named, settings)
     refuse_missing_weights(recipe.network)
     _settle_machine(recipe)
@@ -297,7 +238,7 @@ def _with_probe_settled(recipe: Recipe, named: Mapping[str, Any], settings: Mapp
     if probe.then == "nothing" and steps:
         raise ConfigError(f"--{steps[0]} has no effect with --probe.then nothing; leave one of the two out.")
     if probe.then == "auto" and steps:
-        return replace(recipe, probe=replace(probe, then="finetune"))
+        return with_settings(recipe, "probe", then="finetune")
     return recipe
 
 
@@ -315,7 +256,7 @@ def _at_own_size(recipe: Recipe, source: ImageSource, progress: Progress) -> Rec
         if max(median) <= SMALL_SIDE:
             return recipe
         (size, _), _ = training_size([median], None, native)
-    return replace(recipe, data=replace(recipe.data, size=size))
+    return with_settings(recipe, "data", size=size)
 
 
 def settle_scales(recipe: Recipe, settings: Mapping[str, Any], side: int) -> Recipe:
@@ -335,9 +276,7 @@ def settle_scales(recipe: Recipe, settings: Mapping[str, Any], side: int) -> Rec
     elif "scales" not in (settings.get("augment") or {}):
         scales = tuple(max(scale, min(1.0, SMALLEST_SIDE / side)) for scale in scales)
         scales = scales if min(scales, default=1.0) < 1 else ()
-    return (
-        recipe if scales == recipe.augment.scales else replace(recipe, augment=replace(recipe.augment, scales=scales))
-    )
+    return recipe if scales == recipe.augment.scales else with_settings(recipe, "augment", scales=scales)
 
 
 def _names_views(named: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
@@ -370,6 +309,6 @@ def _open_and_split(
     opened = open_images(source, recipe.data.size, progress, preprocessing=Preprocessing(recipe.data.fit))
     refuse_split_options(recipe, settings, opened)
     if brings_validation(opened):
-        recipe = replace(recipe, data=replace(recipe.data, validation=None))
+        recipe = with_settings(recipe, "data", validation=None)
     images, splits, normalization = prepare(source, recipe, progress, known, opened)
     return recipe, images, splits, normalization

@@ -1,33 +1,18 @@
-"""Train a classifier, or a generator: an image set in, a finished run folder out.
-
-What is trained is a plan, and this is what all plans have in common, from the run folder to the last step. Lightning is loaded
-by the fit alone: a probe that nothing follows does without.
-"""
+"""Train a classifier, or a generator: an image set in, a finished run folder out. Its steps are in ``execution``."""
 
 import os
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from sightline.data.sources.embedded import GROCERIES
 from sightline.data.sources.listing import listed_once
-from sightline.display.pictures import drawing
-from sightline.display.terminal import reporting_console, show
 from sightline.errors import ConfigError
-from sightline.machine.cores import sharing_cores
-from sightline.machine.devices import arithmetic, choose_device, keep_freed_memory
-from sightline.runs.folder import create_run, refuse_existing, run_to_help
-from sightline.runs.locking import LOCK, alone
-from sightline.training.base import Plan
-from sightline.training.checkpoints import settle_checkpoints
-from sightline.training.classifier_plan import ClassifierPlan
-from sightline.training.finetune import train_from_probe
-from sightline.training.preparation import prepare_any
-from sightline.training.resume import run_to_resume
-from sightline.training.summary import describe_training
+from sightline.runs.folder import refuse_existing
+from sightline.training.request import read_request
 
 __all__ = ["train"]
 
@@ -45,20 +30,22 @@ def train(
     console: Console | None = None,
     after_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path | None:
-    """Train a classifier on an image set and measure it; or a generator, where the recipe names one.
+    """Train a classifier on an image set, and measure it; or a generator of such images (recipe ddpm).
 
     Args:
-        data: a folder, an archive, a manifest, or a name such as ``digits``; None for the one that the recipe or the run
-            to resume names, or else for ``groceries``, the embedded photographs.
-        recipe: a recipe's name, a YAML file, its content, or ``auto`` to choose by the size and number of the images.
-        settings: what to set over the recipe, nested as in its YAML.
-        run: folder to make; None for ``runs/<data>-<recipe>-<n>``.
-        resume: continue ``run``, or the newest unfinished run of the same data and settings.
-        restart: with ``resume``: begin the run again at its first epoch, and delete its checkpoints.
-        dry_run: describe the training and stop before the first step.
-        console: where to report; None reports nothing.
-        after_epoch: called with each epoch, counted from 1, and its line of ``metrics.csv``, before its checkpoint is written;
-            what it raises ends the training.
+        data: A folder of class folders, an archive of one, a manifest (.csv, .tsv, .jsonl, .parquet), or a name: groceries,
+            digits, cifar10, cifar100, mnist, fashion-mnist, hf:OWNER/NAME; unless named that of the recipe or of the run to
+            resume, or else groceries, the embedded photographs.
+        recipe: A recipe's name (see sightline recipes), a YAML file of one, or auto to choose by the images.
+        settings: What to set over the recipe, nested as in its YAML.
+        run: Folder to make; runs/<data>-<recipe>-<n> unless named.
+        resume: Continue the run that is named, or the newest unfinished one of the same data and settings.
+        restart: With resume: begin the run again at its first epoch, and delete its checkpoints, such as those of which none
+            can be read.
+        dry_run: Describe the training and stop before the first step.
+        console: Where to report; None reports nothing, but in a notebook.
+        after_epoch: Called with each epoch, counted from 1, and its line of ``metrics.csv``, before its checkpoint is
+            written; what it raises ends the training.
     Returns:
         The folder of the finished run; None after a dry run.
     Raises:
@@ -66,95 +53,21 @@ def train(
         Interrupted: Ctrl-C; the run can be resumed.
     """
     started = time.monotonic()
-    keep_freed_memory()
-    helping = run_to_help()
-    console = Console(quiet=True) if helping else reporting_console(console)
     if run is not None and not resume:
         refuse_existing(run)
     if restart and not resume:
         raise ConfigError("--restart begins a run again that is resumed, and has no effect without --resume.")
     begun = Path(run) if resume and run is not None else None
-    with ExitStack() as stack:
-        device = choose_device()
-        share = stack.enter_context(sharing_cores(device, arithmetic("auto", device), helping is None))
-        held = None
-        if begun is not None and helping is None and not dry_run and _is_unfinished(begun):
-            stack.enter_context(alone(begun, "trained"))  # refused before any image is read
-            held = begun
-            if not restart:
-                settle_checkpoints(begun)
-        plan = prepare_any(data, recipe, settings or {}, begun, console)
-        if plan.recipe.fit.deterministic or plan.recipe.fit.processes > 1:
-            share.end()
-        if after_epoch is not None and plan.recipe.fit.processes > 1:
-            raise ConfigError("--fit.processes must be 1 where the end of an epoch is waited for; leave it out.")
-        if helping is not None:
-            from sightline.training.fit import help_fit
+    request = read_request(data, recipe, settings, begun, GROCERIES, generators=True)
+    from sightline.training.execution import execute
 
-            help_fit(plan, helping)
-        folder, plan = run_to_resume(run, plan) if resume else (None, plan)
-        if folder is not None and (folder / "DONE").exists():
-            show(f"{folder} is finished already; nothing was done.", console)
-            return folder
-        describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, plan.notes())
-        if dry_run:
-            return None
-        if folder is None:
-            folder, resume = create_run(f"{plan.source.name}-{plan.recipe.name}", run), False
-        if folder != held:
-            stack.enter_context(alone(folder, "trained"))
-        if (folder / "DONE").exists():  # by another process, since this one looked
-            return folder
-        older = settle_checkpoints(folder, restart=restart)
-        if resume:
-            show(f"Continuing {folder}. {older}".rstrip(), console)
-        _train(plan, settings or {}, folder, started, console, after_epoch)
-    return folder
-
-
-def _is_unfinished(run: Path) -> bool:
-    return os.path.exists(run / "recipe.yaml") and not os.path.exists(run / "DONE")
-
-
-def _train(
-    plan: Plan,
-    settings: Mapping[str, Any],
-    run: Path,
-    started: float,
-    console: Console,
-    after_epoch: Callable[[int, dict[str, float]], None] | None,
-) -> None:
-    """Train in a folder that this process holds: by a probe or by steps, from where its run stands."""
-    if plan.recipe.probe is not None:
-        assert isinstance(plan, ClassifierPlan)  # a generator has none
-        train_from_probe(plan, settings, run, started, console, after_epoch)
-        return
-    from sightline.training.fit import fitted
-
-    if not (run / "model.json").exists():
-        plan = _begin(plan, run, console)
-    with fitted(plan, run, console, after_epoch) as trained:
-        plan.finish(run, trained, console)
-
-
-def _begin(plan: Plan, run: Path, console: Console) -> Plan:
-    """Write what a run knows before its first step; returns the plan with all numbers that were searched for."""
-    if not plan.searches:
-        plan.begin(run)
-        return plan
-    assert isinstance(plan, ClassifierPlan)  # nothing of a generator is searched for
-    from sightline.training.finders.auto import find_auto_settings
-    from sightline.training.finders.rate import write_range
-
-    try:
-        plan, facts, rate = find_auto_settings(plan, console)
-    except BaseException:  # Ctrl-C, too
-        with suppress(OSError):  # it is not empty: the training was begun before
-            (run / LOCK).unlink(missing_ok=True)
-            run.rmdir()
-        raise
-    plan.begin(run, {"found": facts})
-    if rate is not None:
-        with drawing("range.png", console):
-            write_range(run, rate)
-    return plan
+    return execute(
+        request,
+        run,
+        resume=resume,
+        restart=restart,
+        dry_run=dry_run,
+        started=started,
+        console=console,
+        after_epoch=after_epoch,
+    )

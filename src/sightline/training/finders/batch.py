@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sightline.config import BatchSearchConfig, batches_within, resolve
-from sightline.config.resolving import to_mapping
+from sightline.config import BatchSearchConfig, batches_within
 from sightline.display.waiting import Progress
 from sightline.machine.devices import choose_device, generators_kept
 from sightline.machine.memory import free_memory, held_memory, measured_peak, ran_out, refuse_without_measure
 from sightline.models.base import Network
+from sightline.training.base import with_settings
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.sizes import SizeSearch, Tried, fastest, search_sizes
 from sightline.training.finders.steps import TrainingStep, copied_network, optimizer_of, training_batches
@@ -147,7 +147,7 @@ class _Measure:
 
     def __init__(self, plan: ClassifierPlan, network: Network, device: torch.device) -> None:
         recipe = plan.recipe
-        single = resolve(to_mapping(recipe), {"fit": {"accumulate": 1}})  # one batch is in memory at a time
+        single = with_settings(recipe, "fit", accumulate=1)  # one batch is in memory at a time
         self.plan, self.network, self.device = plan, network.train(), device
         self.step = TrainingStep(replace(plan, recipe=single), device)
         self.optimizer = optimizer_of(plan, recipe.optimizer, network)
