@@ -23,7 +23,7 @@ DOORS = {
     "pyarrow": ("data/sources/parquet.py",),
     "huggingface_hub": ("data/sources/hub.py", "models/pretrained.py"),
     "matplotlib": ("display/pictures.py", "display/charts.py"),
-    "scipy": ("measures/significance.py", "training/linear_probe.py"),
+    "scipy": ("measures/significance.py", "training/logistic_regression.py"),
     "jinja2": ("display/pages.py",),
     "timm": ("models/pretrained.py",),
     "captum": ("explanation/attribution.py",),

@@ -75,7 +75,7 @@ def execute(
         if folder is not None and (folder / "DONE").exists():
             show(f"{folder} is finished already; nothing was done.", console)
             return folder
-        describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, plan.notes())
+        describe_training(console, plan)
         if dry_run:
             return None
         if folder is None:

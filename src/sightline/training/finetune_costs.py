@@ -13,6 +13,7 @@ from sightline.machine.memory import free_memory
 from sightline.models.base import Network
 from sightline.training.base import with_settings
 from sightline.training.classifier_plan import ClassifierPlan
+from sightline.training.estimates import seconds_of
 
 __all__ = ["Candidate", "candidates"]
 
@@ -34,7 +35,7 @@ class Candidate:
 
 
 def candidates(plan: ClassifierPlan) -> list[Candidate]:
-    """Ways to fine-tune the network of a plan, the most layers first, with their seconds on this machine just now."""
+    """Return the ways to fine-tune the network of a plan, the most layers first, with their seconds on this machine just now."""
     recipe, splits = plan.recipe, plan.splits
     device = choose_device()
     dtype = arithmetic(recipe.fit.precision, device)
@@ -65,7 +66,7 @@ def candidates(plan: ClassifierPlan) -> list[Candidate]:
 
 
 def _cuts(network: Network, images: torch.Tensor) -> list[str]:
-    """Layers of the network's chain behind which about two thirds, and a third, of the time of a pass is spent."""
+    """Return the layers of the network's chain behind which about two thirds, and a third, of the time of a pass is spent."""
     times = [0.0]
     given = images[:4]
     with torch.inference_mode():
@@ -95,7 +96,7 @@ def _timed_maps(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, f
 
 
 def _seconds_at(network: Network, images: torch.Tensor, scales: tuple[float, ...]) -> float:
-    """Mean seconds of a step at shares of the side; at the full side where there are none."""
+    """Time a step, as the mean at shares of the side; at the full side where there are none."""
     total = 0.0
     for scale in scales or (1.0,):
         height, width = (shrunk_side(side, scale) for side in images.shape[2:])
@@ -106,16 +107,15 @@ def _seconds_at(network: Network, images: torch.Tensor, scales: tuple[float, ...
 
 
 def _seconds(network: Network, given: torch.Tensor, *, learns: bool, kept: bool = False) -> float:
-    """Of a pass, and where it learns of its gradients, for a batch: the second of two."""
-    seconds = 0.0
+    """Time a pass, and where it learns its gradients, for a batch."""
     network.train(learns)
-    for _ in range(2):
-        start = time.perf_counter()
+
+    def step() -> torch.Tensor:
         with torch.set_grad_enabled(learns):
-            loss = (network.classify(given) if kept else network(given)).float().logsumexp(1).mean()
+            loss: torch.Tensor = (network.classify(given) if kept else network(given)).float().logsumexp(1).mean()
         if learns:
             loss.backward()  # type: ignore[no-untyped-call]
             network.zero_grad()
-        float(loss.detach())  # waits for the device
-        seconds = time.perf_counter() - start
-    return seconds
+        return loss
+
+    return seconds_of(step)

@@ -58,7 +58,7 @@ def settle_features(
 
 
 def _why_not(recipe: Recipe, network: Network, size: tuple[int, int], wanted: int, device: torch.device) -> str:
-    """What speaks against keeping so many bytes of features; empty where nothing does."""
+    """Return what speaks against keeping so many bytes of features; empty where nothing does."""
     if recipe.fit.compile:
         return "--fit.compile compiles the whole network"
     varying = _varying(recipe, network, size)
@@ -70,7 +70,7 @@ def _why_not(recipe: Recipe, network: Network, size: tuple[int, int], wanted: in
 
 
 def bytes_kept(network: Network, images: int, size: tuple[int, int]) -> int:
-    """What the features of so many images of a size take, in float32."""
+    """Return the bytes that the features of so many images of a size take, in float32."""
     parameter = next(network.parameters())
     training = network.training
     with torch.no_grad():
@@ -80,7 +80,7 @@ def bytes_kept(network: Network, images: int, size: tuple[int, int]) -> int:
 
 
 def _varying(recipe: Recipe, network: Network, size: tuple[int, int]) -> str:
-    """Why an image's features vary while the head of a frozen network trains, as a clause; empty where they do not.
+    """Say why an image's features vary while the head of a frozen network trains, as a clause; empty where they do not.
 
     Two images are sent through: in evaluation mode; twice in the modes of the training, where dropout rescales what it keeps
     and batch-norm takes the statistics of the batch; and one of them alone. The network and the generators are left as they
@@ -108,7 +108,7 @@ def _varying(recipe: Recipe, network: Network, size: tuple[int, int]) -> str:
 
 
 def _features(network: Network, images: Tensor, learning: Iterable[nn.Module]) -> Tensor:
-    """The backbone's output with some modules in training mode and all others in evaluation mode; nothing is changed."""
+    """Return the backbone's output with some modules in training mode and all others in evaluation mode; nothing is changed."""
     modes = [(module, module.training) for module in network.modules()]
     measured = [(buffer, buffer.clone()) for buffer in network.buffers()]
     network.eval()
@@ -124,7 +124,7 @@ def _features(network: Network, images: Tensor, learning: Iterable[nn.Module]) -
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether features are equal but for rounding, which is not the same for every number of images."""
+    """Tell whether features are equal but for rounding, which is not the same for every number of images."""
     scale = float(other.abs().max())
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5 * scale, equal_nan=True)
 
@@ -143,7 +143,7 @@ class Backbone:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images, (B, 3, H, W), to what is read by ``Network.classify``."""
+        """Turn normalized images, (B, 3, H, W), into what is read by ``Network.classify``."""
         modes = [(module, module.training) for module in self._network.modules()]
         self._network.eval()
         with self._arithmetic():
@@ -197,7 +197,7 @@ class FeatureBatches(TrainingBatches):
         return Batch(features, labels, epoch, index, weight, features=True)
 
     def _compute(self) -> Tensor:
-        """(V, N, ...): of each training image and, where images are mirrored, of its mirror image."""
+        """Compute the features of each training image and, where images are mirrored, of its mirror image, (V, N, ...)."""
         views = 1 if self.config.flip == "none" else 2
         kept: Tensor | None = None
         start = 0

@@ -70,7 +70,7 @@ def settle_optimizer(recipe: Recipe, settings: Mapping[str, Any], built: Built) 
 
 
 def _harm(recipe: Recipe, built: Built) -> str:
-    """What the optimizer of a recipe would do to a network, as a clause; empty where it does no harm."""
+    """Return what the optimizer of a recipe would do to a network, as a clause; empty where it does no harm."""
     if not _backbone_learns(recipe, built.network):
         return ""
     muon = isinstance(recipe.optimizer, MuonConfig)
@@ -96,13 +96,13 @@ def _backbone_learns(recipe: Recipe, network: Network) -> bool:
 
 
 def _trained_by_muon(recipe: Recipe) -> bool:
-    """Whether a training starts from a run whose filters have the norms that Muon gives them already."""
+    """Tell whether a training starts from a run whose filters have the norms that Muon gives them already."""
     network = recipe.network
     return isinstance(network, RunConfig) and isinstance(read_run_recipe(Path(network.folder)).optimizer, MuonConfig)
 
 
 def _scale_matters(network: nn.Module) -> bool:
-    """Whether a network computes something else when its filters are scaled: layer norms, layer scale, or no norms."""
+    """Tell whether a network computes something else when its filters are scaled: layer norms, layer scale, or no norms."""
     kinds = [module for module in network.modules() if "norm" in type(module).__name__.lower()]
     if not any(isinstance(module, SCALE_FREE) for module in kinds):
         return True

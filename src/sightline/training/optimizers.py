@@ -67,7 +67,7 @@ def build_optimizer(
 
 
 def part_of(name: str, parameter: nn.Parameter, beyond_backbone: tuple[str, ...] = ("head.",)) -> str:
-    """The part of a network that a parameter belongs to: one of ``PARTS``.
+    """Return the part of a network that a parameter belongs to: one of ``PARTS``.
 
     Args:
         name: of the parameter.
@@ -82,7 +82,7 @@ def part_of(name: str, parameter: nn.Parameter, beyond_backbone: tuple[str, ...]
 
 
 def main_rate(optimizer: torch.optim.Optimizer) -> float:
-    """The rate that is shown of all: the largest of the filters that learn; of the head, where all of them are frozen."""
+    """Return the rate that is shown of all: the largest of the filters that learn; of the head, where all of them are frozen."""
     rates: dict[str, float] = {}
     for group in optimizer.param_groups:
         if any(parameter.requires_grad for parameter in group["params"]):
@@ -91,14 +91,14 @@ def main_rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 def scaled(config: OptimizerConfig, factor: float) -> OptimizerConfig:
-    """The settings with every rate multiplied by a factor, to three digits; all else, Muon's ``shrink`` too, as it is."""
+    """Return the settings with every rate multiplied by a factor, to three digits; all else, Muon's ``shrink`` too, as it is."""
     rates = {name: value for name, value in vars(config).items() if name.endswith("learning_rate")}
     higher: Any = {name: float(f"{value * factor:.3g}") for name, value in rates.items()}
     return replace(config, **higher)
 
 
 def peaks(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:
-    """(rate, weight decay) of each group as it was built."""
+    """Return (rate, weight decay) of each group as it was built."""
     return [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
 
 

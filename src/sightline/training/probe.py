@@ -4,7 +4,8 @@ N images, K classes. Nothing here loads Lightning.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,14 @@ from sightline.inference.feature_store import FeatureStore
 from sightline.measures.metrics import cross_entropy, wilson_interval
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.estimates import features_per_second
-from sightline.training.logistic_regression import CrossValidation, Head, choose_head, cross_validate, solve_head
+from sightline.training.logistic_regression import (
+    CrossValidation,
+    Examples,
+    Head,
+    choose_head,
+    cross_validate,
+    solve_head,
+)
 
 __all__ = ["Probed", "measure_logits", "run_probe"]
 
@@ -48,7 +56,7 @@ class Probed:
     """Of a forward pass; infinite where nobody asks."""
 
     def ask(self, rows: Array, progress: Any = None) -> Array:
-        """Logits of rows of the set by the probe, (1, n, K)."""
+        """Return logits of rows of the set by the probe, (1, n, K)."""
         return self.head.logits(self.store.features(rows, progress))[None]
 
 
@@ -66,35 +74,30 @@ def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
     with Progress(console, "Computing features") as progress:
         store.features(rows, progress)
     seconds = time.perf_counter() - start
-    train_ND, labels_N = store.features(splits.train), torch.from_numpy(images.labels[splits.train])
-    weights_N = _weights(plan, labels_N)
-    crossed, held_out, penalty = None, None, plan.recipe.probe.penalty if plan.recipe.probe else None
-    if splits.cross_validated:
+
+    def examples(rows: Array, weighted: bool = False) -> Examples:
+        labels_N = torch.from_numpy(images.labels[rows])
+        return Examples(store.features(rows), labels_N, classes, _weights(plan, labels_N) if weighted else None)
+
+    train = examples(splits.train, weighted=True)
+    held_out = None if splits.cross_validated else examples(splits.validation)
+    crossed, penalty = None, plan.recipe.probe.penalty if plan.recipe.probe else None
+    if held_out is None:
         with Progress(console, "Cross-validating") as progress:
-            crossed = cross_validate(
-                train_ND,
-                labels_N,
-                classes,
-                lambda folds, seed: deal_folds(images, splits.train, folds, seed),
-                penalty,
-                progress,
-                weights_N=weights_N,
-            )
-    else:
-        held_out = store.features(splits.validation), torch.from_numpy(images.labels[splits.validation])
+            deal = partial(deal_folds, images, splits.train)
+            crossed = cross_validate(train, deal, penalty, progress)
     if penalty is None:
-        telling = held_out if held_out is not None and len(held_out[1]) >= FEW_VALIDATION else None
-        folds_N = deal_folds(images, splits.train, FOLDS, plan.recipe.data.split_seed)
-        head = choose_head(train_ND, labels_N, folds_N, telling, classes, weights_N)
+        telling = held_out if held_out is not None and len(held_out) >= FEW_VALIDATION else None
+        head = choose_head(train, deal_folds(images, splits.train, FOLDS, plan.recipe.data.split_seed), telling)
     else:
-        (head,) = solve_head(train_ND, labels_N, classes, (penalty,), weights_N)
-    logits_NK = head.logits(held_out[0]) if held_out is not None else np.zeros((0, classes), np.float32)
+        (head,) = solve_head(train, (penalty,))
+    logits_NK = head.logits(held_out.features_ND) if held_out is not None else np.zeros((0, classes), np.float32)
     _put_in(plan, head)
     facts: dict[str, Any] = {"penalty": head.penalty, "features_computed": store.computed, "feature_seconds": seconds}
     if held_out is not None:
-        facts["validation"] = measure_logits(logits_NK, held_out[1].numpy())
+        facts["validation"] = measure_logits(logits_NK, held_out.labels_N.numpy())
     facts["solve_seconds"] = time.perf_counter() - start - seconds
-    facts["learning_curve"] = _learning_curve(plan, train_ND, labels_N, held_out, head)
+    facts["learning_curve"] = _learning_curve(plan, replace(train, weights_N=None), held_out, head)
     if store.computed >= FEW_VALIDATION:
         speed = store.computed / seconds
     elif plan.recipe.probe is None or plan.recipe.probe.then == "nothing":
@@ -113,7 +116,7 @@ def measure_logits(logits_NK: Array, labels_N: Array) -> dict[str, Any]:
 
 
 def _weights(plan: ClassifierPlan, labels_N: Tensor) -> Tensor | None:
-    """What each image counts in the probe's loss, where rare classes are to count as much as common ones."""
+    """Return what each image counts in the probe's loss, where rare classes are to count as much as common ones."""
     recipe = plan.recipe
     if recipe.fit.class_weights == "none" and recipe.data.sampling == "shuffle":
         return None
@@ -130,10 +133,10 @@ def _put_in(plan: ClassifierPlan, head: Head) -> None:
 
 
 def _learning_curve(
-    plan: ClassifierPlan, train_ND: Tensor, labels_N: Tensor, held_out: tuple[Tensor, Tensor] | None, whole: Head
+    plan: ClassifierPlan, train: Examples, held_out: Examples | None, whole: Head
 ) -> list[dict[str, float]]:
-    """Accuracy by the number of training images, from the same features: on validation, or on folds left out."""
-    images, rows, classes = plan.images, plan.splits.train, len(plan.images.classes)
+    """Measure accuracy by the number of training images, from the same features: on validation, or on folds left out."""
+    images, rows = plan.images, plan.splits.train
     curve = []
     for share in SHARES:
         right, measured, used = 0, 0, 0
@@ -142,24 +145,17 @@ def _learning_curve(
             inside_N, out = np.ones(len(rows), bool), held_out
             if out is None:  # every image is left out once
                 inside_N = deal_folds(images, rows, FOLDS, 0) != draw
-                out = train_ND[~inside_N], labels_N[~inside_N]
+                out = train.part(~inside_N)
             some_n = np.flatnonzero(inside_N)
             if share < 1:
                 some_n = some_n[deal_folds(images, rows[some_n], round(1 / share), draw) == 0]
             head = whole
             if share < 1 or held_out is None:
-                (head,) = solve_head(
-                    train_ND[some_n], labels_N[some_n], classes, (whole.penalty,), iterations=CURVE_ITERATIONS
-                )
-            right += int((head.logits(out[0]).argmax(1) == out[1].numpy()).sum())
-            measured, used = measured + len(out[1]), used + len(some_n)
-        curve.append(
-            {
-                "images": round(used / draws),
-                "accuracy": right / measured,
-                "n": len(rows) if held_out is None else len(held_out[1]),
-            }
-        )
+                (head,) = solve_head(train.part(some_n), (whole.penalty,), CURVE_ITERATIONS)
+            right += int(head.right(out).sum())
+            measured, used = measured + len(out), used + len(some_n)
+        n = len(rows) if held_out is None else len(held_out)
+        curve.append({"images": round(used / draws), "accuracy": right / measured, "n": n})
     return curve
 
 

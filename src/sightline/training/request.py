@@ -65,11 +65,12 @@ def read_request(
             )
         recipe = begun / "recipe.yaml"
     named = None if recipe == "auto" else dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
-    location = data if data is not None else (named or {}).get("image_set")
-    if location is None and otherwise is None:
+    named_set = data if data is not None else (named or {}).get("image_set")
+    location = otherwise if named_set is None else named_set
+    if location is None:
         raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
     classes = (merge(named or {}, flags).get("data") or {}).get("classes")
-    source = find_source(otherwise if location is None else location, classes)
+    source = find_source(location, classes)
     settled = None
     if named is None:
         refuse_hopeless(flags)
@@ -85,4 +86,4 @@ def read_request(
         if images.get(name) is not None:
             read(images[name])
     refuse_missing_trackers(settled.track.to if settled else (flags.get("track") or {}).get("to") or ())
-    return Request(named, flags, source, location is None, settled)
+    return Request(named, flags, source, named_set is None, settled)

@@ -1,7 +1,6 @@
 """The run that a training goes on with, and whether it may: in which settings and images it differs."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -64,10 +63,7 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: P) -> tuple[Path | N
 
 def as_found(plan: P, run: Path) -> P:
     """Return the plan with the numbers that a run's own searches found, for what it leaves to a search from the same start."""
-    try:
-        searched: Mapping[str, Any] = read_model(run).get("found", {})
-    except RunError:  # killed before anything was kept
-        searched = {}
+    searched = _model_of(run).get("found", {})
     known = flatten(to_mapping(plan.recipe))
     settled = [
         name
@@ -96,10 +92,7 @@ def changes_since(run: Path, plan: Plan) -> list[str]:
 
 def _other_size(run: Path, plan: Plan) -> list[str]:
     """Say that images are trained at another size than when a run began: how it is decided may have changed since."""
-    try:
-        (height, width), now = read_model(run).get("size") or plan.images.size, plan.images.size
-    except RunError:  # killed before anything was kept
-        return []
+    (height, width), now = _model_of(run).get("size") or plan.images.size, plan.images.size
     if (height, width) == tuple(now):
         return []
     return [f"images were {height}×{width} px and are {now[0]}×{now[1]} px"]
@@ -107,18 +100,22 @@ def _other_size(run: Path, plan: Plan) -> list[str]:
 
 def _other_images(run: Path, before: AnyRecipe, plan: Plan) -> list[str]:
     """List the lists and folders whose names are the same and whose images are others than when a run began."""
-    if before.data.exclude is None and before.data.synthetic is None:
+    data, others = _model_of(run).get("data"), []
+    if data is None:
         return []
-    try:
-        data = read_model(run)["data"]
-    except RunError:  # killed before anything was kept
-        return []
-    others = []
     if before.data.exclude is not None and data.get("excluded") != excluded_fingerprint(plan.images, plan.splits):
         others.append("data.exclude lists other images")
     if before.data.synthetic is not None and data.get("generated") != generated_fingerprint(plan.images, plan.splits):
         others.append("data.synthetic holds other images")
     return others
+
+
+def _model_of(run: Path) -> dict[str, Any]:
+    """Return what a run knows of itself; nothing where it was killed before anything was kept."""
+    try:
+        return read_model(run)
+    except RunError:
+        return {}
 
 
 def changes(before: AnyRecipe, now: AnyRecipe) -> list[str]:

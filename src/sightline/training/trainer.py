@@ -116,7 +116,7 @@ def callback_of(trainer: L.Trainer, kind: type[C]) -> C:
 
 
 def _strategy(recipe: AnyRecipe) -> str:
-    """How processes train together.
+    """Tell how processes train together.
 
     What they exchange is settled before the first step; where phases change it, each step looks for the parameters that learn.
     """

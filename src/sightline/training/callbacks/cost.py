@@ -32,11 +32,11 @@ class CostMeter(Callback):
         self._epoch_seconds = float("inf")
         self._since = 0.0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.began = True  # all that a checkpoint holds is restored
         self._since = time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._count()
         adjust_threads()
         if self._epoch_seconds >= PROBE_WORTH:
@@ -45,7 +45,7 @@ class CostMeter(Callback):
         self._since = time.perf_counter()
         self._epoch_seconds = 0.0
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._count()
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,12 +73,10 @@ class SharedCores(Callback):
     def __init__(self, console: Console | None) -> None:
         self.console = console
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._say()
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if adjust_threads():
             self._say()
 

@@ -8,7 +8,6 @@ from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
 from sightline.display.terminal import show
-from sightline.training.module import ClassifierLearner
 
 __all__ = ["Deadline"]
 
@@ -27,14 +26,13 @@ class Deadline(Callback):
         self.stopped = False
         self._began = 0.0
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         trainer.should_stop = trainer.should_stop or self.stopped
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._began = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, ClassifierLearner)
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         assert trainer.max_epochs
         now, done = time.monotonic(), trainer.current_epoch + 1
         if done == trainer.max_epochs:

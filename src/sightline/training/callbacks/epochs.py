@@ -9,7 +9,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from sightline.runs.writing import write_csv
-from sightline.training.module import Learner, validated
+from sightline.training.module import validated
 from sightline.training.optimizers import main_rate
 
 __all__ = ["AfterEpoch", "EpochLog"]
@@ -23,20 +23,17 @@ class EpochLog(Callback):
         self.rows: list[dict[str, float]] = []
         self._start = time.perf_counter()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._start = time.perf_counter()
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if batch_idx + 1 == trainer.num_training_batches:
             self._rate = main_rate(trainer.optimizers[0])  # of the epoch's last step; the next may begin a phase
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._train_seconds = time.perf_counter() - self._start
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Learner)
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         seconds = time.perf_counter() - self._start
         measured = validated(trainer)
         losses = [f"{stage}_{measure}" for stage in ("train", "val") for measure in pl_module.measures]
@@ -72,7 +69,6 @@ class AfterEpoch(Callback):
         self.epochs = log  # Lightning gives a callback a ``log`` of its own
         self.tell = tell
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Learner)
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         pl_module.refuse_non_finite()
         self.tell(trainer.current_epoch + 1, dict(self.epochs.rows[-1]))

@@ -34,10 +34,7 @@ class AtomicCheckpoints(Checkpoint):
         self.seconds = seconds
         self.saved_at = time.monotonic()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, Learner)
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % CHECK_EVERY == 0:
             pl_module.refuse_non_finite()
         last = batch_idx + 1 == trainer.num_training_batches  # the end of the epoch follows
@@ -46,8 +43,7 @@ class AtomicCheckpoints(Checkpoint):
         if due and stepped and not last:
             self._save(trainer, pl_module)
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Learner)
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._save(trainer, pl_module)
 
     def _save(self, trainer: L.Trainer, learner: Learner) -> None:
@@ -57,7 +53,7 @@ class AtomicCheckpoints(Checkpoint):
 
     @staticmethod
     def _agreed(trainer: L.Trainer, due: bool) -> bool:
-        """Clocks differ between processes: rank zero decides."""
+        """Let rank zero decide, as clocks differ between processes."""
         return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
 
 
@@ -92,7 +88,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def _cause(error: RuntimeError, folder: Path) -> OSError:
-    """Why a write of torch failed: what the system said to it, or that the disk has no room left, or its own words."""
+    """Return why a write of torch failed: what the system said to it, or that the disk has no room left, or its own words."""
     at: BaseException | None = error
     while at is not None:
         if isinstance(at, OSError):

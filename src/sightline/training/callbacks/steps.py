@@ -1,10 +1,10 @@
 """How the steps of a training are taken: compiled, and over how many batches each."""
 
+from typing import Any
+
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
-
-from sightline.training.module import Learner
 
 __all__ = ["Accumulation", "CompiledSteps"]
 
@@ -14,7 +14,7 @@ SIZES = 64  # of images and batches that may be compiled for
 class Accumulation(GradientAccumulationScheduler):
     """Lightning's, which is not told of the start of an epoch that is resumed within."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         super().on_train_start(trainer, pl_module)
         self.on_train_epoch_start(trainer)
 
@@ -26,18 +26,17 @@ class CompiledSteps(Callback):
     training, which sees others first, would end in other bits.
     """
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Learner)
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         dynamo = torch._dynamo.config
         dynamo.recompile_limit = max(dynamo.recompile_limit, SIZES)  # beyond it the network would run as written
         pl_module.network.compile(dynamic=False)
         self._compiled = pl_module.network._compiled_call_impl
 
-    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.network._compiled_call_impl = None  # type: ignore[union-attr]
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.network._compiled_call_impl = None
 
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.network._compiled_call_impl = self._compiled  # type: ignore[union-attr]
+    def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.network._compiled_call_impl = self._compiled
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        pl_module.network._compiled_call_impl = None  # type: ignore[union-attr]
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.network._compiled_call_impl = None

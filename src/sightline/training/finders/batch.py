@@ -45,7 +45,7 @@ class FoundBatch:
         return {"fit": {"batch_size": self.taken.batch_size}}
 
     def rows(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """A table of the sizes that were tried, in this order: the names of the columns, and a row each."""
+        """Return a table of the sizes that were tried, in this order: the names of the columns, and a row each."""
         rows = [
             (
                 size.batch_size,
@@ -60,7 +60,7 @@ class FoundBatch:
         return ("batch_size", "images", "memory_GB", "images_per_second", "fits", "memory_is"), rows
 
     def to_json(self) -> dict[str, Any]:
-        """For ``model.json``: where the number comes from."""
+        """Return where the number comes from, for ``model.json``."""
         return {
             "settings": self.settings,
             "from": {},
@@ -78,7 +78,7 @@ class FoundBatch:
         }
 
     def lines(self) -> list[str]:
-        """What a user should know."""
+        """Return what a user should know."""
         search, largest = self.search, self.search.largest
         bounds = {
             "memory": "a larger one does not fit into memory",
@@ -155,7 +155,7 @@ class _Measure:
         self.epoch = scales.index(max(scales))
 
     def images_of(self, size: int) -> int:
-        """Images of the largest batch of an epoch, which is cut evenly."""
+        """Count the images of the largest batch of an epoch, which is cut evenly."""
         count = len(self.plan.splits.train)
         return -(-count // -(-count // size))
 

@@ -108,7 +108,7 @@ def smooth(losses: Sequence[float], reach: float) -> list[float]:
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], first: int) -> float | None:
-    """The rate where the smoothed loss falls fastest over the logarithm of the rate, left of its minimum.
+    """Return the rate where the smoothed loss falls fastest over the logarithm of the rate, left of its minimum.
 
     Args:
         first: index of the first smoothed loss that is an average of enough.

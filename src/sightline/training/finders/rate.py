@@ -69,7 +69,7 @@ class FoundRate:
         return {"optimizer": {"kind": self.optimizer.kind, **_rates(self.optimizer)}}
 
     def to_json(self) -> dict[str, Any]:
-        """For ``model.json``: where the number comes from."""
+        """Return where the number comes from, for ``model.json``."""
         return {
             "settings": self.settings,
             "from": {f"optimizer.{name}": value for name, value in _rates(self.start).items()},
@@ -84,7 +84,7 @@ class FoundRate:
         }
 
     def lines(self) -> list[str]:
-        """What a user should know."""
+        """Return what a user should know."""
         test = self.test
         stopped = "the loss had grown" if test.diverged_at is not None else "the end of the range"
         lines = [
@@ -162,7 +162,7 @@ def search_rate(plan: ClassifierPlan, config: RangeTestConfig, console: Console)
 
 
 def climb(loss: Callable[[int], float], highest: int) -> int:
-    """The power with the lowest loss: the better one of 0 and −2, or beyond it in steps of one while the loss falls.
+    """Return the power with the lowest loss: the better one of 0 and −2, or beyond it in steps of one while the loss falls.
 
     Upwards from 0; from −2 first back to −1, then downwards. Of equals the smaller is better.
 
@@ -242,13 +242,13 @@ def _short_training(
 
 
 def rise_and_fall(step: int, steps: int) -> float:
-    """Share of the peak rate in a short training: straight up over a fifth of the steps, and straight down to zero."""
+    """Return the share of the peak rate in a short training: straight up over a fifth of the steps, and straight down to zero."""
     rise = RISE * steps
     return (step + 1) / (rise + 1) if step < rise else (steps - step) / (steps - rise)
 
 
 def _dealt(plan: ClassifierPlan) -> tuple[Array, Array]:
-    """The training images, as (rows to train on, rows held out), sorted; the same at every search."""
+    """Return the training images, as (rows to train on, rows held out), sorted; the same at every search."""
     train = plan.splits.train
     count = min(MOST_HELD_OUT, round(HELD_OUT * len(train)))
     generator = torch.Generator().manual_seed(derived_seed(plan.recipe.fit.seed, "held out"))

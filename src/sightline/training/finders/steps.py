@@ -61,7 +61,7 @@ class TrainingStep:
         return loss
 
     def autocast(self) -> torch.autocast:
-        """The number format of the training, for what runs within."""
+        """Return the number format of the training, for what runs within."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def _backward(self, network: Network, batch: Batch) -> Tensor:
@@ -76,7 +76,7 @@ class TrainingStep:
 
 
 def grouped(batches: TrainingBatches, recipe: Recipe) -> Iterator[list[Batch]]:
-    """The batches of each optimizer step, without end: after the last epoch the first comes again."""
+    """Yield the batches of each optimizer step, without end: after the last epoch the first comes again."""
     while True:
         for epoch in range(recipe.fit.epochs):
             order, count = batches.order(epoch), recipe.fit.batches_a_step(epoch)
@@ -86,12 +86,12 @@ def grouped(batches: TrainingBatches, recipe: Recipe) -> Iterator[list[Batch]]:
 
 
 def optimizer_of(plan: ClassifierPlan, config: OptimizerConfig, network: Network) -> torch.optim.Optimizer:
-    """The optimizer of a copy of a plan's network, by some settings: of what learns, each layer at its share of the rate."""
+    """Return the optimizer of a copy of a plan's network, by some settings: of what learns, each layer at its share of the rate."""
     return build_optimizer(config, network, shares_of(plan.recipe, plan.network))
 
 
 def copied_network(plan: ClassifierPlan, device: torch.device) -> Network:
-    """A copy of the network as it is before the first step of the training, in which only learns what does in that."""
+    """Return a copy of the network as it is before the first step of the training, in which only learns what does in that."""
     network = copy.deepcopy(plan.network)
     if plan.built.weights is None:
         fit_to_images(network, plan.images, plan.splits.train, plan.normalization)
@@ -105,7 +105,7 @@ def copied_network(plan: ClassifierPlan, device: torch.device) -> Network:
 def training_batches(
     plan: ClassifierPlan, rows: Array, size: int, device: torch.device, dtype: torch.dtype, processes: int = 1
 ) -> TrainingBatches:
-    """Batches of some training images as the training makes them, by a seed of their own; the last process's part, the largest."""
+    """Return batches of some training images as the training makes them, by a seed of their own; the last process's part, the largest."""
     recipe = plan.recipe
     return TrainingBatches(
         plan.images,
