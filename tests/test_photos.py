@@ -399,3 +399,18 @@ def test_a_training_ends_before_the_epoch_that_would_pass_its_time(monkeypatch: 
     assert stops(2, took=10, left=39, scales=(0.5, 1.0))  # the next epoch shows four times the pixels
     assert not stops(2, took=10, left=41, scales=(0.5, 1.0))
     assert not stops(1, took=10, left=11, scales=(0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    "named", [{"crop": {"kind": "random_resized_crop", "scale": [0.5, 1.0]}}, {"policy": "trivial_augment"}, {}]
+)
+def test_a_crop_or_policy_that_the_user_names_is_never_dropped_though_the_recipe_has_the_same(
+    easy: Path, named: dict[str, Any]
+) -> None:
+    settings = resolve_layers(SIZE, {"augment": named} if named else {})
+    plan = preparation.prepare_training(easy, "photos", settings, Console(quiet=True))
+    recipe = preparation.prepare_training(easy, "photos", SIZE, Console(quiet=True)).recipe
+    assert plan.recipe.augment == recipe.augment
+    layers = [option.after for option in finetune_costs.candidates(plan)]
+    assert layers[0] is None
+    assert (layers[1:] == []) == bool(named)  # upper layers alone would do without it

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from sightline.config import AnyRecipe, GeneratorRecipe, Recipe
-from sightline.data.batches import Normalization
+from sightline.data.batches import Normalization, TrainingBatches, augmentation_of
 from sightline.data.cache import CachedImages
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.joining import generated_fingerprint
@@ -41,6 +41,7 @@ __all__ = ["Plan", "Trained", "with_settings"]
 
 Array = np.ndarray[Any, Any]
 R = TypeVar("R", Recipe, GeneratorRecipe)
+B = TypeVar("B", bound=TrainingBatches)
 
 
 def with_settings(recipe: R, block: str, **settings: Any) -> R:
@@ -114,6 +115,23 @@ class Plan(ABC):
     @abstractmethod
     def finish(self, run: Path, trained: Trained, console: Console) -> None:
         """Measure the trained network, write what the run saves, and report it."""
+
+    def training_batches(
+        self, device: torch.device, dtype: torch.dtype, kind: type[B] = TrainingBatches, **other: Any
+    ) -> B:
+        """Return the batches of the training; ``other`` overrides what they are made of."""
+        recipe, fit = self.recipe, self.recipe.fit
+        arguments = {
+            "images": self.images,
+            "rows": self.splits.train,
+            "normalization": self.normalization,
+            "config": augmentation_of(recipe),
+            "batch_size": fit.batch_size,
+            "epochs": fit.epochs,
+            "seed": fit.seed,
+            "balanced": recipe.data.sampling == "balanced",
+        }
+        return kind(**arguments | {"device": device, "dtype": dtype} | other)
 
     def describe(self) -> dict[str, Any]:
         """Return the content of ``model.json`` as far as it is known before the first step."""

@@ -1,23 +1,13 @@
 """The LightningDataModule: batches of an opened image set, made on the device that trains."""
 
-from typing import Any
-
 import lightning as L
 import torch
 
-from sightline.config import AnyRecipe, Recipe
-from sightline.data.batches import (
-    Array,
-    Batch,
-    EvaluationBatches,
-    Normalization,
-    TrainingBatches,
-    augmentation_of,
-)
-from sightline.data.cache import CachedImages
-from sightline.data.splits import Splits
+from sightline.config import Recipe
+from sightline.data.batches import Array, Batch, EvaluationBatches, TrainingBatches
 from sightline.machine.devices import arithmetic
 from sightline.models.base import Network
+from sightline.training.base import Plan
 from sightline.training.kept_features import Backbone, FeatureBatches, KeptEvaluation
 
 __all__ = ["ImageData"]
@@ -28,37 +18,26 @@ VALIDATION_BATCH = 256  # images; larger batches fall out of the processor's cac
 class ImageData(L.LightningDataModule):
     """Batches of an image set, made on the device that trains."""
 
-    def __init__(self, recipe: AnyRecipe, images: CachedImages, splits: Splits, normalization: Normalization) -> None:
+    def __init__(self, plan: Plan) -> None:
         """
         Args:
-            recipe: every setting of the training.
-            images: the set, opened; of several processes each has opened it by itself.
-            splits: of it.
-            normalization: of the images.
+            plan: of the training, whose images are opened; of several processes each has opened them by itself.
         """
         super().__init__()
-        self.recipe, self.images, self.splits, self.normalization = recipe, images, splits, normalization
+        self.plan, self.recipe, self.splits, self.normalization = plan, plan.recipe, plan.splits, plan.normalization
 
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None
-        fit = self.recipe.fit
-        arguments = (self.images, self.splits.train, self.normalization, augmentation_of(self.recipe))
-        named: dict[str, Any] = {
-            "batch_size": fit.batch_size,
-            "epochs": fit.epochs,
-            "seed": fit.seed,
-            "device": self._device,
-            "dtype": arithmetic(fit.precision, self._device),
-            "balanced": self.recipe.data.sampling == "balanced",
-            "rank": self.trainer.global_rank,
-            "world_size": self.trainer.world_size,
-        }
+        dtype = arithmetic(self.recipe.fit.precision, self._device)
+        place = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
         backbone = self._frozen_backbone()
         if backbone is None:
-            batches = TrainingBatches(*arguments, **named)
+            batches = self.plan.training_batches(self._device, dtype, **place)
         else:
             every = self._as_they_are(self.splits.train, shared=False)
-            batches = FeatureBatches(*arguments, **named, as_they_are=every, backbone=backbone)
+            batches = self.plan.training_batches(
+                self._device, dtype, FeatureBatches, as_they_are=every, backbone=backbone, **place
+            )
         # Lightning restores a loader's state only within an epoch; between two, the epoch is the loop's to say
         batches.epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         return batches
@@ -85,7 +64,7 @@ class ImageData(L.LightningDataModule):
         """Return batches without augmentation: of this process's share of the images, or of all."""
         assert self.trainer is not None
         return EvaluationBatches(
-            self.images,
+            self.plan.images,
             rows,
             self.normalization,
             batch_size=VALIDATION_BATCH,

@@ -11,7 +11,6 @@ import lightning as L
 import torch
 from rich.console import Console
 
-from sightline.data.batches import TrainingBatches, augmentation_of
 from sightline.display.pictures import drawing
 from sightline.errors import ConfigError, Interrupted, RunError, TrainingError, shortened
 from sightline.runs.folder import helped, read_model, run_to_help
@@ -83,7 +82,7 @@ def fit(
     meter = callback_of(trainer, CostMeter)
     meter.seconds += time.perf_counter() - start
     threads = torch.get_num_threads()
-    data = ImageData(plan.recipe, plan.images, plan.splits, plan.normalization)
+    data = ImageData(plan)
     with helped(run) if plan.recipe.fit.processes > 1 else nullcontext():
         _run_trainer(trainer, learner, data, checkpoint, run)
     torch.set_num_threads(threads)  # of which Lightning gives each of several processes its share
@@ -129,20 +128,8 @@ def help_fit(plan: Plan, run: Path) -> NoReturn:
 
 def _picture(plan: Plan, run: Path, console: Console) -> None:
     """Write ``batch.png``, the first batch as the network sees it."""
-    fit = plan.recipe.fit
     with drawing("batch.png", console):
-        batches = TrainingBatches(
-            plan.images,
-            plan.splits.train,
-            plan.normalization,
-            augmentation_of(plan.recipe),
-            batch_size=fit.batch_size,
-            epochs=fit.epochs,
-            seed=fit.seed,
-            device=torch.device("cpu"),
-            dtype=torch.float32,
-            balanced=plan.recipe.data.sampling == "balanced",
-        )
+        batches = plan.training_batches(torch.device("cpu"), torch.float32)
         draw_batch(run / "batch.png", batches.make(0, 0, batches.order(0)), plan.normalization, plan.images.classes)
 
 

@@ -17,7 +17,7 @@ from sightline.data.batches import Batch, EvaluationBatches, TrainingBatches
 from sightline.errors import ConfigError
 from sightline.machine.memory import free_memory
 from sightline.models.base import Network
-from sightline.training.phases import frozen_modules, layers_of, phases_of
+from sightline.training.phases import frozen_modules, layers_of, modes_kept, phases_of
 
 __all__ = ["Backbone", "FeatureBatches", "KeptEvaluation", "bytes_kept", "settle_features"]
 
@@ -72,10 +72,8 @@ def _why_not(recipe: Recipe, network: Network, size: tuple[int, int], wanted: in
 def bytes_kept(network: Network, images: int, size: tuple[int, int]) -> int:
     """Return the bytes that the features of so many images of a size take, in float32."""
     parameter = next(network.parameters())
-    training = network.training
-    with torch.no_grad():
+    with torch.no_grad(), modes_kept(network):
         output = network.eval().backbone_output(torch.zeros(1, 3, *size, device=parameter.device))
-    network.train(training)
     return images * output.numel() * 4
 
 
@@ -109,17 +107,15 @@ def _varying(recipe: Recipe, network: Network, size: tuple[int, int]) -> str:
 
 def _features(network: Network, images: Tensor, learning: Iterable[nn.Module]) -> Tensor:
     """Return the backbone's output with some modules in training mode and all others in evaluation mode; nothing is changed."""
-    modes = [(module, module.training) for module in network.modules()]
     measured = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    network.eval()
-    for module in learning:
-        module.training = True
-    with torch.no_grad(), torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+    generators = torch.random.fork_rng([images.device] if images.device.type == "cuda" else [])
+    with torch.no_grad(), modes_kept(network), generators:
+        network.eval()
+        for module in learning:
+            module.training = True
         output = network.backbone_output(images)
         for buffer, before in measured:
             buffer.copy_(before)
-    for module, training in modes:
-        module.training = training
     return output
 
 
@@ -144,13 +140,8 @@ class Backbone:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Turn normalized images, (B, 3, H, W), into what is read by ``Network.classify``."""
-        modes = [(module, module.training) for module in self._network.modules()]
-        self._network.eval()
-        with self._arithmetic():
-            output = self._network.backbone_output(images)
-        for module, training in modes:
-            module.training = training
-        return output
+        with modes_kept(self._network), self._arithmetic():
+            return self._network.eval().backbone_output(images)
 
 
 class KeptEvaluation:
@@ -173,14 +164,14 @@ class KeptEvaluation:
 class FeatureBatches(TrainingBatches):
     """Training batches of features: the same images in the same order, mirrored by the same random numbers."""
 
-    def __init__(self, *arguments: Any, as_they_are: EvaluationBatches, backbone: Backbone, **named: Any) -> None:
+    def __init__(self, *, as_they_are: EvaluationBatches, backbone: Backbone, **named: Any) -> None:
         """
         Args:
             as_they_are: all training images, in the order of their rows.
             backbone: makes the features.
-            arguments, named: as ``TrainingBatches`` has them.
+            named: as ``TrainingBatches`` has them.
         """
-        super().__init__(*arguments, **named)
+        super().__init__(**named)
         self._as_they_are = as_they_are
         self._backbone = backbone
         self._kept_VN: Tensor | None = None

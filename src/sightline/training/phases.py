@@ -4,7 +4,8 @@ A layer is what an image runs through as one piece: a child of the network, or a
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -25,7 +26,7 @@ from sightline.config.finetuning import ALL, HEAD, lies_in, same_as_before
 from sightline.errors import ConfigError
 from sightline.training.optimizers import part_of
 
-__all__ = ["Layer", "Phase", "frozen_modules", "layers_of", "phases_of", "shares_of", "whitening_epochs"]
+__all__ = ["Layer", "Phase", "frozen_modules", "layers_of", "modes_kept", "phases_of", "shares_of", "whitening_epochs"]
 
 MOST = 0.8  # of the parameters below the head; a layer that holds more is taken apart
 FEW = 4  # layers; where there are fewer, the largest is taken apart
@@ -258,6 +259,17 @@ def frozen_modules(network: nn.Module, layers: Iterable[Layer], trained: Iterabl
         if name not in could:
             frozen[name] = frozen[HEAD]
     return [module for name, module in network.named_modules() if frozen[name]]
+
+
+@contextmanager
+def modes_kept(network: nn.Module) -> Iterator[None]:
+    """Put the modes of all modules of a network, training or evaluation, back to what they were."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _around(parameters: Iterable[str]) -> set[str]:

@@ -18,6 +18,7 @@ from sightline.machine.devices import arithmetic
 from sightline.runs.folder import SAMPLES
 from sightline.training.callbacks.averaging import Averaging
 from sightline.training.module import Learner
+from sightline.training.phases import modes_kept
 
 __all__ = ["SampleGrid"]
 
@@ -68,12 +69,9 @@ class SampleGrid(Callback):
         labels = [label for label in range(len(self.classes)) for _ in range(self.columns)]
         seeds = [derived_seed(fit.seed, "samples", index) for index in range(len(labels))]
         generator = generator_of(network, config, self.size, learner.device, arithmetic(fit.precision, learner.device))
-        training = network.training
-        network.eval()
-        try:
+        with modes_kept(network):
+            network.eval()
             pixels = generator.make(labels, seeds, how)
-        finally:
-            network.train(training)
         folder = self.run / SAMPLES
         folder.mkdir(exist_ok=True)
         draw_samples(

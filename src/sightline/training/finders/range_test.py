@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from sightline.machine.devices import generators_kept
 from sightline.training.optimizers import peaks, scale_peaks
+from sightline.training.phases import modes_kept
 
 __all__ = ["RangeTest", "range_test", "restored", "smooth", "steepest"]
 
@@ -135,18 +136,15 @@ def restored(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[N
     """
     tensors = [*network.parameters(), *network.buffers()]
     before = [tensor.detach().clone() for tensor in tensors]
-    modes = [(module, module.training) for module in network.modules()]
     state = copy.deepcopy(optimizer.state_dict())
     python, numpys = random.getstate(), np.random.get_state()
-    with generators_kept(tensors[0].device):
+    with generators_kept(tensors[0].device), modes_kept(network):
         try:
             yield
         finally:
             with torch.no_grad():
                 for tensor, old in zip(tensors, before, strict=True):
                     tensor.copy_(old)
-            for module, mode in modes:
-                module.training = mode
             optimizer.load_state_dict(state)
             optimizer.zero_grad()
             random.setstate(python)

@@ -106,18 +106,6 @@ def training_batches(
     plan: ClassifierPlan, rows: Array, size: int, device: torch.device, dtype: torch.dtype, processes: int = 1
 ) -> TrainingBatches:
     """Return batches of some training images as the training makes them, by a seed of their own; the last process's part, the largest."""
-    recipe = plan.recipe
-    return TrainingBatches(
-        plan.images,
-        rows,
-        plan.normalization,
-        recipe.augment,
-        batch_size=size,
-        epochs=recipe.fit.epochs,
-        seed=derived_seed(recipe.fit.seed, "search"),
-        device=device,
-        dtype=dtype,
-        balanced=recipe.data.sampling == "balanced",
-        rank=processes - 1,
-        world_size=processes,
-    )
+    seed = derived_seed(plan.recipe.fit.seed, "search")
+    place = {"rank": processes - 1, "world_size": processes}
+    return plan.training_batches(device, dtype, rows=rows, batch_size=size, seed=seed, **place)
