@@ -477,7 +477,7 @@ import sightline
 from sightline.inference import architecture
 from sightline.training import module as learners
 from sightline.training.callbacks import cost
-from sightline.models.build import Network
+from sightline.models.base import Network
 
 class Plain(Network):  # without batch-norm, which would see the part of its process only
     def __init__(self):

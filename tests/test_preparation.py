@@ -15,7 +15,7 @@ from sightline.training import fit, module
 from test_photos import photographs
 
 STEPS = {
-    "find_source": "sightline.data.sources.lookup",
+    "find_source": "sightline.data.sources.find_source",
     "open_images": "sightline.data.cache",
     "build": "sightline.data.building",  # decodes a set into its cache
     "split": "sightline.data.splits",

@@ -23,7 +23,7 @@ import torch
 import sightline
 from sightline.inference import architecture
 from sightline.training import module as learners
-from sightline.models.build import Network
+from sightline.models.base import Network
 
 class Plain(Network):  # without batch-norm, which would see the part of its process only
     def __init__(self):

@@ -23,7 +23,7 @@ from sightline.config.resolving import merge
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
 from sightline.inference import architecture
 from sightline.inference.predict import load
-from sightline.models.counting import flops_per_image
+from sightline.models.flops import flops_per_image
 from sightline.runs import folder as runs
 from sightline.training import checkpoints, conflicts, finish, module, preparation
 from sightline.training import fit as fitting

@@ -4,15 +4,17 @@ A network that starts from an earlier run must not be tested on images that the 
 the hashes of its images (``seen.npz``), and those of the runs that it started from.
 """
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from sightline.config import ArchitectureConfig, GeneratorRecipe, HeadConfig, HubConfig, Recipe, RunConfig, resolve
 from sightline.config.backbones import BOX, PACKAGE, PRETRAINED
@@ -207,7 +209,7 @@ def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages,
     misfits += weights.missing + weights.unexpected + weights.misshapen
     if misfits:
         raise RunError(f"the weights of {folder} do not fit its network ({misfits[0]}); copy the run again.")
-    return Built(network, architecture, head, size, replace(weights, missing=[], fresh_head=fresh_head), seen)
+    return Built(network, architecture, head, size, dataclasses.replace(weights, missing=[], fresh_head=fresh_head), seen)
 
 
 def _on_what_is_left(

@@ -6,27 +6,28 @@ N images, K classes. Nothing here loads Lightning.
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 from rich.console import Console
 
 from sightline.config import AnyRecipe, GeneratorRecipe, Recipe
 from sightline.data.batches import Normalization, TrainingBatches, augmentation_of
 from sightline.data.cache import CachedImages
 from sightline.data.excluding import excluded_fingerprint
-from sightline.data.joining import generated_fingerprint
 from sightline.data.seen import Seen
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import RULE, Splits
+from sightline.data.synthetic import generated_fingerprint
 from sightline.errors import TrainingError
 from sightline.inference.architecture import write_seen
 from sightline.machine.extras import own_version
-from sightline.models.counting import Countable
+from sightline.models.flops import Countable
 from sightline.runs.folder import MODEL_FORMAT, write_recipe
 from sightline.runs.writing import write_json
 from sightline.training.logistic_regression import CrossValidation

@@ -16,7 +16,7 @@ from sightline.data.cache import CachedImages
 from sightline.display.pictures import drawing
 from sightline.machine.devices import choose_device, describe
 from sightline.models.acgan import ACGAN
-from sightline.models.counting import training_flops
+from sightline.models.flops import training_flops
 from sightline.models.unet import UNet
 from sightline.reports.report import report
 from sightline.runs.folder import REPORT, mark_done, read_model, write_weights

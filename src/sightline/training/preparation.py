@@ -5,10 +5,10 @@ Every step runs once, and refuses what cannot be trained as early as it can be k
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
+from msgspec.structs import replace
 from rich.console import Console
 
 from sightline.config import (

@@ -10,10 +10,10 @@ from sightline.config import AnyRecipe, read_recipe, resolve, resolve_any
 from sightline.config.backbones import PACKAGE
 from sightline.config.resolving import merge, refuse_hopeless, spell_out
 from sightline.data.excluding import read_excluded
-from sightline.data.joining import find_generated
 from sightline.data.seen import read_kept
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.sources.source import ImageSource
+from sightline.data.synthetic import find_generated
 from sightline.errors import DataError, RunError
 from sightline.machine.extras import packaged_weights, refuse_missing_trackers
 from sightline.runs.folder import read_model_of_finished

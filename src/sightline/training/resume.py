@@ -9,7 +9,7 @@ from sightline.config import AnyRecipe, resolve
 from sightline.config.building import AUTO
 from sightline.config.resolving import flatten, merge, to_mapping
 from sightline.data.excluding import excluded_fingerprint
-from sightline.data.joining import generated_fingerprint
+from sightline.data.synthetic import generated_fingerprint
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.inference.architecture import SEEN
 from sightline.runs.folder import list_runs, read_any_recipe, read_model
