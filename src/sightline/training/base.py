@@ -42,7 +42,6 @@ __all__ = ["Plan", "Trained", "with_settings"]
 
 Array = np.ndarray[Any, Any]
 R = TypeVar("R", Recipe, GeneratorRecipe)
-B = TypeVar("B", bound=TrainingBatches)
 
 
 def with_settings(recipe: R, block: str, **settings: Any) -> R:
@@ -118,11 +117,11 @@ class Plan(ABC):
         """Measure the trained network, write what the run saves, and report it."""
 
     def training_batches(
-        self, device: torch.device, dtype: torch.dtype, kind: type[B] = TrainingBatches, **other: Any
-    ) -> B:
+        self, device: torch.device, dtype: torch.dtype, kind: type[TrainingBatches] = TrainingBatches, **other: Any
+    ) -> TrainingBatches:
         """Return the batches of the training; ``other`` overrides what they are made of."""
         recipe, fit = self.recipe, self.recipe.fit
-        arguments = {
+        arguments: dict[str, Any] = {
             "images": self.images,
             "rows": self.splits.train,
             "normalization": self.normalization,

@@ -1,4 +1,4 @@
-"""A classifier's training that is settled and not begun: in words, for ``model.json``, and how it is fitted and finished."""
+"""The plan of a classifier's training: in words, for ``model.json``, and how it is fitted and finished."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ class ClassifierPlan(Plan):
         finish(self, run, trained, console)
 
     def notes(self) -> list[str]:
-        """Return lines on a replaced optimizer, on searches, on the weights to start from, and on which of them learn."""
+        """Return lines on a replaced optimizer, searches, the weights to start from, and which of them learn."""
         lines = [self.replaced] if self.replaced else []
         lines += [f"{name}: auto, {SEARCHES[name]}" for name in self.searches]
         if self.built.weights is not None:
@@ -97,7 +97,7 @@ class ClassifierPlan(Plan):
         return lines if self.recipe.finetune is None else lines + self._notes_of_phases()
 
     def _notes_of_phases(self) -> list[str]:
-        """Return a line for each phase of a fine-tuning, and warnings where what is frozen at first has learnt nothing."""
+        """Return a line for each phase of a fine-tuning, and warnings where what is frozen has learnt nothing."""
         phases = phases_of(self.recipe, self.network)
         lines = [describe_phase(phases, index, self.network) for index in range(len(phases))]
         lines += [self.kept] if self.kept else []

@@ -1,4 +1,4 @@
-"""Refuse, before the first step, what a recipe cannot do with the images that it is to be trained on, or what would do nothing."""
+"""Refuse, before the first step, what a recipe cannot do with its images, or what would do nothing."""
 
 import os
 import sys
@@ -201,7 +201,7 @@ def _refuse_saturation_of_gray(recipe: Recipe, images: CachedImages, splits: Spl
 
 
 def is_gray(pixels_NHWC: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> bool:
-    """Tell whether the three channels of every pixel of some images are equal; looks no further than the first color."""
+    """Tell whether the channels of every pixel of some images are equal; looks no further than the first color."""
     for start in range(0, len(rows), ROWS_AT_ONCE):
         part = pixels_NHWC[rows[start : start + ROWS_AT_ONCE]]
         if (part[..., :1] != part[..., 1:]).any():

@@ -1,5 +1,7 @@
 """The LightningDataModule: batches of an opened image set, made on the device that trains."""
 
+from typing import Any
+
 import lightning as L
 import torch
 
@@ -29,7 +31,7 @@ class ImageData(L.LightningDataModule):
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None
         dtype = arithmetic(self.recipe.fit.precision, self._device)
-        place = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        place: dict[str, Any] = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
         backbone = self._frozen_backbone()
         if backbone is None:
             batches = self.plan.training_batches(self._device, dtype, **place)

@@ -155,7 +155,7 @@ def _bytes(
     dtype: torch.dtype,
     kept: bool,
 ) -> int:
-    """Estimate the bytes of a phase: weights, what belongs to those that learn by then, and what the layers put out for a batch."""
+    """Estimate the bytes of a phase: weights, what belongs to those that learn, and what the layers put out."""
     parameters = {name: parameter.numel() for name, parameter in network.named_parameters()}
     so_far = frozenset[str]().union(*(other.trained for other in phases if other.first <= phase.first))
     averaged = 4 if recipe.averaging is not None else 0
@@ -167,8 +167,8 @@ def _bytes(
 def _numbers_held(network: Countable, size: tuple[int, int], phase: Phase, kept: bool) -> int:
     """Count the numbers that layers put out for one image and that are in memory at once, with their gradients.
 
-    From the first layer that learns on, all are; of those before it two at a time, and at least two of all where a frozen
-    backbone computes its features once.
+    From the first layer that learns on, all are; of those before it two at a time, and at least two of all where a
+    frozen backbone computes its features once.
     """
     before, after = [0, 0], [0]
     learnt = False

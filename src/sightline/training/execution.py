@@ -1,6 +1,7 @@
 """The steps of ``sightline.train``, from the request to the finished run folder. Loads torch.
 
-What is trained is a plan, and this is what all plans have in common, from the run folder to the last step. Lightning is loaded
+What is trained is a plan, and this is what all plans have in common, from the run folder to the last step. Lightning
+is loaded
 by the fit alone: a probe that nothing follows does without.
 """
 

@@ -53,7 +53,7 @@ def train_from_probe(
     console: Console,
     after_epoch: AfterEpoch | None,
 ) -> None:
-    """Solve for a linear head, try what may be better where there is time, keep the better of the two, and finish the run.
+    """Solve for a linear head, try what may be better, keep the better of the two, and finish the run.
 
     Args:
         plan: of the training.

@@ -35,7 +35,7 @@ class Candidate:
 
 
 def candidates(plan: ClassifierPlan) -> list[Candidate]:
-    """Return the ways to fine-tune the network of a plan, the most layers first, with their seconds on this machine just now."""
+    """Return the ways to fine-tune a network, the most layers first, with their seconds on this machine just now."""
     recipe, splits = plan.recipe, plan.splits
     device = choose_device()
     dtype = arithmetic(recipe.fit.precision, device)
@@ -66,7 +66,7 @@ def candidates(plan: ClassifierPlan) -> list[Candidate]:
 
 
 def _cuts(network: Network, images: torch.Tensor) -> list[str]:
-    """Return the layers of the network's chain behind which about two thirds, and a third, of the time of a pass is spent."""
+    """Return the layers of the chain behind which about two thirds, and a third, of the time of a pass is spent."""
     times = [0.0]
     given = images[:4]
     with torch.inference_mode():

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sightline.display.pictures import drawing
 from sightline.display.terminal import show
+from sightline.display.waiting import Progress
 from sightline.errors import TrainingError
 from sightline.evaluation.calibration import calibrate, measure_corruptions, measure_strangers
 from sightline.evaluation.evaluate import evaluate_rows
@@ -23,7 +24,7 @@ from sightline.reports.report import report
 from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
 from sightline.runs.writing import write_csv, write_json
 from sightline.training.estimates import training_operations
-from sightline.training.summary import Progress, show_measures, show_next_steps
+from sightline.training.summary import show_measures, show_next_steps
 
 if TYPE_CHECKING:
     from sightline.training.base import Trained

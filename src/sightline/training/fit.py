@@ -1,4 +1,4 @@
-"""The fit of a plan by Lightning: from a run's last checkpoint, or from the beginning, to the weights that it leaves."""
+"""Fit a plan by Lightning: from a run's last checkpoint, or from the beginning, to the weights that it leaves."""
 
 import os
 import time

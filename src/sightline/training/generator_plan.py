@@ -106,11 +106,12 @@ class GeneratorPlan(Plan):
 
 
 def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> dict[str, Any]:
-    """Return the settings that the images suggest for a generator, to hold where neither recipe nor flag says otherwise.
+    """Return the settings that the images suggest for a generator, below those of recipe and flags.
 
-    Few images get a small network and many epochs, many a wider one and few; the patch makes the finest level as small as
-    is still fit to draw on, and smaller where the images have no detail that this would blur. So the training shows about so
-    many images, whatever their number, and takes minutes on a processor for few of them, and an hour for many.
+    Few images get a small network and many epochs, many a wider one and few; the patch makes the finest level as
+    small as is still fit to draw on, and smaller where the images have no detail that this would blur. So the
+    training shows about so many images, whatever their number, and takes minutes on a processor for few of them, and
+    an hour for many.
 
     Args:
         images: of the set.
@@ -137,7 +138,7 @@ def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> d
 
 
 def _acgan_scaled_to(images: CachedImages, count: int) -> dict[str, Any]:
-    """Give few images narrow networks, many those of the original; the coarsest map has two to eight positions a side."""
+    """Give few images narrow networks, many those of the original; the coarsest map has 2 to 8 positions a side."""
     few = count < MANY
     patch = max(
         patch for patch in _patches(images.size, levels=2) or [1] if patch == 1 or lost_detail(images, patch) <= LOST
@@ -174,8 +175,8 @@ def lost_detail(images: CachedImages, patch: int) -> float:
         images: of the set; some of them are looked at.
         patch: pixels of a side that become one, before it is enlarged again.
     Returns:
-        The squared differences to the images as they were, as a share of the squared differences of those from their own
-        mean color; 0 of images of one color.
+        The squared differences to the images as they were, as a share of the squared differences of those from their
+        own mean color; 0 of images of one color.
     """
     rows = _looked_at(images)
     levels = centre(torch.from_numpy(images.pixels[rows]), images.size).permute(0, 3, 1, 2).float()

@@ -1,7 +1,8 @@
 """What a frozen backbone makes of images, computed once and kept. N images, V views, B images of a batch.
 
-Where nothing below the head learns and images are shown as they are, or mirrored, the backbone's output for an image is one
-of two. They are computed when they are first asked for, kept in memory on the device, and the epochs train the head on them.
+Where nothing below the head learns and images are shown as they are, or mirrored, the backbone's output for an image
+is one of two. They are computed when they are first asked for, kept in memory on the device, and the epochs train the
+head on them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -80,9 +81,9 @@ def bytes_kept(network: Network, images: int, size: tuple[int, int]) -> int:
 def _varying(recipe: Recipe, network: Network, size: tuple[int, int]) -> str:
     """Say why an image's features vary while the head of a frozen network trains, as a clause; empty where they do not.
 
-    Two images are sent through: in evaluation mode; twice in the modes of the training, where dropout rescales what it keeps
-    and batch-norm takes the statistics of the batch; and one of them alone. The network and the generators are left as they
-    were.
+    Two images are sent through: in evaluation mode; twice in the modes of the training, where dropout rescales what
+    it keeps and batch-norm takes the statistics of the batch; and one of them alone. The network and the generators
+    are left as they were.
     """
     frozen = set(frozen_modules(network, layers_of(network), phases_of(recipe, network)[0].trained))
     below = {
@@ -106,7 +107,7 @@ def _varying(recipe: Recipe, network: Network, size: tuple[int, int]) -> str:
 
 
 def _features(network: Network, images: Tensor, learning: Iterable[nn.Module]) -> Tensor:
-    """Return the backbone's output with some modules in training mode and all others in evaluation mode; nothing is changed."""
+    """Return the backbone's output with some modules in training mode, all others not; nothing is changed."""
     measured = [(buffer, buffer.clone()) for buffer in network.buffers()]
     generators = torch.random.fork_rng([images.device] if images.device.type == "cuda" else [])
     with torch.no_grad(), modes_kept(network), generators:
@@ -188,7 +189,7 @@ class FeatureBatches(TrainingBatches):
         return Batch(features, labels, epoch, index, weight, features=True)
 
     def _compute(self) -> Tensor:
-        """Compute the features of each training image and, where images are mirrored, of its mirror image, (V, N, ...)."""
+        """Compute the features of each training image and, where wanted, of its mirror image, (V, N, ...)."""
         views = 1 if self.config.flip == "none" else 2
         kept: Tensor | None = None
         start = 0

@@ -92,9 +92,10 @@ class CrossValidation:
 def solve_head(examples: Examples, penalties: Sequence[float] = PENALTIES, iterations: int = ITERATIONS) -> list[Head]:
     """Solve for the heads that minimize cross-entropy plus ``penalty / 2`` times the squared weights.
 
-    Features are centered and divided by the root of their deviation, which leaves those that vary much a little more weight:
-    on grocery photographs a head on them was right on 0.760 of validation, on standardized ones on 0.737, on centered ones
-    on 0.743, and cross-validation within train put them in the same order (n = 296 and 2,640; the best penalty of each).
+    Features are centered and divided by the root of their deviation, which leaves those that vary much a little more
+    weight: on grocery photographs a head on them was right on 0.760 of validation, on standardized ones on 0.737, on
+    centered ones on 0.743, and cross-validation within train put them in the same order (n = 296 and 2,640; the best
+    penalty of each).
 
     Args:
         examples: to fit to.
@@ -163,7 +164,7 @@ def _threads_for(products: int) -> Iterator[None]:
 
 
 def _in_span(inputs_ND: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Return the coordinates of fewer images than features in an orthonormal basis of their span, and that basis, (R, D)."""
+    """Return the coordinates of images in an orthonormal basis of their span, and that basis, (R, D)."""
     count, width = inputs_ND.shape
     if count >= width:
         return inputs_ND, None
@@ -205,8 +206,8 @@ def cross_validate(
     """Measure a probe by repeated cross-validation, where there are too few images to set any aside.
 
     The penalty is chosen anew within the training part of the first repeat's folds, so that no image that measures has
-    chosen anything; the other repeats take that of the same fold. How far such an estimate lies from the accuracy on other
-    images is seen on halves of the images, each cross-validated and then measured on the other half.
+    chosen anything; the other repeats take that of the same fold. How far such an estimate lies from the accuracy on
+    other images is seen on halves of the images, each cross-validated and then measured on the other half.
 
     Args:
         examples: all of them.
@@ -251,7 +252,7 @@ def cross_validate(
 def _measure_half(
     examples: Examples, in_N: Array, fold_N: Array, penalties: Mapping[int, float]
 ) -> tuple[float, float]:
-    """Cross-validate half of the images; returns that accuracy, and the one of a head fitted to them on the other half."""
+    """Cross-validate half of the images; returns that accuracy, and that of a head fitted to them on the others."""
 
     def right(fitted_N: Array, measured_N: Array, fold: int) -> Array:
         (head,) = solve_head(examples.part(fitted_N), (penalties.get(fold, PENALTIES[-1]),))

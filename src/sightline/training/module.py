@@ -36,7 +36,7 @@ __all__ = [
 def classification_loss(
     network: Network, batch: Batch, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy of a batch, in float32; of a mixed one, of both labels of each image by their shares.
+    """Return the mean cross-entropy of a batch, in float32; of a mixed one, of both labels by their shares.
 
     With weights of the classes, (K,), that of each image times its class's weight: the weights are one on average over
     the training images, so the mean is divided by the images, and is the same for every number of processes.
@@ -71,7 +71,7 @@ def validated(trainer: L.Trainer) -> bool:
 
 
 class Learner(L.LightningModule):
-    """What all kinds have in common: one optimizer whose rates follow the steps, totals of losses, what is kept of them."""
+    """The base of all kinds: one optimizer whose rates follow the steps, totals of losses, what is kept of them."""
 
     network: nn.Module
     measures: tuple[str, ...] = ("loss",)

@@ -1,6 +1,7 @@
 """Which parameters of a network learn in which epochs, and at which share of the rate: fine-tuning, as plain functions.
 
-A layer is what an image runs through as one piece: a child of the network, or a child of one that holds nearly all of it.
+A layer is what an image runs through as one piece: a child of the network, or a child of one that holds nearly all of
+it.
 """
 
 import math
@@ -67,10 +68,10 @@ class Phase:
 def layers_of(network: nn.Module) -> list[Layer]:
     """Return the layers of a network in which anything learns, the first first and the head last.
 
-    They are the children of the network in their order; one that holds more than four fifths of the parameters below the
-    head (a body, a stack of blocks), or the largest while there are fewer than four, is taken apart into its own children.
-    What has no filters or matrices that learn (a norm, positions, a class token) goes with the layer before it, or at the
-    very beginning with the one after it.
+    They are the children of the network in their order; one that holds more than four fifths of the parameters below
+    the head (a body, a stack of blocks), or the largest while there are fewer than four, is taken apart into its own
+    children. What has no filters or matrices that learn (a norm, positions, a class token) goes with the layer before
+    it, or at the very beginning with the one after it.
     """
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     filters = {name for name, parameter in learning.items() if part_of(name, parameter) == "filters"}
@@ -185,7 +186,7 @@ def _gradual(finetune: GradualConfig, lengths: Iterable[int], layers: list[Layer
 
 
 def _settled(recipe: AnyRecipe, network: nn.Module, phase: PhaseConfig, first: int) -> Phase:
-    """Return a phase with the names of its parameters; the whitening bias learns in the first epochs of a training only."""
+    """Return a phase with the names of its parameters; the whitening bias learns in the first epochs only."""
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     if recipe.finetune is not None and first >= whitening_epochs(recipe):
         learning = {name: item for name, item in learning.items() if part_of(name, item) != "whitening"}
@@ -226,7 +227,7 @@ def _refuse_without_effect(number: int, phases: list[Phase]) -> None:
 
 
 def shares_of(recipe: AnyRecipe, network: nn.Module) -> dict[str, float]:
-    """Return the share of the peak rate that each parameter learns at by its distance from the head; empty: all at the whole."""
+    """Return the share of the peak rate of each parameter by its distance from the head; empty: all at the whole."""
     decay = getattr(recipe.finetune, "layer_decay", None)
     if decay is None:
         return {}
@@ -240,8 +241,9 @@ def shares_of(recipe: AnyRecipe, network: nn.Module) -> dict[str, float]:
 def frozen_modules(network: nn.Module, layers: Iterable[Layer], trained: Iterable[str]) -> list[nn.Module]:
     """Return the modules of a network that stay in evaluation mode while only some of its parameters learn.
 
-    A module is frozen where nothing that could learn in it does. One in which nothing could learn (dropout, a norm without
-    weights) goes with the smallest module around it in which something could; behind the last layer, with the head.
+    A module is frozen where nothing that could learn in it does. One in which nothing could learn (dropout, a norm
+    without weights) goes with the smallest module around it in which something could; behind the last layer, with the
+    head.
 
     Args:
         layers: of the network as it was built.

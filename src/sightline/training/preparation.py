@@ -1,4 +1,4 @@
-"""Prepare a training: source → recipe → image set → splits → network → plan, each step a function with its result as a value.
+"""Prepare a training: source → recipe → image set → splits → network → plan, each step a function.
 
 Every step runs once, and refuses what cannot be trained as early as it can be known.
 """
@@ -80,7 +80,7 @@ def prepare_training(
     settings: Mapping[str, Any],
     console: Console,
 ) -> ClassifierPlan:
-    """Settle everything that can be settled before the first step of a classifier; arguments as ``sightline.train`` has them."""
+    """Settle everything before the first step of a classifier; arguments as ``sightline.train`` has them."""
     return prepare_classifier(read_request(data, recipe, settings), console)
 
 
@@ -262,8 +262,8 @@ def _at_own_size(recipe: Recipe, source: ImageSource, progress: Progress) -> Rec
 def settle_scales(recipe: Recipe, settings: Mapping[str, Any], side: int) -> Recipe:
     """Fit the sizes that images are shown at early in training to its epochs and to what networks can read.
 
-    Of a training too short for smaller images a recipe's are left out, and asking for them is refused; a recipe's own show
-    images of ``side`` pixels no smaller than networks can read.
+    Of a training too short for smaller images a recipe's are left out, and asking for them is refused; a recipe's own
+    show images of ``side`` pixels no smaller than networks can read.
     """
     epochs, scales = recipe.fit.epochs, recipe.augment.scales
     if scales and not any(recipe.augment.scale(epoch, epochs) < 1 for epoch in range(epochs)):
@@ -280,7 +280,7 @@ def settle_scales(recipe: Recipe, settings: Mapping[str, Any], side: int) -> Rec
 
 
 def _names_views(named: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Tell whether the user named how training images are varied: over the recipe ``photos``, or in a recipe of their own."""
+    """Tell whether the user named how training images are varied: over ``photos``, or in their own recipe."""
     augment = settings.get("augment") or {}
     return named.get("name") != "photos" or "crop" in augment or "policy" in augment
 

@@ -135,7 +135,7 @@ def _put_in(plan: ClassifierPlan, head: Head) -> None:
 def _learning_curve(
     plan: ClassifierPlan, train: Examples, held_out: Examples | None, whole: Head
 ) -> list[dict[str, float]]:
-    """Measure accuracy by the number of training images, from the same features: on validation, or on folds left out."""
+    """Measure accuracy by the number of training images, from the same features: on validation, or on folds."""
     images, rows = plan.images, plan.splits.train
     curve = []
     for share in SHARES:

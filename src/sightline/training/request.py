@@ -1,4 +1,4 @@
-"""Read what a training is asked for: its recipe and its images by name, with all that can be refused before torch is loaded."""
+"""Read what a training is asked for, and refuse what can be refused before torch is loaded."""
 
 import os
 from collections.abc import Mapping

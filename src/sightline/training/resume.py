@@ -62,7 +62,7 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: P) -> tuple[Path | N
 
 
 def as_found(plan: P, run: Path) -> P:
-    """Return the plan with the numbers that a run's own searches found, for what it leaves to a search from the same start."""
+    """Return the plan with the numbers that a run's own searches found from the same start."""
     searched = _model_of(run).get("found", {})
     known = flatten(to_mapping(plan.recipe))
     settled = [

@@ -16,7 +16,7 @@ from sightline.data.ranges import notes_on_reading
 from sightline.data.remarks import remarks
 from sightline.data.splits import Splits
 from sightline.display.terminal import Table, cell, natural_order, show
-from sightline.display.waiting import Progress, spoken_seconds
+from sightline.display.waiting import spoken_seconds
 from sightline.machine.devices import choose_device, describe
 from sightline.models.base import Network
 from sightline.models.build import summarize
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from sightline.training.base import Plan
 
 __all__ = [
-    "Progress",
     "TrialLines",
     "about_fidelity",
     "about_standard_fid",
@@ -42,7 +41,6 @@ __all__ = [
     "show_measures",
     "show_next_steps",
     "show_tuning",
-    "spoken_seconds",
 ]
 
 PARTS = {

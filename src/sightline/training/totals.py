@@ -23,7 +23,7 @@ class Totals:
         self._waiting: list[tuple[Tensor, Tensor | None, Tensor, int]] = []
 
     def add(self, loss: Tensor, logits: Tensor | None, labels: Tensor, step: int) -> None:
-        """Count a batch of step ``step``: its mean loss, the logits, (B, K), where there are any, and the classes, (B,)."""
+        """Count a batch of step ``step``: its mean loss, the logits, (B, K), or None, and the classes, (B,)."""
         self._waiting.append((loss.detach(), None if logits is None else logits.detach(), labels, step))
         if len(self._waiting) == COUNT_EVERY:
             self._count()

@@ -1,7 +1,7 @@
 """Trackers: TensorBoard, Weights & Biases and CSV, below ``logs/`` in the run. One that fails never costs a training.
 
-A resumed training goes on in the same TensorBoard folder, the same CSV file and the same W&B run; what was tracked after
-the checkpoint that it continues from is tracked again, and taken out of the first two before.
+A resumed training goes on in the same TensorBoard folder, the same CSV file and the same W&B run; what was tracked
+after the checkpoint that it continues from is tracked again, and taken out of the first two before.
 """
 
 import csv
@@ -57,7 +57,7 @@ class Place:
 
 @contextmanager
 def tracked(recipe: AnyRecipe, run: Path, console: Console) -> Iterator[list["Tracker"]]:
-    """Open the trackers of a recipe, give them its settings, and close them when the training has ended, however it does.
+    """Open the trackers of a recipe, give them its settings, and close them however the training ends.
 
     Args:
         recipe: names the trackers.
@@ -177,7 +177,7 @@ def final_numbers(model: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _tensorboard(place: Place) -> Logger:
-    """Open event files in logs/tensorboard, for `tensorboard --logdir runs`; the last table shows settings beside results."""
+    """Open event files in logs/tensorboard, for `tensorboard --logdir runs`; settings stand beside results."""
     goes_on: dict[str, Any] = (
         {"purge_step": place.step} if place.step else {}
     )  # hides what was tracked after the checkpoint
@@ -185,7 +185,7 @@ def _tensorboard(place: Place) -> Logger:
 
 
 def _wandb(place: Place) -> Logger:
-    """Open a run of Weights & Biases, with its files in logs/wandb; offline where asked, or without a key or a network."""
+    """Open a run of Weights & Biases, its files in logs/wandb; offline where asked, or without key or network."""
     import wandb
 
     known = place.logs / "wandb" / "id"

@@ -118,7 +118,8 @@ def callback_of(trainer: L.Trainer, kind: type[C]) -> C:
 def _strategy(recipe: AnyRecipe) -> str:
     """Tell how processes train together.
 
-    What they exchange is settled before the first step; where phases change it, each step looks for the parameters that learn.
+    What they exchange is settled before the first step; where phases change it, each step looks for the parameters
+    that learn.
     """
     if recipe.fit.processes == 1:
         return "auto"

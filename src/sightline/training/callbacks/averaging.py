@@ -1,4 +1,4 @@
-"""Averages of the weights, and the weights of the best validation: what a training hands on in place of its last step."""
+"""Averages of the weights, and the weights of the best validation: what is saved in place of the last step's."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -25,7 +25,8 @@ NORM_IMAGES = 2_000  # training images by which batch-norm's statistics of avera
 class Averaging(WeightAveraging):
     """Keeps a mean of the weights beside them, and validates it.
 
-    EMA mixes the weights in at every step, and batch-norm's statistics with them: they are running means themselves. SWA
+    EMA mixes the weights in at every step, and batch-norm's statistics with them: they are running means themselves.
+    SWA
     takes them at the ends of epochs, which lie far apart: no mean of their statistics fits the mean of the weights, so
     those are measured anew, on some training images.
     """
@@ -174,8 +175,8 @@ def put_in_chosen(trainer: L.Trainer, learner: Learner) -> dict[str, Any] | None
     """Put the weights that a training hands on into its network: the best, or the averaged, or those it has.
 
     Returns:
-        Where a validation chose them: its ``epoch`` (from 1), the ``monitor``, its ``value``, and after how many epochs the
-        training ``stopped_after`` because of it (0: it did not).
+        Where a validation chose them: its ``epoch`` (from 1), the ``monitor``, its ``value``, and after how many
+            epochs the training ``stopped_after`` because of it (0: it did not).
     Raises:
         TrainingError: no validation was finite.
     """

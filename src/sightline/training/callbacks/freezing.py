@@ -23,8 +23,9 @@ __all__ = ["Finetuning", "SteadyNorms"]
 class SteadyNorms(Callback):
     """Keeps every batch-norm in evaluation mode, with the statistics that it was trained with; its weights learn.
 
-    The head of a probe was solved for on such features. Normalized by a batch they are others: on grocery photographs the
-    accuracy on validation fell from 0.733 to 0.517 in the first epoch, and rose to 0.736 with this (n = 296, 1 seed).
+    The head of a probe was solved for on such features. Normalized by a batch they are others: on grocery photographs
+    the accuracy on validation fell from 0.733 to 0.517 in the first epoch, and rose to 0.736 with this (n = 296, 1
+    seed).
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -43,10 +44,12 @@ class SteadyNorms(Callback):
 class Finetuning(BaseFinetuning):
     """Lets in each phase its parameters learn, and the other layers neither learn nor measure.
 
-    What never learns is frozen before the optimizer is made, and before several processes agree on what they exchange. All
+    What never learns is frozen before the optimizer is made, and before several processes agree on what they
+    exchange. All
     else is in the optimizer from the start, so that its state and a resumed training stay plain: a parameter without a
-    gradient is left out by every optimizer, by weight decay and momentum too. Lightning's own helpers are not used: they
-    would let learn what by nature does not, and leave a frozen batch-norm in training mode, normalising by the batch.
+    gradient is left out by every optimizer, by weight decay and momentum too. Lightning's own helpers are not used:
+    they would let learn what by nature does not, and leave a frozen batch-norm in training mode, normalising by the
+    batch.
     """
 
     def __init__(self, recipe: Recipe, averaging: Averaging | None, console: Console | None) -> None:
@@ -88,7 +91,7 @@ class Finetuning(BaseFinetuning):
             self.kept.load_state_dict(state_dict)
 
     def _freeze(self, learner: ClassifierLearner, epoch: int) -> None:
-        """Let the parameters of an epoch's phase learn, set the modes of all modules by them, and say so once a phase."""
+        """Let the parameters of an epoch's phase learn, set the modes of all modules, and say so once a phase."""
         index = learner.phase_at(epoch)
         trained = learner.phases[index].trained
         for name, parameter in self._parameters.items():

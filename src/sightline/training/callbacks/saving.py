@@ -25,8 +25,8 @@ NO_ROOM = 1 << 20  # bytes; with fewer left, a write that failed has filled the 
 class AtomicCheckpoints(Checkpoint):
     """Saves ``last.ckpt`` at each epoch's end, and within an epoch when some seconds have passed.
 
-    Within an epoch only right after an optimizer step: gradients that accumulate are not part of a checkpoint. A state whose
-    loss is not finite is never saved.
+    Within an epoch only right after an optimizer step: gradients that accumulate are not part of a checkpoint. A
+    state whose loss is not finite is never saved.
     """
 
     def __init__(self, run: Path, seconds: float) -> None:
@@ -88,7 +88,7 @@ class AtomicCheckpointIO(CheckpointIO):
 
 
 def _cause(error: RuntimeError, folder: Path) -> OSError:
-    """Return why a write of torch failed: what the system said to it, or that the disk has no room left, or its own words."""
+    """Return why a write of torch failed: what the system said, or that the disk is full, or its own words."""
     at: BaseException | None = error
     while at is not None:
         if isinstance(at, OSError):

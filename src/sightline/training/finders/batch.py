@@ -101,7 +101,8 @@ def search_batch(
     """Find how large a batch fits into memory, and how fast each is that was tried.
 
     Every size is tried by training steps on real batches of the largest images that the recipe shows. Of several
-    processes one is measured: its part of a batch, with room for the gradients that Lightning's ``ddp`` keeps once more.
+    processes one is measured: its part of a batch, with room for the gradients that Lightning's ``ddp`` keeps once
+    more.
 
     Args:
         for_speed: stop where larger batches are not faster.

@@ -47,7 +47,7 @@ class FoundRate:
     start: OptimizerConfig
     """With the rates that were scaled."""
     tried: dict[float, float]
-    """Loss on held-out training images after a short training: of the suggestion, of a tenth of it, and of what was tried then."""
+    """Loss on held-out training images after a short training, by rate, in the order in which they were tried."""
     held_out: int
     """Images of these."""
     steps: int
@@ -106,9 +106,11 @@ def search_rate(plan: ClassifierPlan, config: RangeTestConfig, console: Console)
     """Find the peak rate of a plan's optimizer by a range test, and try rates around it.
 
     The steepest descent is sometimes too large a rate for a whole training, and sometimes far too small: where each
-    step of the range test still learns, the loss falls by the steps and not by the rate. So a short training by each rate of
-    ``climb``, whose rate rises and falls to zero as a whole training's does, is measured on training images that neither
-    it nor the range test sees: without the fall the larger rate is judged by its noise, without the rise by its first steps.
+    step of the range test still learns, the loss falls by the steps and not by the rate. So a short training by each
+    rate of ``climb``, whose rate rises and falls to zero as a whole training's does, is measured on training images
+    that neither
+    it nor the range test sees: without the fall the larger rate is judged by its noise, without the rise by its first
+    steps.
 
     Raises:
         ConfigError: the range is none.
@@ -162,7 +164,7 @@ def search_rate(plan: ClassifierPlan, config: RangeTestConfig, console: Console)
 
 
 def climb(loss: Callable[[int], float], highest: int) -> int:
-    """Return the power with the lowest loss: the better one of 0 and −2, or beyond it in steps of one while the loss falls.
+    """Return the power with the lowest loss: the better of 0 and −2, or beyond it by ones while the loss falls.
 
     Upwards from 0; from −2 first back to −1, then downwards. Of equals the smaller is better.
 
@@ -189,7 +191,7 @@ def climb(loss: Callable[[int], float], highest: int) -> int:
 
 
 def write_range(folder: Path, found: FoundRate) -> None:
-    """Write ``range.csv`` and ``range.png``: the loss of each step over its rate, the smoothed one, and what was found."""
+    """Write ``range.csv`` and ``range.png``: each step's loss over its rate, the smoothed one, and what was found."""
     test = found.test
     smoothed = [*test.smoothed, *[""] * (len(test.losses) - len(test.smoothed))]
     losses = [loss if math.isfinite(loss) else "" for loss in test.losses]
@@ -242,7 +244,7 @@ def _short_training(
 
 
 def rise_and_fall(step: int, steps: int) -> float:
-    """Return the share of the peak rate in a short training: straight up over a fifth of the steps, and straight down to zero."""
+    """Return the share of the peak rate in a short training: straight up over a fifth of the steps, then to zero."""
     rise = RISE * steps
     return (step + 1) / (rise + 1) if step < rise else (steps - step) / (steps - rise)
 

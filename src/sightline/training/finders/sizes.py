@@ -70,7 +70,8 @@ def search_sizes(
         smallest, most: sizes to keep between; doubled from the first on.
         limit: bytes that a step may hold.
         how: ``power`` doubles; ``binary`` then also halves the distance between what fits and what does not.
-        careful: do not try a size of which the two before say that it will not fit: where memory is the processor's, the
+        careful: do not try a size of which the two before say that it will not fit: where memory is the processor's,
+            the
             system ends who takes too much. Memory grows with a batch as a straight line, so little is lost.
         for_speed: stop where two doublings in a row were not faster.
     Raises:
@@ -114,7 +115,7 @@ def fastest(fitting: Sequence[Tried]) -> Tried:
 
 
 def _expected(tried: Sequence[Tried], images: int) -> float:
-    """Expect the memory by the straight line through the two largest of less images that were measured; 0 where there are none."""
+    """Expect the memory by the straight line through the two largest smaller ones measured; 0 where there are none."""
     known = sorted({one.images: one.memory for one in tried if one.measured and one.images < images}.items())[-2:]
     if len(known) < 2:
         return 0.0

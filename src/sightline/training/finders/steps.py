@@ -1,7 +1,8 @@
-"""Steps of a training without its Trainer: the same loss, number format, clipping and accumulation, on a copy of the network."""
+"""Steps of a training without its Trainer: the same loss, number format, clipping and accumulation, on a copy."""
 
 import copy
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ __all__ = ["TrainingStep", "copied_network", "grouped", "optimizer_of", "trainin
 
 
 class TrainingStep:
-    """Takes one optimizer step as a training by one process does; called with a network, its optimizer and some batches.
+    """Takes one optimizer step as a training by one process does.
 
     ``fit.compile`` is left out: it changes the last digits only.
     """
@@ -86,12 +87,12 @@ def grouped(batches: TrainingBatches, recipe: Recipe) -> Iterator[list[Batch]]:
 
 
 def optimizer_of(plan: ClassifierPlan, config: OptimizerConfig, network: Network) -> torch.optim.Optimizer:
-    """Return the optimizer of a copy of a plan's network, by some settings: of what learns, each layer at its share of the rate."""
+    """Return the optimizer of a copy of a plan's network: of what learns, each layer at its share of the rate."""
     return build_optimizer(config, network, shares_of(plan.recipe, plan.network))
 
 
 def copied_network(plan: ClassifierPlan, device: torch.device) -> Network:
-    """Return a copy of the network as it is before the first step of the training, in which only learns what does in that."""
+    """Return a copy of the network before the first step, in which only learns what does in the training."""
     network = copy.deepcopy(plan.network)
     if plan.built.weights is None:
         fit_to_images(network, plan.images, plan.splits.train, plan.normalization)
@@ -105,7 +106,7 @@ def copied_network(plan: ClassifierPlan, device: torch.device) -> Network:
 def training_batches(
     plan: ClassifierPlan, rows: Array, size: int, device: torch.device, dtype: torch.dtype, processes: int = 1
 ) -> TrainingBatches:
-    """Return batches of some training images as the training makes them, by a seed of their own; the last process's part, the largest."""
+    """Return batches of some training images, by a seed of their own; the last process's part, the largest."""
     seed = derived_seed(plan.recipe.fit.seed, "search")
-    place = {"rank": processes - 1, "world_size": processes}
+    place: dict[str, Any] = {"rank": processes - 1, "world_size": processes}
     return plan.training_batches(device, dtype, rows=rows, batch_size=size, seed=seed, **place)
