@@ -117,21 +117,21 @@ class Plan(ABC):
         """Measure the trained network, write what the run saves, and report it."""
 
     def training_batches(
-        self, device: torch.device, dtype: torch.dtype, kind: type[TrainingBatches] = TrainingBatches, **other: Any
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        rows: Array | None = None,
+        kind: type[TrainingBatches] = TrainingBatches,
+        **other: Any,
     ) -> TrainingBatches:
-        """Return the batches of the training; ``other`` overrides what they are made of."""
+        """Return the batches of the training, or of some of its images; ``other`` overrides what they are made by."""
         recipe, fit = self.recipe, self.recipe.fit
-        arguments: dict[str, Any] = {
-            "images": self.images,
-            "rows": self.splits.train,
-            "normalization": self.normalization,
-            "config": augmentation_of(recipe),
-            "batch_size": fit.batch_size,
-            "epochs": fit.epochs,
-            "seed": fit.seed,
-            "balanced": recipe.data.sampling == "balanced",
-        }
-        return kind(**arguments | {"device": device, "dtype": dtype} | other)
+        settings: dict[str, Any] = {"batch_size": fit.batch_size, "epochs": fit.epochs, "seed": fit.seed}
+        settings["balanced"] = recipe.data.sampling == "balanced"
+        rows = self.splits.train if rows is None else rows
+        config = augmentation_of(recipe)
+        settings |= {"device": device, "dtype": dtype} | other
+        return kind(self.images, rows, self.normalization, config, **settings)
 
     def describe(self) -> dict[str, Any]:
         """Return the content of ``model.json`` as far as it is known before the first step."""

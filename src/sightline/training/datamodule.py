@@ -38,7 +38,7 @@ class ImageData(L.LightningDataModule):
         else:
             every = self._as_they_are(self.splits.train, shared=False)
             batches = self.plan.training_batches(
-                self._device, dtype, FeatureBatches, as_they_are=every, backbone=backbone, **place
+                self._device, dtype, kind=FeatureBatches, as_they_are=every, backbone=backbone, **place
             )
         # Lightning restores a loader's state only within an epoch; between two, the epoch is the loop's to say
         batches.epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]

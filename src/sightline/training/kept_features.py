@@ -165,14 +165,14 @@ class KeptEvaluation:
 class FeatureBatches(TrainingBatches):
     """Training batches of features: the same images in the same order, mirrored by the same random numbers."""
 
-    def __init__(self, *, as_they_are: EvaluationBatches, backbone: Backbone, **named: Any) -> None:
+    def __init__(self, *arguments: Any, as_they_are: EvaluationBatches, backbone: Backbone, **named: Any) -> None:
         """
         Args:
             as_they_are: all training images, in the order of their rows.
             backbone: makes the features.
-            named: as ``TrainingBatches`` has them.
+            arguments, named: as ``TrainingBatches`` has them.
         """
-        super().__init__(**named)
+        super().__init__(*arguments, **named)
         self._as_they_are = as_they_are
         self._backbone = backbone
         self._kept_VN: Tensor | None = None

@@ -30,9 +30,8 @@ from sightline.training.phases import phases_of
 __all__ = ["settle_optimizer"]
 
 # Three kinds of apples of the Grocery Store photographs (train 139, test 173) at 96 px, tf_efficientnet_lite0 with
-# ImageNet weights, recipe small, 5 epochs in batches of 32, means of 2 seeds: 0.645 at 3e-4, 0.697 at 1e-3, 0.705 at 3e-3
-# (of which one seed
-# was 0.746 and the other 0.665); Muon 0.306 (1 seed), worse than guessing.
+# ImageNet weights, recipe small, 5 epochs in batches of 32, means of 2 seeds: 0.645 at 3e-4, 0.697 at 1e-3, 0.705 at
+# 3e-3 (of which one seed was 0.746 and the other 0.665); Muon 0.306 (1 seed), worse than guessing.
 PRESERVING = AdamWConfig(learning_rate=1e-3)
 LARGE_RATE = 0.05  # of SGD; recipes that train from scratch have 0.1
 SCALE_FREE = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)  # behind filters

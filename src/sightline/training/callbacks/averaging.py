@@ -26,9 +26,8 @@ class Averaging(WeightAveraging):
     """Keeps a mean of the weights beside them, and validates it.
 
     EMA mixes the weights in at every step, and batch-norm's statistics with them: they are running means themselves.
-    SWA
-    takes them at the ends of epochs, which lie far apart: no mean of their statistics fits the mean of the weights, so
-    those are measured anew, on some training images.
+    SWA takes them at the ends of epochs, which lie far apart: no mean of their statistics fits the mean of the
+    weights, so those are measured anew, on some training images.
     """
 
     def __init__(self, config: EMAConfig | SWAConfig, epochs: int) -> None:

@@ -45,11 +45,10 @@ class Finetuning(BaseFinetuning):
     """Lets in each phase its parameters learn, and the other layers neither learn nor measure.
 
     What never learns is frozen before the optimizer is made, and before several processes agree on what they
-    exchange. All
-    else is in the optimizer from the start, so that its state and a resumed training stay plain: a parameter without a
-    gradient is left out by every optimizer, by weight decay and momentum too. Lightning's own helpers are not used:
-    they would let learn what by nature does not, and leave a frozen batch-norm in training mode, normalising by the
-    batch.
+    exchange. All else is in the optimizer from the start, so that its state and a resumed training stay plain: a
+    parameter without a gradient is left out by every optimizer, by weight decay and momentum too. Lightning's own
+    helpers are not used: they would let learn what by nature does not, and leave a frozen batch-norm in training
+    mode, normalising by the batch.
     """
 
     def __init__(self, recipe: Recipe, averaging: Averaging | None, console: Console | None) -> None:

@@ -71,8 +71,7 @@ def search_sizes(
         limit: bytes that a step may hold.
         how: ``power`` doubles; ``binary`` then also halves the distance between what fits and what does not.
         careful: do not try a size of which the two before say that it will not fit: where memory is the processor's,
-            the
-            system ends who takes too much. Memory grows with a batch as a straight line, so little is lost.
+            the system ends who takes too much. Memory grows with a batch as a straight line, so little is lost.
         for_speed: stop where two doublings in a row were not faster.
     Raises:
         ConfigError: not even the smallest fits.
