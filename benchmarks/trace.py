@@ -1,6 +1,6 @@
 """The way from `sightline train` to the loss: which files and functions a reader opens, counted in a real training.
 
-    python benchmarks/trace.py [IMAGE SET]
+    PYTHONPATH=src python benchmarks/trace.py [IMAGE SET]
 
 A small training of ``digits``, or of another image set, runs under ``sys.setprofile`` up to its first step. On the way are
 the functions of this package that are being executed, so stand on the stack, at three moments:

@@ -20,7 +20,7 @@ from sightline.data.cache import cached
 from sightline.errors import ConfigError, DataError
 from sightline.runs.folder import read_model, read_run_recipe
 from sightline.training import finetune, finetune_costs, preparation, probe
-from sightline.training.callbacks import deadline
+from sightline.training.callbacks import cost
 from test_training import Killed, same_bits
 
 SIZE = {"data": {"size": 64}}
@@ -381,12 +381,12 @@ def test_a_training_ends_before_the_epoch_that_would_pass_its_time(monkeypatch: 
     learner = ClassifierLearner.__new__(ClassifierLearner)
     torch.nn.Module.__init__(learner)
     clock = {"now": 0.0}
-    monkeypatch.setattr(deadline.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(cost.time, "monotonic", lambda: clock["now"])
 
     def stops(done: int, took: float, left: float, scales: tuple[float, ...] = ()) -> bool:
         learner.recipe = SimpleNamespace(augment=AugmentConfig(scales=scales))  # type: ignore[assignment]
         trainer = SimpleNamespace(current_epoch=done - 1, max_epochs=4, should_stop=False)
-        ending = deadline.Deadline(100.0, None)
+        ending = cost.Deadline(100.0, None)
         clock["now"] = 100.0 - left - took
         ending.on_train_epoch_start(trainer, learner)  # type: ignore[arg-type]
         clock["now"] += took

@@ -17,8 +17,7 @@ from sightline.runs.folder import helped, read_model, run_to_help
 from sightline.training.base import Plan, Trained
 from sightline.training.batch_picture import draw_batch
 from sightline.training.callbacks.averaging import put_in_chosen
-from sightline.training.callbacks.cost import CostMeter
-from sightline.training.callbacks.deadline import Deadline
+from sightline.training.callbacks.cost import CostMeter, Deadline
 from sightline.training.callbacks.epochs import EpochLog
 from sightline.training.checkpoints import checkpoint_to_resume
 from sightline.training.datamodule import ImageData

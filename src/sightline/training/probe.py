@@ -162,20 +162,16 @@ def _learning_curve(
 def _say(console: Console, plan: ClassifierPlan, probed: Probed) -> None:
     """Say what the probe reached, and how."""
     kept = "kept from before" if not probed.store.computed else f"{probed.store.computed:,} computed"
-    lines = [probed.store.note] if probed.store.note else []
     if probed.crossed is not None:
-        low, high = probed.crossed.interval
-        n = len(plan.splits.train)
-        lines.append(
-            f"probe: accuracy {probed.crossed.accuracy:.4f} by cross-validation of {n:,} images (95 % interval {low:.4f} to"
-            f" {high:.4f}); features {kept}, {probed.seconds:.1f} s"
-        )
+        accuracy, (low, high) = probed.crossed.accuracy, probed.crossed.interval
+        where = f"by cross-validation of {len(plan.splits.train):,} images"
     else:
-        measured = probed.facts["validation"]
-        low, high = wilson_interval(round(measured["accuracy"] * measured["n"]), measured["n"])
-        lines.append(
-            f"probe: accuracy {measured['accuracy']:.4f} on {measured['n']:,} validation images (95 % interval {low:.4f} to"
-            f" {high:.4f}); features {kept}, {probed.seconds:.1f} s"
-        )
-    for line in lines:
-        show(line, console)
+        accuracy, n = (probed.facts["validation"][name] for name in ("accuracy", "n"))
+        (low, high), where = wilson_interval(round(accuracy * n), n), f"on {n:,} validation images"
+    if probed.store.note:
+        show(probed.store.note, console)
+    show(
+        f"probe: accuracy {accuracy:.4f} {where} (95 % interval {low:.4f} to {high:.4f}); features {kept},"
+        f" {probed.seconds:.1f} s",
+        console,
+    )

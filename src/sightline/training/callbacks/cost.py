@@ -1,4 +1,4 @@
-"""What a training costs, and the cores that it shares with other programs."""
+"""What a training costs, the cores that it shares with other programs, and the epoch at which its time is up."""
 
 import statistics
 import time
@@ -13,7 +13,7 @@ from sightline.display.terminal import show
 from sightline.machine.cores import adjust_threads, current_share
 from sightline.machine.devices import convolution_flops
 
-__all__ = ["CostMeter", "SharedCores"]
+__all__ = ["CostMeter", "Deadline", "SharedCores"]
 
 PROBE_WORTH = 15.0  # seconds an epoch must take before another probe of 0.3 s is worth it
 
@@ -89,3 +89,45 @@ class SharedCores(Callback):
                 " for this one; its last digits depend on that",
                 self.console,
             )
+
+
+class Deadline(Callback):
+    """Ends a training before the epoch that would pass the time it was given; that it did travels in checkpoints."""
+
+    def __init__(self, at: float, console: Console | None) -> None:
+        """
+        Args:
+            at: by ``time.monotonic``, when the last epoch must have ended; infinity of a training that is resumed.
+            console: where it is said.
+        """
+        self.at = at
+        self.console = console
+        self.stopped = False
+        self._began = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        trainer.should_stop = trainer.should_stop or self.stopped
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        assert trainer.max_epochs
+        now, done = time.monotonic(), trainer.current_epoch + 1
+        if done == trainer.max_epochs:
+            return
+        scale, after = (pl_module.recipe.augment.scale(epoch, trainer.max_epochs) for epoch in (done - 1, done))
+        if now + (now - self._began) * (after / scale) ** 2 > self.at:
+            self.stopped = trainer.should_stop = True
+            if self.console is not None:
+                show(
+                    f"stopped after epoch {done} of {trainer.max_epochs}: the machine has become"
+                    " slower, and the time is used up",
+                    self.console,
+                )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"stopped": self.stopped}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stopped = state_dict["stopped"]
