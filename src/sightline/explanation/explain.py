@@ -6,7 +6,7 @@ Nothing here loads Lightning, nor torch before there is an image to explain.
 import io
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Explanations:
-    """What was explained, in the order in which the images were found."""
+    """Explanations of all images, in their order, and what was left out."""
 
     files: list[str]
     sheets: list[Path]
@@ -63,7 +63,7 @@ def explain(
 ) -> Explanations:
     """Show which pixels spoke for a class: a sheet for each image.
 
-    Its ten parameters are the flags of the command; the numbers of the methods are one of them.
+    Its ten parameters are the arguments and options of ``sightline explain``.
 
     Args:
         run: Folder of a finished run, or its model.safetensors alone.
@@ -118,19 +118,18 @@ def explain(
 
 
 def summarize_explanations(images: "Sequence[ExplainedImage]") -> Table:
-    """Return a line for each method, and one for the random map: the median gap of its sums, and the mean areas of the two curves."""
+    """Sum up each method, and the random map, in a line: the median gap of its sums, and the mean areas of the two curves."""
     by_method: dict[str, list[Explanation]] = {}
     for image in images:
         for item in (*image.explanations, *([image.random] if image.random else [])):
             by_method.setdefault(item.method, []).append(item)
     rows = []
     for method, items in by_method.items():
-        gaps = [item.gap for item in items if item.gap is not None]
+        gaps, *areas = (
+            [value for item in items if (value := getattr(item, name)) is not None]
+            for name in ("gap", "deletion", "insertion")
+        )
         gap = f"{statistics.median(gaps):.2%} ({max(gaps):.2%})" if gaps else ""
-        areas = [
-            [area for area in column if area is not None]
-            for column in ([item.deletion for item in items], [item.insertion for item in items])
-        ]
         rows.append([method, str(len(items)), gap, *(f"{statistics.mean(area):.3f}" if area else "" for area in areas)])
     return Table(["method", "images", "sum off by (worst)", "deletion (low is good)", "insertion (high is good)"], rows)
 
@@ -150,6 +149,7 @@ class _Writer:
     taken: set[str] = field(default_factory=set)
 
     def write(self, file: str, pixels_HWC: Array, image: "ExplainedImage") -> None:
+        """Write the sheet of an image, and its maps as arrays where they are wanted."""
         create_folder(self.folder)
         sheet = self.folder / f"{self._free_name(file)}.png"
         about = [PurePath(file).name, f"class {image.label}", f"probability {image.probability:.1%}"]
@@ -159,27 +159,30 @@ class _Writer:
             about += ["", "red speaks for the class,", "blue against it"]
         draw_explanation(sheet, pixels_HWC, about, [_panel(item, image.random) for item in image.explanations])
         if self.arrays:
-            self._write_arrays(sheet.with_suffix(".npz"), file, image)
+            plain = file.encode("utf-8", "backslashreplace").decode()  # numpy holds no odd bytes
+            content = io.BytesIO()
+            maps: dict[str, Any] = {item.method: item.map_HW for item in image.explanations}
+            np.savez(content, **maps, image=np.array(plain), label=np.array(image.label))
+            write_atomically(sheet.with_suffix(".npz"), content.getvalue())
         self.files.append(file)
         self.sheets.append(sheet)
         self.images.append(image)
 
     def write_table(self) -> None:
+        """Write a line for each image and method."""
         header = ["file", "sheet", "class", "probability", "predicted", "method", "completeness_gap"]
         header += ["deletion", "insertion", "deletion_random", "insertion_random"]
-        write_csv(self.folder / "explanations.csv", header, self._rows())
-
-    def _rows(self) -> Iterator[list[str]]:
+        rows = []
         for file, sheet, image in zip(self.files, self.sheets, self.images, strict=True):
+            of_image = [file, sheet.name, image.label, f"{image.probability:.6f}", image.predicted]
+            random = [image.random.deletion, image.random.insertion] if image.random else [None, None]
             for item in image.explanations:
-                chance = image.random
-                numbers = [item.gap, item.deletion, item.insertion]
-                numbers += [chance.deletion, chance.insertion] if chance else [None, None]
-                shown = ["" if number is None else f"{number:.6g}" for number in numbers]
-                yield [file, sheet.name, image.label, f"{image.probability:.6f}", image.predicted, item.method, *shown]
+                numbers = [item.gap, item.deletion, item.insertion, *random]
+                rows.append([*of_image, item.method, *("" if value is None else f"{value:.6g}" for value in numbers)])
+        write_csv(self.folder / "explanations.csv", header, rows)
 
     def _free_name(self, file: str) -> str:
-        """A name for the sheet of a file that no other has, also where upper and lower case are one."""
+        """Choose a name for the sheet of a file that no other has, also where upper and lower case are one."""
         stem = os.fsdecode(os.fsencode(PurePath(file).stem)[:LONGEST])
         name, number = stem, 1
         while name.casefold() in self.taken:
@@ -188,25 +191,18 @@ class _Writer:
         self.taken.add(name.casefold())
         return name
 
-    def _write_arrays(self, path: Path, file: str, image: "ExplainedImage") -> None:
-        plain = file.encode("utf-8", "backslashreplace").decode()  # numpy holds no odd bytes
-        content = io.BytesIO()
-        columns: dict[str, Any] = {item.method: item.map_HW for item in image.explanations}
-        np.savez(content, **columns, image=np.array(plain), label=np.array(image.label))
-        write_atomically(path, content.getvalue())
 
-
-def _panel(item: "Explanation", chance: "Explanation | None") -> Panel:
-    """What a sheet says of one method."""
+def _panel(item: "Explanation", random: "Explanation | None") -> Panel:
+    """Say on a sheet what there is to say of one method."""
     notes = []
     if not item.map_HW.any():
         notes.append("zero everywhere: nothing here raises the class")
     if item.gap is not None:
         notes.append(f"sum off by {max(item.gap, 1e-4):.2%}")
-    if chance is not None and chance.deletion is not None:
+    if random is not None and random.deletion is not None:
         notes.append(
-            f"deletion {item.deletion:.2f} (random {chance.deletion:.2f}),"
-            f" insertion {item.insertion:.2f} (random {chance.insertion:.2f})"
+            f"deletion {item.deletion:.2f} (random {random.deletion:.2f}),"
+            f" insertion {item.insertion:.2f} (random {random.insertion:.2f})"
         )
     title = item.method + (", whatever the class" if item.method == "attention" else "")
     return Panel(title, item.map_HW, item.method in SIGNED, notes)

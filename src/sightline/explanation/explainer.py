@@ -12,7 +12,7 @@ from sightline.config import ALL, AttributionConfig, Method, index_of_class, met
 from sightline.data.augment.augment import centre, normalize
 from sightline.errors import ConfigError
 from sightline.explanation.attribution import Attribution, attribute
-from sightline.explanation.faithfulness import Faithfulness, measure_faithfulness, random_maps
+from sightline.explanation.faithfulness import measure_faithfulness, random_maps
 from sightline.explanation.requirements import refuse_unfit
 from sightline.inference.classifier import Classifier
 from sightline.machine.extras import refuse_missing_captum
@@ -28,9 +28,10 @@ Array = np.ndarray[Any, Any]
 class Explanation:
     """One image by one method."""
 
-    method: Method
+    method: str
+    """Name of the method, or ``random``."""
     map_HW: Array
-    """float32; see ``attributing`` for what its numbers are."""
+    """float32; see ``attribution`` for what its numbers are."""
     gap: float | None
     """Share of the difference to the mean image that the map fails to add up to, where the method promises a sum."""
     deletion: float | None
@@ -41,7 +42,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ExplainedImage:
-    """What the methods say of one image."""
+    """Explanations of one image by all methods."""
 
     label: str
     """The class that was asked about."""
@@ -55,12 +56,13 @@ class ExplainedImage:
 
 
 class Explainer:
-    """Asks a classifier which pixels spoke for a class."""
+    """Explains images by a classifier: which pixels spoke for a class."""
 
     def __init__(
         self, classifier: Classifier, methods: Sequence[str], settings: AttributionConfig | None = None
     ) -> None:
-        """
+        """Choose the methods, and refuse what the network lacks something for.
+
         Args:
             classifier: from ``load``.
             methods: names, or ``all`` for those that the network has what it takes for.
@@ -76,25 +78,20 @@ class Explainer:
         self.left_out: dict[Method, str] = {}
         plain = torch.zeros(1, 3, *classifier.size, device=classifier.device)
         for method in names:
+            of_its_own = {"grad_cam": self.settings.layer, "occlusion": self.settings.window}.get(method)
             try:
                 refuse_unfit(method, classifier.network, plain, self.settings)
             except ConfigError as error:
-                if list(methods) != [ALL] or self._reads_setting(method):
+                if list(methods) != [ALL] or of_its_own is not None:  # whoever set it wants the method
                     raise
                 self.left_out[method] = str(error)
         self.methods = tuple(method for method in names if method not in self.left_out)
 
-    def _reads_setting(self, method: Method) -> bool:
-        """Whether a method was given a setting of its own: it is then not left out silently."""
-        return (method == "grad_cam" and self.settings.layer is not None) or (
-            method == "occlusion" and self.settings.window is not None
-        )
-
     def images(self, pixels_BHWC: Array) -> Tensor:
-        """uint8 images at the cached size to what the network is given, (B, 3, H, W), in float32."""
-        asked = self.classifier
-        pixels = torch.from_numpy(pixels_BHWC).to(asked.device)
-        return normalize(centre(pixels, asked.size), asked.mean, asked.std, torch.float32)
+        """Turn uint8 images at the cached size into what the network is given, (B, 3, H, W), in float32."""
+        classifier = self.classifier
+        pixels = torch.from_numpy(pixels_BHWC).to(classifier.device)
+        return normalize(centre(pixels, classifier.size), classifier.mean, classifier.std, torch.float32)
 
     def explain(
         self, pixels_BHWC: Array, target: str | None = None, *, faithfulness: bool = True
@@ -108,50 +105,50 @@ class Explainer:
         Raises:
             ConfigError: there is no such class.
         """
-        asked = self.classifier
-        chances_BK = asked.probabilities(pixels_BHWC)
+        classes = self.classifier.classes
+        chances_BK = self.classifier.probabilities(pixels_BHWC)
         predicted_B = chances_BK.argmax(axis=1)
         chosen_B = predicted_B
         if target is not None:
-            chosen_B = np.full_like(predicted_B, index_of_class(target, asked.classes))
-        images_BCHW, classes_B = self.images(pixels_BHWC), torch.from_numpy(chosen_B).to(asked.device)
-        found: dict[str, list[Explanation]] = {}
-        for method in self.methods:
-            maps = attribute(method, asked.network, images_BCHW, classes_B, self.settings)
-            found[method] = self._measured(method, images_BCHW, classes_B, maps, faithfulness)
+            chosen_B = np.full_like(predicted_B, index_of_class(target, classes))
+        images_BCHW = self.images(pixels_BHWC)
+        classes_B = torch.from_numpy(chosen_B).to(images_BCHW.device)
+
+        def measured(method: str, maps: Attribution) -> list[Explanation]:
+            areas = None
+            if faithfulness:
+                areas = measure_faithfulness(self._probabilities, images_BCHW, classes_B, maps.maps_BHW)
+            return [
+                Explanation(
+                    method,
+                    map_HW.float().cpu().numpy(),
+                    None if maps.gaps_B is None else float(maps.gaps_B[i]),
+                    None if areas is None else float(areas.deletion_B[i]),
+                    None if areas is None else float(areas.insertion_B[i]),
+                )
+                for i, map_HW in enumerate(maps.maps_BHW)
+            ]
+
+        explanations = [
+            measured(method, attribute(method, self.classifier.network, images_BCHW, classes_B, self.settings))
+            for method in self.methods
+        ]
+        random: list[Explanation | None] = [None] * len(pixels_BHWC)
         if faithfulness:
-            nothing = Attribution(random_maps(images_BCHW), None)
-            found[RANDOM] = self._measured(RANDOM, images_BCHW, classes_B, nothing, True)
+            random[:] = measured(RANDOM, Attribution(random_maps(images_BCHW), None))
         return [
             ExplainedImage(
-                asked.classes[chosen_B[i]],
-                float(chances_BK[i, chosen_B[i]]),
-                asked.classes[predicted_B[i]],
-                [found[method][i] for method in self.methods],
-                found[RANDOM][i] if faithfulness else None,
+                classes[chosen],
+                float(chances_K[chosen]),
+                classes[predicted],
+                [of_method[i] for of_method in explanations],
+                random[i],
             )
-            for i in range(len(pixels_BHWC))
-        ]
-
-    def _measured(
-        self, method: str, images_BCHW: Tensor, classes_B: Tensor, maps: Attribution, faithfulness: bool
-    ) -> list[Explanation]:
-        areas: Faithfulness | None = None
-        if faithfulness:
-            areas = measure_faithfulness(self._probabilities, images_BCHW, classes_B, maps.maps_BHW)
-        return [
-            Explanation(
-                method,  # type: ignore[arg-type]
-                map_HW.float().cpu().numpy(),
-                None if maps.gaps_B is None else float(maps.gaps_B[i]),
-                None if areas is None else float(areas.deletion_B[i]),
-                None if areas is None else float(areas.insertion_B[i]),
-            )
-            for i, map_HW in enumerate(maps.maps_BHW)
+            for i, (chosen, predicted, chances_K) in enumerate(zip(chosen_B, predicted_B, chances_BK, strict=True))
         ]
 
     def _probabilities(self, images_BCHW: Tensor) -> Tensor:
-        """Calibrated probabilities of one view, (B, K), in float32: what the curves are made of."""
+        """Compute calibrated probabilities of one view, (B, K), in float32: what the curves are made of."""
         temperatures = self.classifier.model["temperatures"]
         logits_BK: Tensor = self.classifier.network(images_BCHW)
         chances_BK: Tensor = (logits_BK.float() / temperatures["one"]).softmax(dim=1)

@@ -92,7 +92,7 @@ def tune(
     from sightline.studies.tuning import search_space
 
     return search_space(
-        *(data, recipe, settings or {}, written, config),
+        *(request, written, config),
         begun=begun,
         study=study,
         most=trials,

@@ -21,8 +21,9 @@ from sightline.runs.locking import alone
 from sightline.runs.writing import create_folder, write_atomically, write_csv
 from sightline.studies.search import Search, Trial
 from sightline.studies.trials import Job, Outcome, Workers, train_trial
-from sightline.training.job import Plan
-from sightline.training.prepare import prepare_training
+from sightline.training.classifier_plan import ClassifierPlan
+from sightline.training.preparation import prepare_classifier
+from sightline.training.request import Request
 from sightline.training.resume import changes
 from sightline.training.summary import TrialLines, describe_tuning, show_tuning
 
@@ -40,9 +41,7 @@ ENDS = {
 
 
 def search_space(
-    data: str | os.PathLike[str] | None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any],
-    settings: Mapping[str, Any],
+    request: Request,
     written: Mapping[str, Any],
     config: TuneConfig,
     *,
@@ -54,10 +53,8 @@ def search_space(
 ) -> Path:
     """Search as ``sightline.tune`` has it, which has read the space and the folder.
 
-    Its ten parameters are those of the verb that are left.
-
     Args:
-        data: the image set; ``recipe`` and ``settings`` as the verb has them.
+        request: the recipe that is tuned, and its images.
         written: the space as its YAML has it.
         config: how it is searched.
         begun: what the study to continue was begun with.
@@ -66,11 +63,11 @@ def search_space(
         workers: processes that train them.
         console: where to report.
     """
-    plan = prepare_training(data, recipe, settings, None, console)
+    plan = prepare_classifier(request, console)
     tuned = Study(plan.recipe, written, config, plan.images.fingerprint)
     if begun is not None:
         _refuse_changes(Path(study or ""), begun, tuned)
-    space = build_space(written, plan.recipe, settings)
+    space = build_space(written, plan.recipe, request.settings)
     if most is not None and most > space.size:
         raise ConfigError(
             f"--trials {most} is more than the {space.size:.0f} drawings of the space; choose at most that."
@@ -125,7 +122,7 @@ def _refuse_changes(folder: Path, begun: Study, now: Study) -> None:
 class _Tuning:
     """Trains the trials of a search, and writes what they were."""
 
-    def __init__(self, folder: Path, study: Study, search: Search, plan: Plan) -> None:
+    def __init__(self, folder: Path, study: Study, search: Search, plan: ClassifierPlan) -> None:
         self.folder, self.study, self.search = folder, study, search
         self.judge = study.config.judge
         self.names = _shortened(search.space.names)

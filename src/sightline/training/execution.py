@@ -1,61 +1,39 @@
-"""The steps of ``sightline.train``, from the settings to the finished run folder. Loads torch.
+"""The steps of ``sightline.train``, from the request to the finished run folder. Loads torch.
 
-What both have in common, from the run folder to the last step, is here once; what differs asks for the kind of the plan.
-Lightning is loaded by the fit alone: a probe that nothing follows does without.
+What is trained is a plan, and this is what all plans have in common, from the run folder to the last step. Lightning
+is loaded
+by the fit alone: a probe that nothing follows does without.
 """
 
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import replace
-from math import inf
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from sightline.config import resolve, trains_generator
-from sightline.config.resolving import merge, to_mapping
-from sightline.data.sources.embedded import GROCERIES
 from sightline.display.pictures import drawing
 from sightline.display.terminal import reporting_console, show
 from sightline.errors import ConfigError
-from sightline.inference.architecture import write_seen
 from sightline.machine.cores import sharing_cores
-from sightline.machine.devices import arithmetic, choose_device, convolution_flops, keep_freed_memory
-from sightline.reports.report import report
-from sightline.runs.folder import REPORT, create_run, read_model, run_to_help, write_recipe
+from sightline.machine.devices import arithmetic, choose_device, keep_freed_memory
+from sightline.runs.folder import create_run, run_to_help
 from sightline.runs.locking import LOCK, alone
-from sightline.runs.writing import write_csv, write_json
+from sightline.training.base import Plan
 from sightline.training.checkpoints import settle_checkpoints
-from sightline.training.conflicts import refuse_lone_program
-from sightline.training.finish import Trained, finish
-from sightline.training.generator_job import describe_generator, finish_generator, notes_of_generator, prepare_generator
-from sightline.training.job import AnyPlan, GeneratorPlan, Plan, describe_classifier, notes
-from sightline.training.prepare import prepare_training
-from sightline.training.probe import (
-    Probed,
-    compare_rival,
-    keep_better,
-    plan_finetuning,
-    prepare_rival,
-    rival_fits,
-    run_probe,
-)
-from sightline.training.request import what_is_asked
-from sightline.training.resume import as_found, run_to_resume
-from sightline.training.summary import describe_training, show_generator
+from sightline.training.classifier_plan import ClassifierPlan
+from sightline.training.finetune import train_from_probe
+from sightline.training.preparation import prepare_any
+from sightline.training.request import Request
+from sightline.training.resume import run_to_resume
+from sightline.training.summary import describe_training
 
 __all__ = ["execute"]
 
-UNNAMED = f"No image set was named: this trains on {GROCERIES}, the embedded photographs."
-RESERVE = 10.0  # seconds, of a training with a limit: to write the run
-
 
 def execute(
-    data: str | os.PathLike[str] | None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any],
-    settings: Mapping[str, Any],
+    request: Request,
     run: str | os.PathLike[str] | None,
     *,
     resume: bool,
@@ -67,7 +45,10 @@ def execute(
 ) -> Path | None:
     """Train as ``sightline.train`` has it, which has refused what needs no torch.
 
-    Its ten parameters are those of the verb, and ``started``: by ``time.monotonic``, when it was called.
+    Args:
+        request: what is trained on what.
+        run, resume, restart, dry_run, console, after_epoch: as ``sightline.train`` has them.
+        started: by ``time.monotonic``, when it was called.
     """
     keep_freed_memory()
     helping = run_to_help()
@@ -82,7 +63,7 @@ def execute(
             held = begun
             if not restart:
                 settle_checkpoints(begun)
-        plan = _prepare(data, recipe, settings, begun, console)
+        plan = prepare_any(request, console)
         if plan.recipe.fit.deterministic or plan.recipe.fit.processes > 1:
             share.end()
         if after_epoch is not None and plan.recipe.fit.processes > 1:
@@ -91,13 +72,11 @@ def execute(
             from sightline.training.fit import help_fit
 
             help_fit(plan, helping)
-        folder = run_to_resume(run, plan) if resume else None
+        folder, plan = run_to_resume(run, plan) if resume else (None, plan)
         if folder is not None and (folder / "DONE").exists():
             show(f"{folder} is finished already; nothing was done.", console)
             return folder
-        plan = plan if folder is None else as_found(plan, folder)
-        told = notes_of_generator(plan) if isinstance(plan, GeneratorPlan) else notes(plan)
-        describe_training(console, plan.recipe, plan.why, plan.images, plan.splits, plan.network, told)
+        describe_training(console, plan)
         if dry_run:
             return None
         if folder is None:
@@ -109,7 +88,7 @@ def execute(
         older = settle_checkpoints(folder, restart=restart)
         if resume:
             show(f"Continuing {folder}. {older}".rstrip(), console)
-        _train(plan, settings, folder, started, console, after_epoch)
+        _train(plan, request.settings, folder, started, console, after_epoch)
     return folder
 
 
@@ -118,7 +97,7 @@ def _is_unfinished(run: Path) -> bool:
 
 
 def _train(
-    plan: AnyPlan,
+    plan: Plan,
     settings: Mapping[str, Any],
     run: Path,
     started: float,
@@ -126,167 +105,36 @@ def _train(
     after_epoch: Callable[[int, dict[str, float]], None] | None,
 ) -> None:
     """Train in a folder that this process holds: by a probe or by steps, from where its run stands."""
-    begun = (run / "model.json").exists()
-    if isinstance(plan, Plan) and plan.recipe.probe is not None:
-        rival = prepare_rival(plan, settings) if plan.rival and not plan.splits.cross_validated and not begun else None
-        _train_probe(plan, rival, run, started, console, after_epoch)
+    if plan.recipe.probe is not None:
+        assert isinstance(plan, ClassifierPlan)  # a generator has none
+        train_from_probe(plan, settings, run, started, console, after_epoch)
         return
-    _train_by_steps(plan if begun else _begin(plan, run, console), run, console, after_epoch)
+    from sightline.training.fit import fitted
+
+    if not (run / "model.json").exists():
+        plan = _begin(plan, run, console)
+    with fitted(plan, run, console, after_epoch) as trained:
+        plan.finish(run, trained, console)
 
 
-def _train_by_steps(
-    plan: AnyPlan, run: Path, console: Console, after_epoch: Callable[[int, dict[str, float]], None] | None
-) -> None:
-    """Fit the network of a plan from the first epoch to the last, and finish the run."""
-    from sightline.training.fit import fit
-    from sightline.training.trackers import tracked
-
-    with tracked(plan.recipe, run, console) as trackers:
-        fitted = fit(plan, run, trackers, console, after_epoch)
-        if isinstance(plan, GeneratorPlan):
-            cost = {"seconds": fitted.seconds, "probe_flops": fitted.probe_flops}
-            finish_generator(plan, run, cost, fitted.losses)
-            with drawing(REPORT, console):
-                report(run)
-            show_generator(console, run, fitted.losses, len(plan.splits.validation))
-        else:
-            epochs = (fitted.kept or {}).get("stopped_after") or plan.recipe.fit.epochs
-            facts = {} if fitted.kept is None else {"kept": fitted.kept}
-            finish(plan, run, Trained(fitted.seconds, fitted.probe_flops, fitted.phases, epochs, facts), console)
-        for tracker in trackers:
-            tracker.log_final(read_model(run), fitted.steps)
-
-
-def _train_probe(
-    plan: Plan,
-    rival: Plan | None,
-    run: Path,
-    started: float,
-    console: Console,
-    after_epoch: Callable[[int, dict[str, float]], None] | None,
-) -> None:
-    """Solve for a linear head, fine-tune from it where there is time, keep the better of the two, and finish the run.
-
-    Args:
-        rival: what is trained in place of fine-tuning, from nothing; it is kept only where it is better, too.
-        started: by ``time.monotonic``, when the training was called.
-    """
-    minutes = plan.recipe.probe.minutes if plan.recipe.probe else None
-    probed = run_probe(plan, console)
-    begun = (run / "model.json").exists()
-    if rival is not None and rival_fits(rival, plan, probed, started, console):
-        _train_rival(plan, probed, rival, run, console, after_epoch)
-        return
-    if not begun:
-        plan, found = plan_finetuning(plan, probed, started, console)
-        _write_begun(plan, run, {"found": found} if found else {})
-    seconds, facts = probed.seconds, {"probe": probed.facts}
-    flops = convolution_flops(choose_device(), probed.store.dtype)
-    assert plan.recipe.probe is not None
-    if plan.recipe.probe.then == "nothing":
-        write_csv(run / "metrics.csv", ("epoch", "train_loss", "train_acc", "val_loss", "val_acc"), [])
-        ask = probed.ask if plan.recipe.evaluation.views == "one" else None
-        finish(plan, run, Trained(seconds, flops, (), 0, facts, ask, probed.crossed), console)
-        return
-    from sightline.training.fit import fit
-    from sightline.training.trackers import tracked
-
-    before = {name: tensor.clone() for name, tensor in plan.network.state_dict().items()}
-    deadline = inf if minutes is None or begun else _deadline(plan, started, minutes, probed.images_per_second)
-    with tracked(plan.recipe, run, console) as trackers:
-        fitted = fit(plan, run, trackers, console, after_epoch, deadline)
-        compared = keep_better(plan, probed, before, console)
-        ask = probed.ask if compared["kept"] == "probe" and plan.recipe.evaluation.views == "one" else None
-        facts = {"probe": probed.facts | compared} | ({} if fitted.kept is None else {"kept": fitted.kept})
-        epochs = (fitted.kept or {}).get("stopped_after") or fitted.epochs
-        finish(plan, run, Trained(seconds + fitted.seconds, flops, fitted.phases, epochs, facts, ask), console)
-        for tracker in trackers:
-            tracker.log_final(read_model(run), fitted.steps)
-
-
-def _train_rival(
-    plan: Plan,
-    probed: Probed,
-    rival: Plan,
-    run: Path,
-    console: Console,
-    after_epoch: Callable[[int, dict[str, float]], None] | None,
-) -> None:
-    """Train the rival of a probe by steps, and finish the run with the better of the two."""
-    from sightline.training.fit import fit
-    from sightline.training.trackers import tracked
-
-    _write_begun(rival, run, {})
-    with tracked(rival.recipe, run, console) as trackers:
-        fitted = fit(rival, run, trackers, console, after_epoch)
-        compared = compare_rival(plan, probed, rival, console)
-        seconds, facts = probed.seconds + fitted.seconds, {"probe": probed.facts | compared}
-        if compared["kept"] == "probe":
-            settled = resolve(to_mapping(plan.recipe), {"probe": {"then": "nothing", "minutes": None}})
-            plan = replace(plan, recipe=settled, searches=())
-            _write_begun(plan, run, {})
-            ask = probed.ask if plan.recipe.evaluation.views == "one" else None
-            finish(plan, run, Trained(seconds, fitted.probe_flops, (), 0, facts, ask), console)
-        else:
-            trained = Trained(seconds, fitted.probe_flops, fitted.phases, fitted.epochs, facts)
-            finish(rival, run, trained, console)
-        for tracker in trackers:
-            tracker.log_final(read_model(run), fitted.steps)
-
-
-def _deadline(plan: Plan, started: float, minutes: float, images_per_second: float) -> float:
-    """When the last epoch must have ended, by ``time.monotonic``, so that validation and test still fit."""
-    still = (len(plan.splits.test) + len(plan.splits.validation)) / images_per_second
-    return started + minutes * 60 - still - RESERVE
-
-
-def _prepare(
-    data: str | os.PathLike[str] | None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any],
-    settings: Mapping[str, Any],
-    begun: Path | None,
-    console: Console,
-) -> AnyPlan:
-    """Settle what is trained, a generator where the recipe names one; arguments as ``prepare_training`` has them."""
-    named, source = what_is_asked(data, recipe, begun, GROCERIES, settings)
-    fit = merge(named or {}, settings).get("fit")
-    refuse_lone_program(fit.get("processes") if isinstance(fit, Mapping) else None)  # before any image is read
-    if data is None and not (named or {}).get("image_set"):
-        show(UNNAMED, console)
-    if named is not None and trains_generator(named, settings):
-        return prepare_generator(source, named, settings, console)
-    return prepare_training(data, recipe, settings, begun, console, GROCERIES)
-
-
-def _begin(plan: AnyPlan, run: Path, console: Console) -> AnyPlan:
+def _begin(plan: Plan, run: Path, console: Console) -> Plan:
     """Write what a run knows before its first step; returns the plan with all numbers that were searched for."""
-    if isinstance(plan, GeneratorPlan):
-        write_recipe(run, plan.recipe)
-        write_seen(run, plan.images, plan.splits, None)
-        write_json(run / "model.json", describe_generator(plan))
-        return plan
     if not plan.searches:
-        _write_begun(plan, run, {})
+        plan.begin(run)
         return plan
+    assert isinstance(plan, ClassifierPlan)  # nothing of a generator is searched for
+    from sightline.training.finders.auto import find_auto_settings
     from sightline.training.finders.rate import write_range
-    from sightline.training.finders.settle import settle
 
     try:
-        plan, found, rate = settle(plan, console)
+        plan, facts, rate = find_auto_settings(plan, console)
     except BaseException:  # Ctrl-C, too
         with suppress(OSError):  # it is not empty: the training was begun before
             (run / LOCK).unlink(missing_ok=True)
             run.rmdir()
         raise
-    _write_begun(plan, run, {"found": found})
+    plan.begin(run, {"found": facts})
     if rate is not None:
         with drawing("range.png", console):
             write_range(run, rate)
     return plan
-
-
-def _write_begun(plan: Plan, run: Path, more: dict[str, Any]) -> None:
-    """Write what is known of a classifier before its first step."""
-    write_recipe(run, plan.recipe)
-    write_seen(run, plan.images, plan.splits, plan.built.seen)
-    write_json(run / "model.json", describe_classifier(plan) | more)

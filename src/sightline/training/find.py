@@ -1,4 +1,4 @@
-"""Find a learning rate or a batch size for a training: an image set in, a folder with the settings out."""
+"""Find a learning rate or a batch size for a training, without training: an image set in, a folder with the settings out."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from rich.console import Console
 
-from sightline.config import BatchSearchConfig, RangeTestConfig, refuse_range_test, resolve
+from sightline.config import BatchSearchConfig, RangeTestConfig, refuse_range_test
 from sightline.display.terminal import Table, reporting_console, show
 from sightline.errors import ConfigError
 from sightline.runs.folder import refuse_filled
 from sightline.runs.writing import create_folder, write_atomically, write_csv, write_json
-from sightline.training.request import read_request
+from sightline.training.request import Request, read_request
 
 if TYPE_CHECKING:
+    from sightline.training.classifier_plan import ClassifierPlan
     from sightline.training.finders.batch import FoundBatch
     from sightline.training.finders.rate import FoundRate
-    from sightline.training.job import Plan
 
 __all__ = ["find_batch", "find_rate"]
 
@@ -34,8 +34,7 @@ def find_rate(
 ) -> "FoundRate":
     """Find the learning rate of a training by a range test, and check it by short trainings.
 
-    One process takes the steps, with whole batches, whatever ``fit.processes`` is; batch-norm then sees a whole batch,
-    too.
+    One process takes the steps, with whole batches, whatever ``fit.processes`` is; batch-norm then sees a whole batch, too.
 
     Args:
         data: An image set, as for sightline train; so are the recipe and the settings of the training.
@@ -50,13 +49,18 @@ def find_rate(
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
     test = test or RangeTestConfig()
-    plan, console = _begin(data, recipe, settings, out, console, test)
+    if out is not None:
+        refuse_filled(out)
+    request = read_request(data, recipe, settings)
+    if request.recipe is not None:
+        test.rates(request.recipe.optimizer.kind)  # refuses an end below the start
+    plan, console = _begin(request, out, console)
     from sightline.training.finders.rate import search_rate, write_range
 
     if "fit.batch_size" in plan.searches:
         raise ConfigError(
-            "a rate is found for one batch size, and --fit.batch-size is auto; find that first (sightline find batch),"
-            " and name it."
+            "a rate is found for one batch size, and --fit.batch-size is auto; find that first (sightline find batch), and"
+            " name it."
         )
     refuse_range_test(plan.recipe.fit, plan.recipe.finetune, len(plan.splits.train), "a range test")
     found = search_rate(plan, test, console)
@@ -89,7 +93,9 @@ def find_batch(
     Raises:
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
-    plan, console = _begin(data, recipe, settings, out, console)
+    if out is not None:
+        refuse_filled(out)
+    plan, console = _begin(read_request(data, recipe, settings), out, console)
     from sightline.training.finders.batch import search_batch
 
     found = search_batch(plan, search or BatchSearchConfig(), console)
@@ -101,25 +107,16 @@ def find_batch(
 
 
 def _begin(
-    data: str | os.PathLike[str] | None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any],
-    settings: Mapping[str, Any] | None,
+    request: Request,
     out: str | os.PathLike[str] | None,
     console: Console | None,
-    test: RangeTestConfig | None = None,
-) -> tuple["Plan", Console]:
-    """Refuse what cannot be found, then settle the training; see ``find_rate``."""
-    if out is not None:
-        refuse_filled(out)
-    request = read_request(data, recipe, settings)
-    if test is not None and request.named is not None:
-        test.rates(resolve(request.named, request.settings).optimizer.kind)  # refuses an end below the start
+) -> tuple["ClassifierPlan", Console]:
     from sightline.machine.devices import keep_freed_memory
-    from sightline.training.prepare import prepare_training
+    from sightline.training.preparation import prepare_classifier
 
     keep_freed_memory()
     console = reporting_console(console)
-    plan = prepare_training(data, recipe, settings or {}, None, console)
+    plan = prepare_classifier(request, console)
     if out is not None:
         create_folder(Path(out))  # before the work: one that cannot be made costs nothing
     _say(

@@ -18,7 +18,7 @@ from sightline.runs.writing import write_atomically
 from sightline.training.request import read_request
 
 if TYPE_CHECKING:
-    from sightline.training.job import Plan
+    from sightline.training.classifier_plan import ClassifierPlan
     from sightline.training.phases import Phase
 
 __all__ = ["plan"]
@@ -52,12 +52,12 @@ def plan(
     named = {} if recipe == "auto" else spell_out(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
     if merge(named, given).get("finetune") in (None, {"kind": "none"}):
         given = merge(given, {"finetune": {"kind": "gradual"}})
-    read_request(data, recipe, given)
+    request = read_request(data, recipe, given)
     if out is not None:
         refuse_to_overwrite(out)
-    from sightline.training.prepare import prepare_training
+    from sightline.training.preparation import prepare_classifier
 
-    settled = prepare_training(data, recipe, given, None, reporting_console(console))
+    settled = prepare_classifier(request, reporting_console(console))
     name = None if recipe == "auto" or isinstance(recipe, Mapping) else os.fspath(recipe)
     text = _written(settled, given, name, None if data is None else os.fspath(data), out)
     if out is not None:
@@ -66,7 +66,11 @@ def plan(
 
 
 def _written(
-    settled: "Plan", given: Mapping[str, Any], recipe: str | None, data: str | None, out: str | os.PathLike[str] | None
+    settled: "ClassifierPlan",
+    given: Mapping[str, Any],
+    recipe: str | None,
+    data: str | None,
+    out: str | os.PathLike[str] | None,
 ) -> str:
     """Return the whole text: how to use it, what else was set, and the phases, a layer a line."""
     from sightline.training.phases import phases_of
@@ -80,8 +84,7 @@ def _written(
         [
             f"# A schedule of fine-tuning for {settled.images.name}, made for the recipe {chosen.name}. Edit it, then:",
             f"#   {shlex.join([*command, '--config', os.fspath(out) if out else 'plan.yaml'])}",
-            "# A layer that a phase does not name is frozen in it. Each phase goes through the learning-rate schedule"
-            " anew, up to",
+            "# A layer that a phase does not name is frozen in it. Each phase goes through the learning-rate schedule anew, up to",
             "# rate times its peak. A name stands for all that lies below it: layer4 for layer4.0 and layer4.1.",
             yaml.safe_dump(others, sort_keys=False, allow_unicode=True, width=110).rstrip(),
             "finetune:",
@@ -99,7 +102,7 @@ def _of_all_phases(finetune: Any) -> Iterator[tuple[str, Any]]:
     yield "restore_best", getattr(finetune, "restore_best", "none")
 
 
-def _lines(settled: "Plan", phase: "Phase") -> Iterator[str]:
+def _lines(settled: "ClassifierPlan", phase: "Phase") -> Iterator[str]:
     """Yield a phase as YAML, with the parameters that learn in each of its layers."""
     from sightline.training.phases import layers_of
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sightline.config import read_recipe, resolve, resolve_any
+from sightline.config import AnyRecipe, read_recipe, resolve, resolve_any
 from sightline.config.backbones import PACKAGE
 from sightline.config.resolving import merge, refuse_hopeless, spell_out
 from sightline.data.excluding import read_excluded
@@ -18,18 +18,22 @@ from sightline.errors import DataError, RunError
 from sightline.machine.extras import packaged_weights, refuse_missing_trackers
 from sightline.runs.folder import read_model_of_finished
 
-__all__ = ["Request", "read_request", "what_is_asked"]
+__all__ = ["Request", "read_request"]
 
 
 @dataclass(frozen=True)
 class Request:
-    """The recipe and the images of a training that was asked for."""
+    """What a training is asked for."""
 
     named: dict[str, Any] | None
     """The content of the recipe that was named; None where it is chosen by the images."""
     settings: dict[str, Any]
     """What is set over it, each technique spelled out as a block."""
     source: ImageSource
+    by_default: bool
+    """Whether no image set was named, and the source is the one to fall back on."""
+    recipe: AnyRecipe | None
+    """Every setting; None where the recipe is chosen by the images."""
 
 
 def read_request(
@@ -54,11 +58,24 @@ def read_request(
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
     flags = spell_out(settings or {})
-    named, source = what_is_asked(data, recipe, begun, otherwise, flags)
+    if begun is not None and data is None and recipe == "auto":
+        if not (begun / "recipe.yaml").exists():
+            raise RunError(
+                f"{begun} is no run that could be continued: it has no recipe.yaml; name the image set to start it."
+            )
+        recipe = begun / "recipe.yaml"
+    named = None if recipe == "auto" else dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+    named_set = data if data is not None else (named or {}).get("image_set")
+    location = otherwise if named_set is None else named_set
+    if location is None:
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
+    classes = (merge(named or {}, flags).get("data") or {}).get("classes")
+    source = find_source(location, classes)
+    settled = None
     if named is None:
         refuse_hopeless(flags)
     else:
-        (resolve_any if generators else resolve)(named, flags)
+        settled = (resolve_any if generators else resolve)(named, flags)
     layers = merge(spell_out(named or {}), flags)
     network, images = layers.get("network") or {}, layers.get("data") or {}
     if network.get("kind") == "timm" and network.get("weights") == PACKAGE:
@@ -68,27 +85,5 @@ def read_request(
     for name, read in (("exclude", read_excluded), ("keep_split", read_kept), ("synthetic", find_generated)):
         if images.get(name) is not None:
             read(images[name])
-    refuse_missing_trackers(named or {}, flags)
-    return Request(named, flags, source)
-
-
-def what_is_asked(
-    data: str | os.PathLike[str] | None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any],
-    begun: Path | None,
-    otherwise: str | None = None,
-    settings: Mapping[str, Any] | None = None,
-) -> tuple[dict[str, Any] | None, ImageSource]:
-    """Return the content of the recipe, None where it is auto, and the image set; see ``read_request``."""
-    if begun is not None and data is None and recipe == "auto":
-        if not (begun / "recipe.yaml").exists():
-            raise RunError(
-                f"{begun} is no run that could be continued: it has no recipe.yaml; name the image set to start it."
-            )
-        recipe = begun / "recipe.yaml"
-    named = None if recipe == "auto" else dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
-    location = data if data is not None else (named or {}).get("image_set") or otherwise
-    if location is None:
-        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
-    images = merge(named or {}, settings or {}).get("data") or {}
-    return named, find_source(location, images.get("classes"))
+    refuse_missing_trackers(settled.track.to if settled else (flags.get("track") or {}).get("to") or ())
+    return Request(named, flags, source, named_set is None, settled)

@@ -1,4 +1,4 @@
-"""Train a classifier, or a generator: an image set in, a finished run folder out. The steps are in ``execution``."""
+"""Train a classifier, or a generator: an image set in, a finished run folder out. Its steps are in ``execution``."""
 
 import os
 import time
@@ -33,15 +33,15 @@ def train(
     """Train a classifier on an image set, and measure it; or a generator of such images (--recipe ddpm).
 
     Args:
-        data: A folder of class folders, an archive of one, a manifest (.csv, .tsv, .jsonl, .parquet), or a name:
-            groceries, digits, cifar10, cifar100, mnist, fashion-mnist, hf:OWNER/NAME; unless named that of the recipe
-            or of the run to resume, or else groceries, the embedded photographs.
+        data: A folder of class folders, an archive of one, a manifest (.csv, .tsv, .jsonl, .parquet), or a name: groceries,
+            digits, cifar10, cifar100, mnist, fashion-mnist, hf:OWNER/NAME; unless named that of the recipe or of the run to
+            resume, or else groceries, the embedded photographs.
         recipe: A recipe's name (see sightline recipes), a YAML file of one, or auto to choose by the images.
         settings: What to set over the recipe, nested as in its YAML.
         run: Folder to make; runs/<data>-<recipe>-<n> unless named.
         resume: Continue the run that is named, or the newest unfinished one of the same data and settings.
-        restart: With --resume: begin the run again at its first epoch, and delete its checkpoints, such as those of
-            which none can be read.
+        restart: With --resume: begin the run again at its first epoch, and delete its checkpoints, such as those of which none
+            can be read.
         dry_run: Describe the training and stop before the first step.
         console: Where to report; None reports nothing, but in a notebook.
         after_epoch: Called with each epoch, counted from 1, and its line of ``metrics.csv``, before its checkpoint is
@@ -58,13 +58,11 @@ def train(
     if restart and not resume:
         raise ConfigError("--restart begins a run again that is resumed, and has no effect without --resume.")
     begun = Path(run) if resume and run is not None else None
-    read_request(data, recipe, settings, begun, GROCERIES, generators=True)
+    request = read_request(data, recipe, settings, begun, GROCERIES, generators=True)
     from sightline.training.execution import execute
 
     return execute(
-        data,
-        recipe,
-        settings or {},
+        request,
         run,
         resume=resume,
         restart=restart,
