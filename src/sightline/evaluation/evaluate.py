@@ -268,7 +268,7 @@ def evaluate_rows(
     return measured, ([file, "true_class", *columns, "true_probability"], table)
 
 
-def _view_logits(classifier: Classifier, images: CachedImages, rows: Array, progress: Progress | None) -> Array:
+def _view_logits(classifier: "Classifier", images: CachedImages, rows: Array, progress: Progress | None) -> Array:
     report = (lambda done: progress(done, len(rows))) if progress else None
     return classifier.view_logits(images.pixels, classifier.views, rows=rows, progress=report)
 
