@@ -59,7 +59,7 @@ def finished_generator(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     images = coloured_folder(root / "colours", images=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
-        patch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
+        patch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1e9)
         return Finished(train(images, root / "run"), images, root / "cache")
 
 

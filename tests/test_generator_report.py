@@ -39,7 +39,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     console = Console(file=io.StringIO(), width=300)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
-        patch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
+        patch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1e9)
         run = sightline.train(
             images, recipe=request.param, settings=SETTINGS[request.param], run=root / "run", console=console
         )
@@ -136,7 +136,7 @@ def test_the_page_names_the_commands_that_come_next_and_they_are_ones_that_the_g
     if not is_acgan(run):
         generator = DiffusionConfig(noise_steps=5, drop_labels=0, last_noise=0.2)
         assert "--guidance 0 --steps 5 " in _next_commands(generator)
-        SamplingConfig(guidance=0, steps=5).refuse_misfits(generator)
+        SamplingConfig(guidance=0, steps=5).refuse_conflicts(generator)
 
 
 def test_what_users_wrote_is_shown_and_never_becomes_a_tag(run: Path) -> None:
@@ -273,7 +273,7 @@ def test_a_report_that_fails_costs_a_line_and_no_training(
         raise MemoryError("no room\nfor a page")
 
     monkeypatch.setenv("SIGHTLINE_CACHE", str(made[0].cache))
-    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
+    monkeypatch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1e9)
     monkeypatch.setattr(train, "report", fail)
     console = Console(file=io.StringIO(), width=300)
     settings = {"fit": {"epochs": 2}}
