@@ -30,7 +30,18 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["PRIVATE", "BodyLimit", "Noted", "RequestLog", "SameSite", "Token", "is_loopback", "noted", "plain"]
+__all__ = [
+    "PRIVATE",
+    "UNFINISHED_LINES",
+    "BodyLimit",
+    "Noted",
+    "RequestLog",
+    "SameSite",
+    "Token",
+    "is_loopback",
+    "noted",
+    "plain",
+]
 
 NOTED = "sightline"  # where the scope of a request holds what is noted of it
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}  # headers
