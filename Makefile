@@ -25,7 +25,8 @@ help:
 	echo "make bench-unbalanced                    a rare class: its recall with weights, and with balanced sampling"
 	echo "make bench-photos PART=probe|ten|hour [SEEDS=3]  photographs of groceries: accuracy, seconds"
 	echo "make bench-few [ARGS=100]                few photographs: do the intervals of cross-validation hold?"
-	echo "make bench-hostile [ARGS='10000 --seed 0']  damaged and hostile files over every reader: refused, accepted, foreign exceptions"
+	echo "make bench-hostile [ARGS='10000 --seed 0']  damaged and hostile files over every reader, and hostile callers of a server: refused, accepted, foreign exceptions"
+	echo "make bench-http [EXAMPLES=200] [SEED=1]  schemathesis: does the service keep what /openapi.json promises?"
 	echo "make bench-cifar [RECIPE=fast] [SEEDS=3]  a recipe on CIFAR-10 (JPEG): accuracy, seconds, cost"
 	echo "make bench-onecycle [CIFAR=archive]      custom-resnet-onecycle: images/s by number format, then in full"
 	echo "make bench-signs [SIGNS=archive]         photographs of hands: a random split, and a split by student"
@@ -61,6 +62,10 @@ bench-few: install
 
 bench-hostile: install
 	$(BIN)/python benchmarks/hostile.py $(ARGS)
+	$(BIN)/python benchmarks/hostile_http.py
+
+bench-http: install
+	$(BIN)/python benchmarks/contract.py $(or $(EXAMPLES),200) $(or $(SEED),1)
 
 bench-generated: install
 	$(BIN)/python benchmarks/generated.py $(DATA) $(or $(OUT),studies/generated) $(ARGS)

@@ -105,6 +105,9 @@ class RequestLog:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             pass  # nobody is there to be answered
+        except asyncio.CancelledError:  # at the end of the server
+            if status == GONE:
+                await _refuse(scope, receive, send_with_id, 503, "the server is stopping; ask again when it is back.")
         except Exception:
             logging.getLogger(__name__).exception("request %s failed", facts.request_id)
             if status != GONE:
