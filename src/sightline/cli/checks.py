@@ -45,7 +45,7 @@ def evaluate(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
-    from sightline.data.sources.lookup import find_source
+    from sightline.data.sources.find_source import find_source
     from sightline.evaluation.inception import refuse_missing
     from sightline.runs.folder import read_model_of_finished
 
@@ -128,7 +128,7 @@ def check(
     data
         An image set, as for sightline train.
     labels
-        Folder of a finished run whose features judge the labels (confident learning, by cleanlab): heads on them are
+        Folder of a finished run whose features judge the labels (confident learning): heads on them are
         asked about images that they did not see. A run that was trained on these very images has learned some of their
         wrong labels; it still finds most.
     out
@@ -139,15 +139,12 @@ def check(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
-    from sightline.data.sources.lookup import find_source
-    from sightline.machine.extras import require
+    from sightline.data.sources.find_source import find_source
     from sightline.runs.folder import read_model_of_finished, refuse_filled
 
     find_source(data, classes)
-    if labels is not None:
-        require("cleanlab", "check", "--labels")
-        if not labels.endswith(".safetensors"):
-            read_model_of_finished(labels)
+    if labels is not None and not labels.endswith(".safetensors"):
+        read_model_of_finished(labels)
     if out is not None:
         refuse_filled(out)
     from sightline.checks.check import check as work

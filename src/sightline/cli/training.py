@@ -318,10 +318,9 @@ def _layers(
         generators: whether the recipe may be of one.
     """
     from sightline.data.excluding import read_excluded
-    from sightline.data.joining import find_generated
     from sightline.data.seen import read_kept
-    from sightline.data.sources.lookup import find_source
-    from sightline.machine.extras import refuse_missing_trackers
+    from sightline.data.sources.find_source import find_source
+    from sightline.data.synthetic import find_generated
 
     if data is not None:
         find_source(data)
@@ -350,7 +349,6 @@ def _layers(
         read_kept(wanted["keep_split"])
     if wanted.get("synthetic") is not None:
         find_generated(wanted["synthetic"])
-    refuse_missing_trackers(named, flags)
     return named, flags
 
 

@@ -18,7 +18,7 @@ from sightline.data.augment.augment import centre, normalize
 from sightline.data.batches import Normalization
 from sightline.data.decoding.decode import UnreadableImageError, in_parallel
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing, preprocessing_of
-from sightline.data.sources.lookup import PlainFiles, plain_files
+from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.inference.architecture import architecture_of, head_of
 from sightline.inference.inputs import ImageLike, as_list, paths_of, read_input, try_decode
