@@ -23,7 +23,7 @@ from sightline.runs.folder import read_model_of_finished
 
 __all__ = ["serve"]
 
-PATIENCE = 3  # seconds in which answers that were begun are finished when the server ends
+PATIENCE = 2  # seconds in which answers that were begun are finished when the server ends
 LAST_PATIENCE = 0.5  # seconds that are then left to what the network is doing
 
 
