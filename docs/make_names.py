@@ -1,6 +1,5 @@
 """Write docs/names.md: everything that has a name, from the code itself. ``make docs`` runs it; a test compares."""
 
-import dataclasses
 import inspect
 import re
 import tomllib
@@ -10,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import NODEFAULT
+from msgspec.structs import FieldInfo, fields
 
 from sightline.checks.problems import KINDS
-from sightline.cli.main import VERBS
+from sightline.cli.flags import SETTINGS
+from sightline.cli.parser import application
+from sightline.cli.verbs import VERBS
 from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.backbones import BACKBONES
-from sightline.config.building import kind_of, listed_block, members
+from sightline.config.building import blocks_in, fields_of, listed_block, members
 from sightline.config.resolving import field_texts
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
@@ -46,16 +49,24 @@ TITLES = {
 
 
 def main() -> None:
+    """Write the page."""
     (ROOT / "docs" / "names.md").write_text(names(), "utf-8")
 
 
 def names() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [
         "# Everything by its name\n\nWritten by `make docs` from the code; do not edit. A setting is a flag of"
         " `sightline train` (`--fit.batch-size 64`) and a line of a recipe (`fit: {batch_size: 64}`).\n",
         _section(
-            "Verbs", ("verb", "what it does"), ((f"`sightline {name}`", _first(verb)) for name, verb in VERBS.items())
+            "Verbs", ("verb", "what it does"), ((f"`sightline {name}`", verb.summary) for name, verb in VERBS.items())
+        ),
+        _section(
+            "Flags",
+            ("verb", "flag", "what it is"),
+            _flags(),
+            "The parameters of the verbs, which are those of the functions of the same name in Python, too; beside them"
+            " `train`, `plan`, `find rate`, `find batch` and `tune` take a flag for each setting below.",
         ),
         _section("Image sets", ("name", "what it is"), _image_sets()),
         _section("Recipes", ("recipe", "what it is for, and what it reached"), _recipes()),
@@ -103,13 +114,26 @@ def _section(title: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]
 
 
 def _cell(text: str) -> str:
-    """Text that stays in its cell."""
+    """Return a text that stays in its cell."""
     return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
 
 
 def _first(documented: Any) -> str:
-    """The first paragraph of a docstring, in Markdown."""
+    """Return the first paragraph of a docstring, in Markdown."""
     return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("``", "`")
+
+
+def _flags() -> Iterator[tuple[str, str, str]]:
+    """Yield the flags of each verb but those of the settings of a recipe."""
+    for name in VERBS:
+        command = application(VERBS, name.split())
+        for part in name.split():
+            command = command[part]
+        shown = f"**`{name}`**"
+        for argument in command.assemble_argument_collection(parse_docstring=True):
+            if SETTINGS not in (argument.parameter.group or ()):
+                yield shown, f"`{argument.name}`", str(argument.parameter.help).replace("<", "&lt;")
+                shown = ""
 
 
 def _image_sets() -> Iterator[tuple[str, str]]:
@@ -144,13 +168,18 @@ def _extras() -> Iterator[tuple[str, str, str]]:
         plain = ", ".join(f"`{library}`" for library in libraries if not library.startswith("sightline"))
         yield (
             f"`{extra}`",
-            plain or ("nothing: it is a core dependency" if extra == "timm" else "all of these but `dev`"),
+            plain
+            or (
+                "nothing: the name is kept for those who type it"
+                if extra in ("timm", "check")
+                else "all of these but `dev`"
+            ),
             f"`pip install '.[{extra}]'`",
         )
 
 
 def _choices() -> tuple[str, ...]:
-    """The trackers that a setting may name."""
+    """Return the trackers that a setting may name."""
     (literal, _) = typing.get_args(typing.get_type_hints(TrackConfig)["to"])
     return typing.get_args(literal)
 
@@ -159,43 +188,36 @@ def _choices() -> tuple[str, ...]:
 
 
 def _blocks(block: Any, prefix: str = "", known: Any = None) -> Iterator[str]:
-    """A table for every block of settings in a block, each before those of the blocks within it; not of those in another."""
-    hints = typing.get_type_hints(block)
-    there = {item.name for item in dataclasses.fields(known)} if known is not None else set()
-    for item in dataclasses.fields(block):
-        if item.name in there:
+    """Yield a table for every block of settings in a block, each before those of the blocks within it; not of those in another."""
+    for item in fields(block):
+        if known is not None and item.name in fields_of(known):
             continue
-        kinds = _dataclasses(hints[item.name])
+        kinds = blocks_in(item.type)
         if kinds:
-            yield _table(f"{prefix}{item.name}", hints[item.name], _default(item))
+            yield _table(f"{prefix}{item.name}", item.type, _default(item))
             for kind in kinds:
                 yield from _blocks(kind, f"{prefix}{item.name}.")
-        elif listed_block(hints[item.name]) is not None:
-            yield _table(f"{prefix}{item.name}", listed_block(hints[item.name]), None)
-
-
-def _dataclasses(annotation: Any) -> list[Any]:
-    return [kind for kind in members(annotation) if dataclasses.is_dataclass(kind)]
+        elif listed_block(item.type) is not None:
+            yield _table(f"{prefix}{item.name}", listed_block(item.type), None)
 
 
 def _table(name: str, annotation: Any, default: Any) -> str:
-    """The table of one block: each kind of it, and below the kind its settings."""
-    kinds = _dataclasses(annotation)
-    chosen = bool(kind_of(kinds[0]))  # by its kind, or there always
+    """Return the table of one block: each kind of it, and below the kind its settings."""
+    kinds = blocks_in(annotation)
+    chosen = bool(kinds[0].kind)  # by its kind, or there always
     rows = []
     for kind in kinds:
         if chosen:
-            rows.append((f"**`{kind_of(kind)}`**", "", "", _first(kind)))
-        hints, texts = typing.get_type_hints(kind), field_texts(kind)
-        for item in dataclasses.fields(kind):
-            if item.name == "kind" or _dataclasses(hints[item.name]):
+            rows.append((f"**`{kind.kind}`**", "", "", _first(kind)))
+        hints, texts = fields_of(kind), field_texts(kind)
+        for item in fields(kind):
+            if blocks_in(item.type):
                 continue
             text = texts.get(item.name, "").replace("``", "`") + _choice(hints[item.name])
-            usual = _default(item)
-            shown = "must be given" if usual is dataclasses.MISSING else f"`{_plain(usual)}`"
+            shown = "must be given" if item.required else f"`{_plain(_default(item))}`"
             rows.append(("", f"`{name}.{item.name}`", shown, text))
     if chosen:
-        about = f"Unless named: {'none' if default is None else f'`{kind_of(default)}`'}."
+        about = f"Unless named: {'none' if default is None else f'`{default.kind}`'}."
         if type(None) in members(annotation):
             about += " `null` in a recipe, and `none` as a flag, turn it off."
         header = ("kind", "setting", "default", "what it is")
@@ -206,20 +228,20 @@ def _table(name: str, annotation: Any, default: Any) -> str:
 
 
 def _choice(annotation: Any) -> str:
-    """The words that a setting may be, as the end of its text."""
+    """Return the words that a setting may be, as the end of its text."""
     for part in (*members(annotation), *typing.get_args(annotation)):
         if typing.get_origin(part) is typing.Literal:
             return " One of: " + ", ".join(f"`{word}`" for word in typing.get_args(part)) + "."
     return ""
 
 
-def _default(item: Any) -> Any:
-    """What a setting is unless it is given; ``MISSING`` where it must be."""
-    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+def _default(item: FieldInfo) -> Any:
+    """Return the default of a setting."""
+    return item.default if item.default_factory is NODEFAULT else item.default_factory()
 
 
 def _plain(value: Any) -> str:
-    """A value as YAML has it."""
+    """Write a value as YAML has it."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):

@@ -1,10 +1,13 @@
 """The service: what it answers, what it refuses and how, and that nothing that is sent to it harms it."""
 
+import asyncio
 import base64
 import json
 import re
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -12,8 +15,9 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,12 +38,14 @@ from sightline.config import ServeConfig
 from sightline.data.decoding.decode import decode
 from sightline.data.decoding.preprocessing import DEFAULT
 from sightline.errors import ConfigError
-from sightline.inference.predict import Classifier, load
+from sightline.inference.classifier import Classifier
+from sightline.inference.predict import load
 from sightline.serving import service
-from sightline.serving.forms import base_name, in_words_of_a_form
-from sightline.serving.limits import BodyLimit, RequestLog, is_loopback
-from sightline.serving.openapi import SCHEMAS
-from sightline.serving.service import build_service, describe_model
+from sightline.serving.connections import Connection
+from sightline.serving.forms import base_name
+from sightline.serving.limits import UNFINISHED_LINES, BodyLimit, RequestLog, is_loopback
+from sightline.serving.schemas import Answers, Health, Model
+from sightline.serving.service import build_service, describe_model, in_words_of_a_form
 from sightline.serving.worker import Asker, BusyError
 
 Array = np.ndarray[Any, Any]
@@ -103,33 +109,6 @@ def refusal(answer: Any, status: int) -> str:
     return str(found["error"])
 
 
-def fits(value: Any, schema: dict[str, Any], where: str = "$") -> list[str]:
-    """Where a value breaks a schema, as far as ours go."""
-    if "$ref" in schema:
-        return fits(value, SCHEMAS[schema["$ref"].rpartition("/")[2]], where)
-    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
-    kinds["null"] = type(None)
-    wanted = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
-    if not any(isinstance(value, kinds[kind]) for kind in wanted):
-        return [f"{where} is {value!r}"]
-    found = [] if value in schema.get("enum", [value]) else [f"{where} is {value!r}"]
-    if isinstance(value, list):
-        return found + [
-            bad for index, item in enumerate(value) for bad in fits(item, schema["items"], f"{where}[{index}]")
-        ]
-    if isinstance(value, dict):
-        known = schema.get("properties", {})
-        found += [f"{where} lacks {name}" for name in schema.get("required", []) if name not in value]
-        found += [
-            f"{where}.{name} is unknown" for name in value if name not in known and "additionalProperties" not in schema
-        ]
-        for name, item in value.items():
-            found += fits(
-                item, known.get(name) or schema.get("additionalProperties") or {"type": []}, f"{where}.{name}"
-            )
-    return found
-
-
 # ── what it answers ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -147,7 +126,7 @@ def test_the_answers_are_those_of_predict_in_the_order_in_which_images_were_sent
         assert {item["class"]: item["probability"] for item in image["classes"]} == pytest.approx(
             prediction.probabilities, abs=1e-6
         )
-    assert fits(found, SCHEMAS["Answers"]) == []
+    Answers.model_validate(found)
 
 
 def test_a_long_question_is_asked_in_parts_so_that_others_have_their_turn(
@@ -184,7 +163,7 @@ def test_an_explanation_is_an_overlay_on_the_image_as_the_network_sees_it(
 ) -> None:
     asked = {"explain": "grad_cam", "layer": "groups.0", "target": "grass"}
     found = client.post("/api/predict", files=form(*images[:2]), data=asked).json()
-    assert fits(found, SCHEMAS["Answers"]) == []
+    Answers.model_validate(found)
     explanations = [image["explanation"] for image in found["images"]]
     assert [item["class"] for item in explanations] == ["grass", "grass"]
     kind, _, data = explanations[0]["overlay"].partition(",")
@@ -225,10 +204,10 @@ def test_each_of_many_callers_gets_the_answer_to_its_own_image(
 
 def test_health_and_model_say_what_the_contract_says(client: TestClient, classifier: Classifier) -> None:
     health = client.get("/api/health").json()
-    assert fits(health, SCHEMAS["Health"]) == []
+    Health.model_validate(health)
     assert (health["status"], health["waiting_images"]) == ("ok", 0)
     found = client.get("/api/model").json()
-    assert fits(found, SCHEMAS["Model"]) == []
+    Model.model_validate(found)
     assert found["classes"] == classifier.classes
     metrics = classifier.model["metrics"]
     assert (found["accuracy"]["value"], found["accuracy"]["n"]) == (metrics["accuracy"], metrics["n"])
@@ -240,10 +219,10 @@ def test_health_and_model_say_what_the_contract_says(client: TestClient, classif
 def test_a_classifier_that_was_never_measured_says_so(classifier: Classifier) -> None:
     model = {name: value for name, value in classifier.model.items() if name not in ("metrics", "trust")}
     found = describe_model(model, ServeConfig(), ["grad_cam"])
-    assert fits(found | {"request_id": "a"}, SCHEMAS["Model"]) == []
+    Model.model_validate(found | {"request_id": "a"})
     assert (found["accuracy"], found["unknown"], found["coverages"]) == (None, None, [])
     old = model | {"metrics": {"accuracy": 0.5, "n": 10}}
-    assert fits(describe_model(old, ServeConfig(), []) | {"request_id": "a"}, SCHEMAS["Model"]) == []
+    Model.model_validate(describe_model(old, ServeConfig(), []) | {"request_id": "a"})
 
 
 def test_no_answer_holds_a_folder_of_the_machine(
@@ -271,7 +250,7 @@ def test_no_answer_holds_a_folder_of_the_machine(
     assert not [line for line in log for secret in secrets if secret in line]
 
 
-def test_the_contract_is_valid_and_knows_every_path(client: TestClient) -> None:
+def test_the_contract_is_valid_and_knows_every_path(client: TestClient, classifier: Classifier) -> None:
     found = client.get("/openapi.json").json()
     OpenAPI(**found)
     assert found["openapi"].startswith("3.1")
@@ -285,8 +264,27 @@ def test_the_contract_is_valid_and_knows_every_path(client: TestClient) -> None:
     for item in predict["responses"].values():
         reference = item["content"]["application/json"]["schema"]["$ref"]
         assert reference.rpartition("/")[2] in found["components"]["schemas"]
-    assert "images" in predict["requestBody"]["content"]["multipart/form-data"]["schema"]["required"]
-    assert "security" not in found
+    form = found["components"]["schemas"]["PredictForm"]
+    assert predict["requestBody"]["content"]["multipart/form-data"]["schema"]["$ref"].endswith("/PredictForm")
+    assert form["required"] == ["images"]
+    assert form["properties"]["target"]["enum"] == classifier.classes
+    assert "security" not in predict
+
+
+def test_schemathesis_finds_nothing_that_the_contract_promises_and_the_server_refuses_or_the_reverse(
+    asker: Asker,
+) -> None:
+    pytest.importorskip("schemathesis")
+    tool = [Path(sys.executable).with_name("schemathesis"), "run", "--max-examples", "4", "--seed", "1"]
+    with listening(build_service(asker, ServeConfig(), lambda _: None)) as port:
+        done = subprocess.run(
+            [*tool, f"http://127.0.0.1:{port}/openapi.json"],
+            cwd=Path(__file__).parents[1],  # where schemathesis.toml is
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stdout[-5000:]
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_shows_how_to_ask(client: TestClient, guarded: TestClient) -> None:
@@ -443,7 +441,9 @@ def test_a_token_is_asked_for_everywhere_but_at_health(guarded: TestClient, imag
     right = {"Authorization": f"Bearer {TOKEN}"}
     assert guarded.post("/api/predict", files=form(images[0]), headers=right).status_code == 200
     found = guarded.get("/openapi.json", headers=right).json()
-    assert found["security"] == [{"token": []}]
+    asking = {path: operation.get("security") for path, item in found["paths"].items() for operation in item.values()}
+    assert asking["/api/predict"] == asking["/api/model"] == [{"token": []}]
+    assert asking["/api/health"] is None
 
 
 def test_a_browser_opens_the_page_with_the_token_once(guarded: TestClient) -> None:
@@ -454,7 +454,7 @@ def test_a_browser_opens_the_page_with_the_token_once(guarded: TestClient) -> No
     cookie = answer.headers["set-cookie"]
     assert TOKEN not in cookie
     assert "HttpOnly" in cookie
-    assert "SameSite=Strict" in cookie
+    assert "samesite=strict" in cookie.lower()
     assert guarded.get("/").json() == "the page"
     guarded.cookies.clear()
     assert guarded.get("/", headers={"cookie": f"{cookie.partition('=')[0]}=x; a[]=1"}).status_code == 401
@@ -627,12 +627,12 @@ def test_what_strangers_send_writes_nothing_but_the_line_of_the_request(
 
 
 @contextmanager
-def listening(app: Any) -> Iterator[int]:
+def listening(app: Any, http: Any = "h11") -> Iterator[int]:
     """A server in a thread, on a port of its own."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="critical", access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
@@ -686,7 +686,7 @@ def test_fifty_megabytes_are_refused_early_and_the_reason_can_be_read(port: int)
         found = reply(port, lines + head + b"\r\n", *pieces)
         assert found.startswith(b"HTTP/1.1 413"), found[:200]
         assert b"at most 1 MB are taken" in found
-        assert b"connection: close" in found.lower()
+        assert b"200 OK" in reply(port, b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 
 
 def test_one_who_hangs_up_leaves_nothing_behind(port: int, asker: Asker, images: list[Path]) -> None:
@@ -708,7 +708,7 @@ def test_a_caller_who_leaves_before_the_answer_costs_no_forward_pass(
 ) -> None:
     classifier, asker = slow
     lines: list[str] = []
-    monkeypatch.setattr(service, "_unfit", lambda _: {})
+    monkeypatch.setattr(service, "Maps", lambda _: SimpleNamespace(methods=[], left_out={}, layers=[]))
     monkeypatch.setattr(service, "describe_model", lambda *_: {})
     for name, value in (
         ("model", {}),
@@ -718,9 +718,7 @@ def test_a_caller_who_leaves_before_the_answer_costs_no_forward_pass(
         ("views", "one"),
     ):
         monkeypatch.setattr(classifier, name, value, raising=False)
-    classifier.go.release(1)  # the question that the server asks when it is built waits behind the first
     app = build_service(asker, ServeConfig(), lines.append)
-    asker.ask(pixels(0))
     with listening(app) as port:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(request(images[0].read_bytes()))
@@ -782,6 +780,70 @@ def test_a_stream_of_events_passes_piece_by_piece(asker: Asker) -> None:
         go.set()
         while b"last" not in found:
             found += connection.recv(65536)
+
+
+def test_an_image_above_a_megabyte_stays_in_memory(
+    client: TestClient, image_file: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a file was opened")
+
+    large = image_file(Image.effect_noise((900, 900), 90).convert("RGB"), "BMP")
+    assert len(large) > 2_000_000
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    assert client.post("/api/predict", files=form(("a.bmp", large))).status_code == 200
+
+
+def test_bodies_that_are_held_together_are_bounded() -> None:
+    async def page(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await asyncio.sleep(0.5)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    app = RequestLog(BodyLimit(page, 1_000_000), lambda _: None)
+    whole = b"POST /api/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000)
+    with listening(app) as port, ThreadPoolExecutor(80) as pool:
+        answers = list(pool.map(lambda _: reply(port, whole), range(80)))
+        assert b"200 OK" in reply(port, whole), "what was held is let go"
+    refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
+    assert 1 <= len(refused) <= 16
+    assert b"retry-after: 2" in refused[0]
+    assert sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) == 80 - len(refused)
+
+
+@pytest.mark.parametrize("half", [b"POST /api/pre", b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"])
+def test_many_requests_that_never_come_whole_shut_nobody_out(
+    half: bytes, asker: Asker, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.serving.connections.MOST_CONNECTIONS", 20)
+    lines: list[str] = []
+    body = request(images[0].read_bytes())
+    with listening(build_service(asker, ServeConfig(), lines.append), Connection) as port, ExitStack() as stack:
+        for _ in range(150):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(half)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: reply(port, body), range(16)))
+    assert all(b"200 OK" in answer for answer in answers)
+    assert sum(" 200 " in line for line in lines) == 16
+    assert len(lines) <= 16 + UNFINISHED_LINES
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sightline.serving.connections.HEAD_SECONDS", 0.3)
+    app = build_service(asker, ServeConfig(), lambda _: None)
+    health = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with listening(app, Connection) as port:
+        assert reply(port, b"GET /api/hea", seconds=5) == b""
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:  # nor behind an answer
+            connection.sendall(health)
+            answer = b""
+            while not whole(answer):
+                answer += connection.recv(65536)
+            connection.sendall(b"G")
+            assert connection.recv(65536) == b""
 
 
 def mutated(rng: np.random.Generator, data: bytes) -> bytes:

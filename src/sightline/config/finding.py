@@ -1,9 +1,11 @@
 """The settings of finders: how a learning rate and a batch size are searched for."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sightline.config.checks import INFINITY, within
+from msgspec import Meta
+
+from sightline.config.building import Block
+from sightline.config.checks import LARGEST, AboveZero
 from sightline.config.finetuning import FinetuneConfig, phase_epochs
 from sightline.config.fitting import FitConfig
 from sightline.errors import ConfigError
@@ -25,29 +27,24 @@ RANGES: dict[str, tuple[float, float]] = {
 """First and last rate of a range test by the kind of the optimizer, unless they are named."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RangeTestConfig:
+class RangeTestConfig(Block, frozen=True, kw_only=True):
     """Training steps at rates that rise from one to the next."""
 
-    start: float | None = None
+    start: AboveZero | None = None
     """Rate of the first step; null: by the optimizer (sgd 1e-5, adam 1e-6, muon 1e-4)."""
-    end: float | None = None
+    end: AboveZero | None = None
     """Rate of the last step; null: 10. The test stops earlier where the loss has grown."""
-    steps: int = 200
+    steps: Annotated[int, Meta(ge=FEWEST, le=LARGEST)] = 200
     """Optimizer steps from the first rate to the last."""
     spacing: Literal["exponential", "linear"] = "exponential"
     """Whether each rate is the one before times a factor, or plus a number."""
 
-    def __post_init__(self) -> None:
-        within("steps", self.steps, FEWEST, INFINITY)
-        for name, rate in (("start", self.start), ("end", self.end)):
-            if rate is not None:
-                within(name, rate, 0, INFINITY, open_low=True)
+    def _check(self) -> None:
         if self.start is not None and self.end is not None:
             _check_order(self.start, self.end)
 
     def rates(self, kind: str) -> list[float]:
-        """The rates of all steps, for an optimizer of a kind.
+        """Return the rates of all steps, for an optimizer of a kind.
 
         Raises:
             ConfigError: the end is not above the start.
@@ -66,51 +63,46 @@ def _check_order(start: float, end: float) -> None:
         raise ConfigError(f"--end {end:g} is not above --start {start:g}; the rate of a range test rises.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchSearchConfig:
+class BatchSearchConfig(Block, frozen=True, kw_only=True):
     """Training steps with ever larger batches."""
 
     how: Literal["power", "binary"] = "power"
     """Double the batch while it fits; or then also halve the distance between the largest that fits and the smallest that
     does not, down to a thirtieth."""
-    memory_limit: float | None = None
+    memory_limit: AboveZero | None = None
     """GB that the training processes of this machine may hold together on a processor, or each on its GPU; null: what they
     hold before and four fifths of what is free, and on a GPU all that is free."""
 
-    def __post_init__(self) -> None:
-        if self.memory_limit is not None:
-            within("memory-limit", self.memory_limit, 0, INFINITY, open_low=True)
 
-
-def refuse_range_test(fit: FitConfig, finetune: FinetuneConfig | None, images: int, wanted: str) -> None:
+def refuse_range_test(fit: FitConfig, finetune: FinetuneConfig | None, images: int, subject: str) -> None:
     """Refuse a range test that could not say which rate a training needs.
 
     Args:
         images: of train.
-        wanted: what asked for it, for messages.
+        subject: what asks for it, for messages.
     Raises:
         ConfigError: with what to change.
     """
     if isinstance(fit.accumulate, dict):
         spoken = " ".join(f"{epoch}:{count}" for epoch, count in fit.accumulate.items())
         raise ConfigError(
-            f"{wanted} looks for one rate, and --fit.accumulate {spoken} changes the images of a step while training, each"
+            f"{subject} looks for one rate, and --fit.accumulate {spoken} changes the images of a step while training, each"
             " of which wants a rate of its own; name one number of batches, or the rate."
         )
     if len(phase_epochs(finetune, fit.epochs)) > 1:
         raise ConfigError(
-            f"{wanted} looks for one rate, and each phase of --finetune trains other layers, which want rates of their own;"
+            f"{subject} looks for one rate, and each phase of --finetune trains other layers, which want rates of their own;"
             " name the rate."
         )
     if images < FEWEST_IMAGES:
         raise ConfigError(
-            f"{wanted} needs {FEWEST_IMAGES} training images or more, of which a fifth is held out to compare two rates;"
+            f"{subject} needs {FEWEST_IMAGES} training images or more, of which a fifth is held out to compare two rates;"
             f" there are {images}: name the rate."
         )
 
 
 def batches_within(fit: FitConfig, images: int) -> tuple[int, int]:
-    """The smallest and the largest batch that a search for one may find for so many training images.
+    """Return the smallest and the largest batch of a search for so many training images.
 
     The largest leaves as many batches an epoch as ``fit.accumulate`` asks for.
 

@@ -4,17 +4,19 @@ A network that starts from an earlier run must not be tested on images that the 
 the hashes of its images (``seen.npz``), and those of the runs that it started from.
 """
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
-from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, Recipe, RunConfig, resolve
+from sightline.config import ArchitectureConfig, GeneratorRecipe, HeadConfig, HubConfig, Recipe, RunConfig, resolve
 from sightline.config.backbones import BOX, PACKAGE, PRETRAINED
 from sightline.config.building import build as build_settings
 from sightline.config.heads import refuse_unknown_layer
@@ -48,6 +50,7 @@ __all__ = [
 WHITENING_IMAGES = 2_000  # images that a network is fitted to before the first step
 
 Array = np.ndarray[Any, Any]
+AnyRecipeT = TypeVar("AnyRecipeT", Recipe, GeneratorRecipe)
 
 
 @dataclass(frozen=True)
@@ -139,14 +142,14 @@ def head_of(model: Mapping[str, Any]) -> HeadConfig | None:
     return head
 
 
-def with_whole_paths(recipe: Recipe) -> Recipe:
+def with_whole_paths(recipe: AnyRecipeT) -> AnyRecipeT:
     """The recipe with absolute paths in the settings of its data and network, so that it can be repeated from anywhere."""
     for name in ("exclude", "synthetic", "keep_split"):
         path = getattr(recipe.data, name)
         if path is not None:
             whole = os.path.abspath(os.path.expanduser(path))
             recipe = replace(recipe, data=replace(recipe.data, **{name: whole}))
-    network: Any = recipe.network
+    network: Any = getattr(recipe, "network", None)  # which the recipe of a generator does not have
     changed = {}
     for name in ("folder", "weights", "repo"):
         path = getattr(network, name, None)
@@ -206,7 +209,9 @@ def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages,
     misfits += weights.missing + weights.unexpected + weights.misshapen
     if misfits:
         raise RunError(f"the weights of {folder} do not fit its network ({misfits[0]}); copy the run again.")
-    return Built(network, architecture, head, size, replace(weights, missing=[], fresh_head=fresh_head), seen)
+    return Built(
+        network, architecture, head, size, dataclasses.replace(weights, missing=[], fresh_head=fresh_head), seen
+    )
 
 
 def _on_what_is_left(

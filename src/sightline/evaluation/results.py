@@ -1,0 +1,204 @@
+"""The measured quality of a finished classifier in sentences and tables, for its report and its model card. K classes. No torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sightline.display.pages import Section, Table
+from sightline.display.terminal import natural_key
+from sightline.evaluation.answers import Answers
+from sightline.runs.outcomes import MISSING, measured_on
+
+__all__ = [
+    "VIEWS",
+    "Facts",
+    "about_classes",
+    "about_cost",
+    "about_left_out",
+    "cost_section",
+    "how_it_did",
+    "most_confused",
+    "number",
+    "warnings",
+]
+
+CROSSED = "cross-validation"  # split of a run that was measured without a test split
+SURE = 0.9  # probability of an answer from which on the lead calls it sure
+CONFUSED = 3  # pairs of classes that are named in a sentence
+VIEWS = {"one": "one view", "flip": "with its mirror image", "six": "six views"}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of a classifier: its own, and its measures."""
+
+    model: Mapping[str, Any]
+    measured: Mapping[str, Any] | None
+    """``evaluation.json``; None where the run was measured on nothing. Of weights alone what they hold of it."""
+    answers: Answers | None
+    """``predictions.csv``, where there is the other."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, in the order of their indices."""
+        return list(self.model["classes"])
+
+    @property
+    def split(self) -> str:
+        """Name of the images that it was measured on."""
+        return str((self.measured or {}).get("split", "test"))
+
+
+def how_it_did(facts: Facts) -> list[str]:
+    """Say how good it is, where it is wrong and how sure."""
+    sentences = [_how_good(facts)]
+    if facts.answers is not None:
+        sentences += [_most_confused(facts), _how_sure(facts, facts.answers)]
+    return sentences
+
+
+def _how_good(facts: Facts) -> str:
+    readings, measured = facts.model.get("test_readings", 0), facts.measured
+    read = {0: "never", 1: "once", 2: "twice"}.get(readings, f"{readings} times")
+    of_test = f"The test images were read {read}." if readings else "The test images were never read."
+    if measured is None:
+        validation = measured_on(facts.model.get("validation"))
+        text = "It was measured on nothing, as asked."
+        if validation is not None:
+            text += (
+                f" On the {validation.n:,} validation images by which its probabilities were set, its accuracy was"
+                f" {validation.accuracy:.4f} ({_interval(*validation.interval)})."
+            )
+        return f"{text} {of_test}"
+    low, high = measured["accuracy_interval"]
+    if facts.split == CROSSED:
+        return (
+            f"Accuracy {measured['accuracy']:.4f} by cross-validation of all {measured['n']:,} images (95 % interval"
+            f" {low:.4f} to {high:.4f}, corrected for the overlap of the {measured['folds']} folds, {measured['repeats']}"
+            " times dealt). They were too few to set any aside for a test, so the classifier that was saved has learned from"
+            " all of them; every answer on this page is of one that had not seen the image, when they were dealt first."
+        )
+    which = "that it had not seen" if facts.split == "test" else "by which its probabilities were set as well"
+    return (
+        f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {facts.split} images {which} ({_interval(low, high)})."
+        f" {of_test}"
+    )
+
+
+def _interval(low: float, high: float) -> str:
+    return f"95 % interval {low:.4f} to {high:.4f}, Wilson’s"
+
+
+def _most_confused(facts: Facts) -> str:
+    assert facts.measured is not None
+    confusion_KK = np.array(facts.measured["confusion_matrix"])
+    pairs = [
+        f"{facts.classes[true]} for {facts.classes[answer]} ({confusion_KK[true, answer]:,} of {confusion_KK[true].sum():,})"
+        for true, answer in most_confused(confusion_KK, CONFUSED)
+    ]
+    mistakes = int(confusion_KK.sum() - np.trace(confusion_KK))
+    if mistakes > 1:
+        return f"Of its {mistakes:,} mistakes, it most often took {', '.join(pairs)}."
+    return f"Its one mistake: it took {pairs[0]}." if pairs else "It made no mistake."
+
+
+def most_confused(confusion_KK: np.ndarray[Any, Any], most: int) -> list[tuple[int, int]]:
+    """List the pairs of (true class, answer) with the most mistakes, most first."""
+    mistakes_KK = confusion_KK - np.diag(np.diag(confusion_KK))
+    order = np.argsort(-mistakes_KK, axis=None, kind="stable")[: min(most, np.count_nonzero(mistakes_KK))]
+    return [divmod(int(place), len(confusion_KK)) for place in order]
+
+
+def _how_sure(facts: Facts, answers: Answers) -> str:
+    assert facts.measured is not None
+    confidence_N = answers.probabilities_NK[np.arange(len(answers.files)), answers.predicted_N]
+    right_N = answers.predicted_N == answers.labels_N
+    sure_N = confidence_N >= SURE
+    shares = "; ".join(
+        f"of the {part_N.sum():,} answers with a probability {name}, {right_N[part_N].mean():.4f} are right"
+        for part_N, name in ((sure_N, f"of {SURE} or more"), (~sure_N, f"below {SURE}"))
+        if part_N.any()
+    )
+    return (
+        f"{shares[0].upper()}{shares[1:]}. On average its probabilities miss the share of right answers by"
+        f" {facts.measured['calibration_error']:.4f} (calibration error)."
+    )
+
+
+def warnings(facts: Facts) -> list[str]:
+    """Say what one must know of the images before one believes the numbers."""
+    shared = facts.model["data"].get("shared_with_test")
+    text = f"{shared or 0:,} test images are also in train or validation, pixel for pixel."
+    return ([text] if shared else []) + about_left_out(facts.model)
+
+
+def about_left_out(model: Mapping[str, Any]) -> list[str]:
+    """Say how many images could not be read, where there were any."""
+    left_out = model["data"].get("left_out")
+    return [f"{left_out:,} images could not be read and were left out."] if left_out else []
+
+
+def about_classes(facts: Facts) -> Section:
+    """List images, precision, recall and F1 of each class."""
+    assert facts.measured is not None
+    rows = [
+        (name, f"{row['n']:,}", *(number(row[key], ".4f") for key in ("precision", "recall", "f1")))
+        for name, row in sorted(facts.measured["classes"].items(), key=lambda item: natural_key(item[0]))
+    ]
+    about = (
+        "Precision: of the answers that name the class, the share that is right. Recall: of the images of the class, the"
+        " share that is found. F1: their harmonic mean."
+    )
+    return Section("Class by class", about, Table(("class", "images", "precision", "recall", "F1"), rows))
+
+
+def about_cost(facts: Facts, backbone_flops: float | None = None) -> Section:
+    """List parameters, seconds and operations of a classifier, and what it ran on.
+
+    Args:
+        backbone_flops: floating-point operations of the runs that its weights come from.
+    """
+    parameters = facts.model.get("parameters")
+    evaluation = (facts.model.get("cost") or {}).get("evaluation_seconds")
+    name = "floating-point operations of the runs it starts from"
+    return cost_section(
+        facts.model,
+        None if parameters is None else parameters * 4 / 1e6,
+        seconds=[("seconds of calibration and test", number(evaluation, ",.1f"))],
+        more=[(name, number(backbone_flops, ".3g"))] if backbone_flops else [],
+    )
+
+
+def cost_section(
+    model: Mapping[str, Any],
+    megabytes: float | None,
+    *,
+    seconds: Sequence[tuple[str, str]] = (),
+    more: Sequence[tuple[str, str]] = (),
+) -> Section:
+    """List parameters, seconds and operations of a run, and what it ran on.
+
+    Args:
+        model: content of its ``model.json``.
+        megabytes: of the weights that it saves.
+        seconds, more: further rows, below the seconds of the training and below the operations.
+    """
+    cost = model.get("cost") or {}
+    rows = [
+        ("parameters", number(model.get("parameters"), ",")),
+        ("weights, MB", number(megabytes, ".1f")),
+        ("device", cost.get("device", MISSING)),
+        ("seconds of training", number(cost.get("fit_seconds"), ",.1f")),
+        *seconds,
+        ("floating-point operations of the training", number(cost.get("training_flops"), ".3g")),
+        *more,
+        *model.get("versions", {}).items(),
+    ]
+    return Section("What it took", table=Table(("what", "how much"), rows, texts=2))
+
+
+def number(value: float | None, form: str) -> str:
+    """Format a number, or what stands where it is not known."""
+    return MISSING if value is None else format(value, form)
