@@ -76,9 +76,10 @@ def _trained_on(known: Facts) -> str:
     head = f" with {model['head']['kind']} as its head" if model.get("head") else ""
     recipe = f" by the recipe {model['recipe']}" if model.get("recipe") else ""
     return (
-        f"A {_network(model['network'])}{head}{size}, trained{recipe} on {data['name']}: {counts['train']:,} images to learn"
-        f" from, {counts['validation']:,} for validation, {counts['test']:,} for the test. It is shown {height} × {width}"
-        f" pixels of an image, {VIEWS[model['views']]}, and knows {len(known.classes)} classes: {', '.join(known.classes)}."
+        f"A {_network(model['network'])}{head}{size}, trained{recipe} on {data['name']}: {counts['train']:,} images to"
+        f" learn from, {counts['validation']:,} for validation, {counts['test']:,} for the test. It is shown"
+        f" {height} × {width} pixels of an image, {VIEWS[model['views']]}, and knows {len(known.classes)} classes:"
+        f" {', '.join(known.classes)}."
     )
 
 
@@ -91,8 +92,8 @@ def _network(network: Mapping[str, Any]) -> str:
 def _about_limits(known: Facts) -> Section:
     sentences = [
         "It compares whatever it is shown with the classes it knows, and with no others.",
-        f"Its numbers hold for images like those of {known.model['data']['name']}; on others, and on worse ones, expect fewer"
-        " right answers.",
+        f"Its numbers hold for images like those of {known.model['data']['name']}; on others, and on worse ones,"
+        " expect fewer right answers.",
     ]
     if known.model.get("trust"):
         sentences.append(
@@ -101,8 +102,8 @@ def _about_limits(known: Facts) -> Section:
     else:
         sentences.append("It was trained before it could say “none of these”, so it has an answer to every image.")
     sentences.append(
-        "It was not measured on images made to deceive it, nor for fairness where they show people: it is not for decisions"
-        " that harm someone when they are wrong."
+        "It was not measured on images made to deceive it, nor for fairness where they show people: it is not for"
+        " decisions that harm someone when they are wrong."
     )
     return Section("What it is not for", " ".join(sentences))
 
@@ -110,8 +111,8 @@ def _about_limits(known: Facts) -> Section:
 def _about_calls() -> Section:
     return Section(
         "How programs ask it",
-        "POST /api/predict takes one image or many and answers in JSON; /api/model says what the classifier knows of itself,"
-        " and /api describes both.",
+        "POST /api/predict takes one image or many and answers in JSON; /api/model says what the classifier knows of"
+        " itself, and /api describes both.",
     )
 
 

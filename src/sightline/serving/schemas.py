@@ -1,4 +1,4 @@
-"""The types of the service: what a caller sends and what it is answered. FastAPI validates by them and describes them."""
+"""The types of the service: what a caller sends and what is answered. FastAPI validates and describes by them."""
 
 import re
 from collections.abc import Sequence

@@ -32,7 +32,7 @@ def read_upload(
     """Read what the page sent of a file.
 
     Args:
-        upload: ``name`` and ``bytes`` of the file, and ``data``, its content in base64; left empty where it is too large.
+        upload: ``name`` and ``bytes`` of the file, and ``data``, its content in base64; empty where too large.
         limits: on bytes and pixels.
         size: (height, width) that the classifier reads.
         preprocessing: of the classifier.

@@ -1,10 +1,10 @@
 """The one thread that asks a network: the service and the page give it their questions. B images, height H, width W.
 
-Explanations set hooks on the network and seed the global generators, so nothing else may ask it meanwhile; and two threads
-of PyTorch on few cores wait for each other.
+Explanations set hooks on the network and seed the global generators, so nothing else may ask it meanwhile; and two
+threads of PyTorch on few cores wait for each other.
 
-Questions that wait when the thread is free are asked together, in one pass of the network. None is held back to wait for
-others: while one pass runs, those that come in are the next one's batch.
+Questions that wait when the thread is free are asked together, in one pass of the network. None is held back to wait
+for others: while one pass runs, those that come in are the next one's batch.
 """
 
 import threading
@@ -65,7 +65,7 @@ class _Question:
 
 
 class Asker:
-    """Answers questions to a classifier on a thread of its own, in the order in which they came; made once for a server.
+    """Answers questions to a classifier on a thread of its own, in the order in which they came; one for a server.
 
     A future that is cancelled before its turn costs nothing. An error reaches only the one whose question raised it.
     """
