@@ -2,11 +2,11 @@
 
     python benchmarks/hostile_http.py [COUNT] [SEED]
 
-Requests: mutations of valid ones (heads, multipart bodies, encodings, sizes, query values; see mutations.py), and events of
-the page with values of every kind. Connections: 1,100 half-open ones, first in their heads and then in their bodies, while
-64 clients ask at once. At the end SIGTERM, while one half-open request is there. The status is 1 where an answer was a 5xx,
-the log has a traceback, an answer did not come, a client was shut out, the log grew to 100 KB under the half-open
-connections, or the end took more than 5 s.
+Requests: mutations of valid ones (heads, multipart bodies, encodings, sizes, query values; see mutations.py), and
+events of the page with values of every kind. Connections: 1,100 half-open ones, first in their heads and then in their
+bodies, while 64 clients ask at once. At the end SIGTERM, while one half-open request is there. The status is 1 where
+an answer was a 5xx, the log has a traceback, an answer did not come, a client was shut out, the log grew to 100 KB
+under the half-open connections, or the end took more than 5 s.
 """
 
 import collections
@@ -82,7 +82,7 @@ def bombard(port: int, count: int, seed: int) -> tuple[collections.Counter[str],
 
 
 def crowd(port: int, half: bytes, valid: bytes) -> int:
-    """Open half-open connections, and while they are there ask as many clients; return how many of these were answered."""
+    """Open half-open connections, ask with the clients beside them, and return how many of these were answered."""
     with ExitStack() as stack, ThreadPoolExecutor(CLIENTS) as pool:
         for _ in range(HALF_OPEN):
             stack.enter_context(socket.create_connection(("127.0.0.1", port), 30)).sendall(half)
@@ -90,6 +90,7 @@ def crowd(port: int, half: bytes, valid: bytes) -> int:
 
 
 def main() -> None:
+    """Run all of it against one server of the example classifier."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 3000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     image = pictures(random.Random(seed))[1]
@@ -101,14 +102,16 @@ def main() -> None:
         statuses, bad = bombard(port, count, seed)
         shown = ", ".join(f"{status}: {statuses[status]:,}" for status in sorted(statuses))
         print(
-            f"{count:,} requests of seed {seed} in {time.perf_counter() - began:.0f} s; {shown}; memory {memory(process):.0f} MB"
+            f"{count:,} requests of seed {seed} in {time.perf_counter() - began:.0f} s; {shown}; memory"
+            f" {memory(process):.0f} MB"
         )
         for where, half in (("head", valid[:40]), ("body", valid[: -len(body) + 20])):
             before = path.stat().st_size
             answered = crowd(port, half, valid)
             grown = path.stat().st_size - before
             print(
-                f"{HALF_OPEN:,} connections half-open in the {where}: {answered} of {CLIENTS} clients answered, log {grown:,} B"
+                f"{HALF_OPEN:,} connections half-open in the {where}: {answered} of {CLIENTS} clients answered, log"
+                f" {grown:,} B"
             )
             if answered < CLIENTS or grown >= LOG_BYTES:
                 bad.append(f"half-open in the {where}: {answered} clients, log {grown:,} B")
@@ -127,7 +130,8 @@ def main() -> None:
             bad.append(f"the end took {seconds:.1f} s")
         if tracebacks := path.read_bytes().count(b"Traceback"):
             bad.append(
-                f"{tracebacks} tracebacks in the log; the last: {path.read_bytes().rpartition(b'Traceback')[2][-2000:].decode()}"
+                f"{tracebacks} tracebacks in the log; the last:"
+                f" {path.read_bytes().rpartition(b'Traceback')[2][-2000:].decode()}"
             )
     print(f"wrong: {len(bad)}", *bad[:20], sep="\n")
     os._exit(bool(bad))

@@ -44,8 +44,8 @@ from sightline.serving import service
 from sightline.serving.connections import Connection
 from sightline.serving.forms import base_name
 from sightline.serving.limits import UNFINISHED_LINES, BodyLimit, RequestLog, is_loopback
-from sightline.serving.schemas import Answers, Health, Model
-from sightline.serving.service import build_service, describe_model, in_words_of_a_form
+from sightline.serving.schemas import Answers, Health, Model, describe_model
+from sightline.serving.service import build_service, in_words_of_a_form
 from sightline.serving.worker import Asker, BusyError
 
 Array = np.ndarray[Any, Any]

@@ -1,4 +1,4 @@
-"""Explanations that a server gives: which ones a classifier can give, and the maps themselves. B images, H × W pixels."""
+"""Explanations of a server: which ones a classifier can give, and the maps themselves. B images, H × W pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -16,7 +16,8 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -46,12 +47,12 @@ from sightline.measures.conformal import COVERAGES
 from sightline.serving.forms import FormRoute
 from sightline.serving.limits import PRIVATE, BodyLimit, RequestLog, SameSite, Token, is_loopback, noted, plain
 from sightline.serving.maps import Maps, explain, seen
-from sightline.serving.schemas import ERRORS, EXPLAINED, Answers, Error, Health, Model, Question, narrow
-from sightline.serving.worker import AT_ONCE, Asker, BusyError, Worker
+from sightline.serving.schemas import ERRORS, EXPLAINED, Answers, Error, Health, Model, Question, describe_model
+from sightline.serving.worker import AT_ONCE, Asker, BusyError
 
-__all__ = ["build_service", "describe_model"]
+__all__ = ["build_service"]
 
-MOST_REQUESTS = 256  # that are decoded or answered at a time
+MOST_REQUESTS = 256  # at a time
 RETRY_SECONDS = 2
 DECODERS = 2  # threads: the memory that large images take while they are decoded
 ROUTES = {"/api/predict": "POST", "/api/health": "GET", "/api/model": "GET", "/api": "GET", "/openapi.json": "GET"}
@@ -114,15 +115,17 @@ def _private(response: Response) -> None:
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Error, "description": ERRORS[status]} for status in sorted({403, 405, 500, *statuses})}
+    return {status: {"model": Error, "description": ERRORS[status]} for status in statuses}
 
 
 def _routes(asker: Asker, limits: ServeConfig) -> APIRouter:
-    router = APIRouter(dependencies=[Depends(_private)], route_class=FormRoute)
+    router = APIRouter(dependencies=[Depends(_private)], responses=_errors(403, 405, 500), route_class=FormRoute)
     predictor = _Predictor(asker, limits)
     described = describe_model(asker.classifier.model, limits, predictor.maps.methods)
-    token = [Security(HTTPBearer(scheme_name="token", auto_error=False))] if limits.token else []
-    wrong_token = [401] if limits.token else []
+    guarded: dict[str, Any] = {}
+    if limits.token:
+        bearer = Security(HTTPBearer(scheme_name="token", auto_error=False))
+        guarded = {"dependencies": [bearer], "responses": _errors(401)}
     began = time.monotonic()
 
     class PredictForm(Question):
@@ -132,10 +135,9 @@ def _routes(asker: Asker, limits: ServeConfig) -> APIRouter:
         "/api/predict",
         summary="Classify images",
         description=f"{WANTED}. A field may be in the form or in the query.",
-        dependencies=token,
         response_model=Answers,
         response_model_exclude_unset=True,
-        responses=_errors(*wrong_token, 400, 408, 413, 415, 422, 503),
+        **guarded | {"responses": _errors(400, 408, 413, 415, 422, 503) | guarded.get("responses", {})},
     )
     async def predict(
         request: Request, question: Annotated[PredictForm, Form(media_type="multipart/form-data")]
@@ -144,24 +146,13 @@ def _routes(asker: Asker, limits: ServeConfig) -> APIRouter:
         return _identified(request, images=images, views=question.views or asker.classifier.views)
 
     @router.head("/api/health", include_in_schema=False)
-    @router.get(
-        "/api/health",
-        summary="Whether the server is there, also when it is busy",
-        response_model=Health,
-        responses=_errors(),
-    )
+    @router.get("/api/health", summary="Whether the server is there, also when it is busy", response_model=Health)
     async def health(request: Request) -> dict[str, Any]:
         uptime = round(time.monotonic() - began, 3)
         return _identified(request, status="ok", uptime_seconds=uptime, waiting_images=asker.waiting_images)
 
     @router.head("/api/model", include_in_schema=False)
-    @router.get(
-        "/api/model",
-        summary="What the classifier is and how good",
-        dependencies=token,
-        response_model=Model,
-        responses=_errors(*wrong_token),
-    )
+    @router.get("/api/model", summary="What the classifier is and how good", response_model=Model, **guarded)
     async def model(request: Request) -> dict[str, Any]:
         return _identified(request, **described)
 
@@ -231,20 +222,27 @@ class _Predictor:
         self.asker = asker
         self.limits = limits
         self.maps = Maps(asker)
-        self.decoders = Worker(DECODERS)
+        self.decoders = ThreadPoolExecutor(DECODERS, "decoder")
         self.requests = 0  # that are being answered
 
     def narrow(self, schema: dict[str, Any]) -> None:
-        """Narrow the schema of a question to what this classifier answers."""
-        classifier = self.asker.classifier
+        """Narrow the schema of a question to what this classifier answers on this server."""
+        classifier, fields = self.asker.classifier, schema["properties"]
+        images = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+        fields["images"] |= images | {"maxItems": self.limits.max_images}
         values = {
             "views": list(classifier.model["temperatures"]),
-            "coverage": COVERAGES if classifier.trust else [],
+            "coverage": list(COVERAGES) if classifier.trust else [],
             "explain": self.maps.methods,
             "layer": [layer.name for layer in self.maps.layers],
             "target": classifier.classes,
         }
-        narrow(schema, self.limits, values)
+        fields |= {name: {**fields[name], "enum": known} if known else False for name, known in values.items()}
+        schema["dependentRequired"] = {"layer": ["explain"], "target": ["explain"]}
+        schema["dependentSchemas"] = {
+            "layer": {"properties": {"explain": {"const": "grad_cam"}}},
+            "explain": {"properties": {"images": images | {"maxItems": EXPLAINED}}},
+        }
 
     async def answer(self, request: Request, question: Question) -> list[dict[str, Any]]:
         """Return what is said of each image.
@@ -291,8 +289,8 @@ class _Predictor:
         predictions: list[Prediction] = []
         for place, file in enumerate(files, 1):
             which = f"image {place} of {len(files)} ({file.filename or 'without a name'})"
-            read = partial(_decoded, await file.read(), which, most, classifier)
-            decoded.append(await asyncio.wrap_future(self.decoders.do(read)))
+            pixels = self.decoders.submit(_decoded, await file.read(), which, most, classifier)
+            decoded.append(await asyncio.wrap_future(pixels))
         pixels_BHWC = np.stack(decoded)
         for start in range(0, len(files), AT_ONCE):  # some at a time: others have their turn
             part_BHWC = pixels_BHWC[start : start + AT_ONCE]
@@ -367,42 +365,3 @@ def _explained(classifier: Classifier, pixels_HWC: Array, question: Question) ->
     Image.fromarray(overlaid(seen(classifier, pixels_HWC), heat_HW)).save(file, "PNG")
     overlay = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     return {"method": question.explain, "class": image.label, "overlay": overlay}
-
-
-# ── what the classifier is ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def describe_model(model: dict[str, Any], limits: ServeConfig, methods: Sequence[str]) -> dict[str, Any]:
-    """Return what of ``model.json`` is for everyone: what is named here, and no folder of the machine.
-
-    Args:
-        model: of a classifier.
-        limits: of the server.
-        methods: of explanation that it has what it takes for.
-    """
-    metrics, trust = model.get("metrics") or {}, model.get("trust")
-    described = {name: model.get(name) for name in ("classes", "size", "views", "parameters")}
-    described["accuracy"] = metrics and {  # of earlier versions some are missing
-        "value": metrics["accuracy"],
-        "interval": metrics.get("accuracy_interval"),
-        "n": metrics["n"],
-        "split": metrics.get("split"),
-    }
-    described["calibration"] = {
-        "temperatures": model["temperatures"],
-        "n": model.get("calibrated_on"),
-        "error": metrics.get("calibration_error"),
-    }
-    described["limits"] = {
-        "megabytes": limits.max_megabytes,
-        "images": limits.max_images,
-        "megapixels": limits.max_megapixels,
-        "explained_images": EXPLAINED,
-    }
-    return described | {
-        "accuracy": described["accuracy"] or None,
-        "unknown": trust and {name: trust["unknown"][name] for name in ("share_of_own", "rates")},
-        "coverages": list(COVERAGES) if trust else [],
-        "methods": list(methods),
-        "versions": model.get("versions", {}),
-    }

@@ -1,8 +1,8 @@
 """The wall around gradio: it lets through what the page needs of it, and nothing else.
 
-gradio answers many more addresses than a page needs: it takes files and keeps them, fetches addresses that it is sent, tells
-of its parts. This wall lets through the page, its scripts and its events; refuses events that bring files or addresses with
-them; and forbids the browser to load anything from elsewhere.
+gradio answers many more addresses than a page needs: it takes files and keeps them, fetches addresses that it is sent,
+tells of its parts. This wall lets through the page, its scripts and its events; refuses events that bring files or
+addresses with them; and forbids the browser to load anything from elsewhere.
 """
 
 import json
@@ -55,7 +55,7 @@ def forget_places_elsewhere(environment: Any) -> None:
 
 
 def report_once(queueing: Any) -> None:
-    """Let gradio's queue not write a traceback where an event brought values that it refuses: visitors could fill the log."""
+    """Let gradio's queue write no traceback where it refuses an event's values: visitors could fill the log."""
 
     def report() -> None:
         error = sys.exc_info()[1]
@@ -139,8 +139,7 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 def _is_plain(body: bytes, events: Collection[int]) -> bool:
-    """Return whether an event is one of the page, whose values are texts, numbers and the like: an object could name a file,
-    or an address to fetch."""
+    """Return whether an event is the page's and its values are plain: an object could name a file, or an address."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""The page of a server: classify an image, look at the right and the wrong answers, read the model card. Drawn by gradio.
+"""The page of a server, drawn by gradio: classify an image, look at right and wrong answers, read the model card.
 
-Nothing leaves the machine, and nothing that a visitor brings is written to a file: an image travels within the event that
-asks about it, and is forgotten an hour later.
+Nothing leaves the machine, and nothing that a visitor brings is written to a file: an image travels within the event
+that asks about it, and is forgotten an hour later.
 """
 
 import os
@@ -24,8 +24,8 @@ LOOKS = 0.02  # seconds from one look for events that wait to the next
 AT_ONCE = 4  # events of a kind that are worked on together
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "Arial", "sans-serif"]
 ICON = (
-    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><circle cx='16' cy='16' r='13' fill='none' stroke='#1f6f8b'"
-    " stroke-width='4'/><circle cx='16' cy='16' r='5' fill='#d55e00'/></svg>"
+    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><circle cx='16' cy='16' r='13' fill='none'"
+    " stroke='#1f6f8b' stroke-width='4'/><circle cx='16' cy='16' r='5' fill='#d55e00'/></svg>"
 )
 
 
