@@ -146,7 +146,12 @@ def _extras() -> Iterator[tuple[str, str, str]]:
         plain = ", ".join(f"`{library}`" for library in libraries if not library.startswith("sightline"))
         yield (
             f"`{extra}`",
-            plain or ("nothing: the name is kept for those who type it" if extra in ("timm", "check") else "all of these but `dev`"),
+            plain
+            or (
+                "nothing: the name is kept for those who type it"
+                if extra in ("timm", "check")
+                else "all of these but `dev`"
+            ),
             f"`pip install '.[{extra}]'`",
         )
 
