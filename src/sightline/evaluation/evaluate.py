@@ -56,8 +56,8 @@ def evaluate(
         out: folder to write ``evaluation.json`` and ``predictions.csv`` to.
         generated: the images of ``data`` are made ones: also measure how near they are to those that the classifier was
             trained on, in its features.
-        fid: also the standard FID, which compares with papers: in Inception's features, of all the made images and all that
-            the classifier was trained on. With ``generated`` only; 96 MB of weights are downloaded once.
+        fid: also the standard FID, which compares with papers: in Inception's features, of all the made images and all
+            that the classifier was trained on. With ``generated`` only; 96 MB of weights are downloaded once.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         progress: called with (images done, images in all).
     Returns:
@@ -125,7 +125,7 @@ def _standard_fid(
     rows: Array,
     progress: Progress | None,
 ) -> StandardFid:
-    """Measure the FID of rows of a made set against all images that a classifier was trained on, at the size of the made."""
+    """Measure the FID of rows of a made set, at its size, against all training images of a classifier."""
     size = native_size(source, images.paths[rows[0]])
     made = open_images(source, None, progress, exactly=(size, size), preprocessing=preprocessing_of(model))
     real, train = _trained_on(run, model, (size, size), progress)
@@ -139,8 +139,8 @@ def _trained_on(
     own = open_images(source_of_run(model), None, progress, exactly=exactly, preprocessing=preprocessing_of(model))
     if own.fingerprint != model["data"]["fingerprint"]:
         raise DataError(
-            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
-            " them; bring them back, or leave --generated out."
+            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared"
+            " with them; bring them back, or leave --generated out."
         )
     return own, _splits(run, model, own).train
 
@@ -178,7 +178,8 @@ def evaluate_unknown(
     shared = [name for name in images.classes if name in known]
     if shared:
         raise DataError(
-            f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."
+            f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were"
+            " wanted."
         )
     rows = _foreign_test(images)
     views = classifier.views
@@ -215,7 +216,8 @@ def evaluate_rows(
     if unknown:
         raise DataError(
             f"class {unknown[0]!r} of {images.name} is unknown to the classifier, which knows"
-            f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class folders."
+            f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class"
+            " folders."
         )
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
     views = classifier.views

@@ -246,7 +246,7 @@ def explain(
 
 
 def summarize_explanations(images: Sequence[ExplainedImage]) -> Table:
-    """Sum up each method, and the random map, in a line: the median gap of its sums, and the mean areas of the two curves."""
+    """Sum up each method, and the random map, in a line: median gap of the sums, mean areas of the two curves."""
     by_method: dict[str, list[Explanation]] = {}
     for image in images:
         for item in (*image.explanations, *([image.random] if image.random else [])):

@@ -1,6 +1,7 @@
 """The report of a finished run: one page that says how good it is, on what, where wrong, how sure, how to repeat it.
 
-A generator's is made in ``generator_page``. Nothing here loads Lightning; torch is loaded where there are mistakes to explain.
+A generator's is made in ``generator_page``. Nothing here loads Lightning; torch is loaded where there are mistakes to
+explain.
 """
 
 import os
@@ -43,8 +44,8 @@ def report(
     Args:
         run: the run's folder.
         out: file to write (.html); None for ``report.html`` in the run.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by, to explain its mistakes; a
-            generator has none.
+        trust_code: run the code of the repository that a network of ``torch.hub`` is built by, to explain its mistakes;
+            a generator has none.
         progress: called with (images done, images in all) where the image set must be decoded again.
     Returns:
         The page.
