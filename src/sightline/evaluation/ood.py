@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sightline.data.batches import derived_seed
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.inference.views import combine
 from sightline.measures.metrics import energies
 

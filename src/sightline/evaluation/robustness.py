@@ -8,7 +8,7 @@ import torch
 
 from sightline.data.batches import derived_seed
 from sightline.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from sightline.inference.predict import BATCH, Classifier
+from sightline.inference.classifier import BATCH, Classifier
 
 __all__ = ["measure_corruptions"]
 

@@ -209,7 +209,9 @@ def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages,
     misfits += weights.missing + weights.unexpected + weights.misshapen
     if misfits:
         raise RunError(f"the weights of {folder} do not fit its network ({misfits[0]}); copy the run again.")
-    return Built(network, architecture, head, size, dataclasses.replace(weights, missing=[], fresh_head=fresh_head), seen)
+    return Built(
+        network, architecture, head, size, dataclasses.replace(weights, missing=[], fresh_head=fresh_head), seen
+    )
 
 
 def _on_what_is_left(

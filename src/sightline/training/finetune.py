@@ -20,7 +20,7 @@ from sightline.config.resolving import to_mapping
 from sightline.display.terminal import show
 from sightline.display.waiting import Progress, spoken_seconds
 from sightline.errors import ConfigError
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.inference.views import combine
 from sightline.machine.devices import choose_device, convolution_flops
 from sightline.measures.significance import paired_interval

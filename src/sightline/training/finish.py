@@ -18,7 +18,7 @@ from sightline.evaluation.calibration import calibrate
 from sightline.evaluation.evaluate import evaluate_rows
 from sightline.evaluation.ood import measure_ood
 from sightline.evaluation.robustness import measure_corruptions
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
 from sightline.measures.conformal import image_uniforms
