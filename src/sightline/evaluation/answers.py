@@ -45,7 +45,7 @@ class Answers:
         return ordered
 
     def likeliest(self, row: int, most: int) -> list[tuple[int, float]]:
-        """List the most probable classes of an image, as (index, probability), highest first; those of 0 are left out."""
+        """List the most probable classes of an image, as (index, probability), highest first, without those of 0."""
         order = np.argsort(-self.probabilities_NK[row], kind="stable")[:most]
         return [
             (int(index), float(self.probabilities_NK[row, index]))
@@ -95,8 +95,8 @@ def read_answers(run: Path, classes: Sequence[str], measured: Mapping[str, Any])
     confusion = confusion_matrix(answers.predicted_N, answers.labels_N, len(classes))
     if confusion.tolist() != measured["confusion_matrix"]:
         raise RunError(
-            f"{path} has {len(rows):,} answers that are not those of evaluation.json ({measured['n']:,} images); copy the"
-            " run again from where it was made."
+            f"{path} has {len(rows):,} answers that are not those of evaluation.json ({measured['n']:,} images); copy"
+            " the run again from where it was made."
         )
     return answers
 

@@ -67,8 +67,8 @@ class Generator:
             labels: class indices.
             seeds: of the images; an image depends on its own seed and class, and on nothing beside it.
             how: guidance, steps and sampler; None where the generator makes an image in one pass.
-            watch: called, where there are several steps, before the first and after each: with the number that are over, and
-                the images as they are then, uint8.
+            watch: called, where there are several steps, before the first and after each: with the number that are
+                over, and the images as they are then, uint8.
         """
         automatic = torch.autocast(self.device.type, dtype=self.dtype)
         with nullcontext() if self.dtype == torch.float32 else automatic:
