@@ -110,7 +110,7 @@ def _kill_inside(run: Path, kind: str, number: int) -> str:
 def _die_inside(kind: str, occasion: int) -> None:
     """Make this process kill itself when an event comes round for the ``occasion``-th time, counted from 0."""
     from sightline.evaluation import evaluate
-    from sightline.inference import predict
+    from sightline.inference import classifier
     from sightline.training import module, trainer
 
     count = -1
@@ -133,7 +133,7 @@ def _die_inside(kind: str, occasion: int) -> None:
     elif kind == "validation":
         module.ClassifierLearner.validation_step = die_or(module.ClassifierLearner.validation_step)
     else:
-        predict.logits_of_views = die_or(predict.logits_of_views)
+        classifier.logits_of_views = die_or(classifier.logits_of_views)
         assert evaluate
 
 

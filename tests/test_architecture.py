@@ -15,7 +15,7 @@ ROOT = Path(sightline.__file__).parent
 
 # The only modules (or folders) that may import a library.
 DOORS = {
-    "safetensors": ("runs/folder.py",),
+    "safetensors": ("runs/tensors.py",),
     "cyclopts": ("cli/",),
     "torchvision": ("models/",),
     "sklearn": ("data/sources/embedded.py",),

@@ -31,7 +31,7 @@ from sightline.models.build import build_network
 from sightline.models.efficientnet_lite import BLOCKS, timm_names
 from sightline.models.pretrained import load_weights, native_size, refuse_missing_weights
 from sightline.models.weights import LoadedWeights
-from sightline.runs.folder import read_tensors
+from sightline.runs.tensors import read_tensors
 from sightline.training import job, prepare
 
 SIZE = (64, 64)
@@ -150,7 +150,7 @@ def test_a_training_with_the_box_is_settled_and_told(no_socket: None, tmp_path: 
 
 
 def test_a_folder_called_box_is_not_taken_for_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sightline.inference.architecture import with_whole_paths
+    from sightline.training.network import with_whole_paths
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "box").mkdir()

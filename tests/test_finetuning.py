@@ -20,12 +20,12 @@ import sightline
 from conftest import Finished, coloured_folder
 from sightline.config import resolve
 from sightline.errors import ConfigError, TrainingError
-from sightline.inference import architecture
 from sightline.models.base import Network
 from sightline.runs import folder as runs
 from sightline.training import fit as fitting
 from sightline.training import job, prepare, trainer
 from sightline.training import module as learners
+from sightline.training import network as architecture
 from sightline.training.callbacks.averaging import Averaging
 from sightline.training.module import ClassifierLearner
 from sightline.training.trainer import build_trainer

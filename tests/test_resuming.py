@@ -161,9 +161,9 @@ def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     from sightline.errors import TrainingError
-    from sightline.inference import predict
+    from sightline.inference import classifier
 
-    views = predict.logits_of_views
+    views = classifier.logits_of_views
 
     def overflowing(network: Any, images: torch.Tensor, names: Any) -> torch.Tensor:
         logits = views(network, images, names)
@@ -171,7 +171,7 @@ def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
         logits[:, :count] = torch.tensor([math.nan, math.inf, -math.inf])
         return logits
 
-    monkeypatch.setattr(predict, "logits_of_views", overflowing)
+    monkeypatch.setattr(classifier, "logits_of_views", overflowing)
     run, text = tmp_path / "run", io.StringIO()
 
     def train() -> object:

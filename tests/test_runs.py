@@ -28,7 +28,18 @@ from sightline.runs.folder import (
 )
 from sightline.runs.writing import write_json
 
-MODEL = {"format": MODEL_FORMAT, "classes": ["daisy", "花"], "data": {"name": "flowers"}}
+MODEL: dict[str, Any] = {
+    "format": MODEL_FORMAT,
+    "classes": ["daisy", "花"],
+    "network": {"kind": "resnet18"},
+    "size": [32, 32],
+    "resize": [36, 36],
+    "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+    "precision": "auto",
+    "views": "flip",
+    "temperatures": {"one": 1.2, "flip": 1.1},
+    "data": {"name": "flowers", "fingerprint": "0" * 16, "counts": {"train": 8, "validation": 1, "test": 1}},
+}
 
 
 def a_run(folder: Path, name: str, *, model: dict[str, Any] | None = None, done: bool = False) -> Path:

@@ -34,7 +34,8 @@ from sightline.config import ServeConfig
 from sightline.data.decoding.decode import decode
 from sightline.data.decoding.preprocessing import DEFAULT
 from sightline.errors import ConfigError
-from sightline.inference.predict import Classifier, load
+from sightline.inference.classifier import Classifier
+from sightline.inference.predict import load
 from sightline.serving import service
 from sightline.serving.forms import base_name, in_words_of_a_form
 from sightline.serving.limits import BodyLimit, RequestLog, is_loopback

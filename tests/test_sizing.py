@@ -9,8 +9,8 @@ import pytest
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import resize
 from sightline.data.decoding.preprocessing import Preprocessing
-from sightline.data.ranges import notes_on_reading
 from sightline.data.decoding.sizing import hidden_share, training_size, warn_of_hidden
+from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.lookup import find_source
 
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from sightline.evaluation.evaluate import evaluate
     from sightline.explanation.explain import explain
     from sightline.generation.generate import generate
+    from sightline.inference.classifier import Classifier
     from sightline.inference.encode import encode
-    from sightline.inference.predict import Classifier, load, predict
+    from sightline.inference.predict import load, predict
     from sightline.machine.environment import environment
     from sightline.reports.report import report
     from sightline.serving.serve import serve
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Classifier": "sightline.inference.predict",
+    "Classifier": "sightline.inference.classifier",
     "check": "sightline.checks.check",
     "compare": "sightline.studies.compare",
     "encode": "sightline.inference.encode",

@@ -11,7 +11,7 @@ import torch
 
 from sightline.data.batches import derived_seed
 from sightline.evaluation.corruptions import CORRUPTIONS, SEVERITIES, corrupt
-from sightline.inference.predict import BATCH, Classifier
+from sightline.inference.classifier import BATCH, Classifier
 from sightline.inference.views import Views, combine
 from sightline.measures.conformal import COVERAGES, FREE_RANKS, PENALTY, class_scores, classes_within, threshold
 from sightline.measures.metrics import calibration_error, energies, fit_temperature, probabilities, reliability

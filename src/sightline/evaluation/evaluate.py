@@ -18,8 +18,9 @@ from sightline.data.splits import Splits, split_as
 from sightline.errors import ConfigError, DataError
 from sightline.evaluation.calibration import measure_sets, unknown_share
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
+from sightline.inference.classifier import Classifier
 from sightline.inference.encode import Encoder
-from sightline.inference.predict import Classifier, load
+from sightline.inference.predict import load
 from sightline.inference.predictions import csv_header, csv_rows
 from sightline.inference.views import Views, combine
 from sightline.machine.devices import keep_freed_memory
@@ -178,10 +179,10 @@ def evaluate_unknown(
     model = read_model_of_finished(run)
     source = find_source(data)
     source.least = 1
-    if "trust" not in model:
-        raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
+    if classifier.trust is None:
+        raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     images = _opened_for(classifier, source, progress)
     known = _class_indices(classifier.classes, images.classes)
     shared = [name for name in images.classes if name in known]
@@ -322,5 +323,6 @@ def _splits(run: Path, model: dict[str, Any], images: CachedImages) -> Splits:
 
 
 def _count_reading(run: Path, model: dict[str, Any]) -> None:
-    model["test_readings"] += 1  # before the reading: one that is interrupted has been read, too
+    # before the reading: one that is interrupted has been read, too
+    model["test_readings"] = model.get("test_readings", 0) + 1
     write_json(run / "model.json", model)

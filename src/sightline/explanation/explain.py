@@ -24,8 +24,9 @@ from sightline.errors import ConfigError
 from sightline.explanation.attribution import Attribution, attribute
 from sightline.explanation.faithfulness import Faithfulness, measure_faithfulness, random_maps
 from sightline.explanation.requirements import refuse_unfit
+from sightline.inference.classifier import Classifier
 from sightline.inference.inputs import paths_of
-from sightline.inference.predict import Classifier, decoded_batches, load
+from sightline.inference.predict import decoded_batches, load
 from sightline.machine.devices import keep_freed_memory
 from sightline.machine.extras import refuse_missing_captum
 from sightline.runs.folder import refuse_filled

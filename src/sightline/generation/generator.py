@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, SamplingConfig
 from sightline.data.batches import Normalization
-from sightline.errors import RunError
+from sightline.inference.architecture import fill
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.models import diffusion
 from sightline.models.acgan import ACGAN
@@ -181,13 +181,7 @@ def load_generator(run: str | os.PathLike[str], *, device: str | None = None) ->
     config, chosen = generator_settings(model), choose_device(device)
     built = build_generator(config, len(model["classes"]), tuple(model["size"]))
     network = built.generator if isinstance(built, ACGAN) else built
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise RunError(
-            f"the weights {str(where)!r} do not fit their network ({reason}); copy the run again."
-        ) from error
+    fill(network, tensors, str(where))
     network = network.to(device=chosen, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     dtype = arithmetic(model["precision"], chosen)
     return generator_of(network, config, tuple(model["size"]), chosen, dtype), model

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,15 +17,15 @@ from torch import Tensor, nn
 
 from sightline.config.checks import nearest
 from sightline.data.augment.augment import centre, normalize
-from sightline.data.decoding.decode import in_parallel
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES
 from sightline.data.sources.layout import LeftOut, Listing
 from sightline.data.sources.lookup import always_labelled, find_source, plain_files
 from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import ImageSource
 from sightline.errors import ConfigError, DataError
-from sightline.inference.inputs import paths_of, try_decode
-from sightline.inference.predict import BATCH, Classifier, load
+from sightline.inference.classifier import BATCH, Classifier
+from sightline.inference.inputs import paths_of
+from sightline.inference.predict import decoded_batches, load
 from sightline.machine.devices import keep_freed_memory
 from sightline.runs.writing import write_atomically
 
@@ -144,45 +144,23 @@ def encode(
     classifier = load(run, trust_code=trust_code)
     encoder = Encoder(classifier, layer)
     total = sum(part.count for part in parts)
-    files: list[str] = []
-    labels: list[str | None] = []
-    unreadable: list[tuple[str, str]] = []
+    files: list[_File] = []
+    unreadable: list[tuple[_File, str]] = []
     features: list[Array] = []
-    waiting: list[Array] = []
-
-    def flush() -> None:
-        if waiting:
-            features.append(encoder.encode(np.stack(waiting)))
-            waiting.clear()
+    for some, pixels in decoded_batches(parts, classifier.resize, BATCH, unreadable, classifier.preprocessing):
+        features.append(encoder.encode(pixels))
+        files += some
         if progress:
             progress(len(files) + len(unreadable), total)
-
-    def work(file: "_File") -> tuple["_File", Array | str]:
-        return file, try_decode(file.content, classifier.resize, classifier.preprocessing)
-
-    for part in parts:
-        for file, found in in_parallel(work, part.read(), tiny=max(classifier.resize) <= 64):
-            if isinstance(found, str):
-                unreadable.append((file.name, found))
-                continue
-            files.append(file.name)
-            labels.append(file.label)
-            waiting.append(found)
-            if len(waiting) == BATCH:
-                flush()
-    flush()
-    if not files:
-        raise DataError(
-            f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
-        )
+    labels = [file.label for file in files]
     names = sorted({label for label in labels if label is not None})
     known = None not in labels
     encoded = Encoded(
         features=np.concatenate(features),
-        files=files,
+        files=[file.name for file in files],
         labels=np.array([names.index(label) for label in labels if label is not None], np.int64) if known else None,
         classes=names if known else None,
-        unreadable=unreadable,
+        unreadable=[(file.name, reason) for file, reason in unreadable],
         left_out=[line for part in parts for line in part.left_out.sentences()],
     )
     if out is not None:
@@ -193,11 +171,12 @@ def encode(
 # ── what is encoded ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     name: str
-    content: bytes | Array | OSError
     label: str | None
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -205,7 +184,7 @@ class _Part:
     """The images of one path."""
 
     count: int
-    read: Callable[[], Iterator[_File]]
+    read: Callable[[], Iterator[tuple[_File, bytes | Array | OSError]]]
     left_out: LeftOut
 
 
@@ -224,7 +203,7 @@ def _part(path: str | os.PathLike[str]) -> _Part:
             if needs_classes:
                 raise
     plain = plain_files(text)
-    return _Part(len(plain.names), lambda: (_File(name, data, None) for name, data in plain.read()), plain.left_out)
+    return _Part(len(plain.names), lambda: ((_File(name, None), data) for name, data in plain.read()), plain.left_out)
 
 
 def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
@@ -232,10 +211,9 @@ def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
     manifest = isinstance(source, ManifestSource)
     root = os.path.dirname(text) if manifest else text.rstrip("/")
 
-    def read() -> Iterator[_File]:
+    def read() -> Iterator[tuple[_File, bytes | Array | OSError]]:
         for index, data in source.read(entries):
-            entry = entries[index]
-            yield _File(os.path.join(root, entry.path), data, entry.label)
+            yield _File(os.path.join(root, entries[index].path), entries[index].label), data
 
     return _Part(len(entries), read, LeftOut(listing.ignored, listing.suffixes))
 

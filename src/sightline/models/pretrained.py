@@ -25,7 +25,7 @@ from sightline.models.efficientnet_lite import timm_names
 from sightline.models.foreign import ForeignNetwork, TimmNetwork, start_small
 from sightline.models.resnet import SMALL_SIDE, small_stem
 from sightline.models.weights import LISTED, LoadedWeights, put_in
-from sightline.runs.folder import METADATA_KEY, read_tensors
+from sightline.runs.tensors import METADATA_KEY, read_tensors
 
 __all__ = ["build_foreign", "load_weights", "native_size", "refuse_missing_weights"]
 

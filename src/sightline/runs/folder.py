@@ -16,7 +16,6 @@ report.html        how good, on what, where wrong, how sure, how to repeat it; o
 PRUNED             in its place where a tuning ended the training early, and why
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,8 +33,12 @@ from sightline.config import (
     resolve_generator,
     to_yaml,
 )
+from sightline.config.checks import shown
 from sightline.errors import ConfigError, RunError
 from sightline.runs.locking import LOCK
+from sightline.runs.reading import checked, parse, read_text
+from sightline.runs.schemas import Begun, Classifier, Facts, Generator, Measures
+from sightline.runs.tensors import METADATA_KEY, pack_tensors, read_tensors
 from sightline.runs.writing import storage_error, to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOX",
-    "METADATA_KEY",
     "MODEL_FORMAT",
     "PRUNED",
     "REPORT",
@@ -58,10 +60,11 @@ __all__ = [
     "mark_pruned",
     "names_a_run",
     "read_any_recipe",
+    "read_begun",
+    "read_measures",
     "read_model",
     "read_model_of_finished",
     "read_run_recipe",
-    "read_tensors",
     "read_weights",
     "refuse_existing",
     "refuse_filled",
@@ -73,9 +76,16 @@ __all__ = [
 ]
 
 GENERATORS = ("diffusion", "acgan")
+NUMBERS = (
+    "torch.float16",
+    "torch.bfloat16",
+    "torch.float32",
+    "torch.float64",
+    "torch.int64",
+    "torch.bool",
+)  # of weights
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
-METADATA_KEY = "sightline"
 PRUNED = "PRUNED"
 REPORT = "report.html"
 SAMPLES = "samples"
@@ -257,8 +267,9 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | Non
             f" `sightline train --resume --run {run}`."
         )
     model = read_model(folder)
-    refuse_other_kind(model, run, generator=is_generator(model) if generator is None else generator)
-    return model
+    if generator is not None or not is_generator(model):
+        refuse_other_kind(model, run, generator=bool(generator))
+    return _finished(model, str(folder / "model.json"))
 
 
 def is_generator(model: Mapping[str, Any]) -> bool:
@@ -290,8 +301,31 @@ def names_a_run(path: str | os.PathLike[str]) -> bool:
 
 
 def read_model(run: Path) -> dict[str, Any]:
-    """Read ``model.json`` of a run, finished or not."""
-    return _checked_model(_read_text(run / "model.json"), str(run / "model.json"))
+    """Read ``model.json`` of a run, finished or not; what it says has the right types, and may be incomplete."""
+    model = _described(read_text(run / "model.json"), str(run / "model.json"))
+    checked(model, Facts, str(run / "model.json"))
+    return model
+
+
+def read_begun(run: Path) -> Begun:
+    """Read ``model.json`` of a run that is to be continued."""
+    return checked(read_model(run), Begun, str(run / "model.json"))
+
+
+def read_measures(run: Path) -> dict[str, Any]:
+    """Read ``evaluation.json`` of a run.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    path = run / "evaluation.json"
+    text = read_text(path)
+    try:
+        measured = parse(text)
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read ({error}); copy the run again from where it was made.") from error
+    checked(measured, Measures, str(path))
+    return dict(measured)
 
 
 def read_run_recipe(run: str | os.PathLike[str]) -> Recipe:
@@ -310,38 +344,25 @@ def generator_settings(model: Mapping[str, Any]) -> GeneratorConfig:
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read a weights file: the tensors by name, and what the classifier knows of itself. No code in it is run.
+    """Read a weights file: the tensors by name, and what the classifier knows of itself.
 
     Raises:
-        RunError: no such file, or not written by sightline.
+        RunError: no such file, not written by sightline, or damaged.
     """
     tensors, metadata = read_tensors(path)
     if METADATA_KEY not in metadata:
         raise RunError(f"{str(path)!r} was not written by sightline: its metadata has no {METADATA_KEY!r}.")
-    return tensors, _checked_model(metadata[METADATA_KEY], str(path))
+    for name, tensor in tensors.items():
+        if str(tensor.dtype) not in NUMBERS or not bool(tensor.isfinite().all()):
+            why = "values that are not finite" if str(tensor.dtype) in NUMBERS else f"numbers of {tensor.dtype}"
+            raise RunError(f"the weights {str(path)!r} have {why} in {shown(name)}; copy the run again.")
+    return tensors, _finished(_described(metadata[METADATA_KEY], str(path)), str(path))
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, str]]:
-    """Read the tensors of a safetensors file by name, and its metadata.
-
-    Raises:
-        RunError: no such file, or it is broken.
-    """
-    from safetensors import SafetensorError, safe_open
-
+def _described(text: str, where: str) -> dict[str, Any]:
+    """Parse a description of a run, in a format that this version knows."""
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:  # type: ignore[no-untyped-call]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return tensors, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise RunError(
-            f"weights {str(path)!r} cannot be read ({error}); copy the run again from where it was made."
-        ) from error
-
-
-def _checked_model(text: str, where: str) -> dict[str, Any]:
-    try:
-        model = json.loads(text)
+        model = parse(text)
         version = int(model["format"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{where} is no description of a sightline classifier; copy the run again.") from error
@@ -353,11 +374,11 @@ def _checked_model(text: str, where: str) -> dict[str, Any]:
     return dict(model)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); copy the run again from where it was made.") from error
+def _finished(model: dict[str, Any], where: str) -> dict[str, Any]:
+    """Check that a description is complete; returns it."""
+    kind = checked(model, Facts, where).kind
+    checked(model, {"classifier": Classifier, **dict.fromkeys(GENERATORS, Generator)}.get(kind, Facts), where)
+    return model
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -370,7 +391,4 @@ def write_recipe(run: Path, recipe: AnyRecipe) -> None:
 
 def write_weights(path: Path, tensors: "Mapping[str, Tensor]", model: Mapping[str, Any]) -> None:
     """Write the tensors with the classifier's description, so that this file alone is a classifier."""
-    from safetensors.torch import save
-
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(plain, metadata={METADATA_KEY: to_json(model)}))
+    write_atomically(path, pack_tensors(tensors, {METADATA_KEY: to_json(model)}))

@@ -11,7 +11,7 @@ from sightline.config import METHODS, AttributionConfig, Method
 from sightline.errors import ConfigError
 from sightline.explanation.explain import ExplainedImage, Explainer
 from sightline.explanation.requirements import layer_named
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.machine.extras import refuse_missing_captum
 from sightline.models.gradcam import grad_cam, map_sizes
 from sightline.serving.worker import Asker

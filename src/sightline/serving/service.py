@@ -36,7 +36,7 @@ from sightline.display.pictures import overlaid
 from sightline.display.terminal import show
 from sightline.errors import ConfigError
 from sightline.explanation.explain import Explainer
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.inference.predictions import Prediction
 from sightline.machine.extras import own_version
 from sightline.measures.conformal import COVERAGES

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from sightline.errors import SightlineError
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.inference.predictions import Prediction
 from sightline.inference.views import Views
 

@@ -18,7 +18,7 @@ from sightline.display.terminal import show
 from sightline.errors import TrainingError
 from sightline.evaluation.calibration import calibrate, measure_corruptions, measure_strangers
 from sightline.evaluation.evaluate import evaluate_rows
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
 from sightline.measures.conformal import image_uniforms

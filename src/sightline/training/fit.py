@@ -17,7 +17,6 @@ from sightline.data.batches import TrainingBatches, augmentation_of
 from sightline.display.pictures import drawing
 from sightline.display.terminal import show
 from sightline.errors import ConfigError, Interrupted, RunError, TrainingError, shortened
-from sightline.inference.architecture import fit_to_images
 from sightline.models.acgan import ACGAN
 from sightline.runs.folder import helped, run_to_help
 from sightline.training.batch_picture import draw_batch
@@ -27,6 +26,7 @@ from sightline.training.checkpoints import checkpoint_to_resume
 from sightline.training.datamodule import ImageData
 from sightline.training.job import AnyPlan, GeneratorPlan, Plan
 from sightline.training.module import ACGANLearner, ClassifierLearner, DiffusionLearner, Learner, balanced_weights
+from sightline.training.network import fit_to_images
 from sightline.training.phases import Phase
 from sightline.training.resume import as_found, changes_since
 from sightline.training.summary import show_kept

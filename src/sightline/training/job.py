@@ -13,7 +13,6 @@ from sightline.data.excluding import excluded_fingerprint
 from sightline.data.joining import generated_fingerprint
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import RULE, Splits
-from sightline.inference.architecture import Built, describe_network
 from sightline.machine.devices import choose_device
 from sightline.machine.extras import own_version
 from sightline.models.acgan import ACGAN
@@ -21,6 +20,7 @@ from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork
 from sightline.models.unet import UNet
 from sightline.runs.folder import MODEL_FORMAT
+from sightline.training.network import Built, describe_network
 from sightline.training.phases import layers_of, phases_of
 from sightline.training.summary import describe_phase
 

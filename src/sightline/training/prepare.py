@@ -28,7 +28,6 @@ from sightline.data.sources.lookup import find_source
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import brings_validation
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.inference.architecture import build, with_whole_paths
 from sightline.machine.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.machine.extras import refuse_missing_trackers
 from sightline.models.pretrained import native_size, refuse_missing_weights
@@ -43,6 +42,7 @@ from sightline.training.conflicts import (
 )
 from sightline.training.job import Plan
 from sightline.training.kept_features import settle_features
+from sightline.training.network import build, with_whole_paths
 from sightline.training.optimizer_choice import settle_optimizer
 from sightline.training.phases import phases_of
 from sightline.training.summary import Progress

@@ -19,8 +19,8 @@ from sightline.config.resolving import to_mapping
 from sightline.data.splits import deal_folds
 from sightline.display.terminal import show
 from sightline.errors import ConfigError
+from sightline.inference.classifier import Classifier
 from sightline.inference.feature_store import FeatureStore
-from sightline.inference.predict import Classifier
 from sightline.inference.views import combine
 from sightline.measures.metrics import cross_entropy, wilson_interval
 from sightline.measures.significance import paired_interval

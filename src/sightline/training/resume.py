@@ -11,9 +11,9 @@ from sightline.config.building import AUTO
 from sightline.config.resolving import flatten, to_mapping
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.joining import generated_fingerprint
+from sightline.data.seen import SEEN
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.inference.architecture import SEEN
-from sightline.runs.folder import list_runs, read_any_recipe, read_model
+from sightline.runs.folder import list_runs, read_any_recipe, read_begun, read_model
 from sightline.training.job import AnyPlan, GeneratorPlan, Plan
 
 __all__ = ["as_found", "changes", "changes_since", "run_to_resume"]
@@ -44,7 +44,7 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: AnyPlan) -> Path | N
             f"{folder} cannot be continued with other settings: {'; '.join(changed)}; leave them as they were, or start"
             " a new run."
         )
-    if read_model(folder)["data"]["fingerprint"] != plan.images.fingerprint:
+    if read_begun(folder).data.fingerprint != plan.images.fingerprint:
         raise DataError(
             f"{folder} cannot be continued: the images in {plan.source.location} have changed since it began; start a new run."
         )
@@ -96,13 +96,13 @@ def _other_images(run: Path, before: AnyRecipe, plan: AnyPlan) -> list[str]:
     if before.data.exclude is None and before.data.synthetic is None:
         return []
     try:
-        data = read_model(run)["data"]
+        data = read_begun(run).data
     except RunError:  # killed before anything was kept
         return []
     found = []
-    if before.data.exclude is not None and data.get("excluded") != excluded_fingerprint(plan.images, plan.splits):
+    if before.data.exclude is not None and data.excluded != excluded_fingerprint(plan.images, plan.splits):
         found.append("data.exclude lists other images")
-    if before.data.synthetic is not None and data.get("generated") != generated_fingerprint(plan.images, plan.splits):
+    if before.data.synthetic is not None and data.generated != generated_fingerprint(plan.images, plan.splits):
         found.append("data.synthetic holds other images")
     return found
 

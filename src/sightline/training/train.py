@@ -22,7 +22,6 @@ from sightline.data.sources.listing import listed_once
 from sightline.display.pictures import drawing
 from sightline.display.terminal import reporting_console, show
 from sightline.errors import ConfigError
-from sightline.inference.architecture import write_seen
 from sightline.machine.cores import sharing_cores
 from sightline.machine.devices import arithmetic, choose_device, convolution_flops, keep_freed_memory
 from sightline.reports.report import report
@@ -34,6 +33,7 @@ from sightline.training.conflicts import refuse_lone_program
 from sightline.training.finish import Trained, finish
 from sightline.training.generator_job import describe_generator, finish_generator, notes_of_generator, prepare_generator
 from sightline.training.job import AnyPlan, GeneratorPlan, Plan, describe_classifier, notes
+from sightline.training.network import write_seen
 from sightline.training.prepare import prepare_training, what_is_asked
 from sightline.training.probe import (
     Probed,
