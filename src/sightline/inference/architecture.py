@@ -85,6 +85,8 @@ def architecture_of(model: Mapping[str, Any], where: str, *, trust_code: bool) -
         ConfigError: it may not, and the network is one of torch.hub.
         RunError: there are no such settings.
     """
+    if model.get("network") is None:
+        raise RunError(f"{where}: network is missing; copy the run again from where it was made.")
     settings = dict(model["network"])
     if settings["kind"] == HubConfig.kind:
         if not trust_code:

@@ -64,16 +64,14 @@ def _explained(error: ValueError, content: Any) -> str:
     """Name the key, what was found there and what was expected."""
     if not (match := re.fullmatch(r"(.*?)(?: - at (?:`key` in )?`\$\.?(.*)`)?", str(error), re.DOTALL)):
         return shown(str(error))
-    problem, path = re.sub("Invalid enum value .*", "none of the words that are known", match[1]), match[2] or ""
-    missing = re.fullmatch("Object missing required field `(.+)`", problem)
-    if missing:
-        return f"{'.'.join(filter(None, (path, missing[1])))} is missing"
-    value: Any = content
+    problem = re.sub("Invalid enum value .*", "none of the words that are known", match[1])
+    path = (match[2] or "").partition("[...]")[0]  # msgspec does not say which key of a mapping
+    if missing := re.fullmatch("Object missing required field `(.+)`", problem):
+        return f"{'.'.join(filter(None, (match[2], missing[1])))} is missing"
+    problem = problem.replace("Expected", "wanted").replace("`", "")
     for part in re.findall(r"[^.\[\]]+", path):
-        if part == "...":  # some key of a mapping
-            return f"{path} is wrong ({problem})"
-        value = value[int(part) if isinstance(value, list) else part]
-    return f"{path} is {shown(value)} ({problem})" if path else problem
+        content = content[int(part) if isinstance(content, list) else part]
+    return f"{path} is {shown(content)} ({problem})" if path else problem
 
 
 def _finite(text: str) -> float:
