@@ -241,6 +241,7 @@ def test_two_processes_at_once_build_once(image_set):
 HANGING = """
 import sys, threading
 from sightline.data import building, cache
+from sightline.machine.folders import cache_folder
 from sightline.data.sources.lookup import find_source
 whole = building.read_image
 def read_image(*arguments, **named):

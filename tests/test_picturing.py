@@ -12,6 +12,7 @@ from PIL import Image
 from sightline.data.batches import Batch, Normalization
 from sightline.display import pictures
 from sightline.display.pictures import Panel, draw_explanation, heat_layer
+from sightline.training import batch_picture
 from sightline.training.batch_picture import draw_batch
 
 NORMALIZATION = Normalization([0.5, 0.4, 0.3], [0.2, 0.25, 0.0])
@@ -56,12 +57,15 @@ def test_black_and_white_images_stand_out_from_the_page(tmp_path):
         assert tuple(page[0, 0]) == (0xE0,) * 3
 
 
-def test_a_mixed_image_names_both_classes_and_their_shares():
-    assert pictures._titles(_batch(2, 16, mixed=True), ["cat", "dog"], 22) == [
-        ["cat, 75%", "dog, 25%"],
-        ["dog, 75%", "cat, 25%"],
+def test_a_mixed_image_names_both_classes_and_their_shares(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(batch_picture, "draw_labeled", lambda path, pixels, labels, heading: drawn.append(labels))
+    draw_batch(tmp_path / "batch.png", _batch(2, 16, mixed=True), NORMALIZATION, ["cat", "dog"])
+    draw_batch(tmp_path / "batch.png", _batch(2, 16), NORMALIZATION, ["cat", "dog"])
+    assert [[pictures._title(label, 22) for label in labels] for labels in drawn] == [
+        [["cat, 75%", "dog, 25%"], ["dog, 75%", "cat, 25%"]],
+        [["cat"], ["dog"]],
     ]
-    assert pictures._titles(_batch(2, 16), ["cat", "dog"], 22) == [["cat"], ["dog"]]
 
 
 def test_a_long_name_keeps_both_its_ends():
