@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sightline.config import (
     AnyRecipe,
@@ -37,7 +37,7 @@ from sightline.config.checks import shown
 from sightline.errors import ConfigError, RunError
 from sightline.runs.locking import LOCK
 from sightline.runs.reading import checked, parse, read_text
-from sightline.runs.schemas import Begun, Classifier, Facts, Generator, Measures
+from sightline.runs.schemas import Classifier, Facts, Generator, Measures
 from sightline.runs.tensors import METADATA_KEY, pack_tensors, read_tensors
 from sightline.runs.writing import storage_error, to_json, write_atomically
 
@@ -60,7 +60,7 @@ __all__ = [
     "mark_pruned",
     "names_a_run",
     "read_any_recipe",
-    "read_begun",
+    "read_facts",
     "read_measures",
     "read_model",
     "read_model_of_finished",
@@ -75,15 +75,10 @@ __all__ = [
     "write_weights",
 ]
 
+F = TypeVar("F", bound=Facts)
+
 GENERATORS = ("diffusion", "acgan")
-NUMBERS = (
-    "torch.float16",
-    "torch.bfloat16",
-    "torch.float32",
-    "torch.float64",
-    "torch.int64",
-    "torch.bool",
-)  # of weights
+NUMBERS = ("float16", "bfloat16", "float32", "float64", "int64", "bool")  # of weights
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
 PRUNED = "PRUNED"
@@ -194,50 +189,35 @@ def run_to_help() -> Path | None:
 
 
 def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
-    """Runs below a folder, newest last."""
-    found = []
+    """List the runs below a folder, newest last."""
+    runs = []
     for recipe in sorted(Path(root).glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime):
-        folder = recipe.parent
-        try:
-            model = read_model(folder)
-        except RunError:
-            model = {}
-        try:
+        folder, facts, name = recipe.parent, Facts(), "?"
+        with suppress(RunError):
+            facts = read_facts(folder)
+        with suppress(ConfigError):  # of another sightline, or not a run: one such folder does not hide the others
             name = read_any_recipe(folder).name
-        except ConfigError:  # of another sightline, or not a run: one such folder does not hide the others
-            name = "?"
-        metrics = model.get("metrics") or {}
-        found.append(
-            RunSummary(
-                folder=folder,
-                finished=(folder / "DONE").exists(),
-                data=model.get("data", {}).get("name", "?"),
-                recipe=name,
-                accuracy=metrics.get("accuracy"),
-                n=metrics.get("n"),
-            )
-        )
-    return found
+        accuracy, n = (facts.metrics.accuracy, facts.metrics.n) if facts.metrics else (None, None)
+        data = facts.data.name if facts.data else "?"
+        runs.append(RunSummary(folder, (folder / "DONE").exists(), data, name, accuracy, n))
+    return runs
 
 
 def mark_done(run: Path) -> None:
     """Say that a run is finished; only the last numbers of trackers and the report are written to it after this."""
-    write_atomically(run / "DONE", b"")
-    for leftover in (
-        "last.ckpt",
-        "previous.ckpt",
-        LOCK,
-    ):  # after DONE: a kill between the two must not cost the training
-        with suppress(PermissionError):  # a lock that is held, on Windows
-            (run / leftover).unlink(missing_ok=True)
+    _end(run / "DONE", b"")  # before anything is deleted: a kill between the two must not cost the training
 
 
 def mark_pruned(run: Path, why: str) -> None:
     """Say that a training was ended early and is not to be continued."""
-    write_atomically(run / PRUNED, f"{why}\n".encode())
+    _end(run / PRUNED, f"{why}\n".encode())
+
+
+def _end(mark: Path, content: bytes) -> None:
+    write_atomically(mark, content)
     for leftover in ("last.ckpt", "previous.ckpt", LOCK):
         with suppress(PermissionError):  # a lock that is held, on Windows
-            (run / leftover).unlink(missing_ok=True)
+            mark.with_name(leftover).unlink(missing_ok=True)
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -307,9 +287,13 @@ def read_model(run: Path) -> dict[str, Any]:
     return model
 
 
-def read_begun(run: Path) -> Begun:
-    """Read ``model.json`` of a run that is to be continued."""
-    return checked(read_model(run), Begun, str(run / "model.json"))
+def read_facts(run: str | os.PathLike[str], schema: type[F] = Facts) -> F:  # type: ignore[assignment]
+    """Read ``model.json`` of a run, finished or not, as a schema has it.
+
+    Raises:
+        RunError: it is missing, damaged, or lacks what the schema requires.
+    """
+    return checked(read_model(Path(run)), schema, str(Path(run) / "model.json"))
 
 
 def read_measures(run: Path) -> dict[str, Any]:
@@ -353,8 +337,9 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dic
     if METADATA_KEY not in metadata:
         raise RunError(f"{str(path)!r} was not written by sightline: its metadata has no {METADATA_KEY!r}.")
     for name, tensor in tensors.items():
-        if str(tensor.dtype) not in NUMBERS or not bool(tensor.isfinite().all()):
-            why = "values that are not finite" if str(tensor.dtype) in NUMBERS else f"numbers of {tensor.dtype}"
+        known = str(tensor.dtype).removeprefix("torch.") in NUMBERS
+        if not known or not bool(tensor.isfinite().all()):
+            why = "values that are not finite" if known else f"numbers of {tensor.dtype}"
             raise RunError(f"the weights {str(path)!r} have {why} in {shown(name)}; copy the run again.")
     return tensors, _finished(_described(metadata[METADATA_KEY], str(path)), str(path))
 

@@ -2,17 +2,19 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
+from msgspec.structs import asdict
+
 from sightline.config import Recipe, RunConfig
 from sightline.config.resolving import flatten, to_mapping
 from sightline.errors import ConfigError, RunError
-from sightline.measures.metrics import wilson_interval
-from sightline.runs.folder import read_model, read_model_of_finished, read_run_recipe
+from sightline.runs.folder import read_facts, read_model_of_finished, read_run_recipe
+from sightline.runs.schemas import Classifier, Cost, Measured
 
 __all__ = [
     "CURVE_COLUMNS",
@@ -56,21 +58,9 @@ CURVE_COLUMNS = ("name", "seed", "measure", "epoch", "value")
 Number = TypeVar("Number", int, float)
 
 CURVES = ("train_loss", "train_acc", "val_loss", "val_acc")
+NO_COST = Cost(fit_seconds=None)  # of a run that did not note it
 SHORT = 2  # equal values in a row that are all written out
 NO_SETTINGS = ("name", "about", "image_set")  # of a recipe
-
-
-@dataclass(frozen=True)
-class Measured:
-    """An accuracy, of n images."""
-
-    accuracy: float
-    n: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's, 95 %."""
-        return wilson_interval(round(self.accuracy * self.n), self.n)
 
 
 @dataclass(frozen=True)
@@ -125,27 +115,28 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
     Raises:
         RunError: no run, not finished, or it cannot be read.
     """
-    model, folder = read_model_of_finished(run), Path(run)
-    recipe, cost, metrics = read_run_recipe(folder), model.get("cost") or {}, model.get("metrics") or {}
+    read_model_of_finished(run)  # or refuse it
+    folder, facts = Path(run), read_facts(run, Classifier)
+    recipe, cost = read_run_recipe(folder), facts.cost or NO_COST
     before_flops, before_seconds = _of_backbones(recipe)
-    measured = {metrics["split"]: metrics} if "split" in metrics else {}
+    measured = {} if facts.metrics is None else {facts.metrics.split: facts.metrics}
     return Outcome(
         name=folder.name if name is None else name,
         run=folder,
         recipe=recipe,
-        image_set=model["data"]["name"],
-        fingerprint=model["data"]["fingerprint"],
-        counts=model["data"]["counts"],
-        validation=measured_on(model.get("validation") or measured.get("validation")),
-        test=measured_on(measured.get("test")),
-        seconds=_seconds(cost),
-        cost=cost.get("cost"),
-        flops=cost.get("training_flops"),
+        image_set=facts.data.name,
+        fingerprint=facts.data.fingerprint,
+        counts=asdict(facts.data.counts),
+        validation=facts.validation or measured.get("validation"),
+        test=measured.get("test"),
+        seconds=cost.seconds,
+        cost=cost.cost,
+        flops=cost.training_flops,
         backbone_flops=before_flops,
         backbone_seconds=before_seconds,
-        parameters=model.get("parameters"),
-        device=cost.get("device"),
-        versions=model.get("versions", {}),
+        parameters=facts.parameters,
+        device=cost.device,
+        versions=facts.versions,
         curves=read_curves(folder),
     )
 
@@ -223,44 +214,35 @@ def settings_rows(outcomes: Sequence[Outcome], *left_out: str) -> Iterator[list[
 
 def unlike_images(outcomes: Sequence[Outcome]) -> list[str]:
     """Why accuracies of these runs are not of the same images, as sentences; none where they are."""
-    sets = _by(outcomes, {outcome.name: outcome.fingerprint for outcome in outcomes})
+    sets = _grouped(outcomes, lambda one: one.fingerprint)
     if len(sets) > 1:
-        spoken = "; ".join(f"{_listed(names)} on {_named(outcomes, names[0]).image_set}" for names in sets)
+        spoken = "; ".join(f"{_names(group)} on {group[0].image_set}" for group in sets.values())
         return [
             "These runs were not trained on the same images (the fingerprints of their sets differ):"
             f" {spoken}. Their accuracies are of other images and do not say which recipe is better."
         ]
-    found = []
+    sentences = []
     for split in ("test", "validation"):
-        keys = {}
-        for outcome in outcomes:
-            measured = getattr(outcome, split)
-            if measured is not None:
-                keys[outcome.name] = (outcome.recipe.data.split_seed, outcome.counts[split], measured.n)
-        groups = _by(outcomes, keys)
+        measured = [one for one in outcomes if getattr(one, split) is not None]
+        groups = _grouped(
+            measured,
+            lambda one: (one.recipe.data.split_seed, one.counts[split], getattr(one, split).n),  # noqa: B023
+        )
         if len(groups) > 1:
-            spoken = "; ".join(
-                f"{_listed(names)} on {keys[names[0]][2]:,} (split {keys[names[0]][0]})" for names in groups
-            )
-            found.append(f"These runs were not measured on the same {split} images: {spoken}.")
-    return found
+            spoken = "; ".join(f"{_names(group)} on {n:,} (split {seed})" for (seed, _, n), group in groups.items())
+            sentences.append(f"These runs were not measured on the same {split} images: {spoken}.")
+    return sentences
 
 
-def _by(outcomes: Sequence[Outcome], keys: Mapping[str, Any]) -> list[list[str]]:
-    """Names of the runs, those of one key together."""
-    groups: dict[Any, list[str]] = {}
+def _grouped(outcomes: Sequence[Outcome], key: Callable[[Outcome], Any]) -> dict[Any, list[Outcome]]:
+    groups: dict[Any, list[Outcome]] = {}
     for outcome in outcomes:
-        if outcome.name in keys:
-            groups.setdefault(keys[outcome.name], []).append(outcome.name)
-    return list(groups.values())
+        groups.setdefault(key(outcome), []).append(outcome)
+    return groups
 
 
-def _named(outcomes: Sequence[Outcome], name: str) -> Outcome:
-    return next(outcome for outcome in outcomes if outcome.name == name)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+def _names(outcomes: Sequence[Outcome]) -> str:
+    return ", ".join(outcome.name for outcome in outcomes)
 
 
 def measured_on(found: Mapping[str, Any] | None) -> Measured | None:
@@ -274,14 +256,10 @@ def _of_backbones(recipe: Recipe) -> tuple[int | None, float | None]:
         return (0, 0.0) if getattr(recipe.network, "weights", None) is None else (None, None)
     folder = Path(recipe.network.folder)
     try:
-        cost, (flops, seconds) = read_model(folder).get("cost") or {}, _of_backbones(read_run_recipe(folder))
+        cost, (flops, seconds) = read_facts(folder).cost or NO_COST, _of_backbones(read_run_recipe(folder))
     except (RunError, ConfigError):  # gone, or of another sightline
         return None, None
-    return _sum(cost.get("training_flops"), flops), _sum(_seconds(cost), seconds)
-
-
-def _seconds(cost: Mapping[str, Any]) -> float | None:
-    return float(cost["fit_seconds"] + cost["evaluation_seconds"]) if cost else None
+    return _sum(cost.training_flops, flops), _sum(cost.seconds, seconds)
 
 
 def _sum(one: Number | None, other: Number | None) -> Number | None:

@@ -80,11 +80,16 @@ class Data(Struct):
 class Cost(Struct):
     """What a training took. Numbers that older versions did not write are None."""
 
-    fit_seconds: float
+    fit_seconds: float | None
     evaluation_seconds: float = 0.0
     cost: float | None = None
     training_flops: int | float | None = None
     device: str | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of fit and evaluation."""
+        return None if self.fit_seconds is None else self.fit_seconds + self.evaluation_seconds
 
 
 class Bin(Struct):
@@ -206,7 +211,7 @@ class Found(Struct, rename={"start": "from"}):
 class Metrics(Measured):
     """Measures of a classifier on some split."""
 
-    split: str = "test"
+    split: str = ""
     accuracy_interval: tuple[float, float] | None = None
     calibration_error: float | None = None
     calibration_error_unscaled: float | None = None

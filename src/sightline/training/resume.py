@@ -13,7 +13,8 @@ from sightline.data.excluding import excluded_fingerprint
 from sightline.data.joining import generated_fingerprint
 from sightline.data.seen import SEEN
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.runs.folder import list_runs, read_any_recipe, read_begun, read_model
+from sightline.runs.folder import list_runs, read_any_recipe, read_facts, read_model
+from sightline.runs.schemas import Begun
 from sightline.training.job import AnyPlan, GeneratorPlan, Plan
 
 __all__ = ["as_found", "changes", "changes_since", "run_to_resume"]
@@ -44,7 +45,7 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: AnyPlan) -> Path | N
             f"{folder} cannot be continued with other settings: {'; '.join(changed)}; leave them as they were, or start"
             " a new run."
         )
-    if read_begun(folder).data.fingerprint != plan.images.fingerprint:
+    if read_facts(folder, Begun).data.fingerprint != plan.images.fingerprint:
         raise DataError(
             f"{folder} cannot be continued: the images in {plan.source.location} have changed since it began; start a new run."
         )
@@ -96,7 +97,7 @@ def _other_images(run: Path, before: AnyRecipe, plan: AnyPlan) -> list[str]:
     if before.data.exclude is None and before.data.synthetic is None:
         return []
     try:
-        data = read_begun(run).data
+        data = read_facts(run, Begun).data
     except RunError:  # killed before anything was kept
         return []
     found = []
