@@ -75,7 +75,7 @@ def refuse_misfits(network: Network, tensors: Tensors, where: str) -> None:
 
 
 def architecture_of(model: Mapping[str, Any], where: str, *, trust_code: bool) -> ArchitectureConfig:
-    """The network's settings in a ``model.json``.
+    """Return the network's settings in a ``model.json``.
 
     Args:
         model: its content.
@@ -105,7 +105,7 @@ def architecture_of(model: Mapping[str, Any], where: str, *, trust_code: bool) -
 
 
 def head_of(model: Mapping[str, Any], where: str) -> HeadConfig | None:
-    """The settings of the head in a ``model.json``; None where the network has its own last layer."""
+    """Return the settings of the head in a ``model.json``; None where the network has its own last layer."""
     try:
         head: HeadConfig | None = build_settings(HeadConfig | None, model.get("head"), "head")
     except SightlineError as error:

@@ -72,12 +72,12 @@ class Classifier:
             DataError: one of them cannot be read; it is named.
         """
         listed, single = as_list(images)
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         for start in range(0, len(listed), AT_ONCE):
             some = enumerate(listed[start : start + AT_ONCE], start=start + 1)
             pixels = [self._read(image, "" if single else f" {number} of {len(listed)}") for number, image in some]
-            found.extend(self.answers(np.stack(pixels), views, coverage=coverage))
-        return found[0] if single else found
+            predictions.extend(self.answers(np.stack(pixels), views, coverage=coverage))
+        return predictions[0] if single else predictions
 
     def _read(self, image: ImageLike, place: str) -> Array:
         try:
@@ -90,7 +90,7 @@ class Classifier:
     def answers(
         self, pixels_BHWC: Array, views: Views | None = None, *, coverage: float | None = None
     ) -> list[Prediction]:
-        """What the classifier says of uint8 images already at the cached size, as ``predict`` has it."""
+        """Return the predictions for uint8 images already at the cached size; arguments as ``predict`` has them."""
         views = self._calibrated(views)
         if coverage is not None:
             self.limit(views, coverage)  # refused before anything is computed
@@ -100,7 +100,7 @@ class Classifier:
     def read(
         self, logits_BK: Array, views: Views, coverage: float | None = None, uniforms_B: Array | None = None
     ) -> list[Prediction]:
-        """Turn combined logits into answers.
+        """Turn combined logits into predictions.
 
         Args:
             logits_BK: of the images.
@@ -116,17 +116,17 @@ class Classifier:
         if coverage is not None and uniforms_B is not None:
             scores_BK = class_scores(chances_BK, uniforms_B)
             within = classes_within(scores_BK, self.limit(views, coverage))
-        found = []
+        predictions = []
         for row, chances in enumerate(chances_BK):
             order = np.argsort(-chances, kind="stable")
             ranked = {self.classes[index]: float(chances[index]) for index in order}
             label = next(iter(ranked))
             held = None if within is None else tuple(self.classes[index] for index in order if within[row, index])
-            found.append(Prediction(label, ranked[label], ranked, unknown[row], held))
-        return found
+            predictions.append(Prediction(label, ranked[label], ranked, unknown[row], held))
+        return predictions
 
     def limit(self, views: Views, coverage: float) -> float | None:
-        """The score up to which a class is within a set.
+        """Return the score up to which a class is within a set.
 
         Raises:
             ConfigError: the classifier has none for such a coverage.
@@ -141,7 +141,7 @@ class Classifier:
         return limits[f"{coverage:g}"]
 
     def probabilities(self, pixels_BHWC: Array, views: Views | None = None) -> Array:
-        """Calibrated probabilities, (B, K), of uint8 images already at the cached size.
+        """Return calibrated probabilities, (B, K), of uint8 images already at the cached size.
 
         Raises:
             ConfigError: the classifier was not calibrated for these views.
@@ -160,7 +160,7 @@ class Classifier:
 
     @property
     def trust(self) -> dict[str, Any] | None:
-        """What the classifier knows of its doubts; None where it lacks a threshold, as before there were any."""
+        """Return ``trust`` of ``model.json``; None where a threshold is missing, as in runs from before there were any."""
         trust = self.model.get("trust") or {}
         limits = [(trust.get(part) or {}).get("thresholds", {}) for part in ("sets", "unknown")]
         return trust if all(self.model["temperatures"].keys() <= views.keys() for views in limits) else None
@@ -173,7 +173,7 @@ class Classifier:
         rows: Array | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Array:
-        """Logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
+        """Return logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
 
         They are finite: where the network's are not, every class gets the same.
 
@@ -184,24 +184,26 @@ class Classifier:
             progress: called with the images done.
         """
         rows = np.arange(len(pixels_NHWC)) if rows is None else rows
-        found = []
+        parts = []
         step = BATCH // VIEWS[views] if self.device.type == "cpu" else AT_ONCE
         with torch.inference_mode(), self.autocast():
             for start in range(0, len(rows), step):
                 adjust_threads()
-                pixels = torch.from_numpy(pixels_NHWC[rows[start : start + step]]).to(self.device)
-                images = normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
-                found.append(logits_of_views(self.network, images, views).cpu())
+                images = self.prepare(pixels_NHWC[rows[start : start + step]])
+                parts.append(logits_of_views(self.network, images, views).cpu())
                 if progress:
                     progress(min(start + step, len(rows)))
-        logits = torch.cat(found, 1)
-        answered = torch.isfinite(logits).all(
-            -1, keepdim=True
-        )  # the arithmetic may overflow though all weights are finite
-        return torch.where(answered, logits, 0.0).numpy()
+        logits = torch.cat(parts, 1)
+        # the arithmetic may overflow though all weights are finite
+        return torch.where(torch.isfinite(logits).all(-1, keepdim=True), logits, 0.0).numpy()
+
+    def prepare(self, pixels_BHWC: Array) -> torch.Tensor:
+        """Return uint8 images of the cached size as the network reads them, (B, 3, H, W), on its device."""
+        pixels = torch.from_numpy(pixels_BHWC).to(self.device)
+        return normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The number format of the arithmetic, as a context."""
+        """Return the number format of the arithmetic, as a context."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)

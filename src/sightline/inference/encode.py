@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from sightline.config.checks import nearest
-from sightline.data.augment.augment import centre, normalize
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES
 from sightline.data.sources.layout import LeftOut, Listing
 from sightline.data.sources.lookup import always_labelled, find_source, plain_files
@@ -53,7 +52,7 @@ class Encoded:
 
 
 class Encoder:
-    """Takes the output of one layer of a classifier's network."""
+    """Reads the output of one layer of a classifier's network."""
 
     def __init__(self, classifier: Classifier, layer: str = FEATURES) -> None:
         """
@@ -73,16 +72,14 @@ class Encoder:
         self._module: nn.Module | None = modules.get(layer)
 
     def encode(self, pixels_BHWC: Array) -> Array:
-        """Features, (B, D), in float32, of uint8 images already at the cached size.
+        """Return features, (B, D), in float32, of uint8 images already at the cached size.
 
         Raises:
             ConfigError: the layer is not called, or gives no tensor of a vector or a map an image.
         """
-        asked = self.classifier
-        pixels = torch.from_numpy(pixels_BHWC).to(asked.device)
-        with torch.inference_mode(), asked.autocast():
-            images = normalize(centre(pixels, asked.size), asked.mean, asked.std, asked.dtype)
-            output = asked.network.features(images) if self._module is None else self._output(images)
+        with torch.inference_mode(), self.classifier.autocast():
+            images = self.classifier.prepare(pixels_BHWC)
+            output = self.classifier.network.features(images) if self._module is None else self._output(images)
         if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or len(output) != len(images):
             raise ConfigError(f"--layer {self.layer} gives no vector or map of each image; choose another layer.")
         if output.ndim > 2:  # a map, (B, D, h, w), or tokens, (B, N, D)
@@ -91,29 +88,29 @@ class Encoder:
         return pooled
 
     def encode_rows(self, pixels_NHWC: Array, rows: Array, progress: Callable[[int, int], None] | None = None) -> Array:
-        """Features, (n, D), of some rows of a cache at the classifier's size.
+        """Return features, (n, D), of some rows of a cache at the classifier's size.
 
         Args:
             pixels_NHWC: uint8; may be memory-mapped.
             rows: which of them, (n,).
             progress: called with (images done, images in all).
         """
-        found = []
+        features = []
         for start in range(0, len(rows), BATCH):
-            found.append(self.encode(pixels_NHWC[rows[start : start + BATCH]]))
+            features.append(self.encode(pixels_NHWC[rows[start : start + BATCH]]))
             if progress:
                 progress(min(start + BATCH, len(rows)), len(rows))
-        return np.concatenate(found)
+        return np.concatenate(features)
 
     def _output(self, images: Tensor) -> Any:
-        found: list[Any] = []
+        outputs: list[Any] = []
         assert self._module is not None
-        hook = self._module.register_forward_hook(lambda module, _, output: found.append(output))
+        hook = self._module.register_forward_hook(lambda module, _, output: outputs.append(output))
         try:
             self.classifier.network(images)
         finally:
             hook.remove()
-        return found[-1] if found else None
+        return outputs[-1] if outputs else None
 
 
 def encode(
@@ -189,7 +186,7 @@ class _Part:
 
 
 def _part(path: str | os.PathLike[str]) -> _Part:
-    """The images of an image set, with their classes, or else of a file, a folder or an archive, without."""
+    """Open the images of an image set, with their classes, or of a file, a folder or an archive, without."""
     text = os.fspath(path)
     needs_classes = always_labelled(text)
     if needs_classes or os.path.isdir(text) or text.lower().endswith(ARCHIVE_SUFFIXES):
@@ -236,12 +233,12 @@ def _write(path: Path, encoded: Encoded, layer: str, fingerprint: str) -> None:
 
 
 def _texts(texts: list[str]) -> Array:
-    """As numpy can hold them without pickles; a name that is no UTF-8 keeps its odd bytes as escapes."""
+    """Return texts as numpy holds them without pickles; bytes that are not UTF-8 become escapes."""
     return np.array([text.encode("utf-8", "backslashreplace").decode() for text in texts], np.str_)
 
 
 def _fingerprint(run: Path) -> str:
-    """Of the weights: the same for every copy of a run, another for every other."""
+    """Return a digest of the weights: the same for every copy of a run."""
     weights = run if run.suffix == ".safetensors" else run / "model.safetensors"
     with weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,7 +1,7 @@
 """Run folders: what a training leaves behind, and how it is written so that a kill never leaves half a file.
 
 recipe.yaml        every setting; trains the same run again
-model.json         what the classifier knows of itself: classes, sizes, normalisation, temperature, metrics
+model.json         what the classifier knows of itself: classes, sizes, normalization, temperature, metrics
 batch.png          the first batch as the network sees it
 samples/           what a generator makes after some of its epochs, as epoch-NNN.png
 range.csv, range.png   the range test, where the rate was searched for
@@ -183,7 +183,7 @@ def helped(run: Path) -> Iterator[None]:
 
 
 def run_to_help() -> Path | None:
-    """The run that this process was started to help with, by another process of the same training; None elsewhere."""
+    """Return the run that another process of the same training started this one for; None elsewhere."""
     helping = HELPED_RUN in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
     return Path(os.environ[HELPED_RUN]) if helping else None
 
@@ -253,7 +253,7 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | Non
 
 
 def is_generator(model: Mapping[str, Any]) -> bool:
-    """Whether a ``model.json`` is of a generator."""
+    """Tell whether a ``model.json`` is of a generator."""
     return model.get("kind") in GENERATORS
 
 
@@ -274,7 +274,7 @@ def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, 
 
 
 def names_a_run(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a run, finished or not, or its weights file; and not images."""
+    """Tell whether a path is a run, finished or not, or its weights file, rather than images."""
     if os.fspath(path).endswith(".safetensors"):
         return True
     return any(os.path.exists(os.path.join(path, name)) for name in ("model.json", "recipe.yaml", "DONE"))
@@ -323,7 +323,7 @@ def read_any_recipe(run: str | os.PathLike[str]) -> AnyRecipe:
 
 
 def generator_settings(model: Mapping[str, Any]) -> GeneratorConfig:
-    """The settings of the generator in a ``model.json``."""
+    """Return the settings of the generator in a ``model.json``."""
     return resolve_generator({"generator": model["generator"]}).generator
 
 

@@ -97,12 +97,12 @@ class Outcome:
 
     @property
     def all_flops(self) -> int | None:
-        """With those of the runs that it started from."""
+        """Return the operations with those of the runs that it started from."""
         return _sum(self.flops, self.backbone_flops)
 
     @property
     def all_seconds(self) -> float | None:
-        """With those of the runs that it started from."""
+        """Return the seconds with those of the runs that it started from."""
         return _sum(self.seconds, self.backbone_seconds)
 
 
@@ -157,7 +157,7 @@ def read_curves(run: Path, columns: Sequence[str] = CURVES) -> dict[str, list[tu
 
 
 def settings_that_differ(outcomes: Sequence[Outcome], *left_out: str) -> list[tuple[str, list[str]]]:
-    """The settings in which runs differ, each with its values as text in the order of the runs.
+    """Return the settings in which runs differ, each with its values as text in the order of the runs.
 
     Args:
         left_out: settings that are not shown.
@@ -169,16 +169,16 @@ def settings_that_differ(outcomes: Sequence[Outcome], *left_out: str) -> list[tu
         key=lambda name: blocks.index(name.split(".")[0]),
     )
     left_out_by_some = {name.rsplit(".", 1)[0] for name in names}  # blocks, whose settings tell it
-    found = []
+    different = []
     for name in names:
         values = [spoken_value(settings[name]) if name in settings else MISSING for settings in flat]
         if len(set(values)) > 1 and name not in {*NO_SETTINGS, *left_out, *left_out_by_some}:
-            found.append((name, values))
-    return found
+            different.append((name, values))
+    return different
 
 
 def spoken_value(value: Any) -> str:
-    """A value of a setting as a person writes it: ``0.1``, ``8 16 16``, ``4 × 0.5, 1``, ``none``."""
+    """Return a value of a setting as a person writes it: ``0.1``, ``8 16 16``, ``4 × 0.5, 1``, ``none``."""
     if isinstance(value, list):
         runs = [(one, len(list(same))) for one, same in groupby(map(spoken_value, value))]
         if any(count > SHORT for _, count in runs):
@@ -190,7 +190,7 @@ def spoken_value(value: Any) -> str:
 
 
 def run_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
-    """A row a run, with the columns of ``RUN_COLUMNS``."""
+    """Yield a row per run, with the columns of ``RUN_COLUMNS``."""
     for one in outcomes:
         validation = [one.validation.accuracy, one.validation.n] if one.validation else [None, None]
         test = [one.test.accuracy, one.test.n, *one.test.interval] if one.test else [None] * 4
@@ -199,7 +199,7 @@ def run_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
 
 
 def curve_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
-    """A row for every value of every learning curve, with the columns of ``CURVE_COLUMNS``."""
+    """Yield a row for every value of every learning curve, with the columns of ``CURVE_COLUMNS``."""
     for one in outcomes:
         for measure, values in one.curves.items():
             for epoch, value in values:
@@ -207,13 +207,13 @@ def curve_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
 
 
 def settings_rows(outcomes: Sequence[Outcome], *left_out: str) -> Iterator[list[Any]]:
-    """A row for every setting that differs: its name, and its values in the order of the runs; empty where one has none."""
+    """Yield a row for every setting that differs: its name and its values by run; empty where one has none."""
     for name, values in settings_that_differ(outcomes, *left_out):
         yield [name, *("" if value == MISSING else value for value in values)]
 
 
 def unlike_images(outcomes: Sequence[Outcome]) -> list[str]:
-    """Why accuracies of these runs are not of the same images, as sentences; none where they are."""
+    """Return why accuracies of these runs are not of the same images, as sentences; none where they are."""
     sets = _grouped(outcomes, lambda one: one.fingerprint)
     if len(sets) > 1:
         spoken = "; ".join(f"{_names(group)} on {group[0].image_set}" for group in sets.values())
@@ -245,13 +245,13 @@ def _names(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(outcome.name for outcome in outcomes)
 
 
-def measured_on(found: Mapping[str, Any] | None) -> Measured | None:
-    """An accuracy as ``model.json`` has it; None where it has none."""
-    return None if found is None else Measured(found["accuracy"], found["n"])
+def measured_on(facts: Mapping[str, Any] | None) -> Measured | None:
+    """Return an accuracy of ``model.json``; None where it has none."""
+    return None if facts is None else Measured(facts["accuracy"], facts["n"])
 
 
 def _of_backbones(recipe: Recipe) -> tuple[int | None, float | None]:
-    """Operations and seconds of the trainings that the weights of a recipe come from; None where they are not known."""
+    """Return operations and seconds of the trainings that the weights of a recipe come from; None where unknown."""
     if not isinstance(recipe.network, RunConfig):
         return (0, 0.0) if getattr(recipe.network, "weights", None) is None else (None, None)
     folder = Path(recipe.network.folder)

@@ -31,7 +31,7 @@ class Measured(Struct):
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's, 95 %."""
+        """Return Wilson's interval of 95 %."""
         return wilson_interval(round(self.accuracy * self.n), self.n)
 
 
@@ -88,7 +88,7 @@ class Cost(Struct):
 
     @property
     def seconds(self) -> float | None:
-        """Of fit and evaluation."""
+        """Return the seconds of fit and evaluation."""
         return None if self.fit_seconds is None else self.fit_seconds + self.evaluation_seconds
 
 

@@ -1,6 +1,6 @@
-"""Which network a recipe asks for, whose weights it starts from, and which images those weights have seen.
+"""The network of a training before its first step, whose weights it starts from, and the images that those have seen.
 
-A network that starts from an earlier run must not be tested on images that the run has learnt from, so every run keeps
+A network that starts from an earlier run must not be tested on images that the run has learned from, so every run keeps
 the hashes of its images (``seen.npz``), and those of the runs that it started from.
 """
 
@@ -66,7 +66,7 @@ def build(recipe: Recipe, images: CachedImages, splits: Splits) -> Built:
 
     Raises:
         ConfigError: the network cannot be had, does not take such images, or does not suit the head.
-        DataError: an image of test or validation was learnt from by the run that it starts from.
+        DataError: an image of test or validation was learned from by the run that it starts from.
         RunError: that run is missing, unfinished or broken.
     """
     config, classes = recipe.network, len(images.classes)
@@ -95,7 +95,7 @@ def fit_to_images(network: Network, images: CachedImages, rows: Array, normaliza
 
 
 def describe_network(built: Built) -> dict[str, Any]:
-    """What ``model.json`` needs to build the network again by itself."""
+    """Return what ``model.json`` needs to build the network again by itself."""
     settings = to_mapping(built.architecture)
     return {
         "network": {name: value for name, value in settings.items() if name not in ("weights", "trust_code")},
@@ -106,7 +106,7 @@ def describe_network(built: Built) -> dict[str, Any]:
 
 
 def with_whole_paths(recipe: Recipe) -> Recipe:
-    """The recipe with absolute paths in the settings of its data and network, so that it can be repeated from anywhere."""
+    """Return the recipe with absolute paths of its data and network, so that it can be repeated from anywhere."""
     for name in ("exclude", "synthetic", "keep_split"):
         path = getattr(recipe.data, name)
         if path is not None:
@@ -133,12 +133,12 @@ def write_seen(run: Path, images: CachedImages, splits: Splits, before: Seen | N
 
 
 def _backbone(network: Network) -> Network:
-    """What published weights are of: the network without a head of its own."""
+    """Return what published weights are of: the network without a head of its own."""
     return network.backbone if isinstance(network, HeadedNetwork) else network
 
 
-def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages, splits: Splits) -> Built:
-    """The network of an earlier run: with its head, or its backbone with the head that is asked for, which is fresh."""
+def _from_run(config: RunConfig, requested: HeadConfig | None, images: CachedImages, splits: Splits) -> Built:
+    """Build the network of an earlier run: with its head, or its backbone with a requested head, which is fresh."""
     folder = Path(config.folder)
     model = read_model_of_finished(folder)
     if config.trust_code and model["network"]["kind"] != HubConfig.kind:
@@ -150,12 +150,12 @@ def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages,
     _refuse_seen(images, splits, seen, folder)
     architecture = architecture_of(model, str(folder), trust_code=config.trust_code)
     own, size = head_of(model, str(folder)), tuple(model.get("built_for") or model["size"])
-    head = own if asked is None else _on_what_is_left(asked, own, architecture, folder)
-    head_size = tuple(model["size"]) if asked is None else images.size
+    head = own if requested is None else _on_what_is_left(requested, own, architecture, folder)
+    head_size = tuple(model["size"]) if requested is None else images.size
     network = build_network(architecture, len(images.classes), size, head, head_size)
     tensors, _ = read_weights(folder / "model.safetensors")
     same = model["classes"] == images.classes
-    if asked is None:
+    if requested is None:
         kept = {name: tensor for name, tensor in tensors.items() if same or not name.startswith("head.")}
         weights = put_in(network, kept, f"the run {folder}", **model["normalization"])
     else:
@@ -164,21 +164,21 @@ def _from_run(config: RunConfig, asked: HeadConfig | None, images: CachedImages,
         weights = put_in(_backbone(network), kept, f"the run {folder}", **model["normalization"])
         if own is not None and weights.missing:
             raise ConfigError(
-                f"--head {asked.kind} reads layers that {folder} does without ({weights.missing[0]}, ...), since its own head"
+                f"--head {requested.kind} reads layers that {folder} does without ({weights.missing[0]}, ...), since its own head"
                 f" is a {own.kind}; choose another head, or an earlier run."
             )
-    fresh_head = asked is None and not same
-    misfits = ["head.weight"] if asked is None and same and weights.fresh_head else []
-    misfits += weights.missing + weights.unexpected + weights.misshapen
-    if misfits:
-        raise RunError(f"the weights of {folder} do not fit its network ({misfits[0]}); copy the run again.")
+    fresh_head = requested is None and not same
+    conflicts = ["head.weight"] if requested is None and same and weights.fresh_head else []
+    conflicts += weights.missing + weights.unexpected + weights.misshapen
+    if conflicts:
+        raise RunError(f"the weights of {folder} do not fit its network ({conflicts[0]}); copy the run again.")
     return Built(network, architecture, head, size, replace(weights, missing=[], fresh_head=fresh_head), seen)
 
 
 def _on_what_is_left(
-    asked: HeadConfig, own: HeadConfig | None, architecture: ArchitectureConfig, folder: Path
+    requested: HeadConfig, own: HeadConfig | None, architecture: ArchitectureConfig, folder: Path
 ) -> HeadConfig:
-    """A head for the backbone of a run, which ends where the run's own head reads it.
+    """Return a head for the backbone of a run, which ends where the run's own head reads it.
 
     Raises:
         ConfigError: the layer that it asks for is unknown, or not kept by the run.
@@ -186,10 +186,10 @@ def _on_what_is_left(
     layers: tuple[str, ...] = getattr(architecture, "layers", ())
     if own is not None and own.layer is not None:
         layers = layers[: layers.index(own.layer) + 1]
-    if asked.layer is not None:
-        refuse_unknown_layer(asked.layer, layers, f"of {folder}")
-        return asked
-    return asked if own is None else replace(asked, layer=own.layer)
+    if requested.layer is not None:
+        refuse_unknown_layer(requested.layer, layers, f"of {folder}")
+        return requested
+    return requested if own is None else replace(requested, layer=own.layer)
 
 
 def _refuse_seen(images: CachedImages, splits: Splits, seen: Seen, folder: Path) -> None:
