@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from sightline.data.cache import open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.inference.encode import Encoder
 from sightline.inference.predict import load

@@ -13,7 +13,7 @@ from torchvision.transforms import v2
 
 from sightline.config import read_recipe, resolve
 from sightline.data.batches import TrainingBatches, prepare
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.machine.devices import arithmetic, choose_device, describe, keep_freed_memory
 from sightline.models.build import build_network
 from sightline.training.module import classification_loss

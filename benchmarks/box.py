@@ -13,7 +13,7 @@ import numpy as np
 
 import sightline
 from sightline.data.cache import open_as_trained
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.runs.folder import BOX, read_model_of_finished, read_run_recipe, read_weights, write_weights
 

@@ -23,7 +23,7 @@ def main() -> None:
 
 def one(data: str) -> None:
     from sightline.data.cache import open_images
-    from sightline.data.sources.lookup import find_source
+    from sightline.data.sources.find_source import find_source
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()

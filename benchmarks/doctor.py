@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 
 from sightline.data.batches import derived_seed
 from sightline.data.cache import open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 
 DRAWN, A_PAGE, COLUMNS = 50, 25, 5
 SCALE = 4  # screen pixels a pixel

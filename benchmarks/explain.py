@@ -17,7 +17,7 @@ from rich.console import Console
 
 import sightline
 from sightline.data.cache import open_as_trained
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.display.pages import print_table
 from sightline.explanation.explain import summarize_explanations

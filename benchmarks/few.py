@@ -17,7 +17,7 @@ import torch
 from sightline.config import TimmConfig
 from sightline.data.batches import Normalization
 from sightline.data.cache import open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.inference.feature_store import FeatureStore
 from sightline.measures.metrics import wilson_interval
 from sightline.models.build import build_network

@@ -41,7 +41,8 @@ from sightline.config.studies import read_study
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import UnreadableImageError, decode
 from sightline.data.excluding import read_excluded
-from sightline.data.sources.lookup import find_source, plain_files
+from sightline.data.sources.find_source import find_source
+from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import SightlineError
 
 CPU_SECONDS = 5  # of one input

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from sightline.data.cache import open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import statistics
 
 

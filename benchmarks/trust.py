@@ -14,7 +14,7 @@ import numpy as np
 
 import sightline
 from sightline.data.cache import open_as_trained, open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.evaluation.evaluate import evaluate_unknown
 from sightline.inference.views import combine

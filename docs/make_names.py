@@ -1,6 +1,5 @@
 """Write docs/names.md: everything that has a name, from the code itself. ``make docs`` runs it; a test compares."""
 
-import dataclasses
 import inspect
 import re
 import tomllib
@@ -10,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec import NODEFAULT
+from msgspec.structs import FieldInfo, fields
 
 from sightline.checks.problems import KINDS
 from sightline.cli.main import VERBS
 from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.backbones import BACKBONES
-from sightline.config.building import kind_of, listed_block, members
+from sightline.config.building import blocks_in, fields_of, kind_of, listed_block, members
 from sightline.config.resolving import field_texts
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
-from sightline.explanation import attribution
 from sightline.data.sources import archive, folder, manifest
+from sightline.data.sources.cifar_mnist import NAMED, NamedSource
 from sightline.data.sources.embedded import DIGITS, GROCERIES, DigitsSource, GroceriesSource
-from sightline.data.sources.hub import PREFIX, HubSource
-from sightline.data.sources.named import NAMED, NamedSource
+from sightline.data.sources.huggingface import PREFIX, HubSource
 from sightline.data.sources.parquet import ParquetSource
+from sightline.explanation import attribution
 from sightline.training.trackers import TRACKERS
 
 ROOT = Path(__file__).parent.parent
@@ -160,39 +161,32 @@ def _choices() -> tuple[str, ...]:
 
 def _blocks(block: Any, prefix: str = "", known: Any = None) -> Iterator[str]:
     """A table for every block of settings in a block, each before those of the blocks within it; not of those in another."""
-    hints = typing.get_type_hints(block)
-    there = {item.name for item in dataclasses.fields(known)} if known is not None else set()
-    for item in dataclasses.fields(block):
-        if item.name in there:
+    for item in fields(block):
+        if known is not None and item.name in fields_of(known):
             continue
-        kinds = _dataclasses(hints[item.name])
+        kinds = blocks_in(item.type)
         if kinds:
-            yield _table(f"{prefix}{item.name}", hints[item.name], _default(item))
+            yield _table(f"{prefix}{item.name}", item.type, _default(item))
             for kind in kinds:
                 yield from _blocks(kind, f"{prefix}{item.name}.")
-        elif listed_block(hints[item.name]) is not None:
-            yield _table(f"{prefix}{item.name}", listed_block(hints[item.name]), None)
-
-
-def _dataclasses(annotation: Any) -> list[Any]:
-    return [kind for kind in members(annotation) if dataclasses.is_dataclass(kind)]
+        elif listed_block(item.type) is not None:
+            yield _table(f"{prefix}{item.name}", listed_block(item.type), None)
 
 
 def _table(name: str, annotation: Any, default: Any) -> str:
     """The table of one block: each kind of it, and below the kind its settings."""
-    kinds = _dataclasses(annotation)
+    kinds = blocks_in(annotation)
     chosen = bool(kind_of(kinds[0]))  # by its kind, or there always
     rows = []
     for kind in kinds:
         if chosen:
             rows.append((f"**`{kind_of(kind)}`**", "", "", _first(kind)))
-        hints, texts = typing.get_type_hints(kind), field_texts(kind)
-        for item in dataclasses.fields(kind):
-            if item.name == "kind" or _dataclasses(hints[item.name]):
+        hints, texts = fields_of(kind), field_texts(kind)
+        for item in fields(kind):
+            if blocks_in(item.type):
                 continue
             text = texts.get(item.name, "").replace("``", "`") + _choice(hints[item.name])
-            usual = _default(item)
-            shown = "must be given" if usual is dataclasses.MISSING else f"`{_plain(usual)}`"
+            shown = "must be given" if item.required else f"`{_plain(_default(item))}`"
             rows.append(("", f"`{name}.{item.name}`", shown, text))
     if chosen:
         about = f"Unless named: {'none' if default is None else f'`{kind_of(default)}`'}."
@@ -213,9 +207,9 @@ def _choice(annotation: Any) -> str:
     return ""
 
 
-def _default(item: Any) -> Any:
-    """What a setting is unless it is given; ``MISSING`` where it must be."""
-    return item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+def _default(item: FieldInfo) -> Any:
+    """What a setting is unless it is given."""
+    return item.default if item.default_factory is NODEFAULT else item.default_factory()
 
 
 def _plain(value: Any) -> str:

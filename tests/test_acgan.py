@@ -27,6 +27,8 @@ from sightline.runs.folder import read_model, read_weights
 from sightline.training import module as learners
 
 LABELS = torch.tensor([0, 1, 2, 2])
+SMALL = ACGANConfig(noise_width=10, widths=(16, 8))
+SPECTRAL = ACGANConfig(discriminator_widths=(8, 16), dropout=0, spectral=True)
 
 
 class Told(nn.Module):
@@ -49,20 +51,20 @@ def images(count: int = 4, side: int = 16, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("size", [(16, 16), (8, 24)])
 def test_a_generator_gives_images_of_the_size_that_is_asked_for(size: tuple[int, int]) -> None:
-    made = Generator(10, (16, 8), 3, size)(torch.randn(4, 10), LABELS)
+    made = Generator(SMALL, 3, size)(torch.randn(4, 10), LABELS)
     assert made.shape == (4, 3, *size)
     assert made.abs().max() <= 1
 
 
 def test_the_class_changes_the_image() -> None:
-    generator = Generator(10, (16, 8), 3, (16, 16)).eval()
+    generator = Generator(SMALL, 3, (16, 16)).eval()
     noise = torch.randn(1, 10).expand(2, -1)
     first, second = generator(noise, torch.tensor([0, 1]))
     assert not torch.equal(first, second)
 
 
 def test_a_generator_of_grey_images_draws_no_colour() -> None:
-    made = Generator(10, (16, 8), 3, (16, 16), grey=True)(torch.randn(4, 10), LABELS)
+    made = Generator(ACGANConfig(noise_width=10, widths=(16, 8), grey=True), 3, (16, 16))(torch.randn(4, 10), LABELS)
     assert made.shape == (4, 3, 16, 16)
     assert made.eq(made[:, :1]).all()
 
@@ -84,7 +86,9 @@ def test_in_patches_nothing_finer_is_drawn_and_nothing_finer_is_seen() -> None:
 
 def test_a_discriminator_that_sees_patches_finds_images_without_detail_as_far_apart() -> None:
     """Else one whose layers may not stretch would be weak."""
-    plain, patched = (Discriminator((8,), 3, (16, 16), dropout=0, spectral=False, patch=n) for n in (1, 4))
+    plain, patched = (
+        Discriminator(ACGANConfig(discriminator_widths=(8,), dropout=0, patch=n), 3, (16, 16)) for n in (1, 4)
+    )
     plain.layers = patched.layers = nn.Sequential()
     for discriminator in (plain, patched):
         discriminator.real = discriminator.label = nn.Identity()  # type: ignore[assignment]
@@ -106,7 +110,7 @@ def test_the_original_has_the_layers_of_the_paper() -> None:
 
 
 def test_spectral_normalisation_lets_no_layer_stretch_its_input_more_than_once() -> None:
-    discriminator = Discriminator((8, 16), 3, (16, 16), dropout=0, spectral=True)
+    discriminator = Discriminator(SPECTRAL, 3, (16, 16))
     assert not [module for module in discriminator.modules() if isinstance(module, nn.BatchNorm2d)]
     for _ in range(30):
         discriminator(images())  # each pass in training mode brings the estimate nearer
@@ -115,7 +119,7 @@ def test_spectral_normalisation_lets_no_layer_stretch_its_input_more_than_once()
 
 
 def test_averaged_weights_are_held_once_they_are_measured_anew() -> None:
-    first, second = (Discriminator((8, 16), 3, (16, 16), dropout=0, spectral=True) for _ in range(2))
+    first, second = (Discriminator(SPECTRAL, 3, (16, 16)) for _ in range(2))
     with torch.no_grad():
         for mine, other in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
             mine.lerp_(other, 0.5)

@@ -19,7 +19,8 @@ from PIL import Image
 
 from sightline.data.cache import open_images
 from sightline.data.sources import archive as archives
-from sightline.data.sources.lookup import find_source, plain_files
+from sightline.data.sources.find_source import find_source
+from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import DataError, SightlineError
 
 MEGABYTE = 1 << 20
@@ -372,7 +373,7 @@ def test_the_memory_of_a_process_that_reads_a_hostile_zip_is_bounded(tmp_path):
         "from pathlib import Path\n"
         "from sightline.errors import DataError\n"
         "from sightline.data.cache import open_images\n"
-        "from sightline.data.sources.lookup import find_source\n"
+        "from sightline.data.sources.find_source import find_source\n"
         "try:\n"
         f"    open_images(find_source({str(path)!r}))\n"
         "except DataError as error:\n"

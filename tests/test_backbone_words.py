@@ -28,9 +28,8 @@ from sightline.config.resolving import read_recipe, spell_out
 from sightline.errors import ConfigError
 from sightline.machine import extras
 from sightline.models.build import build_network
-from sightline.models.efficientnet_lite import BLOCKS, timm_names
 from sightline.models.pretrained import load_weights, native_size, refuse_missing_weights
-from sightline.models.weights import LoadedWeights
+from sightline.models.weights import BLOCKS, LoadedWeights, timm_names
 from sightline.runs.tensors import read_tensors
 from sightline.training import job, prepare
 
@@ -323,7 +322,8 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 LOAD = """
 from huggingface_hub import constants
 from sightline.config import TimmConfig
-from sightline.models.build import build_network, load_weights, refuse_missing_weights
+from sightline.models.build import build_network
+from sightline.models.pretrained import load_weights, refuse_missing_weights
 config = TimmConfig(name="test_resnet", weights="pretrained")
 for endpoint in (constants.ENDPOINT, "http://127.0.0.1:9"):  # nobody answers at the second
     constants.ENDPOINT = endpoint

@@ -14,7 +14,7 @@ from rich.console import Console
 import sightline
 from conftest import Finished
 from sightline.data.cache import open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs import folder

@@ -18,7 +18,7 @@ from sightline.data import building, cache
 from sightline.data.cache import CachedImages, cached, clear, open_images
 from sightline.data.decoding.decode import decode, in_parallel, read_image, resize
 from sightline.data.decoding.sizing import training_size
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.errors import StorageError
 from sightline.machine.folders import cache_folder
 
@@ -209,7 +209,7 @@ def test_threads_at_once_build_once(image_set, decoded):
 COUNTING = """
 import sys
 from sightline.data.cache import open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 print("ready", flush=True)
 sys.stdin.readline()
 calls = []
@@ -242,7 +242,7 @@ HANGING = """
 import sys, threading
 from sightline.data import building, cache
 from sightline.machine.folders import cache_folder
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 whole = building.read_image
 def read_image(*arguments, **named):
     if list(cache_folder().glob("*.partial-*")):

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sightline.config import SAMPLERS, DiffusionConfig, Sampler
 from sightline.errors import ConfigError
-from sightline.models.counting import training_flops
 from sightline.models.diffusion import FAINTEST, add_noise, guided, linear_noise, loss, sample, strength_of, times_of
+from sightline.models.flops import training_flops
 from sightline.models.unet import UNet, time_features
 from sightline.training.generator_job import FEW_WIDTHS, MANY_WIDTHS
 

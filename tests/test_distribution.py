@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sightline.reports.sentences import cost_section
+from sightline.evaluation.results import cost_section
 
 ROOT = Path(__file__).parents[1]
 OLD = re.compile(

@@ -14,7 +14,7 @@ from sightline.checks.duplicates import exact_duplicates, near_duplicates
 from sightline.data.cache import open_images
 from sightline.data.sources import embedded
 from sightline.data.sources.embedded import EMBEDDED, PHOTOGRAPHS, GroceriesSource
-from sightline.data.sources.lookup import always_labelled, find_source
+from sightline.data.sources.find_source import always_labelled, find_source
 from sightline.data.splits import deal_folds, split
 from sightline.errors import DataError
 

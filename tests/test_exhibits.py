@@ -17,12 +17,12 @@ from conftest import Finished
 from sightline.config import ServeConfig
 from sightline.data.cache import CachedImages
 from sightline.data.decoding.decode import decode, resize
+from sightline.data.thumbnails import Thumbnails
 from sightline.errors import DataError
+from sightline.evaluation.answers import Answers
 from sightline.inference.predictions import Prediction
-from sightline.reports.answers import Answers
-from sightline.reports.thumbnails import Thumbnails
-from sightline.serving.exhibits import Exhibits, Opening, Wanted
-from sightline.serving.html import Example, draw_answer, draw_examples, draw_grid, draw_sentence, draw_viewer, percent
+from sightline.serving.exhibits import Exhibits, Opening, Selection
+from sightline.serving.html import draw, draw_answer, draw_grid, draw_sentence, draw_viewer, percent, picture
 from sightline.serving.uploads import most_bytes, read_upload
 
 LABELS = [0, 0, 0, 1, 1, 2]
@@ -39,12 +39,12 @@ def exhibits(in_memory: Callable[..., CachedImages]) -> Exhibits:
 
 
 def test_answers_are_filtered_by_both_classes_and_come_in_either_order(exhibits: Exhibits) -> None:
-    assert exhibits.rows(Wanted(right=False)).tolist() == [1, 5, 3]  # 0.7, 0.6, 0.55
-    assert exhibits.rows(Wanted(right=False, surest_first=False)).tolist() == [3, 5, 1]
-    assert exhibits.rows(Wanted(right=True)).tolist() == [0, 4, 2]
-    assert exhibits.rows(Wanted(right=False, true=0)).tolist() == [1]
-    assert exhibits.rows(Wanted(right=False, predicted=1)).tolist() == [1, 5]
-    assert exhibits.rows(Wanted(right=False, true=2, predicted=0)).tolist() == []
+    assert exhibits.rows(Selection(right=False)).tolist() == [1, 5, 3]  # 0.7, 0.6, 0.55
+    assert exhibits.rows(Selection(right=False, surest_first=False)).tolist() == [3, 5, 1]
+    assert exhibits.rows(Selection(right=True)).tolist() == [0, 4, 2]
+    assert exhibits.rows(Selection(right=False, true=0)).tolist() == [1]
+    assert exhibits.rows(Selection(right=False, predicted=1)).tolist() == [1, 5]
+    assert exhibits.rows(Selection(right=False, true=2, predicted=0)).tolist() == []
 
 
 def test_a_filter_offers_what_occurs_with_how_often(exhibits: Exhibits) -> None:
@@ -91,7 +91,7 @@ def test_the_images_of_a_run_are_opened_beside_and_say_nothing_more(
 ) -> None:
     opening = opened(finished.run, finished.cache, monkeypatch)
     assert opening.exhibits is not None
-    assert len(opening.exhibits.rows(Wanted(right=True))) == 18
+    assert len(opening.exhibits.rows(Selection(right=True))) == 18
     assert opening.says == ""
     row = opening.exhibits.examples()[0]
     file = finished.data / opening.exhibits.name(row)
@@ -188,7 +188,7 @@ def test_what_files_and_classes_are_called_is_never_read_as_html(exhibits: Exhib
         viewer,
         answer,
         draw_sentence(evil),
-        draw_examples(evil, [Example(0, evil, np.zeros((4, 4, 3), np.uint8))]),
+        draw("examples", title=evil, items=[(0, picture(np.zeros((4, 4, 3), np.uint8), evil, 96))]),
     ):
         assert "<img src=x" not in drawn
         assert '" onclick="' not in drawn

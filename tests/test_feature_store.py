@@ -11,7 +11,7 @@ from torch import nn
 
 from sightline.data.batches import Normalization
 from sightline.data.cache import cached, clear, open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.inference import feature_store
 from sightline.inference.feature_store import FeatureStore, weights_digest
 from sightline.models.resnet import ResNet18

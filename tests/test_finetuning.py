@@ -474,7 +474,7 @@ import json, os, sys
 import torch
 import sightline
 from sightline import backbones, learners, trainer
-from sightline.models.build import Network
+from sightline.models.base import Network
 
 class Plain(Network):  # without batch-norm, which would see the part of its process only
     def __init__(self):

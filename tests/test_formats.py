@@ -16,13 +16,14 @@ import pytest
 from PIL import Image
 
 from sightline.data.cache import open_images
-from sightline.data.decoding import budget
 from sightline.data.decoding import decode as decoding
-from sightline.data.decoding.bounds import without_gif_comments
+from sightline.data.decoding import limits
 from sightline.data.decoding.decode import UnreadableImageError, decode, open_header
 from sightline.data.decoding.formats import READ, format_of
+from sightline.data.decoding.limits import without_gif_comments
+from sightline.data.sources.find_source import find_source
 from sightline.data.sources.layout import is_image_name
-from sightline.data.sources.lookup import find_source, plain_files
+from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import DataError
 
 HEIC = base64.b64decode(  # 48×32 pixels: red on the left, blue on the right
@@ -357,10 +358,10 @@ import io, resource, sys
 import numpy as np
 from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
-from sightline.data import budget
+from sightline.data.decoding import limits
 from sightline.data.decoding.decode import read_image
 file = io.BytesIO()
-budget.MEMORY = 200_000_000  # two of these at a time
+limits.MEMORY = 200_000_000  # two of these at a time
 Image.new(sys.argv[1], (3000, 3000)).save(file, sys.argv[2])
 data = file.getvalue()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -380,7 +381,7 @@ def test_eight_threads_together_stay_within_the_memory(mode, most):
 
 
 def test_a_format_that_takes_much_memory_may_have_fewer_pixels(plain, monkeypatch):
-    monkeypatch.setattr(budget, "MEMORY", 16 * 24 * 10)  # as if this were a large image
+    monkeypatch.setattr(limits, "MEMORY", 16 * 24 * 10)  # as if this were a large image
     with pytest.raises(
         decoding.TooManyPixelsError, match=r"more than .* megapixels \(24×16\), the most of a WEBP file"
     ):

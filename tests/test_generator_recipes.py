@@ -24,7 +24,7 @@ from sightline.config import (
     trains_generator,
 )
 from sightline.data.cache import CachedImages, open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.errors import ConfigError
 from sightline.training.generator_job import lost_detail, scaled_to
 
@@ -202,7 +202,7 @@ def test_what_is_asked_for_goes_before_what_the_images_say(in_memory: Callable[.
         ({"guidance": -0.5}, "--guidance is -0.5; it must be at least 0"),
         ({"guidance": float("nan")}, "--guidance is nan"),
         ({"steps": 0}, "--steps is 0; it must be at least 1"),
-        ({"sampler": "dmp++"}, r"unknown --sampler 'dmp\+\+'; did you mean 'dpm\+\+'"),
+        ({"sampler": "dmp++"}, r"sampler is 'dmp\+\+'; wanted one of ddpm, ddim, dpm\+\+"),
     ],
 )
 def test_what_no_generator_can_do_is_refused_at_once(settings: dict[str, Any], sentence: str) -> None:

@@ -36,7 +36,7 @@ from sightline.models.attention import (
     weighted_sums,
 )
 from sightline.models.build import build_network, summarize
-from sightline.models.counting import flops_per_image
+from sightline.models.flops import flops_per_image
 from sightline.models.heads import AttentionEncoder, AttentionPool, HeadedNetwork, PatchEmbedding
 from sightline.models.weights import put_in
 from sightline.training.optimizers import build_optimizer

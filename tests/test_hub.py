@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from sightline.data.cache import open_images
-from sightline.data.sources.hub import CONVERTED, split_of
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
+from sightline.data.sources.huggingface import CONVERTED, split_of
 from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError, StorageError
 from sightline.machine import extras
@@ -232,7 +232,7 @@ def test_without_a_network_it_fails_within_three_seconds_with_one_sentence(tmp_p
         refusing = f"http://127.0.0.1:{free.getsockname()[1]}"
     program = (
         "import time; from huggingface_hub import HfApi\n"
-        "from sightline.data.sources.lookup import find_source; from sightline.data.cache import open_images\n"
+        "from sightline.data.sources.find_source import find_source; from sightline.data.cache import open_images\n"
         "start = time.perf_counter()\n"
         "try: open_images(find_source('hf:someone/pets'))\n"
         "except Exception as error: print(type(error).__name__, error)\n"
@@ -255,7 +255,7 @@ def test_without_a_network_it_fails_within_three_seconds_with_one_sentence(tmp_p
 
 @needs_hub
 def test_a_hub_that_never_answers_is_given_up_after_three_seconds(hub, monkeypatch):
-    from sightline.data.sources import hub as module
+    from sightline.data.sources import huggingface as module
 
     monkeypatch.setattr(module, "CONNECT_SECONDS", 0.1)
     hub.dataset_info = lambda *args, **kwargs: time.sleep(2)

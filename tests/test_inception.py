@@ -20,7 +20,7 @@ from conftest import Finished, coloured_folder
 from sightline.cli.main import main
 from sightline.data.cache import open_images
 from sightline.data.sources.downloads import PublishedFile
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError
 from sightline.evaluation import inception

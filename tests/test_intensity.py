@@ -14,7 +14,7 @@ from sightline.data.decoding.decode import UnreadableImageError, decode, decode_
 from sightline.data.decoding.intensity import describe_range, joint_range, whole_bits
 from sightline.data.decoding.preprocessing import Preprocessing, preprocessing_of
 from sightline.data.ranges import notes_on_reading, with_range_of
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 
 
 def deep(number: int, high: int, side: int = 24, low: int = 0) -> np.ndarray:

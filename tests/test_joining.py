@@ -11,9 +11,9 @@ from sightline.cli.main import main
 from sightline.config import resolve
 from sightline.data.batches import prepare
 from sightline.data.cache import CachedImages, cached, open_images
-from sightline.data.joining import generated_fingerprint, join_train
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import Splits, split
+from sightline.data.synthetic import generated_fingerprint, join_train
 from sightline.errors import ConfigError
 from sightline.runs.folder import read_model
 from sightline.training import module

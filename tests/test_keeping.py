@@ -10,7 +10,7 @@ import pytest
 from sightline.config import resolve
 from sightline.data.cache import open_images
 from sightline.data.seen import Kept, numbers_of, read_kept, read_own_kept, write_seen_file
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split, split_as
 from sightline.errors import ConfigError, RunError
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sightline.data.cache import open_images
-from sightline.data.sources.lookup import always_labelled, find_source, plain_files
+from sightline.data.sources.find_source import always_labelled, find_source
+from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import DataError
 
 

@@ -14,9 +14,9 @@ import pytest
 from sightline.cli.main import main
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import pixel_hash
-from sightline.data.sources import downloads, named
-from sightline.data.sources.lookup import find_source
-from sightline.data.sources.named import NAMED, Cifar
+from sightline.data.sources import cifar_mnist, downloads
+from sightline.data.sources.cifar_mnist import NAMED, Cifar
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.errors import DataError
 
@@ -116,7 +116,7 @@ def test_every_named_set_brings_its_splits_its_class_names_and_its_pixels(put, n
 @pytest.mark.parametrize("name", NAMED)
 def test_every_named_set_hands_out_some_entries_as_it_hands_out_all(put, monkeypatch, name):
     put(name)
-    monkeypatch.setattr(named, "_CHUNK", 7)  # ends within the files of the small sets
+    monkeypatch.setattr(cifar_mnist, "_CHUNK", 7)  # ends within the files of the small sets
     source = find_source(name)
     entries = source.scan().entries
     every = dict(source.read(entries))

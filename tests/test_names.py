@@ -2,7 +2,6 @@
 
 import importlib.util
 import typing
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
@@ -12,40 +11,36 @@ import pytest
 from sightline.cli.flags import every_setting
 from sightline.cli.main import VERBS
 from sightline.config import named_recipes
+from sightline.config.building import Block, Kind
 from sightline.config.studies import named_studies
 
 PAGE = Path(__file__).parent.parent / "docs" / "names.md"
 
 
-@dataclass(frozen=True)
-class Fine:
+class Fine(Kind, frozen=True, kw_only=True, tag="fine"):
     """How fine | coarse."""
 
-    kind: Literal["fine"] = "fine"
     grain: float = 1e-3
     """Share of ``grain``."""
 
 
-@dataclass(frozen=True)
-class Sieve:
+class Sieve(Kind, frozen=True, kw_only=True, tag="sieve"):
     """Sieves.
 
     Twice.
     """
 
-    kind: Literal["sieve"] = "sieve"
     mesh: Fine | None = None
     """Its mesh."""
     colours: tuple[Literal["red", "blue"], ...] = ("red",)
     """Colours."""
 
 
-@dataclass(frozen=True)
-class Kitchen:
+class Kitchen(Block, frozen=True, kw_only=True):
     """All of it."""
 
     name: str = "kitchen"
-    tool: Sieve | Fine | None = field(default_factory=Fine)
+    tool: Sieve | Fine | None = Fine()
 
 
 @pytest.fixture(scope="module")

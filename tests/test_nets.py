@@ -25,7 +25,7 @@ from sightline.config import (
 from sightline.config.building import members
 from sightline.models.base import Network
 from sightline.models.build import build_network, summarize
-from sightline.models.counting import flops_per_image, training_flops
+from sightline.models.flops import flops_per_image, training_flops
 from sightline.models.resnet import ResNet18
 from sightline.models.speednet import Speednet, whitening_filters
 

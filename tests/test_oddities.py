@@ -10,7 +10,7 @@ from PIL import Image
 
 from sightline.checks.oddities import Header, Light, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.data.sources.embedded import DigitsSource
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 
 Array = np.ndarray[Any, Any]
 

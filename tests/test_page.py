@@ -71,7 +71,7 @@ from sightline import serve
 from sightline.config import ServeConfig
 from sightline.inference.predict import load
 from sightline.serving.worker import Asker
-from sightline.serving.page.mount import layout, mount_page
+from sightline.serving.page.mount import mount_page
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio
 
@@ -84,9 +84,11 @@ def tell(address):
 
 def tell_whole(address, about):
     tell(address.rstrip("/"))
+    from sightline.serving.page import layout
     layout.KEPT = 4
     weights = run / "model.safetensors"
-    app = mount_page(FastAPI(openapi_url=None), Asker(load(weights)), weights, limits)
+    app = FastAPI(openapi_url=None)
+    mount_page(app, Asker(load(weights)), weights, limits, os.environ["GRADIO_TEMP_DIR"])
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()

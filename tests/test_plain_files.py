@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sightline.data.sources.lookup import find_source, plain_files
+from sightline.data.sources.find_source import find_source
+from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import DataError
 from test_manifests import odd_files, put
 

@@ -17,11 +17,11 @@ import sightline
 from conftest import QUICK, Finished
 from sightline.cli.main import main
 from sightline.data.cache import CachedImages
+from sightline.data.thumbnails import Thumbnails, affordable
 from sightline.errors import ConfigError, RunError
+from sightline.evaluation.answers import Answers, read_answers
 from sightline.measures.metrics import confusion_matrix, per_class, wilson_interval
 from sightline.reports import report
-from sightline.reports.answers import Answers, read_answers
-from sightline.reports.thumbnails import Thumbnails, affordable
 from sightline.runs.writing import safe_cell, write_csv
 from sightline.training import finish
 from test_pages import read

@@ -1,12 +1,12 @@
 """Learning rates that can be checked by hand, ten steps an epoch."""
 
-import dataclasses
 import math
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 from torch.optim import lr_scheduler
 
 from sightline.config import (
@@ -23,7 +23,8 @@ from sightline.config import (
     StepConfig,
     SWAConfig,
 )
-from sightline.config.building import members
+from sightline.config.building import Block, members
+from sightline.config.resolving import to_mapping
 from sightline.training.schedules import Best, Plateau, Steps, falling, schedule
 
 TEN = Steps(FitConfig(epochs=4), 10)
@@ -118,7 +119,7 @@ TRAININGS = [
 
 
 def spoken(config: ScheduleConfig) -> str:
-    return " ".join(str(value) for value in dataclasses.asdict(config).values())
+    return " ".join(str(value) for value in to_mapping(config).values())
 
 
 def test_every_kind_of_schedule_is_tried_here() -> None:
@@ -132,7 +133,7 @@ def test_a_schedule_is_a_share_everywhere_rises_while_it_warms_up_and_moves_if_i
 ) -> None:
     options = [config]
     if not isinstance(config, OneCycleConfig):
-        options += [dataclasses.replace(config, warmup_epochs=warmup) for warmup in (0.01, 1, 2.3)]
+        options += [replace(config, warmup_epochs=warmup) for warmup in (0.01, 1, 2.3)]
     for option in options:
         curve = schedule(option, steps)
         found = [curve(step) for step in range(steps.total + 3)]  # Lightning asks for the rate after the last step, too
@@ -169,7 +170,7 @@ def test_a_schedule_is_a_share_everywhere_rises_while_it_warms_up_and_moves_if_i
             lambda o: lr_scheduler.CyclicLR(o, 0.1, 1.0, step_size_up=10, cycle_momentum=False),
         ),
     ],
-    ids=lambda value: spoken(value) if dataclasses.is_dataclass(value) else "",
+    ids=lambda value: spoken(value) if isinstance(value, Block) else "",
 )
 def test_a_schedule_is_the_one_that_torch_has_under_its_name(config: ScheduleConfig, theirs: Any) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)

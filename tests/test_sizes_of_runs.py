@@ -11,8 +11,8 @@ from PIL import Image
 
 import sightline
 from conftest import QUICK
+from sightline.data.thumbnails import open_own
 from sightline.errors import ConfigError
-from sightline.reports.thumbnails import open_own
 from sightline.runs.folder import read_model, read_model_of_finished
 
 

@@ -11,7 +11,7 @@ from sightline.data.decoding.decode import resize
 from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.decoding.sizing import hidden_share, training_size, warn_of_hidden
 from sightline.data.ranges import notes_on_reading
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 
 
 def ends(color: int, number: int, height: int = 16, width: int = 160) -> np.ndarray:

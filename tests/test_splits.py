@@ -11,7 +11,7 @@ import pytest
 
 from sightline.config import Recipe
 from sightline.data.cache import open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import deal_folds, split, split_as, statistics
 from sightline.errors import DataError
 
@@ -145,7 +145,7 @@ def test_a_set_that_is_moved_and_renamed_is_cut_the_same_way(folder, files):
 def test_another_process_cuts_the_same_way(folder, files):
     root = folder(files("a", "b", images=20))
     script = (
-        "import sys; from sightline.data.cache import open_images; from sightline.data.sources.lookup import find_source;"
+        "import sys; from sightline.data.cache import open_images; from sightline.data.sources.find_source import find_source;"
         " from sightline.data.splits import split; print(split(open_images(find_source(sys.argv[1]))).test.tolist())"
     )
     done = subprocess.run([sys.executable, "-c", script, str(root)], capture_output=True, text=True, check=True)

@@ -15,7 +15,7 @@ NEEDED = {  # settings that a shipped study needs besides those of a recipe so f
     "attention": {"head", "finetune"},
     "transfer": {"finetune"},
 }
-HERE = set(Recipe.__dataclass_fields__)
+HERE = set(Recipe.__struct_fields__)
 
 
 def content(**changed: Any) -> dict[str, Any]:
@@ -128,15 +128,15 @@ def test_what_changed_is_named(written) -> None:
     ("changed", "sentence"),
     [
         (with_variants({"name": "a"}, {"name": "a", "settings": {"fit": {"epochs": 4}}}), "two recipes are called 'a'"),
-        (with_variants({"name": "a"}), "has 1 variants; wanted two or more"),
-        (with_variants({"name": "a"}, {"settings": {}}), "a variant has no name"),
+        (with_variants({"name": "a"}), "there are 1 variants; wanted two or more"),
+        (with_variants({"name": "a"}, {"settings": {}}), "variants.2 lacks the name; add name: ..."),
         (with_variants({"name": "a/b"}, {"name": "b"}), "'a/b' is no name for a folder"),
         ({"baseline": "smoth"}, "there is no variant 'smoth' to be the baseline; did you mean 'smooth'?"),
         ({"seeds": 0}, "--seeds is 0"),
         ({"seeds": [1, 1]}, "wanted one or more, each once"),
         ({"seeds": "many"}, "seeds is 'many'; wanted a whole number"),
         ({"fraction": 0}, "--fraction is 0; it must be above 0"),
-        ({"variant": []}, "unknown 'variant'; did you mean 'variants'?"),
+        ({"variant": []}, "unknown setting 'variant'; did you mean 'variants'?"),
         ({"settings": {"fit": {"epoks": 3}}}, "unknown setting 'fit.epoks'; did you mean 'epochs'?"),
         ({"settings": {"fit": {"seed": 3}}}, "the study sets fit.seed, which the study gives every run"),
         (
@@ -169,7 +169,7 @@ def test_what_changed_is_named(written) -> None:
         ({"backbones": [{"name": "idle"}]}, "no variant starts from the backbone 'idle'"),
         ({"recipe": "smal"}, "there is no recipe or file 'smal'"),
         ({"variants": {"a": {}}}, "wanted a list of"),
-        (with_variants({"name": "a"}, {"name": "b", "settings": ["fit"]}), "settings are ['fit']"),
+        (with_variants({"name": "a"}, {"name": "b", "settings": ["fit"]}), "variants.2.settings is ['fit']; wanted settings as"),
     ],
 )
 def test_a_study_is_refused_in_a_sentence(changed: dict[str, Any], sentence: str, written) -> None:
@@ -179,7 +179,7 @@ def test_a_study_is_refused_in_a_sentence(changed: dict[str, Any], sentence: str
 
 
 def test_a_study_that_is_not_there_is_refused_with_the_names_of_those_that_are() -> None:
-    with pytest.raises(ConfigError, match=r"there is no study or file 'trics'; did you mean 'tricks'\?"):
+    with pytest.raises(ConfigError, match=r"there is no study or file 'trics'; wanted a YAML file or one of: .*tricks"):
         read_study("trics")
 
 

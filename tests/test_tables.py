@@ -12,7 +12,8 @@ import pytest
 
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import decode
-from sightline.data.sources.lookup import find_source, plain_files
+from sightline.data.sources.find_source import find_source
+from sightline.data.sources.unlabeled import plain_files
 from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError
 from sightline.machine import extras
@@ -180,7 +181,7 @@ def test_of_a_table_a_few_row_groups_at_most_are_in_memory(tmp_path):
     path = write(tmp_path / "set.parquet", {"label": ["a", "b"] * 200, "image": as_struct([image] * 400)}, None, 20)
     program = (
         "import pyarrow\n"
-        "from sightline.data.sources.lookup import find_source\n"
+        "from sightline.data.sources.find_source import find_source\n"
         f"source = find_source({path!r})\n"
         "assert sum(len(data) for _, data in source.read(source.scan().entries)) == 40_000_000\n"
         "print(pyarrow.default_memory_pool().max_memory())\n"

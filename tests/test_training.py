@@ -22,7 +22,7 @@ from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
 from sightline.inference.predict import load
-from sightline.models.counting import flops_per_image
+from sightline.models.flops import flops_per_image
 from sightline.runs import folder as runs
 from sightline.training import checkpoints, conflicts, finish, module, prepare, trainer
 from sightline.training import fit as fitting

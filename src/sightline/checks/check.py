@@ -27,10 +27,11 @@ from sightline.checks.problems import (
 )
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.ranges import notes_on_reading, with_range_of
+from sightline.data.sources.class_folders import Classes
 from sightline.data.sources.downloads import Progress
-from sightline.data.sources.layout import Classes, say_left_out
+from sightline.data.sources.find_source import find_source
+from sightline.data.sources.layout import say_left_out
 from sightline.data.sources.listing import listed_once
-from sightline.data.sources.lookup import find_source
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import Splits, split, statistics
 from sightline.errors import DataError

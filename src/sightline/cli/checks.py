@@ -45,7 +45,7 @@ def evaluate(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
-    from sightline.data.sources.lookup import find_source
+    from sightline.data.sources.find_source import find_source
     from sightline.evaluation.inception import refuse_missing
     from sightline.runs.folder import read_model_of_finished
 
@@ -139,7 +139,7 @@ def check(
     trust_code
         Run the code of the repository that a network of torch.hub is built by.
     """
-    from sightline.data.sources.lookup import find_source
+    from sightline.data.sources.find_source import find_source
     from sightline.machine.extras import require
     from sightline.runs.folder import read_model_of_finished, refuse_filled
 

@@ -1,6 +1,5 @@
 """From settings to flags, and back: the parser of the command line, with one flag for each setting of a recipe."""
 
-import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
@@ -10,7 +9,7 @@ from cyclopts import App, Group, Parameter
 
 from sightline.config import AnyRecipe, Recipe
 from sightline.config.backbones import BACKBONES
-from sightline.config.building import AUTO, SEARCHED, kind_of, listed_block, members, required
+from sightline.config.building import AUTO, SEARCHED, blocks_in, fields_of, kind_of, listed_block, members, required
 from sightline.config.resolving import field_texts, spell_out
 from sightline.errors import ConfigError
 from sightline.machine.extras import own_version
@@ -91,21 +90,19 @@ def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Paramete
 def every_setting(block: Any = AnyRecipe, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """(dotted name, type, help) of every setting; one name may serve several kinds of a block."""
     found: dict[str, tuple[Any, list[str], str]] = {}
-    for kind in members(block):
-        if not dataclasses.is_dataclass(kind):
-            continue
-        hints, texts = typing.get_type_hints(kind), field_texts(kind)
-        for item in dataclasses.fields(kind):
-            name = f"{prefix}{item.name}"
-            if listed_block(hints[item.name]) is not None:
+    blocks = blocks_in(block)
+    for kind in blocks:
+        texts = field_texts(kind)
+        for field, hint in fields_of(kind).items():
+            name = f"{prefix}{field}"
+            if listed_block(hint) is not None:
                 continue  # a list of blocks is written in YAML only
-            if any(dataclasses.is_dataclass(member) for member in members(hints[item.name])):
-                for inner, annotation, text in every_setting(hints[item.name], f"{name}."):
+            if blocks_in(hint):
+                for inner, annotation, text in every_setting(hint, f"{name}."):
                     found.setdefault(inner, (annotation, [], text))  # a classifier's kinds are a generator's and more
             elif prefix:  # the recipe's own name and text are no settings
-                annotation, kinds, text = found.get(name, (hints[item.name], [], texts.get(item.name, "")))
+                annotation, kinds, text = found.get(name, (hint, [], texts.get(field, "")))
                 found[name] = (annotation, [*kinds, kind_of(kind)], text)
-    blocks = [kind for kind in members(block) if dataclasses.is_dataclass(kind)]
     for name, (annotation, kinds, text) in found.items():
         if name.endswith(".kind") and name.count(".") == prefix.count("."):
             choices = tuple(kind_of(kind) for kind in blocks) + (("none",) if type(None) in members(block) else ())

@@ -47,7 +47,7 @@ def predict(
     """
     _refuse_unknown_options(run or "", *images)
     from sightline.data.sources.layout import LeftOut
-    from sightline.data.sources.lookup import names_images, plain_files
+    from sightline.data.sources.unlabeled import names_images, plain_files
     from sightline.runs.folder import names_a_run, read_model_of_finished
 
     if run is not None and names_images(run) and not names_a_run(run):
@@ -145,7 +145,7 @@ def explain(
     """
     from sightline.config import AttributionConfig, methods_of, refuse_unknown_class
     from sightline.data.sources.layout import LeftOut
-    from sightline.data.sources.lookup import plain_files
+    from sightline.data.sources.unlabeled import plain_files
     from sightline.machine.extras import refuse_missing_captum
     from sightline.runs.folder import read_model_of_finished, refuse_filled
 

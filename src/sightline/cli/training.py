@@ -318,9 +318,9 @@ def _layers(
         generators: whether the recipe may be of one.
     """
     from sightline.data.excluding import read_excluded
-    from sightline.data.joining import find_generated
     from sightline.data.seen import read_kept
-    from sightline.data.sources.lookup import find_source
+    from sightline.data.sources.find_source import find_source
+    from sightline.data.synthetic import find_generated
     from sightline.machine.extras import refuse_missing_trackers
 
     if data is not None:

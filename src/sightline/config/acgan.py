@@ -1,9 +1,11 @@
 """The settings of generators that learn against a discriminator."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sightline.config.checks import INFINITY, within
+from msgspec import Meta
+
+from sightline.config.building import Kind
+from sightline.config.checks import Dropout, Finite
 from sightline.errors import ConfigError
 
 __all__ = ["ACGANConfig", "Disguise"]
@@ -11,44 +13,39 @@ __all__ = ["ACGANConfig", "Disguise"]
 Disguise = Literal["color", "translation", "cutout"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ACGANConfig:
+Channels = Annotated[int, Meta(ge=1, le=4096)]
+
+
+class ACGANConfig(Kind, frozen=True, kw_only=True, tag="acgan"):
     """A generator, and a discriminator that also names the class; they learn against each other, a step each in turn."""
 
-    kind: Literal["acgan"] = "acgan"
-    patch: int = 1
+    patch: Annotated[int, Meta(ge=1, le=16)] = 1
     """Pixels of a side that are one to both networks: images are made so much smaller and enlarged, and judged as small. Where
     images have no finer detail, nothing is lost; a generator that could draw finer would hide there what tells the class."""
     grey: bool = False
-    """Draw without colour, which a generator of grey images would also write the class into."""
-    noise_width: int = 100
+    """Draw without color, which a generator of gray images would also write the class into."""
+    noise_width: Annotated[int, Meta(ge=1, le=10_000)] = 100
     """Numbers of noise that an image is made of."""
-    widths: tuple[int, ...] = (384, 192, 96)
+    widths: tuple[Channels, ...] = (384, 192, 96)
     """Channels of the generator's maps, the coarsest first; each has half the side of the one after it."""
-    discriminator_widths: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    discriminator_widths: tuple[Channels, ...] = (16, 32, 64, 128, 256, 512)
     """Channels of the discriminator's layers, the finest first; every other one, from the first on, halves the side."""
-    dropout: float = 0.5
+    dropout: Dropout = 0.5
     """Share of the discriminator's maps that is left out at random while training."""
     spectral: bool = False
-    """Hold the largest factor by which a layer of the discriminator stretches its input at 1 (spectral normalisation), in
+    """Hold the largest factor by which a layer of the discriminator stretches its input at 1 (spectral normalization), in
     place of its norms."""
-    gradient_penalty: float = 0.0
+    gradient_penalty: Finite = 0.0
     """Weight of R1, which keeps the discriminator flat around real images; 0: none."""
     disguises: tuple[Disguise, ...] = ()
     """Changes (color, translation, cutout) in which the discriminator sees real and made images, so that it cannot learn few
     real ones by heart (differentiable augmentation)."""
 
-    def __post_init__(self) -> None:
-        within("generator.patch", self.patch, 1, 16)
-        within("generator.noise-width", self.noise_width, 1, 10_000)
+    def check(self) -> None:
         for name in ("widths", "discriminator_widths"):
-            flag, widths = f"generator.{name.replace('_', '-')}", getattr(self, name)
-            if not widths:
-                raise ConfigError(f"--{flag} is empty; name the channels of one layer or more, such as 64 32.")
-            for width in widths:
-                within(flag, width, 1, 4096)
-        within("generator.dropout", self.dropout, 0, 0.9)
-        within("generator.gradient-penalty", self.gradient_penalty, 0, INFINITY)
+            if not getattr(self, name):
+                flag = f"--generator.{name.replace('_', '-')}"
+                raise ConfigError(f"{flag} is empty; name the channels of one layer or more, such as 64 32.")
         for disguise in {item for item in self.disguises if self.disguises.count(item) > 1}:
             raise ConfigError(f"--generator.disguises names {disguise} twice; once is enough.")
 

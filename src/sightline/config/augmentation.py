@@ -1,9 +1,11 @@
 """The settings of augmentation: how training images are varied."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sightline.config.checks import INFINITY, within
+from msgspec import Meta
+
+from sightline.config.building import Block, Kind
+from sightline.config.checks import INFINITY, AboveZero, Finite, ShareAboveZero, within
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -19,81 +21,58 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PadCropConfig:
+class PadCropConfig(Kind, frozen=True, kw_only=True, tag="pad_crop"):
     """Shift each image by a few pixels: pad, then crop back to size."""
 
-    kind: Literal["pad_crop"] = "pad_crop"
-    padding: int = 4
+    padding: Annotated[int, Meta(ge=1, le=64)] = 4
     """Largest shift, in pixels at the training size, in each direction; at least what larger images are cached with to
     crop from."""
     fill: Literal["reflect", "zero"] = "reflect"
-    """What the padding shows: the mirrored border, or the mean colour (zero once normalised)."""
-
-    def __post_init__(self) -> None:
-        within("augment.crop.padding", self.padding, 1, 64)
+    """What the padding shows: the mirrored border, or the mean color (zero once normalized)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RandomResizedCropConfig:
+class RandomResizedCropConfig(Kind, frozen=True, kw_only=True, tag="random_resized_crop"):
     """Cut a random part of each image and stretch it to the training size."""
 
-    kind: Literal["random_resized_crop"] = "random_resized_crop"
-    scale: tuple[float, float] = (0.35, 1.0)
+    scale: tuple[ShareAboveZero, ShareAboveZero] = (0.35, 1.0)
     """Smallest and largest area of the part, as a share of the whole image."""
-    ratio: tuple[float, float] = (0.75, 4 / 3)
+    ratio: tuple[AboveZero, AboveZero] = (0.75, 4 / 3)
     """Smallest and largest width divided by height of the part."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for flag, (low, high), top in (("scale", self.scale, 1.0), ("ratio", self.ratio, INFINITY)):
-            within(f"augment.crop.{flag}", low, 0, top, open_low=True)
             within(f"augment.crop.{flag}", high, low, top)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CutoutConfig:
-    """Cover square holes of each image with the mean colour."""
+class CutoutConfig(Kind, frozen=True, kw_only=True, tag="cutout"):
+    """Cover square holes of each image with the mean color."""
 
-    kind: Literal["cutout"] = "cutout"
-    holes: int = 1
+    holes: Annotated[int, Meta(ge=1, le=64)] = 1
     """Holes an image."""
-    size: int = 8
+    size: Annotated[int, Meta(ge=1, le=1024)] = 8
     """Side of a hole, in pixels at the training size."""
 
-    def __post_init__(self) -> None:
-        within("augment.cutout.holes", self.holes, 1, 64)
-        within("augment.cutout.size", self.size, 1, 1024)
 
-
-@dataclass(frozen=True, kw_only=True)
-class RotationConfig:
+class RotationConfig(Kind, frozen=True, kw_only=True, tag="rotation"):
     """Turn each image by a random angle about the middle of its crop; crop and rotation resample its pixels once."""
 
-    kind: Literal["rotation"] = "rotation"
-    degrees: float = 15.0
+    degrees: Annotated[float, Meta(gt=0, le=180)] = 15.0
     """Largest angle, in degrees, in each direction."""
     fill: Literal["reflect", "zero"] = "reflect"
-    """What lies outside of the image: its mirror image, or the mean colour (zero once normalised)."""
-
-    def __post_init__(self) -> None:
-        within("augment.rotation.degrees", self.degrees, 0, 180, open_low=True)
+    """What lies outside of the image: its mirror image, or the mean color (zero once normalized)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColorJitterConfig:
-    """Vary the colours of each image by random factors: first brightness, then contrast, then saturation."""
+class ColorJitterConfig(Kind, frozen=True, kw_only=True, tag="color_jitter"):
+    """Vary the colors of each image by random factors: first brightness, then contrast, then saturation."""
 
-    kind: Literal["color_jitter"] = "color_jitter"
-    brightness: float = 0.4
+    brightness: Finite = 0.4
     """Brightness is multiplied by 1 - this to 1 + this, never by less than 0; 0 leaves it alone."""
-    contrast: float = 0.4
-    """Distance from the image's mean grey is multiplied by 1 - this to 1 + this, never by less than 0; 0: alone."""
-    saturation: float = 0.4
-    """Distance from each pixel's grey is multiplied by 1 - this to 1 + this, never by less than 0; 0: alone."""
+    contrast: Finite = 0.4
+    """Distance from the image's mean gray is multiplied by 1 - this to 1 + this, never by less than 0; 0: alone."""
+    saturation: Finite = 0.4
+    """Distance from each pixel's gray is multiplied by 1 - this to 1 + this, never by less than 0; 0: alone."""
 
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation"):
-            within(f"augment.color.{name}", getattr(self, name), 0, INFINITY)
+    def check(self) -> None:
         if self.brightness == self.contrast == self.saturation == 0:
             raise ConfigError(
                 "--augment.color has no effect: brightness, contrast and saturation are all 0; raise one of them, or"
@@ -101,62 +80,46 @@ class ColorJitterConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrivialAugmentConfig:
+class TrivialAugmentConfig(Kind, frozen=True, kw_only=True, tag="trivial_augment"):
     """Change each image by one random operation of 14 at a random strength (TrivialAugment Wide); nothing to tune."""
 
-    kind: Literal["trivial_augment"] = "trivial_augment"
 
-
-@dataclass(frozen=True, kw_only=True)
-class MixupConfig:
+class MixupConfig(Kind, frozen=True, kw_only=True, tag="mixup"):
     """Blend each image, and its label, with another one of the batch."""
 
-    kind: Literal["mixup"] = "mixup"
-    alpha: float = 0.2
+    alpha: AboveZero = 0.2
     """Shares are drawn from Beta(alpha, alpha): near 0 or 1 for a small alpha, anywhere for 1, near a half for more."""
 
-    def __post_init__(self) -> None:
-        within("augment.mix.alpha", self.alpha, 0, INFINITY, open_low=True)
 
-
-@dataclass(frozen=True, kw_only=True)
-class CutmixConfig:
+class CutmixConfig(Kind, frozen=True, kw_only=True, tag="cutmix"):
     """Paste a random box of another image of the batch into each image, and mix the labels by area."""
 
-    kind: Literal["cutmix"] = "cutmix"
-    alpha: float = 1.0
+    alpha: AboveZero = 1.0
     """The area left to an image is drawn from Beta(alpha, alpha), before the box is cut at the border."""
 
-    def __post_init__(self) -> None:
-        within("augment.mix.alpha", self.alpha, 0, INFINITY, open_low=True)
 
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentConfig(Block, frozen=True, kw_only=True):
     """How training images are varied; each image of a batch gets its own random numbers."""
 
     flip: Literal["none", "random", "alternating"] = "random"
     """Mirror left and right: not at all, at random, or at random in the first epoch and the other way in each next."""
     crop: PadCropConfig | RandomResizedCropConfig | None = None
-    """Shift or cut each image; null: the whole image (its centre where it is cached larger)."""
+    """Shift or cut each image; null: the whole image (its center where it is cached larger)."""
     rotation: RotationConfig | None = None
     """Turn each image; null: leave it upright."""
     policy: TrivialAugmentConfig | None = None
     """A published mixture of operations on the cropped image; null: none."""
     color: ColorJitterConfig | None = None
-    """Vary the colours of each image; null: leave them alone."""
+    """Vary the colors of each image; null: leave them alone."""
     cutout: CutoutConfig | None = None
     """Cover holes of each image; null: none."""
     mix: MixupConfig | CutmixConfig | None = None
     """Mix each image and its label with another one of the batch; null: none."""
-    scales: tuple[float, ...] = ()
+    scales: tuple[Annotated[float, Meta(ge=0.25, le=1)], ...] = ()
     """Shares of the training side at which the images are shown in equal parts of the training, of whole epochs;
     smaller is faster. The last is 1: the full size, which validation and test see; empty: always."""
 
-    def __post_init__(self) -> None:
-        for scale in self.scales:
-            within("augment.scales", scale, 0.25, 1)
+    def check(self) -> None:
         if self.scales and self.scales[-1] != 1:
             raise ConfigError(
                 f"--augment.scales ends with {self.scales[-1]:g}; the last must be 1, the size that the finished"

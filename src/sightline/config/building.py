@@ -1,85 +1,135 @@
-"""From plain YAML values to settings: each block by its kind, each value by its type, without guessing."""
+"""Blocks of settings, and how they are made from plain YAML values: by msgspec, its errors said in our sentences.
 
-import dataclasses
+A block is a frozen ``msgspec.Struct``: types, ranges (``Annotated``) and, where one of several techniques is chosen, a
+``kind`` (its tag). msgspec checks a block that is read; a block that Python makes is checked at birth by the same types.
+"""
+
 import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
-from typing import Any, Literal, Union
+from typing import Any, ClassVar, Literal, Union
 
-from sightline.config.checks import nearest, shown
+import msgspec
+
+from sightline.config.checks import LARGEST, nearest, shown, within
 from sightline.errors import ConfigError
 
 __all__ = [
     "AUTO",
     "SEARCHED",
+    "Block",
+    "Kind",
+    "bare",
     "block_of_kind",
+    "blocks_in",
     "build",
     "fields_of",
     "kind_of",
     "listed_block",
     "members",
     "required",
+    "types_of",
 ]
 
 AUTO = "auto"
-LARGEST = 2**63
 SEARCHED = ("fit.batch_size", "optimizer.learning_rate")
 """Settings that may be ``auto``: before the training a number is searched for, in this order."""
 
 # What YAML 1.1 reads as a word and everyone means as a number: 1e-4 has no point, 1.0e4 no sign.
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
 
 
-def build(annotation: Any, value: Any, where: str) -> Any:
-    """Make one setting, or a block of them, from plain YAML values.
+class _KindOfClass:
+    """The tag of a block, for the class and for its instances; empty where there is no choice."""
 
-    Args:
-        annotation: what is wanted: a dataclass, a union of dataclasses told apart by ``kind``, or a plain type.
-        value: what was found.
-        where: the dotted name of the setting, for messages.
-    """
-    choices = members(annotation)
-    if types.NoneType in choices and (value is None or value == {"kind": "none"}):
-        return None
-    blocks: list[Any] = [choice for choice in choices if dataclasses.is_dataclass(choice)]
-    listed = listed_block(annotation)
-    if listed is not None:
-        return _built_list(listed, value, where)
-    if not blocks:
-        return _plain(annotation, value, where)
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{where or 'the recipe'} is {shown(value)}; wanted a block of settings.")
-    block = blocks[0] if "kind" not in fields_of(blocks[0]) else block_of_kind(blocks, value, where)
-    fields, made = fields_of(block), {}
-    for name, item in value.items():
-        dotted = f"{where}.{name}" if where else str(name)
-        if name not in fields:
-            kind = f" of kind {shown(value['kind'])}" if "kind" in value else ""
-            raise ConfigError(f"unknown setting {shown(dotted)}{kind}; {nearest(str(name), fields)}")
-        made[name] = build(fields[name], item, dotted)
-    missing = [name for name in required(block) if name not in made]
-    if missing:
-        lacks = f"lacks the {' and the '.join(missing)}"
-        if "kind" not in fields:  # one of a list, which is written in YAML only
-            raise ConfigError(f"{where} {lacks}; add {' and '.join(f'{name}: ...' for name in missing)}.")
-        flags = " and ".join(f"--{where}.{name}".replace("_", "-") for name in missing)
-        raise ConfigError(f"{where} of kind {shown(value.get('kind'))} {lacks}; add {flags}.")
-    return block(**made)
+    def __get__(self, instance: Any, owner: Any) -> str:
+        return str(owner.__struct_config__.tag or "")
 
 
-def _built_list(block: Any, value: Any, where: str) -> tuple[Any, ...]:
-    """A list of blocks, each of which is called by its number, counted from 1, in messages."""
-    if not isinstance(value, list | tuple):
-        fields = ", ".join(f"{name}: ..." for name in fields_of(block))
-        raise ConfigError(f"{where} is {shown(value)}; wanted a list of blocks, as YAML has it: [{{{fields}}}, ...].")
-    return tuple(build(block, item, f"{where}.{number}") for number, item in enumerate(value, start=1))
+class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings that belong together, checked at birth."""
+
+    kind: ClassVar[str] = _KindOfClass()  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        for name, annotation in _plain_fields(type(self)).items():
+            value = getattr(self, name)
+            try:
+                msgspec.convert(value, annotation)
+            except msgspec.ValidationError:
+                build(annotation, value, f"{_place_of(type(self))}{name}")
+        self.check()
+
+    def check(self) -> None:
+        """Refuse settings of this block that do not go together."""
+
+
+class Kind(Block, frozen=True, kw_only=True, tag_field="kind"):
+    """A block that is one of several techniques, or the only one of a block that can be off."""
+
+
+# ── what a block holds ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@cache
+def fields_of(block: Any) -> dict[str, Any]:
+    """Return names and types of a block's settings, without their ranges; its kind comes first."""
+    hints = typing.get_type_hints(block)
+    kind = {"kind": Literal[block.kind]} if block.kind else {}
+    return kind | {name: hints[name] for name in block.__struct_fields__}
+
+
+@cache
+def types_of(block: Any) -> dict[str, Any]:
+    """Return names and types of a block's settings, with their ranges."""
+    return {item.name: item.type for item in msgspec.structs.fields(block)}
+
+
+@cache
+def _plain_fields(block: Any) -> dict[str, Any]:
+    """The types of the settings of a block that are no blocks themselves."""
+    return {name: kind for name, kind in types_of(block).items() if not blocks_in(kind) and not listed_block(kind)}
+
+
+def required(block: Any) -> list[str]:
+    """Return the names of the settings that have no default."""
+    return [item.name for item in msgspec.structs.fields(block) if item.required]
+
+
+@cache
+def members(annotation: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the annotation by itself."""
+    return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+
+
+def blocks_in(annotation: Any) -> list[Any]:
+    """Return the blocks of which a setting is one; none where it is a plain value."""
+    return [choice for choice in members(annotation) if isinstance(choice, type) and issubclass(choice, Block)]
+
+
+def listed_block(annotation: Any) -> Any:
+    """Return the block of a setting that is a list of them, such as ``tuple[PhaseConfig, ...]``; None of any other."""
+    return (
+        next(iter(blocks_in(typing.get_args(annotation)[0])), None) if typing.get_origin(annotation) is tuple else None
+    )
+
+
+def kind_of(block: Any) -> str:
+    """Return the kind of a block where one of several may be chosen; empty where there is no choice."""
+    return str(block.kind)
 
 
 def block_of_kind(blocks: list[Any], value: Mapping[str, Any], where: str) -> Any:
-    by_kind = {typing.get_args(fields_of(block)["kind"])[0]: block for block in blocks}
+    """Return the block that the ``kind`` in a mapping names; the only one needs no name.
+
+    Raises:
+        ConfigError: no kind is named, or an unknown one.
+    """
+    by_kind = {block.kind: block for block in blocks}
     kind = value.get("kind", next(iter(by_kind)) if len(by_kind) == 1 else None)
     if kind is None:
         raise ConfigError(f"{where} names no kind; add one of: kind: {', '.join(by_kind)}.")
@@ -88,45 +138,134 @@ def block_of_kind(blocks: list[Any], value: Mapping[str, Any], where: str) -> An
     return by_kind[kind]
 
 
-@cache
-def fields_of(block: Any) -> dict[str, Any]:
-    """Names and types of a block's settings."""
-    hints = typing.get_type_hints(block)
-    return {item.name: hints[item.name] for item in dataclasses.fields(block)}
+def bare(annotation: Any) -> Any:
+    """Return a type without its range."""
+    return typing.get_args(annotation)[0] if hasattr(annotation, "__metadata__") else annotation
 
 
-def _plain(annotation: Any, value: Any, where: str) -> Any:
-    """A number, word, switch or short list, without guessing: a string is never taken for a number."""
+def _place_of(block: Any) -> str:
+    """The dotted place of a block in a recipe, as ``augment.crop.``; empty where it is in none."""
+    unseen: list[Any] = [Block]
+    while unseen:
+        owner = unseen.pop()
+        unseen += owner.__subclasses__()
+        name = next((name for name, kind in fields_of(owner).items() if block in members(kind)), None)
+        if name is not None:
+            return f"{_place_of(owner)}{name}."
+    return ""
+
+
+# ── from plain values to settings ────────────────────────────────────────────────────────────────────────────────────
+
+
+def build(annotation: Any, value: Any, where: str) -> Any:
+    """Make one setting, or a block of them, from plain YAML values.
+
+    Args:
+        annotation: the type: a block, a union of blocks told apart by ``kind``, or a plain type, with its range.
+        value: a value as YAML holds it.
+        where: the dotted name of the setting, for messages.
+    Raises:
+        ConfigError: a setting is unknown, missing, of a wrong type or out of range; a string is never taken for a number.
+    """
+    value = _readable(annotation, value)
+    try:
+        return msgspec.convert(value, annotation)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_problem(annotation, value, where)) from error
+
+
+def _parts(annotation: Any, value: Any, where: str) -> Iterator[tuple[Any, Any, Any, str]]:
+    """(type, name or index, value, dotted name) of each known part of a value; blocks in a list are counted from 1."""
+    blocks = blocks_in(annotation)
+    if isinstance(value, Mapping) and blocks:
+        kind = value.get("kind")
+        block = blocks[0] if len(blocks) == 1 else next((block for block in blocks if block.kind == kind), None)
+        for name, kind in types_of(block).items() if block else ():
+            if name in value:
+                yield kind, name, value[name], f"{where}.{name}".strip(".")
     for choice in members(annotation):
-        origin = typing.get_origin(choice)
-        if origin is Literal and value in typing.get_args(choice):
-            return value
         kinds = typing.get_args(choice)
-        if origin is tuple and Ellipsis in kinds and isinstance(value, list | tuple):
-            return tuple(_plain(kinds[0], item, where) for item in value)
-        if origin is tuple and isinstance(value, list | tuple) and len(value) == len(kinds):
-            return tuple(_plain(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-        if origin is dict and isinstance(value, Mapping):
-            return {_plain(kinds[0], key, where): _plain(kinds[1], item, where) for key, item in value.items()}
-        if choice is float and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        if isinstance(value, Mapping) and typing.get_origin(choice) is dict:
+            for key, item in value.items():
+                yield kinds[1], key, item, where
+        elif isinstance(value, list | tuple) and typing.get_origin(choice) is tuple:
+            for index, item in enumerate(value if Ellipsis in kinds or len(value) == len(kinds) else ()):
+                kind = kinds[0] if Ellipsis in kinds else kinds[index]
+                yield kind, index, item, f"{where}.{index + 1}" if blocks_in(kind) else where
+
+
+def _readable(annotation: Any, value: Any) -> Any:
+    """The value as msgspec reads it: a block of kind none is None, and 1e-4 a number where a number belongs."""
+    parts = {key: _readable(kind, item) for kind, key, item, _ in _parts(annotation, value, "")}
+    if isinstance(value, Mapping):
+        return None if value == {"kind": "none"} and types.NoneType in members(annotation) else {**value, **parts}
+    if isinstance(value, list | tuple):
+        return [parts.get(index, item) for index, item in enumerate(value)]
+    if float in map(bare, members(annotation)):
+        if isinstance(value, float) or (isinstance(value, str) and _EXPONENT.fullmatch(value)):
             return float(value)
-        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return math.inf if abs(value) > 1e300 else float(value)  # a whole number may be too long for a float
-        if choice is int and isinstance(value, int) and not isinstance(value, bool):
-            if abs(value) >= LARGEST:  # which neither PyTorch nor NumPy can hold
-                raise ConfigError(f"{where} is {shown(value)}; wanted a whole number of less than 19 digits.")
-            return value
-        if choice in (bool, str) and isinstance(value, choice):
-            return value
-    raise ConfigError(
-        f"{where} is {shown(value)}; wanted {_spoken(annotation)}{' or auto' if where in SEARCHED else ''}."
-    )
+        if isinstance(value, int) and abs(value) > 1e300:  # may be too long for a float
+            return math.inf
+    return value
+
+
+def _problem(annotation: Any, value: Any, where: str) -> str:
+    """The sentence for a value that msgspec refuses, about the innermost part that is wrong."""
+    if blocks_in(annotation):
+        problem = _problem_of_block(blocks_in(annotation), value, where)
+        if problem:
+            return problem
+    for kind, _, item, dotted in _parts(annotation, value, where):
+        try:
+            msgspec.convert(item, kind)
+        except msgspec.ValidationError:
+            return _problem(kind, item, dotted)
+    if listed_block(annotation):
+        fields = ", ".join(f"{name}: ..." for name in fields_of(listed_block(annotation)))
+        return f"{where} is {shown(value)}; wanted a list of blocks, as YAML has it: [{{{fields}}}, ...]."
+    for choice in members(annotation):
+        if type(value) in (int, float) and hasattr(choice, "__metadata__") and bare(choice) in (float, type(value)):
+            return _out_of_range(choice.__metadata__[0], value, where)
+    return f"{where} is {shown(value)}; wanted {_spoken(annotation)}{' or auto' if where in SEARCHED else ''}."
+
+
+def _problem_of_block(blocks: list[Any], value: Any, where: str) -> str:
+    """What is wrong with a block itself; empty where it is one of its settings."""
+    if not isinstance(value, Mapping):
+        return f"{where or 'the recipe'} is {shown(value)}; wanted a block of settings."
+    block = blocks[0] if not blocks[0].kind else block_of_kind(blocks, value, where)
+    kind = f" of kind {shown(value['kind'])}" if "kind" in value else ""
+    for name in value:
+        if name not in fields_of(block):
+            dotted = f"{where}.{name}" if where else str(name)
+            return f"unknown setting {shown(dotted)}{kind}; {nearest(str(name), fields_of(block))}"
+    missing = [name for name in required(block) if name not in value]
+    if not missing:
+        return ""
+    lacks = f"{where or 'it'}{kind} lacks the {' and the '.join(missing)}"
+    if not block.kind:  # one of a list, which is written in YAML only
+        return f"{lacks}; add {' and '.join(f'{name}: ...' for name in missing)}."
+    return f"{lacks}; add {' and '.join(f'--{where}.{name}'.replace('_', '-') for name in missing)}."
+
+
+def _out_of_range(limits: msgspec.Meta, value: float, where: str) -> str:
+    low = limits.ge if limits.gt is None else limits.gt
+    high = math.inf if limits.le == LARGEST and value <= LARGEST else limits.le
+    assert low is not None
+    assert high is not None
+    flag = (limits.extra or {}).get("flag") or where.replace("_", "-")
+    try:
+        within(flag, value, low, high, open_low=limits.gt is not None)
+    except ConfigError as error:  # what is written in YAML only has no flag
+        return str(error) if not re.search(r"\.\d", flag) else str(error).removeprefix("--")
+    raise AssertionError(f"{where} is {value}, which is in its range")
 
 
 def _spoken(annotation: Any) -> str:
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", types.NoneType: "null"}
+    """A type in words."""
     spoken = []
-    for choice in members(annotation):
+    for choice in map(bare, members(annotation)):
         origin, arguments = typing.get_origin(choice), typing.get_args(choice)
         if origin is Literal:
             spoken.append("one of " + ", ".join(map(str, arguments)))
@@ -134,32 +273,9 @@ def _spoken(annotation: Any) -> str:
             count = "any number" if Ellipsis in arguments else str(len(arguments))
             spoken.append(f"a list of {count}, each {_spoken(arguments[0])}")
         elif origin is dict:
-            spoken.append("pairs such as {0: 8, 4: 4}")
+            spoken.append(
+                "pairs such as {0: 8, 4: 4}" if bare(arguments[0]) is int else "settings as 'block: {name: value}'"
+            )
         else:
-            spoken.append(words.get(choice, str(choice)))
+            spoken.append(_WORDS.get(choice, str(choice)))
     return " or ".join(spoken)
-
-
-def members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, or the annotation by itself."""
-    return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-
-
-def listed_block(annotation: Any) -> Any:
-    """The dataclass of a setting that is a list of blocks, such as ``tuple[PhaseConfig, ...]``; None of any other."""
-    inner = typing.get_args(annotation)[:1] if typing.get_origin(annotation) is tuple else ()
-    return next((block for block in inner if dataclasses.is_dataclass(block)), None)
-
-
-def kind_of(block: Any) -> str:
-    """Return the kind of a block where one of several may be chosen; empty where there is no choice."""
-    return str(getattr(block, "kind", ""))
-
-
-def required(block: Any) -> list[str]:
-    """Names of the settings that have no default."""
-    return [
-        item.name
-        for item in dataclasses.fields(block)
-        if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    ]

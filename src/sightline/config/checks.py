@@ -1,39 +1,72 @@
-"""Checks of single settings, in the user's spelling."""
+"""Ranges of single settings, and sentences about them in the user's spelling."""
 
 import difflib
 import reprlib
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from sightline.errors import ConfigError, shortened
 
-__all__ = ["INFINITY", "nearest", "shown", "within"]
+__all__ = [
+    "FINITE",
+    "INFINITY",
+    "LARGEST",
+    "AboveZero",
+    "BelowOne",
+    "Count",
+    "Dropout",
+    "Finite",
+    "OpenShare",
+    "Share",
+    "ShareAboveZero",
+    "Whole",
+    "ZeroOrMore",
+    "nearest",
+    "shown",
+    "within",
+]
 
 INFINITY = float("inf")
+FINITE = sys.float_info.max
+LARGEST = 2**63 - 1  # the largest whole number that PyTorch and NumPy can hold
 LONGEST_WORD = 200  # letters of a word that is compared with known ones; the time grows with their product
 _DIGITS = 40  # of a whole number in a sentence
+
+Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
+ZeroOrMore = Annotated[int, Meta(ge=0, le=LARGEST)]
+Count = Annotated[int, Meta(ge=1, le=LARGEST)]
+Finite = Annotated[float, Meta(ge=0, le=FINITE)]
+AboveZero = Annotated[float, Meta(gt=0, le=FINITE)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+ShareAboveZero = Annotated[float, Meta(gt=0, le=1)]
+BelowOne = Annotated[float, Meta(ge=0, le=0.999999)]
+OpenShare = Annotated[float, Meta(gt=0, le=0.999999)]
+Dropout = Annotated[float, Meta(ge=0, le=0.9)]
 
 
 def within(flag: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
     """Refuse a number outside [low, high], or (low, high] with ``open_low``. NaN and infinity are outside of all."""
     if not ((low < value if open_low else low <= value) and value <= high) or value == INFINITY:
-        wanted = f"above {low:g}" if open_low else f"at least {low:g}"
-        if high != float("inf"):
-            wanted += f" and at most {_shown(high)}"
+        range_words = f"{'above' if open_low else 'at least'} {_shown_number(low)}"
+        if high not in (INFINITY, FINITE):
+            range_words += f" and at most {_shown_number(high)}"
         elif value == INFINITY:
-            wanted += " and finite"
-        raise ConfigError(f"--{flag} is {_shown(value)}; it must be {wanted}.")
+            range_words += " and finite"
+        raise ConfigError(f"--{flag} is {_shown_number(value)}; it must be {range_words}.")
 
 
 def nearest(word: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
-    """End of a sentence that names the known word most like ``word``, or where none is like it all that are listed."""
+    """End a sentence with the known word most like ``word``, or where none is like it with all that are listed."""
     word, known = word[:LONGEST_WORD], list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(listed or known)}."
 
 
 def shown(value: Any) -> str:
-    """A value in a sentence, as Python writes it; the middle of a long one is left out."""
+    """Write a value in a sentence, as Python does; the middle of a long one is left out."""
     return _SHORT.repr(value)
 
 
@@ -46,7 +79,7 @@ class _Shortened(reprlib.Repr):
         self.maxstring, self.maxother = 300, 300
 
     def repr_int(self, x: int, level: int) -> str:
-        """Python refuses to write a number of some thousand digits, and YAML's hexadecimal numbers may have them."""
+        """Write a whole number unless it is too long: Python refuses some thousand digits, which YAML may hold."""
         return str(x) if abs(x) < 10**_DIGITS else f"a number of more than {_DIGITS} digits"
 
     def repr1(self, x: Any, level: int) -> str:
@@ -56,5 +89,5 @@ class _Shortened(reprlib.Repr):
 _SHORT = _Shortened()
 
 
-def _shown(value: float) -> str:
+def _shown_number(value: float) -> str:
     return f"{value:g}" if isinstance(value, float) else shown(value)  # whole numbers keep their digits

@@ -2,10 +2,12 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from sightline.config.checks import INFINITY, nearest, within
+from msgspec import Meta
+
+from sightline.config.building import Block
+from sightline.config.checks import LARGEST, AboveZero, Count, nearest
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -42,32 +44,25 @@ OWN_ARITHMETIC: frozenset[Method] = frozenset({"grad_cam", "attention"})
 """Methods that need no captum."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class AttributionConfig:
+class AttributionConfig(Block, frozen=True, kw_only=True):
     """How the maps are computed; null leaves a number to the method."""
 
     layer: str | None = None
     """Layer whose map is shown (grad_cam); null: the deepest of at least 7×7 positions."""
-    steps: int | None = None
+    steps: Annotated[int, Meta(ge=2, le=LARGEST)] | None = None
     """Points on the way from the mean image to the image (integrated_gradients, integrated_gradients_smoothgrad); null: 64,
     and where the map does not add up to within 1 % four times as many, and again; with noise 16."""
-    samples: int | None = None
+    samples: Count | None = None
     """Noisy copies of an image (integrated_gradients_smoothgrad, 8; gradient_shap, 64)."""
-    noise: float | None = None
+    noise: AboveZero | None = None
     """Their noise, in standard deviations of the training images' pixels (integrated_gradients_smoothgrad, 0.15;
     gradient_shap, 0.1)."""
-    window: int | None = None
+    window: Count | None = None
     """Side of the square that is covered, in pixels (occlusion); null: an eighth of the shorter side."""
-    stride: int | None = None
+    stride: Count | None = None
     """Pixels from one square to the next (occlusion); null: half of the window."""
 
-    def __post_init__(self) -> None:
-        for name in ("steps", "samples", "window", "stride"):
-            value = getattr(self, name)
-            if value is not None:
-                within(name, value, 2 if name == "steps" else 1, INFINITY)
-        if self.noise is not None:
-            within("noise", self.noise, 0, INFINITY, open_low=True)
+    def check(self) -> None:
         if self.window is not None and self.stride is not None and self.stride > self.window:
             raise ConfigError(
                 f"--stride ({self.stride}) is longer than --window ({self.window}), so pixels between two squares would"
@@ -81,10 +76,10 @@ class AttributionConfig:
             ConfigError: with the methods that read it.
         """
         methods = list(methods)
-        for item in fields(self):
-            if getattr(self, item.name) is not None and not set(methods) & set(READ_BY[item.name]):
+        for name, readers in READ_BY.items():
+            if getattr(self, name) is not None and not set(methods) & set(readers):
                 raise ConfigError(
-                    f"--{item.name} has no effect on {', '.join(methods)}; it is read by {', '.join(READ_BY[item.name])}."
+                    f"--{name} has no effect on {', '.join(methods)}; it is read by {', '.join(readers)}."
                 )
 
 

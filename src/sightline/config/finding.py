@@ -1,9 +1,11 @@
 """The settings of finders: how a learning rate and a batch size are searched for."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sightline.config.checks import INFINITY, within
+from msgspec import Meta
+
+from sightline.config.building import Block
+from sightline.config.checks import LARGEST, AboveZero
 from sightline.config.finetuning import FinetuneConfig, phase_epochs
 from sightline.config.fitting import FitConfig
 from sightline.errors import ConfigError
@@ -25,24 +27,19 @@ RANGES: dict[str, tuple[float, float]] = {
 """First and last rate of a range test by the kind of the optimizer, unless they are named."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RangeTestConfig:
+class RangeTestConfig(Block, frozen=True, kw_only=True):
     """Training steps at rates that rise from one to the next."""
 
-    start: float | None = None
+    start: AboveZero | None = None
     """Rate of the first step; null: by the optimizer (sgd 1e-5, adam 1e-6, muon 1e-4)."""
-    end: float | None = None
+    end: AboveZero | None = None
     """Rate of the last step; null: 10. The test stops earlier where the loss has grown."""
-    steps: int = 200
+    steps: Annotated[int, Meta(ge=FEWEST, le=LARGEST)] = 200
     """Optimizer steps from the first rate to the last."""
     spacing: Literal["exponential", "linear"] = "exponential"
     """Whether each rate is the one before times a factor, or plus a number."""
 
-    def __post_init__(self) -> None:
-        within("steps", self.steps, FEWEST, INFINITY)
-        for name, rate in (("start", self.start), ("end", self.end)):
-            if rate is not None:
-                within(name, rate, 0, INFINITY, open_low=True)
+    def check(self) -> None:
         if self.start is not None and self.end is not None:
             _check_order(self.start, self.end)
 
@@ -66,20 +63,15 @@ def _check_order(start: float, end: float) -> None:
         raise ConfigError(f"--end {end:g} is not above --start {start:g}; the rate of a range test rises.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchSearchConfig:
+class BatchSearchConfig(Block, frozen=True, kw_only=True):
     """Training steps with ever larger batches."""
 
     how: Literal["power", "binary"] = "power"
     """Double the batch while it fits; or then also halve the distance between the largest that fits and the smallest that
     does not, down to a thirtieth."""
-    memory_limit: float | None = None
+    memory_limit: AboveZero | None = None
     """GB that the training processes of this machine may hold together on a processor, or each on its GPU; null: what they
     hold before and four fifths of what is free, and on a GPU all that is free."""
-
-    def __post_init__(self) -> None:
-        if self.memory_limit is not None:
-            within("memory-limit", self.memory_limit, 0, INFINITY, open_low=True)
 
 
 def refuse_range_test(fit: FitConfig, finetune: FinetuneConfig | None, images: int, wanted: str) -> None:

@@ -1,11 +1,13 @@
 """The settings of fine-tuning: which layers learn in which epochs, and at which share of the learning rate."""
 
 import math
-from dataclasses import dataclass
 from itertools import combinations, pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
-from sightline.config.checks import INFINITY, within
+from msgspec import Meta
+
+from sightline.config.building import Block, Kind
+from sightline.config.checks import LARGEST, AboveZero, Count, ShareAboveZero
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -28,89 +30,85 @@ ALL, HEAD = "all", "head"  # words for every layer, and for the last
 Restore = Literal["none", "val_acc", "val_loss"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class FrozenConfig:
+class FrozenConfig(Kind, frozen=True, kw_only=True, tag="frozen"):
     """Only the head learns; what lies below it is frozen, in evaluation mode, batch-norm's statistics included."""
 
-    kind: Literal["frozen"] = "frozen"
     features: Literal["keep", "recompute"] | None = None
     """Whether what the frozen layers make of an image and of its mirror image is computed once and kept in memory, or anew in
     every epoch, with the same result but for rounding. null: kept where images are shown as they are, or mirrored, and
     there is memory for it."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class UpperConfig:
+class UpperConfig(Kind, frozen=True, kw_only=True, tag="upper"):
     """Only the layers behind one learn, and the head; the maps below them are computed once and kept in memory.
 
     The layers up to that one stay frozen, in evaluation mode; every image is shown as it is, or mirrored.
     """
 
-    kind: Literal["upper"] = "upper"
     after: str
     """The last layer that is frozen, by its name, such as body.blocks.2."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GradualConfig:
+class _LayeredConfig(Kind, frozen=True, kw_only=True):
+    """Rates that fall with the depth of a layer."""
+
+    layer_decay: ShareAboveZero | None = None
+    """Share of the learning rate that a layer keeps of that of the layer above it, the head at the top: a layer three
+    below the head learns at its third power. null: all layers at the same rate."""
+
+    def check(self) -> None:
+        if self.layer_decay == 1:
+            raise ConfigError(
+                "--finetune.layer-decay 1 has no effect: all layers learn at the same rate; leave it out."
+            )
+
+
+class _PhasedConfig(_LayeredConfig, frozen=True, kw_only=True):
+    """What both schedules of phases have."""
+
+    restore_best: Restore = "none"
+    """Which weights of a phase the next one begins with: its last (none), or those of its validation with the best accuracy
+    or loss; the optimizer then forgets its momentum. Half of validation then chooses, and only the other half calibrates."""
+
+
+class GradualConfig(_PhasedConfig, frozen=True, kw_only=True, tag="gradual"):
     """Gradual unfreezing: the head learns alone at first, then with the layers below it, deeper and deeper, at last all.
 
     Each phase goes through the schedule anew. `sightline plan` shows the phases, and writes them as YAML to edit.
     """
 
-    kind: Literal["gradual"] = "gradual"
-    phases: int = 3
+    phases: Annotated[int, Meta(ge=2, le=LARGEST)] = 3
     """Phases that the epochs are shared among: the first trains the head, the last everything, and those between as many
     layers more each as can be shared out evenly."""
-    growth: float = 1.0
+    growth: Annotated[float, Meta(ge=1, le=10)] = 1.0
     """How many times as many epochs a phase takes as the one before it: 1: all the same; 2: 1, 2 and 4 of 7."""
-    layer_decay: float | None = None
-    """Share of the learning rate that a layer keeps of that of the layer above it, the head at the top: a layer three
-    below the head learns at its third power. null: all layers at the same rate."""
-    restore_best: Restore = "none"
-    """Which weights of a phase the next one begins with: its last (none), or those of its validation with the best accuracy
-    or loss; the optimizer then forgets its momentum. Half of validation then chooses, and only the other half calibrates."""
-
-    def __post_init__(self) -> None:
-        within("finetune.phases", self.phases, 2, INFINITY)
-        within("finetune.growth", self.growth, 1, 10)
-        _check_layer_decay(self.layer_decay)
 
 
-@dataclass(frozen=True, kw_only=True)
-class PhaseConfig:
+class PhaseConfig(Block, frozen=True, kw_only=True):
     """One phase of a written schedule, in YAML only; it goes through the learning-rate schedule by itself."""
 
-    epochs: int
+    epochs: Count
     """How many; those of all phases add up to ``fit.epochs``."""
     train: tuple[str, ...]
     """What learns: layers by their names or by the beginnings of them (layer4, body.features), head, or all; the others
     are frozen."""
-    rate: float = 1.0
+    rate: AboveZero = 1.0
     """What the peak learning rates are multiplied by."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PhasesConfig:
+class PhasesConfig(_PhasedConfig, frozen=True, kw_only=True, tag="phases"):
     """A schedule of freezing that is written out, in YAML only; `sightline plan` writes one to start from."""
 
-    kind: Literal["phases"] = "phases"
     phases: tuple[PhaseConfig, ...] = ()
     """The phases, in their order."""
-    layer_decay: float | None = None
-    """Share of the learning rate that a layer keeps of that of the layer above it, the head at the top: a layer three
-    below the head learns at its third power. null: all layers at the same rate."""
-    restore_best: Restore = "none"
-    """Which weights of a phase the next one begins with: its last (none), or those of its validation with the best accuracy
-    or loss; the optimizer then forgets its momentum. Half of validation then chooses, and only the other half calibrates."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not self.phases:
             raise ConfigError(
                 "--finetune.kind phases needs its phases, which are written in YAML: `sightline plan DATA --out plan.yaml`"
                 " writes some to start from; train with --config plan.yaml."
             )
-        _check_layer_decay(self.layer_decay)
+        super().check()
         for number, phase in enumerate(self.phases, start=1):
             _check_phase(f"finetune.phases.{number}", phase)
         for number, (one, other) in enumerate(pairwise(self.phases), start=2):
@@ -126,17 +124,12 @@ class PhasesConfig:
             raise ConfigError("finetune.restore_best has no effect with one phase; --fit.keep says what is handed on.")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DiscriminativeConfig:
+class DiscriminativeConfig(_LayeredConfig, frozen=True, kw_only=True, tag="discriminative"):
     """Discriminative rates: everything learns throughout, the slower the farther it lies below the head."""
 
-    kind: Literal["discriminative"] = "discriminative"
-    layer_decay: float = 0.7
+    layer_decay: ShareAboveZero = 0.7
     """Share of the learning rate that a layer keeps of that of the layer above it, the head at the top: a layer three
     below the head learns at its third power."""
-
-    def __post_init__(self) -> None:
-        _check_layer_decay(self.layer_decay)
 
 
 FinetuneConfig = FrozenConfig | UpperConfig | GradualConfig | PhasesConfig | DiscriminativeConfig
@@ -188,18 +181,7 @@ def same_as_before(number: int) -> str:
     )
 
 
-def _check_layer_decay(decay: float | None) -> None:
-    if decay == 1:
-        raise ConfigError("--finetune.layer-decay 1 has no effect: all layers learn at the same rate; leave it out.")
-    if decay is not None:
-        within("finetune.layer-decay", decay, 0, 0.999999, open_low=True)
-
-
 def _check_phase(where: str, phase: PhaseConfig) -> None:
-    if phase.epochs < 1:
-        raise ConfigError(f"{where}.epochs is {phase.epochs}; it must be at least 1.")
-    if not 0 < phase.rate < INFINITY:
-        raise ConfigError(f"{where}.rate is {phase.rate:g}; it must be above 0 and finite.")
     if not phase.train:
         raise ConfigError(f"{where}.train is empty, so the phase trains nothing; name layers, {HEAD} or {ALL}.")
     for one, other in combinations(phase.train, 2):

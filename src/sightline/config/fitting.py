@@ -1,10 +1,24 @@
 """The settings of fitting: which images, how long, what is handed on, measured and tracked."""
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
-from sightline.config.checks import INFINITY, within
+from msgspec import Meta
+
+from sightline.config.building import Block, Kind
+from sightline.config.checks import (
+    LARGEST,
+    AboveZero,
+    BelowOne,
+    Count,
+    Dropout,
+    Finite,
+    OpenShare,
+    ShareAboveZero,
+    Whole,
+    ZeroOrMore,
+    within,
+)
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -25,21 +39,20 @@ __all__ = [
 # ── the image set ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
+class DataConfig(Block, frozen=True, kw_only=True):
     """Which images are trained on, and at what size."""
 
-    validation: int | None = None
+    validation: Count | None = None
     """Images kept out of train to validate on, where the set has no validation split of its own; null: a tenth of
     train, at least 500 and at most 5,000, but never more than a fifth."""
-    split_seed: int = 0
+    split_seed: Whole = 0
     """Which of the possible splits is cut; the run's seed never moves an image from one side to the other."""
-    fraction: float = 1.0
+    fraction: ShareAboveZero = 1.0
     """Share of the training images to use, drawn class by class by the split seed; validation and test stay whole."""
     sampling: Literal["shuffle", "balanced"] = "shuffle"
     """How an epoch draws its images: each once; or as many in all, every class as often as any other, so that images of
     rare classes come several times and not every image of a common class comes in every epoch."""
-    size: int | None = None
+    size: Annotated[int, Meta(ge=16, le=1024)] | None = None
     """Side of the images that the network sees, in pixels; null: their own up to 64, else at most 128."""
     fit: Literal["crop", "squash", "pad"] = "crop"
     """How an image that is wider or higher than the network's is brought to its shape: the center is cut out; its sides are
@@ -59,142 +72,105 @@ class DataConfig:
     synthetic: str | None = None
     """Generated images to train on beside the set: a folder of class folders, as sightline generate writes it. Validation and
     test stay as they are, and so do the mean and deviation of the pixels."""
-    synthetic_share: float | None = None
+    synthetic_share: ShareAboveZero | None = None
     """Share of the training images that are generated ones; null: all that there are; 1: no real ones, whose mean and
     deviation are then not used either."""
 
-    def __post_init__(self) -> None:
-        if self.validation is not None:
-            within("data.validation", self.validation, 1, INFINITY)
-        within("data.fraction", self.fraction, 0, 1, open_low=True)
-        if self.size is not None:
-            within("data.size", self.size, 16, 1024)
-        if self.synthetic_share is not None:
-            within("data.synthetic-share", self.synthetic_share, 0, 1, open_low=True)
-            if self.synthetic is None:
-                raise ConfigError(
-                    f"--data.synthetic-share {self.synthetic_share:g} has no effect without --data.synthetic; name a folder of"
-                    " generated images."
-                )
+    def check(self) -> None:
+        if self.synthetic_share is not None and self.synthetic is None:
+            raise ConfigError(
+                f"--data.synthetic-share {self.synthetic_share:g} has no effect without --data.synthetic; name a folder of"
+                " generated images."
+            )
 
 
 # ── clipping, averaging, stopping early ──────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, kw_only=True)
-class NormClipConfig:
+class NormClipConfig(Kind, frozen=True, kw_only=True, tag="norm"):
     """Shorten the gradient of all weights together to a largest length, keeping its direction."""
 
-    kind: Literal["norm"] = "norm"
-    limit: float = 1.0
+    limit: AboveZero = 1.0
     """Largest length of the whole gradient (norm), or largest size of each of its numbers (value)."""
 
-    def __post_init__(self) -> None:
-        within("clip.limit", self.limit, 0, INFINITY, open_low=True)
 
-
-@dataclass(frozen=True, kw_only=True)
-class ValueClipConfig:
+class ValueClipConfig(Kind, frozen=True, kw_only=True, tag="value"):
     """Cut every number of the gradient to a largest size."""
 
-    kind: Literal["value"] = "value"
-    limit: float = 0.5
+    limit: AboveZero = 0.5
     """Largest size of each number of the gradient."""
-
-    def __post_init__(self) -> None:
-        within("clip.limit", self.limit, 0, INFINITY, open_low=True)
 
 
 ClipConfig = NormClipConfig | ValueClipConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class EMAConfig:
+class EMAConfig(Kind, frozen=True, kw_only=True, tag="ema"):
     """Hand on a running mean of the weights, taken at every step."""
 
-    kind: Literal["ema"] = "ema"
-    start: float = 0.0
+    start: BelowOne = 0.0
     """Share of the training after which the averaging begins."""
-    decay: float = 0.999
+    decay: OpenShare = 0.999
     """Share of the mean that is kept at a step; less over its first steps: (1 + n) / (10 + n) after n of them."""
 
-    def __post_init__(self) -> None:
-        within("averaging.start", self.start, 0, 0.999999)
-        within("averaging.decay", self.decay, 0, 0.999999, open_low=True)
 
-
-@dataclass(frozen=True, kw_only=True)
-class SWAConfig:
+class SWAConfig(Kind, frozen=True, kw_only=True, tag="swa"):
     """Hand on the mean of the weights at the ends of the last epochs, trained at a rate of their own."""
 
-    kind: Literal["swa"] = "swa"
-    start: float = 0.75
+    start: BelowOne = 0.75
     """Share of the training after which the averaging begins."""
-    rate: float = 0.1
+    rate: ShareAboveZero = 0.1
     """Rate while averaging as a share of the peak."""
-    anneal_epochs: float = 1.0
+    anneal_epochs: Finite = 1.0
     """Epochs over which the rate goes there from where the schedule is, along half a cosine; fractions allowed."""
-
-    def __post_init__(self) -> None:
-        within("averaging.start", self.start, 0, 0.999999)
-        within("averaging.rate", self.rate, 0, 1, open_low=True)
-        within("averaging.anneal-epochs", self.anneal_epochs, 0, INFINITY)
 
 
 AveragingConfig = EMAConfig | SWAConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class EarlyStoppingConfig:
+class EarlyStoppingConfig(Kind, frozen=True, kw_only=True, tag="patience"):
     """Stop when validation has not improved for a while, and hand on the weights of the best validation."""
 
-    kind: Literal["patience"] = "patience"
     monitor: Literal["val_loss", "val_acc"] = "val_acc"
     """What must improve, and chooses the weights."""
-    patience: int = 3
+    patience: Count = 3
     """Validations in a row without improvement after which the training stops."""
-    min_delta: float = 0.0
+    min_delta: Finite = 0.0
     """Smallest gain that counts as an improvement; the best weights are the best however small their lead."""
-
-    def __post_init__(self) -> None:
-        within("early-stopping.patience", self.patience, 1, INFINITY)
-        within("early-stopping.min-delta", self.min_delta, 0, INFINITY)
 
 
 # ── fitting and evaluation ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True, kw_only=True)
-class FitConfig:
+class FitConfig(Block, frozen=True, kw_only=True):
     """How long, how fast and how reproducibly to train."""
 
-    epochs: int = 8
+    epochs: Count = 8
     """Passes over the training images."""
-    batch_size: int = 128
+    batch_size: Annotated[int, Meta(ge=2, le=LARGEST)] = 128
     """Images a batch, over all processes; the batches of an epoch differ by one image at most. An optimizer step sees
     so many times ``accumulate``. auto: the smallest that is about as fast as the fastest that fits into memory, found before
     the training."""
-    accumulate: int | dict[int, int] = 1
+    accumulate: Count | dict[Whole, Count] = 1
     """Batches whose gradients are averaged for one optimizer step: a number, or one from each of some epochs on, counted
     from 0; in YAML {0: 8, 4: 4, 8: 1}, as a flag 0:8 4:4 8:1. The last step of an epoch sees what is left, and each image
     weighs the same in it."""
-    label_smoothing: float = 0.0
+    label_smoothing: Dropout = 0.0
     """Share of the target that is spread evenly over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """How much an image counts in the training loss: each the same, or by the number of train images, over classes times
     images of its class. Validation and test are not weighted."""
-    validate_every: int = 1
+    validate_every: ZeroOrMore = 1
     """Epochs between two validations; 0: only after the last."""
     keep: Literal["last", "val_acc", "val_loss"] = "last"
     """Which weights are handed on: those of the last epoch, or of the validation with the best accuracy or loss. Half of
     validation then chooses, and only the other half calibrates; so too with early stopping and plateau on validation."""
-    checkpoint_seconds: float = 60.0
+    checkpoint_seconds: Finite = 60.0
     """Seconds between two checkpoints within an epoch; there is one at the end of every epoch too."""
-    seed: int = 42
+    seed: ZeroOrMore = 42
     """Seed of everything random in the training."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the arithmetic; auto: bfloat16 where the processor or GPU computes it fast, else float32."""
-    processes: int = 1
+    processes: Annotated[int, Meta(ge=1, le=1024)] = 1
     """Processes that train together, each on a GPU of its own, or on its share of a processor's cores; each takes its part
     of every batch. Batch-norm sees the part of its process only."""
     deterministic: bool = False
@@ -205,14 +181,8 @@ class FitConfig:
     on a GPU. Where it was tried, on 2 busy cores, each took one to two minutes (a few seconds the next time) and the steps
     were not faster. Losses differ in the last digits."""
 
-    def __post_init__(self) -> None:
-        within("fit.epochs", self.epochs, 1, INFINITY)
-        within("fit.batch-size", self.batch_size, 2, INFINITY)
-        within("fit.label-smoothing", self.label_smoothing, 0, 0.9)
+    def check(self) -> None:
         within("fit.validate-every", self.validate_every, 0, self.epochs)
-        within("fit.checkpoint-seconds", self.checkpoint_seconds, 0, INFINITY)
-        within("fit.seed", self.seed, 0, 2**63 - 1)
-        within("fit.processes", self.processes, 1, 1024)
         if self.batch_size < 2 * self.processes:
             raise ConfigError(
                 f"--fit.batch-size ({self.batch_size}) leaves less than two images to each of --fit.processes"
@@ -220,8 +190,6 @@ class FitConfig:
             )
         if isinstance(self.accumulate, dict):
             self._check_accumulation(self.accumulate)
-        else:
-            within("fit.accumulate", self.accumulate, 1, INFINITY)
         if self.keep != "last" and not 0 < self.validate_every <= self.epochs // 2:
             raise ConfigError(
                 f"--fit.keep {self.keep} has nothing to choose from with --fit.validate-every {self.validate_every} of"
@@ -236,8 +204,6 @@ class FitConfig:
 
     def _check_accumulation(self, schedule: dict[int, int]) -> None:
         epochs, counts = list(schedule), list(schedule.values())
-        for count in counts:
-            within("fit.accumulate", count, 1, INFINITY)
         spoken = " ".join(f"{epoch}:{count}" for epoch, count in schedule.items())
         if not epochs or epochs[0] != 0 or any(later <= earlier for earlier, later in pairwise(epochs)):
             raise ConfigError(f"--fit.accumulate is {spoken or 'empty'}; its epochs must begin with 0 and rise.")
@@ -255,8 +221,7 @@ class FitConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
+class EvaluationConfig(Block, frozen=True, kw_only=True):
     """How the finished classifier reads an image, and what it is measured on."""
 
     views: Literal["one", "flip", "six"] = "one"
@@ -265,30 +230,27 @@ class EvaluationConfig:
     on: Literal["test", "validation", "none"] = "test"
     """What the finished classifier is measured on; the test split is read once."""
     robustness: bool = True
-    """Measure on validation what the finished classifier does with spoilt images and with images of no class."""
+    """Measure on validation what the finished classifier does with corrupted images and with images of no class."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrackConfig:
+class TrackConfig(Block, frozen=True, kw_only=True):
     """Where the numbers of a training go besides its run folder; ``metrics.csv`` is written always."""
 
     to: tuple[Literal["tensorboard", "wandb", "csv"], ...] = ()
     """Trackers, several at once: all settings, the rates step by step, the epochs and the final numbers, below logs/ in
     the run. TensorBoard and Weights & Biases come with the extra track; empty: none."""
-    every: int | None = None
+    every: Count | None = None
     """Steps between two learning rates that are tracked; null: 50."""
     project: str | None = None
     """Project of Weights & Biases; null: sightline."""
     offline: bool = False
     """Keep the run of Weights & Biases in logs/wandb, for `wandb sync`; without a key or a network it stays there too."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for name in {name for name in self.to if self.to.count(name) > 1}:
             raise ConfigError(f"--track.to names {name} twice; once is enough.")
-        if self.every is not None:
-            within("track.every", self.every, 1, INFINITY)
-            if not self.to:
-                raise ConfigError("--track.every has no effect without a tracker; add --track.to csv, or leave it out.")
+        if self.every is not None and not self.to:
+            raise ConfigError("--track.every has no effect without a tracker; add --track.to csv, or leave it out.")
         for flag, given in (("project", self.project is not None), ("offline", self.offline)):
             if given and "wandb" not in self.to:
                 raise ConfigError(f"--track.{flag} has no effect without --track.to wandb; add it, or leave it out.")

@@ -1,14 +1,15 @@
 """The recipe of a generator: the blocks of a classifier's that apply to it, and the generator."""
 
-from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from sightline.config.acgan import ACGANConfig
+from sightline.config.building import Block
+from sightline.config.conflicts import EVERY, GENERATOR, refuse_conflicts
 from sightline.config.fitting import ClipConfig, DataConfig, EMAConfig, FitConfig, TrackConfig
 from sightline.config.generators import DiffusionConfig, GeneratorConfig
 from sightline.config.optimizers import AdamWConfig, OptimizerConfig
 from sightline.config.schedules import CosineConfig, PlannedScheduleConfig
-from sightline.config.settings import Recipe, check_averaging, check_name, check_schedule
+from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
 __all__ = ["AnyRecipe", "FlipConfig", "GeneratorRecipe", "indivisible"]
@@ -16,21 +17,20 @@ __all__ = ["AnyRecipe", "FlipConfig", "GeneratorRecipe", "indivisible"]
 EPOCHS = 100  # unless a recipe, the images or the user say otherwise
 
 
-@dataclass(frozen=True, kw_only=True)
-class FlipConfig:
+class FlipConfig(Block, frozen=True, kw_only=True):
     """How a generator's training images are varied: whatever else is done to them, it would learn to do."""
 
     flip: Literal["none", "random", "alternating"] = "none"
     """Mirror left and right: not at all, at random, or at random in the first epoch and the other way in each next."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GeneratorRecipe:
+class GeneratorRecipe(Block, frozen=True, kw_only=True):
     """Every setting of a generator's training."""
 
     # what only the training of a classifier has
     early_stopping: ClassVar[None] = None
     finetune: ClassVar[None] = None
+    head: ClassVar[None] = None
     probe: ClassVar[None] = None
     selects: ClassVar[bool] = False
 
@@ -40,61 +40,33 @@ class GeneratorRecipe:
     """What it is for, what it reached, on what, in how long, n."""
     image_set: str | None = None
     """What it was trained on, filled in for a run."""
-    data: DataConfig = field(default_factory=DataConfig)
-    augment: FlipConfig = field(default_factory=FlipConfig)
-    generator: GeneratorConfig = field(default_factory=DiffusionConfig)
-    optimizer: OptimizerConfig = field(default_factory=AdamWConfig)
+    data: DataConfig = DataConfig()
+    augment: FlipConfig = FlipConfig()
+    generator: GeneratorConfig = DiffusionConfig()
+    optimizer: OptimizerConfig = AdamWConfig()
     # a generator's losses do not say when it has stopped getting better, so none that waits for them
-    schedule: PlannedScheduleConfig = field(default_factory=CosineConfig)
+    schedule: PlannedScheduleConfig = CosineConfig()
     clip: ClipConfig | None = None
     averaging: EMAConfig | None = None
-    fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=EPOCHS))
-    track: TrackConfig = field(default_factory=TrackConfig)
+    fit: FitConfig = FitConfig(epochs=EPOCHS)
+    track: TrackConfig = TrackConfig()
 
-    def __post_init__(self) -> None:
-        check_name(self.name)
-        lengths = (self.fit.epochs,)
-        check_schedule(self.schedule, self.fit, lengths)
-        if self.averaging is not None:
-            check_averaging(self.averaging, self.schedule, None, lengths)
-        usual = FitConfig(epochs=self.fit.epochs)
-        for name in ("label_smoothing", "class_weights", "keep"):
-            if getattr(self.fit, name) != getattr(usual, name):
-                raise ConfigError(
-                    f"--fit.{name.replace('_', '-')} {getattr(self.fit, name)} has no effect on a generator, which tells no"
-                    " classes apart; leave it out."
-                )
-        if self.data.synthetic is not None:
-            raise ConfigError("--data.synthetic: a generator learns from real images alone; leave the option out.")
-        if isinstance(self.generator, ACGANConfig) and self.fit.processes > 1:
-            raise ConfigError(
-                f"--fit.processes {self.fit.processes}: in each step of --generator.kind acgan only one of two networks learns,"
-                " which several processes cannot settle beforehand; leave it out."
-            )
-        if isinstance(self.generator, ACGANConfig) and self.fit.compile:
-            raise ConfigError(
-                "--fit.compile has no effect on --generator.kind acgan, whose two networks learn apart; leave it out."
-            )
-        multiple = self.generator.side_multiple
-        if self.data.size is not None and self.data.size % multiple:
+    def check(self) -> None:
+        refuse_conflicts(self, EVERY, GENERATOR)
+        if self.data.size is not None and self.data.size % self.generator.side_multiple:
             raise indivisible(self.data.size, self.generator)
 
 
 def indivisible(side: int, generator: GeneratorConfig) -> ConfigError:
-    """What is said of a side in pixels that the levels of a generator cannot halve."""
+    """Say that the levels of a generator cannot halve a side in pixels."""
     multiple = generator.side_multiple
     near = max(multiple, side // multiple * multiple)
     near = near if near >= 16 else -(-16 // multiple) * multiple
-    if isinstance(generator, ACGANConfig):
-        return ConfigError(
-            f"images of {side} px cannot be halved {len(generator.widths)} times in patches of {generator.patch} px"
-            f" (--generator.widths, --generator.patch): the side must be a multiple of {multiple}; choose --data.size"
-            f" {near}, fewer widths or smaller patches."
-        )
+    acgan = isinstance(generator, ACGANConfig)
     return ConfigError(
-        f"images of {side} px cannot be halved {len(generator.widths) - 1} times in patches of {generator.patch} px"
-        f" (--generator.widths, --generator.patch): the side must be a multiple of {multiple}; choose --data.size"
-        f" {near}, fewer levels or smaller patches."
+        f"images of {side} px cannot be halved {len(generator.widths) - (not acgan)} times in patches of {generator.patch} px"
+        f" (--generator.widths, --generator.patch): the side must be a multiple of {multiple}; choose --data.size {near}, fewer"
+        f" {'widths' if acgan else 'levels'} or smaller patches."
     )
 
 

@@ -2,11 +2,14 @@
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
+
+from msgspec import Meta
+from msgspec.structs import replace
 
 from sightline.config.acgan import ACGANConfig
-from sightline.config.checks import INFINITY, nearest, shown, within
+from sightline.config.building import Block, Kind
+from sightline.config.checks import Count, Dropout, Finite, Share, nearest, within
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -33,54 +36,45 @@ GLIMPSE_GUIDANCE, GLIMPSE_STEPS = 1.8, 10  # of such a picture, which must not t
 TELL_ABOVE = 0.3  # docs/generation.md has what was measured
 
 
-@dataclass(frozen=True, kw_only=True)
-class DiffusionConfig:
+class DiffusionConfig(Kind, frozen=True, kw_only=True, tag="diffusion"):
     """Noise that is taken away step by step (DDPM), by a U-Net that knows the class."""
 
-    kind: Literal["diffusion"] = "diffusion"
-    widths: tuple[int, ...] = (32, 64, 64)
+    widths: tuple[Annotated[int, Meta(ge=NORM_GROUPS, le=2048)], ...] = (32, 64, 64)
     """Channels of the levels of the U-Net, the finest first; each level has half the side of the one before it. Where neither
     recipe nor flag names them, the number of images decides, and their side decides the patch."""
-    blocks: int = 1
+    blocks: Annotated[int, Meta(ge=1, le=8)] = 1
     """Residual blocks of a level on the way down; on the way up there is one more."""
-    attention: tuple[int, ...] = ()
+    attention: tuple[Count, ...] = ()
     """Levels, counted from 1, whose blocks on the way down end in self-attention; the middle always has one."""
-    patch: int = 1
+    patch: Annotated[int, Meta(ge=1, le=16)] = 1
     """Side of the squares of pixels that the first layer takes as one position: 2 makes a quarter of the positions of 1, and
     takes about a quarter of the time."""
-    dropout: float = 0.0
+    dropout: Dropout = 0.0
     """Share of a residual block's channels that is left out at random while training."""
-    noise_steps: int = 500
+    noise_steps: Annotated[int, Meta(ge=2, le=10_000)] = 500
     """Steps in which an image becomes noise."""
-    first_noise: float = 1e-4
+    first_noise: Annotated[float, Meta(gt=0, le=0.5)] = 1e-4
     """Variance of the noise of the first step; from there it rises in a straight line."""
     last_noise: float = 0.028
     """Variance of the noise of the last step."""
-    drop_labels: float = 0.1
+    drop_labels: Dropout = 0.1
     """Share of the training images whose class is not told, from which guidance learns what images are without one;
     0: guidance cannot be used."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not self.widths:
             raise ConfigError("--generator.widths is empty; name the channels of one level or more, such as 32 64 64.")
         for width in self.widths:
-            within("generator.widths", width, NORM_GROUPS, 2048)
             if width % NORM_GROUPS:
                 raise ConfigError(
                     f"--generator.widths {width} is no multiple of {NORM_GROUPS}, the groups of its norms; choose"
                     f" {width // NORM_GROUPS * NORM_GROUPS} or {(width // NORM_GROUPS + 1) * NORM_GROUPS}."
                 )
-        within("generator.blocks", self.blocks, 1, 8)
         for level in self.attention:
             within("generator.attention", level, 1, len(self.widths))
         for level in {level for level in self.attention if self.attention.count(level) > 1}:
             raise ConfigError(f"--generator.attention names level {level} twice; once is enough.")
-        within("generator.patch", self.patch, 1, 16)
-        within("generator.dropout", self.dropout, 0, 0.9)
-        within("generator.noise-steps", self.noise_steps, 2, 10_000)
-        within("generator.first-noise", self.first_noise, 0, 0.5, open_low=True)
         within("generator.last-noise", self.last_noise, self.first_noise, 0.999)
-        within("generator.drop-labels", self.drop_labels, 0, 0.9)
 
     @property
     def side_multiple(self) -> int:
@@ -91,30 +85,19 @@ class DiffusionConfig:
 GeneratorConfig = DiffusionConfig | ACGANConfig
 
 
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
+class SamplingConfig(Block, frozen=True, kw_only=True):
     """How images are made by diffusion."""
 
-    guidance: float = 1.8
+    guidance: Finite = 1.8
     """How far beyond the class, away from images of any class: w in (1 + w) conditional - w unconditional; 0: not at all."""
-    steps: int = 20
+    steps: Count = 20
     """Times that the network is asked for each image."""
     sampler: Sampler = "dpm++"
     """How noise is taken away: step by step with some put back (ddpm), without (ddim), or by steps of second order (dpm++)."""
-    tell_above: float | None = None
+    tell_above: Share | None = None
     """Tell the class, and guide, while noise is stronger than this: its deviation as a multiple of the image's share. What is
     left to decide below is no longer what is to be seen, and the class would be written into traces that only a classifier
     finds. From 0, to the end, to 1, where it is as strong as the image; None: 0.3, or 0 where the generator does not know images without their class."""
-
-    def __post_init__(self) -> None:
-        within("guidance", self.guidance, 0, INFINITY)
-        within("steps", self.steps, 1, INFINITY)
-        if self.tell_above is not None:
-            within(
-                "tell-above", self.tell_above, 0, 1
-            )  # where noise is stronger than the image, it is decided what is shown
-        if self.sampler not in SAMPLERS:
-            raise ConfigError(f"unknown --sampler {shown(self.sampler)}; {nearest(str(self.sampler), SAMPLERS)}")
 
     def settled(self, generator: DiffusionConfig) -> "SamplingConfig":
         """The same, with what the generator decides where it was left open."""
@@ -149,24 +132,20 @@ class SamplingConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class KeepConfig:
+class KeepConfig(Block, frozen=True, kw_only=True):
     """Which generated images are kept."""
 
     run: str
     """Run of a classifier that must take an image for the class that was asked for."""
-    least: float = 0.5
+    least: Annotated[float, Meta(ge=0, le=1, extra={"flag": "keep-least"})] = 0.5
     """Probability of that class, at least."""
-    most: float = 1.0
+    most: Annotated[float, Meta(ge=0, le=1, extra={"flag": "keep-most"})] = 1.0
     """Probability of that class, at most: what a classifier is sure of already may teach it little."""
-    copies: float = 0.01
+    copies: Annotated[float, Meta(ge=0, le=0.5, extra={"flag": "keep-copies"})] = 0.01
     """Share of the training images that have a nearer other one than a generated image may be to any; 0: as near as the
     nearest two of them."""
 
-    def __post_init__(self) -> None:
-        within("keep-least", self.least, 0, 1)
-        within("keep-most", self.most, 0, 1)
-        within("keep-copies", self.copies, 0, 0.5)
+    def check(self) -> None:
         if self.least > self.most:
             raise ConfigError(
                 f"--keep-least {self.least:g} is more than --keep-most {self.most:g}, so no image would pass; exchange them."

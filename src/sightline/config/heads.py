@@ -3,10 +3,12 @@
 A network without a head of its own in the recipe keeps its last layer.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated
 
-from sightline.config.checks import nearest, within
+from msgspec import Meta
+
+from sightline.config.building import Kind
+from sightline.config.checks import Dropout, nearest
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -19,82 +21,60 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LinearHeadConfig:
+class _HeadConfig(Kind, frozen=True, kw_only=True):
+    """What every head has."""
+
+    layer: str | None = None
+    """Layer of the network whose map is read, such as groups.1 or layer3, and behind which the network ends; null: the
+    last."""
+
+
+class LinearHeadConfig(_HeadConfig, frozen=True, kw_only=True, tag="linear"):
     """A fresh linear layer, with a bias, on the features that the network pools itself."""
 
-    kind: Literal["linear"] = "linear"
-    layer: str | None = None
-    """Layer of the network whose map is read, such as groups.1 or layer3, and behind which the network ends; null: the
-    last."""
+
+class _AttentionConfig(_HeadConfig, frozen=True, kw_only=True):
+    """What every head with attention has."""
+
+    heads: Annotated[int, Meta(ge=1, le=64)] = 8
+    """Attentions side by side, each with its own weights."""
+    width: Annotated[int, Meta(ge=8, le=8192)] | None = None
+    """Features of a node, or of what a query pools, of which each head has its part; null: as many as the map has
+    channels."""
+    dropout: Dropout = 0.1
+    """Share of the attention weights, and in an encoder of the outputs within a block, that is dropped while training."""
+
+    def check(self) -> None:
+        if self.width is not None and self.width % self.heads:
+            below = self.width - self.width % self.heads
+            raise ConfigError(
+                f"--head.width ({self.width}) must divide by --head.heads ({self.heads}), for each head has an equal part; choose"
+                f" {below if below >= 8 else below + self.heads}."
+            )
 
 
-@dataclass(frozen=True, kw_only=True)
-class GraphAttentionHeadConfig:
+class _EncoderConfig(_AttentionConfig, frozen=True, kw_only=True):
+    """What the two encoders have."""
+
+    patch: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Side of a patch, in positions of the map; a border that fills no patch is left out."""
+    depth: Annotated[int, Meta(ge=1, le=24)] = 1
+    """Encoder blocks in a row."""
+
+
+class GraphAttentionHeadConfig(_EncoderConfig, frozen=True, kw_only=True, tag="graph_attention"):
     """Graph attention over patches of the map: pairs are scored by the sum of a query and a key, then a linear layer."""
 
-    kind: Literal["graph_attention"] = "graph_attention"
-    layer: str | None = None
-    """Layer of the network whose map is read, such as groups.1 or layer3, and behind which the network ends; null: the
-    last."""
-    patch: int = 2
-    """Side of a patch, in positions of the map; a border that fills no patch is left out."""
-    heads: int = 8
-    """Attentions side by side, each with its own weights."""
-    width: int | None = None
-    """Features of a node, of which each head has its part; null: as many as the map has channels."""
-    depth: int = 1
-    """Encoder blocks in a row."""
-    dropout: float = 0.1
-    """Share of the attention weights, and of the outputs within a block, that is dropped while training."""
 
-    def __post_init__(self) -> None:
-        _check_encoder(self.patch, self.heads, self.width, self.depth, self.dropout)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SelfAttentionHeadConfig:
+class SelfAttentionHeadConfig(_EncoderConfig, frozen=True, kw_only=True, tag="self_attention"):
     """The classical twin of graph attention: pairs are scored by the scaled product of a query and a key."""
 
-    kind: Literal["self_attention"] = "self_attention"
-    layer: str | None = None
-    """Layer of the network whose map is read, such as groups.1 or layer3, and behind which the network ends; null: the
-    last."""
-    patch: int = 2
-    """Side of a patch, in positions of the map; a border that fills no patch is left out."""
-    heads: int = 8
-    """Attentions side by side, each with its own weights."""
-    width: int | None = None
-    """Features of a node, of which each head has its part; null: as many as the map has channels."""
-    depth: int = 1
-    """Encoder blocks in a row."""
-    dropout: float = 0.1
-    """Share of the attention weights, and of the outputs within a block, that is dropped while training."""
 
-    def __post_init__(self) -> None:
-        _check_encoder(self.patch, self.heads, self.width, self.depth, self.dropout)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionPoolHeadConfig:
+class AttentionPoolHeadConfig(_AttentionConfig, frozen=True, kw_only=True, tag="attention_pool"):
     """Pooling by attention: learned queries choose among all positions of the map, then a linear layer."""
 
-    kind: Literal["attention_pool"] = "attention_pool"
-    layer: str | None = None
-    """Layer of the network whose map is read, such as groups.1 or layer3, and behind which the network ends; null: the
-    last."""
-    queries: int = 1
+    queries: Annotated[int, Meta(ge=1, le=64)] = 1
     """Learned queries; each pools the map once, and the linear layer reads them all."""
-    heads: int = 8
-    """Attentions side by side, each with its own weights."""
-    width: int | None = None
-    """Features that a query pools, of which each head has its part; null: as many as the map has channels."""
-    dropout: float = 0.1
-    """Share of the attention weights that is dropped while training."""
-
-    def __post_init__(self) -> None:
-        within("head.queries", self.queries, 1, 64)
-        _check_heads(self.heads, self.width, self.dropout)
 
 
 HeadConfig = LinearHeadConfig | GraphAttentionHeadConfig | SelfAttentionHeadConfig | AttentionPoolHeadConfig
@@ -117,23 +97,3 @@ def refuse_unknown_layer(layer: str, layers: tuple[str, ...], network: str) -> N
         )
     if layer not in layers:
         raise ConfigError(f"--head.layer {layer} is no layer of the network {network}; {nearest(layer, layers)}")
-
-
-def _check_encoder(patch: int, heads: int, width: int | None, depth: int, dropout: float) -> None:
-    within("head.patch", patch, 1, 64)
-    within("head.depth", depth, 1, 24)
-    _check_heads(heads, width, dropout)
-
-
-def _check_heads(heads: int, width: int | None, dropout: float) -> None:
-    within("head.heads", heads, 1, 64)
-    within("head.dropout", dropout, 0, 0.9)
-    if width is None:
-        return
-    within("head.width", width, 8, 8192)
-    if width % heads:
-        below = width - width % heads
-        raise ConfigError(
-            f"--head.width ({width}) must divide by --head.heads ({heads}), for each head has an equal part; choose"
-            f" {below if below >= 8 else below + heads}."
-        )

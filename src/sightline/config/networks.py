@@ -1,10 +1,12 @@
 """The settings of networks: what is built, and whose weights it starts from."""
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
 
 from sightline.config.backbones import BOX, BOX_NETWORK, LITE_PACKAGES, PACKAGE, PRETRAINED
-from sightline.config.checks import INFINITY, within
+from sightline.config.building import Kind
+from sightline.config.checks import Finite
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -21,59 +23,46 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpeednetConfig:
+Width = Annotated[int, Meta(ge=8, le=8192)]
+
+
+class SpeednetConfig(Kind, frozen=True, kw_only=True, tag="speednet"):
     """A small, fast convolutional network with a whitening first layer fitted to the image set."""
 
     layers: ClassVar[tuple[str, ...]] = ("groups.0", "groups.1", "groups.2")  # whose maps a head can read, in order
-    kind: Literal["speednet"] = "speednet"
-    widths: tuple[int, int, int] = (64, 256, 256)
+    widths: tuple[Width, Width, Width] = (64, 256, 256)
     """Channels of the three groups."""
-    depth: int = 2
+    depth: Annotated[int, Meta(ge=2, le=3)] = 2
     """Convolutions of each group: two, or three, of which a shortcut skips the last two."""
-    whiten_bias_epochs: float = 3.0
+    whiten_bias_epochs: Finite = 3.0
     """Epochs during which the bias of the whitening layer learns; its rate falls to zero over them."""
 
-    def __post_init__(self) -> None:
-        for width in self.widths:
-            within("network.widths", width, 8, 8192)
-        within("network.depth", self.depth, 2, 3)
-        within("network.whiten-bias-epochs", self.whiten_bias_epochs, 0, INFINITY)
 
-
-@dataclass(frozen=True, kw_only=True)
-class ResNet18Config:
+class ResNet18Config(Kind, frozen=True, kw_only=True, tag="resnet18"):
     """The 18-layer residual network; a 3×3 stem without pooling up to 64 px, the original 7×7 stem above."""
 
     layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3", "layer4")
-    kind: Literal["resnet18"] = "resnet18"
     weights: str | None = None
     """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResNet34Config:
+class ResNet34Config(Kind, frozen=True, kw_only=True, tag="resnet34"):
     """The 34-layer residual network, with the stems of the 18-layer one."""
 
     layers: ClassVar[tuple[str, ...]] = ("layer1", "layer2", "layer3", "layer4")
-    kind: Literal["resnet34"] = "resnet34"
     weights: str | None = None
     """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class CustomResNetConfig:
+class CustomResNetConfig(Kind, frozen=True, kw_only=True, tag="custom_resnet"):
     """Nine layers of 6.6 million parameters for small images, without knobs."""
 
     layers: ClassVar[tuple[str, ...]] = ("prep", "layer1", "residual1", "layer2", "layer3", "residual2")
-    kind: Literal["custom_resnet"] = "custom_resnet"
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimmConfig:
+class TimmConfig(Kind, frozen=True, kw_only=True, tag="timm"):
     """A network of the library timm."""
 
-    kind: Literal["timm"] = "timm"
     name: str
     """What the library or repository calls the network."""
     weights: str | None = None
@@ -81,7 +70,7 @@ class TimmConfig:
     those of an installed package (tf_efficientnet_lite1, tf_efficientnet_lite2), pretrained for the library's own, or a
     file (.safetensors, .pth, .pt)."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         for word, networks in ((BOX, (BOX_NETWORK,)), (PACKAGE, tuple(LITE_PACKAGES))):
             if self.weights == word and self.name not in networks:
                 raise ConfigError(
@@ -90,22 +79,18 @@ class TimmConfig:
                 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class TorchvisionConfig:
+class TorchvisionConfig(Kind, frozen=True, kw_only=True, tag="torchvision"):
     """A network of torchvision whose last layer is linear; its ResNets get a 3×3 stem without pooling up to 64 px."""
 
-    kind: Literal["torchvision"] = "torchvision"
     name: str
     """What the library or repository calls the network."""
     weights: str | None = None
     """Weights to start from: null for none, pretrained for the library's own, or a file (.safetensors, .pth, .pt)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class HubConfig:
+class HubConfig(Kind, frozen=True, kw_only=True, tag="hub"):
     """A network that torch.hub builds by running the code of a repository."""
 
-    kind: Literal["hub"] = "hub"
     repo: str
     """OWNER/REPO[:BRANCH], or the folder of a clone."""
     name: str
@@ -113,7 +98,7 @@ class HubConfig:
     trust_code: bool = False
     """Run the code of the repository, which may do whatever you may do."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         if not self.trust_code:
             raise ConfigError(
                 f"network hub runs the code of {self.repo} on this machine (torch.hub downloads and executes it); read"
@@ -121,11 +106,9 @@ class HubConfig:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(Kind, frozen=True, kw_only=True, tag="run"):
     """The network of an earlier run, with its weights; the head is new where the classes differ."""
 
-    kind: Literal["run"] = "run"
     folder: str
     """Folder of the finished run."""
     trust_code: bool = False

@@ -1,9 +1,11 @@
 """The settings of the linear probe: a head that is solved for, not trained, on the features of a pretrained network."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from sightline.config.checks import INFINITY, within
+from msgspec import Meta
+
+from sightline.config.building import Kind
+from sightline.config.checks import FINITE, AboveZero
 from sightline.errors import ConfigError
 
 __all__ = ["ProbeConfig"]
@@ -12,28 +14,27 @@ TIMES_FEATURES, MOST_SECONDS = 2.0, 600.0
 """Limit of what follows a probe where no minutes are asked for: so many times the seconds of the features, and seconds."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
+class ProbeConfig(Kind, frozen=True, kw_only=True, tag="linear"):
     """Solve for a linear head on the features of the pretrained network before anything is fine-tuned."""
 
-    kind: Literal["linear"] = "linear"
-    penalty: float | None = None
+    penalty: AboveZero | None = None
     """Strength of the L2 penalty of the head's weights, on scaled features; null: the best of a grid on validation."""
     then: Literal["auto", "finetune", "nothing"] = "auto"
     """What follows. finetune: the epochs of the recipe, from the probe's head, with batch-norm's statistics as they are; kept
     only where better on validation.
     auto: the same, with as many epochs and layers as the minutes allow, or nothing. nothing: the probe is what is saved."""
-    minutes: float | None = None
+    minutes: Annotated[float, Meta(gt=0, le=FINITE, extra={"flag": "minutes"})] | None = None
     """Minutes for everything, from the command until the run is finished; null: fine-tuning takes at most twice as long as
     the features, and at most ten minutes."""
 
-    def __post_init__(self) -> None:
-        if self.penalty is not None:
-            within("probe.penalty", self.penalty, 0, INFINITY, open_low=True)
-        if self.minutes is not None:
-            within("minutes", self.minutes, 0, INFINITY, open_low=True)
-            if self.then != "auto":
-                raise ConfigError(
-                    f"--minutes {self.minutes:g} has no effect with --probe.then {self.then}, which leaves nothing to choose"
-                    " by the time; leave one of the two out."
-                )
+    def check(self) -> None:
+        if self.minutes is not None and self.then != "auto":
+            raise ConfigError(
+                f"--minutes {self.minutes:g} has no effect with --probe.then {self.then}, which leaves nothing to choose by the"
+                " time; leave one of the two out."
+            )
+
+    @property
+    def flag(self) -> str:
+        """The flag that asks for a probe."""
+        return "--probe" if self.minutes is None else "--minutes"

@@ -1,25 +1,20 @@
 """Puts settings together: defaults < recipe < file < flags, in whatever order they were typed."""
 
 import ast
-import dataclasses
 import inspect
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Mapping
-from functools import cache
-from importlib import resources
-from pathlib import Path
-from typing import Any
-
-import yaml
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, reduce
+from typing import Any, TypeVar
 
 from sightline.config.backbones import spell_backbone
-from sightline.config.building import AUTO, SEARCHED, block_of_kind, build, fields_of, members, required
+from sightline.config.building import AUTO, SEARCHED, Block, block_of_kind, blocks_in, build, fields_of, required
 from sightline.config.checks import shown
 from sightline.config.generating import AnyRecipe, GeneratorRecipe
 from sightline.config.settings import Recipe
-from sightline.config.yaml_texts import parse_yaml, read_text
+from sightline.config.yaml_texts import named_texts, read_named, yaml_text
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -29,6 +24,7 @@ __all__ = [
     "named_recipes",
     "read_recipe",
     "refuse_hopeless",
+    "refuse_unless_one_fits",
     "resolve",
     "resolve_any",
     "resolve_generator",
@@ -38,6 +34,8 @@ __all__ = [
     "to_yaml",
     "trains_generator",
 ]
+
+R = TypeVar("R", Recipe, GeneratorRecipe)
 
 
 def resolve(*layers: Mapping[str, Any]) -> Recipe:
@@ -57,9 +55,7 @@ def resolve(*layers: Mapping[str, Any]) -> Recipe:
             "these settings train a generator, which only `sightline train` does, by a recipe such as --recipe ddpm; name a"
             " classifier's recipe here."
         )
-    recipe = build(Recipe, _merged(Recipe(), layers), "")
-    assert isinstance(recipe, Recipe)
-    return recipe
+    return _resolved(Recipe(), layers)
 
 
 def resolve_generator(*layers: Mapping[str, Any]) -> GeneratorRecipe:
@@ -78,9 +74,7 @@ def resolve_generator(*layers: Mapping[str, Any]) -> GeneratorRecipe:
         raise ConfigError(
             f"--{name.replace('_', '-')} has no effect on a generator, which tells no classes apart; leave it out."
         )
-    recipe = build(GeneratorRecipe, _merged(GeneratorRecipe(), layers), "")
-    assert isinstance(recipe, GeneratorRecipe)
-    return recipe
+    return _resolved(GeneratorRecipe(), layers)
 
 
 def resolve_any(*layers: Mapping[str, Any]) -> AnyRecipe:
@@ -93,11 +87,10 @@ def trains_generator(*layers: Mapping[str, Any]) -> bool:
     return any(layer.get("generator") is not None for layer in layers)
 
 
-def _merged(below: AnyRecipe, layers: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    merged: dict[str, Any] = to_mapping(below)
-    for layer in layers:
-        merged = merge(merged, _without_auto(spell_out(layer)))
-    return merged
+def _resolved(below: R, layers: Iterable[Mapping[str, Any]]) -> R:
+    layers = map(_without_auto, map(spell_out, layers))
+    recipe: R = build(type(below), reduce(merge, layers, to_mapping(below)), "")
+    return recipe
 
 
 def searches(*layers: Mapping[str, Any]) -> tuple[str, ...]:
@@ -105,19 +98,15 @@ def searches(*layers: Mapping[str, Any]) -> tuple[str, ...]:
 
     A recipe itself holds numbers only: for such a setting the one below the ``auto``, until ``train`` has found another.
     """
-    merged: dict[str, Any] = {}
-    for layer in layers:
-        merged = merge(merged, spell_out(layer))
-    return tuple(name for name in SEARCHED if flatten(merged).get(name) == AUTO)
+    merged = flatten(reduce(merge, map(spell_out, layers), {}))
+    return tuple(name for name in SEARCHED if merged.get(name) == AUTO)
 
 
 def _without_auto(layer: Mapping[str, Any]) -> dict[str, Any]:
-    stripped = dict(layer)
-    for block, _, setting in (name.partition(".") for name in SEARCHED):
-        inner = stripped.get(block)
-        if isinstance(inner, Mapping) and inner.get(setting) == AUTO:
-            stripped[block] = {name: value for name, value in inner.items() if name != setting}
-    return stripped
+    def kept(block: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in settings.items() if value != AUTO or f"{block}.{name}" not in SEARCHED}
+
+    return {block: kept(block, value) if isinstance(value, Mapping) else value for block, value in layer.items()}
 
 
 def refuse_hopeless(settings: Mapping[str, Any]) -> None:
@@ -126,25 +115,33 @@ def refuse_hopeless(settings: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: what the last of them says.
     """
-    problem: ConfigError | None = None
-    for name in named_recipes():
-        recipe = read_recipe(name)
-        if trains_generator(recipe):  # none is chosen unless it is named
-            continue
+    recipes = map(read_recipe, named_recipes())  # of which no generator's is chosen unless it is named
+    refuse_unless_one_fits(
+        (recipe for recipe in recipes if not trains_generator(recipe)), lambda it: resolve(it, settings)
+    )
+
+
+def refuse_unless_one_fits(
+    recipes: Iterable[Mapping[str, Any]], attempt: Callable[[Mapping[str, Any]], object]
+) -> None:
+    """Refuse what can be done with none of some recipes.
+
+    Raises:
+        ConfigError: what the attempt with the last of them says.
+    """
+    problem = ConfigError("there is no recipe to try; name one.")
+    for recipe in recipes:
         try:
-            resolve(recipe, settings)
+            attempt(recipe)
             return
         except ConfigError as error:
             problem = error
-    assert problem is not None
     raise problem
 
 
 def named_recipes() -> dict[str, str]:
     """Names of the recipes that come with sightline, with the text of each."""
-    folder = resources.files("sightline") / "resources" / "recipes"
-    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
-    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
+    return named_texts("recipes")
 
 
 def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -153,18 +150,7 @@ def read_recipe(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such recipe or file, or it is not a YAML mapping.
     """
-    known = named_recipes()
-    text = known.get(str(name_or_path))
-    where = f"recipe {shown(str(name_or_path))}"
-    if text is None:
-        path = Path(name_or_path)
-        if not os.path.isfile(path):  # unlike Path.is_file, takes a name that is too long for no file
-            names = ", ".join(["auto", *known])
-            raise ConfigError(
-                f"there is no recipe or file {shown(str(name_or_path))}; wanted a YAML file or one of: {names}."
-            )
-        where, text = str(path), read_text(path)
-    return spell_out(parse_yaml(text, where))
+    return spell_out(read_named("recipe", named_recipes(), name_or_path, "auto"))
 
 
 def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> dict[str, Any]:
@@ -184,13 +170,12 @@ def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> d
     if block is None:
         layer = spell_backbone(layer)
         block = GeneratorRecipe if "generator" in layer else Recipe
-    kinds: list[Any] = [choice for choice in members(block) if dataclasses.is_dataclass(choice)]
-    hints = {name: hint for kind in kinds for name, hint in fields_of(kind).items()}
+    hints = {name: hint for kind in blocks_in(block) for name, hint in fields_of(kind).items()}
     written = dict(layer)
     for name, value in layer.items():
-        blocks: list[Any] = [choice for choice in members(hints.get(name)) if dataclasses.is_dataclass(choice)]
+        blocks = blocks_in(hints.get(name))
         dotted = f"{where}.{name}" if where else str(name)
-        if isinstance(value, str) and blocks and "kind" in fields_of(blocks[0]):
+        if isinstance(value, str) and blocks and blocks[0].kind:
             written[name] = _spelt_word(blocks, value, dotted)
         elif isinstance(value, Mapping) and blocks:
             written[name] = spell_out(value, hints[name], dotted)
@@ -215,8 +200,8 @@ def _spelt_word(blocks: list[Any], word: str, where: str) -> dict[str, Any]:
 
 def to_mapping(settings: Any) -> Any:
     """Turn settings into plain mappings, lists, strings and numbers: what JSON and YAML can hold."""
-    if dataclasses.is_dataclass(settings):
-        return {item.name: to_mapping(getattr(settings, item.name)) for item in dataclasses.fields(settings)}
+    if isinstance(settings, Block):
+        return {name: to_mapping(getattr(settings, name)) for name in fields_of(type(settings))}
     return [to_mapping(value) for value in settings] if isinstance(settings, tuple) else settings
 
 
@@ -231,14 +216,15 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
 
 def to_yaml(recipe: AnyRecipe) -> str:
     """Write a recipe as the YAML text that ``read_recipe`` reads back to the same settings."""
-    return yaml.safe_dump(to_mapping(recipe), sort_keys=False, allow_unicode=True, width=110)
+    return yaml_text(to_mapping(recipe))
 
 
 def field_texts(block: Any) -> dict[str, str]:
     """The docstring under each field of a dataclass."""
-    texts = {}
-    body = _class_bodies(block.__module__)[block.__name__]
-    for field, text in itertools.pairwise(body):
+    texts = {
+        name: text for base in block.__bases__ if issubclass(base, Block) for name, text in field_texts(base).items()
+    }
+    for field, text in itertools.pairwise(_class_bodies(block.__module__)[block.__name__]):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             assert isinstance(field.target, ast.Name)
             texts[field.target.id] = " ".join(str(text.value.value).split())

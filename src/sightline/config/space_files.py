@@ -1,16 +1,14 @@
 """Reads the space of a tuning, and refuses what is unknown, does not vary, is fixed as well, or can never be."""
 
-import dataclasses
 import json
 import math
 import os
 import random
-import typing
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sightline.config.building import build, kind_of, members, required
-from sightline.config.checks import nearest, shown
+from sightline.config.building import bare, blocks_in, build, kind_of, members, required, types_of
+from sightline.config.checks import Whole, nearest, shown
 from sightline.config.resolving import flatten, resolve, spell_out, to_mapping
 from sightline.config.settings import Recipe
 from sightline.config.spaces import Choice, Dimension, Option, Range, Space
@@ -91,17 +89,17 @@ def _within_block(
         prefix: what the names of its dimensions begin with.
         fixed: takes the settings with one value, which are refused where it is None.
     """
-    types_of = typing.get_type_hints(block)
+    kinds_of = types_of(block)
     for name, value in written.items():
         here, dotted = (*place, str(name)), ".".join((*place, str(name)))
         known = [
-            setting for setting in types_of if place or _blocks(types_of[setting])
+            setting for setting, kind in kinds_of.items() if place or blocks_in(kind)
         ]  # a recipe's name is no setting
         if name not in known:
             of = f" of kind {shown(kind_of(block))}" if kind_of(block) else ""
             raise ConfigError(f"unknown setting {shown(dotted)}{of} in the space; {nearest(str(name), known)}")
-        if not _blocks(types_of[name]):
-            drawn = _drawn(types_of[name], value, here, prefix + name)
+        if not blocks_in(kinds_of[name]):
+            drawn = _drawn(kinds_of[name], value, here, prefix + name)
             if drawn is not None:
                 yield drawn
             elif fixed is not None:
@@ -118,13 +116,9 @@ def _within_block(
                     f"{dotted} is off in the recipe, so nothing in it can be drawn; choose a --{dotted.replace('_', '-')}.kind,"
                     f" or draw the block: {name}: [null, {{kind: ...}}]."
                 )
-            kinds = {kind_of(kind): kind for kind in _blocks(types_of[name])}
+            kinds = {kind_of(kind): kind for kind in blocks_in(kinds_of[name])}
             inner = kinds[base[name].get("kind", "")]
             yield from _within_block(inner, value, base[name], here, f"{prefix}{name}.")
-
-
-def _blocks(annotation: Any) -> list[Any]:
-    return [kind for kind in members(annotation) if dataclasses.is_dataclass(kind)]
 
 
 def _does_not_vary(dotted: str, value: Any) -> str:
@@ -157,7 +151,7 @@ def _drawn(annotation: Any, value: Any, place: tuple[str, ...], name: str) -> Di
 
 def _range(annotation: Any, value: Mapping[str, Any], place: tuple[str, ...], name: str) -> Range:
     dotted = ".".join(place)
-    kind = next((kind for kind in (float, int) if kind in members(annotation)), None)
+    kind = next((kind for kind in map(bare, members(annotation)) if kind in (float, int)), None)
     if kind is None:
         raise ConfigError(f"{dotted} has a range in the space and is no number; name values in a list.")
     words = ("low", "high", "step", "log")
@@ -166,8 +160,9 @@ def _range(annotation: Any, value: Mapping[str, Any], place: tuple[str, ...], na
             raise ConfigError(f"{dotted} says {shown(word)} in the space; {nearest(str(word), words)}")
     if not {"low", "high"} <= set(value):
         raise ConfigError(f"{dotted} lacks its low or its high in the space; write {{low: 1, high: 8}}.")
-    low, high = (build(kind, value[word], f"{dotted}.{word}") for word in ("low", "high"))
-    step = build(kind | None, value.get("step"), f"{dotted}.step")
+    number: Any = Whole if kind is int else float
+    low, high = (build(number, value[word], f"{dotted}.{word}") for word in ("low", "high"))
+    step = build(number | None, value.get("step"), f"{dotted}.step")
     log = build(bool, value.get("log", False), f"{dotted}.log")
     if not low < high < math.inf:
         raise ConfigError(f"{dotted} goes from {low:g} to {high:g} in the space; its low must be less than its high.")
@@ -204,8 +199,8 @@ def _several(options: dict[str, Option], value: Any, dotted: str) -> dict[str, O
 
 def _choice_of_blocks(parent: Any, value: Any, place: tuple[str, ...], name: str) -> Choice:
     """Blocks to choose from: a list of them, or several kinds with what all of them have."""
-    dotted, hint = ".".join(place), typing.get_type_hints(parent)[place[-1]]
-    by_kind = {kind_of(kind): kind for kind in _blocks(hint)}
+    dotted, hint = ".".join(place), types_of(parent)[place[-1]]
+    by_kind = {kind_of(kind): kind for kind in blocks_in(hint)}
     if list(by_kind) == [""]:
         raise ConfigError(
             f"{dotted} is a list in the space, and has no kinds; name its settings, each with its own list."
@@ -239,7 +234,7 @@ def _choice_of_blocks(parent: Any, value: Any, place: tuple[str, ...], name: str
 def _blocks_of_kinds(by_kind: Mapping[str, Any], value: Mapping[str, Any], dotted: str) -> list[dict[str, Any]]:
     """``{kind: [sgd, adamw], weight_decay: ...}`` as two blocks."""
     for kind in value["kind"]:
-        known = typing.get_type_hints(by_kind[kind]) if kind in by_kind else value
+        known = {"kind", *types_of(by_kind[kind])} if kind in by_kind else value
         for name in value:
             if name not in known:
                 raise ConfigError(

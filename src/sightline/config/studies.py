@@ -1,20 +1,17 @@
 """Studies: recipes that are compared, each trained with the same seeds. Nothing here loads torch."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
-import yaml
+import msgspec
 
-from sightline.config.building import build
-from sightline.config.checks import INFINITY, nearest, shown, within
+from sightline.config.building import Block, build
+from sightline.config.checks import Count, ShareAboveZero, ZeroOrMore, nearest, shown
 from sightline.config.resolving import flatten, merge, read_recipe, resolve, spell_out, to_mapping
 from sightline.config.settings import Recipe
-from sightline.config.yaml_texts import parse_yaml, read_text
+from sightline.config.yaml_texts import named_texts, read_named, yaml_text
 from sightline.errors import ConfigError
 
 __all__ = ["Study", "Variant", "differences", "named_studies", "read_study", "study_to_yaml"]
@@ -24,17 +21,16 @@ STUDY_OWN = ("name", "about", "image_set", "fit.seed")  # of a recipe; a study s
 ONE_SPLIT = ("data.split_seed", "data.validation", "data.exclude")  # would cut other test or validation images
 
 
-@dataclass(frozen=True, kw_only=True)
-class Variant:
+class Variant(Block, frozen=True, kw_only=True):
     """One of the recipes of a study."""
 
     name: str
     """What it is called, and its runs."""
     about: str = ""
     """What it is for."""
-    recipe: Mapping[str, Any] | None = None
+    recipe: dict[str, Any] | None = None
     """Content of the recipe that it starts from; None: the study's."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
     """What it sets over the study's settings."""
     backbone: str | None = None
     """The variant or backbone whose run with the same seed this one's network and weights come from."""
@@ -42,8 +38,7 @@ class Variant:
     """An image set of its own, which only a backbone may have; None: the study's."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Study:
+class Study(Block, frozen=True, kw_only=True, dict=True):
     """Recipes × seeds: every variant is trained with every seed, on the same images.
 
     Raises:
@@ -56,13 +51,13 @@ class Study:
     """What it asks."""
     data: str | None = None
     """The image set; None where the command line names it."""
-    recipe: Mapping[str, Any]
+    recipe: dict[str, Any]
     """Content of the recipe that all variants start from."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
     """What all variants set over it."""
-    fraction: float | None = None
+    fraction: ShareAboveZero | None = None
     """Share of the training images to use; None: what the settings say. A backbone with images of its own uses them all."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[ZeroOrMore, ...] = (0, 1, 2)
     """Seeds of the runs. The images of train, validation and test are the same for all."""
     variants: tuple[Variant, ...]
     """What is compared, the baseline among them."""
@@ -73,22 +68,14 @@ class Study:
     unequal: str = ""
     """Why the variants take different numbers of operations on purpose; empty: they are meant to take the same."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
         self._check_names()
-        for seed in self.seeds:
-            within("seeds", seed, 0, 2**63 - 1)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ConfigError(f"{self._where}: seeds are {list(self.seeds)}; wanted one or more, each once.")
-        if self.fraction is not None:
-            within("fraction", self.fraction, 0, 1, open_low=True)
+            raise ConfigError(f"seeds are {list(self.seeds)}; wanted one or more, each once.")
         self._check_backbones()
         for variant in self.trained:
             self._check_settings(variant)
         self._check_differences()
-
-    @property
-    def _where(self) -> str:
-        return f"study {shown(self.name)}"
 
     @cached_property
     def trained(self) -> tuple[Variant, ...]:
@@ -132,16 +119,16 @@ class Study:
         names = [variant.name for variant in (*self.backbones, *self.variants)]
         for name in (self.name, *names):
             if not name.strip() or set(name) & set("/\\\0") or name.startswith("."):
-                raise ConfigError(f"{self._where}: {shown(name)} is no name for a folder; use a word, without slashes.")
+                raise ConfigError(f"{shown(name)} is no name for a folder; use a word, without slashes.")
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise ConfigError(f"{self._where}: two recipes are called {shown(twice)}; give each a name of its own.")
+            raise ConfigError(f"two recipes are called {shown(twice)}; give each a name of its own.")
         if len(self.variants) < 2:
-            raise ConfigError(f"{self._where} has {len(self.variants)} variants; wanted two or more to compare.")
+            raise ConfigError(f"there are {len(self.variants)} variants; wanted two or more to compare.")
         compared = [variant.name for variant in self.variants]
         if self.baseline not in compared:
             raise ConfigError(
-                f"{self._where}: there is no variant {shown(self.baseline)} to be the baseline; {nearest(self.baseline, compared)}"
+                f"there is no variant {shown(self.baseline)} to be the baseline; {nearest(self.baseline, compared)}"
             )
 
     def _check_backbones(self) -> None:
@@ -150,23 +137,23 @@ class Study:
             name = variant.backbone
             if name is not None and name not in known:
                 raise ConfigError(
-                    f"{self._where}: {shown(variant.name)} starts from {shown(name)}, which is not there; {nearest(name, known)}"
+                    f"{shown(variant.name)} starts from {shown(name)}, which is not there; {nearest(name, known)}"
                 )
             path = [variant.name]
             while (step := known[path[-1]].backbone) is not None and len(path) <= len(known):
                 path.append(step)
                 if step == variant.name:
                     way = " from ".join(repr(name) for name in path)
-                    raise ConfigError(f"{self._where}: {way} is a circle; let one of them start from nothing.")
+                    raise ConfigError(f"{way} is a circle; let one of them start from nothing.")
             if variant.data is not None and variant not in self.backbones:
                 raise ConfigError(
-                    f"{self._where}: {shown(variant.name)} has images of its own, and would be compared on others than the rest;"
+                    f"{shown(variant.name)} has images of its own, and would be compared on others than the rest;"
                     " move it to backbones, or leave its data out."
                 )
         used = {variant.backbone for variant in known.values()}
         idle = next((backbone.name for backbone in self.backbones if backbone.name not in used), None)
         if idle is not None:
-            raise ConfigError(f"{self._where}: no variant starts from the backbone {shown(idle)}; leave it out.")
+            raise ConfigError(f"no variant starts from the backbone {shown(idle)}; leave it out.")
 
     def _check_settings(self, variant: Variant) -> None:
         try:
@@ -179,7 +166,7 @@ class Study:
                 raise ConfigError(f"the network comes from {shown(variant.backbone)}; leave network out.")
             self.recipe_of(variant)
         except ConfigError as error:
-            raise ConfigError(f"{self._where}, {shown(variant.name)}: {error}") from error
+            raise ConfigError(f"{shown(variant.name)}: {error}") from error
 
     def _check_differences(self) -> None:
         """Refuse variants that are the same, and such as would be measured on other images."""
@@ -190,15 +177,13 @@ class Study:
             settings = {name: value for name, value in settings.items() if name not in STUDY_OWN}
             twin = seen.setdefault(repr((settings, variant.data)), variant.name)
             if twin != variant.name:
-                raise ConfigError(
-                    f"{self._where}: {shown(twin)} and {shown(variant.name)} have the same settings; leave one out."
-                )
+                raise ConfigError(f"{shown(twin)} and {shown(variant.name)} have the same settings; leave one out.")
             if variant.data is not None:
                 continue
             for name in ONE_SPLIT:
                 if settings[name] != first.setdefault(name, settings[name]):
                     raise ConfigError(
-                        f"{self._where}: {name} is {settings[name]} in {shown(variant.name)} and {first[name]} in others, which"
+                        f"{name} is {settings[name]} in {shown(variant.name)} and {first[name]} in others, which"
                         " would then be measured on other images; set it in the settings of the study, for all."
                     )
 
@@ -208,9 +193,7 @@ class Study:
 
 def named_studies() -> dict[str, str]:
     """Names of the studies that come with sightline, with the text of each."""
-    folder = resources.files("sightline") / "resources" / "studies"
-    files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
-    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
+    return named_texts("studies")
 
 
 def read_study(
@@ -229,28 +212,19 @@ def read_study(
     Raises:
         ConfigError: there is no such study or file, or it is not a study (see ``Study``).
     """
-    known = named_studies()
-    text = known.get(str(name_or_path))
-    where = f"study {shown(str(name_or_path))}"
-    if text is None:
-        if not os.path.isfile(name_or_path):
-            raise ConfigError(
-                f"there is no study or file {shown(str(name_or_path))}; {nearest(str(name_or_path), known)}"
-            )
-        where, text = str(name_or_path), read_text(Path(name_or_path))
-    content = parse_yaml(text, where)
+    content = read_named("study", named_studies(), name_or_path)
     given = {"data": data, "seeds": seeds, "fraction": fraction}
-    return _study(content | {name: value for name, value in given.items() if value is not None}, where)
+    return _study(content | {name: value for name, value in given.items() if value is not None})
 
 
 def study_to_yaml(study: Study) -> str:
     """Write a study, with the content of its recipes, as the YAML text that ``read_study`` reads back to the same."""
-    return yaml.safe_dump(_plain(study), sort_keys=False, allow_unicode=True, width=110)
+    return yaml_text(_mapping(study))
 
 
 def differences(before: Study, now: Study) -> list[str]:
     """What a study has otherwise than before, as ``seeds was [0, 1] and is [0, 1, 2]``; what it says about itself left out."""
-    old, new = (dict(_flat(_plain(study))) for study in (before, now))
+    old, new = (dict(_flat(_mapping(study))) for study in (before, now))
     names = [name for name in {**old, **new} if not name.endswith("about")]
     return [f"{name} was {old.get(name)} and is {new.get(name)}" for name in names if old.get(name) != new.get(name)]
 
@@ -265,82 +239,46 @@ def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from flatten(value, name).items()
 
 
-def _plain(study: Study) -> dict[str, Any]:
-    found = dict(vars(study), seeds=list(study.seeds), recipe=_whole(study.recipe))
-    for part in ("variants", "backbones"):
-        variants = [dict(vars(variant)) for variant in getattr(study, part)]
-        found[part] = [one | {"recipe": None if one["recipe"] is None else _whole(one["recipe"])} for one in variants]
-    found.pop("trained", None)  # not a setting: kept once it was asked for
-    return found
+def _mapping(study: Study) -> dict[str, Any]:
+    """Turn a study into plain mappings and lists, with all settings of its recipes."""
+    content: dict[str, Any] = to_mapping(study)
+    for part in (content, *content["variants"], *content["backbones"]):
+        part["recipe"] = None if part["recipe"] is None else _whole(part["recipe"])
+    return content
 
 
-def _study(content: Mapping[str, Any], where: str) -> Study:
+def _study(content: Mapping[str, Any]) -> Study:
     """Make a study from the mapping that its YAML holds."""
-    found = _fields(content, Study, where)
-    name = found.setdefault("name", "")
-    within_it = f"study {shown(name)}"
+    try:
+        filled = {"name": ""} | _filled(content)
+        variants = filled.get("variants")
+        first = variants[0] if isinstance(variants, list) and variants else None
+        filled.setdefault("baseline", first.get("name", "") if isinstance(first, Mapping) else "")
+        seeds = build(Count | tuple[ZeroOrMore, ...], filled.get("seeds", 3), "seeds")
+        filled["seeds"] = list(range(seeds)) if isinstance(seeds, int) else seeds
+        study: Study = build(Study, filled, "")
+        return study
+    except ConfigError as error:
+        raise ConfigError(f"study {shown(content.get('name', ''))}: {error}") from error
+
+
+def _filled(content: Any) -> Any:
+    """The content of a study or variant with its settings and recipes written in full; what is neither, as it is."""
+    if not isinstance(content, Mapping):
+        return content
+    filled = dict(content)
+    filled["settings"] = {} if filled.get("settings") is None else filled["settings"]
+    if isinstance(filled["settings"], Mapping):
+        filled["settings"] = spell_out(filled["settings"])
+    recipe = filled.get("recipe")
+    if recipe is not None:
+        filled["recipe"] = _whole(recipe if isinstance(recipe, Mapping) else read_recipe(build(str, recipe, "recipe")))
     for part in ("variants", "backbones"):
-        entries = found.get(part, [])
-        if not isinstance(entries, Sequence) or isinstance(entries, str):
-            raise ConfigError(
-                f"{within_it}: {part} is {shown(entries)}; wanted a list of '- {{name: ..., settings: ...}}'."
-            )
-        found[part] = tuple(_variant(entry, f"{within_it}, {part}") for entry in entries)
-    seeds = build(int | tuple[int, ...], found.get("seeds", 3), f"{within_it}: seeds")
-    found["seeds"] = tuple(range(_counted(seeds))) if isinstance(seeds, int) else seeds
-    if not found["variants"]:
-        raise ConfigError(f"{within_it} has no variants; wanted two or more to compare.")
-    found.setdefault("baseline", found["variants"][0].name)
-    if "recipe" not in found:
-        raise ConfigError(
-            f"{within_it} names no recipe that its variants start from; add recipe: small, or another one."
-        )
-    for key, kind in (("name", str), ("about", str), ("data", str | None), ("baseline", str), ("unequal", str)):
-        if key in found:
-            found[key] = build(kind, found[key], f"{within_it}: {key}")
-    if found.get("fraction") is not None:
-        found["fraction"] = build(float, found["fraction"], f"{within_it}: fraction")
-    found["recipe"] = _recipe(found["recipe"], within_it)
-    return Study(**found)
-
-
-def _variant(entry: Any, where: str) -> Variant:
-    if not isinstance(entry, Mapping):
-        raise ConfigError(f"{where}: {shown(entry)} is no variant; wanted {{name: ..., settings: ...}}.")
-    found = _fields(entry, Variant, where)
-    for key, kind in (("name", str), ("about", str), ("backbone", str | None), ("data", str | None)):
-        if key in found:
-            found[key] = build(kind, found[key], f"{where}: {key}")
-    if "name" not in found:
-        raise ConfigError(f"{where}: a variant has no name; add name: ... to {shown(dict(entry))}.")
-    if found.get("recipe") is not None:
-        found["recipe"] = _recipe(found["recipe"], where)
-    return Variant(**found)
-
-
-def _fields(content: Mapping[str, Any], of: Any, where: str) -> dict[str, Any]:
-    """The content, of whose names all are known and whose settings are settings."""
-    known = list(of.__dataclass_fields__)
-    for name in content:
-        if name not in known:
-            raise ConfigError(f"{where}: unknown {shown(name)}; {nearest(str(name), known)}")
-    found = dict(content)
-    settings = found.get("settings") or {}
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{where}: settings are {shown(settings)}; wanted settings as 'block: {{name: value}}'.")
-    found["settings"] = spell_out(settings)
-    return found
-
-
-def _recipe(recipe: Any, where: str) -> dict[str, Any]:
-    return _whole(recipe if isinstance(recipe, Mapping) else read_recipe(build(str, recipe, f"{where}: recipe")))
+        if isinstance(filled.get(part), list):
+            filled[part] = [_filled(variant) for variant in filled[part]]
+    return filled
 
 
 def _whole(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe with all its settings: what the defaults were when a study began is part of the study."""
     return {name: value for name, value in to_mapping(resolve(recipe)).items() if name not in STUDY_OWN}
-
-
-def _counted(seeds: int) -> int:
-    within("seeds", seeds, 1, INFINITY)
-    return seeds

@@ -1,21 +1,18 @@
 """The settings of a tuning, and its ``study.yaml``: what is tuned, in which space, and how it is searched."""
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
-from sightline.config.building import build
-from sightline.config.checks import INFINITY, within
-from sightline.config.resolving import named_recipes, read_recipe, resolve, to_mapping
+from sightline.config.building import Block, build
+from sightline.config.checks import Count, ZeroOrMore
+from sightline.config.resolving import named_recipes, read_recipe, refuse_unless_one_fits, resolve, to_mapping
 from sightline.config.settings import Recipe
 from sightline.config.space_files import build_space
 from sightline.config.spaces import Space
-from sightline.config.yaml_texts import parse_yaml, read_text
+from sightline.config.yaml_texts import parse_yaml, read_text, yaml_text
 from sightline.errors import ConfigError, RunError
 
 __all__ = ["Study", "TuneConfig", "begun_study", "choose_pruner", "refuse_hopeless_space", "study_text"]
@@ -24,11 +21,10 @@ STUDY = "study.yaml"
 STUDY_FORMAT = 1  # rises when an older sightline could misread study.yaml
 
 
-@dataclass(frozen=True, kw_only=True)
-class TuneConfig:
+class TuneConfig(Block, frozen=True, kw_only=True):
     """How a space is searched."""
 
-    trials: int = 20
+    trials: Count = 20
     """Trials in all, those included that are ended early or fail."""
     judge: Literal["val_acc", "val_loss"] = "val_acc"
     """What is best: the highest accuracy or the lowest loss on validation, of the weights that a trial hands on."""
@@ -36,12 +32,8 @@ class TuneConfig:
     """Which trials are ended early, by validation after their epochs: those that have never been better than half of the
     finished ones were by then, once five are finished (median); all but the best third after 1, 3, 9, ... epochs (halving);
     the same, with some spared at first (hyperband); or none. null: median, where trials are validated before they end."""
-    seed: int = 42
+    seed: ZeroOrMore = 42
     """Seed of the drawing; the trials are all trained with that of the recipe."""
-
-    def __post_init__(self) -> None:
-        within("trials", self.trials, 1, INFINITY)
-        within("seed", self.seed, 0, 2**63 - 1)
 
 
 def choose_pruner(config: TuneConfig, recipe: Recipe, space: Space) -> str:
@@ -74,16 +66,12 @@ def refuse_hopeless_space(
     Raises:
         ConfigError: what the last recipe says.
     """
-    problem: ConfigError | None = None
-    for base in [named] if named else map(read_recipe, named_recipes()):
-        try:
-            recipe = resolve(base, fixed)
-            choose_pruner(config, recipe, build_space(written, recipe, fixed))
-            return
-        except ConfigError as error:
-            problem = error
-    assert problem is not None
-    raise problem
+
+    def attempt(base: Mapping[str, Any]) -> None:
+        recipe = resolve(base, fixed)
+        choose_pruner(config, recipe, build_space(written, recipe, fixed))
+
+    refuse_unless_one_fits([named] if named else map(read_recipe, named_recipes()), attempt)
 
 
 # ── study.yaml ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -105,12 +93,12 @@ def study_text(study: Study) -> str:
     """The text of ``study.yaml``."""
     content = {
         "format": STUDY_FORMAT,
-        **dataclasses.asdict(study.config),
+        **to_mapping(study.config),
         "fingerprint": study.fingerprint,
         "space": dict(study.space),
         "recipe": to_mapping(study.recipe),
     }
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
+    return yaml_text(content)
 
 
 def begun_study(folder: str | os.PathLike[str] | None, resume: bool) -> Study | None:
@@ -138,7 +126,7 @@ def begun_study(folder: str | os.PathLike[str] | None, resume: bool) -> Study | 
         content = parse_yaml(read_text(file), str(file))
         if content["format"] > STUDY_FORMAT:
             raise RunError(f"{file} was written by a newer sightline; upgrade sightline to read it.")
-        config = {item.name: content[item.name] for item in dataclasses.fields(TuneConfig)}
+        config = {name: content[name] for name in TuneConfig.__struct_fields__}
         recipe = resolve(content["recipe"])
         return Study(recipe, content["space"], build(TuneConfig, config, "study"), content["fingerprint"])
     except (KeyError, TypeError, ConfigError) as error:

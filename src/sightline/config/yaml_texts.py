@@ -1,14 +1,16 @@
 """YAML that people write: read with bounds, so that a few bytes cannot become millions of values."""
 
 import os
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from sightline.config.checks import shown
 from sightline.errors import ConfigError
 
-__all__ = ["parse_yaml", "read_text"]
+__all__ = ["named_texts", "parse_yaml", "read_named", "read_text", "yaml_text"]
 
 LARGEST = 1_000_000  # bytes of a file of settings; PyYAML reads about a hundred thousand a second
 VALUES = 100_000  # that a text may hold, with what its aliases repeat; nine lines of ten aliases each are a billion
@@ -45,6 +47,38 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
+
+
+def named_texts(folder: str) -> dict[str, str]:
+    """Return the names of the YAML files that come with sightline in a folder of its resources, with the text of each."""
+    entries = (resources.files("sightline") / "resources" / folder).iterdir()
+    files = sorted((entry for entry in entries if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
+    return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
+
+
+def read_named(kind: str, known: dict[str, str], name_or_path: str | os.PathLike[str], *words: str) -> dict[str, Any]:
+    """Read the mapping in a file, or in one of the texts that come with sightline.
+
+    Args:
+        kind: recipe or study, for messages.
+        known: the texts that come with sightline, by their names.
+        name_or_path: the name of one of them, or a file.
+        words: other names that are taken elsewhere, for messages.
+    Raises:
+        ConfigError: there is no such text or file, or it is not a YAML mapping.
+    """
+    name = str(name_or_path)
+    if name in known:
+        return parse_yaml(known[name], f"{kind} {shown(name)}")
+    if not os.path.isfile(name_or_path):  # unlike Path.is_file, takes a name that is too long for no file
+        names = ", ".join([*words, *known])
+        raise ConfigError(f"there is no {kind} or file {shown(name)}; wanted a YAML file or one of: {names}.")
+    return parse_yaml(read_text(name_or_path), name)
+
+
+def yaml_text(content: Any) -> str:
+    """Write settings as YAML."""
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
 
 
 def read_text(path: str | os.PathLike[str], where: str = "") -> str:

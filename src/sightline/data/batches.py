@@ -20,10 +20,10 @@ from sightline.data.augment.mixing import Mixing, draw_mixing, mix
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.excluding import leave_out
-from sightline.data.joining import join_train
 from sightline.data.ranges import with_range_of
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import Splits, split_as, statistics
+from sightline.data.synthetic import join_train
 
 __all__ = [
     "Array",
@@ -125,7 +125,8 @@ class TrainingBatches:
     """The training images, epoch after epoch, in a new order each; every image once an epoch, unless they are balanced.
 
     Iterating yields the rest of the current epoch; ``state_dict`` says where it stands, for Lightning's checkpoints.
-    The batches of an epoch differ in size by one image at most, so none is too small for batch-norm.
+    The batches of an epoch differ in size by one image at most, so none is too small for batch-norm. What a batch is made of,
+    how, where and for which process are set apart, each by its name: thirteen arguments.
     """
 
     def __init__(
@@ -185,9 +186,8 @@ class TrainingBatches:
             Their positions among the training images, (n,); which of them are this process's; what happens to each of all;
             and how they are mixed, where they are.
         """
-        first, last = (self._count * edge // self._batches for edge in (index, index + 1))
-        members = order[first:last]
-        share = slice(*(len(members) * edge // self.world_size for edge in (self.rank, self.rank + 1)))
+        members = order[_part(self._count, index, self._batches)]
+        share = _part(len(members), self.rank, self.world_size)
         generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, index))
         flips = self._flip_first[members] ^ bool(epoch % 2)
         cached = (self._pixels.shape[1], self._pixels.shape[2])
@@ -198,28 +198,31 @@ class TrainingBatches:
     def make(self, epoch: int, index: int, order: Tensor) -> Batch:
         """Make this process's slice of one batch."""
         members, share, drawn, mixing = self.draw(epoch, index, order)
-        made = share if mixing is None else _with_partners(mixing.partner_B, share)
-        pixels, rows = self._pixels, self._rows[members[made]]
+        needed = share if mixing is None else _with_partners(mixing.partner_B, share)
+        pixels, rows = self._pixels, self._rows[members[needed]]
         if pixels.device.type != self.device.type:  # too many to keep there
-            pixels, rows = pixels[rows].to(self.device, non_blocking=True), torch.arange(len(rows))
-        parameters, rows = drawn.part(made, self.device), rows.to(self.device, non_blocking=True)
+            pixels, rows = self._moved(pixels[rows]), torch.arange(len(rows))
+        parameters, rows = drawn.part(needed, self.device), self._moved(rows)
         images = augment.apply(self.config, pixels, parameters, self.size, self._mean, self._std, self.dtype, rows)
-        labels = self._labels[members[share]].to(self.device, non_blocking=True)
+        labels = self._moved(self._labels[members[share]])
         partner_labels = shares = None
         if mixing is not None:
-            assert isinstance(made, Tensor)
+            assert isinstance(needed, Tensor)
             place = torch.empty(len(members), dtype=torch.long)
-            place[made] = torch.arange(len(made))
-            partners = images[place[mixing.partner_B[share]].to(self.device, non_blocking=True)]
-            shares = mixing.share_B[share].to(self.device, non_blocking=True)
-            box = mixing.box_B4[share].to(self.device, non_blocking=True) if mixing.box_B4 is not None else None
+            place[needed] = torch.arange(len(needed))
+            partner_B = mixing.partner_B[share]
+            partners, shares = images[self._moved(place[partner_B])], self._moved(mixing.share_B[share])
+            box = None if mixing.box_B4 is None else self._moved(mixing.box_B4[share])
             images = mix(images[: len(labels)], partners, shares, box)
-            partner_labels = self._labels[members[mixing.partner_B[share]]].to(self.device, non_blocking=True)
+            partner_labels = self._moved(self._labels[members[partner_B]])
         scale = self.config.scale(epoch, self.epochs)
         if scale < 1:
             images = augment.shrink(images, scale)
         weight = len(labels) * self.world_size / len(members)
         return Batch(images, labels, epoch, index, weight, partner_labels, shares)
+
+    def _moved(self, values: Tensor) -> Tensor:
+        return values.to(self.device, non_blocking=True)
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.epoch, "position": self.position}
@@ -275,7 +278,7 @@ class EvaluationBatches:
         self.size = images.size
         self.device, self.dtype = device, dtype
         self._batches = -(-len(rows) // (batch_size * world_size))
-        rows = rows[len(rows) * rank // world_size : len(rows) * (rank + 1) // world_size]
+        rows = rows[_part(len(rows), rank, world_size)]
         self._pixels = torch.from_numpy(images.pixels)
         self._rows = torch.from_numpy(rows)
         self._labels = torch.from_numpy(images.labels[rows])
@@ -286,10 +289,15 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for index in range(self._batches):
-            chosen = slice(*(len(self._rows) * edge // self._batches for edge in (index, index + 1)))
+            chosen = _part(len(self._rows), index, self._batches)
             pixels = self._pixels[self._rows[chosen]].to(self.device)
             images = augment.normalize(augment.centre(pixels, self.size), self._mean, self._std, self.dtype)
             yield Batch(images, self._labels[chosen].to(self.device), 0, index)
+
+
+def _part(count: int, index: int, parts: int) -> slice:
+    """Return which of some things the part of an index holds, where the parts differ by one at most."""
+    return slice(count * index // parts, count * (index + 1) // parts)
 
 
 def _with_partners(partner_B: Tensor, share: slice) -> Tensor:

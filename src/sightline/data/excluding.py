@@ -13,7 +13,7 @@ import numpy as np
 
 from sightline.config.checks import nearest, shown
 from sightline.data.cache import CachedImages
-from sightline.data.sources.delimited import (
+from sightline.data.sources.csv_table import (
     PATHS,
     Table,
     choose,

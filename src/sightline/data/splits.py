@@ -7,7 +7,7 @@ side of every split that is cut here; splits that the set brings along are kept,
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,7 @@ __all__ = ["RULE", "Splits", "brings_validation", "deal_folds", "split", "split_
 TEST_SHARE = 1 / 5
 VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 1 / 10, 500, 5000
 VALIDATION_LARGEST_SHARE = 1 / 5  # of train: a set of 1,000 images cannot spare 500
-FEW = (
-    500  # images without a test split, below which a probe is cross-validated: accuracy on a fifth of them says little
-)
+FEW = 500  # images without a test split, below which a probe is cross-validated: accuracy on a fifth says little
 RULE = 2  # how images are dealt, as runs note it; 1: of a set with val and no test, a fifth of train was the test
 
 Array = np.ndarray[Any, Any]
@@ -120,82 +118,90 @@ def split(
     dealt: dict[str | None, list[int]] = defaultdict(list)
     for row, name in enumerate(images.splits):
         dealt[name].append(row)
-    readable = {name: np.intersect1d(rows, np.array(members, np.int64)) for name, members in dealt.items()}
-    given = {name: readable.get(name, _NOTHING) for name in ("train", "val", "test")}
-    free = readable.get(None, _NOTHING)
+    parts = (np.intersect1d(rows, np.array(dealt[name], np.int64)) for name in ("train", None, "val", "test"))
+    own_train, free, held_out, test = parts
     notes: list[str] = []
-    if val_is_test and len(given["val"]) and not len(given["test"]):
-        given["val"], given["test"] = _NOTHING, given["val"]
+    if val_is_test and len(held_out) and not len(test):
+        held_out, test = _NOTHING, held_out
         notes.append("test: the set's val split, as it brings no other; validation is cut from train")
-    train = np.concatenate([given["train"], free])
-    test, kept_validation = given["test"], given["val"]
+    train = np.concatenate([own_train, free])
     if not len(train):
-        raise DataError(
-            f"{images.name} has no training images, only {' and '.join(name for name in given if len(given[name]))}; add a train split."
-        )
-    stay = _staying(images, train, kept, test_given=bool(len(test)), validation_given=bool(len(kept_validation)))
+        there = " and ".join(name for name, part in (("val", held_out), ("test", test)) if len(part))
+        raise DataError(f"{images.name} has no training images, only {there}; add a train split.")
+    stay = _staying(images, train, kept, test_given=bool(len(test)), validation_given=bool(len(held_out)))
     notes += stay.notes
     none_aside = not len(test) and not len(stay.test) and not len(stay.validation)
     if none_aside and len(train) < few and validation is None and fraction == 1:
         notes.append(f"too few to set any aside: cross-validation measures, all {len(train)} train")
         return Splits(np.sort(train), _NOTHING, _NOTHING, _NOTHING, notes=notes, cross_validated=True, kept=stay.kept)
     if not len(test):
-        fixed = given["val"]
         outside = np.union1d(stay.train, stay.validation)
-        test, train = _cut(
-            images, train, lambda n: max(1, round(n * TEST_SHARE)), seed, "test", fixed, stay.test, outside
-        )
+        test, train = _cut(images, train, TEST_SHARE, seed, "test", held_out, stay.test, outside)
         if not len(test):
             raise DataError(
                 f"{images.name} has too few images a class ({len(train)} in {len(images.classes)} classes) to cut a fifth"
                 " of each off for test; add images, or a test split of your own."
             )
         notes.append("test: a fifth, class by class" + (", whole groups" if _grouped(images, rows) else ""))
-    if not len(kept_validation):
-        count = validation or _default_validation(len(train))
-        if count >= len(train):
-            raise DataError(
-                f"--data.validation {count} leaves nothing of the {len(train)} training images; choose a smaller number."
-            )
-        share = count / len(train)
-        kept_validation, train = _cut(
-            images, train, lambda n: max(1, round(n * share)), seed, "validation", test, stay.validation, stay.train
-        )
-        if not len(kept_validation):
-            raise DataError(
-                f"{images.name} has too few images a class ({len(train)} training images in {len(images.classes)} classes)"
-                " to keep any for validation; add images, or a validation split of your own."
-            )
+    if not len(held_out):
+        held_out, train = _cut_validation(images, train, validation, seed, test, stay)
     elif validation is not None:
         raise DataError(
             f"--data.validation {validation} has no effect: {images.name} brings a validation split of"
-            f" {len(kept_validation)} images; leave the option out."
+            f" {len(held_out)} images; leave the option out."
         )
     if fraction < 1:
-        train, _ = _cut(images, train, lambda n: max(1, round(n * fraction)), seed, "fraction")
-    missing = set(range(len(images.classes))) - set(images.labels[train].tolist())
+        train, _ = _cut(images, train, fraction, seed, "fraction")
+    missing = _absent(images, train)
     if missing:
-        name = images.classes[min(missing)]
         raise DataError(
-            f"class {name!r} of {images.name} has no training image; add some, or split the set another way."
+            f"class {missing[0]!r} of {images.name} has no training image; add some, or split the set another way."
         )
-    select, calibrate = _NOTHING, kept_validation
-    if selects:
-        select, calibrate = _cut(images, kept_validation, lambda n: round(n / 2), seed, "select")
-        if not len(select):
-            raise DataError(
-                f"{images.name} has too few validation images ({len(kept_validation)} in {len(images.classes)} classes) to"
-                " choose by one half of them and calibrate on the other; leave out what chooses (--fit.keep,"
-                " --early-stopping, plateau on validation), or validate on more."
-            )
-        notes.append(f"validation: {len(select):,} choose, {len(calibrate):,} calibrate")
-    for kind, part in (("test", test), ("validation", kept_validation)):
-        absent = sorted(set(range(len(images.classes))) - set(images.labels[part].tolist()))
+    select, calibrate = _halves(images, held_out, seed, notes) if selects else (_NOTHING, held_out)
+    for kind, part in (("test", test), ("validation", held_out)):
+        absent = _absent(images, part)
         if absent:
-            notes.append(f"{kind} has no image of {', '.join(repr(images.classes[index]) for index in absent[:5])}")
-    learnt_from = {images.hashes[row] for row in np.concatenate([train, kept_validation])}
-    shared = sum(images.hashes[row] in learnt_from for row in test)
+            notes.append(f"{kind} has no image of {', '.join(map(repr, absent[:5]))}")
+    learned_from = {images.hashes[row] for row in np.concatenate([train, held_out])}
+    shared = sum(images.hashes[row] in learned_from for row in test)
     return Splits(np.sort(train), np.sort(select), np.sort(calibrate), np.sort(test), shared, notes, kept=stay.kept)
+
+
+def _cut_validation(
+    images: CachedImages, train: Array, count: int | None, seed: int, test: Array, stay: "_Staying"
+) -> tuple[Array, Array]:
+    """Cut images for validation off train: so many, or a tenth of it. Returns (validation, train)."""
+    count = count or _default_validation(len(train))
+    if count >= len(train):
+        raise DataError(
+            f"--data.validation {count} leaves nothing of the {len(train)} training images; choose a smaller number."
+        )
+    validation, left = _cut(images, train, count / len(train), seed, "validation", test, stay.validation, stay.train)
+    if not len(validation):
+        raise DataError(
+            f"{images.name} has too few images a class ({len(left)} training images in {len(images.classes)} classes)"
+            " to keep any for validation; add images, or a validation split of your own."
+        )
+    return validation, left
+
+
+def _halves(images: CachedImages, validation: Array, seed: int, notes: list[str]) -> tuple[Array, Array]:
+    """Cut validation into images that choose and images that calibrate."""
+    select, calibrate = _cut(images, validation, 1 / 2, seed, "select")
+    if not len(select):
+        raise DataError(
+            f"{images.name} has too few validation images ({len(validation)} in {len(images.classes)} classes) to"
+            " choose by one half of them and calibrate on the other; leave out what chooses (--fit.keep,"
+            " --early-stopping, plateau on validation), or validate on more."
+        )
+    notes.append(f"validation: {len(select):,} choose, {len(calibrate):,} calibrate")
+    return select, calibrate
+
+
+def _absent(images: CachedImages, rows: Array) -> list[str]:
+    """Return the classes of which some rows have no image."""
+    there = set(images.labels[rows].tolist())
+    return [name for index, name in enumerate(images.classes) if index not in there]
 
 
 def brings_validation(images: CachedImages) -> bool:
@@ -300,7 +306,7 @@ def _grouped(images: CachedImages, rows: Array) -> bool:
 def _cut(
     images: CachedImages,
     rows: Array,
-    count: Callable[[int], int],
+    share: float,
     seed: int,
     purpose: str,
     fixed: Array = _NOTHING,
@@ -313,7 +319,7 @@ def _cut(
     classes, so they are dealt over the whole set.
 
     Args:
-        count: images to cut off, given the number there are (of a class, or in all).
+        share: of the images to cut off, of a class or of all; one image at least.
         fixed: rows that are dealt already; what belongs together with one of them is left.
         inside: rows that are cut off in any case, and count; what belongs together with one of them follows it.
         outside: rows that are left in any case, and so is what belongs together with one of them.
@@ -341,11 +347,11 @@ def _cut(
             free[stratum].append(unit)
     for stratum, names in free.items():
         names.sort(key=lambda unit: hashlib.sha256(f"{purpose}\0{seed}\0{unit}".encode()).digest())
-        wanted = count(total[stratum])
+        count = max(1, round(total[stratum] * share))
         if within or without:  # however few were cut off before, at least half of what is new is left
-            wanted = min(wanted, taken[stratum] + max(1, sum(len(units[unit]) for unit in names) // 2))
+            count = min(count, taken[stratum] + max(1, sum(len(units[unit]) for unit in names) // 2))
         for unit in names[:-1] if purpose != "fraction" else names:  # something is left of every class
-            if taken[stratum] >= wanted:
+            if taken[stratum] >= count:
                 break
             cut.extend(units[unit])
             taken[stratum] += len(units[unit])

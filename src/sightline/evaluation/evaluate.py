@@ -11,9 +11,9 @@ from sightline.data.cache import CachedImages, open_as_trained, open_images
 from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.data.remarks import remarks
 from sightline.data.sources.downloads import Progress
-from sightline.data.sources.labels import canonical_label
-from sightline.data.sources.lookup import find_like_run, find_source, source_of_run
+from sightline.data.sources.find_source import find_like_run, find_source, source_of_run
 from sightline.data.sources.source import ImageSource
+from sightline.data.sources.table_rows import canonical_label
 from sightline.data.splits import Splits, split_as
 from sightline.errors import ConfigError, DataError
 from sightline.evaluation.calibration import measure_sets, unknown_share

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sightline.config import ALL, SIGNED, AttributionConfig, Method, index_of_class, methods_of, refuse_unknown_class
 from sightline.data.augment.augment import centre, normalize
-from sightline.data.sources.lookup import PlainFiles, plain_files
+from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.display.pages import Table
 from sightline.display.pictures import Panel, draw_explanation
 from sightline.errors import ConfigError

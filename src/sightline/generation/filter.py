@@ -16,7 +16,7 @@ import numpy as np
 from sightline.config import KeepConfig
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import resize
-from sightline.data.sources.lookup import source_of_run
+from sightline.data.sources.find_source import source_of_run
 from sightline.data.splits import split_as
 from sightline.errors import ConfigError, DataError
 from sightline.inference.encode import Encoder

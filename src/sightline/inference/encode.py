@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from sightline.config.checks import nearest
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES
+from sightline.data.sources.find_source import always_labelled, find_source
 from sightline.data.sources.layout import LeftOut, Listing
-from sightline.data.sources.lookup import always_labelled, find_source, plain_files
 from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import ImageSource
+from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import ConfigError, DataError
 from sightline.inference.classifier import BATCH, Classifier
 from sightline.inference.inputs import paths_of

@@ -17,7 +17,7 @@ from sightline.data.decoding.decode import UnreadableImageError, decode_image, r
 from sightline.data.decoding.formats import READ
 from sightline.data.decoding.intensity import has_wide_colors
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
-from sightline.data.sources.delimited import read_regular
+from sightline.data.sources.csv_table import read_regular
 from sightline.errors import DataError
 
 __all__ = ["ImageLike", "as_list", "paths_of", "read_input", "try_decode"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from sightline.data.decoding.decode import in_parallel
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
-from sightline.data.sources.lookup import PlainFiles, plain_files
+from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.errors import DataError
 from sightline.inference.architecture import build_trained, fill
 from sightline.inference.classifier import BATCH, Classifier

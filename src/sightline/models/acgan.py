@@ -1,4 +1,4 @@
-"""A generator of images of a class, and a discriminator that tells real from made and names the class (ACGAN).
+"""A generator of images of a class, and a discriminator that tells real from generated and names the class (ACGAN).
 
 B images, K classes, Z numbers of noise, channels D, height H, width W. Images lie between -1 and 1.
 
@@ -11,6 +11,7 @@ Source:
     differentiable augmentation (Zhao et al., NeurIPS 2020).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,25 +53,16 @@ class ACGAN(nn.Module):
             size: (height, width) of the images in pixels, multiples of ``config.side_multiple``.
         """
         super().__init__()
-        self.generator = Generator(
-            config.noise_width, config.widths, classes, size, patch=config.patch, grey=config.grey
-        )
-        self.discriminator = Discriminator(
-            config.discriminator_widths,
-            classes,
-            size,
-            dropout=config.dropout,
-            spectral=config.spectral,
-            patch=config.patch,
-        )
+        self.generator = Generator(config, classes, size)
+        self.discriminator = Discriminator(config, classes, size)
 
     def forward(self, images_BCHW: Tensor, noise_BZ: Tensor, labels_B: Tensor) -> Tensor:
-        """All that a step of learning computes: logits of the classes of real and then of made images, (2B, K)."""
-        made_BCHW = self.generator(noise_BZ, labels_B)
-        return torch.cat([self.discriminator(images)[1] for images in (images_BCHW, made_BCHW)])
+        """Compute all that a step of learning does: logits of the classes of real and then of generated images, (2B, K)."""
+        generated_BCHW = self.generator(noise_BZ, labels_B)
+        return torch.cat([self.discriminator(images)[1] for images in (images_BCHW, generated_BCHW)])
 
     def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
-        """What the networks take: images of nothing but zeros, of a (height, width) in pixels; noise, labels."""
+        """Return what the networks take: images of nothing but zeros, of a (height, width) in pixels; noise, labels."""
         noise = torch.zeros(count, self.generator.noise_width)
         return torch.zeros(count, 3, *size), noise, torch.zeros(count, dtype=torch.long)
 
@@ -78,39 +70,29 @@ class ACGAN(nn.Module):
 class Generator(nn.Module):
     """Images of a class out of noise: a linear layer, and transposed convolutions that double the side."""
 
-    def __init__(
-        self,
-        noise_width: int,
-        widths: Sequence[int],
-        classes: int,
-        size: tuple[int, int],
-        *,
-        patch: int = 1,
-        grey: bool = False,
-    ) -> None:
+    def __init__(self, config: ACGANConfig, classes: int, size: tuple[int, int]) -> None:
         """
         Args:
-            noise_width: Z.
-            widths: channels of the maps, the coarsest first; each has half the side of the one after it.
+            config: the noise, the widths of the maps, the coarsest first, of which each has half the side of the one after it,
+                and how often the images are enlarged at the end.
             classes: K.
             size: of the images.
-            patch: how often the images are enlarged at the end.
-            grey: whether all three channels are one.
         """
         super().__init__()
-        self.noise_width, self.classes, self.patch = noise_width, classes, patch
-        self.coarsest = (widths[0], *(side // patch // 2 ** len(widths) for side in size))
-        self.linear = nn.Linear(noise_width + classes, self.coarsest[0] * self.coarsest[1] * self.coarsest[2])
+        self.noise_width, self.classes, self.patch = config.noise_width, classes, config.patch
+        widths = config.widths
+        self.coarsest = (widths[0], *(side // config.patch // 2 ** len(widths) for side in size))
+        self.linear = nn.Linear(config.noise_width + classes, math.prod(self.coarsest))
         layers: list[nn.Module] = []
-        for width, wanted in zip(widths, [*widths[1:], 1 if grey else 3], strict=True):
-            layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, wanted, 5, 2, 2, output_padding=1)]
+        for width, channels in zip(widths, [*widths[1:], 1 if config.grey else 3], strict=True):
+            layers += [nn.BatchNorm2d(width), nn.ReLU(), nn.ConvTranspose2d(width, channels, 5, 2, 2, output_padding=1)]
         self.layers = nn.Sequential(*layers, nn.Tanh())
         self.apply(begin)
 
     def forward(self, noise_BZ: Tensor, labels_B: Tensor) -> Tensor:
-        """Images of classes, (B, 3, H, W), from -1 to 1."""
-        told_BK = functional.one_hot(labels_B, self.classes).to(noise_BZ.dtype)
-        maps = self.linear(torch.cat([noise_BZ, told_BK], 1)).unflatten(1, self.coarsest)
+        """Make images of classes, (B, 3, H, W), from -1 to 1."""
+        classes_BK = functional.one_hot(labels_B, self.classes).to(noise_BZ.dtype)
+        maps = self.linear(torch.cat([noise_BZ, classes_BK], 1)).unflatten(1, self.coarsest)
         images: Tensor = self.layers(maps.contiguous(memory_format=torch.channels_last))
         if self.patch > 1:
             images = functional.interpolate(images, scale_factor=self.patch, mode="bicubic").clamp(-1, 1)
@@ -118,50 +100,39 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Whether an image is real, and of which class: convolutions of which every other one halves the side."""
+    """Tells whether an image is real, and of which class: convolutions of which every other one halves the side."""
 
-    def __init__(
-        self,
-        widths: Sequence[int],
-        classes: int,
-        size: tuple[int, int],
-        *,
-        dropout: float,
-        spectral: bool,
-        patch: int = 1,
-    ) -> None:
+    def __init__(self, config: ACGANConfig, classes: int, size: tuple[int, int]) -> None:
         """
         Args:
-            widths: channels of the layers, the finest first.
+            config: the widths of the layers, the finest first; pixels of a side of which it sees the mean (``patch``);
+                dropout; ``spectral`` holds the largest factor by which a layer can stretch its input at 1, without norms.
             classes: K.
             size: of the images.
-            dropout: share of a map that is left out at random while training.
-            spectral: hold the largest factor by which a layer can stretch its input at 1; there are then no norms.
-            patch: pixels of a side of which it sees the mean.
         """
         super().__init__()
-        self.patch = patch
+        self.patch = config.patch
         layers: list[nn.Module] = []
-        width, sides = 3, (size[0] // patch, size[1] // patch)
-        for index, wanted in enumerate(widths):
+        width, sides = 3, [side // config.patch for side in size]
+        for index, channels in enumerate(config.discriminator_widths):
             halves = index % 2 == 0
-            layers.append(nn.Conv2d(width, wanted, 3, 2 if halves else 1, 1))
-            layers += [] if spectral or index == 0 else [nn.BatchNorm2d(wanted)]
+            layers.append(nn.Conv2d(width, channels, 3, 2 if halves else 1, 1))
+            layers += [] if config.spectral or index == 0 else [nn.BatchNorm2d(channels)]
             layers.append(nn.LeakyReLU(SLOPE))
-            layers += [nn.Dropout(dropout)] if dropout else []
-            sides = ((sides[0] + 1) // 2, (sides[1] + 1) // 2) if halves else sides
-            width = wanted
+            layers += [nn.Dropout(config.dropout)] if config.dropout else []
+            sides = [(side + 1) // 2 for side in sides] if halves else sides
+            width = channels
         self.layers = nn.Sequential(*layers)
-        self.real = nn.Linear(width * sides[0] * sides[1], 1)
-        self.label = nn.Linear(width * sides[0] * sides[1], classes)
+        self.real = nn.Linear(width * math.prod(sides), 1)
+        self.label = nn.Linear(width * math.prod(sides), classes)
         self.apply(begin)
-        if spectral:
+        if config.spectral:
             for module in self.modules():
                 if isinstance(module, nn.Conv2d | nn.Linear):
                     spectral_norm(module)
 
     def forward(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of being real, (B,), and of the classes, (B, K)."""
+        """Return the logits of being real, (B,), and of the classes, (B, K)."""
         if self.patch > 1:  # times their side, or they would lie that much nearer together than all their pixels do
             images_BCHW = functional.avg_pool2d(images_BCHW, self.patch) * self.patch
         features_BD = self.layers(images_BCHW).flatten(1)
@@ -201,20 +172,20 @@ class Losses:
 
     total: Tensor
     source: Tensor
-    """Of telling real from made."""
+    """Of telling real from generated."""
     label: Tensor
     """Of naming the class."""
 
 
 def discriminator_loss(
-    discriminator: nn.Module, real_BCHW: Tensor, made_BCHW: Tensor, labels_B: Tensor, *, penalty: float = 0.0
+    discriminator: nn.Module, real_BCHW: Tensor, generated_BCHW: Tensor, labels_B: Tensor, *, penalty: float = 0.0
 ) -> Losses:
-    """What the discriminator lowers: mistakes in telling real from made, and in naming the class of either.
+    """Return what the discriminator lowers: mistakes in telling real from generated, and in naming the class of either.
 
     Args:
         discriminator: as ``Discriminator``.
         real_BCHW: real images, as they are shown to it.
-        made_BCHW: made images of the same classes, which no gradient reaches.
+        generated_BCHW: generated images of the same classes, which no gradient reaches.
         labels_B: the classes of both.
         penalty: weight of ``gradient_penalty``.
     Source:
@@ -222,34 +193,34 @@ def discriminator_loss(
     """
     if penalty:
         real_BCHW = real_BCHW.detach().requires_grad_()
-    # each by itself, as the generator's step shows them: batch-norm over both would make made images look otherwise there
+    # each by itself, as the generator's step shows them: batch-norm over both would make generated images look otherwise there
     real_B, real_label_BK = discriminator(real_BCHW)
-    made_B, made_label_BK = discriminator(made_BCHW.detach())
-    source = functional.softplus(-real_B).mean() + functional.softplus(made_B).mean()
-    label = functional.cross_entropy(torch.cat([real_label_BK, made_label_BK]), torch.cat([labels_B, labels_B]))
+    generated_B, generated_label_BK = discriminator(generated_BCHW.detach())
+    source = functional.softplus(-real_B).mean() + functional.softplus(generated_B).mean()
+    label = functional.cross_entropy(torch.cat([real_label_BK, generated_label_BK]), torch.cat([labels_B, labels_B]))
     total = source + label
     if penalty:
         total = total + penalty * gradient_penalty(real_B, real_BCHW)
     return Losses(total, source, label)
 
 
-def generator_loss(discriminator: nn.Module, made_BCHW: Tensor, labels_B: Tensor) -> Losses:
-    """What the generator lowers: that its images are taken for made, or for another class.
+def generator_loss(discriminator: nn.Module, generated_BCHW: Tensor, labels_B: Tensor) -> Losses:
+    """Return what the generator lowers: that its images are taken for generated, or for another class.
 
     Args:
         discriminator: its weights are held; only the images get a gradient.
-        made_BCHW: of the generator, as they are shown to the discriminator.
+        generated_BCHW: of the generator, as they are shown to the discriminator.
         labels_B: the classes they were asked for.
     Source:
         Odena et al., 2017; the non-saturating form of Goodfellow et al., "Generative Adversarial Nets", 2014.
     """
-    real_B, label_BK = discriminator(made_BCHW)
+    real_B, label_BK = discriminator(generated_BCHW)
     source, label = functional.softplus(-real_B).mean(), functional.cross_entropy(label_BK, labels_B)
     return Losses(source + label, source, label)
 
 
 def gradient_penalty(real_B: Tensor, images_BCHW: Tensor) -> Tensor:
-    """R1: half the squared length of the gradient by which an image's logit of being real changes, the mean over images.
+    """Return R1: half the squared length of the gradient by which an image's logit of being real changes, the mean over images.
 
     Args:
         real_B: logits of real images.
@@ -267,7 +238,7 @@ def gradient_penalty(real_B: Tensor, images_BCHW: Tensor) -> Tensor:
 def disguise(images_BCHW: Tensor, kinds: Sequence[Disguise], draws: torch.Generator) -> Tensor:
     """Change images at random, each in its own way, so that a gradient passes through.
 
-    The discriminator sees real and made images only like this, so it cannot learn few real ones by heart, and the generator
+    The discriminator sees real and generated images only like this, so it cannot learn few real ones by heart, and the generator
     still has to make images without a disguise.
 
     Args:
@@ -281,7 +252,7 @@ def disguise(images_BCHW: Tensor, kinds: Sequence[Disguise], draws: torch.Genera
     for kind in kinds:
         match kind:
             case "color":
-                images_BCHW = _recoloured(images_BCHW, draws)
+                images_BCHW = _recolored(images_BCHW, draws)
             case "translation":
                 images_BCHW = _shifted(images_BCHW, draws)
             case "cutout":
@@ -289,7 +260,7 @@ def disguise(images_BCHW: Tensor, kinds: Sequence[Disguise], draws: torch.Genera
     return images_BCHW
 
 
-def _recoloured(images: Tensor, draws: torch.Generator) -> Tensor:
+def _recolored(images: Tensor, draws: torch.Generator) -> Tensor:
     drawn = torch.rand(3, len(images), 1, 1, 1, generator=draws).to(images, non_blocking=True)
     images = images + (2 * drawn[0] - 1) * BRIGHTNESS
     grey = images.mean(1, keepdim=True)
@@ -314,7 +285,7 @@ def _shifted(images: Tensor, draws: torch.Generator) -> Tensor:
 
 
 def _places(count: int, side: int, most: int, draws: torch.Generator) -> Tensor:
-    """The row, or column, that each pixel is taken from, in an image with one more at both ends."""
+    """Return the row, or column, that each pixel is taken from, in an image with one more at both ends."""
     shift_B = torch.randint(-most, most + 1, (count,), generator=draws)
     return (torch.arange(side)[None] + shift_B[:, None] + 1).clamp(0, side + 1)
 

@@ -1,11 +1,19 @@
 """What every network gives. B images, height H, width W, D features, K classes."""
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
 import torch
 from torch import Tensor, nn
 
 from sightline.errors import ConfigError
 
-__all__ = ["GlobalMaximum", "Network"]
+__all__ = ["GlobalMaximum", "Network", "recorded"]
+
+Key = TypeVar("Key")
+Fact = TypeVar("Fact")
 
 
 class Network(nn.Module):
@@ -97,3 +105,28 @@ class GlobalMaximum(nn.Module):
     def forward(self, maps_BDhw: Tensor) -> Tensor:
         """A map, (B, D, h, w), to (B, D)."""
         return maps_BDhw.amax(dim=(2, 3))
+
+
+@contextmanager
+def recorded(
+    layers: Mapping[Key, nn.Module], fact: Callable[[tuple[Any, ...], Any], Fact]
+) -> Iterator[list[tuple[Key, Fact]]]:
+    """Record a fact of every call of some layers while the block runs, in the order in which the calls end.
+
+    Args:
+        layers: by what to call them.
+        fact: of what a layer is given, and of what it returns.
+    Yields:
+        A list that fills with (what the layer is called, fact).
+    """
+    facts: list[tuple[Key, Fact]] = []
+
+    def note(key: Key, _: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        facts.append((key, fact(inputs, output)))
+
+    hooks = [layer.register_forward_hook(partial(note, key)) for key, layer in layers.items()]
+    try:
+        yield facts
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -19,37 +19,15 @@ from sightline.config import (
     TorchvisionConfig,
 )
 from sightline.models.acgan import ACGAN
-from sightline.models.base import Network
-from sightline.models.counting import Countable, flops_per_image, forward_once, training_flops
+from sightline.models.base import Network, recorded
+from sightline.models.flops import Countable, forward_once
 from sightline.models.heads import HeadedNetwork
-from sightline.models.pretrained import build_foreign, load_weights, native_size, refuse_missing_weights
+from sightline.models.libraries import build_foreign
 from sightline.models.resnet import CustomResNet, ResNet18, ResNet34
 from sightline.models.speednet import Speednet
 from sightline.models.unet import UNet
-from sightline.models.weights import LoadedWeights, put_in
 
-__all__ = [
-    "ACGAN",
-    "Countable",
-    "CustomResNet",
-    "HeadedNetwork",
-    "LayerSummary",
-    "LoadedWeights",
-    "Network",
-    "ResNet18",
-    "ResNet34",
-    "Speednet",
-    "UNet",
-    "build_generator",
-    "build_network",
-    "flops_per_image",
-    "load_weights",
-    "native_size",
-    "put_in",
-    "refuse_missing_weights",
-    "summarize",
-    "training_flops",
-]
+__all__ = ["build_generator", "build_network", "summarize"]
 
 
 def build_network(
@@ -123,16 +101,10 @@ def summarize(network: Countable, size: tuple[int, int]) -> list[LayerSummary]:
     Returns:
         A line for each direct child; of another library's network, a backbone and a neck, for each of its children.
     """
-    outputs: dict[nn.Module, tuple[int, ...]] = {}
-
-    def note(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            outputs[module] = tuple(output.shape[1:])
-
-    hooks = [module.register_forward_hook(note) for module in network.modules() if module is not network]
-    forward_once(network, size)
-    for hook in hooks:
-        hook.remove()
+    modules = {module: module for module in network.modules() if module is not network}
+    with recorded(modules, lambda _, output: output.shape[1:] if isinstance(output, Tensor) else None) as shapes:
+        forward_once(network, size)
+    outputs = {module: tuple(shape) for module, shape in shapes if shape is not None}
     lines = []
     for name, child, own in _layers(network):
         count = sum(parameter.numel() for parameter in child.parameters(recurse=not own))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sightline.errors import ConfigError
-from sightline.models.base import GlobalMaximum
+from sightline.models.base import GlobalMaximum, recorded
 
 __all__ = ["refuse_without_rules", "rules"]
 
@@ -129,21 +129,15 @@ def refuse_without_rules(network: nn.Module, images_BCHW: Tensor) -> None:
     Raises:
         ConfigError: with the first such thing.
     """
-    calls: dict[nn.Module, list[Node]] = defaultdict(list)
-
-    def note(module: nn.Module, _: object, output: object) -> None:
-        if isinstance(output, Tensor) and output.grad_fn is not None:
-            calls[module].append(output.grad_fn)
-
     names = {module: name for name, module in network.named_modules()}
-    hooks = [module.register_forward_hook(note) for module in names]
     images_BCHW = images_BCHW.detach().clone().requires_grad_()
-    try:
-        with torch.enable_grad():
-            logits_BK = network(images_BCHW)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    modules = {module: module for module in names}
+    with recorded(modules, lambda _, output: getattr(output, "grad_fn", None)) as outputs, torch.enable_grad():
+        logits_BK = network(images_BCHW)
+    calls: dict[nn.Module, list[Node]] = defaultdict(list)
+    for module, node in outputs:
+        if node is not None:
+            calls[module].append(node)
     ruled = {module: nodes for module, nodes in calls.items() if type(module) in rules()}
     for module, nodes in ruled.items():
         if len(nodes) > 1:
@@ -161,7 +155,7 @@ def refuse_without_rules(network: nn.Module, images_BCHW: Tensor) -> None:
         kind = re.sub(r"Backward\d*$", "", node.name())
         linear = kind in SUMS or (kind in PRODUCTS and len(read) == 1) or (kind == "Div" and read == [0])
         if not linear and node not in known:
-            what = f"{whose[node]}" if node in whose else f"a {kind.lower()} that is no layer of its own"
+            what = whose[node] if node in whose else f"a {kind.lower()} that is no layer of its own"
             raise ConfigError(
                 f"deeplift has no rule for {what} in this network, so its map would not add up; choose integrated_gradients."
             )

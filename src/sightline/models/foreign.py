@@ -6,18 +6,19 @@ last map, whether the last linear layer is what gives the logits, and whether th
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sightline.errors import ConfigError, ShapeError
-from sightline.models.base import Network
+from sightline.models.base import Network, recorded
 
 __all__ = ["ForeignNetwork", "TimmNetwork", "answer", "start_small"]
 
 _Pool = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+Call = tuple[str, tuple[int, ...]]  # a layer that was called, and the shape of what it returned
 
 
 class ForeignNetwork(Network):
@@ -47,23 +48,18 @@ class ForeignNetwork(Network):
         calls, logits = _trace(body, body, size, name)
         body.set_submodule(linears[-1], nn.Identity())
         _refuse_other_ends(answer(body, size, name), head, logits, name)
-        layers = _layers_of_maps(calls, size)
+        layers = _layers_of_maps(body, calls, size)
         if not layers:
             raise ConfigError(f"{name} gives no map of the image; choose another network.")
-        if head.out_features != classes:
-            head = start_small(nn.Linear(head.in_features, classes, bias=head.bias is not None))
-        self.body, self.head = body.train(), head.train()
+        self.body, self.head = body.train(), _head_for(head, classes).train()
         self.original_names = ((f"{linears[-1]}.", "head."), ("", "body."))
         self._layers = layers
 
     def feature_map(self, images: Tensor) -> Tensor:
-        maps: list[Tensor] = []
-        hook = self.cam_layers[0].register_forward_hook(lambda module, _, output: maps.append(output))
-        try:
+        with recorded({"last": self.cam_layers[0]}, lambda _, output: output) as outputs:
             self.body(images)
-        finally:
-            hook.remove()
-        return maps[-1]
+        maps: Tensor = outputs[-1][1]
+        return maps
 
     def features(self, images: Tensor) -> Tensor:
         features_BD: Tensor = self.body(images)
@@ -102,15 +98,14 @@ class TimmNetwork(Network):
         calls, maps = _trace(body, body.forward_features, size, name)
         with torch.no_grad():
             _refuse_other_ends(body.forward_head(maps), head, logits, name)
-        if head.out_features != classes:
-            head = start_small(nn.Linear(head.in_features, classes, bias=head.bias is not None))
+        head = _head_for(head, classes)
         self.chain = tuple(f"body.{layer}" for layer in _chain(body, size))
         self.body = body.train()
         self.original_names = ((f"{where}.", "head."), ("", "body."))
         self._prefix = int(getattr(body, "num_prefix_tokens", 0))  # class and register tokens, before the patches
         self._grid: tuple[int, int] | None = None
         self._channels_last = maps.ndim == 4 and getattr(body, "output_fmt", "NCHW") == "NHWC"
-        self._layers = [] if self._channels_last or maps.ndim != 4 else _layers_of_maps(calls, size)
+        self._layers = [] if self._channels_last or maps.ndim != 4 else _layers_of_maps(body, calls, size)
         if maps.ndim == 3:
             self._grid = _grid(body, maps.shape[1] - self._prefix)
         if not self._layers:
@@ -184,16 +179,14 @@ def start_small(head: nn.Linear) -> nn.Linear:
     return head
 
 
+def _head_for(head: nn.Linear, classes: int) -> nn.Linear:
+    """Return a head where it tells as many classes apart, else a fresh one."""
+    if head.out_features == classes:
+        return head
+    return start_small(nn.Linear(head.in_features, classes, bias=head.bias is not None))
+
+
 # ── what one batch shows ─────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class _Call:
-    """A layer that was called, in the order in which the calls ended."""
-
-    layer: str
-    module: nn.Module
-    shape: tuple[int, ...]
 
 
 def answer(ask: Callable[[Tensor], Any], size: tuple[int, int], name: str) -> Tensor:
@@ -218,51 +211,35 @@ def answer(ask: Callable[[Tensor], Any], size: tuple[int, int], name: str) -> Te
 
 def _trace(
     body: nn.Module, ask: Callable[[Tensor], Any], size: tuple[int, int], name: str
-) -> tuple[list[_Call], Tensor]:
-    """The calls of a fixed batch, and the answer to it."""
-    calls: list[_Call] = []
-
-    def note(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        def noted(module: nn.Module, _: Any, output: Any) -> None:
-            if isinstance(output, Tensor):
-                calls.append(_Call(layer, module, tuple(output.shape)))
-
-        return noted
-
-    hooks = [module.register_forward_hook(note(layer)) for layer, module in body.named_modules() if layer]
-    try:
-        return calls, answer(ask, size, name)
-    finally:
-        for hook in hooks:
-            hook.remove()
+) -> tuple[list[Call], Tensor]:
+    """Return the calls of a fixed batch, and the answer to it."""
+    layers = {layer: module for layer, module in body.named_modules() if layer}
+    with recorded(layers, lambda _, output: tuple(output.shape) if isinstance(output, Tensor) else ()) as shapes:
+        output = answer(ask, size, name)
+    return [(layer, shape) for layer, shape in shapes if shape], output
 
 
 def _chain(body: Any, size: tuple[int, int]) -> list[str]:
-    """The layers between image and last map, where each reads nothing but what the one before it gives; else none.
+    """Return the layers between image and last map, where each reads nothing but what the one before it gives; else none.
 
     Layers are the children of the network, and those of its sequences.
     """
-    names = []
+    layers: dict[str, nn.Module] = {}
     for name, child in body.named_children():
-        inner = [f"{name}.{part}" for part, _ in child.named_children()] if isinstance(child, nn.Sequential) else []
-        names += inner or [name]
-    calls: list[tuple[str, Any, Any]] = []
+        inner = child.named_children() if isinstance(child, nn.Sequential) else ()
+        layers |= {f"{name}.{part}": module for part, module in inner} or {name: child}
+    read: Any = torch.zeros(1, 3, *size)
 
-    def note(layer: str) -> Callable[[nn.Module, Any, Any], None]:
-        return lambda module, inputs, output: calls.append((layer, inputs[0] if len(inputs) == 1 else None, output))
+    def ends(inputs: tuple[Any, ...], output: Any) -> tuple[Any, Any]:
+        return inputs[0] if len(inputs) == 1 else None, output
 
-    hooks = [body.get_submodule(name).register_forward_hook(note(name)) for name in names]
-    images = torch.zeros(1, 3, *size)
-    with torch.no_grad():
-        last = body.forward_features(images)
-    for hook in hooks:
-        hook.remove()
-    given: Any = images
-    for _, read, output in calls:
-        if read is not given:
+    with recorded(layers, ends) as calls, torch.no_grad():
+        last = body.forward_features(read)
+    for _, (given, output) in calls:
+        if given is not read:
             return []
-        given = output
-    return [layer for layer, _, _ in calls] if given is last else []
+        read = output
+    return [layer for layer, _ in calls] if read is last else []
 
 
 def _refuse_other_ends(features_BD: Tensor, head: nn.Linear, logits_BK: Tensor, name: str) -> None:
@@ -274,28 +251,26 @@ def _refuse_other_ends(features_BD: Tensor, head: nn.Linear, logits_BK: Tensor, 
             )
 
 
-def _layers_of_maps(calls: list[_Call], size: tuple[int, int]) -> list[str]:
-    """Names of the outermost and last layer of each size of map, coarse to fine."""
-    pools = [index for index, call in enumerate(calls) if isinstance(call.module, _Pool)]
+def _layers_of_maps(body: nn.Module, calls: list[Call], size: tuple[int, int]) -> list[str]:
+    """Return the names of the outermost and last layer of each size of map, coarse to fine."""
+    pools = [index for index, (layer, _) in enumerate(calls) if isinstance(body.get_submodule(layer), _Pool)]
     if pools:
-        after = [call.shape[2:] for call in calls[pools[-1] :] if len(call.shape) == 4]
+        after = [shape[2:] for _, shape in calls[pools[-1] :] if len(shape) == 4]
         if max(after) == after[0]:  # the one before the head; one that gates channels is followed by larger maps
             calls = calls[: pools[-1]]
     height, width = size
-    often = Counter(call.layer for call in calls)
-    best: dict[tuple[int, ...], _Call] = {}
-    for call in calls:
-        if len(call.shape) != 4 or abs(call.shape[2] - call.shape[3] * height / width) > 1.5 or often[call.layer] > 1:
+    often = Counter(layer for layer, _ in calls)
+    best: dict[tuple[int, ...], str] = {}
+    for layer, shape in calls:
+        if len(shape) != 4 or abs(shape[2] - shape[3] * height / width) > 1.5 or often[layer] > 1:
             continue  # a map is as high and wide as the image is, which channels in the last place would not be
-        old = best.pop(call.shape[2:], None)
-        best[call.shape[2:]] = (
-            old if old and old.layer.count(".") < call.layer.count(".") else call
-        )  # the last comes last
-    found: list[_Call] = []
-    for call in reversed(best.values()):
-        if not found or all(new > old for new, old in zip(call.shape[2:], found[-1].shape[2:], strict=True)):
-            found.append(call)
-    return [call.layer for call in found]
+        old = best.pop(shape[2:], None)  # the last comes last
+        best[shape[2:]] = old if old and old.count(".") < layer.count(".") else layer
+    kept: dict[tuple[int, ...], str] = {}
+    for sides, layer in reversed(best.items()):
+        if not kept or all(new > old for new, old in zip(sides, next(reversed(kept)), strict=True)):
+            kept[sides] = layer
+    return list(kept.values())
 
 
 def _grid(body: Any, tokens: int) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sightline.errors import ConfigError
-from sightline.models.base import Network
+from sightline.models.base import Network, recorded
 
 __all__ = ["default_layer", "grad_cam", "map_sizes"]
 
@@ -31,20 +31,18 @@ def grad_cam(network: Network, images_BCHW: Tensor, classes_B: Tensor, layer: nn
     Raises:
         ConfigError: the layer is not run, gives no map, or the logits do not depend on it.
     """
-    maps: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, _, output: maps.append(output))
-    try:
-        with torch.enable_grad():
-            logits = network(images_BCHW.detach().requires_grad_())  # so that a map has a gradient where all is frozen
-    finally:
-        hook.remove()
-    if not maps or not isinstance(maps[-1], Tensor) or maps[-1].ndim != 4:
+    with recorded({"layer": layer}, lambda _, output: output) as outputs, torch.enable_grad():
+        logits = network(images_BCHW.detach().requires_grad_())  # so that a map has a gradient where all is frozen
+    maps_BDhw = outputs[-1][1] if outputs else None
+    if not isinstance(maps_BDhw, Tensor) or maps_BDhw.ndim != 4:
         raise ConfigError("the layer gives no map of the image; choose another layer.")
-    (gradients_BDhw,) = torch.autograd.grad(logits.gather(1, classes_B.unsqueeze(1)).sum(), maps[-1], allow_unused=True)
+    (gradients_BDhw,) = torch.autograd.grad(
+        logits.gather(1, classes_B.unsqueeze(1)).sum(), maps_BDhw, allow_unused=True
+    )
     if gradients_BDhw is None:
         raise ConfigError("the classes do not depend on the layer's map; choose another layer.")
     weights_BD11 = gradients_BDhw.float().mean(dim=(2, 3), keepdim=True)
-    cam_B1hw = functional.relu((weights_BD11 * maps[-1].detach().float()).sum(dim=1, keepdim=True))
+    cam_B1hw = functional.relu((weights_BD11 * maps_BDhw.detach().float()).sum(dim=1, keepdim=True))
     enlarged = functional.interpolate(cam_B1hw, images_BCHW.shape[2:], mode="bilinear", align_corners=False)
     return enlarged.squeeze(1)
 
@@ -69,16 +67,7 @@ def map_sizes(network: Network, images_BCHW: Tensor) -> dict[nn.Module, tuple[in
         network: in evaluation mode.
         images_BCHW: normalised; one is enough.
     """
-    sizes: dict[nn.Module, tuple[int, int]] = {}
-
-    def note(module: nn.Module, _: object, output: Tensor) -> None:
-        sizes[module] = (output.shape[2], output.shape[3])
-
-    hooks = [layer.register_forward_hook(note) for layer in network.cam_layers]
-    try:
-        with torch.no_grad():
-            network(images_BCHW[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return sizes
+    layers = {layer: layer for layer in network.cam_layers}
+    with recorded(layers, lambda _, output: (output.shape[2], output.shape[3])) as sizes, torch.no_grad():
+        network(images_BCHW[:1])
+    return dict(sizes)

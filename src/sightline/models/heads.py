@@ -10,8 +10,6 @@ Source:
     al., "Context Autoencoder", IJCV 2024.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -31,15 +29,10 @@ from sightline.models.attention import (
     dot_product_attention,
     weighted_sums,
 )
-from sightline.models.base import Network
+from sightline.models.base import Network, recorded
 from sightline.models.foreign import answer
 
-__all__ = [
-    "AttentionEncoder",
-    "AttentionPool",
-    "HeadedNetwork",
-    "PatchEmbedding",
-]
+__all__ = ["AttentionEncoder", "AttentionPool", "HeadedNetwork", "PatchEmbedding"]
 
 LEAST_NODES = 2  # along each side of a map; among fewer there is nothing to attend to
 
@@ -271,21 +264,10 @@ def _too_small(kind: str, patch: int, sides: tuple[int, int], choices: dict[str,
 
 def _sides(network: Network, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
     """(h, w) of the map of each layer that a head can read."""
-    found: dict[str, tuple[int, int]] = {}
-
-    def note(layer: str) -> Callable[[nn.Module, object, Tensor], None]:
-        def noted(module: nn.Module, _: object, output: Tensor) -> None:
-            found[layer] = (output.shape[2], output.shape[3])
-
-        return noted
-
-    hooks = [network.get_submodule(layer).register_forward_hook(note(layer)) for layer in network.layers]
-    try:
+    layers = {layer: network.get_submodule(layer) for layer in network.layers}
+    with recorded(layers, lambda _, output: (output.shape[2], output.shape[3])) as sides:
         answer(network.feature_map, size, "the network")
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+    return dict(sides)
 
 
 def _drop_unread(network: Network, size: tuple[int, int]) -> None:

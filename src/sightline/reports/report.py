@@ -12,27 +12,24 @@ from typing import Any
 import numpy as np
 
 from sightline.config import to_yaml
+from sightline.data.thumbnails import Thumbnails, affordable, data_uri, open_own
 from sightline.display.pages import write_html
 from sightline.display.terminal import natural_key
 from sightline.errors import ConfigError, DataError, StorageError
+from sightline.evaluation.answers import Answers, read_answers, read_measures
+from sightline.evaluation.results import about_classes, about_cost, most_confused, warnings
+from sightline.evaluation.uncertainty import about_doubt
 from sightline.measures.metrics import suspected_labels
-from sightline.reports.answers import Answers, read_answers, read_measures
 from sightline.reports.generator_page import generator_page
 from sightline.reports.probe_section import about_learning_curve, about_probe
 from sightline.reports.sentences import (
     Told,
-    about_classes,
-    about_cost,
     about_learning,
     about_settings,
     commands,
     lead,
-    most_confused,
     repeat,
-    warnings,
 )
-from sightline.reports.thumbnails import Thumbnails, affordable, data_uri, open_own
-from sightline.reports.uncertainty import about_doubt
 from sightline.runs.folder import REPORT, is_generator, read_model_of_finished
 from sightline.runs.outcomes import read_outcome
 from sightline.runs.writing import plain_text
@@ -180,7 +177,7 @@ def report(
             *about_doubt(told),
             *about_learning(told),
             about_settings(told),
-            about_cost(told),
+            about_cost(told, told.outcome.backbone_flops),
         ],
         recipe=to_yaml(told.outcome.recipe),
         repeat=repeat(model, told.outcome.recipe.fit.seed),

@@ -13,9 +13,9 @@ import numpy as np
 from sightline.display.pages import Section, Table
 from sightline.display.terminal import natural_key
 from sightline.errors import RunError
-from sightline.reports.answers import read_answers, read_measures
-from sightline.reports.sentences import VIEWS, Known, about_classes, about_cost, how_it_did, most_confused, warnings
-from sightline.reports.uncertainty import about_doubt
+from sightline.evaluation.answers import read_answers, read_measures
+from sightline.evaluation.results import VIEWS, Known, about_classes, about_cost, how_it_did, most_confused, warnings
+from sightline.evaluation.uncertainty import about_doubt
 
 __all__ = ["Card", "known_of", "model_card", "summary"]
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from sightline.data.thumbnails import Thumbnails, open_own
 from sightline.errors import DataError, RunError, StorageError
-from sightline.reports.answers import Answers, read_answers, read_measures
-from sightline.reports.thumbnails import Thumbnails, open_own
+from sightline.evaluation.answers import Answers, read_answers, read_measures
 from sightline.runs.writing import plain_text
 
-__all__ = ["PAGE", "Exhibits", "Opening", "Wanted"]
+__all__ = ["PAGE", "Exhibits", "Opening", "Selection"]
 
 PAGE = 24  # images a page
 EXAMPLES = 10  # images to click, at most
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Selection:
     """Which answers to show, and in what order."""
 
     right: bool
@@ -50,54 +50,49 @@ class Exhibits:
     """That the images belong to, such as ``test``."""
     thumbnails: Thumbnails
 
-    def rows(self, wanted: Wanted) -> Array:
-        """Rows of the answers, in the order that is wanted, (n,)."""
+    def rows(self, selection: Selection) -> Array:
+        """Return the rows of the answers that are selected, in their order, (n,)."""
         answers = self.answers
-        held_N = (answers.predicted_N == answers.labels_N) == wanted.right
-        if wanted.true is not None:
-            held_N &= answers.labels_N == wanted.true
-        if wanted.predicted is not None:
-            held_N &= answers.predicted_N == wanted.predicted
+        held_N = (answers.predicted_N == answers.labels_N) == selection.right
+        for index, labels_N in ((selection.true, answers.labels_N), (selection.predicted, answers.predicted_N)):
+            if index is not None:
+                held_N &= labels_N == index
         surest_first = answers.surest_first(np.flatnonzero(held_N))
-        return surest_first if wanted.surest_first else surest_first[::-1]
+        return surest_first if selection.surest_first else surest_first[::-1]
 
     def true_classes(self, right: bool) -> list[tuple[int, int]]:
-        """The true classes that occur among the right, or the wrong, answers: (index, images), by index."""
-        rows = self.rows(Wanted(right))
-        return _counted(self.answers.labels_N[rows])
+        """Return the true classes that occur among the right, or the wrong, answers: (index, images), by index."""
+        return _counted(self.answers.labels_N[self.rows(Selection(right))])
 
     def predicted_classes(self, right: bool, true: int | None = None) -> list[tuple[int, int]]:
-        """The classes that were answered, to images of a true class or of any: (index, images), by index."""
-        rows = self.rows(Wanted(right, true))
-        return _counted(self.answers.predicted_N[rows])
+        """Return the classes that were answered, to images of a true class or of any: (index, images), by index."""
+        return _counted(self.answers.predicted_N[self.rows(Selection(right, true))])
 
     def examples(self) -> list[int]:
-        """A right answer of each class, up to ten, that is neither the surest nor the least sure of its class."""
-        found = []
-        for index, _ in self.true_classes(right=True):
-            rows = self.rows(Wanted(True, index))
-            found.append(int(rows[len(rows) // 2]))
-        step = max(1, len(found) / EXAMPLES)
-        return [found[int(place * step)] for place in range(min(EXAMPLES, len(found)))]
+        """Return a right answer of each class, up to ten, that is neither the surest nor the least sure of its class."""
+        of_classes = [self.rows(Selection(True, index)) for index, _ in self.true_classes(right=True)]
+        middle = [int(rows[len(rows) // 2]) for rows in of_classes]
+        step = max(1, len(middle) / EXAMPLES)
+        return [middle[int(place * step)] for place in range(min(EXAMPLES, len(middle)))]
 
     def name(self, row: int) -> str:
-        """What an image's file is called within its set."""
+        """Return what an image's file is called within its set."""
         return plain_text(self.answers.files[row])
 
     def true(self, row: int) -> str:
-        """The class that an image bears."""
+        """Return the class that an image bears."""
         return self.classes[int(self.answers.labels_N[row])]
 
     def predicted(self, row: int) -> str:
-        """The class that was answered."""
+        """Return the class that was answered."""
         return self.classes[int(self.answers.predicted_N[row])]
 
     def probability(self, row: int) -> float:
-        """Of the answer."""
+        """Return the probability of the answer."""
         return float(self.answers.probabilities_NK[row, self.answers.predicted_N[row]])
 
     def likeliest(self, row: int, most: int) -> list[tuple[str, float]]:
-        """The most probable classes of an image with their probabilities, highest first."""
+        """Return the most probable classes of an image with their probabilities, highest first."""
         return [(self.classes[index], probability) for index, probability in self.answers.likeliest(row, most)]
 
 
@@ -118,31 +113,24 @@ class Opening:
             model: what the classifier knows of itself.
         """
         self.exhibits: Exhibits | None = None
-        self.says = "The images are being opened."
-        self._model = model
-        self._thread: Thread | None = None
-        if run is None:
-            self.says = "These weights came without their run, so there are no answers to test images to show."
-        elif not model.get("metrics"):
-            self.says = "The run was measured on no images, so there are no answers to show."
-        else:
-            self._thread = Thread(target=self._open, args=[run], name="exhibits", daemon=True)
-        self.done = self._thread is None
+        self.done = False
         """Whether there is nothing left to wait for."""
+        self.says = "The images are being opened."
+        self._run = run
+        self._model = model
+        self._thread = Thread(target=self._open, name="exhibits", daemon=True)
 
     def start(self) -> None:
         """Begin, once."""
-        if self._thread is not None:
-            self._thread.start()
+        self._thread.start()
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait until there is nothing left to wait for."""
-        if self._thread is not None:
-            self._thread.join(seconds)
+        self._thread.join(seconds)
 
-    def _open(self, run: Path) -> None:
+    def _open(self) -> None:
         try:
-            self._read(run)
+            self.says = self._read()
         except (RunError, DataError, StorageError) as error:
             log.warning("no galleries: %s", error)
             what = "answers of the run cannot be read" if isinstance(error, RunError) else "image set cannot be opened"
@@ -153,21 +141,24 @@ class Opening:
         finally:
             self.done = True
 
-    def _read(self, run: Path) -> None:
-        measured = read_measures(run)
-        answers = read_answers(run, self._model["classes"], measured)
-        found = open_own(run, self._model, self._progress)
-        if found is None:
-            self.says = "The image set is not what the run was trained on any more, so there is nothing to show here."
-        elif missing := sum(file not in found for file in answers.files):
-            self.says = (
+    def _read(self) -> str:
+        """Read what there is to show; return a sentence where there is nothing."""
+        if self._run is None:
+            return "These weights came without their run, so there are no answers to test images to show."
+        if not self._model.get("metrics"):
+            return "The run was measured on no images, so there are no answers to show."
+        measured = read_measures(self._run)
+        answers = read_answers(self._run, self._model["classes"], measured)
+        thumbnails = open_own(self._run, self._model, self._progress)
+        if thumbnails is None:
+            return "The image set is not what the run was trained on any more, so there is nothing to show here."
+        if missing := sum(file not in thumbnails for file in answers.files):
+            return (
                 f"The image set has other names than when the run was measured ({missing:,} files are missing), so there is"
                 " nothing to show here."
             )
-        else:
-            split = str(measured.get("split", "test"))
-            self.says = ""
-            self.exhibits = Exhibits(answers, self._model["classes"], split, found)
+        self.exhibits = Exhibits(answers, self._model["classes"], str(measured.get("split", "test")), thumbnails)
+        return ""
 
     def _progress(self, done: int, total: int) -> None:
         self.says = f"The images are being decoded: {done:,} of {total:,}."

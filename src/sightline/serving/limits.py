@@ -1,4 +1,4 @@
-"""What stands between a socket and the page and service: identity, log, limits of a body, origin, token. Plain ASGI.
+"""Guards between a socket and the page and service: identity, log, limits of a body, origin, token. Plain ASGI.
 
 From the outside in:
 
@@ -13,47 +13,42 @@ Answers pass through piece by piece, so that streams of events and websockets wo
 import asyncio
 import hmac
 import ipaddress
-import json
 import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from itertools import count
-from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["BodyLimit", "Noted", "RequestLog", "SameSite", "Token", "is_loopback", "noted"]
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["PRIVATE", "BodyLimit", "Noted", "RequestLog", "SameSite", "Token", "is_loopback", "noted", "plain"]
 
 NOTED = "sightline"  # where the scope of a request holds what is noted of it
+PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}  # headers
 PATIENCE = 10.0  # seconds without a byte of a body that has begun
 BODY_SECONDS = 120.0  # for a whole body
 BESIDE = 65_536  # bytes of an event of the page beside the file that it brings, which has a third more bytes in base64
-DRAINED_BYTES, DRAINED_SECONDS = (
-    100_000_000,
-    5.0,
-)  # of a refused body that are still taken, so that its sender reads why
+BODIES_AT_ONCE = 64  # of the largest size, that are held in memory together
+RETRY_SECONDS = "2"  # after which one who is refused for now may ask again
 COOKIE_SECONDS = 30 * 24 * 3600
 GONE = 499  # how the log says that the caller left before the answer
+UNFINISHED_LINES = 100  # of a minute, on requests that were never whole
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOCAL = re.compile(r"localhost|[a-z0-9.-]+\.localhost")
 
 
 @dataclass
 class Noted:
-    """What is known of a request, for its line in the log."""
+    """Facts of a request, for its line in the log."""
 
     request_id: str
     bytes_in: int = 0
@@ -61,38 +56,38 @@ class Noted:
 
 
 def noted(scope: Scope) -> Noted:
-    """What is noted of a request."""
-    found: Noted = scope[NOTED]
-    return found
+    """Return what is noted of a request."""
+    facts: Noted = scope[NOTED]
+    return facts
 
 
 class RequestLog:
     """Gives each request an id, which its answer carries as ``X-Request-Id``, and one line in a log.
 
     A line has the time (UTC), the id, the method, the path without its query (which may hold a token), the status,
-    milliseconds, bytes that came in, and the number of images; never a name of a file.
+    milliseconds, bytes that came in, and the number of images; never a name of a file. Of many requests that were never
+    whole in one minute only the first have a line, and the next line that is written has the number of the others.
     """
 
-    def __init__(self, app: App, log: Callable[[str], None]) -> None:
+    def __init__(self, app: ASGIApp, log: Callable[[str], None]) -> None:
         self.app = app
         self.log = log
         self._server = secrets.token_hex(4)  # so that no two servers share an id
         self._numbers = count(1)
+        self._minute = self._unfinished = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        given = _header(scope, b"x-request-id")
-        found = Noted(given if given and _ID.fullmatch(given) else f"{self._server}-{next(self._numbers)}")
-        scope[NOTED] = found
-        status = GONE
-        start = time.perf_counter()
+        own = Headers(scope=scope).get("x-request-id", "")
+        facts = scope[NOTED] = Noted(own if _ID.fullmatch(own) else f"{self._server}-{next(self._numbers)}")
+        status, begun = GONE, time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", found.request_id.encode())]
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", facts.request_id.encode())]
             await send(message)
 
         try:
@@ -100,163 +95,140 @@ class RequestLog:
         except ClientDisconnect:
             pass  # nobody is there to be answered
         except Exception:
-            logging.getLogger(__name__).exception("request %s failed", found.request_id)
+            logging.getLogger(__name__).exception("request %s failed", facts.request_id)
             if status != GONE:
                 raise  # the answer has begun and cannot be taken back
             sentence = "something went wrong here; its cause is in the server's log under this request's id."
-            await _refuse(scope, send_with_id, 500, sentence)
+            await _refuse(scope, receive, send_with_id, 500, sentence)
         finally:
-            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            milliseconds = 1000 * (time.perf_counter() - start)
-            parts = [now, found.request_id, scope["method"], _plain_path(scope), str(status), f"{milliseconds:.1f} ms"]
-            self.log(" ".join([*parts, f"{found.bytes_in} B", f"{found.images} images"]))
+            raw = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
+            path = plain(raw.partition(b"?")[0].decode("latin-1"), 200).replace(" ", "%20")
+            milliseconds = 1000 * (time.perf_counter() - begun)
+            self._write(
+                status,
+                f"{facts.request_id} {scope['method']} {path} {status} {milliseconds:.1f} ms {facts.bytes_in} B"
+                f" {facts.images} images",
+            )
+
+    def _write(self, status: int, line: str) -> None:
+        now, minute = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), int(time.time() // 60)
+        if minute != self._minute:
+            if (left_out := self._unfinished - UNFINISHED_LINES) > 0:
+                self.log(f"{now} {left_out:,} more requests in an earlier minute were never whole")
+            self._minute, self._unfinished = minute, 0
+        self._unfinished += status in (GONE, 408)
+        if status not in (GONE, 408) or self._unfinished <= UNFINISHED_LINES:
+            self.log(f"{now} {line}")
 
 
 class BodyLimit:
     """Counts a body while it comes: one that is too long, or that stops coming, is refused without being kept.
 
     An event of the page may be longer than a request of the service by what base64 adds to a file of the same size.
-    A refused body is still read for a little while and thrown away, and the connection is closed behind it: a caller who
-    sends all before it reads would otherwise meet a broken pipe in place of the reason.
+    What still comes of a refused body is thrown away by uvicorn, so that a caller who sends all before it reads meets the
+    reason, not a broken pipe.
     """
 
-    def __init__(self, app: App, most_bytes: int, patience: float = PATIENCE, whole: float = BODY_SECONDS) -> None:
+    def __init__(self, app: ASGIApp, most_bytes: int, patience: float = PATIENCE, whole: float = BODY_SECONDS) -> None:
         self.app = app
         self.most_bytes = most_bytes
         self.patience = patience
         self.whole = whole
+        self.held = 0
+        """Bytes of all requests that are being read or answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        await _Body(self, scope, receive, send).run()
+        most = self.most_bytes if scope["path"].startswith("/api/") else self.most_bytes * 4 // 3 + BESIDE
+        facts, headers, begun = noted(scope), Headers(scope=scope), time.monotonic()
+        length = int(headers["content-length"]) if headers.get("content-length", "").isdecimal() else 0
+        coming = bool(length) or "transfer-encoding" in headers
+        refusal: HTTPException | None = None
+        answered = False  # whether the application has begun to
 
+        def refuse(status: int, sentence: str) -> None:
+            """Refuse the request; whatever the application makes of this, the caller is told why."""
+            nonlocal refusal
+            refusal = HTTPException(status, sentence, {"Retry-After": RETRY_SECONDS} if status == 503 else None)
+            raise refusal
 
-class _Body:
-    """One request of a ``BodyLimit``."""
-
-    def __init__(self, limit: BodyLimit, scope: Scope, receive: Receive, send: Send) -> None:
-        self.limit, self.scope, self.receive, self.send = limit, scope, receive, send
-        length = _header(scope, b"content-length")
-        self.length = int(length) if length and length.isdecimal() else None
-        self.most_bytes = limit.most_bytes
-        if not scope["path"].startswith("/api/"):
-            self.most_bytes = limit.most_bytes * 4 // 3 + BESIDE
-        self.whole_here = not self.length and _header(scope, b"transfer-encoding") is None
-        self.begun = time.monotonic()
-        self.silent = False  # whether it stopped coming
-        self.refusal: tuple[int, str] | None = None
-        self.answered = False  # whether the application has begun to
-
-    async def run(self) -> None:
-        if self.length is not None and self.length > self.most_bytes:
-            self.refusal = 413, self.too_long(f"{self.length / 1e6:.1f} MB")
-        else:
+        async def receive_counted() -> Message:
+            nonlocal coming
+            if not coming:
+                return await receive()
+            seconds = time.monotonic() - begun
             try:
-                await self.limit.app(self.scope, self.receive_counted, self.send_own)
-            except Exception:
-                if self.refusal is None:
-                    raise
-        if self.refusal is not None and not self.answered:
-            await _refuse(self.scope, self.send_unhurried, *self.refusal)
-
-    def too_long(self, found: str) -> str:
-        most = self.most_bytes / 1e6
-        return f"the request has {found}; at most {most:g} MB are taken: send fewer or smaller images at a time."
-
-    async def receive_counted(self) -> Message:
-        """The next piece.
-
-        Raises:
-            HTTPException: there are too many, or it does not come; whatever the application makes of this, the caller is
-                told why.
-        """
-        if self.whole_here:
-            return await self.receive()
-        left = self.begun + self.limit.whole - time.monotonic()
-        try:
-            message = await asyncio.wait_for(self.receive(), max(0.0, min(self.limit.patience, left)))
-        except TimeoutError:
-            self.silent = True
-            found = (
-                f"the body did not come: {noted(self.scope).bytes_in} bytes in {time.monotonic() - self.begun:.0f} s"
-            )
-            self.refusal = 408, f"{found}; send it again, with a Content-Length that is right."
-            raise HTTPException(*self.refusal) from None
-        self.note(message)
-        if noted(self.scope).bytes_in > self.most_bytes:
-            self.refusal = 413, self.too_long("more bytes than are taken")
-            raise HTTPException(*self.refusal)
-        return message
-
-    async def send_own(self, message: Message) -> None:
-        """Send what the application answers, but to a body that was refused."""
-        if self.refusal is None or self.answered:
-            self.answered = True
-            await self.send_unhurried(message)
-
-    async def send_unhurried(self, message: Message) -> None:
-        """Send; an answer to a body that is still coming does not end before that was taken."""
-        if self.whole_here:
-            await self.send(message)
-        elif message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), (b"connection", b"close")]
-            await self.send(message)
-        elif message.get("more_body", False):
-            await self.send(message)
-        else:
-            await self.send({**message, "more_body": True})
-            await self.drain()
-            await self.send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def drain(self) -> None:
-        """Throw away what still comes, for a while."""
-        if self.silent or _header(self.scope, b"expect") is not None:  # the latter waits for a word before it sends
-            return
-        end = time.monotonic() + DRAINED_SECONDS
-        while not self.whole_here and noted(self.scope).bytes_in < self.most_bytes + DRAINED_BYTES:
-            try:
-                message = await asyncio.wait_for(self.receive(), max(0.0, end - time.monotonic()))
+                message = await asyncio.wait_for(receive(), max(0.0, min(self.patience, self.whole - seconds)))
             except TimeoutError:
-                return
-            self.note(message)
+                came = f"{facts.bytes_in} bytes in {time.monotonic() - begun:.0f} s"
+                refuse(408, f"the body did not come: {came}; send it again, with a Content-Length that is right.")
+            coming = message.get("more_body", False)
+            facts.bytes_in += len(message.get("body", b""))
+            self.held += len(message.get("body", b""))
+            if facts.bytes_in > most:
+                refuse(413, _too_long("more bytes than are taken", most))
+            if self.held > BODIES_AT_ONCE * self.most_bytes:
+                refuse(
+                    503, f"{self.held / 1e6:.0f} MB are being answered, and no more are taken; ask again in a while."
+                )
+            return message
 
-    def note(self, message: Message) -> None:
-        noted(self.scope).bytes_in += len(message.get("body", b""))
-        self.whole_here = message["type"] == "http.disconnect" or not message.get("more_body", False)
+        async def send_unless_refused(message: Message) -> None:
+            nonlocal answered
+            if refusal is None or answered:
+                answered = True
+                await send(message)
+
+        try:
+            if length > most:
+                refuse(413, _too_long(f"{length / 1e6:.1f} MB", most))
+            await self.app(scope, receive_counted, send_unless_refused)
+        except Exception:
+            if refusal is None:
+                raise
+        finally:
+            self.held -= facts.bytes_in
+        if refusal is not None and not answered:
+            await _refuse(scope, receive, send, refusal.status_code, refusal.detail, refusal.headers)
+
+
+def _too_long(found: str, most: int) -> str:
+    return f"the request has {found}; at most {most / 1e6:g} MB are taken: send fewer or smaller images at a time."
 
 
 class SameSite:
     """Refuses what a page of another site sends through a visitor's browser.
 
     Browsers say in ``Origin`` whose page asks; what changes something, and a websocket, must come from a page of this
-    server, or from no page. A proxy in front must hand on the ``Host`` it was asked for.
+    server, or from no page. A proxy in front must pass on the ``Host`` it was asked for.
 
     Without a token and at a loopback address, being on this machine is all that admits a caller. There a ``Host`` that is no
     name of this machine is refused: a site can point its own name at 127.0.0.1, and would then be of the same origin.
     """
 
-    def __init__(self, app: App, local_names_only: bool) -> None:
+    def __init__(self, app: ASGIApp, local_names_only: bool) -> None:
         self.app = app
         self.local_names_only = local_names_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and (sentence := self._wrong(scope)):
-            return await _refuse(scope, send, 403, sentence)
+        if scope["type"] in ("http", "websocket") and (sentence := self._refusal(scope)):
+            return await _refuse(scope, receive, send, 403, sentence)
         await self.app(scope, receive, send)
 
-    def _wrong(self, scope: Scope) -> str | None:
-        host = _header(scope, b"host")
-        if self.local_names_only and host and not is_loopback(_name_of(host)):
+    def _refusal(self, scope: Scope) -> str | None:
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        own = _authority(f"//{host}")
+        if self.local_names_only and host and not (own and is_loopback(own[0])):
             return (
-                f"this server answers to names of its own machine only, not to {_shown(host)}; ask 127.0.0.1 or localhost,"
-                " or start it with a token."
+                f"this server answers to names of its own machine only, not to {plain(host, 200)}; ask 127.0.0.1 or"
+                " localhost, or start it with a token."
             )
-        origin = _header(scope, b"origin")
         harmless = scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS")
-        if origin is None or harmless or _authority(origin) == _authority(f"//{host or ''}"):
+        if origin is None or harmless or _authority(origin) == own:
             return None
-        return f"a page of {_shown(origin)} may not ask this server; open the server's own page."
+        return f"a page of {plain(origin, 200)} may not ask this server; open the server's own page."
 
 
 class Token:
@@ -266,81 +238,65 @@ class Token:
     it (not the token itself), which scripts cannot read and other sites cannot use.
     """
 
-    def __init__(self, app: App, token: str) -> None:
+    def __init__(self, app: ASGIApp, token: str) -> None:
         self.app = app
         self.token = token.encode()
         self.proof = hmac.new(self.token, b"sightline's page", sha256).hexdigest()
         self.cookie = f"sightline-{self.proof[:8]}"  # cookies know no ports: another server's has another name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"] == "/api/health" or self._known(scope):
+        if scope["type"] not in ("http", "websocket") or scope["path"] == "/api/health":
+            return await self.app(scope, receive, send)
+        headers = Headers(scope=scope)
+        if self._knows(headers):
             return await self.app(scope, receive, send)
         query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True))
-        given = query.pop("token", None)
+        token = query.pop("token", None)
         opens = scope["type"] == "http" and scope["method"] == "GET" and scope["path"] == "/"
-        if opens and given is not None and self._same(given.encode("utf-8", "replace")):
-            cookie = f"{self.cookie}={self.proof}; Max-Age={COOKIE_SECONDS}; Path=/; HttpOnly; SameSite=Strict"
-            if scope.get("scheme") == "https":
-                cookie += "; Secure"
+        if opens and token is not None and hmac.compare_digest(token.encode("utf-8", "replace"), self.token):
             place = "/?" + urlencode(query) if query else "/"
-            headers = [(b"location", place.encode()), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
-            await send({"type": "http.response.start", "status": 303, "headers": [*headers, *_PRIVATE]})
-            return await send({"type": "http.response.body", "body": b""})
-        sent_one = given is not None or _header(scope, b"authorization") is not None
-        what = "the token is wrong" if sent_one else "a token is needed"
+            answer = Response(None, 303, {"Location": place, **PRIVATE})
+            secure = scope.get("scheme") == "https"
+            answer.set_cookie(self.cookie, self.proof, COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure)
+            return await answer(scope, receive, send)
+        what = "a token is needed" if token is None and "authorization" not in headers else "the token is wrong"
         sentence = f"{what}; send the header `Authorization: Bearer TOKEN`, or open /?token=TOKEN once in a browser."
-        await _refuse(scope, send, 401, sentence, [(b"www-authenticate", b"Bearer")])
+        await _refuse(scope, receive, send, 401, sentence, {"WWW-Authenticate": "Bearer"})
 
-    def _same(self, given: bytes) -> bool:
-        return hmac.compare_digest(given, self.token)
-
-    def _known(self, scope: Scope) -> bool:
-        kind, _, given = (_header(scope, b"authorization") or "").partition(" ")
-        if kind.lower() == "bearer" and self._same(given.strip().encode("latin-1")):
+    def _knows(self, headers: Headers) -> bool:
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and hmac.compare_digest(token.strip().encode("latin-1"), self.token):
             return True
         try:
-            cookies = SimpleCookie(_header(scope, b"cookie") or "")
+            cookie = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
         except CookieError:
             return False
-        found = cookies.get(self.cookie)
-        return found is not None and hmac.compare_digest(found.value.encode(), self.proof.encode())
+        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self.proof.encode())
 
 
 # ── parts of them ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_PRIVATE = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
-
 
 async def _refuse(
-    scope: Scope, send: Send, status: int, sentence: str, headers: list[tuple[bytes, bytes]] | None = None
+    scope: Scope, receive: Receive, send: Send, status: int, sentence: str, headers: Mapping[str, str] | None = None
 ) -> None:
     """Answer a request with an error, or close a websocket that is not open yet."""
     if scope["type"] == "websocket":
         return await send({"type": "websocket.close", "code": 1008, "reason": sentence[:120]})
-    body = json.dumps({"error": sentence, "request_id": noted(scope).request_id}).encode()
-    named = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *_PRIVATE]
-    await send({"type": "http.response.start", "status": status, "headers": [*named, *(headers or [])]})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    content = {"error": sentence, "request_id": noted(scope).request_id}
+    await JSONResponse(content, status, {**PRIVATE, **(headers or {})})(scope, receive, send)
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a name or address is of the machine itself, whatever the network says."""
+    """Return whether a name or address is of the machine itself, whatever the network says."""
     try:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return _LOCAL.fullmatch(name.lower()) is not None
 
 
-def _name_of(host: str) -> str:
-    """The name or address in a ``Host`` header, without its port."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
-
-
 def _authority(url: str) -> tuple[str, int | None] | None:
-    """The name and port that a URL leads to; None where it leads nowhere, as the origin ``null``.
+    """Return the name and port that a URL leads to; None where it leads nowhere, as the origin ``null``.
 
     A port that its scheme implies is None, and of a ``Host``, which has no scheme, both of these: a proxy may turn the one
     scheme into the other.
@@ -353,21 +309,6 @@ def _authority(url: str) -> tuple[str, int | None] | None:
         return None
 
 
-def _header(scope: Scope, name: bytes) -> str | None:
-    """The first value of a header."""
-    for key, value in scope["headers"]:
-        if key == name:
-            text: str = value.decode("latin-1")
-            return text
-    return None
-
-
-def _plain_path(scope: Scope) -> str:
-    """The path as it was sent, without its query; nothing in it can begin another line."""
-    raw = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
-    return _shown(raw.partition(b"?")[0].decode("latin-1")).replace(" ", "%20")
-
-
-def _shown(text: str) -> str:
-    """What a stranger sent, fit for a line."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text[:200])
+def plain(text: str, most: int = 100) -> str:
+    """Return a caller's text on one line; letters that cannot be seen become question marks."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:most])

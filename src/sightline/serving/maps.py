@@ -1,13 +1,15 @@
-"""Explanations for the page: which ones a classifier can give, and the maps themselves. B images, H × W pixels."""
+"""Explanations that a server gives: which ones a classifier can give, and the maps themselves. B images, H × W pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from sightline.config import METHODS, AttributionConfig, Method
+from sightline.data.augment.augment import centre
 from sightline.errors import ConfigError
 from sightline.explanation.explain import ExplainedImage, Explainer
 from sightline.explanation.requirements import layer_named
@@ -16,10 +18,9 @@ from sightline.machine.extras import refuse_missing_captum
 from sightline.models.gradcam import grad_cam, map_sizes
 from sightline.serving.worker import Asker
 
-__all__ = ["Layer", "Maps"]
+__all__ = ["Layer", "Maps", "explain", "seen"]
 
 AT_ONCE = 8  # images of a gallery that the network is kept for before others have their turn
-STEPS = 64  # of integrated gradients: an image that asks for thousands would keep the others waiting
 
 Array = np.ndarray[Any, Any]
 
@@ -35,52 +36,31 @@ class Layer:
 
 
 class Maps:
-    """Asks a classifier for explanations, on the thread that owns its network."""
+    """The explanations that a classifier can give; they are computed on the thread that owns its network."""
 
     def __init__(self, asker: Asker) -> None:
         self._asker = asker
-        self.methods: tuple[Method, ...]
-        """Those that the network has what it takes for and whose library is installed; Grad-CAM first."""
         self.left_out: dict[Method, str]
-        """The others, and why."""
+        """Methods that the network, or this machine, lacks something for, and what."""
         self.layers: list[Layer]
         """Coarse to fine."""
         self.left_out, self.layers = asker.do(lambda: _possible(asker.classifier)).result()
-        fit = [method for method in METHODS if method not in self.left_out]
-        self.methods = tuple(sorted(fit, key=lambda method: method != "grad_cam"))
-
-    def explain(self, pixels_HWC: Array, method: Method, layer: str | None, target: str | None) -> ExplainedImage:
-        """Explain a uint8 image at its cached size.
-
-        Args:
-            pixels_HWC: the image.
-            method: one of ``methods``.
-            layer: the layer of Grad-CAM, whatever the method; None for the one that it shows by default.
-            target: the class that is asked about; None for the most probable.
-        Raises:
-            ConfigError: the layer gives no map, or another method lacks something.
-        """
-        settings = AttributionConfig(
-            layer=layer if method == "grad_cam" else None, steps=STEPS if method == "integrated_gradients" else None
+        self.methods = sorted(
+            set(METHODS) - set(self.left_out), key=lambda one: (one != "grad_cam", METHODS.index(one))
         )
-
-        def work() -> ExplainedImage:
-            explainer = Explainer(self._asker.classifier, [method], settings)
-            return explainer.explain(pixels_HWC[None], target, faithfulness=False)[0]
-
-        return self._asker.do(work).result()
+        """The others; Grad-CAM first."""
 
     def grad_cams(self, pixels_BHWC: Sequence[Array], classes_B: Sequence[int]) -> list[Array]:
-        """Grad-CAM of images at their cached size, each for a class by its index: maps, (H, W), from 0 up.
+        """Return Grad-CAM of images at their cached size, each for a class by its index: maps, (H, W), from 0 up.
 
         Raises:
             ConfigError: the network has no map of the image.
         """
-        found: list[Array] = []
+        maps: list[Array] = []
         for start in range(0, len(pixels_BHWC), AT_ONCE):
-            pixels, classes = pixels_BHWC[start : start + AT_ONCE], classes_B[start : start + AT_ONCE]
-            found += self._asker.do(lambda pixels=pixels, classes=classes: self._some(pixels, classes)).result()  # type: ignore[misc]
-        return found
+            part = slice(start, start + AT_ONCE)
+            maps += self._asker.do(partial(self._some, pixels_BHWC[part], classes_B[part])).result()
+        return maps
 
     def _some(self, pixels_BHWC: Sequence[Array], classes_B: Sequence[int]) -> list[Array]:
         classifier = self._asker.classifier
@@ -90,8 +70,38 @@ class Maps:
         return list(grad_cam(classifier.network, images_BCHW, classes, layer).cpu().numpy())
 
 
+def explain(
+    classifier: Classifier,
+    pixels_HWC: Array,
+    method: Method,
+    layer: str | None,
+    target: str | None,
+    steps: int | None = None,
+) -> ExplainedImage:
+    """Explain a uint8 image at its cached size. Only on the thread of an ``Asker``.
+
+    Args:
+        classifier: it is asked.
+        pixels_HWC: the image.
+        method: one that the classifier has what it takes for.
+        layer: of Grad-CAM; None for the one that it shows by default.
+        target: the class that is asked about; None for the most probable.
+        steps: of integrated gradients; None for as many as it takes.
+    Raises:
+        ConfigError: the layer gives no map, or the method lacks something.
+    """
+    explainer = Explainer(classifier, [method], AttributionConfig(layer=layer, steps=steps))
+    return explainer.explain(pixels_HWC[None], target, faithfulness=False)[0]
+
+
+def seen(classifier: Classifier, pixels_HWC: Array) -> Array:
+    """Return the part of an image at its cached size that the network sees, (H, W, 3), uint8."""
+    middle: Array = centre(torch.from_numpy(pixels_HWC[None]), classifier.size).numpy()[0]
+    return middle
+
+
 def _possible(classifier: Classifier) -> tuple[dict[Method, str], list[Layer]]:
-    """The methods that are left out, with why, and the layers of Grad-CAM."""
+    """Return the methods that are left out, with why, and the layers of Grad-CAM."""
     left_out: dict[Method, str] = {}
     for method in METHODS:
         try:
@@ -103,13 +113,13 @@ def _possible(classifier: Classifier) -> tuple[dict[Method, str], list[Layer]]:
             Explainer(classifier, [method])
         except ConfigError as error:
             left_out[method] = str(error).removesuffix(".")
-    plain = torch.zeros(1, 3, *classifier.size, device=classifier.device)
-    sizes = map_sizes(classifier.network, plain)
-    names = {module: name for name, module in classifier.network.named_modules() if module in sizes}
+    network, plain = classifier.network, torch.zeros(1, 3, *classifier.size, device=classifier.device)
+    sizes = map_sizes(network, plain)
+    names = {module: name for name, module in network.named_modules() if module in sizes}
     try:
-        default = layer_named(classifier.network, None, plain)
-        grad_cam(classifier.network, plain, torch.zeros(1, dtype=torch.long, device=classifier.device), default)
+        default = layer_named(network, None, plain)
+        grad_cam(network, plain, torch.zeros(1, dtype=torch.long, device=classifier.device), default)
     except (ConfigError, ValueError) as error:
         return left_out | {"grad_cam": str(error)}, []
-    layers = [layer for layer in classifier.network.cam_layers if layer in names]
-    return left_out, [Layer(names[layer], sizes[layer], layer is default) for layer in layers]
+    layers = [Layer(names[layer], sizes[layer], layer is default) for layer in network.cam_layers if layer in names]
+    return left_out, layers

@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,14 +20,15 @@ from sightline.config import ServeConfig
 from sightline.errors import ConfigError
 from sightline.inference.predict import about_box, load
 from sightline.machine.devices import keep_freed_memory
+from sightline.serving.connections import BACKLOG, Connection
 from sightline.serving.page.mount import mount_page
 from sightline.serving.service import build_service
 from sightline.serving.worker import Asker
 
 __all__ = ["serve"]
 
-BACKLOG = 512  # callers that wait to be let in
-PATIENCE = 5  # seconds in which answers that were begun are finished when the server ends
+PATIENCE = 3  # seconds in which answers that were begun are finished when the server ends
+LAST_PATIENCE = 0.5  # seconds that are then left to what the network is doing
 
 
 def serve(
@@ -48,36 +50,44 @@ def serve(
         RunError: no run, or not finished.
     """
     settings = settings or ServeConfig()
-    with _listening(settings) as listener:  # a port that is taken is refused before anything is loaded
+    with _ended_by_sigterm() as signals, _listening(settings) as listener:  # a taken port is refused before all else
         keep_freed_memory()
         classifier = load(run, trust_code=trust_code)
         classifier.answers(np.zeros((1, *classifier.resize, 3), np.uint8))  # the first answer is slow
         asker = Asker(classifier)
         try:
-            app = mount_page(build_service(asker, settings), asker, None if run is None else Path(run), settings)
-            listener.listen(BACKLOG)
-            if announce:
-                announce(_address(listener, settings), _about(run, classifier.model))
-            config = uvicorn.Config(
-                app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=PATIENCE
-            )
-            with _ended_by_sigterm():
+            with tempfile.TemporaryDirectory(prefix="sightline-page-") as folder:  # nothing should be written there
+                app = build_service(asker, settings)
+                mount_page(app, asker, None if run is None else Path(run), settings, folder)
+                listener.listen(BACKLOG)
+                if announce:
+                    announce(_address(listener, settings), _about(run, classifier.model))
+                config = uvicorn.Config(
+                    app,
+                    http=Connection,
+                    backlog=BACKLOG,
+                    log_level="warning",
+                    access_log=False,
+                    server_header=False,
+                    timeout_graceful_shutdown=PATIENCE,
+                )
                 uvicorn.Server(config).run(sockets=[listener])
         finally:
-            asker.close()
+            if not asker.close(LAST_PATIENCE) and signals:
+                os._exit(128 + signals[0])  # Python itself would wait for what the network is doing
 
 
 def _about(run: str | os.PathLike[str] | None, model: Mapping[str, Any]) -> str:
     if run is None:
         return about_box()
     metrics = model.get("metrics")
-    told = f", accuracy {metrics['accuracy']:.4f}, n = {metrics['n']:,}" if metrics else ""
-    return f"{os.fspath(run)}: {len(model['classes'])} classes{told}"
+    accuracy = f", accuracy {metrics['accuracy']:.4f}, n = {metrics['n']:,}" if metrics else ""
+    return f"{os.fspath(run)}: {len(model['classes'])} classes{accuracy}"
 
 
 @contextmanager
 def _listening(settings: ServeConfig) -> Iterator[socket.socket]:
-    """A socket at the address asked for, of which nobody is let in yet.
+    """Open a socket at the address that is named, of which nobody is let in yet.
 
     Raises:
         ConfigError: the address is taken, is not this machine's, or may not be listened at.
@@ -88,28 +98,24 @@ def _listening(settings: ServeConfig) -> Iterator[socket.socket]:
         # asyncio sends small packets at once only on sockets that say that they are TCP: 40 ms an answer
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except (OSError, UnicodeError) as error:
-        raise ConfigError(
-            f"{where}: there is no such address; 127.0.0.1 is this machine, 0.0.0.0 every network."
-        ) from error
+        hint = "there is no such address; 127.0.0.1 is this machine, 0.0.0.0 every network."
+        raise ConfigError(f"{where}: {hint}") from error
     with listener:
         try:
             listener.setsockopt(
                 socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # a server that ended a moment ago does not count
+            )  # a server that ended just now does not count
             listener.bind(address)
         except OSError as error:
-            taken = error.errno == errno.EADDRINUSE
-            hint = (
-                "is in use; name another --port, or 0 for a free one"
-                if taken
-                else f"cannot be listened at ({error.strerror})"
-            )
+            hint = f"cannot be listened at ({error.strerror})"
+            if error.errno == errno.EADDRINUSE:
+                hint = "is in use; name another --port, or 0 for a free one"
             raise ConfigError(f"{where} {hint}.") from error
         yield listener
 
 
 def _address(listener: socket.socket, settings: ServeConfig) -> str:
-    """What one types into a browser, with the token where one is asked for."""
+    """Return what one types into a browser, with the token where one is asked for."""
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     token = "" if settings.token is None else f"?token={quote(settings.token, safe='')}"
@@ -117,17 +123,19 @@ def _address(listener: socket.socket, settings: ServeConfig) -> str:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let the signal by which service managers end a program unwind it, so that nothing of it stays behind."""
+def _ended_by_sigterm() -> Iterator[list[int]]:
+    """Let the signal by which service managers end a program unwind it; give the signals that came."""
+    came: list[int] = []
 
     def end(number: int, _: FrameType | None) -> None:
+        came.append(number)
         raise SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():  # of which alone signals can be caught
-        yield
+        yield came
         return
     before = signal.signal(signal.SIGTERM, end)
     try:
-        yield
+        yield came
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -11,55 +11,58 @@ Numbers are those of ``sightline predict``. Every error is ``{"error": sentence,
 
 import asyncio
 import base64
-import functools
 import io
 import logging
+import re
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from functools import partial
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
-import torch
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Form, Header, Request, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.security import HTTPBearer
 from PIL import Image
+from pydantic import ConfigDict
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from sightline.config import METHODS, SIGNED, AttributionConfig, Method, ServeConfig
-from sightline.data.augment.augment import centre
+from sightline.config import METHODS, SIGNED, AttributionConfig, ServeConfig, refuse_unknown_class
+from sightline.config.checks import nearest
 from sightline.data.decoding.decode import WANTED, TooManyPixelsError, UnreadableImageError, read_image
 from sightline.display.pages import render_html
 from sightline.display.pictures import overlaid
 from sightline.display.terminal import show
 from sightline.errors import ConfigError
-from sightline.explanation.explain import Explainer
 from sightline.inference.classifier import Classifier
 from sightline.inference.predictions import Prediction
 from sightline.machine.extras import own_version
 from sightline.measures.conformal import COVERAGES
-from sightline.serving.forms import EXPLAINED, FIELDS, Asked, File, checked, in_words_of_a_form, read_form
-from sightline.serving.limits import BodyLimit, RequestLog, SameSite, Token, is_loopback, noted
-from sightline.serving.openapi import ERRORS, document
-from sightline.serving.worker import AT_ONCE, Asker, BusyError
+from sightline.serving.forms import FormRoute
+from sightline.serving.limits import PRIVATE, BodyLimit, RequestLog, SameSite, Token, is_loopback, noted, plain
+from sightline.serving.maps import Maps, explain, seen
+from sightline.serving.schemas import ERRORS, EXPLAINED, Answers, Error, Health, Model, Question, narrow
+from sightline.serving.worker import AT_ONCE, Asker, BusyError, Worker
 
 __all__ = ["build_service", "describe_model"]
 
-MOST_REQUESTS = 256  # that are read, decoded or answered at a time
+MOST_REQUESTS = 256  # that are decoded or answered at a time
 RETRY_SECONDS = 2
 DECODERS = 2  # threads: the memory that large images take while they are decoded
+METHODS_OF_HTTP = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
+ROUTES = {"/api/predict": "POST", "/api/health": "GET", "/api/model": "GET", "/api": "GET", "/openapi.json": "GET"}
 
 Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
 
 
-def _to_standard_error(line: str) -> None:
-    show(line, error=True)
-
-
-def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None] = _to_standard_error) -> FastAPI:
+def build_service(
+    asker: Asker, limits: ServeConfig, log: Callable[[str], None] = lambda line: show(line, error=True)
+) -> FastAPI:
     """Make the service of a classifier, behind its guards; other pages may be mounted on it at ``/``.
 
     Run it without uvicorn's own access log, which would write tokens down.
@@ -70,11 +73,18 @@ def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None] 
         log: is given a line for each request.
     """
     _keep_quiet()
-    app = FastAPI(title="sightline", version=own_version(), docs_url=None, redoc_url=None)
-    described = document(limits, own_version())
-    app.openapi = lambda: described  # type: ignore[method-assign]
-    _Service(asker, limits).add_to(app)
-    app.add_exception_handler(HTTPException, _refused)
+    app = FastAPI(
+        title="sightline",
+        description="A classifier of images.",
+        version=own_version(),
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.max_images = limits.max_images
+    app.include_router(_routes(asker, limits))
+    for error in (HTTPException, RequestValidationError, ConfigError, BusyError):
+        app.add_exception_handler(error, _refused)
     # the last one added is the outermost
     if limits.token is not None:
         app.add_middleware(Token, token=limits.token)
@@ -85,139 +95,218 @@ def build_service(asker: Asker, limits: ServeConfig, log: Callable[[str], None] 
 
 
 def _keep_quiet() -> None:
-    """Let the libraries that read what strangers send not write down what is odd about it: they could fill a log."""
+    """Let the libraries that read what callers send not write down what is odd about it: they could fill a log."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
     for name in ("python_multipart", "PIL"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    """An error as JSON, in our words where the framework has only the status's name."""
-    assert isinstance(error, HTTPException)
-    sentence = str(error.detail)
-    if error.status_code == 404:
-        sentence = f"there is nothing at this path; the service is at {', '.join(ROUTES)}."
-    if error.status_code == 405:
-        sentence = f"this path does not take {request.method}; wanted {(error.headers or {}).get('Allow', 'GET')}."
-    return _json(request, {"error": sentence}, error.status_code, dict(error.headers or {}))
+# ── the paths ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _json(
-    request: Request, content: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
-    private = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    content = {**content, "request_id": noted(request.scope).request_id}
-    return JSONResponse(content, status, {**private, **(headers or {})})
+def _private(
+    response: Response,
+    x_request_id: Annotated[
+        str | None, Header(description="An id of the caller's own; without it the server makes one.")
+    ] = None,
+) -> None:
+    """Let nobody on the way keep an answer; read an id that the log has read already."""
+    response.headers.update(PRIVATE)
 
 
-EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-ROUTES = {"/api/predict": "POST", "/api/health": "GET", "/api/model": "GET", "/api": "GET", "/openapi.json": "GET"}
+def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Error, "description": ERRORS[status]} for status in sorted({403, 405, 500, *statuses})}
 
 
-class _Service:
-    """The answers of the paths."""
+def _routes(asker: Asker, limits: ServeConfig) -> APIRouter:
+    router = APIRouter(dependencies=[Depends(_private)], route_class=FormRoute)
+    predictor = _Predictor(asker, limits)
+    described = describe_model(asker.classifier.model, limits, predictor.maps.methods)
+    token = [Security(HTTPBearer(scheme_name="token", auto_error=False))] if limits.token else []
+    wrong_token = [401] if limits.token else []
+    began = time.monotonic()
 
-    def __init__(self, asker: Asker, limits: ServeConfig) -> None:
-        self.asker = asker
-        self.limits = limits
-        self.started = time.monotonic()
-        self.decoders = ThreadPoolExecutor(DECODERS, "decoder")
-        self.requests = 0  # that are being answered
-        self.unfit = asker.do(lambda: _unfit(asker.classifier)).result()
-        self.model = describe_model(
-            asker.classifier.model, limits, [name for name in METHODS if name not in self.unfit]
-        )
+    class PredictForm(Question):
+        model_config = ConfigDict(json_schema_extra=lambda schema: predictor.narrow(schema))
 
-    def add_to(self, app: FastAPI) -> None:
-        """Register the paths."""
-        add = app.router.add_route  # plainer than FastAPI's own, which looks for parameters in signatures
-        add("/api/predict", self.predict, ["POST"], include_in_schema=False)
-        add("/api/health", self.health, ["GET"], include_in_schema=False)
-        add("/api/model", self.describe, ["GET"], include_in_schema=False)
-        add("/api", self.page, ["GET"], include_in_schema=False)
-        # whatever is mounted at / must not answer in the service's name
-        for path in ("/api", "/api/{rest:path}", "/openapi.json"):
-            add(path, self.nothing, EVERY_METHOD, include_in_schema=False)
+    @router.post(
+        "/api/predict",
+        summary="Classify images",
+        description=f"{WANTED}. A field may be in the form or in the query.",
+        dependencies=token,
+        response_model=Answers,
+        response_model_exclude_unset=True,
+        responses=_errors(*wrong_token, 400, 408, 413, 415, 422, 503),
+    )
+    async def predict(
+        request: Request, question: Annotated[PredictForm, Form(media_type="multipart/form-data")]
+    ) -> dict[str, Any]:
+        images = await predictor.answer(request, question)
+        return _identified(request, images=images, views=question.views or asker.classifier.views)
 
-    async def nothing(self, request: Request) -> Response:
-        """Neither of the others."""
+    @router.head("/api/health", include_in_schema=False)
+    @router.get(
+        "/api/health",
+        summary="Whether the server is there, also when it is busy",
+        response_model=Health,
+        responses=_errors(),
+    )
+    async def health(request: Request) -> dict[str, Any]:
+        uptime = round(time.monotonic() - began, 3)
+        return _identified(request, status="ok", uptime_seconds=uptime, waiting_images=asker.waiting_images)
+
+    @router.head("/api/model", include_in_schema=False)
+    @router.get(
+        "/api/model",
+        summary="What the classifier is and how good",
+        dependencies=token,
+        response_model=Model,
+        responses=_errors(*wrong_token),
+    )
+    async def model(request: Request) -> dict[str, Any]:
+        return _identified(request, **described)
+
+    @router.head("/api", include_in_schema=False)
+    @router.get("/api", include_in_schema=False)
+    async def page(request: Request) -> HTMLResponse:
+        content = {
+            "base": str(request.base_url).rstrip("/"),
+            "token": limits.token is not None,
+            "model": described,
+            "fields": {name: field for name, field in Question.model_fields.items() if name != "images"},
+            "errors": ERRORS,
+            "limits": limits,
+            "explained": EXPLAINED,
+        }
+        return HTMLResponse(render_html("service.html", **content))
+
+    # whatever is mounted at / must not answer in the service's name
+    @router.api_route("/openapi.json", methods=METHODS_OF_HTTP, include_in_schema=False)
+    @router.api_route("/api", methods=METHODS_OF_HTTP, include_in_schema=False)
+    @router.api_route("/api/{rest:path}", methods=METHODS_OF_HTTP, include_in_schema=False)
+    async def nothing(request: Request) -> None:
         if allowed := ROUTES.get(request.scope["path"]):
             raise HTTPException(405, headers={"Allow": allowed})
         raise HTTPException(404)
 
-    async def health(self, request: Request) -> Response:
-        """Whether the server is there."""
-        uptime = round(time.monotonic() - self.started, 3)
-        return _json(request, {"status": "ok", "uptime_seconds": uptime, "waiting_images": self.asker.waiting_images})
+    return router
 
-    async def describe(self, request: Request) -> Response:
-        """What the classifier is and how good."""
-        return _json(request, self.model)
 
-    async def page(self, request: Request) -> Response:
-        """How to ask, for people."""
-        content = {"base": str(request.base_url).rstrip("/"), "token": self.limits.token is not None}
-        text = render_html(
-            "service.html",
-            **content,
-            model=self.model,
-            fields=FIELDS,
-            errors=ERRORS,
-            limits=self.limits,
-            explained=EXPLAINED,
-        )
-        return HTMLResponse(text)
+def _identified(request: Request, **content: Any) -> dict[str, Any]:
+    return {**content, "request_id": noted(request.scope).request_id}
 
-    # ── predict ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def predict(self, request: Request) -> Response:
-        """Classify images."""
+async def _refused(request: Request, error: Exception) -> Response:
+    """Answer with an error as JSON, in our words where the framework has only the status's name."""
+    status, sentence, headers = 422, in_words_of_a_form(str(error)), {}
+    if isinstance(error, RequestValidationError):
+        _, name, *_ = error.errors()[0]["loc"]
+        value = str(error.body.get(name))
+        wanted = {
+            "top": "wanted a whole number, 1 or more.",
+            "views": "wanted one of one, flip, six.",
+            "coverage": "wanted 0.8 to 0.99, in steps of 0.01.",
+        }
+        sentence = f"{name} is {plain(value)!r}; {wanted.get(str(name)) or nearest(value[:100], METHODS)}"
+    elif isinstance(error, BusyError):
+        status, headers = 503, {"Retry-After": str(RETRY_SECONDS)}
+        sentence = f"{str(error).partition(';')[0]}, and no more are taken; ask again in {RETRY_SECONDS} s."
+    elif isinstance(error, HTTPException):
+        status, sentence, headers = error.status_code, str(error.detail), dict(error.headers or {})
+        if status == 404:
+            sentence = f"there is nothing at this path; the service is at {', '.join(ROUTES)}."
+        if status == 405:
+            sentence = f"this path does not take {request.method}; wanted {headers.get('Allow', 'GET')}."
+    return JSONResponse(_identified(request, error=sentence), status, {**PRIVATE, **headers})
+
+
+def in_words_of_a_form(sentence: str) -> str:
+    """Return a sentence of the library with the fields of a form in place of its flags."""
+    return plain(re.sub(r"--([a-z][a-z-]*)", r"\1", re.sub(r"--method\b", "explain", sentence)), 500)
+
+
+# ── predict ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Predictor:
+    """Answers questions about images."""
+
+    def __init__(self, asker: Asker, limits: ServeConfig) -> None:
+        self.asker = asker
+        self.limits = limits
+        self.maps = Maps(asker)
+        self.decoders = Worker(DECODERS)
+        self.requests = 0  # that are being answered
+
+    def narrow(self, schema: dict[str, Any]) -> None:
+        """Narrow the schema of a question to what this classifier answers."""
+        classifier = self.asker.classifier
+        values = {
+            "coverage": COVERAGES if classifier.trust else [],
+            "explain": self.maps.methods,
+            "layer": [layer.name for layer in self.maps.layers],
+            "target": classifier.classes,
+        }
+        narrow(schema, self.limits, values)
+
+    async def answer(self, request: Request, question: Question) -> list[dict[str, Any]]:
+        """Return what is said of each image.
+
+        Raises:
+            BusyError: too many requests are being answered.
+            ConfigError: a value is unknown, or a field would have no effect.
+            HTTPException: an image cannot be read.
+        """
+        noted(request.scope).images = len(question.images)
         if self.requests >= MOST_REQUESTS:
-            raise _busy(f"{self.requests} requests are being answered")
+            raise BusyError(f"{self.requests} requests are being answered")
+        self._refuse_unfit(question)
         self.requests += 1
         try:
-            return await self._answer(request)
-        except BusyError as error:
-            raise _busy(str(error).partition(";")[0]) from error
+            return await _unless_gone(request, self._images(question))
         finally:
             self.requests -= 1
 
-    async def _answer(self, request: Request) -> Response:
-        files, fields = await read_form(request, self.limits)
-        noted(request.scope).images = len(files)
-        classifier = self.asker.classifier
-        asked = checked(fields, len(files), classifier.classes)
-        if asked.explain in self.unfit:
-            raise HTTPException(422, self.unfit[asked.explain])
-        try:
-            if asked.coverage is not None:
-                classifier.limit(asked.views or classifier.views, asked.coverage)
-            images = await _unless_gone(request, self._images(files, asked))
-        except ConfigError as error:
-            raise HTTPException(422, in_words_of_a_form(str(error))) from error
-        return _json(request, {"images": images, "views": asked.views or classifier.views})
+    def _refuse_unfit(self, question: Question) -> None:
+        """Refuse what this classifier cannot answer, and fields that would have no effect."""
+        classifier, method = self.asker.classifier, question.explain
+        idle = [name for name in ("layer", "target") if getattr(question, name) is not None]
+        if method is None and idle:
+            raise ConfigError(
+                f"{' and '.join(idle)} without explain has no effect; add explain=grad_cam, or leave it out."
+            )
+        if question.target is not None:
+            refuse_unknown_class(question.target, classifier.classes)
+        if method is not None:
+            AttributionConfig(layer=question.layer).refuse_unused([method])
+            if len(question.images) > EXPLAINED:
+                sentence = f"{len(question.images)} images to explain; at most {EXPLAINED} are explained in a request."
+                raise HTTPException(413, sentence)
+            if reason := self.maps.left_out.get(method):
+                raise ConfigError(f"{method} cannot be given here: {reason}.")
+        if question.coverage is not None:
+            classifier.limit(question.views or classifier.views, question.coverage)
 
-    async def _images(self, files: Sequence[File], asked: Asked) -> list[dict[str, Any]]:
-        """What is said of each image; cancelled, it cancels what has not begun."""
-        classifier = self.asker.classifier
-        most = int(self.limits.max_megapixels * 1e6)
-        pixels_BHWC = await asyncio.wrap_future(self.decoders.submit(_decoded, files, most, classifier))
-        found: list[Prediction] = []
+    async def _images(self, question: Question) -> list[dict[str, Any]]:
+        """Return what is said of each image; cancelled, it cancels what has not begun."""
+        classifier, files = self.asker.classifier, question.images
+        most, decoded = int(self.limits.max_megapixels * 1e6), []
+        predictions: list[Prediction] = []
+        for place, file in enumerate(files, 1):
+            which = f"image {place} of {len(files)} ({file.filename or 'without a name'})"
+            read = partial(_decoded, await file.read(), which, most, classifier)
+            decoded.append(await asyncio.wrap_future(self.decoders.do(read)))
+        pixels_BHWC = np.stack(decoded)
         for start in range(0, len(files), AT_ONCE):  # some at a time: others have their turn
             part_BHWC = pixels_BHWC[start : start + AT_ONCE]
-            part = await asyncio.wrap_future(self.asker.ask(part_BHWC, asked.views, asked.coverage))
-            found.extend(part)
-        images = [_answer(file.name, prediction, asked.top) for file, prediction in zip(files, found, strict=True)]
-        if asked.explain is not None:
+            part = await asyncio.wrap_future(self.asker.ask(part_BHWC, question.views, question.coverage))
+            predictions.extend(part)
+        images = [_answer(file, one, question.top) for file, one in zip(files, predictions, strict=True)]
+        if question.explain is not None:
             for image, pixels_HWC in zip(images, pixels_BHWC, strict=True):  # one at a time, likewise
-                work = functools.partial(explained, classifier, pixels_HWC, asked)
+                work = partial(_explained, classifier, pixels_HWC, question)
                 image["explanation"] = await asyncio.wrap_future(self.asker.do(work))
         return images
-
-
-def _busy(found: str) -> HTTPException:
-    sentence = f"{found}, and no more are taken; ask again in {RETRY_SECONDS} s."
-    return HTTPException(503, sentence, {"Retry-After": str(RETRY_SECONDS)})
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
@@ -242,105 +331,81 @@ async def _left(receive: Callable[[], Awaitable[Any]]) -> None:
         pass
 
 
-def _decoded(files: Sequence[File], most: int, classifier: Classifier) -> Array:
-    """The pixels of the images at the size that a classifier reads, (B, H, W, 3).
+def _decoded(content: bytes, which: str, most: int, classifier: Classifier) -> Array:
+    """Return the pixels of an image at the size that a classifier reads, (H, W, 3).
 
     Raises:
-        HTTPException: one cannot be read; it is named by its place and its name.
+        HTTPException: it cannot be read; it is named by its place and its name.
     """
-    found = []
-    for place, file in enumerate(files, 1):
-        which = f"image {place} of {len(files)} ({file.name or 'without a name'})"
-        try:
-            found.append(read_image(file.data, classifier.resize, classifier.preprocessing, maximum=most).pixels)
-        except TooManyPixelsError as error:
-            raise HTTPException(413, f"{which} has {error}; send it smaller.") from error
-        except UnreadableImageError as error:
-            sentence = f"{which} cannot be read: {in_words_of_a_form(str(error))}; send a {WANTED} file"
-            raise HTTPException(422, f"{sentence} that opens elsewhere.") from error
-    return np.stack(found)
+    try:
+        return read_image(content, classifier.resize, classifier.preprocessing, maximum=most).pixels
+    except TooManyPixelsError as error:
+        raise HTTPException(413, f"{which} has {error}; send it smaller.") from error
+    except UnreadableImageError as error:
+        sentence = f"{which} cannot be read: {in_words_of_a_form(str(error))}; send a {WANTED} file"
+        raise HTTPException(422, f"{sentence} that opens elsewhere.") from error
 
 
-def _answer(name: str, prediction: Prediction, top: int) -> dict[str, Any]:
-    """What is said of one image."""
+def _answer(file: UploadFile, prediction: Prediction, top: int) -> dict[str, Any]:
+    """Return what is said of one image."""
     ranked = list(prediction.probabilities.items())[:top]
-    found: dict[str, Any] = {"file": name, "class": prediction.label, "probability": prediction.probability}
-    found["classes"] = [{"class": label, "probability": probability} for label, probability in ranked]
-    found["none_of_these"] = prediction.unknown
-    if prediction.within is not None:
-        found["set"] = list(prediction.within)
-    return found
+    answer = {
+        "file": file.filename or "",
+        "class": prediction.label,
+        "probability": prediction.probability,
+        "classes": [{"class": label, "probability": probability} for label, probability in ranked],
+        "none_of_these": prediction.unknown,
+    }
+    return answer if prediction.within is None else answer | {"set": list(prediction.within)}
 
 
-def explained(classifier: Classifier, pixels_HWC: Array, asked: Asked) -> dict[str, Any]:
-    """Which pixels of an image at the cached size spoke for a class. Only on the thread of an ``Asker``.
-
-    Raises:
-        ConfigError: the network lacks what the method needs, or has no such layer.
-    """
-    assert asked.explain is not None
-    explainer = Explainer(classifier, [asked.explain], AttributionConfig(layer=asked.layer))
-    image = explainer.explain(pixels_HWC[None], asked.target, faithfulness=False)[0]
+def _explained(classifier: Classifier, pixels_HWC: Array, question: Question) -> dict[str, Any]:
+    """Return which pixels of an image at the cached size speak for a class. Only on the thread of an ``Asker``."""
+    assert question.explain is not None
+    image = explain(classifier, pixels_HWC, question.explain, question.layer, question.target)
     heat_HW = image.explanations[0].map_HW
-    if asked.explain in SIGNED:
+    if question.explain in SIGNED:
         heat_HW = np.maximum(heat_HW, 0)  # what speaks for the class, as with the other methods
-    shown_HWC = centre(torch.from_numpy(pixels_HWC[None]), classifier.size).numpy()[0]
     file = io.BytesIO()
-    Image.fromarray(overlaid(shown_HWC, heat_HW)).save(file, "PNG")
+    Image.fromarray(overlaid(seen(classifier, pixels_HWC), heat_HW)).save(file, "PNG")
     overlay = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    return {"method": asked.explain, "class": image.label, "overlay": overlay}
+    return {"method": question.explain, "class": image.label, "overlay": overlay}
 
 
 # ── what the classifier is ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _unfit(classifier: Classifier) -> dict[Method | None, str]:
-    """The methods of explanation that the classifier, or this machine, lacks something for, and the sentence."""
-    found: dict[Method | None, str] = {}
-    for method in METHODS:
-        try:
-            Explainer(classifier, [method])
-        except ConfigError as error:
-            reason = in_words_of_a_form(str(error))
-            if "pip install" in reason:  # which would not help the caller
-                reason = f"explain {method} needs a library that this server does not have; choose grad_cam."
-            found[method] = reason
-    return found
-
-
 def describe_model(model: dict[str, Any], limits: ServeConfig, methods: Sequence[str]) -> dict[str, Any]:
-    """What of ``model.json`` is for everyone: what is named here, and no folder of the machine.
+    """Return what of ``model.json`` is for everyone: what is named here, and no folder of the machine.
 
     Args:
         model: of a classifier.
         limits: of the server.
         methods: of explanation that it has what it takes for.
     """
-    metrics, trust = model.get("metrics"), model.get("trust")
-    accuracy = None
-    if metrics:  # of earlier versions some are missing
-        accuracy = {"value": metrics["accuracy"], "interval": metrics.get("accuracy_interval"), "n": metrics["n"]}
-        accuracy["split"] = metrics.get("split")
-    unknown = trust and {name: trust["unknown"][name] for name in ("share_of_own", "rates")}
-    return {
-        "classes": model["classes"],
-        "size": list(model["size"]),
-        "views": model["views"],
-        "parameters": model.get("parameters"),
-        "accuracy": accuracy,
-        "calibration": {
-            "temperatures": model["temperatures"],
-            "n": model.get("calibrated_on"),
-            "error": metrics.get("calibration_error") if metrics else None,
-        },
-        "unknown": unknown,
+    metrics, trust = model.get("metrics") or {}, model.get("trust")
+    described = {name: model.get(name) for name in ("classes", "size", "views", "parameters")}
+    described["accuracy"] = metrics and {  # of earlier versions some are missing
+        "value": metrics["accuracy"],
+        "interval": metrics.get("accuracy_interval"),
+        "n": metrics["n"],
+        "split": metrics.get("split"),
+    }
+    described["calibration"] = {
+        "temperatures": model["temperatures"],
+        "n": model.get("calibrated_on"),
+        "error": metrics.get("calibration_error"),
+    }
+    described["limits"] = {
+        "megabytes": limits.max_megabytes,
+        "images": limits.max_images,
+        "megapixels": limits.max_megapixels,
+        "explained_images": EXPLAINED,
+    }
+    return described | {
+        "accuracy": described["accuracy"] or None,
+        "unknown": trust and {name: trust["unknown"][name] for name in ("share_of_own", "rates")},
         "coverages": list(COVERAGES) if trust else [],
         "methods": list(methods),
         "versions": model.get("versions", {}),
-        "limits": {
-            "megabytes": limits.max_megabytes,
-            "images": limits.max_images,
-            "megapixels": limits.max_megapixels,
-            "explained_images": EXPLAINED,
-        },
     }

@@ -1,142 +1,127 @@
-"""A wall around the library that draws the page: visitors reach what the page needs of it, and nothing else.
+"""The wall around gradio: it lets through what the page needs of it, and nothing else.
 
-gradio answers many more addresses than a page needs: it takes files and keeps them, fetches addresses that it is sent, tells of
-its parts. This wall lets through the page, its scripts and its events, holds events to a size, refuses those that
-bring files or addresses with them, and forbids the browser to load anything from elsewhere.
+gradio answers many more addresses than a page needs: it takes files and keeps them, fetches addresses that it is sent, tells
+of its parts. This wall lets through the page, its scripts and its events; refuses events that bring files or addresses with
+them; and forbids the browser to load anything from elsewhere.
 """
 
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-__all__ = ["Wall"]
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+__all__ = ["Wall", "forget_places_elsewhere"]
+
 log = logging.getLogger(__name__)
 
-EVENTS, STREAM = "/gradio_api/queue/join", "/gradio_api/queue/data"
+EVENTS = "/gradio_api/queue/join"
 FILES = re.compile(
     r"/|/config/?|/theme\.css|/gradio_api/theme\.css|/gradio_api/startup-events|/gradio_api/app_id"
-    r"|/gradio_api/queue/data|/gradio_api/heartbeat/\w+|/assets/(?:[\w-]+[./])*\w+|/static/js/[\w.-]+"
+    r"|/assets/(?:[\w-]+[./])*\w+|/static/js/[\w.-]+"
 )
+STREAMS = re.compile(r"/gradio_api/queue/data|/gradio_api/heartbeat/\w+")
+MOST_STREAMS = 256  # that are open at a time; a tab of a browser has one or two
 POSTS = frozenset({EVENTS, "/gradio_api/cancel", "/gradio_api/reset"})
 PARTS = frozenset({"data", "event_data", "fn_index", "trigger_id", "session_hash"})  # of an event
 SESSION = re.compile(r"[a-z0-9]{1,32}")
-BESIDE = 65_536  # bytes of an event, beside the file that it may bring
-ELSEWHERE = re.compile(rb'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>')
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';"
-    " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self';"
-    " form-action 'self'; frame-ancestors 'self'"
-)
-HEADERS = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"referrer-policy", b"no-referrer"),
-    (b"x-content-type-options", b"nosniff"),
-]
+ELSEWHERE = re.compile(r'<meta\s+(?:property|name)="(?:og|twitter):[^>]*>|<link rel="manifest"[^>]*>')
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline';"
+        " img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; object-src 'none'; base-uri 'self';"
+        " form-action 'self'; frame-ancestors 'self'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+RAW_HEADERS = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
+
+
+def forget_places_elsewhere(environment: Any) -> None:
+    """Take what names places elsewhere out of gradio's page, in the Jinja environment that draws it."""
+    from jinja2 import DictLoader
+
+    name = "frontend/index.html"
+    source = environment.loader.get_source(environment, name)[0]
+    environment.loader = DictLoader({name: ELSEWHERE.sub("", source)})
 
 
 class Wall:
     """An ASGI application around another one; see above."""
 
-    def __init__(self, app: App, events: int, most_bytes: int, icon: str) -> None:
+    def __init__(self, app: ASGIApp, events: int, icon: str) -> None:
         """
         Args:
             app: what is within.
             events: how many different ones the page has.
-            most_bytes: of a file that an event brings.
             icon: of the page, as SVG.
         """
         self.app = app
         self.events = events
-        self.icon = icon.encode()
-        self.most_bytes = most_bytes * 4 // 3 + BESIDE  # in base64 a file has a third more
+        self.icon = icon
+        self.streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hand it on."""
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "lifespan":
+            return await self.app(scope, receive, send)
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self.app(scope, receive, send)
             return
-        path = str(scope["path"])
-        if scope["method"] in ("GET", "HEAD") and FILES.fullmatch(path):
-            await self._hand_out(scope, receive, send, path)
-        elif path == "/favicon.ico":
-            await _answer(send, 200, b"image/svg+xml", self.icon)
+        path, request = str(scope["path"]), Request(scope, receive)
+        answer: ASGIApp = JSONResponse({"error": "there is nothing here"}, 404, HEADERS)
+        if scope["method"] in ("GET", "HEAD"):
+            if path == "/favicon.ico":
+                answer = Response(self.icon, 200, HEADERS, "image/svg+xml")
+            elif FILES.fullmatch(path):
+                answer = self.app
+            elif STREAMS.fullmatch(path):
+                answer = self._stream
         elif scope["method"] == "POST" and path in POSTS:
-            await self._hand_in(scope, receive, send)
-        else:
-            await _refuse(send, 404, "there is nothing here")
+            body = await request.body()
+            receive = _again(body, receive)
+            answer = self.app
+            if path == EVENTS and not _is_plain(body, self.events):
+                answer = JSONResponse({"error": "the event brings what this page has no use for"}, 422, HEADERS)
 
-    async def _hand_out(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
-        """Hand on a question for a file; of the page itself, take out what names places elsewhere."""
-        whole = path == "/"
-        if whole:
-            scope["headers"] = [item for item in scope["headers"] if item[0] != b"accept-encoding"]
-        begun: Message = {}
-        body = bytearray()
-
-        async def pass_on(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *HEADERS]
-                if whole:
-                    begun.update(message)
-                    return
-            elif whole and message["type"] == "http.response.body":
-                body.extend(message.get("body", b""))
-                if message.get("more_body"):
-                    return
-                page = ELSEWHERE.sub(b"", bytes(body))
-                kept = [item for item in begun["headers"] if item[0].lower() != b"content-length"]
-                await send({**begun, "headers": [*kept, (b"content-length", str(len(page)).encode())]})
-                message = {"type": "http.response.body", "body": page}
+        async def send_with_policy(message: Message) -> None:
+            if answer in (self.app, self._stream) and message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *RAW_HEADERS]
             await send(message)
 
+        await answer(scope, receive, send_with_policy)
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a stream of events on, unless there are too many."""
+        if self.streams >= MOST_STREAMS:
+            refusal = JSONResponse({"error": "too many pages are open; try again later"}, 503, {"Retry-After": "2"})
+            return await refusal(scope, receive, send)
+        self.streams += 1
         try:
-            await self.app(scope, receive, pass_on)
+            await self.app(scope, receive, send)
         except Exception as error:
-            if path != STREAM:
-                raise
             log.info("a stream of events broke off: %r", error)  # gradio raises within one that nobody began
             await send({"type": "http.response.body", "body": b""})
+        finally:
+            self.streams -= 1
 
-    async def _hand_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read what an event brings, and hand it on where it is small and holds plain values only."""
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                return  # the visitor is gone
-            body.extend(message.get("body", b""))
-            if len(body) > self.most_bytes:
-                await _refuse(send, 413, "the event is too large")
-                return
-            if not message.get("more_body"):
-                break
-        if scope["path"] == EVENTS and not _is_plain(bytes(body), self.events):
-            await _refuse(send, 422, "the event brings what this page has no use for")
-            return
-        read = False
 
-        async def again() -> Message:
-            nonlocal read
-            if read:
-                return await receive()
-            read = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that was read once more, and then what comes behind it."""
+    bodies: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
-        await self.app(scope, again, send)
+    async def receive_again() -> Message:
+        return bodies.pop() if bodies else await receive()
+
+    return receive_again
 
 
 def _is_plain(body: bytes, events: int) -> bool:
-    """Whether an event is one of the page, whose values are texts, numbers and the like: an object could name a file, or
-    an address to fetch."""
+    """Return whether an event is one of the page, whose values are texts, numbers and the like: an object could name a file,
+    or an address to fetch."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -152,13 +137,3 @@ def _is_plain(body: bytes, events: int) -> bool:
         and isinstance(values, list)
         and all(value is None or isinstance(value, str | int | float) for value in values)
     )
-
-
-async def _refuse(send: Send, status: int, why: str) -> None:
-    await _answer(send, status, b"application/json", json.dumps({"error": why}).encode())
-
-
-async def _answer(send: Send, status: int, kind: bytes, content: bytes) -> None:
-    headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode()), *HEADERS]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": content})

@@ -1,4 +1,4 @@
-"""The one thread that asks a network: the service and the page hand it their questions. B images, height H, width W.
+"""Threads of a server: the one that asks its network, and those that decode images. B images, height H, width W.
 
 Explanations set hooks on the network and seed the global generators, so nothing else may ask it meanwhile; and two threads
 of PyTorch on few cores wait for each other.
@@ -11,18 +11,18 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 
 from sightline.errors import SightlineError
 from sightline.inference.classifier import Classifier
 from sightline.inference.predictions import Prediction
 from sightline.inference.views import Views
 
-__all__ = ["AT_ONCE", "Asker", "BusyError"]
+__all__ = ["AT_ONCE", "Asker", "BusyError", "Worker"]
 
 AT_ONCE = 32  # images that go through the network together, at most; a longer question is best asked in parts
 MOST_WAITING = 512  # questions; 64 callers, each waiting for its answer, never come near
@@ -35,6 +35,43 @@ class BusyError(SightlineError):
     """More questions wait than an ``Asker`` takes."""
 
 
+class Worker:
+    """Threads that work one thing after another off; the end of the program does not wait for them."""
+
+    def __init__(self, threads: int) -> None:
+        self._waiting: SimpleQueue[_Work] = SimpleQueue()
+        for _ in range(threads):
+            threading.Thread(target=self._run, name="decoder", daemon=True).start()
+
+    def do(self, work: Callable[[], Result]) -> Future[Result]:
+        """Run something in its turn, unless it is cancelled before."""
+        item = _Work(work)
+        self._waiting.put(item)
+        return item.answer
+
+    def _run(self) -> None:
+        while True:
+            item = self._waiting.get()
+            if item.answer.set_running_or_notify_cancel():
+                item.settle()
+            del item  # or it stays in memory until the next
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Anything that is to be done on a thread."""
+
+    work: Callable[[], Any]
+    answer: Future[Any] = field(default_factory=Future)
+
+    def settle(self) -> None:
+        """Give the future its result, or what was raised instead."""
+        try:
+            self.answer.set_result(self.work())
+        except BaseException as error:  # the thread must live on, and whoever waits must hear of it
+            self.answer.set_exception(error)
+
+
 @dataclass(frozen=True)
 class _Question:
     """Images that somebody waits to have classified."""
@@ -42,20 +79,12 @@ class _Question:
     pixels_BHWC: Array
     views: Views | None
     coverage: float | None
-    answer: Future[list[Prediction]]
+    answer: Future[list[Prediction]] = field(default_factory=Future)
 
     def goes_with(self, other: "_Question") -> bool:
-        """Whether one pass of the network can answer both."""
+        """Return whether one pass of the network can answer both."""
         mine = (self.views, self.coverage, self.pixels_BHWC.shape[1:])
         return mine == (other.views, other.coverage, other.pixels_BHWC.shape[1:])
-
-
-@dataclass(frozen=True)
-class _Work:
-    """Anything else that is to be done on the thread."""
-
-    work: Callable[[], Any]
-    answer: Future[Any]
 
 
 class Asker:
@@ -64,14 +93,12 @@ class Asker:
     A future that is cancelled before its turn costs nothing. An error reaches only the one whose question raised it.
     """
 
-    def __init__(self, classifier: Classifier, threads: int | None = None) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         """
         Args:
             classifier: from ``load``; nothing else may ask its network meanwhile.
-            threads: of PyTorch; None leaves the number as it is.
         """
         self.classifier = classifier
-        self._threads = threads
         self._waiting: deque[_Question | _Work] = deque()
         self._changed = threading.Condition()
         self._asked = 0  # images that the network is looking at
@@ -82,14 +109,12 @@ class Asker:
     def ask(
         self, pixels_BHWC: Array, views: Views | None = None, coverage: float | None = None
     ) -> Future[list[Prediction]]:
-        """What the classifier says of uint8 images already at its cached size, as ``Classifier.answers`` has it.
+        """Classify uint8 images already at the cached size, as ``Classifier.answers`` does.
 
         Raises:
             BusyError: too many questions wait.
         """
-        answer: Future[list[Prediction]] = Future()
-        self._queue(_Question(pixels_BHWC, views, coverage, answer))
-        return answer
+        return self._queue(_Question(pixels_BHWC, views, coverage))
 
     def do(self, work: Callable[[], Result]) -> Future[Result]:
         """Run what else needs the network, such as an explanation, on its thread, in its turn.
@@ -97,9 +122,7 @@ class Asker:
         Raises:
             BusyError: too many questions wait.
         """
-        answer: Future[Result] = Future()
-        self._queue(_Work(work, answer))
-        return answer
+        return self._queue(_Work(work))
 
     @property
     def waiting_images(self) -> int:
@@ -107,14 +130,23 @@ class Asker:
         with self._changed:
             return self._asked + sum(len(item.pixels_BHWC) for item in self._waiting if isinstance(item, _Question))
 
-    def close(self) -> None:
-        """Answer what waits, and end the thread."""
+    def close(self, seconds: float | None = None) -> bool:
+        """End the thread behind what it is doing; cancel what waits, where it was told how long that may take.
+
+        Args:
+            seconds: to wait for the end; None answers all that waits.
+        Returns:
+            Whether the thread has ended.
+        """
         with self._changed:
             self._closed = True
+            for item in self._waiting if seconds is not None else ():
+                item.answer.cancel()
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
 
-    def _queue(self, item: _Question | _Work) -> None:
+    def _queue(self, item: _Question | _Work) -> Future[Any]:
         with self._changed:
             if self._closed:
                 raise BusyError("the server is stopping and takes no more questions; ask again when it is back.")
@@ -122,26 +154,24 @@ class Asker:
                 raise BusyError(f"{len(self._waiting)} questions wait already; ask again in a few seconds.")
             self._waiting.append(item)
             self._changed.notify()
+        return item.answer
 
     # ── on the thread ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _run(self) -> None:
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)
-        while (item := self._next()) is not None:
+        while item := self._next():
             if isinstance(item, _Work):
-                _settle(item.answer, item.work)
+                item.settle()
             else:
                 self._answer(item)
             self._asked = 0
             del item  # or the last question and its answer stay in memory until the next
 
     def _next(self) -> "list[_Question] | _Work | None":
-        """The first that waits, and with a question all that can be asked together with it; None at the end."""
+        """Return the first that waits, and with a question all that can be asked together with it; None at the end."""
         with self._changed:
             while True:
-                while not self._waiting and not self._closed:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return None
                 first = self._waiting.popleft()
@@ -159,10 +189,9 @@ class Asker:
         taken: list[_Question] = []
         left: deque[_Question | _Work] = deque()
         for item in self._waiting:
-            fits = isinstance(item, _Question) and len(item.pixels_BHWC) <= room and item.goes_with(first)
-            if not fits:
+            if isinstance(item, _Work) or len(item.pixels_BHWC) > room or not item.goes_with(first):
                 left.append(item)
-            elif isinstance(item, _Question) and item.answer.set_running_or_notify_cancel():
+            elif item.answer.set_running_or_notify_cancel():
                 taken.append(item)
                 room -= len(item.pixels_BHWC)
         self._waiting = left
@@ -172,7 +201,7 @@ class Asker:
         first = together[0]
         try:
             pixels_BHWC = np.concatenate([question.pixels_BHWC for question in together])
-            found = self.classifier.answers(pixels_BHWC, first.views, coverage=first.coverage)
+            predictions = self.classifier.answers(pixels_BHWC, first.views, coverage=first.coverage)
         except BaseException as error:
             if len(together) == 1:
                 first.answer.set_exception(error)
@@ -181,13 +210,5 @@ class Asker:
                     self._answer([question])
             return
         for question in together:
-            question.answer.set_result(found[: len(question.pixels_BHWC)])
-            found = found[len(question.pixels_BHWC) :]
-
-
-def _settle(answer: Future[Any], work: Callable[[], Any]) -> None:
-    """Give a future its result, or what was raised instead."""
-    try:
-        answer.set_result(work())
-    except BaseException as error:  # the thread must live on, and whoever waits must hear of it
-        answer.set_exception(error)
+            question.answer.set_result(predictions[: len(question.pixels_BHWC)])
+            predictions = predictions[len(question.pixels_BHWC) :]

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from sightline.config.checks import nearest, within
 from sightline.config.studies import Study, named_studies, read_study
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.display.pages import Page, print_table, write_markdown, write_page
 from sightline.display.terminal import reporting_console, show
 from sightline.errors import ConfigError, DataError, RunError

@@ -26,7 +26,7 @@ from rich.console import Console
 from sightline.config import to_yaml
 from sightline.config.resolving import to_mapping
 from sightline.config.studies import Study, Variant, differences, read_study, study_to_yaml
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.display.terminal import show
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError

@@ -14,7 +14,6 @@ import math
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,7 +85,7 @@ def tune(
     begun = begun_study(study, resume)
     given = {"trials": trials, "judge": judge, "pruner": pruner, "seed": seed}
     config = TuneConfig(
-        **(asdict(begun.config) if begun else {}) | {name: value for name, value in given.items() if value is not None}
+        **(to_mapping(begun.config) if begun else {}) | {name: value for name, value in given.items() if value is not None}
     )
     written = read_space(space) if isinstance(space, str | os.PathLike) else space
     if begun is not None and written is None:

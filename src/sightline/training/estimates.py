@@ -14,7 +14,7 @@ from sightline.data.batches import augmentation_of
 from sightline.machine.cores import adjust_threads
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.models.base import Network
-from sightline.models.counting import Countable, forward_once, training_flops
+from sightline.models.flops import Countable, forward_once, training_flops
 from sightline.training.kept_features import bytes_kept
 from sightline.training.phases import Phase, frozen_modules, layers_of, phases_of
 

@@ -2,10 +2,11 @@
 
 import copy
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from msgspec.structs import replace
 
 from sightline.config import read_recipe, resolve
 from sightline.data.augment.augment import shrunk_side

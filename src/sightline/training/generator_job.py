@@ -31,7 +31,7 @@ from sightline.machine.devices import arithmetic, choose_device, describe, refus
 from sightline.machine.extras import refuse_missing_trackers
 from sightline.models.acgan import ACGAN
 from sightline.models.build import build_generator
-from sightline.models.counting import training_flops
+from sightline.models.flops import training_flops
 from sightline.runs.folder import MODEL_FORMAT, mark_done, read_model, write_weights
 from sightline.runs.writing import write_json
 from sightline.training.conflicts import refuse_processes, refuse_split_seed, refuse_without_effect

@@ -10,9 +10,9 @@ from sightline.config.backbones import BOX
 from sightline.data.batches import Normalization
 from sightline.data.cache import CachedImages
 from sightline.data.excluding import excluded_fingerprint
-from sightline.data.joining import generated_fingerprint
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import RULE, Splits
+from sightline.data.synthetic import generated_fingerprint
 from sightline.machine.devices import choose_device
 from sightline.machine.extras import own_version
 from sightline.models.acgan import ACGAN

@@ -6,10 +6,10 @@ of two. They are computed when they are first asked for, kept in memory on the d
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from sightline.config import FrozenConfig, Recipe

@@ -4,14 +4,16 @@ A network that starts from an earlier run must not be tested on images that the 
 the hashes of its images (``seen.npz``), and those of the runs that it started from.
 """
 
+import dataclasses
 import os
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from msgspec.structs import replace
 
 from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, Recipe, RunConfig
 from sightline.config.backbones import BOX, PACKAGE, PRETRAINED
@@ -172,7 +174,9 @@ def _from_run(config: RunConfig, requested: HeadConfig | None, images: CachedIma
     conflicts += weights.missing + weights.unexpected + weights.misshapen
     if conflicts:
         raise RunError(f"the weights of {folder} do not fit its network ({conflicts[0]}); copy the run again.")
-    return Built(network, architecture, head, size, replace(weights, missing=[], fresh_head=fresh_head), seen)
+    return Built(
+        network, architecture, head, size, dataclasses.replace(weights, missing=[], fresh_head=fresh_head), seen
+    )
 
 
 def _on_what_is_left(

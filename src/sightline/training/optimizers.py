@@ -1,10 +1,10 @@
 """Optimizers: one for each learner, whose parameter groups say how each part is trained."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor, nn
 
 from sightline.config import (
@@ -16,6 +16,7 @@ from sightline.config import (
     RMSpropConfig,
     SGDConfig,
 )
+from sightline.config.resolving import to_mapping
 from sightline.machine.devices import has_fast_bfloat16
 
 __all__ = ["Muon", "build_optimizer", "main_rate", "orthogonalize", "part_of", "peaks", "scale_peaks", "scaled"]
@@ -92,7 +93,7 @@ def main_rate(optimizer: torch.optim.Optimizer) -> float:
 
 def scaled(config: OptimizerConfig, factor: float) -> OptimizerConfig:
     """The settings with every rate multiplied by a factor, to three digits; all else, Muon's ``shrink`` too, as it is."""
-    rates = {name: value for name, value in vars(config).items() if name.endswith("learning_rate")}
+    rates = {name: value for name, value in to_mapping(config).items() if name.endswith("learning_rate")}
     higher: Any = {name: float(f"{value * factor:.3g}") for name, value in rates.items()}
     return replace(config, **higher)
 

@@ -24,7 +24,7 @@ from sightline.data.batches import Normalization, derived_seed, prepare
 from sightline.data.cache import open_images, survey
 from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.decoding.sizing import HIDDEN_MOST, hidden_share, training_size
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import brings_validation
 from sightline.errors import ConfigError, DataError, RunError

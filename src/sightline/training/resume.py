@@ -10,8 +10,8 @@ from sightline.config import AnyRecipe, resolve
 from sightline.config.building import AUTO
 from sightline.config.resolving import flatten, to_mapping
 from sightline.data.excluding import excluded_fingerprint
-from sightline.data.joining import generated_fingerprint
 from sightline.data.seen import SEEN
+from sightline.data.synthetic import generated_fingerprint
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs.folder import list_runs, read_any_recipe, read_facts, read_model
 from sightline.runs.schemas import Begun

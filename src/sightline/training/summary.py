@@ -19,7 +19,7 @@ from sightline.display.waiting import Progress, spoken_seconds
 from sightline.machine.devices import choose_device, describe
 from sightline.models.base import Network
 from sightline.models.build import summarize
-from sightline.models.counting import Countable
+from sightline.models.flops import Countable
 from sightline.runs.folder import REPORT, SAMPLES
 from sightline.training.estimates import Estimate, estimate_training, features_per_second
 from sightline.training.phases import Phase

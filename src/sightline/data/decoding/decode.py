@@ -21,10 +21,9 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sightline.data.decoding.bounds import bounded, refuse_bloated_exif
-from sightline.data.decoding.budget import memory_for, most_pixels
 from sightline.data.decoding.formats import HEAD, WANTED, format_of, name_of_unread
 from sightline.data.decoding.intensity import Range, Wide, has_wide_colors, whole_bits, wide_values
+from sightline.data.decoding.limits import bounded, memory_for, most_pixels, refuse_bloated_exif
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
 from sightline.data.decoding.sizing import resize
 from sightline.machine.extras import pip_line

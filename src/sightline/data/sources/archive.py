@@ -20,9 +20,8 @@ from typing import Any, BinaryIO
 
 from sightline.config.checks import shown
 from sightline.data.decoding.formats import HEAD
-from sightline.data.sources.layout import Classes, Entry, Listing, is_hidden, is_image_name, lay_out
-from sightline.data.sources.metadata import labelled_by
-from sightline.data.sources.source import digest
+from sightline.data.sources.layout import Entry, LeftOut, is_hidden, is_image_name
+from sightline.data.sources.source import FileTree, digest, size_and_time
 from sightline.errors import DataError, SightlineError
 
 __all__ = ["ARCHIVE_SUFFIXES", "TarSource", "ZipSource"]
@@ -50,20 +49,17 @@ UNBOUNDED = {
 }  # tarfile unpacks a piece of these to any length at once
 
 
-class _ArchiveSource:
+class _ArchiveSource(FileTree):
     """Base of ``.zip`` and ``.tar``: known by the archive's own size and time, laid out like a folder."""
 
-    least = 2
-
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = path.name[: -len(next(end for end in ARCHIVE_SUFFIXES if path.name.lower().endswith(end)))]
-        self.location = str(path.resolve())
-        self.classes: Classes | None = None
+        super().__init__(
+            path, path.name[: -len(next(end for end in ARCHIVE_SUFFIXES if path.name.lower().endswith(end)))]
+        )
         self._beginnings: dict[str, bytes] = {}  # of the files whose names do not tell whether they are images
 
     def begin(self, name: str) -> bytes:
-        """The first bytes of a file, by which its format is known; none before the names are listed."""
+        """Return the first bytes of a file, by which its format is known; none before the names are listed."""
         return self._beginnings.get(name, b"")
 
     def _note_beginning(self, name: str, read: Callable[[], bytes]) -> None:
@@ -75,41 +71,22 @@ class _ArchiveSource:
             self._beginnings[name] = b""
 
     def fingerprint(self) -> str:
-        status = os.stat(self.path)
-        return digest([f"{status.st_size}\0{status.st_mtime_ns}", *([] if self.classes is None else [self.classes])])
-
-    def names(self) -> tuple[list[str], list[str]]:
-        raise NotImplementedError
-
-    def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
-        raise NotImplementedError
-
-    def scan(self) -> Listing:
-        files, folders = self.names()
-        return labelled_by(
-            self,
-            files,
-            {},
-            lambda: lay_out(files, folders, self.location, self.least, classes=self.classes, begin=self.begin),
-        )
+        return digest([size_and_time(self.path), *([] if self.classes is None else [self.classes])])
 
     def _checked(self, name: str, *, folder: bool = False, link: bool = False, special: bool = False) -> str:
         """A member's name, refused where unpacking it could write outside a folder, or make more than plain files."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
-        what = None
-        if link:
-            what = "is a link"
-        elif special:
-            what = "is a device or a pipe"
-        elif "\0" in name:
-            what = "has a NUL in its name"
-        elif ".." in parts or name.startswith(("/", "\\")) or (len(name) > 1 and name[1] == ":"):
-            what = "points outside the archive"
         plain = "/".join(part for part in parts if part != ".")
-        if what is None and not plain and not folder:
-            what = "has no name"
-        if what is not None:
-            raise self._refused(name, f"{what}; pack plain files below one folder")
+        outside = ".." in parts or name.startswith(("/", "\\")) or name[1:2] == ":"
+        for refused, what in (
+            (link, "is a link"),
+            (special, "is a device or a pipe"),
+            ("\0" in name, "has a NUL in its name"),
+            (outside, "points outside the archive"),
+            (not plain and not folder, "has no name"),
+        ):
+            if refused:
+                raise self._refused(name, f"{what}; pack plain files below one folder")
         return plain
 
     def _refused(self, name: str, what: str) -> DataError:
@@ -140,8 +117,8 @@ class _ArchiveSource:
 class ZipSource(_ArchiveSource):
     """A folder packed as ``.zip``."""
 
-    def names(self) -> tuple[list[str], list[str]]:
-        """Names of (files, folders) in the archive, every member checked."""
+    def list_files(self) -> tuple[list[str], list[str], LeftOut]:
+        """Return the names of files and folders in the archive, every member checked."""
         files: list[str] = []
         folders: list[str] = []
         with self._readable(), zipfile.ZipFile(self.path) as archive:
@@ -158,7 +135,7 @@ class ZipSource(_ArchiveSource):
                 self._refuse_packing(member, name)
                 files.append(plain)
                 self._note_beginning(plain, partial(_beginning, archive, member))
-        return sorted(set(files)), folders
+        return sorted(set(files)), folders, LeftOut()
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         with self._readable(), zipfile.ZipFile(self.path) as archive:
@@ -181,10 +158,8 @@ class ZipSource(_ArchiveSource):
             raise self._refused(name, "is protected by a password; unpack it and name the folder, or pack it without")
         if member.compress_type not in READABLE:
             method = METHODS.get(member.compress_type, f"method {member.compress_type}")
-            raise self._refused(
-                name,
-                f"is packed by {method}, which cannot be read here; unpack it and name the folder, or pack it again",
-            )
+            what = f"is packed by {method}, which cannot be read here"
+            raise self._refused(name, f"{what}; unpack it and name the folder, or pack it again")
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) -> bytes | OSError:
@@ -255,8 +230,8 @@ def _first_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 class TarSource(_ArchiveSource):
     """A folder packed as ``.tar``, ``.tar.gz`` or ``.tar.xz``; read from front to back."""
 
-    def names(self) -> tuple[list[str], list[str]]:
-        """Names of (files, folders) in the archive, every member checked, in its order."""
+    def list_files(self) -> tuple[list[str], list[str], LeftOut]:
+        """Return the names of files and folders in the archive, every member checked, in its order."""
         files: list[str] = []
         folders: list[str] = []
         for archive, member in self._members():
@@ -267,7 +242,7 @@ class TarSource(_ArchiveSource):
             elif member.isfile():
                 files.append(name)
                 self._note_beginning(name, partial(_first_bytes, archive, member))
-        return list(dict.fromkeys(files)), folders
+        return list(dict.fromkeys(files)), folders, LeftOut()
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         index_of = {entry.path: index for index, entry in enumerate(entries)}

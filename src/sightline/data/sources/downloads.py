@@ -24,10 +24,11 @@ from filelock import FileLock
 
 from sightline.errors import DataError, StorageError
 
-__all__ = ["PublishedFile", "ask_for", "check_space", "fetch", "reachable", "within"]
+__all__ = ["PATIENCE", "PublishedFile", "ask_for", "check_space", "fetch", "reachable", "within"]
 
 CONNECT_SECONDS = 5.0  # until a server has answered; looking its name up included
 READ_SECONDS = 30.0  # without a single byte
+PATIENCE = 1.0  # seconds that a host of weights may take to take a connection
 _BLOCK = 1 << 18  # bytes read at once
 _SPARE_BYTES = 64 << 20  # left free on the disk
 

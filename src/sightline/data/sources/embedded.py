@@ -22,10 +22,8 @@ GROCERIES = "groceries"  # what `sightline train` trains on where no image set i
 PHOTOGRAPHS = Path(__file__).parents[2] / "resources" / "box" / "groceries.zip"  # made by benchmarks/embed_groceries.py
 
 
-class DigitsSource:
+class DigitsSource(ImageSource):
     """An embedded image set: 1,797 handwritten digits from scikit-learn, 8×8 pixels, grey."""
-
-    least = 2
 
     name = location = DIGITS
 

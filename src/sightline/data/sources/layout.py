@@ -10,19 +10,13 @@ from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from sightline.data.decoding.formats import WANTED, format_of
-from sightline.data.sources.arrangement import OUTSIDE, Classes, arrange
+from sightline.data.sources.class_folders import Classes, arrange
 from sightline.data.sources.own_output import GENERATED, OwnOutput, find_own_output
-from sightline.data.sources.split_names import SPLIT_NAMES, is_split_name
+from sightline.data.sources.split_names import is_split_name
 from sightline.errors import DataError
 
 __all__ = [
-    "HIDDEN",
-    "IMAGE_SUFFIXES",
-    "OTHER",
-    "OUTSIDE",
     "OWN",
-    "SPLIT_NAMES",
-    "Classes",
     "Entry",
     "LeftOut",
     "Listing",
@@ -33,69 +27,23 @@ __all__ = [
     "is_hidden",
     "is_image_name",
     "lay_out",
-    "own_output_of",
     "say_left_out",
     "without_own_output",
 ]
 
 IMAGE_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in [
-        "jpg",
-        "jpeg",
-        "jpe",
-        "jfif",
-        "jif",
-        "png",
-        "apng",
-        "webp",
-        "bmp",
-        "dib",
-        "gif",
-        "tif",
-        "tiff",
-        "ppm",
-        "pgm",
-        "pbm",
-        "pnm",
-        "pfm",
-        "jp2",
-        "j2k",
-        "jpf",
-        "jpx",
-        "jpc",
-        "j2c",
-        "avif",
-        "avifs",
-        "heic",
-        "heif",
-        "heics",
-        "heifs",
-        "hif",
-    ]
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c"),
+        *(".avif", ".avifs", ".heic", ".heif", ".heics", ".heifs", ".hif"),
+    )
 )
 """Of files that are images without a look into them: whether they can be read is said of each when it is decoded."""
 RAW_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffix in [
-        "nef",
-        "nrw",
-        "cr2",
-        "arw",
-        "sr2",
-        "srf",
-        "dng",
-        "orf",
-        "rw2",
-        "pef",
-        "srw",
-        "3fr",
-        "erf",
-        "kdc",
-        "dcr",
-        "mos",
-        "iiq",
-    ]
+    (
+        *(".nef", ".nrw", ".cr2", ".arw", ".sr2", ".srf", ".dng", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".erf"),
+        *(".kdc", ".dcr", ".mos", ".iiq"),
+    )
 )
 """Of cameras' raw files. By their header many are TIFF files; what would be read of them is a thumbnail."""
 HIDDEN, OTHER, OWN = "hidden files", "other files", "files that sightline wrote"
@@ -217,20 +165,18 @@ def lay_out(
         )
     arranged = arrange({parts[:-1] for parts in kept}, visible, location, classes)
     entries = []
-    unlabeled = 0
     for parts in kept:
         place = arranged.places[parts[:-1]]
         if isinstance(place, str):
             left.add(place, parts[-1])
-            unlabeled += 1
         else:
             entries.append(Entry("/".join(parts), *place))
     labels = {entry.label for entry in entries}
     empty = sorted(set(map(composed, arranged.expected)) - labels)
     if empty and least > 1:
+        more = f" ({len(empty)} such folders)" if len(empty) > 1 else ""
         raise DataError(
-            f"class folder {empty[0]!r} in {location} holds no images"
-            f"{f' ({len(empty)} such folders)' if len(empty) > 1 else ''}; add some or delete the folder."
+            f"class folder {empty[0]!r} in {location} holds no images{more}; add some or delete the folder."
         )
     try:
         check_labels(list(labels), location, least)
@@ -238,7 +184,7 @@ def lay_out(
         if not arranged.doubt:
             raise
         raise DataError(f"{str(error).removesuffix('.')}; {arranged.doubt}.") from error
-    return Listing(entries, left.counts, left.suffixes, arranged.notes, unlabeled)
+    return Listing(entries, left.counts, left.suffixes, arranged.notes, len(kept) - len(entries))
 
 
 def image_names(files: Sequence[str], left: LeftOut, begin: Callable[[str], bytes] | None = None) -> list[str]:
@@ -272,8 +218,15 @@ def check_labels(labels: list[str], location: str, least: int = 2) -> None:
 def without_own_output(
     files: Sequence[str], folders: Sequence[str], left: LeftOut, begin: Callable[[str], bytes] | None
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """The files and folders without those that sightline has written, which are counted."""
-    own = own_output_of(files, folders, begin)
+    """Return the files and folders without those that sightline has written, which are counted.
+
+    Generated images are kept where they are all that there is, and can be trained on.
+    """
+    own = find_own_output(files, folders, is_image_name, begin)
+    if GENERATED in own.folders.values() and not any(
+        is_image_name(name, begin) and not is_hidden(name) and not own.holds(name) for name in files
+    ):
+        own = OwnOutput({name: kind for name, kind in own.folders.items() if kind != GENERATED})
     if not own.folders:
         return files, folders
     for name in files:
@@ -282,18 +235,6 @@ def without_own_output(
     if not left.counts[OWN]:
         left.suffixes.setdefault(OWN, Counter())
     return [name for name in files if not own.holds(name)], [name for name in folders if not own.holds(name)]
-
-
-def own_output_of(
-    files: Sequence[str], folders: Sequence[str], begin: Callable[[str], bytes] | None = None
-) -> OwnOutput:
-    """What sightline has written inside a set; nothing where it is all that there is and can be trained on."""
-    own = find_own_output(files, folders, is_image_name, begin)
-    if GENERATED in own.folders.values() and not any(
-        is_image_name(name, begin) and not is_hidden(name) and not own.holds(name) for name in files
-    ):
-        return OwnOutput({name: kind for name, kind in own.folders.items() if kind != GENERATED})
-    return own
 
 
 def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -7,15 +7,14 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from sightline.config.checks import shown
-from sightline.data.sources.delimited import LABELS, PATHS, Table, choose, read_table
-from sightline.data.sources.labels import list_rows
-from sightline.data.sources.layout import SPLIT_NAMES, Entry, Listing, is_hidden, is_image_name
-from sightline.data.sources.locate import MemberFinder
-from sightline.data.sources.manifest import table_rows
-from sightline.data.sources.split_names import split_of_name
+from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose, read_table
+from sightline.data.sources.layout import Entry, Listing, is_hidden, is_image_name
+from sightline.data.sources.listed_files import MemberFinder
+from sightline.data.sources.split_names import SPLIT_NAMES, split_of_name
+from sightline.data.sources.table_rows import list_rows, table_rows
 from sightline.errors import DataError
 
-__all__ = ["labelled_by"]
+__all__ = ["labeled_by"]
 
 UNLISTED = "images that no row of the metadata labels"
 NAMES = ("metadata.csv", "metadata.jsonl")
@@ -31,7 +30,7 @@ class _Files(Protocol):
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, Any]]: ...
 
 
-def labelled_by(
+def labeled_by(
     source: _Files, files: Sequence[str], left: Mapping[str, int], arrange: Callable[[], Listing]
 ) -> Listing:
     """Make the listing of a folder or an archive: by the folders, or by the tables of metadata that lie in it.
@@ -91,7 +90,7 @@ def _names_any(tables: list[Table], names: list[str], files: Sequence[str]) -> b
         finder = MemberFinder(files, name.rpartition("/")[0])
         for row in table_rows(table):
             with contextlib.suppress(DataError):
-                if finder.find(row.named(), row.where) in there:
+                if finder.find(row) in there:
                     return True
     return False
 
@@ -103,7 +102,7 @@ def _listing(source: _Files, files: Sequence[str], tables: list[Table], left: Ma
     }
     listing = list_rows(
         (row for table in tables for row in table_rows(table)),
-        lambda row: finders[row.what].find(row.named(), row.where),
+        lambda row: finders[row.what].find(row),
         source.location,
         source.least,
     )

@@ -7,17 +7,16 @@ Hugging Face stores them) or their paths. Whole numbers get the names that Huggi
 import itertools
 import json
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sightline.data.sources.delimited import LABELS, PATHS, Table, choose
-from sightline.data.sources.labels import Row, list_rows
+from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose
 from sightline.data.sources.layout import Entry, Listing
 from sightline.data.sources.manifest import RULES, ManifestSource
-from sightline.data.sources.source import digest
+from sightline.data.sources.source import digest, size_and_time
+from sightline.data.sources.table_rows import Row, list_rows
 from sightline.errors import DataError, SightlineError
 from sightline.machine.extras import require
 
@@ -186,18 +185,17 @@ class ParquetSource(ManifestSource):
     def fingerprint(self) -> str:
         if self._images(self._table()) is None:
             return super().fingerprint()
-        status = os.stat(self.path)
-        return digest([RULES, f"{status.st_size}\0{status.st_mtime_ns}"])
+        return digest([RULES, size_and_time(self.path)])
 
     def scan(self) -> Listing:
         if self._images(self._table()) is None:
             return super().scan()
-        return list_rows(self._rows(labelled=True), Row.named, self.location, self.least)
+        return list_rows(self._rows(labeled=True), Row.named, self.location, self.least)
 
     def files(self) -> list[Entry]:
         if self._images(self._table()) is None:
             return super().files()
-        return [Entry(row.named(), "") for row in self._rows(labelled=False)]
+        return [Entry(row.named(), "") for row in self._rows(labeled=False)]
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, Image]]:
         table = self._table()
@@ -219,11 +217,11 @@ class ParquetSource(ManifestSource):
             raise DataError(f"{table.location} has the columns {column} and path; leave one of them out.")
         return column
 
-    def _rows(self, *, labelled: bool) -> Iterator[Row]:
+    def _rows(self, *, labeled: bool) -> Iterator[Row]:
         table = self._table()
         header = Table(self.what, list(table.types), lambda: iter(()))
         columns = {name: choose(header, ((name,),)) for name in ("split", "group")}
-        if labelled:
+        if labeled:
             columns["label"] = choose(header, LABELS)
             if columns["label"] is None:
                 table.column("labels", *itertools.chain(*LABELS))

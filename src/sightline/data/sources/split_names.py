@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 __all__ = [
-    "AFFIXES",
     "SPLIT_NAMES",
     "UNLABELED",
     "is_affix",
@@ -56,26 +55,10 @@ AFFIXES = frozenset(
             "part",
         ),
         *("sample", "samples", "example", "examples", "frame", "frames", "crop", "crops", "patches", "tiles", "scans"),
-        *(
-            "seg",
-            "x",
-            "v",
-            "px",
-            "my",
-            "the",
-            "all",
-            "only",
-            "new",
-            "final",
-            "full",
-            "complete",
-            "raw",
-            "original",
-            "orig",
-        ),
+        *("seg", "x", "v", "px", "my", "the", "all", "only", "new", "final", "full", "complete", "raw", "original"),
         *("cropped", "resized", "augmented", "aug", "processed", "preprocessed", "normalized", "labeled", "labelled"),
         *("clean", "cleaned", "rgb", "gray", "grey", "png", "jpg", "jpeg", "single", "random", "official", "kaggle"),
-        *("public", "private", "external", "internal", "independent", "unseen", "blind", "hidden"),
+        *("public", "private", "external", "internal", "independent", "unseen", "blind", "hidden", "orig"),
     )
 )
 """Words that say nothing of what a folder holds."""
@@ -130,25 +113,15 @@ def _read(name: str) -> tuple[str | None, tuple[str, ...]]:
     """The split that a name speaks of, and its other words, those that say nothing left out."""
     if "%" in name:
         return None, (name,)  # a class that is called like a split, as ``layout.class_folder`` writes it
-    splits: set[str] = set()
-    unlabeled = False
-    rest = []
-    for word in _words(name):
-        joined = _JOINED.fullmatch(word)
-        if joined is None:
-            if word not in AFFIXES:
-                rest.append(word)
-        elif joined[1] in UNLABELED_NAMES:
-            unlabeled = True
-        else:
-            splits.add(SPLIT_NAMES[joined[1]])
+    joined = [(word, _JOINED.fullmatch(word)) for word in _words(name)]
+    rest = tuple(word for word, match in joined if match is None and word not in AFFIXES)
+    kinds = {SPLIT_NAMES.get(match[1], UNLABELED) for _, match in joined if match}
+    splits = kinds - {UNLABELED}
     if splits == {"train", "val"}:
-        return "train", tuple(rest)  # as "trainval" is
+        return "train", rest  # as "trainval" is
     if len(splits) > 1:
-        return None, tuple(rest)  # "train_test_split": a folder around both
-    if splits:
-        return splits.pop(), tuple(rest)
-    return (UNLABELED if unlabeled else None), tuple(rest)
+        return None, rest  # "train_test_split": a folder around both
+    return next(iter(splits or kinds), None), rest
 
 
 def _words(name: str) -> list[str]:

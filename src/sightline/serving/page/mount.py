@@ -5,15 +5,11 @@ asks about it, and is forgotten an hour later.
 """
 
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.config.serving import ServeConfig
-from sightline.serving.page.events import Page
-from sightline.serving.page.layout import lay_out, template
-from sightline.serving.uploads import most_bytes
-from sightline.serving.wall import Wall
+from sightline.serving.wall import Wall, forget_places_elsewhere
 from sightline.serving.worker import Asker
 
 if TYPE_CHECKING:
@@ -23,6 +19,7 @@ __all__ = ["mount_page"]
 
 WEIGHTS = ".safetensors"
 WAITING = 64  # events that may wait for their turn
+SESSIONS = 256  # visitors whose image is remembered
 LOOKS = 0.02  # seconds from one look for events that wait to the next
 AT_ONCE = 4  # events of a kind that are worked on together
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "Arial", "sans-serif"]
@@ -32,7 +29,7 @@ ICON = (
 )
 
 
-def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConfig) -> "FastAPI":
+def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConfig, folder: str) -> None:
     """Mount the page at ``/``, below what the application answers already.
 
     Args:
@@ -40,21 +37,20 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
         asker: asks the classifier.
         run: its folder, whose answers to test images are shown; None, or a weights file, of weights alone.
         limits: on the images that visitors bring.
-    Returns:
-        The application.
+        folder: for gradio's files; there should be none.
     """
-    folder = tempfile.TemporaryDirectory(prefix="sightline-page-")  # nothing should be written there; gone at the end
-    os.environ |= {
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_TEMP_DIR": folder.name,
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-    import gradio
+    os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    import gradio  # which reads the environment
+
+    from sightline.serving.page.events import Page
+    from sightline.serving.page.layout import lay_out, template
 
     page = Page(asker, None if run is None or run.suffix == WEIGHTS else run, limits)
     blocks = lay_out(page)
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
+    blocks.state_session_capacity = SESSIONS
     blocks._queue.sleep_when_free = LOOKS  # gradio looks every millisecond, also while nobody asks
+    forget_places_elsewhere(gradio.routes.templates.env)
     gradio.mount_gradio_app(
         app,
         blocks,
@@ -71,7 +67,5 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
         css=template("serve.css"),
     )
     mounted: Any = app.routes[-1]
-    mounted.app.add_middleware(Wall, events=len(blocks.fns), most_bytes=most_bytes(limits), icon=ICON)
-    mounted.app.state.folder = folder  # kept as long as the application
+    mounted.app.add_middleware(Wall, events=len(blocks.fns), icon=ICON)
     page.opening.start()  # now that nobody waits for the page
-    return app

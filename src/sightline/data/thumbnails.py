@@ -11,7 +11,7 @@ from PIL import Image
 
 from sightline.data.cache import CachedImages, open_as_trained
 from sightline.data.decoding.preprocessing import preprocessing_of
-from sightline.data.sources.lookup import source_of_run
+from sightline.data.sources.find_source import source_of_run
 from sightline.runs.folder import read_run_recipe
 from sightline.runs.writing import safe_cell
 

@@ -1,33 +1,36 @@
-"""What of a file would cost Pillow far more time or memory than its bytes: found, and cut out or refused, before it is opened.
+"""Limits on what decoding one file, and all files at once, may cost. Nothing here loads Pillow.
 
-Metadata that comes in many parts, is listed many times over, or is unpacked again and again. A file as cameras and programs
-write it passes untouched. Nothing here loads Pillow.
+What of a file would cost Pillow far more time or memory than its bytes is cut out or refused before it is opened: metadata
+that comes in many parts, is listed many times over, or is unpacked again and again. A file as cameras and programs write it
+passes untouched. The memory of decoding is shared by all threads.
 """
 
+import ctypes
 import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["bounded", "refuse_bloated_exif", "without_gif_comments"]
+__all__ = ["bounded", "memory_for", "most_pixels", "refuse_bloated_exif", "without_gif_comments"]
 
 SMALL = 1 << 16  # bytes: what files of so few cost is no matter
 MOST_PARTS = 16  # of the EXIF of a JPEG, and color profiles of a PNG; usually one
 MOST_COMMENTS = 1000  # of a map in plain text
 EXIF = b"Exif\0\0"
-_SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-}  # bytes of a tag's types
+_SIZES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1)) | {
+    16: 8
+}  # bytes of a value, by the type of its tag
+MEMORY = 1_000_000_000  # bytes that the images which are decoded at the same time may take together
+BYTES_PER_PIXEL = {"WEBP": 16, "JPEG2000": 20, "AVIF": 16, "HEIF": 16}  # at the peak, as measured; of others:
+USUAL_BYTES = 10
+LARGE = 40_000_000  # bytes: of images that take less, threads do not keep much
+UNCOUNTED = 1_000_000  # bytes: many images of so few at once are no matter
+
+_freed = threading.Condition()
+_taken, _kept = 0, 0  # bytes: of images that are being decoded; freed, and perhaps not yet given back
+
+
+# ── one file ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def bounded(kind: str, data: bytes) -> bytes:
@@ -167,3 +170,54 @@ def _end_of_blocks(data: bytes, place: int) -> int:
     while place < len(data) and data[place]:
         place += 1 + data[place]
     return min(place + 1, len(data))
+
+
+# ── memory of all files at once ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def most_pixels(kind: str | None) -> int:
+    """The pixels of the largest image of a format, by Pillow's name, that the memory suffices for; None for no file."""
+    return MEMORY // BYTES_PER_PIXEL.get(kind or "", USUAL_BYTES)
+
+
+@contextmanager
+def memory_for(kind: str | None, pixels: int) -> Iterator[None]:
+    """Wait until there is room to decode an image beside those that are being decoded.
+
+    Args:
+        kind: Pillow's name of its format; None for no file.
+        pixels: at most ``most_pixels``.
+    """
+    global _taken
+    wanted = pixels * BYTES_PER_PIXEL.get(kind or "", USUAL_BYTES)
+    if wanted < UNCOUNTED:
+        yield
+        return
+    with _freed:
+        _freed.wait_for(lambda: _taken + wanted <= MEMORY)
+        _taken += wanted
+    try:
+        yield
+    finally:
+        with _freed:
+            _taken -= wanted
+            _freed.notify_all()
+        if wanted >= LARGE:
+            _give_back(wanted)
+
+
+def _give_back(freed: int) -> None:
+    """Let glibc give freed memory back to the system, once for as much as may be taken.
+
+    Each thread keeps what it freed, as much as its largest image; of many threads that is more than all of them may take.
+    """
+    global _kept
+    with _freed:
+        _kept += freed
+        if _kept < MEMORY:
+            return
+        _kept = 0
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # another system
+        return

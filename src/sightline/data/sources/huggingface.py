@@ -15,8 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sightline.data.sources.downloads import Progress, check_space, within
-from sightline.data.sources.layout import SPLIT_NAMES, Entry, Listing, check_labels
+from sightline.data.sources.layout import Entry, Listing, check_labels
 from sightline.data.sources.parquet import ImageTable
+from sightline.data.sources.source import ImageSource
+from sightline.data.sources.split_names import SPLIT_NAMES
 from sightline.errors import DataError
 from sightline.machine.extras import require
 from sightline.machine.folders import cache_folder
@@ -36,10 +38,8 @@ class _NoRevisionError(DataError):
     """The hub has no such branch or commit."""
 
 
-class HubSource:
+class HubSource(ImageSource):
     """The Parquet files of a set on the hub; ``hf:OWNER/NAME/SUBSET`` where it has several subsets."""
-
-    least = 2
 
     def __init__(self, text: str) -> None:
         """

@@ -5,8 +5,8 @@ from typing import Any
 
 from sightline.display.charts import Bins, Curve, draw_curves, draw_reliability, draw_swatch
 from sightline.display.pages import Chart, Section, Table
+from sightline.evaluation.results import VIEWS, Known, number
 from sightline.measures.metrics import wilson_interval
-from sightline.reports.sentences import VIEWS, Known, number
 
 __all__ = ["about_doubt"]
 

@@ -1,21 +1,24 @@
-"""From the rows of a table to the entries of a set: missing labels, spellings of one class, contradictions. No torch here."""
+"""From a table of labels to the entries of a set: columns, missing labels, spellings of one class, contradictions. No torch here."""
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
 from sightline.config.checks import shown
-from sightline.data.sources.layout import SPLIT_NAMES, Entry, Listing, check_labels, composed
-from sightline.data.sources.split_names import split_of_name
+from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose
+from sightline.data.sources.layout import Entry, Listing, check_labels, composed
+from sightline.data.sources.split_names import SPLIT_NAMES, split_of_name
 from sightline.errors import DataError
 from sightline.runs.writing import plain_text
 
-__all__ = ["Row", "canonical_label", "list_rows"]
+__all__ = ["Row", "canonical_label", "list_rows", "table_rows"]
 
 MISSING = frozenset({"", "nan", "-nan", "<na>", "#n/a", "#na"})
 """How pandas and spreadsheets write that there is no value. ``None``, ``null`` and ``NA`` may be classes."""
+SPLIT_COLUMNS = ("subset", "partition", "set", "phase", "usage")
+WANTED = "path,label[,split][,group] (or file, image, id; class, target, category)"
 LONGEST_LABEL = 1000  # letters
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d*)?|-?\d\.\d+[eE][+-]?\d{1,2}")
 
@@ -48,6 +51,46 @@ class Row:
         if not path:
             raise DataError(f"{self.where}: the path is empty; fill it in or delete the {self.place.split()[0]}.")
         return path
+
+
+def table_rows(table: Table, *, labeled: bool = True) -> Iterator[Row]:
+    """The rows of a table, by the usual names of its columns.
+
+    Args:
+        table: with a header.
+        labeled: whether there must be a column of labels.
+    Raises:
+        DataError: a column is missing, or several could be meant.
+    """
+    columns = {
+        "path": choose(table, PATHS),
+        "label": choose(table, LABELS) if labeled else None,
+        "split": _split_column(table),
+        "group": choose(table, (("group",),)),
+    }
+    missing = [name for name in ("path", "label") if columns[name] is None and (labeled or name == "path")]
+    if missing:
+        found = ", ".join(table.columns)
+        raise DataError(
+            f"{table.what} has no column {' and no column '.join(map(repr, missing))} (found:"
+            f" {found[:200] + '...' if len(found) > 200 else found or 'nothing'}); its first line must name"
+            f" {WANTED if labeled else 'path (or file, image, id)'}."
+        )
+    chosen = {name: index for name, index in columns.items() if index is not None}
+    return (Row(table.what, place, **cells) for place, cells in table.records(chosen))  # type: ignore[arg-type]
+
+
+def _split_column(table: Table) -> int | None:
+    """The column ``split``, or one of a usual name that holds names of splits alone."""
+    column = choose(table, (("split",),))
+    if column is not None:
+        return column
+    for index, name in enumerate(table.columns):
+        if name.strip().lower() in SPLIT_COLUMNS:
+            cells = {(row["split"] or "").strip().lower() for _, row in table.records({"split": index})}
+            if cells and cells <= set(SPLIT_NAMES):
+                return index
+    return None
 
 
 def list_rows(rows: Iterable[Row], locate: Callable[[Row], str], location: str, least: int = 2) -> Listing:

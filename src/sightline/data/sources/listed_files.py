@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from sightline.config.checks import shown
-from sightline.data.sources.delimited import kind_of
+from sightline.data.sources.csv_table import kind_of
 from sightline.data.sources.layout import composed, is_image_name
+from sightline.data.sources.table_rows import Row
 from sightline.errors import DataError
 
 __all__ = ["ADDRESS", "FileFinder", "MemberFinder", "refuse_odd"]
@@ -33,15 +34,13 @@ class FileFinder:
         self._found = 0
         self._missing: tuple[str, str] | None = None
 
-    def find(self, path: str, where: str) -> str:
-        """The name of a file, relative to the table's folder where it lies below it; a file that is missing keeps its own.
+    def find(self, row: Row) -> str:
+        """Return the name of a row's file, relative to the table's folder where it lies below it; a missing one keeps its own.
 
-        Args:
-            path: as it stands in the table.
-            where: the table and the line, for messages.
         Raises:
             DataError: it is an address, a folder, a device or a pipe, or several files could be meant.
         """
+        path, where = row.named(), row.where
         refuse_odd(path, where)
         if "\\" in path and not os.path.lexists(os.path.join(self.root, path)):
             path = path.replace("\\", "/")
@@ -103,12 +102,13 @@ class MemberFinder:
         self._files, self._folder = set(files), folder
         self._folders: dict[str, _Names] = {}
 
-    def find(self, path: str, where: str) -> str:
-        """The name of a file inside the set; one that is missing keeps its own.
+    def find(self, row: Row) -> str:
+        """Return the name of a row's file inside the set; one that is missing keeps its own.
 
         Raises:
             DataError: it lies outside, it is an address, or several files could be meant.
         """
+        path, where = row.named(), row.where
         refuse_odd(path, where)
         name = path.replace("\\", "/")
         joined = os.path.normpath(f"{self._folder}/{name}" if self._folder else name).replace(os.sep, "/")

@@ -14,7 +14,7 @@ import numpy as np
 from sightline.config.checks import nearest
 from sightline.data.building import new_cache, write_columns
 from sightline.data.cache import CachedImages, built_once, open_images
-from sightline.data.sources.lookup import find_source
+from sightline.data.sources.find_source import find_source
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import Splits
 from sightline.errors import ConfigError, DataError

@@ -15,6 +15,7 @@ import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 
 from sightline.data.sources.downloads import Progress, PublishedFile, fetch
 from sightline.data.sources.layout import Entry, Listing
+from sightline.data.sources.source import ImageSource
 from sightline.errors import DataError
 from sightline.machine.folders import cache_folder
 
@@ -50,41 +52,41 @@ class Cifar:
         return (self.file,)
 
     def classes(self, folder: Path) -> list[str]:
-        """Names in index order."""
+        """Return the names in index order."""
         for name, file in self._members(folder):
             if name == self.names:
-                lines = self._block(folder, file, -1).decode("utf-8").splitlines()
-                return [line.strip() for line in lines if line.strip()]
+                return [line.strip() for line in file.read().decode("utf-8").splitlines() if line.strip()]
         raise _foreign(folder / self.file.name, f"it has no {self.names}")
 
     def parts(self, folder: Path) -> Iterator[Part]:
-        """The images, in the archive's order."""
+        """Yield the images, in the archive's order."""
         record = self.label_bytes + 3 * 32 * 32
         for name, file in self._members(folder):
-            if not name.endswith(".bin"):
-                continue
-            while block := self._block(folder, file, _CHUNK * record):
+            while name.endswith(".bin") and (block := file.read(_CHUNK * record)):
                 if len(block) % record:
                     raise _foreign(folder / self.file.name, f"{name} is no whole number of images")
                 rows = np.frombuffer(block, np.uint8).reshape(-1, record)
                 pixels = rows[:, self.label_bytes :].reshape(-1, 3, 32, 32)
                 yield "test" if name.startswith("test") else "train", rows[:, self.label_bytes - 1], pixels
 
-    def _members(self, folder: Path) -> Iterator[tuple[str, Any]]:
+    def _members(self, folder: Path) -> Iterator[tuple[str, "_Member"]]:
         path = folder / self.file.name
-        try:
-            with tarfile.open(path, "r|gz") as archive:
-                for member in archive:
-                    if member.isfile():
-                        yield PurePosixPath(member.name).name, archive.extractfile(member)
-        except _BROKEN as error:
-            raise _foreign(path, str(error)) from error
+        with _whole(path), tarfile.open(path, "r|gz") as archive:
+            for member in archive:
+                if member.isfile():
+                    yield PurePosixPath(member.name).name, _Member(path, archive.extractfile(member))
 
-    def _block(self, folder: Path, file: Any, size: int) -> bytes:
-        try:
-            return bytes(file.read(size))
-        except _BROKEN as error:
-            raise _foreign(folder / self.file.name, str(error)) from error
+
+@dataclass(frozen=True)
+class _Member:
+    """A file in an archive that may be damaged."""
+
+    path: Path
+    file: Any
+
+    def read(self, size: int = -1) -> bytes:
+        with _whole(self.path):
+            return bytes(self.file.read(size))
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,8 @@ class Idx:
     @staticmethod
     def _read(path: Path, dimensions: int) -> Array:
         """An idx file: two zeros, 8 for bytes, the number of dimensions, their sizes (big-endian), the values."""
-        try:
-            with gzip.open(path) as file:
-                data = file.read()
-        except _BROKEN as error:
-            raise _foreign(path, str(error)) from error
+        with _whole(path), gzip.open(path) as file:
+            data = file.read()
         start = 4 + 4 * dimensions
         if len(data) < start or data[:4] != bytes([0, 0, 8, dimensions]):
             raise _foreign(path, "it is no idx file")
@@ -126,14 +125,21 @@ class Idx:
         return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Make one sentence of what a damaged archive raises."""
+    try:
+        yield
+    except _BROKEN as error:
+        raise _foreign(path, str(error)) from error
+
+
 def _foreign(path: Path, why: str) -> DataError:
     return DataError(f"{path} cannot be read: {why}; delete it and start again.")
 
 
-class NamedSource:
+class NamedSource(ImageSource):
     """A published image set, downloaded to ``downloads/NAME`` in the cache folder when it is first read."""
-
-    least = 2
 
     def __init__(self, name: str) -> None:
         self.name = self.location = name
@@ -203,24 +209,22 @@ def _idx_files(bases: tuple[str, ...], *sizes_and_sums: tuple[int, str]) -> tupl
     )
 
 
+def _cifar(name: str, size: int, sha256: str, **facts: Any) -> Cifar:
+    return Cifar(PublishedFile(name, size, sha256, (_CIFAR + name,)), **facts)
+
+
 NAMED: dict[str, Cifar | Idx] = {
-    "cifar10": Cifar(
-        PublishedFile(
-            "cifar-10-binary.tar.gz",
-            170_052_171,
-            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-            (_CIFAR + "cifar-10-binary.tar.gz",),
-        ),
+    "cifar10": _cifar(
+        "cifar-10-binary.tar.gz",
+        170_052_171,
+        "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         label_bytes=1,
         names="batches.meta.txt",
     ),
-    "cifar100": Cifar(
-        PublishedFile(
-            "cifar-100-binary.tar.gz",
-            168_513_733,
-            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-            (_CIFAR + "cifar-100-binary.tar.gz",),
-        ),
+    "cifar100": _cifar(
+        "cifar-100-binary.tar.gz",
+        168_513_733,
+        "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
         label_bytes=2,
         names="fine_label_names.txt",
     ),
@@ -242,17 +246,6 @@ NAMED: dict[str, Cifar | Idx] = {
             (4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"),
             (5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"),
         ),
-        (
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     ),
 }
