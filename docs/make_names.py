@@ -16,7 +16,7 @@ from sightline.checks.problems import KINDS
 from sightline.cli.main import VERBS
 from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.backbones import BACKBONES
-from sightline.config.building import blocks_in, fields_of, kind_of, listed_block, members
+from sightline.config.building import blocks_in, fields_of, listed_block, members
 from sightline.config.resolving import field_texts
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
@@ -47,11 +47,12 @@ TITLES = {
 
 
 def main() -> None:
+    """Write the page."""
     (ROOT / "docs" / "names.md").write_text(names(), "utf-8")
 
 
 def names() -> str:
-    """The whole page."""
+    """Return the whole page."""
     parts = [
         "# Everything by its name\n\nWritten by `make docs` from the code; do not edit. A setting is a flag of"
         " `sightline train` (`--fit.batch-size 64`) and a line of a recipe (`fit: {batch_size: 64}`).\n",
@@ -104,12 +105,12 @@ def _section(title: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]
 
 
 def _cell(text: str) -> str:
-    """Text that stays in its cell."""
+    """Return a text that stays in its cell."""
     return re.sub(r"(?<!\\)\|", r"\\|", " ".join(text.split()))
 
 
 def _first(documented: Any) -> str:
-    """The first paragraph of a docstring, in Markdown."""
+    """Return the first paragraph of a docstring, in Markdown."""
     return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("``", "`")
 
 
@@ -145,13 +146,13 @@ def _extras() -> Iterator[tuple[str, str, str]]:
         plain = ", ".join(f"`{library}`" for library in libraries if not library.startswith("sightline"))
         yield (
             f"`{extra}`",
-            plain or ("nothing: it is a core dependency" if extra == "timm" else "all of these but `dev`"),
+            plain or ("nothing: the name is kept for those who type it" if extra in ("timm", "check") else "all of these but `dev`"),
             f"`pip install '.[{extra}]'`",
         )
 
 
 def _choices() -> tuple[str, ...]:
-    """The trackers that a setting may name."""
+    """Return the trackers that a setting may name."""
     (literal, _) = typing.get_args(typing.get_type_hints(TrackConfig)["to"])
     return typing.get_args(literal)
 
@@ -160,7 +161,7 @@ def _choices() -> tuple[str, ...]:
 
 
 def _blocks(block: Any, prefix: str = "", known: Any = None) -> Iterator[str]:
-    """A table for every block of settings in a block, each before those of the blocks within it; not of those in another."""
+    """Yield a table for every block of settings in a block, each before those of the blocks within it; not of those in another."""
     for item in fields(block):
         if known is not None and item.name in fields_of(known):
             continue
@@ -174,13 +175,13 @@ def _blocks(block: Any, prefix: str = "", known: Any = None) -> Iterator[str]:
 
 
 def _table(name: str, annotation: Any, default: Any) -> str:
-    """The table of one block: each kind of it, and below the kind its settings."""
+    """Return the table of one block: each kind of it, and below the kind its settings."""
     kinds = blocks_in(annotation)
-    chosen = bool(kind_of(kinds[0]))  # by its kind, or there always
+    chosen = bool(kinds[0].kind)  # by its kind, or there always
     rows = []
     for kind in kinds:
         if chosen:
-            rows.append((f"**`{kind_of(kind)}`**", "", "", _first(kind)))
+            rows.append((f"**`{kind.kind}`**", "", "", _first(kind)))
         hints, texts = fields_of(kind), field_texts(kind)
         for item in fields(kind):
             if blocks_in(item.type):
@@ -189,7 +190,7 @@ def _table(name: str, annotation: Any, default: Any) -> str:
             shown = "must be given" if item.required else f"`{_plain(_default(item))}`"
             rows.append(("", f"`{name}.{item.name}`", shown, text))
     if chosen:
-        about = f"Unless named: {'none' if default is None else f'`{kind_of(default)}`'}."
+        about = f"Unless named: {'none' if default is None else f'`{default.kind}`'}."
         if type(None) in members(annotation):
             about += " `null` in a recipe, and `none` as a flag, turn it off."
         header = ("kind", "setting", "default", "what it is")
@@ -200,7 +201,7 @@ def _table(name: str, annotation: Any, default: Any) -> str:
 
 
 def _choice(annotation: Any) -> str:
-    """The words that a setting may be, as the end of its text."""
+    """Return the words that a setting may be, as the end of its text."""
     for part in (*members(annotation), *typing.get_args(annotation)):
         if typing.get_origin(part) is typing.Literal:
             return " One of: " + ", ".join(f"`{word}`" for word in typing.get_args(part)) + "."
@@ -208,12 +209,12 @@ def _choice(annotation: Any) -> str:
 
 
 def _default(item: FieldInfo) -> Any:
-    """What a setting is unless it is given."""
+    """Return the default of a setting."""
     return item.default if item.default_factory is NODEFAULT else item.default_factory()
 
 
 def _plain(value: Any) -> str:
-    """A value as YAML has it."""
+    """Write a value as YAML has it."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_plain(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple):

@@ -23,11 +23,11 @@ DOORS = {
     "pyarrow": ("data/sources/parquet.py",),
     "huggingface_hub": ("data/sources/huggingface.py", "models/pretrained.py"),
     "matplotlib": ("display/pictures.py", "display/charts.py"),
-    "scipy": ("measures/significance.py", "training/linear_probe.py"),
+    "scipy": ("measures/significance.py", "training/logistic_regression.py"),
     "jinja2": ("display/pages.py",),
     "timm": ("models/libraries.py",),
     "captum": ("explanation/attribution.py",),
-    "cleanlab": ("checks/label_errors.py",),
+    "cleanlab": (),
     "gradio": ("serving/page/",),
     "fastapi": ("serving/service.py", "serving/limits.py"),
     "starlette": ("serving/service.py", "serving/limits.py", "serving/forms.py"),
@@ -160,7 +160,7 @@ def test_inference_and_what_precedes_the_first_step_load_neither_lightning_nor_t
     run(
         "import sightline.inference.predict, sightline.inference.encode, sightline.evaluation.evaluate, sightline.training.summary, sightline.runs.folder, sys\n"
         "import sightline.explanation.explain\n"
-        "import sightline.training.prepare, sightline.generation.generate\n"
+        "import sightline.training.preparation, sightline.generation.generate\n"
         "import safetensors.torch\n"
         "slow = {'lightning', 'torchmetrics', 'pytorch_lightning', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not slow, slow"

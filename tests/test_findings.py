@@ -5,6 +5,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sightline.config import Recipe
@@ -151,7 +152,7 @@ def test_without_a_baseline_there_are_no_differences() -> None:
 
 def test_one_seed_has_no_interval_and_that_is_said() -> None:
     made = {key: value for key, value in runs(plain=0.80, good=0.85).items() if key[1] == 0}
-    answer = study_findings(replace(study("plain", "good"), seeds=(0,)), made, {})
+    answer = study_findings(msgspec.structs.replace(study("plain", "good"), seeds=(0,)), made, {})
     assert answer.ranked[0].validation is not None
     assert (answer.ranked[0].validation.deviation, answer.ranked[0].validation.interval) == (None, None)
     assert answer.ranked[0].validation.difference is None

@@ -26,7 +26,7 @@ from sightline.config import (
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
 from sightline.errors import ConfigError
-from sightline.training.generator_job import lost_detail, scaled_to
+from sightline.training.generator_plan import lost_detail, scaled_to
 
 
 def noise(side: int) -> np.ndarray:
@@ -212,15 +212,15 @@ def test_what_no_generator_can_do_is_refused_at_once(settings: dict[str, Any], s
 
 def test_what_a_generator_has_not_learnt_is_refused() -> None:
     with pytest.raises(ConfigError, match="--steps is 51, and the noise of this generator has 50 steps"):
-        SamplingConfig(steps=51).refuse_misfits(DiffusionConfig(noise_steps=50))
+        SamplingConfig(steps=51).refuse_conflicts(DiffusionConfig(noise_steps=50))
     told = DiffusionConfig(drop_labels=0)
-    SamplingConfig(guidance=0).refuse_misfits(told)
+    SamplingConfig(guidance=0).refuse_conflicts(told)
     with pytest.raises(
         ConfigError, match=r"--guidance 1.8 needs a generator that also knows images without their class"
     ):
-        SamplingConfig().refuse_misfits(told)
-    SamplingConfig(guidance=0, tell_above=0).refuse_misfits(told)
+        SamplingConfig().refuse_conflicts(told)
+    SamplingConfig(guidance=0, tell_above=0).refuse_conflicts(told)
     with pytest.raises(
         ConfigError, match=r"--tell-above 0.3 needs a generator that also knows images without their class"
     ):
-        SamplingConfig(guidance=0, tell_above=0.3).refuse_misfits(told)
+        SamplingConfig(guidance=0, tell_above=0.3).refuse_conflicts(told)

@@ -26,7 +26,8 @@ from sightline.errors import ConfigError, DataError, RunError, StorageError, Tra
 from sightline.machine import extras
 from sightline.studies import trials
 from sightline.studies.trials import Job, Outcome, Workers, train_trial
-from sightline.training import module, trainer
+from sightline.training import module
+from sightline.training.callbacks import cost
 
 SMALL = resolve(read_recipe("small"))
 TINY = {"fit": {"epochs": 2, "batch_size": 16}, "network": {"widths": [8, 16, 16]}}
@@ -55,7 +56,7 @@ def tune(data: Path | None, study: Path, **more: Any) -> Path:
 def no_probe() -> Iterator[None]:
     """Nothing here is about the speed of the machine, whose measurement would take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "convolution_flops", lambda device, dtype: 1e9)
+        patch.setattr(cost, "convolution_flops", lambda device, dtype: 1e9)
         yield
 
 

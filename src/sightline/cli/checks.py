@@ -128,7 +128,7 @@ def check(
     data
         An image set, as for sightline train.
     labels
-        Folder of a finished run whose features judge the labels (confident learning, by cleanlab): heads on them are
+        Folder of a finished run whose features judge the labels (confident learning): heads on them are
         asked about images that they did not see. A run that was trained on these very images has learned some of their
         wrong labels; it still finds most.
     out
@@ -140,14 +140,11 @@ def check(
         Run the code of the repository that a network of torch.hub is built by.
     """
     from sightline.data.sources.find_source import find_source
-    from sightline.machine.extras import require
     from sightline.runs.folder import read_model_of_finished, refuse_filled
 
     find_source(data, classes)
-    if labels is not None:
-        require("cleanlab", "check", "--labels")
-        if not labels.endswith(".safetensors"):
-            read_model_of_finished(labels)
+    if labels is not None and not labels.endswith(".safetensors"):
+        read_model_of_finished(labels)
     if out is not None:
         refuse_filled(out)
     from sightline.checks.check import check as work

@@ -9,7 +9,7 @@ from cyclopts import App, Group, Parameter
 
 from sightline.config import AnyRecipe, Recipe
 from sightline.config.backbones import BACKBONES
-from sightline.config.building import AUTO, SEARCHED, blocks_in, fields_of, kind_of, listed_block, members, required
+from sightline.config.building import AUTO, SEARCHED, blocks_in, fields_of, listed_block, members, required
 from sightline.config.resolving import field_texts, spell_out
 from sightline.errors import ConfigError
 from sightline.machine.extras import own_version
@@ -27,10 +27,10 @@ TRAINS_ALL = "train"  # the verb that takes the settings of generators, too
 
 
 def application(verbs: Mapping[str, Callable[..., None]], arguments: list[str]) -> App:
-    """The parser of the verbs, of which only the one that the arguments call is built in full."""
+    """Return the parser of the verbs, of which only the one that the arguments call is built in full."""
     app = App(
         name="sightline",
-        help="A set of images in, a classifier out: fast to train, accurate, explained and safe to hand on.",
+        help="A set of images in, a classifier out: fast to train, accurate, explained and safe to share.",
         version=own_version,
         help_format="plaintext",
         suppress_keyboard_interrupt=False,  # it would end the process before main can say what to do
@@ -49,7 +49,7 @@ def application(verbs: Mapping[str, Callable[..., None]], arguments: list[str]) 
 
 
 def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) -> Callable[..., None]:
-    """The verb with a flag for each setting of a recipe in place of its ``**settings``."""
+    """Return the verb with a flag for each setting of a recipe in place of its ``**settings``."""
     plain = inspect.signature(verb)
     own = [parameter for parameter in plain.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     if len(own) == len(plain.parameters):
@@ -57,8 +57,8 @@ def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) ->
     flags = {f"setting_{index}": setting for index, setting in enumerate(settings)}
 
     def call(*positional: Any, **named: Any) -> None:
-        given = {flags[name][0]: _value(flags[name], value) for name, value in named.items() if name in flags}
-        verb(*positional, **{name: value for name, value in named.items() if name not in flags}, **given)
+        settings = {flags[name][0]: _value(flags[name], value) for name, value in named.items() if name in flags}
+        verb(*positional, **{name: value for name, value in named.items() if name not in flags}, **settings)
 
     call.__doc__, call.__name__ = verb.__doc__, verb.__name__
     call.__signature__ = plain.replace(  # type: ignore[attr-defined]
@@ -88,8 +88,8 @@ def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Paramete
 
 
 def every_setting(block: Any = AnyRecipe, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """(dotted name, type, help) of every setting; one name may serve several kinds of a block."""
-    found: dict[str, tuple[Any, list[str], str]] = {}
+    """Yield (dotted name, type, help) of every setting; one name may serve several kinds of a block."""
+    rows: dict[str, tuple[Any, list[str], str]] = {}
     blocks = blocks_in(block)
     for kind in blocks:
         texts = field_texts(kind)
@@ -99,13 +99,13 @@ def every_setting(block: Any = AnyRecipe, prefix: str = "") -> Iterator[tuple[st
                 continue  # a list of blocks is written in YAML only
             if blocks_in(hint):
                 for inner, annotation, text in every_setting(hint, f"{name}."):
-                    found.setdefault(inner, (annotation, [], text))  # a classifier's kinds are a generator's and more
+                    rows.setdefault(inner, (annotation, [], text))  # a classifier's kinds are a generator's and more
             elif prefix:  # the recipe's own name and text are no settings
-                annotation, kinds, text = found.get(name, (hint, [], texts.get(field, "")))
-                found[name] = (annotation, [*kinds, kind_of(kind)], text)
-    for name, (annotation, kinds, text) in found.items():
+                annotation, kinds, text = rows.get(name, (hint, [], texts.get(field, "")))
+                rows[name] = (annotation, [*kinds, kind.kind], text)
+    for name, (annotation, kinds, text) in rows.items():
         if name.endswith(".kind") and name.count(".") == prefix.count("."):
-            choices = tuple(kind_of(kind) for kind in blocks) + (("none",) if type(None) in members(block) else ())
+            choices = tuple(kind.kind for kind in blocks) + (("none",) if type(None) in members(block) else ())
             yield name.removesuffix(".kind"), str, "The technique in a word, with what it needs: " + _words(blocks)
             yield name, Literal[choices], "Which technique: " + ", ".join(choices) + "."
         else:
@@ -115,12 +115,12 @@ def every_setting(block: Any = AnyRecipe, prefix: str = "") -> Iterator[tuple[st
 
 
 def _words(blocks: list[Any]) -> str:
-    """How each kind is written as a word: ``resnet34, timm:NAME``."""
-    return ", ".join(":".join([kind_of(kind), *(name.upper() for name in required(kind))]) for kind in blocks) + "."
+    """Say how each kind is written as a word: ``resnet34, timm:NAME``."""
+    return ", ".join(":".join([kind.kind, *(name.upper() for name in required(kind))]) for kind in blocks) + "."
 
 
 def _flag_type(annotation: Any) -> Any:
-    """The type of a flag, without the None of an optional setting, for which the word none stands."""
+    """Return the type of a flag, without the None of an optional setting, for which the word none stands."""
     plain = [member for member in members(annotation) if member is not type(None)]
     if any(typing.get_origin(member) is dict for member in plain):
         return _Pairs
@@ -135,7 +135,7 @@ def _listed(kind: Any) -> bool:
 
 
 def _value(setting: tuple[str, Any, str], typed: Any) -> Any:
-    """What a flag sets: pairs as a mapping, and ``none`` for a list as an empty one."""
+    """Return the value that a flag sets: pairs as a mapping, and ``none`` for a list as an empty one."""
     dotted, kind, _ = setting
     if typed is None:
         return [] if _listed(kind) and kind is not _Pairs else None
@@ -143,26 +143,26 @@ def _value(setting: tuple[str, Any, str], typed: Any) -> Any:
 
 
 def _pairs(dotted: str, words: tuple[str, ...]) -> int | dict[int, int]:
-    """``("8",)`` to 8, and ``("0:8", "4:4")`` to {0: 8, 4: 4}."""
+    """Turn ``("8",)`` into 8, and ``("0:8", "4:4")`` into {0: 8, 4: 4}."""
     if len(words) == 1 and _is_whole(words[0]):
         return int(words[0])
     halves = [word.split(":") for word in words]
     if all(len(half) == 2 and all(map(_is_whole, half)) for half in halves):
-        found = {int(epoch): int(number) for epoch, number in halves}
-        if len(found) == len(words):
-            return found
+        pairs = {int(epoch): int(number) for epoch, number in halves}
+        if len(pairs) == len(words):
+            return pairs
     raise ConfigError(
         f"--{dotted.replace('_', '-')} is {' '.join(words)}; wanted a whole number, or pairs such as 0:8 4:4."
     )
 
 
 def _is_whole(word: str) -> bool:
-    """Whether a word is a number that is held by 64 bits, however long it is."""
+    """Return whether a word is a number that is held by 64 bits, however long it is."""
     return word.isdecimal() and len(word) < 19
 
 
 def nest(settings: dict[str, Any]) -> dict[str, Any]:
-    """``{"fit.epochs": 3}`` to ``{"fit": {"epochs": 3}}``; the word of a block comes before the block's settings."""
+    """Turn ``{"fit.epochs": 3}`` into ``{"fit": {"epochs": 3}}``; the word of a block comes before the block's settings."""
     if "backbone" in settings and (beside := next((name for name in settings if name.startswith("network")), None)):
         raise ConfigError(f"--backbone and --{beside.replace('_', '-')} both name the network; leave one of them out.")
     nested: dict[str, Any] = {}

@@ -34,14 +34,14 @@ def runs(folder: Path = Path("runs"), /) -> None:
     """
     from sightline.runs.folder import PRUNED, list_runs
 
-    found = list_runs(folder)
-    if not found:
+    listed = list_runs(folder)
+    if not listed:
         show(f"no runs in {folder}; make one with `sightline train DATA`.")
         return
     table = Table()
     for column in ("run", "state", "data", "recipe", "accuracy", "n"):
         table.add_column(column, overflow="fold")
-    for run in found:
+    for run in listed:
         accuracy = "" if run.accuracy is None else f"{run.accuracy:.4f}"
         pruned = (run.folder / PRUNED).exists()
         state = "finished" if run.finished else "ended early" if pruned else "unfinished"
@@ -80,8 +80,8 @@ def environment() -> None:
     table = Table(box=box.MARKDOWN)  # pasted into a report, it is a table there too
     table.add_column("what", no_wrap=True)
     table.add_column("found", overflow="fold")
-    for name, found in work().items():
-        table.add_row(name, found)
+    for row in work().items():
+        table.add_row(*row)
     show(table, screen(width=None if sys.stdout.isatty() else 200))
 
 

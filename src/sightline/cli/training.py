@@ -321,7 +321,6 @@ def _layers(
     from sightline.data.seen import read_kept
     from sightline.data.sources.find_source import find_source
     from sightline.data.synthetic import find_generated
-    from sightline.machine.extras import refuse_missing_trackers
 
     if data is not None:
         find_source(data)
@@ -350,7 +349,6 @@ def _layers(
         read_kept(wanted["keep_split"])
     if wanted.get("synthetic") is not None:
         find_generated(wanted["synthetic"])
-    refuse_missing_trackers(named, flags)
     return named, flags
 
 

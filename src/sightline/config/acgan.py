@@ -41,7 +41,7 @@ class ACGANConfig(Kind, frozen=True, kw_only=True, tag="acgan"):
     """Changes (color, translation, cutout) in which the discriminator sees real and made images, so that it cannot learn few
     real ones by heart (differentiable augmentation)."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         for name in ("widths", "discriminator_widths"):
             if not getattr(self, name):
                 flag = f"--generator.{name.replace('_', '-')}"

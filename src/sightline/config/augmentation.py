@@ -39,7 +39,7 @@ class RandomResizedCropConfig(Kind, frozen=True, kw_only=True, tag="random_resiz
     ratio: tuple[AboveZero, AboveZero] = (0.75, 4 / 3)
     """Smallest and largest width divided by height of the part."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         for flag, (low, high), top in (("scale", self.scale, 1.0), ("ratio", self.ratio, INFINITY)):
             within(f"augment.crop.{flag}", high, low, top)
 
@@ -72,7 +72,7 @@ class ColorJitterConfig(Kind, frozen=True, kw_only=True, tag="color_jitter"):
     saturation: Finite = 0.4
     """Distance from each pixel's gray is multiplied by 1 - this to 1 + this, never by less than 0; 0: alone."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.brightness == self.contrast == self.saturation == 0:
             raise ConfigError(
                 "--augment.color has no effect: brightness, contrast and saturation are all 0; raise one of them, or"
@@ -119,7 +119,7 @@ class AugmentConfig(Block, frozen=True, kw_only=True):
     """Shares of the training side at which the images are shown in equal parts of the training, of whole epochs;
     smaller is faster. The last is 1: the full size, which validation and test see; empty: always."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.scales and self.scales[-1] != 1:
             raise ConfigError(
                 f"--augment.scales ends with {self.scales[-1]:g}; the last must be 1, the size that the finished"
@@ -135,5 +135,5 @@ class AugmentConfig(Block, frozen=True, kw_only=True):
             )
 
     def scale(self, epoch: int, epochs: int) -> float:
-        """Share of the training side in an epoch, counted from 0; a change within an epoch comes at its start."""
+        """Return the share of the training side in an epoch, counted from 0; a change within an epoch comes at its start."""
         return self.scales[-(-(epoch + 1) * len(self.scales) // epochs) - 1] if self.scales else 1.0

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Union
 
 import msgspec
 
-from sightline.config.checks import LARGEST, nearest, shown, within
+from sightline.config.checks import LARGEST, nearest, out_of_range, shown
 from sightline.errors import ConfigError
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "blocks_in",
     "build",
     "fields_of",
-    "kind_of",
     "listed_block",
     "members",
     "required",
@@ -62,9 +61,9 @@ class Block(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 msgspec.convert(value, annotation)
             except msgspec.ValidationError:
                 build(annotation, value, f"{_place_of(type(self))}{name}")
-        self.check()
+        self._check()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Refuse settings of this block that do not go together."""
 
 
@@ -91,7 +90,7 @@ def types_of(block: Any) -> dict[str, Any]:
 
 @cache
 def _plain_fields(block: Any) -> dict[str, Any]:
-    """The types of the settings of a block that are no blocks themselves."""
+    """Return the types of the settings of a block that are no blocks themselves."""
     return {name: kind for name, kind in types_of(block).items() if not blocks_in(kind) and not listed_block(kind)}
 
 
@@ -118,11 +117,6 @@ def listed_block(annotation: Any) -> Any:
     )
 
 
-def kind_of(block: Any) -> str:
-    """Return the kind of a block where one of several may be chosen; empty where there is no choice."""
-    return str(block.kind)
-
-
 def block_of_kind(blocks: list[Any], value: Mapping[str, Any], where: str) -> Any:
     """Return the block that the ``kind`` in a mapping names; the only one needs no name.
 
@@ -144,7 +138,7 @@ def bare(annotation: Any) -> Any:
 
 
 def _place_of(block: Any) -> str:
-    """The dotted place of a block in a recipe, as ``augment.crop.``; empty where it is in none."""
+    """Return the dotted place of a block in a recipe, as ``augment.crop.``; empty where it is in none."""
     unseen: list[Any] = [Block]
     while unseen:
         owner = unseen.pop()
@@ -176,7 +170,7 @@ def build(annotation: Any, value: Any, where: str) -> Any:
 
 
 def _parts(annotation: Any, value: Any, where: str) -> Iterator[tuple[Any, Any, Any, str]]:
-    """(type, name or index, value, dotted name) of each known part of a value; blocks in a list are counted from 1."""
+    """Yield (type, name or index, value, dotted name) of each known part of a value; blocks in a list are counted from 1."""
     blocks = blocks_in(annotation)
     if isinstance(value, Mapping) and blocks:
         kind = value.get("kind")
@@ -196,7 +190,7 @@ def _parts(annotation: Any, value: Any, where: str) -> Iterator[tuple[Any, Any, 
 
 
 def _readable(annotation: Any, value: Any) -> Any:
-    """The value as msgspec reads it: a block of kind none is None, and 1e-4 a number where a number belongs."""
+    """Return the value as msgspec reads it: a block of kind none is None, and 1e-4 a number where a number belongs."""
     parts = {key: _readable(kind, item) for kind, key, item, _ in _parts(annotation, value, "")}
     if isinstance(value, Mapping):
         return None if value == {"kind": "none"} and types.NoneType in members(annotation) else {**value, **parts}
@@ -211,7 +205,7 @@ def _readable(annotation: Any, value: Any) -> Any:
 
 
 def _problem(annotation: Any, value: Any, where: str) -> str:
-    """The sentence for a value that msgspec refuses, about the innermost part that is wrong."""
+    """Say what is wrong with a value that msgspec refuses, about the innermost part that is wrong."""
     if blocks_in(annotation):
         problem = _problem_of_block(blocks_in(annotation), value, where)
         if problem:
@@ -231,7 +225,7 @@ def _problem(annotation: Any, value: Any, where: str) -> str:
 
 
 def _problem_of_block(blocks: list[Any], value: Any, where: str) -> str:
-    """What is wrong with a block itself; empty where it is one of its settings."""
+    """Say what is wrong with a block itself; empty where it is one of its settings."""
     if not isinstance(value, Mapping):
         return f"{where or 'the recipe'} is {shown(value)}; wanted a block of settings."
     block = blocks[0] if not blocks[0].kind else block_of_kind(blocks, value, where)
@@ -249,21 +243,16 @@ def _problem_of_block(blocks: list[Any], value: Any, where: str) -> str:
     return f"{lacks}; add {' and '.join(f'--{where}.{name}'.replace('_', '-') for name in missing)}."
 
 
-def _out_of_range(limits: msgspec.Meta, value: float, where: str) -> str:
+def _out_of_range(limits: Any, value: float, where: str) -> str:
     low = limits.ge if limits.gt is None else limits.gt
     high = math.inf if limits.le == LARGEST and value <= LARGEST else limits.le
-    assert low is not None
-    assert high is not None
-    flag = (limits.extra or {}).get("flag") or where.replace("_", "-")
-    try:
-        within(flag, value, low, high, open_low=limits.gt is not None)
-    except ConfigError as error:  # what is written in YAML only has no flag
-        return str(error) if not re.search(r"\.\d", flag) else str(error).removeprefix("--")
-    raise AssertionError(f"{where} is {value}, which is in its range")
+    flag = f"--{(limits.extra or {}).get('flag') or where.replace('_', '-')}"
+    name = where if re.search(r"\.\d", where) else flag  # what is written in YAML only has no flag
+    return out_of_range(name, value, low, high, open_low=limits.gt is not None)
 
 
 def _spoken(annotation: Any) -> str:
-    """A type in words."""
+    """Say a type in words."""
     spoken = []
     for choice in map(bare, members(annotation)):
         origin, arguments = typing.get_origin(choice), typing.get_args(choice)

@@ -25,6 +25,7 @@ __all__ = [
     "Whole",
     "ZeroOrMore",
     "nearest",
+    "out_of_range",
     "shown",
     "within",
 ]
@@ -50,12 +51,17 @@ Dropout = Annotated[float, Meta(ge=0, le=0.9)]
 def within(flag: str, value: float, low: float, high: float, *, open_low: bool = False) -> None:
     """Refuse a number outside [low, high], or (low, high] with ``open_low``. NaN and infinity are outside of all."""
     if not ((low < value if open_low else low <= value) and value <= high) or value == INFINITY:
-        range_words = f"{'above' if open_low else 'at least'} {_shown_number(low)}"
-        if high not in (INFINITY, FINITE):
-            range_words += f" and at most {_shown_number(high)}"
-        elif value == INFINITY:
-            range_words += " and finite"
-        raise ConfigError(f"--{flag} is {_shown_number(value)}; it must be {range_words}.")
+        raise ConfigError(out_of_range(f"--{flag}", value, low, high, open_low=open_low))
+
+
+def out_of_range(name: str, value: float, low: float, high: float, *, open_low: bool = False) -> str:
+    """Say that the value of a setting is outside of its range."""
+    limits = f"{'above' if open_low else 'at least'} {_shown_number(low)}"
+    if high not in (INFINITY, FINITE):
+        limits += f" and at most {_shown_number(high)}"
+    elif value == INFINITY:
+        limits += " and finite"
+    return f"{name} is {_shown_number(value)}; it must be {limits}."
 
 
 def nearest(word: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:

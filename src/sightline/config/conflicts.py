@@ -71,7 +71,7 @@ def shown_in_new_ways(augment: Any) -> str:
 
 
 def _patience(block: str, more: int, only: str = "") -> tuple[Conflict, Conflict]:
-    """Two rows for a block that waits for a measure: it is not measured, or the wait cannot end.
+    """Return two rows for a block that waits for a measure: it is not measured, or the wait cannot end.
 
     Args:
         block: its name in the recipe.

@@ -62,7 +62,7 @@ class AttributionConfig(Block, frozen=True, kw_only=True):
     stride: Count | None = None
     """Pixels from one square to the next (occlusion); null: half of the window."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.window is not None and self.stride is not None and self.stride > self.window:
             raise ConfigError(
                 f"--stride ({self.stride}) is longer than --window ({self.window}), so pixels between two squares would"
@@ -95,7 +95,7 @@ READ_BY: dict[str, tuple[Method, ...]] = {
 
 
 def methods_of(names: Iterable[str]) -> tuple[Method, ...]:
-    """The methods by their names, each once; ``all`` stands for every one.
+    """Return the methods by their names, each once; ``all`` stands for every one.
 
     Raises:
         ConfigError: none is named, one is unknown, or others stand beside ``all``.
@@ -123,7 +123,7 @@ def refuse_unknown_class(target: str, classes: Iterable[str]) -> None:
 
 
 def index_of_class(target: str, classes: Sequence[str]) -> int:
-    """The index of a class by its name, in whichever spelling of accents it is typed.
+    """Return the index of a class by its name, in whichever spelling of accents it is typed.
 
     Raises:
         ConfigError: there is none, with the nearest.

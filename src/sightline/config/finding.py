@@ -39,12 +39,12 @@ class RangeTestConfig(Block, frozen=True, kw_only=True):
     spacing: Literal["exponential", "linear"] = "exponential"
     """Whether each rate is the one before times a factor, or plus a number."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.start is not None and self.end is not None:
             _check_order(self.start, self.end)
 
     def rates(self, kind: str) -> list[float]:
-        """The rates of all steps, for an optimizer of a kind.
+        """Return the rates of all steps, for an optimizer of a kind.
 
         Raises:
             ConfigError: the end is not above the start.
@@ -74,35 +74,35 @@ class BatchSearchConfig(Block, frozen=True, kw_only=True):
     hold before and four fifths of what is free, and on a GPU all that is free."""
 
 
-def refuse_range_test(fit: FitConfig, finetune: FinetuneConfig | None, images: int, wanted: str) -> None:
+def refuse_range_test(fit: FitConfig, finetune: FinetuneConfig | None, images: int, subject: str) -> None:
     """Refuse a range test that could not say which rate a training needs.
 
     Args:
         images: of train.
-        wanted: what asked for it, for messages.
+        subject: what asks for it, for messages.
     Raises:
         ConfigError: with what to change.
     """
     if isinstance(fit.accumulate, dict):
         spoken = " ".join(f"{epoch}:{count}" for epoch, count in fit.accumulate.items())
         raise ConfigError(
-            f"{wanted} looks for one rate, and --fit.accumulate {spoken} changes the images of a step while training, each"
+            f"{subject} looks for one rate, and --fit.accumulate {spoken} changes the images of a step while training, each"
             " of which wants a rate of its own; name one number of batches, or the rate."
         )
     if len(phase_epochs(finetune, fit.epochs)) > 1:
         raise ConfigError(
-            f"{wanted} looks for one rate, and each phase of --finetune trains other layers, which want rates of their own;"
+            f"{subject} looks for one rate, and each phase of --finetune trains other layers, which want rates of their own;"
             " name the rate."
         )
     if images < FEWEST_IMAGES:
         raise ConfigError(
-            f"{wanted} needs {FEWEST_IMAGES} training images or more, of which a fifth is held out to compare two rates;"
+            f"{subject} needs {FEWEST_IMAGES} training images or more, of which a fifth is held out to compare two rates;"
             f" there are {images}: name the rate."
         )
 
 
 def batches_within(fit: FitConfig, images: int) -> tuple[int, int]:
-    """The smallest and the largest batch that a search for one may find for so many training images.
+    """Return the smallest and the largest batch of a search for so many training images.
 
     The largest leaves as many batches an epoch as ``fit.accumulate`` asks for.
 

@@ -56,7 +56,7 @@ class _LayeredConfig(Kind, frozen=True, kw_only=True):
     """Share of the learning rate that a layer keeps of that of the layer above it, the head at the top: a layer three
     below the head learns at its third power. null: all layers at the same rate."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.layer_decay == 1:
             raise ConfigError(
                 "--finetune.layer-decay 1 has no effect: all layers learn at the same rate; leave it out."
@@ -102,13 +102,13 @@ class PhasesConfig(_PhasedConfig, frozen=True, kw_only=True, tag="phases"):
     phases: tuple[PhaseConfig, ...] = ()
     """The phases, in their order."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if not self.phases:
             raise ConfigError(
                 "--finetune.kind phases needs its phases, which are written in YAML: `sightline plan DATA --out plan.yaml`"
                 " writes some to start from; train with --config plan.yaml."
             )
-        super().check()
+        super()._check()
         for number, phase in enumerate(self.phases, start=1):
             _check_phase(f"finetune.phases.{number}", phase)
         for number, (one, other) in enumerate(pairwise(self.phases), start=2):
@@ -121,7 +121,7 @@ class PhasesConfig(_PhasedConfig, frozen=True, kw_only=True, tag="phases"):
         if self.layer_decay is not None and all(lies_in(name, HEAD) for phase in self.phases for name in phase.train):
             raise ConfigError("--finetune.layer-decay has no effect where only the head learns; leave it out.")
         if self.restore_best != "none" and len(self.phases) == 1:
-            raise ConfigError("finetune.restore_best has no effect with one phase; --fit.keep says what is handed on.")
+            raise ConfigError("finetune.restore_best has no effect with one phase; --fit.keep says what is saved.")
 
 
 class DiscriminativeConfig(_LayeredConfig, frozen=True, kw_only=True, tag="discriminative"):
@@ -136,7 +136,7 @@ FinetuneConfig = FrozenConfig | UpperConfig | GradualConfig | PhasesConfig | Dis
 
 
 def phase_epochs(finetune: FinetuneConfig | None, epochs: int) -> tuple[int, ...]:
-    """How many epochs each phase takes of those of a training; one phase takes all where there are none.
+    """Return how many epochs each phase takes of those of a training; one phase takes all where there are none.
 
     The epochs of a gradual schedule are shared out so that each phase ends at the epoch at which its share does, rounded
     down, and takes one epoch at least; so later phases get what is left over.
@@ -168,13 +168,13 @@ def phase_epochs(finetune: FinetuneConfig | None, epochs: int) -> tuple[int, ...
 
 
 def lies_in(name: str, layer: str) -> bool:
-    """Whether a parameter or layer is, or lies in, what a name in ``train`` stands for."""
+    """Return whether a parameter or layer is, or lies in, what a name in ``train`` stands for."""
     pieces = ("neck", "head") if layer == HEAD else (layer,)  # a head of its own has a neck below its last layer
     return layer == ALL or any(name == piece or name.startswith(f"{piece}.") for piece in pieces)
 
 
 def same_as_before(number: int) -> str:
-    """The sentence for a phase, counted from 1, that is the one before again."""
+    """Return the sentence for a phase, counted from 1, that is the one before again."""
     return (
         f"phase {number} of finetune trains the same as phase {number - 1}, at the same rate; make them one (for a rate that"
         " rises again there is --schedule.kind cyclic)."

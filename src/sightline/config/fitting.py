@@ -1,4 +1,4 @@
-"""The settings of fitting: which images, how long, what is handed on, measured and tracked."""
+"""The settings of fitting: which images, how long, what is saved, measured and tracked."""
 
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -76,7 +76,7 @@ class DataConfig(Block, frozen=True, kw_only=True):
     """Share of the training images that are generated ones; null: all that there are; 1: no real ones, whose mean and
     deviation are then not used either."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.synthetic_share is not None and self.synthetic is None:
             raise ConfigError(
                 f"--data.synthetic-share {self.synthetic_share:g} has no effect without --data.synthetic; name a folder of"
@@ -105,7 +105,7 @@ ClipConfig = NormClipConfig | ValueClipConfig
 
 
 class EMAConfig(Kind, frozen=True, kw_only=True, tag="ema"):
-    """Hand on a running mean of the weights, taken at every step."""
+    """Save a running mean of the weights, taken at every step."""
 
     start: BelowOne = 0.0
     """Share of the training after which the averaging begins."""
@@ -114,7 +114,7 @@ class EMAConfig(Kind, frozen=True, kw_only=True, tag="ema"):
 
 
 class SWAConfig(Kind, frozen=True, kw_only=True, tag="swa"):
-    """Hand on the mean of the weights at the ends of the last epochs, trained at a rate of their own."""
+    """Save the mean of the weights at the ends of the last epochs, trained at a rate of their own."""
 
     start: BelowOne = 0.75
     """Share of the training after which the averaging begins."""
@@ -128,7 +128,7 @@ AveragingConfig = EMAConfig | SWAConfig
 
 
 class EarlyStoppingConfig(Kind, frozen=True, kw_only=True, tag="patience"):
-    """Stop when validation has not improved for a while, and hand on the weights of the best validation."""
+    """Stop when validation has not improved for a while, and save the weights of the best validation."""
 
     monitor: Literal["val_loss", "val_acc"] = "val_acc"
     """What must improve, and chooses the weights."""
@@ -162,7 +162,7 @@ class FitConfig(Block, frozen=True, kw_only=True):
     validate_every: ZeroOrMore = 1
     """Epochs between two validations; 0: only after the last."""
     keep: Literal["last", "val_acc", "val_loss"] = "last"
-    """Which weights are handed on: those of the last epoch, or of the validation with the best accuracy or loss. Half of
+    """Which weights are saved: those of the last epoch, or of the validation with the best accuracy or loss. Half of
     validation then chooses, and only the other half calibrates; so too with early stopping and plateau on validation."""
     checkpoint_seconds: Finite = 60.0
     """Seconds between two checkpoints within an epoch; there is one at the end of every epoch too."""
@@ -181,7 +181,7 @@ class FitConfig(Block, frozen=True, kw_only=True):
     on a GPU. Where it was tried, on 2 busy cores, each took one to two minutes (a few seconds the next time) and the steps
     were not faster. Losses differ in the last digits."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         within("fit.validate-every", self.validate_every, 0, self.epochs)
         if self.batch_size < 2 * self.processes:
             raise ConfigError(
@@ -197,7 +197,7 @@ class FitConfig(Block, frozen=True, kw_only=True):
             )
 
     def batches_a_step(self, epoch: int) -> int:
-        """Batches of an optimizer step in an epoch, counted from 0."""
+        """Return the batches of an optimizer step in an epoch, counted from 0."""
         if not isinstance(self.accumulate, dict):
             return self.accumulate
         return self.accumulate[max(first for first in self.accumulate if first <= epoch)]
@@ -246,7 +246,7 @@ class TrackConfig(Block, frozen=True, kw_only=True):
     offline: bool = False
     """Keep the run of Weights & Biases in logs/wandb, for `wandb sync`; without a key or a network it stays there too."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         for name in {name for name in self.to if self.to.count(name) > 1}:
             raise ConfigError(f"--track.to names {name} twice; once is enough.")
         if self.every is not None and not self.to:

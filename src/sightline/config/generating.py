@@ -51,7 +51,7 @@ class GeneratorRecipe(Block, frozen=True, kw_only=True):
     fit: FitConfig = FitConfig(epochs=EPOCHS)
     track: TrackConfig = TrackConfig()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         refuse_conflicts(self, EVERY, GENERATOR)
         if self.data.size is not None and self.data.size % self.generator.side_multiple:
             raise indivisible(self.data.size, self.generator)

@@ -61,7 +61,7 @@ class DiffusionConfig(Kind, frozen=True, kw_only=True, tag="diffusion"):
     """Share of the training images whose class is not told, from which guidance learns what images are without one;
     0: guidance cannot be used."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if not self.widths:
             raise ConfigError("--generator.widths is empty; name the channels of one level or more, such as 32 64 64.")
         for width in self.widths:
@@ -100,11 +100,11 @@ class SamplingConfig(Block, frozen=True, kw_only=True):
     finds. From 0, to the end, to 1, where it is as strong as the image; None: 0.3, or 0 where the generator does not know images without their class."""
 
     def settled(self, generator: DiffusionConfig) -> "SamplingConfig":
-        """The same, with what the generator decides where it was left open."""
+        """Return the same, with what the generator decides where it was left open."""
         usual = TELL_ABOVE if generator.drop_labels else 0.0
         return replace(self, tell_above=usual if self.tell_above is None else self.tell_above)
 
-    def refuse_misfits(self, generator: GeneratorConfig) -> None:
+    def refuse_conflicts(self, generator: GeneratorConfig) -> None:
         """Refuse what a generator cannot do.
 
         Raises:
@@ -136,7 +136,7 @@ class KeepConfig(Block, frozen=True, kw_only=True):
     """Which generated images are kept."""
 
     run: str
-    """Run of a classifier that must take an image for the class that was asked for."""
+    """Run of a classifier that must take an image for its class."""
     least: Annotated[float, Meta(ge=0, le=1, extra={"flag": "keep-least"})] = 0.5
     """Probability of that class, at least."""
     most: Annotated[float, Meta(ge=0, le=1, extra={"flag": "keep-most"})] = 1.0
@@ -145,7 +145,7 @@ class KeepConfig(Block, frozen=True, kw_only=True):
     """Share of the training images that have a nearer other one than a generated image may be to any; 0: as near as the
     nearest two of them."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.least > self.most:
             raise ConfigError(
                 f"--keep-least {self.least:g} is more than --keep-most {self.most:g}, so no image would pass; exchange them."
@@ -157,22 +157,22 @@ class KeepConfig(Block, frozen=True, kw_only=True):
         return f"{self.least:g} to {self.most:g}, copies {self.copies:g}"
 
 
-def sampling_of(generator: GeneratorConfig, asked: SamplingConfig | None) -> SamplingConfig | None:
-    """How a generator makes images: as asked, or as usual; None of one that makes them in one pass.
+def sampling_of(generator: GeneratorConfig, sampling: SamplingConfig | None) -> SamplingConfig | None:
+    """Return how a generator makes images: as the settings say, or as usual; None of one that makes them in one pass.
 
     Raises:
         ConfigError: it cannot do what is asked for.
     """
-    if asked is None and isinstance(generator, ACGANConfig):
+    if sampling is None and isinstance(generator, ACGANConfig):
         return None
-    how = asked or SamplingConfig()
-    how.refuse_misfits(generator)
+    how = sampling or SamplingConfig()
+    how.refuse_conflicts(generator)
     assert isinstance(generator, DiffusionConfig)
     return how.settled(generator)
 
 
 def glimpse_of(generator: GeneratorConfig) -> SamplingConfig | None:
-    """How a generator makes the images of the pictures that are drawn while it learns; None of one that makes them in one pass."""
+    """Return how a generator makes the pictures that are drawn while it learns; None of one that makes images in one pass."""
     if isinstance(generator, ACGANConfig):
         return None
     guidance = GLIMPSE_GUIDANCE if generator.drop_labels else 0
@@ -180,7 +180,7 @@ def glimpse_of(generator: GeneratorConfig) -> SamplingConfig | None:
 
 
 def chosen_classes(names: Sequence[str] | None, known: Sequence[str]) -> list[str]:
-    """The classes that are asked for, each once and in the order that a generator knows them in; None for all.
+    """Return the chosen classes, each once and in the order that a generator knows them in; None for all.
 
     Raises:
         ConfigError: there is no such class.

@@ -44,7 +44,7 @@ class _AttentionConfig(_HeadConfig, frozen=True, kw_only=True):
     dropout: Dropout = 0.1
     """Share of the attention weights, and in an encoder of the outputs within a block, that is dropped while training."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.width is not None and self.width % self.heads:
             below = self.width - self.width % self.heads
             raise ConfigError(

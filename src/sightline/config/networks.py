@@ -70,7 +70,7 @@ class TimmConfig(Kind, frozen=True, kw_only=True, tag="timm"):
     those of an installed package (tf_efficientnet_lite1, tf_efficientnet_lite2), pretrained for the library's own, or a
     file (.safetensors, .pth, .pt)."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         for word, networks in ((BOX, (BOX_NETWORK,)), (PACKAGE, tuple(LITE_PACKAGES))):
             if self.weights == word and self.name not in networks:
                 raise ConfigError(
@@ -98,7 +98,7 @@ class HubConfig(Kind, frozen=True, kw_only=True, tag="hub"):
     trust_code: bool = False
     """Run the code of the repository, which may do whatever you may do."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if not self.trust_code:
             raise ConfigError(
                 f"network hub runs the code of {self.repo} on this machine (torch.hub downloads and executes it); read"

@@ -27,7 +27,7 @@ class SGDConfig(Kind, frozen=True, kw_only=True, tag="sgd"):
     weight_decay: Finite = 5e-4
     """Pull of filters and matrices towards zero; biases and norms are not decayed."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.nesterov and self.momentum == 0:
             raise ConfigError(
                 "--optimizer.nesterov has no effect with --optimizer.momentum 0; add --no-optimizer.nesterov."

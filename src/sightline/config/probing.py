@@ -27,7 +27,7 @@ class ProbeConfig(Kind, frozen=True, kw_only=True, tag="linear"):
     """Minutes for everything, from the command until the run is finished; null: fine-tuning takes at most twice as long as
     the features, and at most ten minutes."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if self.minutes is not None and self.then != "auto":
             raise ConfigError(
                 f"--minutes {self.minutes:g} has no effect with --probe.then {self.then}, which leaves nothing to choose by the"

@@ -59,7 +59,7 @@ def resolve(*layers: Mapping[str, Any]) -> Recipe:
 
 
 def resolve_generator(*layers: Mapping[str, Any]) -> GeneratorRecipe:
-    """As ``resolve``, for layers of which one names a ``generator``.
+    """Merge layers as ``resolve`` does, for layers of which one names a ``generator``.
 
     Raises:
         ConfigError: also where a block is a classifier's, or a setting is left to a search.
@@ -78,12 +78,12 @@ def resolve_generator(*layers: Mapping[str, Any]) -> GeneratorRecipe:
 
 
 def resolve_any(*layers: Mapping[str, Any]) -> AnyRecipe:
-    """The recipe of a classifier or of a generator, whichever the layers train."""
+    """Return the recipe of a classifier or of a generator, whichever the layers train."""
     return resolve_generator(*layers) if trains_generator(*layers) else resolve(*layers)
 
 
 def trains_generator(*layers: Mapping[str, Any]) -> bool:
-    """Whether layers of settings train a generator: one of them names it."""
+    """Return whether layers of settings train a generator: one of them names it."""
     return any(layer.get("generator") is not None for layer in layers)
 
 
@@ -94,11 +94,12 @@ def _resolved(below: R, layers: Iterable[Mapping[str, Any]]) -> R:
 
 
 def searches(*layers: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the settings that layers, lowest first, leave to a search, in the order of the searches.
+    """Return the names of the settings that layers, lowest first, leave to a search, in the order of the searches.
 
     A recipe itself holds numbers only: for such a setting the one below the ``auto``, until ``train`` has found another.
     """
-    merged = flatten(reduce(merge, map(spell_out, layers), {}))
+    nothing: Mapping[str, Any] = {}
+    merged = flatten(reduce(merge, map(spell_out, layers), nothing))
     return tuple(name for name in SEARCHED if merged.get(name) == AUTO)
 
 
@@ -140,7 +141,7 @@ def refuse_unless_one_fits(
 
 
 def named_recipes() -> dict[str, str]:
-    """Names of the recipes that come with sightline, with the text of each."""
+    """Return the names of the recipes that come with sightline, with the text of each."""
     return named_texts("recipes")
 
 
@@ -187,15 +188,15 @@ def _spelt_word(blocks: list[Any], word: str, where: str) -> dict[str, Any]:
     if kind == "none":
         return {"kind": kind}
     block = block_of_kind(blocks, {"kind": kind}, where)
-    wanted = required(block)
-    if rest and not wanted:
+    names = required(block)
+    if rest and not names:
         raise ConfigError(f"{where} is {shown(word)}, and {kind} takes nothing behind a colon; write {kind}.")
-    given = rest[0].split(":", len(wanted) - 1) if rest else []
-    missing = [name for name, text in itertools.zip_longest(wanted, given) if not text]
+    values = rest[0].split(":", len(names) - 1) if rest else []
+    missing = [name for name, text in itertools.zip_longest(names, values) if not text]
     if missing:
-        whole = ":".join([kind, *(name.upper() for name in wanted)])
+        whole = ":".join([kind, *(name.upper() for name in names)])
         raise ConfigError(f"{where} is {shown(word)}, which lacks the {' and the '.join(missing)}; write {whole}.")
-    return {"kind": kind, **dict(zip(wanted, given, strict=True))}
+    return {"kind": kind, **dict(zip(names, values, strict=True))}
 
 
 def to_mapping(settings: Any) -> Any:
@@ -220,7 +221,7 @@ def to_yaml(recipe: AnyRecipe) -> str:
 
 
 def field_texts(block: Any) -> dict[str, str]:
-    """The docstring under each field of a dataclass."""
+    """Return the docstring under each setting of a block."""
     texts = {
         name: text for base in block.__bases__ if issubclass(base, Block) for name, text in field_texts(base).items()
     }
@@ -233,7 +234,7 @@ def field_texts(block: Any) -> dict[str, str]:
 
 @cache
 def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
-    """What stands in each class of a module; parsed once, where ``inspect.getsource`` does so for each class."""
+    """Return the statements in each class of a module; parsed once, where ``inspect.getsource`` does so for each class."""
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
 
@@ -250,5 +251,5 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_block(value: Any) -> bool:
-    """Whether a mapping is a block of settings, and not one setting such as ``{0: 8, 4: 4}``."""
+    """Return whether a mapping is a block of settings, and not one setting such as ``{0: 8, 4: 4}``."""
     return isinstance(value, Mapping) and not any(isinstance(key, int) for key in value)

@@ -79,7 +79,7 @@ class MultiStepConfig(Kind, frozen=True, kw_only=True, tag="multi_step"):
     warmup_epochs: Finite = 0.0
     """Epochs of linear ramp from zero; fractions allowed."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         if not self.epochs or any(later <= earlier for earlier, later in pairwise(self.epochs)):
             raise ConfigError(
                 f"--schedule.epochs is {' '.join(map(str, self.epochs)) or 'empty'}; name one epoch or more, each later than"

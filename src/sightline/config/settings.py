@@ -46,9 +46,9 @@ class Recipe(Block, frozen=True, kw_only=True):
     evaluation: EvaluationConfig = EvaluationConfig()
     track: TrackConfig = TrackConfig()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         refuse_conflicts(self, EVERY, CLASSIFIER)
-        layer, network = self.head and self.head.layer, self.network
+        layer, network = self.head.layer if self.head else None, self.network
         if layer is not None and not isinstance(network, RunConfig):  # of which only its folder tells what it is
             name = ":".join(filter(None, (network.kind, getattr(network, "name", None))))
             refuse_unknown_layer(layer, getattr(network, "layers", ()), name)

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sightline.config.building import bare, blocks_in, build, kind_of, members, required, types_of
+from sightline.config.building import bare, block_of_kind, blocks_in, build, fields_of, members, required, types_of
 from sightline.config.checks import Whole, nearest, shown
 from sightline.config.resolving import flatten, resolve, spell_out, to_mapping
 from sightline.config.settings import Recipe
@@ -19,15 +19,15 @@ __all__ = ["build_space", "read_space"]
 
 UNFIT = {
     "fit.seed": "it would choose luck in place of settings",
-    "fit.validate_every": "it says when a trial is judged, and changes no weight",
+    "fit.validate_every": "it says when a trial is validated, and changes no weight",
     "fit.checkpoint_seconds": "it changes no weight",
     "fit.processes": "a trial is trained by one process",
     "fit.deterministic": "it does not make a classifier better",
     "fit.compile": "it changes no more than the last digits",
-    "data.split_seed": "trials that are judged on different images cannot be compared",
-    "data.validation": "trials that are judged on different images cannot be compared",
-    "data.exclude": "trials that are judged on different images cannot be compared",
-    "evaluation": "trials are judged while they train",
+    "data.split_seed": "trials that are validated on different images cannot be compared",
+    "data.validation": "trials that are validated on different images cannot be compared",
+    "data.exclude": "trials that are validated on different images cannot be compared",
+    "evaluation": "trials are validated while they train",
     "track": "it changes no weight",
 }
 """What cannot be tuned, and why."""
@@ -79,7 +79,7 @@ def _within_block(
     prefix: str,
     fixed: dict[str, Any] | None = None,
 ) -> Iterator[Dimension]:
-    """What varies in a block.
+    """Yield what varies in a block.
 
     Args:
         block: the dataclass of its settings.
@@ -92,11 +92,9 @@ def _within_block(
     kinds_of = types_of(block)
     for name, value in written.items():
         here, dotted = (*place, str(name)), ".".join((*place, str(name)))
-        known = [
-            setting for setting, kind in kinds_of.items() if place or blocks_in(kind)
-        ]  # a recipe's name is no setting
+        known = [setting for setting, kind in kinds_of.items() if place or blocks_in(kind)]  # not a recipe's name
         if name not in known:
-            of = f" of kind {shown(kind_of(block))}" if kind_of(block) else ""
+            of = f" of kind {shown(block.kind)}" if block.kind else ""
             raise ConfigError(f"unknown setting {shown(dotted)}{of} in the space; {nearest(str(name), known)}")
         if not blocks_in(kinds_of[name]):
             drawn = _drawn(kinds_of[name], value, here, prefix + name)
@@ -116,8 +114,7 @@ def _within_block(
                     f"{dotted} is off in the recipe, so nothing in it can be drawn; choose a --{dotted.replace('_', '-')}.kind,"
                     f" or draw the block: {name}: [null, {{kind: ...}}]."
                 )
-            kinds = {kind_of(kind): kind for kind in blocks_in(kinds_of[name])}
-            inner = kinds[base[name].get("kind", "")]
+            inner = block_of_kind(blocks_in(kinds_of[name]), base[name], dotted)
             yield from _within_block(inner, value, base[name], here, f"{prefix}{name}.")
 
 
@@ -132,7 +129,7 @@ def _does_not_vary(dotted: str, value: Any) -> str:
 
 
 def _drawn(annotation: Any, value: Any, place: tuple[str, ...], name: str) -> Dimension | None:
-    """How a plain setting is drawn; None where the space gives it one value."""
+    """Return how a plain setting is drawn; None where the space gives it one value."""
     dotted = ".".join(place)
     try:
         build(annotation, value, dotted)
@@ -142,11 +139,8 @@ def _drawn(annotation: Any, value: Any, place: tuple[str, ...], name: str) -> Di
             return _range(annotation, value, place, name)
         if not isinstance(value, list):
             raise
-    options: dict[str, Option] = {}
-    for item in value:
-        made = to_mapping(build(annotation, item, dotted))
-        _add(options, _label(made), Option(made), dotted)
-    return Choice(name, place, _several(options, value, dotted))
+    values = [to_mapping(build(annotation, item, dotted)) for item in value]
+    return Choice(name, place, _options([(_label(item), Option(item)) for item in values], value, dotted))
 
 
 def _range(annotation: Any, value: Mapping[str, Any], place: tuple[str, ...], name: str) -> Range:
@@ -176,19 +170,18 @@ def _range(annotation: Any, value: Mapping[str, Any], place: tuple[str, ...], na
 
 
 def _label(value: Any) -> str:
-    """What a value is called: as its YAML has it."""
+    """Name a value as its YAML has it."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _add(options: dict[str, Option], name: str, option: Option, dotted: str) -> None:
-    if name in options:
-        raise ConfigError(f"{dotted} names {name} twice in the space; once is enough.")
-    options[name] = option
-
-
-def _several(options: dict[str, Option], value: Any, dotted: str) -> dict[str, Option]:
+def _options(named: list[tuple[str, Option]], value: Any, dotted: str) -> dict[str, Option]:
+    """Return options by their names, of which there must be two or more, each once."""
+    options = dict(named)
+    for name in options:
+        if [other for other, _ in named].count(name) > 1:
+            raise ConfigError(f"{dotted} names {name} twice in the space; once is enough.")
     if len(options) < 2:
         raise ConfigError(_does_not_vary(dotted, value))
     return options
@@ -198,43 +191,35 @@ def _several(options: dict[str, Option], value: Any, dotted: str) -> dict[str, O
 
 
 def _choice_of_blocks(parent: Any, value: Any, place: tuple[str, ...], name: str) -> Choice:
-    """Blocks to choose from: a list of them, or several kinds with what all of them have."""
+    """Return the blocks to choose from: a list of them, or several kinds with what all of them have."""
     dotted, hint = ".".join(place), types_of(parent)[place[-1]]
-    by_kind = {kind_of(kind): kind for kind in blocks_in(hint)}
-    if list(by_kind) == [""]:
+    blocks = blocks_in(hint)
+    if not blocks[0].kind:
         raise ConfigError(
             f"{dotted} is a list in the space, and has no kinds; name its settings, each with its own list."
         )
-    entries = value if isinstance(value, list) else _blocks_of_kinds(by_kind, value, dotted)
-    options: dict[str, Option] = {}
-    for entry in entries:
+    options: list[tuple[str, Option]] = []
+    for entry in value if isinstance(value, list) else _blocks_of_kinds(blocks, value, dotted):
         written = spell_out({place[-1]: entry}, parent, ".".join(place[:-1]))[place[-1]]
         if written is None or written == {"kind": "none"}:
             build(hint, None, dotted)  # refuses where the block cannot be off
-            _add(options, "none", Option(None), dotted)
+            options.append(("none", Option(None)))
             continue
         if not isinstance(written, Mapping):
             raise ConfigError(f"{dotted} names {shown(entry)} in the space; wanted blocks of settings, or their kinds.")
-        kind = written.get("kind", next(iter(by_kind)) if len(by_kind) == 1 else None)
-        if kind is None:
-            raise ConfigError(
-                f"{dotted} has a block without a kind in the space; add one of: kind: {', '.join(by_kind)}."
-            )
-        if kind not in by_kind:
-            raise ConfigError(f"unknown {dotted}.kind {shown(kind)} in the space; {nearest(str(kind), by_kind)}")
-        label = ":".join([kind, *(str(written.get(setting)) for setting in required(by_kind[kind]))])
-        fixed = {"kind": kind}
+        block = block_of_kind(blocks, written, dotted)
+        label = ":".join([block.kind, *(str(written.get(setting)) for setting in required(block))])
+        fixed = {"kind": block.kind}
         inner = {setting: item for setting, item in written.items() if setting != "kind"}
-        prefix = f"{name}.{label}." if len(by_kind) > 1 else f"{name}."
-        dimensions = tuple(_within_block(by_kind[kind], inner, {}, place, prefix, fixed))
-        _add(options, label, Option(fixed, dimensions), dotted)
-    return Choice(name, place, _several(options, value, dotted))
+        prefix = f"{name}.{label}." if len(blocks) > 1 else f"{name}."
+        options.append((label, Option(fixed, tuple(_within_block(block, inner, {}, place, prefix, fixed)))))
+    return Choice(name, place, _options(options, value, dotted))
 
 
-def _blocks_of_kinds(by_kind: Mapping[str, Any], value: Mapping[str, Any], dotted: str) -> list[dict[str, Any]]:
-    """``{kind: [sgd, adamw], weight_decay: ...}`` as two blocks."""
+def _blocks_of_kinds(blocks: list[Any], value: Mapping[str, Any], dotted: str) -> list[dict[str, Any]]:
+    """Turn ``{kind: [sgd, adamw], weight_decay: ...}`` into two blocks."""
     for kind in value["kind"]:
-        known = {"kind", *types_of(by_kind[kind])} if kind in by_kind else value
+        known = next((fields_of(block) for block in blocks if block.kind == kind), value)
         for name in value:
             if name not in known:
                 raise ConfigError(
@@ -269,11 +254,11 @@ def _refuse_impossible(space: Space, base: Recipe) -> None:
     choosing = set()
     for chosen, dimension in space.everywhere():
         for end in _ends(dimension):
-            given = {**chosen, dimension.name: end}
+            fixed = {**chosen, dimension.name: end}
             problem, possible = None, 0
 
-            def draw(asked: Dimension, given: Mapping[str, Any] = given) -> Any:
-                return given[asked.name] if asked.name in given else generator.choice(_ends(asked))
+            def draw(other: Dimension, fixed: Mapping[str, Any] = fixed) -> Any:
+                return fixed[other.name] if other.name in fixed else generator.choice(_ends(other))
 
             for _ in range(PROBES):
                 try:
@@ -293,7 +278,7 @@ def _refuse_impossible(space: Space, base: Recipe) -> None:
 
 
 def _ends(dimension: Dimension) -> list[Any]:
-    """What is tried of a dimension: each option, or both ends of a range, and its middle."""
+    """Return what is tried of a dimension: each option, or both ends of a range, and its middle."""
     if isinstance(dimension, Choice):
         return list(dimension.options)
     low, high, numbers = dimension.low, dimension.high, dimension.numbers

@@ -12,12 +12,11 @@ What belongs to a kind of a block that is itself drawn is drawn only with it, un
 
 import copy
 import math
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import merge, to_mapping
 from sightline.config.settings import Recipe
 
 __all__ = ["NOTATION", "Choice", "Dimension", "Option", "Range", "Space"]
@@ -87,34 +86,56 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     def settings(self, draw: Callable[[Dimension], Any]) -> dict[str, Any]:
-        """The settings of one drawing, nested as in a recipe; ``draw`` is asked for each dimension that belongs to it."""
-        found: dict[str, Any] = {}
-        _settle(self.dimensions, draw, found)
-        return found
+        """Return the settings of one drawing, nested as in a recipe; ``draw`` is asked for each dimension that belongs to it."""
+        settings: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            drawn = draw(dimension)
+            option = Option(drawn) if isinstance(dimension, Range) else dimension.options[drawn]
+            value = copy.deepcopy(option.value)
+            for name in reversed(dimension.place):
+                value = {name: value}
+            settings = merge(merge(settings, value), Space(option.dimensions).settings(draw))
+        return settings
 
     def drawings(self) -> Iterator[dict[str, Any]]:
-        """All drawings of a space of finite size."""
-        return _drawings(self.dimensions)
+        """Yield all drawings of a space of finite size."""
+        if not self.dimensions:
+            yield {}
+            return
+        first, *rest = self.dimensions
+        nothing = Option(None)
+        options: Mapping[Any, Option] = (
+            first.options if isinstance(first, Choice) else dict.fromkeys(first.numbers or (), nothing)
+        )
+        for value, option in options.items():
+            for others in Space((*option.dimensions, *rest)).drawings():
+                yield {first.name: value, **others}
 
     def drawing_of(self, recipe: Recipe) -> dict[str, Any] | None:
-        """The drawing that leaves a recipe as it is; None where there is none."""
-        found: dict[str, Any] = {}
+        """Return the drawing that leaves a recipe as it is; None where there is none."""
+        drawing: dict[str, Any] = {}
         settings = to_mapping(recipe)
 
         def look_up(dimension: Dimension) -> Any:
-            found[dimension.name] = _look_up(dimension, settings)
-            return found[dimension.name]
+            drawing[dimension.name] = _look_up(dimension, settings)
+            return drawing[dimension.name]
 
         try:
             self.settings(look_up)
         except LookupError:
             return None
-        return found
+        return drawing
 
     @property
     def size(self) -> float:
         """How many drawings there are; infinite where a number is drawn without steps."""
-        return _size(self.dimensions)
+
+        def size(dimension: Dimension) -> float:
+            if isinstance(dimension, Choice):
+                return sum(Space(option.dimensions).size for option in dimension.options.values())
+            return math.inf if dimension.numbers is None else len(dimension.numbers)
+
+        return math.prod(map(size, self.dimensions))
 
     @property
     def names(self) -> list[str]:
@@ -126,61 +147,16 @@ class Space:
         """The settings that vary, by their dotted names."""
         return [".".join(dimension.place) for _, dimension in self.everywhere()]
 
-    def everywhere(self) -> Iterator[tuple[Mapping[str, str], Dimension]]:
-        """Every dimension, after what must be chosen for it to be drawn."""
-        return _everywhere(self.dimensions)
-
-
-def _settle(dimensions: Sequence[Dimension], draw: Callable[[Dimension], Any], settings: dict[str, Any]) -> None:
-    for dimension in dimensions:
-        found = draw(dimension)
-        option = Option(found) if isinstance(dimension, Range) else dimension.options[found]
-        *blocks, name = dimension.place
-        place = settings
-        for block in blocks:
-            place = place.setdefault(block, {})
-        place[name] = copy.deepcopy(option.value)
-        _settle(option.dimensions, draw, settings)
-
-
-def _drawings(dimensions: Sequence[Dimension]) -> Iterator[dict[str, Any]]:
-    if not dimensions:
-        yield {}
-        return
-    first, *rest = dimensions
-    if isinstance(first, Choice):
-        values: list[tuple[Any, tuple[Dimension, ...]]] = [
-            (name, item.dimensions) for name, item in first.options.items()
-        ]
-    else:
-        values = [(number, ()) for number in first.numbers or ()]
-    for value, inner in values:
-        for others in _drawings((*inner, *rest)):
-            yield {first.name: value, **others}
-
-
-def _size(dimensions: Sequence[Dimension]) -> float:
-    sizes: list[float] = []
-    for dimension in dimensions:
-        if isinstance(dimension, Choice):
-            sizes.append(sum(_size(option.dimensions) for option in dimension.options.values()))
-        else:
-            sizes.append(math.inf if dimension.numbers is None else len(dimension.numbers))
-    return math.prod(sizes)
-
-
-def _everywhere(
-    dimensions: Sequence[Dimension], chosen: Mapping[str, str] = types.MappingProxyType({})
-) -> Iterator[tuple[Mapping[str, str], Dimension]]:
-    for dimension in dimensions:
-        yield chosen, dimension
-        if isinstance(dimension, Choice):
-            for name, option in dimension.options.items():
-                yield from _everywhere(option.dimensions, {**chosen, dimension.name: name})
+    def everywhere(self, **chosen: str) -> Iterator[tuple[Mapping[str, str], Dimension]]:
+        """Yield every dimension, after what must be chosen for it to be drawn."""
+        for dimension in self.dimensions:
+            yield chosen, dimension
+            for name, option in dimension.options.items() if isinstance(dimension, Choice) else ():
+                yield from Space(option.dimensions).everywhere(**chosen, **{dimension.name: name})
 
 
 def _look_up(dimension: Dimension, settings: Mapping[str, Any]) -> Any:
-    """What a dimension is drawn as where settings stay as they are; LookupError where it cannot be."""
+    """Return what a dimension is drawn as where settings stay as they are; LookupError where it cannot be."""
     value: Any = settings
     for name in dimension.place:
         value = value[name]

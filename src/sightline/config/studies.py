@@ -68,7 +68,7 @@ class Study(Block, frozen=True, kw_only=True, dict=True):
     unequal: str = ""
     """Why the variants take different numbers of operations on purpose; empty: they are meant to take the same."""
 
-    def check(self) -> None:
+    def _check(self) -> None:
         self._check_names()
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ConfigError(f"seeds are {list(self.seeds)}; wanted one or more, each once.")
@@ -93,13 +93,13 @@ class Study(Block, frozen=True, kw_only=True, dict=True):
         return tuple(ordered.values())
 
     def base(self, variant: Variant) -> Recipe:
-        """The recipe below a variant's own settings."""
+        """Return the recipe below a variant's own settings."""
         whole = self.fraction is None or variant.data is not None
         fraction = {} if whole else {"data": {"fraction": self.fraction}}
         return resolve(self.recipe if variant.recipe is None else variant.recipe, self.settings, fraction)
 
     def overrides(self, variant: Variant, seed: int, backbone: str | None) -> dict[str, Any]:
-        """What one run of a variant sets over ``base``.
+        """Return what one run of a variant sets over ``base``.
 
         Args:
             backbone: folder of the run that it starts from.
@@ -109,7 +109,7 @@ class Study(Block, frozen=True, kw_only=True, dict=True):
         return merge(merge(network, variant.settings), own)
 
     def recipe_of(self, variant: Variant, seed: int = 0, backbone: str | None = None) -> Recipe:
-        """The whole recipe of one run."""
+        """Return the whole recipe of one run."""
         backbone = variant.backbone if backbone is None else backbone
         return resolve(to_mapping(self.base(variant)), self.overrides(variant, seed, backbone))
 
@@ -192,7 +192,7 @@ class Study(Block, frozen=True, kw_only=True, dict=True):
 
 
 def named_studies() -> dict[str, str]:
-    """Names of the studies that come with sightline, with the text of each."""
+    """Return the names of the studies that come with sightline, with the text of each."""
     return named_texts("studies")
 
 
@@ -213,8 +213,8 @@ def read_study(
         ConfigError: there is no such study or file, or it is not a study (see ``Study``).
     """
     content = read_named("study", named_studies(), name_or_path)
-    given = {"data": data, "seeds": seeds, "fraction": fraction}
-    return _study(content | {name: value for name, value in given.items() if value is not None})
+    replaced = {"data": data, "seeds": seeds, "fraction": fraction}
+    return _study(content | {name: value for name, value in replaced.items() if value is not None})
 
 
 def study_to_yaml(study: Study) -> str:
@@ -223,14 +223,14 @@ def study_to_yaml(study: Study) -> str:
 
 
 def differences(before: Study, now: Study) -> list[str]:
-    """What a study has otherwise than before, as ``seeds was [0, 1] and is [0, 1, 2]``; what it says about itself left out."""
+    """Say what a study has otherwise than before, as ``seeds was [0, 1] and is [0, 1, 2]``, but for its descriptions."""
     old, new = (dict(_flat(_mapping(study))) for study in (before, now))
     names = [name for name in {**old, **new} if not name.endswith("about")]
     return [f"{name} was {old.get(name)} and is {new.get(name)}" for name in names if old.get(name) != new.get(name)]
 
 
 def _flat(content: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of all that a study holds; variants by their names."""
+    """Yield (dotted name, value) of all that a study holds; variants by their names."""
     for name, value in content.items():
         if name in ("variants", "backbones"):
             for variant in value:
@@ -263,7 +263,7 @@ def _study(content: Mapping[str, Any]) -> Study:
 
 
 def _filled(content: Any) -> Any:
-    """The content of a study or variant with its settings and recipes written in full; what is neither, as it is."""
+    """Return the content of a study or variant with its settings and recipes written in full; what is neither, as it is."""
     if not isinstance(content, Mapping):
         return content
     filled = dict(content)
@@ -280,5 +280,5 @@ def _filled(content: Any) -> Any:
 
 
 def _whole(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with all its settings: what the defaults were when a study began is part of the study."""
+    """Return a recipe with all its settings: what the defaults were when a study began is part of the study."""
     return {name: value for name, value in to_mapping(resolve(recipe)).items() if name not in STUDY_OWN}

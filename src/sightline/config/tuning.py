@@ -27,7 +27,7 @@ class TuneConfig(Block, frozen=True, kw_only=True):
     trials: Count = 20
     """Trials in all, those included that are ended early or fail."""
     judge: Literal["val_acc", "val_loss"] = "val_acc"
-    """What is best: the highest accuracy or the lowest loss on validation, of the weights that a trial hands on."""
+    """What is best: the highest accuracy or the lowest loss on validation, of the weights that a trial saves."""
     pruner: Literal["median", "halving", "hyperband", "none"] | None = None
     """Which trials are ended early, by validation after their epochs: those that have never been better than half of the
     finished ones were by then, once five are finished (median); all but the best third after 1, 3, 9, ... epochs (halving);
@@ -37,7 +37,7 @@ class TuneConfig(Block, frozen=True, kw_only=True):
 
 
 def choose_pruner(config: TuneConfig, recipe: Recipe, space: Space) -> str:
-    """The pruner that is meant: one needs trials that can be compared before they end.
+    """Return the pruner that is meant: one needs trials that can be compared before they end.
 
     Raises:
         ConfigError: one was named, and they cannot.
@@ -90,7 +90,7 @@ class Study:
 
 
 def study_text(study: Study) -> str:
-    """The text of ``study.yaml``."""
+    """Return the text of ``study.yaml``."""
     content = {
         "format": STUDY_FORMAT,
         **to_mapping(study.config),
@@ -102,7 +102,7 @@ def study_text(study: Study) -> str:
 
 
 def begun_study(folder: str | os.PathLike[str] | None, resume: bool) -> Study | None:
-    """What the study of a folder was begun with; None where a new one is to be made.
+    """Return what the study of a folder was begun with; None where a new one is to be made.
 
     Raises:
         ConfigError: no folder was named to resume.

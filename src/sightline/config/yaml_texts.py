@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
     """YAML whose only switches are true and false, as in YAML 1.2: ``on: test`` names the setting ``on``."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own name for it
-        letter: [found for found in resolvers if not found[0].endswith(":bool") or letter in "tTfF"]
+        letter: [resolver for resolver in resolvers if not resolver[0].endswith(":bool") or letter in "tTfF"]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -82,7 +82,7 @@ def yaml_text(content: Any) -> str:
 
 
 def read_text(path: str | os.PathLike[str], where: str = "") -> str:
-    """The text of a YAML file.
+    """Read the text of a YAML file.
 
     Args:
         path: of the file.
@@ -102,7 +102,7 @@ def read_text(path: str | os.PathLike[str], where: str = "") -> str:
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds.
+    """Return the mapping that a YAML text holds.
 
     Raises:
         ConfigError: it is not YAML, no mapping, or its aliases repeat more than any settings hold.

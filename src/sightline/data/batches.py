@@ -86,6 +86,7 @@ def prepare(
     recipe: AnyRecipe,
     progress: Callable[[int, int], None] | None = None,
     given: Normalization | None = None,
+    images: CachedImages | None = None,
 ) -> tuple[CachedImages, Splits, Normalization]:
     """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay generated
     images beside it.
@@ -95,8 +96,10 @@ def prepare(
         recipe: every setting.
         progress: called with (images done, images in all).
         given: the normalization where it is known, as that of pretrained weights is; nothing is measured then.
+        images: the set, where it has been opened already.
     """
-    images = open_images(source, recipe.data.size, progress, preprocessing=Preprocessing(recipe.data.fit))
+    if images is None:
+        images = open_images(source, recipe.data.size, progress, preprocessing=Preprocessing(recipe.data.fit))
     splits = split_as(recipe, images)
     if recipe.data.exclude is not None:
         splits = leave_out(images, splits, recipe.data.exclude)

@@ -1,4 +1,4 @@
-"""What a finished run answered, image by image: its ``predictions.csv`` read back. N images, K classes. No torch."""
+"""Answers of a finished run, image by image: its ``predictions.csv`` read back. N images, K classes. No torch."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -40,12 +40,12 @@ class Answers:
         return self.surest_first(rows)
 
     def surest_first(self, rows: Array) -> Array:
-        """Rows in the order of the probability of their most probable class."""
+        """Sort rows by the probability of their most probable class."""
         ordered: Array = rows[np.argsort(-self.probabilities_NK[rows, self.predicted_N[rows]], kind="stable")]
         return ordered
 
     def likeliest(self, row: int, most: int) -> list[tuple[int, float]]:
-        """The most probable classes of an image, as (index, probability), highest first; those of 0 are left out."""
+        """List the most probable classes of an image, as (index, probability), highest first; those of 0 are left out."""
         order = np.argsort(-self.probabilities_NK[row], kind="stable")[:most]
         return [
             (int(index), float(self.probabilities_NK[row, index]))

@@ -16,26 +16,18 @@ from sightline.data.sources.source import ImageSource
 from sightline.data.sources.table_rows import canonical_label
 from sightline.data.splits import Splits, split_as
 from sightline.errors import ConfigError, DataError
-from sightline.evaluation.calibration import measure_sets, unknown_share
+from sightline.evaluation.calibration import measure_sets
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
+from sightline.evaluation.ood import unknown_share
 from sightline.inference.classifier import Classifier
 from sightline.inference.encode import Encoder
 from sightline.inference.predict import load
 from sightline.inference.predictions import csv_header, csv_rows
 from sightline.inference.views import Views, combine
 from sightline.machine.devices import keep_freed_memory
+from sightline.measures import metrics
 from sightline.measures.conformal import class_scores, image_uniforms
 from sightline.measures.fidelity import Fidelity, fidelity_of
-from sightline.measures.metrics import (
-    calibration_error,
-    confusion_matrix,
-    cross_entropy,
-    per_class,
-    probabilities,
-    reliability,
-    top_k_accuracy,
-    wilson_interval,
-)
 from sightline.runs.folder import read_model_of_finished, read_run_recipe
 from sightline.runs.writing import create_folder, write_csv, write_json
 
@@ -87,8 +79,8 @@ def evaluate(
     keep_freed_memory()
     classifier = load(run, trust_code=trust_code)
     if data is None:
-        exactly, how = (classifier.size, classifier.resize), classifier.preprocessing
-        images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, how)
+        exactly, preprocessing = (classifier.size, classifier.resize), classifier.preprocessing
+        images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, preprocessing)
         rows = _own_test(Path(run), model, images)
     else:
         images = _opened_for(classifier, source, progress)
@@ -96,25 +88,26 @@ def evaluate(
     if out is not None:
         create_folder(Path(out))  # before the work, and before a reading is counted
     if data is None:
-        _count_reading(Path(run), model)
-    found, table = evaluate_rows(classifier, images, rows, progress)
-    found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
-    found["data"]["remarks"] = remarks(images)
+        # before the reading: one that is interrupted has been read, too
+        model["test_readings"] = model.get("test_readings", 0) + 1
+        write_json(Path(run) / "model.json", model)
+    measured, table = evaluate_rows(classifier, images, rows, progress)
+    measured["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
+    measured["data"]["remarks"] = remarks(images)
     if generated:
-        found["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
+        measured["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
     if weights is not None:
         network = Inception(weights, classifier.device)
-        found["fidelity"]["standard_fid"] = asdict(
-            _standard_fid(network, Path(run), model, source, images, rows, progress)
-        )
+        fid_of = _standard_fid(network, Path(run), model, source, images, rows, progress)
+        measured["fidelity"]["standard_fid"] = asdict(fid_of)
     if out is not None:
-        write_json(Path(out) / "evaluation.json", found)
+        write_json(Path(out) / "evaluation.json", measured)
         write_csv(Path(out) / "predictions.csv", *table)
-    return found
+    return measured
 
 
 def _fidelity(classifier: Classifier, run: Path, model: dict[str, Any], pixels_NHWC: Array, rows: Array) -> Fidelity:
-    """How near made images are to as many of those that a classifier was trained on, in its features."""
+    """Measure how near made images are to as many of those that a classifier was trained on, in its features."""
     own, train = _trained_on(run, model, (classifier.size, classifier.resize))
     count = min(len(rows), len(train))
     encoder = Encoder(classifier)
@@ -134,10 +127,9 @@ def _standard_fid(
     rows: Array,
     progress: Progress | None,
 ) -> StandardFid:
-    """The FID of rows of a made set against all images that a classifier was trained on, at the size of the made ones."""
+    """Measure the FID of rows of a made set against all images that a classifier was trained on, at the size of the made."""
     size = native_size(source, images.paths[rows[0]])
-    how = preprocessing_of(model)
-    made = open_images(source, None, progress, exactly=(size, size), preprocessing=how)
+    made = open_images(source, None, progress, exactly=(size, size), preprocessing=preprocessing_of(model))
     real, train = _trained_on(run, model, (size, size), progress)
     return standard_fid(made, rows, real, train, network, progress)
 
@@ -145,7 +137,7 @@ def _standard_fid(
 def _trained_on(
     run: Path, model: dict[str, Any], exactly: tuple[Shape, Shape], progress: Progress | None = None
 ) -> tuple[CachedImages, Array]:
-    """The set that a classifier was trained on, at some size, and the rows of its training images."""
+    """Open the set that a classifier was trained on, at some size, and list the rows of its training images."""
     own = open_images(source_of_run(model), None, progress, exactly=exactly, preprocessing=preprocessing_of(model))
     if own.fingerprint != model["data"]["fingerprint"]:
         raise DataError(
@@ -191,13 +183,12 @@ def evaluate_unknown(
             f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."
         )
     rows = _foreign_test(images)
-    report = (lambda done: progress(done, len(rows))) if progress else None
     views = classifier.views
-    logits = combine(classifier.view_logits(images.pixels, views, rows=rows, progress=report), views)
-    found = {"n": len(rows), "rate": unknown_share(logits, model["trust"]["unknown"]["thresholds"][views])}
-    model["trust"]["unknown"]["rates"][images.name] = found
+    logits = combine(_view_logits(classifier, images, rows, progress), views)
+    measured = {"n": len(rows), "rate": unknown_share(logits, model["trust"]["unknown"]["thresholds"][views])}
+    model["trust"]["unknown"]["rates"][images.name] = measured
     write_json(Path(run) / "model.json", model)
-    return found
+    return measured
 
 
 def evaluate_rows(
@@ -229,31 +220,34 @@ def evaluate_rows(
             f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class folders."
         )
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
-    report = (lambda done: progress(done, len(rows))) if progress else None
     views = classifier.views
     if logits_VNK is None:
-        logits_VNK = classifier.view_logits(images.pixels, views, rows=rows, progress=report)
+        logits_VNK = _view_logits(classifier, images, rows, progress)
     logits = combine(logits_VNK, views)
-    found = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
+    measured = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
     if classifier.trust is not None:
-        chances = probabilities(logits, classifier.model["temperatures"][views])
+        chances = metrics.probabilities(logits, classifier.model["temperatures"][views])
         uniforms = image_uniforms(images.pixels[row] for row in rows)
         limits = classifier.trust["sets"]["thresholds"][views]
-        found["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
-        found["unknown_share"] = unknown_share(logits, classifier.trust["unknown"]["thresholds"][views])
+        measured["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
+        measured["unknown_share"] = unknown_share(logits, classifier.trust["unknown"]["thresholds"][views])
     answers = classifier.read(logits, views)
-    names = [classifier.classes[label] for label in labels]
     lines = csv_rows([images.paths[row] for row in rows], answers)
-    table = [
-        [file, true, *rest, f"{answer.probabilities[true]:.6f}"]
-        for (file, *rest), true, answer in zip(lines, names, answers, strict=True)
-    ]
-    file, *others = csv_header()
-    return found, ([file, "true_class", *others, "true_probability"], table)
+    table = []
+    for (file, *cells), label, answer in zip(lines, labels, answers, strict=True):
+        true = classifier.classes[label]
+        table.append([file, true, *cells, f"{answer.probabilities[true]:.6f}"])
+    file, *columns = csv_header()
+    return measured, ([file, "true_class", *columns, "true_probability"], table)
+
+
+def _view_logits(classifier: Classifier, images: CachedImages, rows: Array, progress: Progress | None) -> Array:
+    report = (lambda done: progress(done, len(rows))) if progress else None
+    return classifier.view_logits(images.pixels, classifier.views, rows=rows, progress=report)
 
 
 def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
-    """The index of each class of a set that a classifier knows, by its name, or by another spelling of it."""
+    """Look up the index of each class of a set that a classifier knows, by its name, or by another spelling of it."""
     index_of = {name: index for index, name in enumerate(known)}
     spelled = {canonical_label(name): index for name, index in index_of.items()}
     if len(spelled) == len(index_of):
@@ -264,40 +258,39 @@ def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
 def measures(
     logits_VNK: Array, labels_N: Array, classes: list[str], views: Views, temperatures: dict[str, float]
 ) -> dict[str, Any]:
-    """Every measure of a classifier, from the logits of its views and the true classes."""
-    logits = combine(logits_VNK, views)
-    one = combine(logits_VNK, "one")
-    chances = probabilities(logits, temperatures[views])
-    right = int((logits.argmax(1) == labels_N).sum())
-    confusion = confusion_matrix(logits.argmax(1), labels_N, len(classes))
-    found: dict[str, Any] = {
+    """Compute every measure of a classifier, from the logits of its views and the true classes."""
+    logits, temperature = combine(logits_VNK, views), temperatures[views]
+    chances, predicted = metrics.probabilities(logits, temperature), logits.argmax(1)
+    right = int((predicted == labels_N).sum())
+    confusion = metrics.confusion_matrix(predicted, labels_N, len(classes))
+    measured: dict[str, Any] = {
         "n": len(labels_N),
         "accuracy": right / len(labels_N),
-        "accuracy_interval": list(wilson_interval(right, len(labels_N))),
-        "accuracy_one_view": float((one.argmax(1) == labels_N).mean()),
+        "accuracy_interval": list(metrics.wilson_interval(right, len(labels_N))),
+        "accuracy_one_view": float((combine(logits_VNK, "one").argmax(1) == labels_N).mean()),
         "views": views,
-        "loss": cross_entropy(logits, labels_N, temperatures[views]),
-        "loss_unscaled": cross_entropy(logits, labels_N),
-        "calibration_error": calibration_error(chances, labels_N),
-        "calibration_error_unscaled": calibration_error(probabilities(logits), labels_N),
-        "temperature": temperatures[views],
+        "loss": metrics.cross_entropy(logits, labels_N, temperature),
+        "loss_unscaled": metrics.cross_entropy(logits, labels_N),
+        "calibration_error": metrics.calibration_error(chances, labels_N),
+        "calibration_error_unscaled": metrics.calibration_error(metrics.probabilities(logits), labels_N),
+        "temperature": temperature,
+        "reliability": metrics.reliability(chances, labels_N),
     }
-    found["reliability"] = reliability(chances, labels_N)
     if len(classes) > TOP:
-        found["top_5_accuracy"] = top_k_accuracy(logits, labels_N, TOP)
-    found["classes"] = dict(zip(classes, per_class(confusion), strict=True))
-    found["confusion_matrix"] = confusion.tolist()
-    return found
+        measured["top_5_accuracy"] = metrics.top_k_accuracy(logits, labels_N, TOP)
+    measured["classes"] = dict(zip(classes, metrics.per_class(confusion), strict=True))
+    measured["confusion_matrix"] = confusion.tolist()
+    return measured
 
 
 def _opened_for(classifier: Classifier, source: ImageSource, progress: Progress | None) -> CachedImages:
-    """An image set as a classifier reads it."""
+    """Open an image set as a classifier reads it."""
     exactly = (classifier.size, classifier.resize)
     return open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
 
 
 def _foreign_test(images: CachedImages) -> Array:
-    """The test split of an image set that brings one, else every image."""
+    """List the test split of an image set that brings one, else every image."""
     test = [row for row in images.readable.tolist() if images.splits[row] == "test"]
     return np.array(test or images.readable.tolist(), np.int64)
 
@@ -318,11 +311,5 @@ def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
 
 
 def _splits(run: Path, model: dict[str, Any], images: CachedImages) -> Splits:
-    """The splits that a run was trained with."""
+    """Cut the splits that a run was trained with."""
     return split_as(read_run_recipe(run), images, model["data"].get("split_rule", 1), run)
-
-
-def _count_reading(run: Path, model: dict[str, Any]) -> None:
-    # before the reading: one that is interrupted has been read, too
-    model["test_readings"] = model.get("test_readings", 0) + 1
-    write_json(run / "model.json", model)

@@ -89,7 +89,7 @@ def refuse_missing() -> None:
 
 
 def fetch_weights(progress: Progress | None = None) -> Path:
-    """The file of the weights, in ``downloads/inception`` of the cache folder; downloaded once, and held to its SHA-256.
+    """Fetch the file of the weights into ``downloads/inception`` of the cache folder, once, and hold it to its SHA-256.
 
     Args:
         progress: called with (megabytes done, megabytes in all).
@@ -107,7 +107,7 @@ def _folder() -> Path:
 
 
 def native_size(source: ImageSource, path: str) -> tuple[int, int]:
-    """(height, width) of one image of a set, as its file has it.
+    """Read the (height, width) of one image of a set, as its file has it.
 
     Args:
         path: of an image that can be read.
@@ -130,7 +130,7 @@ def standard_fid(
     network: "Inception",
     progress: Progress | None = None,
 ) -> StandardFid:
-    """The Fréchet distance of made images and real ones, in the features of a network.
+    """Measure the Fréchet distance of made images and real ones, in the features of a network.
 
     Args:
         made: opened at the size that its images have (see ``native_size``).
@@ -151,7 +151,7 @@ def standard_fid(
 
 
 def _refuse_resized(images: CachedImages, rows: Array) -> None:
-    """A row whose pixels are those of its file was not brought to another size."""
+    """Refuse rows whose pixels are not those of their files: they were brought to another size."""
     height, width = images.pixels.shape[1:3]
     for row in rows:
         if pixel_hash(images.pixels[row]).hex() != images.hashes[row]:
@@ -162,7 +162,7 @@ def _refuse_resized(images: CachedImages, rows: Array) -> None:
 
 
 class Inception:
-    """Takes the features of images."""
+    """The Inception network: it takes the features of images."""
 
     def __init__(self, weights: str | os.PathLike[str], device: "torch.device | str" = "cpu") -> None:
         """
@@ -193,7 +193,7 @@ class Inception:
         self._device = device
 
     def encode_rows(self, pixels_NHWC: Array, rows: Array, progress: Callable[[int], None] | None = None) -> Array:
-        """Features, (n, 2048), in float32, of some rows.
+        """Compute features, (n, 2048), in float32, of some rows.
 
         Args:
             pixels_NHWC: uint8, RGB, of any one size; may be memory-mapped.
@@ -208,8 +208,8 @@ class Inception:
             pixels_BCHW = torch.from_numpy(pixels_NHWC[chosen]).to(self._device).permute(0, 3, 1, 2)
             # float32 as papers have it: cuDNN would round the factors of a convolution to ten bits (TF32).
             with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-                (found,) = self._extractor(pixels_BCHW)
-            features[start : start + BATCH] = found.cpu().numpy()
+                (features_BD,) = self._extractor(pixels_BCHW)
+            features[start : start + BATCH] = features_BD.cpu().numpy()
             if progress:
                 progress(start + len(chosen))
         return features
@@ -219,8 +219,7 @@ def _read_tensors(file: Path) -> dict[str, "torch.Tensor"]:
     import torch
 
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # whatever is in the file
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise DataError(f"{file} holds more than tensors, or is broken ({reason}); wanted {WEIGHTS.name}.") from error
-    return dict(found)

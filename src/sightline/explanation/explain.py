@@ -1,4 +1,4 @@
-"""Show which pixels spoke for a class: a sheet for each image, and a table. B images, H × W pixels, K classes.
+"""Explain which pixels spoke for a class: a sheet for each image, and a table. B images, H × W pixels, K classes.
 
 Nothing here loads Lightning.
 """
@@ -6,7 +6,7 @@ Nothing here loads Lightning.
 import io
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -22,7 +22,7 @@ from sightline.display.pages import Table
 from sightline.display.pictures import Panel, draw_explanation
 from sightline.errors import ConfigError
 from sightline.explanation.attribution import Attribution, attribute
-from sightline.explanation.faithfulness import Faithfulness, measure_faithfulness, random_maps
+from sightline.explanation.faithfulness import measure_faithfulness, random_maps
 from sightline.explanation.requirements import refuse_unfit
 from sightline.inference.classifier import Classifier
 from sightline.inference.inputs import paths_of
@@ -45,9 +45,10 @@ Array = np.ndarray[Any, Any]
 class Explanation:
     """One image by one method."""
 
-    method: Method
+    method: str
+    """Name of the method, or ``random``."""
     map_HW: Array
-    """float32; see ``attributing`` for what its numbers are."""
+    """float32; see ``attribution`` for what its numbers are."""
     gap: float | None
     """Share of the difference to the mean image that the map fails to add up to, where the method promises a sum."""
     deletion: float | None
@@ -58,7 +59,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ExplainedImage:
-    """What the methods say of one image."""
+    """Explanations of one image by all methods."""
 
     label: str
     """The class that was asked about."""
@@ -73,7 +74,7 @@ class ExplainedImage:
 
 @dataclass(frozen=True)
 class Explanations:
-    """What was explained, in the order in which the images were found."""
+    """Explanations of all images, in their order, and what was left out."""
 
     files: list[str]
     sheets: list[Path]
@@ -85,12 +86,13 @@ class Explanations:
 
 
 class Explainer:
-    """Asks a classifier which pixels spoke for a class."""
+    """Explains images by a classifier: which pixels spoke for a class."""
 
     def __init__(
         self, classifier: Classifier, methods: Sequence[str], settings: AttributionConfig | None = None
     ) -> None:
-        """
+        """Choose the methods, and refuse what the network lacks something for.
+
         Args:
             classifier: from ``load``.
             methods: names, or ``all`` for those that the network has what it takes for.
@@ -106,25 +108,20 @@ class Explainer:
         self.left_out: dict[Method, str] = {}
         plain = torch.zeros(1, 3, *classifier.size, device=classifier.device)
         for method in names:
+            of_its_own = {"grad_cam": self.settings.layer, "occlusion": self.settings.window}.get(method)
             try:
                 refuse_unfit(method, classifier.network, plain, self.settings)
             except ConfigError as error:
-                if list(methods) != [ALL] or self._reads_setting(method):
+                if list(methods) != [ALL] or of_its_own is not None:  # whoever set it wants the method
                     raise
                 self.left_out[method] = str(error)
         self.methods = tuple(method for method in names if method not in self.left_out)
 
-    def _reads_setting(self, method: Method) -> bool:
-        """Whether a method was given a setting of its own: it is then not left out silently."""
-        return (method == "grad_cam" and self.settings.layer is not None) or (
-            method == "occlusion" and self.settings.window is not None
-        )
-
     def images(self, pixels_BHWC: Array) -> Tensor:
-        """uint8 images at the cached size to what the network is given, (B, 3, H, W), in float32."""
-        asked = self.classifier
-        pixels = torch.from_numpy(pixels_BHWC).to(asked.device)
-        return normalize(centre(pixels, asked.size), asked.mean, asked.std, torch.float32)
+        """Turn uint8 images at the cached size into what the network is given, (B, 3, H, W), in float32."""
+        classifier = self.classifier
+        pixels = torch.from_numpy(pixels_BHWC).to(classifier.device)
+        return normalize(centre(pixels, classifier.size), classifier.mean, classifier.std, torch.float32)
 
     def explain(
         self, pixels_BHWC: Array, target: str | None = None, *, faithfulness: bool = True
@@ -138,50 +135,50 @@ class Explainer:
         Raises:
             ConfigError: there is no such class.
         """
-        asked = self.classifier
-        chances_BK = asked.probabilities(pixels_BHWC)
+        classes = self.classifier.classes
+        chances_BK = self.classifier.probabilities(pixels_BHWC)
         predicted_B = chances_BK.argmax(axis=1)
         chosen_B = predicted_B
         if target is not None:
-            chosen_B = np.full_like(predicted_B, index_of_class(target, asked.classes))
-        images_BCHW, classes_B = self.images(pixels_BHWC), torch.from_numpy(chosen_B).to(asked.device)
-        found: dict[str, list[Explanation]] = {}
-        for method in self.methods:
-            maps = attribute(method, asked.network, images_BCHW, classes_B, self.settings)
-            found[method] = self._measured(method, images_BCHW, classes_B, maps, faithfulness)
+            chosen_B = np.full_like(predicted_B, index_of_class(target, classes))
+        images_BCHW = self.images(pixels_BHWC)
+        classes_B = torch.from_numpy(chosen_B).to(images_BCHW.device)
+
+        def measured(method: str, maps: Attribution) -> list[Explanation]:
+            areas = None
+            if faithfulness:
+                areas = measure_faithfulness(self._probabilities, images_BCHW, classes_B, maps.maps_BHW)
+            return [
+                Explanation(
+                    method,
+                    map_HW.float().cpu().numpy(),
+                    None if maps.gaps_B is None else float(maps.gaps_B[i]),
+                    None if areas is None else float(areas.deletion_B[i]),
+                    None if areas is None else float(areas.insertion_B[i]),
+                )
+                for i, map_HW in enumerate(maps.maps_BHW)
+            ]
+
+        explanations = [
+            measured(method, attribute(method, self.classifier.network, images_BCHW, classes_B, self.settings))
+            for method in self.methods
+        ]
+        random: list[Explanation | None] = [None] * len(pixels_BHWC)
         if faithfulness:
-            nothing = Attribution(random_maps(images_BCHW), None)
-            found[RANDOM] = self._measured(RANDOM, images_BCHW, classes_B, nothing, True)
+            random[:] = measured(RANDOM, Attribution(random_maps(images_BCHW), None))
         return [
             ExplainedImage(
-                asked.classes[chosen_B[i]],
-                float(chances_BK[i, chosen_B[i]]),
-                asked.classes[predicted_B[i]],
-                [found[method][i] for method in self.methods],
-                found[RANDOM][i] if faithfulness else None,
+                classes[chosen],
+                float(chances_K[chosen]),
+                classes[predicted],
+                [of_method[i] for of_method in explanations],
+                random[i],
             )
-            for i in range(len(pixels_BHWC))
-        ]
-
-    def _measured(
-        self, method: str, images_BCHW: Tensor, classes_B: Tensor, maps: Attribution, faithfulness: bool
-    ) -> list[Explanation]:
-        areas: Faithfulness | None = None
-        if faithfulness:
-            areas = measure_faithfulness(self._probabilities, images_BCHW, classes_B, maps.maps_BHW)
-        return [
-            Explanation(
-                method,  # type: ignore[arg-type]
-                map_HW.float().cpu().numpy(),
-                None if maps.gaps_B is None else float(maps.gaps_B[i]),
-                None if areas is None else float(areas.deletion_B[i]),
-                None if areas is None else float(areas.insertion_B[i]),
-            )
-            for i, map_HW in enumerate(maps.maps_BHW)
+            for i, (chosen, predicted, chances_K) in enumerate(zip(chosen_B, predicted_B, chances_BK, strict=True))
         ]
 
     def _probabilities(self, images_BCHW: Tensor) -> Tensor:
-        """Calibrated probabilities of one view, (B, K), in float32: what the curves are made of."""
+        """Compute calibrated probabilities of one view, (B, K), in float32: what the curves are made of."""
         temperatures = self.classifier.model["temperatures"]
         logits_BK: Tensor = self.classifier.network(images_BCHW)
         chances_BK: Tensor = (logits_BK.float() / temperatures["one"]).softmax(dim=1)
@@ -205,6 +202,8 @@ def explain(
     progress: Callable[[int, int], None] | None = None,
 ) -> Explanations:
     """Explain what a classifier says of image files, folders of them, and archives.
+
+    Its ten parameters are the arguments and options of ``sightline explain``.
 
     Args:
         run: a finished run, or its weights file.
@@ -248,19 +247,18 @@ def explain(
 
 
 def summarize_explanations(images: Sequence[ExplainedImage]) -> Table:
-    """A line for each method, and one for the random map: the median gap of its sums, and the mean areas of the two curves."""
+    """Sum up each method, and the random map, in a line: the median gap of its sums, and the mean areas of the two curves."""
     by_method: dict[str, list[Explanation]] = {}
     for image in images:
         for item in (*image.explanations, *([image.random] if image.random else [])):
             by_method.setdefault(item.method, []).append(item)
     rows = []
     for method, items in by_method.items():
-        gaps = [item.gap for item in items if item.gap is not None]
+        gaps, *areas = (
+            [value for item in items if (value := getattr(item, name)) is not None]
+            for name in ("gap", "deletion", "insertion")
+        )
         gap = f"{statistics.median(gaps):.2%} ({max(gaps):.2%})" if gaps else ""
-        areas = [
-            [area for area in column if area is not None]
-            for column in ([item.deletion for item in items], [item.insertion for item in items])
-        ]
         rows.append([method, str(len(items)), gap, *(f"{statistics.mean(area):.3f}" if area else "" for area in areas)])
     return Table(["method", "images", "sum off by (worst)", "deletion (low is good)", "insertion (high is good)"], rows)
 
@@ -280,6 +278,7 @@ class _Writer:
     taken: set[str] = field(default_factory=set)
 
     def write(self, file: str, pixels_HWC: Array, image: ExplainedImage) -> None:
+        """Write the sheet of an image, and its maps as arrays where they are wanted."""
         create_folder(self.folder)
         sheet = self.folder / f"{self._free_name(file)}.png"
         about = [PurePath(file).name, f"class {image.label}", f"probability {image.probability:.1%}"]
@@ -289,27 +288,30 @@ class _Writer:
             about += ["", "red speaks for the class,", "blue against it"]
         draw_explanation(sheet, pixels_HWC, about, [_panel(item, image.random) for item in image.explanations])
         if self.arrays:
-            self._write_arrays(sheet.with_suffix(".npz"), file, image)
+            plain = file.encode("utf-8", "backslashreplace").decode()  # numpy holds no odd bytes
+            content = io.BytesIO()
+            maps: dict[str, Any] = {item.method: item.map_HW for item in image.explanations}
+            np.savez(content, **maps, image=np.array(plain), label=np.array(image.label))
+            write_atomically(sheet.with_suffix(".npz"), content.getvalue())
         self.files.append(file)
         self.sheets.append(sheet)
         self.images.append(image)
 
     def write_table(self) -> None:
+        """Write a line for each image and method."""
         header = ["file", "sheet", "class", "probability", "predicted", "method", "completeness_gap"]
         header += ["deletion", "insertion", "deletion_random", "insertion_random"]
-        write_csv(self.folder / "explanations.csv", header, self._rows())
-
-    def _rows(self) -> Iterator[list[str]]:
+        rows = []
         for file, sheet, image in zip(self.files, self.sheets, self.images, strict=True):
+            of_image = [file, sheet.name, image.label, f"{image.probability:.6f}", image.predicted]
+            random = [image.random.deletion, image.random.insertion] if image.random else [None, None]
             for item in image.explanations:
-                chance = image.random
-                numbers = [item.gap, item.deletion, item.insertion]
-                numbers += [chance.deletion, chance.insertion] if chance else [None, None]
-                shown = ["" if number is None else f"{number:.6g}" for number in numbers]
-                yield [file, sheet.name, image.label, f"{image.probability:.6f}", image.predicted, item.method, *shown]
+                numbers = [item.gap, item.deletion, item.insertion, *random]
+                rows.append([*of_image, item.method, *("" if value is None else f"{value:.6g}" for value in numbers)])
+        write_csv(self.folder / "explanations.csv", header, rows)
 
     def _free_name(self, file: str) -> str:
-        """A name for the sheet of a file that no other has, also where upper and lower case are one."""
+        """Choose a name for the sheet of a file that no other has, also where upper and lower case are one."""
         stem = os.fsdecode(os.fsencode(PurePath(file).stem)[:LONGEST])
         name, number = stem, 1
         while name.casefold() in self.taken:
@@ -318,25 +320,18 @@ class _Writer:
         self.taken.add(name.casefold())
         return name
 
-    def _write_arrays(self, path: Path, file: str, image: ExplainedImage) -> None:
-        plain = file.encode("utf-8", "backslashreplace").decode()  # numpy holds no odd bytes
-        content = io.BytesIO()
-        columns: dict[str, Any] = {item.method: item.map_HW for item in image.explanations}
-        np.savez(content, **columns, image=np.array(plain), label=np.array(image.label))
-        write_atomically(path, content.getvalue())
 
-
-def _panel(item: Explanation, chance: Explanation | None) -> Panel:
-    """What a sheet says of one method."""
+def _panel(item: Explanation, random: Explanation | None) -> Panel:
+    """Say on a sheet what there is to say of one method."""
     notes = []
     if not item.map_HW.any():
         notes.append("zero everywhere: nothing here raises the class")
     if item.gap is not None:
         notes.append(f"sum off by {max(item.gap, 1e-4):.2%}")
-    if chance is not None and chance.deletion is not None:
+    if random is not None and random.deletion is not None:
         notes.append(
-            f"deletion {item.deletion:.2f} (random {chance.deletion:.2f}),"
-            f" insertion {item.insertion:.2f} (random {chance.insertion:.2f})"
+            f"deletion {item.deletion:.2f} (random {random.deletion:.2f}),"
+            f" insertion {item.insertion:.2f} (random {random.insertion:.2f})"
         )
     title = item.method + (", whatever the class" if item.method == "attention" else "")
     return Panel(title, item.map_HW, item.method in SIGNED, notes)

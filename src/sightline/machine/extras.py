@@ -3,12 +3,11 @@
 import hashlib
 import importlib.util
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Any
 
-from sightline.config import OWN_ARITHMETIC, Method, resolve
+from sightline.config import OWN_ARITHMETIC, Method
 from sightline.config.backbones import LITE_PACKAGES
 from sightline.errors import ConfigError
 
@@ -96,13 +95,13 @@ def packaged_weights(network: str) -> Path:
     return file
 
 
-def refuse_missing_trackers(*layers: Mapping[str, Any]) -> None:
-    """Refuse trackers, named in layers of settings, whose library is missing; long before anything is decoded.
+def refuse_missing_trackers(trackers: Iterable[str]) -> None:
+    """Refuse trackers whose library is missing; long before anything is decoded.
 
     Raises:
-        ConfigError: a library is missing, or the settings of the trackers are wrong.
+        ConfigError: with what to install.
     """
-    for name in resolve(*({"track": layer["track"]} for layer in layers if "track" in layer)).track.to:
+    for name in trackers:
         if name != "csv":
             require(name, "track", f"--track.to {name}")
 

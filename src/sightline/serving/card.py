@@ -14,7 +14,7 @@ from sightline.display.pages import Section, Table
 from sightline.display.terminal import natural_key
 from sightline.errors import RunError
 from sightline.evaluation.answers import read_answers, read_measures
-from sightline.evaluation.results import VIEWS, Known, about_classes, about_cost, how_it_did, most_confused, warnings
+from sightline.evaluation.results import VIEWS, Facts, about_classes, about_cost, how_it_did, most_confused, warnings
 from sightline.evaluation.uncertainty import about_doubt
 
 __all__ = ["Card", "known_of", "model_card", "summary"]
@@ -32,7 +32,7 @@ class Card:
     sections: Sequence[Section]
 
 
-def known_of(run: Path | None, model: Mapping[str, Any]) -> Known:
+def known_of(run: Path | None, model: Mapping[str, Any]) -> Facts:
     """What is known of a classifier; of a run whose tables cannot be read, as much as its weights know.
 
     Args:
@@ -41,15 +41,15 @@ def known_of(run: Path | None, model: Mapping[str, Any]) -> Known:
     """
     metrics = model.get("metrics") or None
     if run is None or metrics is None:
-        return Known(model, metrics, None)
+        return Facts(model, metrics, None)
     try:
         measured = read_measures(run)
-        return Known(model, measured, read_answers(run, model["classes"], measured))
+        return Facts(model, measured, read_answers(run, model["classes"], measured))
     except RunError:
-        return Known(model, metrics, None)
+        return Facts(model, metrics, None)
 
 
-def model_card(known: Known) -> Card:
+def model_card(known: Facts) -> Card:
     """All that is said of a classifier, the most important first."""
     sections = [_about_limits(known), _about_calls()]
     if known.measured is not None and "confusion_matrix" in known.measured:
@@ -68,7 +68,7 @@ def summary(model: Mapping[str, Any]) -> str:
     return f"{told}; {right} right on {images} (95 % interval {low} to {high})."
 
 
-def _trained_on(known: Known) -> str:
+def _trained_on(known: Facts) -> str:
     model = known.model
     data, parameters = model["data"], model.get("parameters")
     counts, (height, width) = data["counts"], model["size"]
@@ -88,7 +88,7 @@ def _network(network: Mapping[str, Any]) -> str:
     return ":".join(filter(None, parts)) if network["kind"] in ("hub", "timm") else str(network["kind"])
 
 
-def _about_limits(known: Known) -> Section:
+def _about_limits(known: Facts) -> Section:
     told = [
         "It compares whatever it is shown with the classes it knows, and with no others.",
         f"Its numbers hold for images like those of {known.model['data']['name']}; on others, and on worse ones, expect fewer"
@@ -115,7 +115,7 @@ def _about_calls() -> Section:
     )
 
 
-def _about_confusion(known: Known) -> Section:
+def _about_confusion(known: Facts) -> Section:
     assert known.measured is not None
     counts_KK = np.array(known.measured["confusion_matrix"])
     classes = known.classes

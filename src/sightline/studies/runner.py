@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from msgspec.structs import replace
 from rich.console import Console
 
 from sightline.config import to_yaml
@@ -34,7 +35,7 @@ from sightline.machine.devices import share_of_machine
 from sightline.runs.folder import read_model
 from sightline.runs.outcomes import read_outcome
 from sightline.runs.writing import storage_error, write_atomically
-from sightline.training.prepare import prepare_training
+from sightline.training.preparation import prepare_training
 
 __all__ = ["STUDY", "Job", "jobs", "open_study", "train_in_child", "train_study"]
 
@@ -304,7 +305,7 @@ def _refuse_early(everything: list[Job], console: Console) -> None:
             continue
         seen.add(job.variant.name)
         try:
-            plan = prepare_training(job.data, job.recipe, job.settings, None, console)
+            plan = prepare_training(job.data, job.recipe, job.settings, console)
         except SightlineError as error:
             raise type(error)(f"study {job.study.name!r}, {job.variant.name!r}: {error}") from error
         fingerprint = plan.images.fingerprint

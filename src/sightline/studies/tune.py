@@ -33,8 +33,8 @@ from sightline.runs.locking import alone
 from sightline.runs.writing import create_folder, write_atomically, write_csv
 from sightline.studies.search import Search, Trial
 from sightline.studies.trials import Job, Outcome, Workers, train_trial
-from sightline.training.job import Plan
-from sightline.training.prepare import prepare_training
+from sightline.training.classifier_plan import ClassifierPlan
+from sightline.training.preparation import prepare_training
 from sightline.training.resume import changes
 from sightline.training.summary import TrialLines, describe_tuning, show_tuning
 
@@ -85,7 +85,8 @@ def tune(
     begun = begun_study(study, resume)
     given = {"trials": trials, "judge": judge, "pruner": pruner, "seed": seed}
     config = TuneConfig(
-        **(to_mapping(begun.config) if begun else {}) | {name: value for name, value in given.items() if value is not None}
+        **(to_mapping(begun.config) if begun else {})
+        | {name: value for name, value in given.items() if value is not None}
     )
     written = read_space(space) if isinstance(space, str | os.PathLike) else space
     if begun is not None and written is None:
@@ -94,7 +95,7 @@ def tune(
         recipe = to_mapping(begun.recipe)
     if written is None:
         raise ConfigError("no space was named; give a YAML file of the settings that vary with --space.")
-    plan = prepare_training(data, recipe, settings or {}, None, console)
+    plan = prepare_training(data, recipe, settings or {}, console)
     asked = Study(plan.recipe, written, config, plan.images.fingerprint)
     if begun is not None:
         _refuse_changes(Path(study or ""), begun, asked)
@@ -139,7 +140,7 @@ def _refuse_changes(folder: Path, begun: Study, asked: Study) -> None:
         raise DataError(f"{folder} cannot be continued: its images have changed since it began; start a new study.")
 
 
-def _make_folder(study: str | os.PathLike[str] | None, resume: bool, plan: Plan) -> Path:
+def _make_folder(study: str | os.PathLike[str] | None, resume: bool, plan: ClassifierPlan) -> Path:
     if study is not None and resume:
         folder = Path(study)
         create_folder(folder)
@@ -153,7 +154,7 @@ def _make_folder(study: str | os.PathLike[str] | None, resume: bool, plan: Plan)
 class _Tuning:
     """Trains the trials of a search, and writes what they were."""
 
-    def __init__(self, folder: Path, study: Study, search: Search, plan: Plan) -> None:
+    def __init__(self, folder: Path, study: Study, search: Search, plan: ClassifierPlan) -> None:
         self.folder, self.study, self.search = folder, study, search
         self.judge = study.config.judge
         self.names = _shortened(search.space.names)

@@ -9,13 +9,13 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from msgspec.structs import replace
 
-from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, Recipe, RunConfig
+from sightline.config import ArchitectureConfig, GeneratorRecipe, HeadConfig, HubConfig, Recipe, RunConfig
 from sightline.config.backbones import BOX, PACKAGE, PRETRAINED
 from sightline.config.heads import refuse_unknown_layer
 from sightline.config.resolving import to_mapping
@@ -45,6 +45,7 @@ __all__ = [
 WHITENING_IMAGES = 2_000  # images that a network is fitted to before the first step
 
 Array = np.ndarray[Any, Any]
+AnyRecipeT = TypeVar("AnyRecipeT", Recipe, GeneratorRecipe)
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,14 @@ def describe_network(built: Built) -> dict[str, Any]:
     }
 
 
-def with_whole_paths(recipe: Recipe) -> Recipe:
+def with_whole_paths(recipe: AnyRecipeT) -> AnyRecipeT:
     """Return the recipe with absolute paths of its data and network, so that it can be repeated from anywhere."""
     for name in ("exclude", "synthetic", "keep_split"):
         path = getattr(recipe.data, name)
         if path is not None:
             whole = os.path.abspath(os.path.expanduser(path))
             recipe = replace(recipe, data=replace(recipe.data, **{name: whole}))
-    network: Any = recipe.network
+    network: Any = getattr(recipe, "network", None)  # which the recipe of a generator does not have
     changed = {}
     for name in ("folder", "weights", "repo"):
         path = getattr(network, name, None)
