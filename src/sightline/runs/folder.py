@@ -362,7 +362,8 @@ def _described(text: str, where: str) -> dict[str, Any]:
 def _finished(model: dict[str, Any], where: str) -> dict[str, Any]:
     """Check that a description is complete; returns it."""
     kind = checked(model, Facts, where).kind
-    checked(model, {"classifier": Classifier, **dict.fromkeys(GENERATORS, Generator)}.get(kind, Facts), where)
+    schemas: dict[str, type[Facts]] = {"classifier": Classifier, **dict.fromkeys(GENERATORS, Generator)}
+    checked(model, schemas.get(kind, Facts), where)
     return model
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from msgspec.structs import asdict
 
@@ -55,7 +55,6 @@ RUN_COLUMNS = (
     "device",
 )
 CURVE_COLUMNS = ("name", "seed", "measure", "epoch", "value")
-Number = TypeVar("Number", int, float)
 
 CURVES = ("train_loss", "train_acc", "val_loss", "val_acc")
 NO_COST = Cost(fit_seconds=None)  # of a run that did not note it
@@ -82,9 +81,9 @@ class Outcome:
     """Of fit and evaluation."""
     cost: float | None
     """Those seconds × the FLOP/s of a probe meanwhile."""
-    flops: int | None
+    flops: float | None
     """Floating-point operations of the training."""
-    backbone_flops: int | None
+    backbone_flops: float | None
     """Of the earlier runs whose weights it started from, together; 0 where there were none."""
     backbone_seconds: float | None
     parameters: int | None
@@ -96,7 +95,7 @@ class Outcome:
     """(epoch, value) of the columns of ``metrics.csv`` that are measured."""
 
     @property
-    def all_flops(self) -> int | None:
+    def all_flops(self) -> float | None:
         """Return the operations with those of the runs that it started from."""
         return _sum(self.flops, self.backbone_flops)
 
@@ -250,17 +249,18 @@ def measured_on(facts: Mapping[str, Any] | None) -> Measured | None:
     return None if facts is None else Measured(facts["accuracy"], facts["n"])
 
 
-def _of_backbones(recipe: Recipe) -> tuple[int | None, float | None]:
+def _of_backbones(recipe: Recipe) -> tuple[float | None, float | None]:
     """Return operations and seconds of the trainings that the weights of a recipe come from; None where unknown."""
     if not isinstance(recipe.network, RunConfig):
         return (0, 0.0) if getattr(recipe.network, "weights", None) is None else (None, None)
     folder = Path(recipe.network.folder)
     try:
-        cost, (flops, seconds) = read_facts(folder).cost or NO_COST, _of_backbones(read_run_recipe(folder))
+        cost = read_facts(folder).cost or NO_COST
+        flops, seconds = _of_backbones(read_run_recipe(folder))
     except (RunError, ConfigError):  # gone, or of another sightline
         return None, None
     return _sum(cost.training_flops, flops), _sum(cost.seconds, seconds)
 
 
-def _sum(one: Number | None, other: Number | None) -> Number | None:
+def _sum(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other
