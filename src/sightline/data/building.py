@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from sightline.data.columns import ENDS, TEXTS, write_texts
@@ -31,18 +30,7 @@ from sightline.data.sources.layout import Entry
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.errors import DataError, StorageError
 
-__all__ = [
-    "EXTREMES",
-    "INDEX",
-    "LABELS",
-    "PIXELS",
-    "Index",
-    "build",
-    "digest_of",
-    "new_cache",
-    "sample_sizes",
-    "write_columns",
-]
+__all__ = ["EXTREMES", "INDEX", "LABELS", "PIXELS", "build", "digest_of", "new_cache", "sample_sizes", "write_columns"]
 
 SAMPLED = 64  # images, at least, whose sizes decide the training size
 CHUNK = 64  # images between two reports of progress
@@ -51,25 +39,6 @@ _SPARE_BYTES = 64 << 20  # left free on the disk
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, int]
-
-
-class Index(msgspec.Struct):
-    """The header of a cache: what it holds beside its columns."""
-
-    name: str
-    location: str
-    classes: list[str]
-    images: int
-    size: Shape
-    cached: Shape
-    left_out: list[tuple[str, str]]
-    tiny: list[str]
-    ignored: dict[str, int]
-    suffixes: dict[str, dict[str, int]]
-    notes: list[str]
-    digest: str
-    generated: int = 0
-    median: Shape | None = None
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock
 from msgspec.structs import asdict
 
-from sightline.data.building import EXTREMES, INDEX, LABELS, PIXELS, Index, build, digest_of, sample_sizes
+from sightline.data.building import EXTREMES, INDEX, LABELS, PIXELS, build, digest_of, sample_sizes
 from sightline.data.columns import read_texts
 from sightline.data.decoding.decode import can_be_read_now
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing, preprocessing_of
@@ -50,6 +50,26 @@ _OURS = re.compile(r"[\w-]*-[0-9a-f]{20}(\.lock|\.partial-\w+)?")  # names of wh
 _NOT_FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 Array = np.ndarray[Any, Any]
+Shape = tuple[int, int]
+
+
+class _Index(msgspec.Struct):
+    """The header of a cache: what it holds beside its columns."""
+
+    name: str
+    location: str
+    classes: list[str]
+    images: int
+    size: Shape
+    cached: Shape
+    left_out: list[tuple[str, str]]
+    tiny: list[str]
+    ignored: dict[str, int]
+    suffixes: dict[str, dict[str, int]]
+    notes: list[str]
+    digest: str
+    generated: int = 0
+    median: Shape | None = None
 
 
 class _DamagedError(StorageError):
@@ -110,9 +130,6 @@ class CachedImages:
         """Return a digest of the pixels and labels of some images."""
         pairs = sorted(f"{self.hashes[row]} {self.classes[self.labels[row]]}" for row in rows)
         return hashlib.sha256("\n".join(pairs).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-Shape = tuple[int, int]
 
 
 def open_images(
@@ -288,7 +305,7 @@ def _open(folder: Path) -> CachedImages:
     """
     try:
         header = json.loads((folder / INDEX).read_text("utf-8"))
-        index = msgspec.convert(header, Index)
+        index = msgspec.convert(header, _Index)
         if index.digest != digest_of(folder, header):
             raise _DamagedError(f"{folder}: the digest is another one")
         shape = (index.images, *index.cached, 3)

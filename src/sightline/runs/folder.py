@@ -194,7 +194,7 @@ def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
     for recipe in sorted(Path(root).glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime):
         folder, facts, name = recipe.parent, Facts(), "?"
         with suppress(RunError):
-            facts = read_facts(folder)
+            facts = read_facts(folder, Facts)
         with suppress(ConfigError):  # of another sightline, or not a run: one such folder does not hide the others
             name = read_any_recipe(folder).name
         accuracy, n = (facts.metrics.accuracy, facts.metrics.n) if facts.metrics else (None, None)
@@ -287,7 +287,7 @@ def read_model(run: Path) -> dict[str, Any]:
     return model
 
 
-def read_facts(run: str | os.PathLike[str], schema: type[F] = Facts) -> F:  # type: ignore[assignment]
+def read_facts(run: str | os.PathLike[str], schema: type[F]) -> F:
     """Read ``model.json`` of a run, finished or not, as a schema has it.
 
     Raises:

@@ -14,7 +14,7 @@ from sightline.config import Recipe, RunConfig
 from sightline.config.resolving import flatten, to_mapping
 from sightline.errors import ConfigError, RunError
 from sightline.runs.folder import read_facts, read_model_of_finished, read_run_recipe
-from sightline.runs.schemas import Classifier, Cost, Measured
+from sightline.runs.schemas import Classifier, Cost, Facts, Measured
 
 __all__ = [
     "CURVE_COLUMNS",
@@ -255,7 +255,7 @@ def _of_backbones(recipe: Recipe) -> tuple[float | None, float | None]:
         return (0, 0.0) if getattr(recipe.network, "weights", None) is None else (None, None)
     folder = Path(recipe.network.folder)
     try:
-        cost = read_facts(folder).cost or NO_COST
+        cost = read_facts(folder, Facts).cost or NO_COST
         flops, seconds = _of_backbones(read_run_recipe(folder))
     except (RunError, ConfigError):  # gone, or of another sightline
         return None, None
