@@ -25,7 +25,7 @@ from sightline.checks.label_errors import folds_of, out_of_fold
 from sightline.data.batches import derived_seed
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
-from sightline.inference.encode import Encoder
+from sightline.inference.encoder import Encoder
 from sightline.inference.predict import load
 from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.measures.significance import mean_interval

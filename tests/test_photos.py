@@ -414,3 +414,30 @@ def test_a_crop_or_policy_that_the_user_names_is_never_dropped_though_the_recipe
     layers = [option.after for option in finetune_costs.candidates(plan)]
     assert layers[0] is None
     assert (layers[1:] == []) == bool(named)  # upper layers alone would do without it
+
+
+def test_upper_layers_that_the_time_chose_go_on_to_the_same_bits_after_a_kill(
+    easy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sightline.training.module import ClassifierLearner
+
+    monkeypatch.setattr(finetune, "MOST_EPOCHS", 3)
+    monkeypatch.setattr(finetune, "candidates", lambda _: [finetune_costs.Candidate("body.blocks.4", 0.1, 0.1)])
+    settings = {"fit": {"batch_size": 20, "checkpoint_seconds": 0}, "probe": {"minutes": 30}}
+    train(easy, tmp_path / "whole", settings, recipe="photos")
+    assert read_run_recipe(tmp_path / "whole").finetune.after == "body.blocks.4"  # type: ignore[union-attr]
+    step, steps = ClassifierLearner.training_step, []
+
+    def die(self, batch, batch_idx):
+        steps.append(batch_idx)
+        if len(steps) == 5:
+            raise Killed
+        return step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassifierLearner, "training_step", die)
+        with pytest.raises(Killed):
+            train(easy, tmp_path / "run", settings, recipe="photos")
+    monkeypatch.setattr(finetune, "candidates", lambda _: pytest.fail("layers were chosen again"))
+    train(easy, tmp_path / "run", settings, recipe="photos", resume=True)
+    assert same_bits(tmp_path / "whole", tmp_path / "run")

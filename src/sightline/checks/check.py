@@ -64,17 +64,18 @@ def check(
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> Check:
-    """Look an image set over, and write down what is wrong with it.
+    """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors.
 
     Args:
-        data: an image set, as ``sightline.train`` takes it.
-        labels: a finished run whose features judge the labels: a linear head on them is fitted five times, each time
-            asked about the fifth that it did not see. The run may know other classes. One that was trained on these very
-            images has learned some of their wrong labels, and finds fewer of them.
-        out: folder to write to; ``checks/<data>-<n>`` unless named.
-        classes: which folders are the classes, as ``--data.classes`` of a training has it.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (done, all): of what, changes as the work goes on.
+        data: An image set, as for sightline train.
+        labels: Folder of a finished run whose features judge the labels (confident learning): heads on them are
+            asked about images that they did not see. The run may know other classes. A run that was trained on these very
+            images has learned some of their wrong labels; it still finds most.
+        out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
+            checks/<data>-<n> unless named.
+        classes: Which folders are the classes, as for sightline train.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (done, all): of what, changes as the work goes on.
     Raises:
         DataError: there is no such image set, or it cannot be used.
         RunError: no finished run, or the folder to write to holds something.
@@ -165,7 +166,7 @@ def _suspected_labels(
 ) -> tuple[list[Finding], str]:
     """Find labels that look wrong to heads on the features of a run, the most suspect first; and say how good the heads are."""
     from sightline.checks.label_errors import folds_of, out_of_fold
-    from sightline.inference.encode import Encoder
+    from sightline.inference.encoder import Encoder
     from sightline.inference.predict import load
 
     classifier = load(run, trust_code=trust_code)

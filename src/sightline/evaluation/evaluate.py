@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,25 +16,24 @@ from sightline.data.sources.source import ImageSource
 from sightline.data.sources.table_rows import canonical_label
 from sightline.data.splits import Splits, split_as
 from sightline.errors import ConfigError, DataError
-from sightline.evaluation.calibration import measure_sets
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
-from sightline.evaluation.ood import unknown_share
-from sightline.inference.classifier import Classifier
-from sightline.inference.encode import Encoder
 from sightline.inference.predict import load
 from sightline.inference.predictions import csv_header, csv_rows
-from sightline.inference.views import Views, combine
-from sightline.machine.devices import keep_freed_memory
 from sightline.measures import metrics
 from sightline.measures.conformal import class_scores, image_uniforms
 from sightline.measures.fidelity import Fidelity, fidelity_of
 from sightline.runs.folder import read_model_of_finished, read_run_recipe
 from sightline.runs.writing import create_folder, write_csv, write_json
 
+if TYPE_CHECKING:
+    from sightline.inference.classifier import Classifier
+    from sightline.inference.views import Views
+
 __all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, int]
+NO_GENERATED = "--generated measures a set of generated images: name the set, and leave --unknown away."
 TOP = 5  # top-5 accuracy says nothing of 5 classes or fewer
 
 
@@ -43,32 +42,46 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    unknown: bool = False,
     generated: bool = False,
     fid: bool = False,
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure the classifier of a finished run on labelled images.
+    """Measure a finished classifier on labeled images.
 
     Args:
-        run: the run's folder.
-        data: an image set: its test split where it brings one, else every image. None reads the run's own test split
+        run: Folder of a finished run.
+        data: An image set: its test split where it brings one, else every image. Without it the run's own test split is read
             again, and the reading is counted in ``model.json``.
-        out: folder to write ``evaluation.json`` and ``predictions.csv`` to.
-        generated: the images of ``data`` are made ones: also measure how near they are to those that the classifier was
-            trained on, in its features.
-        fid: also the standard FID, which compares with papers: in Inception's features, of all the made images and all that
-            the classifier was trained on. With ``generated`` only; 96 MB of weights are downloaded once.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (images done, images in all).
+        out: Folder to write evaluation.json and predictions.csv to.
+        unknown: The images of DATA show other things than the classes: measure how often they are called none of these, and
+            note it in the run.
+        generated: DATA was made by a generator: also measure how near its images are to those that RUN was trained on, in
+            RUN's own features, with as many of each.
+        fid: With --generated: also the standard FID, which compares with papers: the distance in the features of their
+            Inception network (96 MB, downloaded once), of all images of DATA and all that RUN was trained on. Papers take
+            50,000 of each. Without a GPU that is slow: a few images a second.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (images done, images in all).
     Returns:
-        The measures, as in ``evaluation.json``.
+        The measures, as in ``evaluation.json``; for ``unknown`` those of ``evaluate_unknown``.
     Raises:
-        ConfigError: ``fid`` without ``generated``, without torch-fidelity, or without its weights.
+        ConfigError: two of these do not go together, or torch-fidelity or its weights are missing.
         RunError: no finished run.
         DataError: no such image set, a class that the classifier does not know, or the run's own set has changed.
         StorageError: ``out`` cannot be made or written.
     """
+    if unknown:
+        if data is None or out is not None:
+            raise ConfigError(
+                "--unknown measures an image set of other things and writes into the run: name the set, and leave --out away."
+            )
+        if generated:
+            raise ConfigError(NO_GENERATED)
+        return evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
+    if generated and data is None:
+        raise ConfigError(NO_GENERATED)
     if fid and not generated:
         raise ConfigError("--fid measures generated images: say --generated as well.")
     model = read_model_of_finished(run)
@@ -76,8 +89,7 @@ def evaluate(
     if data is not None:
         source.least = 1  # a classifier can be measured on one of its classes
     weights = fetch_weights(progress) if fid else None
-    keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
+    classifier = _loaded(run, trust_code)
     if data is None:
         exactly, preprocessing = (classifier.size, classifier.resize), classifier.preprocessing
         images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, preprocessing)
@@ -88,8 +100,7 @@ def evaluate(
     if out is not None:
         create_folder(Path(out))  # before the work, and before a reading is counted
     if data is None:
-        # before the reading: one that is interrupted has been read, too
-        model["test_readings"] = model.get("test_readings", 0) + 1
+        model["test_readings"] += 1  # before the reading: one that is interrupted has been read, too
         write_json(Path(run) / "model.json", model)
     measured, table = evaluate_rows(classifier, images, rows, progress)
     measured["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
@@ -106,8 +117,18 @@ def evaluate(
     return measured
 
 
-def _fidelity(classifier: Classifier, run: Path, model: dict[str, Any], pixels_NHWC: Array, rows: Array) -> Fidelity:
-    """Measure how near made images are to as many of those that a classifier was trained on, in its features."""
+def _loaded(run: str | os.PathLike[str], trust_code: bool) -> "Classifier":
+    """Load a classifier for a long use."""
+    from sightline.machine.devices import keep_freed_memory  # loads torch
+
+    keep_freed_memory()
+    return load(run, trust_code=trust_code)
+
+
+def _fidelity(classifier: "Classifier", run: Path, model: dict[str, Any], pixels_NHWC: Array, rows: Array) -> Fidelity:
+    """Return how near made images are to as many of those that a classifier was trained on, in its features."""
+    from sightline.inference.encoder import Encoder
+
     own, train = _trained_on(run, model, (classifier.size, classifier.resize))
     count = min(len(rows), len(train))
     encoder = Encoder(classifier)
@@ -171,10 +192,12 @@ def evaluate_unknown(
     model = read_model_of_finished(run)
     source = find_source(data)
     source.least = 1
-    keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
+    classifier = _loaded(run, trust_code)
     if classifier.trust is None:
         raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
+    from sightline.evaluation.ood import unknown_share
+    from sightline.inference.views import combine
+
     images = _opened_for(classifier, source, progress)
     known = _class_indices(classifier.classes, images.classes)
     shared = [name for name in images.classes if name in known]
@@ -192,7 +215,7 @@ def evaluate_unknown(
 
 
 def evaluate_rows(
-    classifier: Classifier,
+    classifier: "Classifier",
     images: CachedImages,
     rows: Array,
     progress: Progress | None = None,
@@ -212,6 +235,10 @@ def evaluate_rows(
     Raises:
         DataError: the set has a class that the classifier does not know.
     """
+    from sightline.evaluation.calibration import measure_sets
+    from sightline.evaluation.ood import unknown_share
+    from sightline.inference.views import combine
+
     index_of = _class_indices(classifier.classes, images.classes)
     unknown = [name for name in images.classes if name not in index_of]
     if unknown:
@@ -241,7 +268,7 @@ def evaluate_rows(
     return measured, ([file, "true_class", *columns, "true_probability"], table)
 
 
-def _view_logits(classifier: Classifier, images: CachedImages, rows: Array, progress: Progress | None) -> Array:
+def _view_logits(classifier: "Classifier", images: CachedImages, rows: Array, progress: Progress | None) -> Array:
     report = (lambda done: progress(done, len(rows))) if progress else None
     return classifier.view_logits(images.pixels, classifier.views, rows=rows, progress=report)
 
@@ -256,9 +283,11 @@ def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
 
 
 def measures(
-    logits_VNK: Array, labels_N: Array, classes: list[str], views: Views, temperatures: dict[str, float]
+    logits_VNK: Array, labels_N: Array, classes: list[str], views: "Views", temperatures: dict[str, float]
 ) -> dict[str, Any]:
     """Compute every measure of a classifier, from the logits of its views and the true classes."""
+    from sightline.inference.views import combine
+
     logits, temperature = combine(logits_VNK, views), temperatures[views]
     chances, predicted = metrics.probabilities(logits, temperature), logits.argmax(1)
     right = int((predicted == labels_N).sum())
@@ -283,7 +312,7 @@ def measures(
     return measured
 
 
-def _opened_for(classifier: Classifier, source: ImageSource, progress: Progress | None) -> CachedImages:
+def _opened_for(classifier: "Classifier", source: ImageSource, progress: Progress | None) -> CachedImages:
     """Open an image set as a classifier reads it."""
     exactly = (classifier.size, classifier.resize)
     return open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)

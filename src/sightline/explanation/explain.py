@@ -1,6 +1,6 @@
-"""Explain which pixels spoke for a class: a sheet for each image, and a table. B images, H × W pixels, K classes.
+"""Show which pixels spoke for a class: a sheet for each image, and a table. H × W pixels.
 
-Nothing here loads Lightning.
+Nothing here loads Lightning, nor torch before there is an image to explain.
 """
 
 import io
@@ -9,67 +9,28 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from sightline.config import ALL, SIGNED, AttributionConfig, Method, index_of_class, methods_of, refuse_unknown_class
-from sightline.data.augment.augment import centre, normalize
-from sightline.data.sources.unlabeled import PlainFiles, plain_files
+from sightline.config import SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
+from sightline.data.sources.unlabeled import PlainFiles
 from sightline.display.pages import Table
 from sightline.display.pictures import Panel, draw_explanation
-from sightline.errors import ConfigError
-from sightline.explanation.attribution import Attribution, attribute
-from sightline.explanation.faithfulness import measure_faithfulness, random_maps
-from sightline.explanation.requirements import refuse_unfit
-from sightline.inference.classifier import Classifier
-from sightline.inference.inputs import paths_of
-from sightline.inference.predict import decoded_batches, load
-from sightline.machine.devices import keep_freed_memory
+from sightline.inference.predict import decoded_batches, load, sources_of
 from sightline.machine.extras import refuse_missing_captum
-from sightline.runs.folder import refuse_filled
+from sightline.runs.folder import read_model_of_finished, refuse_filled
 from sightline.runs.writing import create_folder, write_atomically, write_csv
 
-__all__ = ["ExplainedImage", "Explainer", "Explanation", "Explanations", "explain", "summarize_explanations"]
+if TYPE_CHECKING:
+    from sightline.explanation.explainer import ExplainedImage, Explanation
+
+__all__ = ["Explanations", "explain", "summarize_explanations"]
 
 AT_ONCE = 16  # images that are decoded, explained and written together
 LONGEST = 150  # bytes of a sheet's name, before what sets it apart
-RANDOM = "random"  # what stands in for a method's name where the map is random
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """One image by one method."""
-
-    method: str
-    """Name of the method, or ``random``."""
-    map_HW: Array
-    """float32; see ``attribution`` for what its numbers are."""
-    gap: float | None
-    """Share of the difference to the mean image that the map fails to add up to, where the method promises a sum."""
-    deletion: float | None
-    """Area under the deletion curve, None where it was not asked for; lower is better."""
-    insertion: float | None
-    """Area under the insertion curve; higher is better."""
-
-
-@dataclass(frozen=True)
-class ExplainedImage:
-    """Explanations of one image by all methods."""
-
-    label: str
-    """The class that was asked about."""
-    probability: float
-    """Of that class, as ``predict`` gives it."""
-    predicted: str
-    """The most probable class."""
-    explanations: list[Explanation]
-    random: Explanation | None
-    """A random map, with its areas, to compare with; None where none were asked for."""
 
 
 @dataclass(frozen=True)
@@ -78,114 +39,13 @@ class Explanations:
 
     files: list[str]
     sheets: list[Path]
-    images: list[ExplainedImage]
+    images: "list[ExplainedImage]"
     unreadable: list[tuple[str, str]]
     """(file, reason) of each that could not be read."""
     left_out: dict[Method, str]
     """Methods that the network lacks something for, where all were asked for, and what."""
-
-
-class Explainer:
-    """Explains images by a classifier: which pixels spoke for a class."""
-
-    def __init__(
-        self, classifier: Classifier, methods: Sequence[str], settings: AttributionConfig | None = None
-    ) -> None:
-        """Choose the methods, and refuse what the network lacks something for.
-
-        Args:
-            classifier: from ``load``.
-            methods: names, or ``all`` for those that the network has what it takes for.
-            settings: numbers of the methods.
-        Raises:
-            ConfigError: the network lacks what a method needs, or a setting has no effect.
-        """
-        self.classifier = classifier
-        self.settings = settings or AttributionConfig()
-        names = methods_of(methods)
-        self.settings.refuse_unused(names)
-        refuse_missing_captum(names)
-        self.left_out: dict[Method, str] = {}
-        plain = torch.zeros(1, 3, *classifier.size, device=classifier.device)
-        for method in names:
-            of_its_own = {"grad_cam": self.settings.layer, "occlusion": self.settings.window}.get(method)
-            try:
-                refuse_unfit(method, classifier.network, plain, self.settings)
-            except ConfigError as error:
-                if list(methods) != [ALL] or of_its_own is not None:  # whoever set it wants the method
-                    raise
-                self.left_out[method] = str(error)
-        self.methods = tuple(method for method in names if method not in self.left_out)
-
-    def images(self, pixels_BHWC: Array) -> Tensor:
-        """Turn uint8 images at the cached size into what the network is given, (B, 3, H, W), in float32."""
-        classifier = self.classifier
-        pixels = torch.from_numpy(pixels_BHWC).to(classifier.device)
-        return normalize(centre(pixels, classifier.size), classifier.mean, classifier.std, torch.float32)
-
-    def explain(
-        self, pixels_BHWC: Array, target: str | None = None, *, faithfulness: bool = True
-    ) -> list[ExplainedImage]:
-        """Explain uint8 images already at the cached size.
-
-        Args:
-            pixels_BHWC: (B, H, W, 3).
-            target: the class to ask about; None for the most probable of each image.
-            faithfulness: also measure deletion and insertion, of each map and of a random one.
-        Raises:
-            ConfigError: there is no such class.
-        """
-        classes = self.classifier.classes
-        chances_BK = self.classifier.probabilities(pixels_BHWC)
-        predicted_B = chances_BK.argmax(axis=1)
-        chosen_B = predicted_B
-        if target is not None:
-            chosen_B = np.full_like(predicted_B, index_of_class(target, classes))
-        images_BCHW = self.images(pixels_BHWC)
-        classes_B = torch.from_numpy(chosen_B).to(images_BCHW.device)
-
-        def measured(method: str, maps: Attribution) -> list[Explanation]:
-            areas = None
-            if faithfulness:
-                areas = measure_faithfulness(self._probabilities, images_BCHW, classes_B, maps.maps_BHW)
-            return [
-                Explanation(
-                    method,
-                    map_HW.float().cpu().numpy(),
-                    None if maps.gaps_B is None else float(maps.gaps_B[i]),
-                    None if areas is None else float(areas.deletion_B[i]),
-                    None if areas is None else float(areas.insertion_B[i]),
-                )
-                for i, map_HW in enumerate(maps.maps_BHW)
-            ]
-
-        explanations = [
-            measured(method, attribute(method, self.classifier.network, images_BCHW, classes_B, self.settings))
-            for method in self.methods
-        ]
-        random: list[Explanation | None] = [None] * len(pixels_BHWC)
-        if faithfulness:
-            random[:] = measured(RANDOM, Attribution(random_maps(images_BCHW), None))
-        return [
-            ExplainedImage(
-                classes[chosen],
-                float(chances_K[chosen]),
-                classes[predicted],
-                [of_method[i] for of_method in explanations],
-                random[i],
-            )
-            for i, (chosen, predicted, chances_K) in enumerate(zip(chosen_B, predicted_B, chances_BK, strict=True))
-        ]
-
-    def _probabilities(self, images_BCHW: Tensor) -> Tensor:
-        """Compute calibrated probabilities of one view, (B, K), in float32: what the curves are made of."""
-        temperatures = self.classifier.model["temperatures"]
-        logits_BK: Tensor = self.classifier.network(images_BCHW)
-        chances_BK: Tensor = (logits_BK.float() / temperatures["one"]).softmax(dim=1)
-        return chances_BK
-
-
-# ── the verb ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    no_images: list[str] = field(default_factory=list)
+    """Lines on files that were found and are no images, by reason and suffix."""
 
 
 def explain(
@@ -195,43 +55,54 @@ def explain(
     out: str | os.PathLike[str],
     methods: Sequence[str] = ("grad_cam",),
     target: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: AttributionConfig | Mapping[str, Any] | None = None,
     arrays: bool = False,
     faithfulness: bool = True,
     trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Explanations:
-    """Explain what a classifier says of image files, folders of them, and archives.
+    """Show which pixels spoke for a class: a sheet for each image.
 
     Its ten parameters are the arguments and options of ``sightline explain``.
 
     Args:
-        run: a finished run, or its weights file.
-        images: files, folders (searched to the bottom) or archives.
-        out: folder to make: a sheet (PNG) for each image, and ``explanations.csv``.
-        methods: names, or ``all`` for those that the network has what it takes for.
-        target: the class to ask about; None for the most probable of each image.
-        settings: numbers of the methods and the layer of Grad-CAM, as ``AttributionConfig`` has them.
-        arrays: also write the maps of each image (``.npz``), one array a method, in the method's own numbers.
-        faithfulness: also measure deletion and insertion, of each map and of a random one.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (images done, images in all).
+        run: Folder of a finished run, or its model.safetensors alone.
+        images: Files, folders (searched to the bottom), archives, manifests, patterns, and - for a list on standard input.
+        out: Folder to make, with the sheets (PNG) and explanations.csv.
+        methods: One or several of saliency, integrated_gradients, integrated_gradients_smoothgrad, deeplift, occlusion,
+            gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for;
+            grad_cam unless named. All but grad_cam and attention need captum.
+        target: The class to ask about; the most probable of each image unless named.
+        settings: Numbers of the methods, and the layer of grad_cam.
+        arrays: Also write the maps of each image (.npz), one array a method, in the method's own numbers.
+        faithfulness: Measure deletion and insertion: how the probability falls and rises in the order of each map, and of a
+            random one.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (images done, images in all).
     Raises:
         ConfigError: the network lacks what a method needs, a class is unknown, or a setting has no effect.
         DataError: a path is missing, or nothing could be read.
         RunError: no finished run, or ``out`` holds something.
     """
-    chosen = AttributionConfig(**(settings or {}))
+    chosen = settings if isinstance(settings, AttributionConfig) else AttributionConfig(**(settings or {}))
     names = methods_of(methods)
     chosen.refuse_unused(names)
     refuse_missing_captum(names)
+    sources, no_images = sources_of(images)
     refuse_filled(out)
-    sources = [plain_files(item) for item in paths_of(images)]  # refused before the weights are loaded
-    keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
-    explainer = Explainer(classifier, methods, chosen)
+    if target is not None and not os.fspath(run).endswith(".safetensors"):
+        refuse_unknown_class(target, read_model_of_finished(run)["classes"])
+    classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
     if target is not None:
         refuse_unknown_class(target, classifier.classes)
+    import torch
+
+    from sightline.data.augment.augment import centre
+    from sightline.explanation.explainer import Explainer
+    from sightline.machine.devices import keep_freed_memory
+
+    keep_freed_memory()
+    explainer = Explainer(classifier, methods, chosen)
     writer = _Writer(Path(out), arrays)
     total = sum(len(source.names) for source in sources)
     unreadable: list[tuple[str, str]] = []
@@ -243,10 +114,10 @@ def explain(
         writer.write_table()  # each time, so that one who stops it early has what there is
         if progress:
             progress(len(writer.files) + len(unreadable), total)
-    return Explanations(writer.files, writer.sheets, writer.images, unreadable, explainer.left_out)
+    return Explanations(writer.files, writer.sheets, writer.images, unreadable, explainer.left_out, no_images)
 
 
-def summarize_explanations(images: Sequence[ExplainedImage]) -> Table:
+def summarize_explanations(images: "Sequence[ExplainedImage]") -> Table:
     """Sum up each method, and the random map, in a line: the median gap of its sums, and the mean areas of the two curves."""
     by_method: dict[str, list[Explanation]] = {}
     for image in images:
@@ -274,10 +145,10 @@ class _Writer:
     arrays: bool
     files: list[str] = field(default_factory=list)
     sheets: list[Path] = field(default_factory=list)
-    images: list[ExplainedImage] = field(default_factory=list)
+    images: "list[ExplainedImage]" = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
 
-    def write(self, file: str, pixels_HWC: Array, image: ExplainedImage) -> None:
+    def write(self, file: str, pixels_HWC: Array, image: "ExplainedImage") -> None:
         """Write the sheet of an image, and its maps as arrays where they are wanted."""
         create_folder(self.folder)
         sheet = self.folder / f"{self._free_name(file)}.png"
@@ -321,7 +192,7 @@ class _Writer:
         return name
 
 
-def _panel(item: Explanation, random: Explanation | None) -> Panel:
+def _panel(item: "Explanation", random: "Explanation | None") -> Panel:
     """Say on a sheet what there is to say of one method."""
     notes = []
     if not item.map_HW.any():

@@ -21,7 +21,7 @@ from sightline.data.decoding.decode import resize
 from sightline.data.sources.find_source import source_of_run
 from sightline.data.splits import split_as
 from sightline.errors import ConfigError, DataError
-from sightline.inference.encode import Encoder
+from sightline.inference.encoder import Encoder
 from sightline.inference.predict import load
 from sightline.measures.fidelity import nearest, nearest_others
 from sightline.runs.folder import read_any_recipe, read_model_of_finished

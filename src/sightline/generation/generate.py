@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,13 +21,12 @@ from sightline.config.checks import INFINITY, within
 from sightline.data.sources.layout import class_folder
 from sightline.display.pictures import encode_png
 from sightline.errors import ConfigError, RunError
-from sightline.generation.animation import animate, refuse_animation
-from sightline.generation.filter import Filter, Verdict
-from sightline.generation.generator import load_generator
 from sightline.generation.sequence import COLUMNS, ImageSequence, fingerprint, name_of, weights_of
-from sightline.generation.workers import Task, make_side_by_side
 from sightline.runs.folder import generator_settings, read_model_of_finished, refuse_filled
 from sightline.runs.writing import create_folder, plain_text, write_atomically, write_csv
+
+if TYPE_CHECKING:
+    from sightline.generation.filter import Verdict
 
 __all__ = ["COLUMNS", "MANIFEST", "SCORES", "Generated", "generate"]
 
@@ -68,26 +67,28 @@ def generate(
     animation: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generated:
-    """Make images of classes: ``out/<class>/NNNN.png``, and ``out/manifest.csv`` with a line for each.
+    """Make images of classes with a trained generator.
 
-    Several processes make the bytes of one, and may go on with what one has begun, as long as the network computes the same by
-    fewer threads, of which each process has its share: PyTorch does not promise that, and float32 on a processor with AVX2 kept
-    it (n = 200 images of digits, 1 and 2 threads). A program of one's own that asks for several starts below
-    ``if __name__ == "__main__":``, as Python wants it of whatever starts processes.
+    The images are ``out/<class>/NNNN.png``, with a line for each in ``out/manifest.csv``. Several processes make the bytes of one, and may go on with what one has begun, as long as the network
+    computes the same by fewer threads, of which each process has its share: PyTorch does not promise that, and float32 on a
+    processor with AVX2 kept it (n = 200 images of digits, 1 and 2 threads). A program of one's own that asks for several
+    starts below ``if __name__ == "__main__":``, as Python wants it of whatever starts processes.
 
     Its ten parameters are the arguments and options of ``sightline generate``.
 
     Args:
-        run: a finished run of a generator.
-        out: folder to make; one that this very generation has begun is gone on with.
-        per_class: images of each class; with ``keep`` so many are made, and fewer kept.
-        classes: names; None for all.
-        how: guidance, steps and sampler; None for the usual.
-        seed: of all images together; each has one of its own, by its class and number.
-        keep: which images are kept; None for all.
-        processes: that make images side by side, on a processor; no more than there are batches are started.
+        run: Folder of a finished run of a generator (sightline train DATA --recipe ddpm).
+        out: Folder to make, with <class>/NNNN.png and manifest.csv; the same command again continues one that was stopped,
+            and with more images per class adds to one that is finished.
+        per_class: Images of each class; so many are made, and fewer kept where a classifier chooses.
+        classes: Names of the classes to make; all unless named.
+        how: Guidance, steps and sampler of a generator by diffusion; the usual unless named.
+        seed: Seed of all images; each has one of its own, by its class and number, which manifest.csv names.
+        keep: Which images are kept; all unless named.
+        processes: Processes that make images side by side on a processor, each with its share of the threads; no more than
+            there are batches are started.
         animation: GIF file to write, of how the first images of each class come out of noise.
-        progress: called with (images there, images in all).
+        progress: Called with (images there, images in all).
     Raises:
         ConfigError: a class is not there, or the generator, or the device, cannot do what is asked for.
         RunError: no finished run of a generator, ``out`` holds something else, or a process was ended; what was made is kept.
@@ -100,12 +101,19 @@ def generate(
     model = read_model_of_finished(run, generator=True)
     chosen = chosen_classes(classes, model["classes"])
     how = sampling_of(generator_settings(model), how)
+    if keep is not None and not keep.run.endswith(".safetensors"):
+        read_model_of_finished(keep.run)
     images = ImageSequence(
         *(name_of(model), fingerprint(Path(run) / "model.safetensors"), chosen, how, seed),
         "" if keep is None else f"{fingerprint(weights_of(keep.run))}: {keep.criteria}",
     )
     begun = _rows_of(folder)
     images.refuse_others(begun, folder, per_class)
+    from sightline.generation.animation import animate, refuse_animation
+    from sightline.generation.filter import Filter
+    from sightline.generation.generator import load_generator
+    from sightline.generation.workers import Task, make_side_by_side
+
     if animation is not None:
         refuse_animation(animation, how, begun is not None)
     # in this process alone: it holds features of all training images, and computes by the same threads for any --processes
@@ -179,7 +187,7 @@ class _Folder:
                 batches.append(range(start, start + size))
         return batches
 
-    def add(self, batch: range, pixels_BHWC: Array, verdicts: Sequence[Verdict | None]) -> None:
+    def add(self, batch: range, pixels_BHWC: Array, verdicts: "Sequence[Verdict | None]") -> None:
         """Write the images of a batch that are asked for and not refused, and then the manifest.
 
         Raises:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from sightline.config import SamplingConfig
-from sightline.data.batches import derived_seed
 from sightline.data.sources.layout import class_folder
 from sightline.errors import RunError
 
@@ -43,6 +42,8 @@ class ImageSequence:
     def seed_of(self, number: int) -> int:
         """Return the seed of an image."""
         turn, place = divmod(number, len(self.classes))
+        from sightline.data.batches import derived_seed  # loads torch
+
         return derived_seed(self.seed, "generate", self.classes[place], turn)
 
     def row(self, number: int) -> dict[str, str]:

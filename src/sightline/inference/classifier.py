@@ -135,7 +135,7 @@ class Classifier:
             raise ConfigError(
                 "this classifier was trained before there were prediction sets; train it again to have them."
             )
-        limits: dict[str, float | None] = self.trust["sets"]["thresholds"][views]
+        limits: dict[str, float | None] = self.trust["sets"]["thresholds"][self._calibrated(views)]
         if f"{coverage:g}" not in limits:
             raise ConfigError(f"sets of a coverage of {coverage:g}: wanted 0.8 to 0.99, in steps of 0.01.")
         return limits[f"{coverage:g}"]

@@ -1,6 +1,6 @@
 """Features of images from a trained classifier, as a file for use elsewhere. N images, D features.
 
-Nothing here loads Lightning.
+Nothing here loads Lightning, nor torch before there is an image to encode.
 """
 
 import hashlib
@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from sightline.config.checks import nearest
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES
 from sightline.data.sources.find_source import always_labelled, find_source
 from sightline.data.sources.layout import LeftOut, Listing
@@ -23,15 +20,11 @@ from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import ConfigError, DataError
-from sightline.inference.classifier import BATCH, Classifier
 from sightline.inference.inputs import paths_of
 from sightline.inference.predict import decoded_batches, load
-from sightline.machine.devices import keep_freed_memory
 from sightline.runs.writing import write_atomically
 
-__all__ = ["FEATURES", "Encoded", "Encoder", "encode"]
-
-FEATURES = "features"  # the layer's name for what the head reads
+__all__ = ["Encoded", "encode"]
 
 Array = np.ndarray[Any, Any]
 
@@ -52,94 +45,42 @@ class Encoded:
     """Lines on files that were found and are no images, by reason and suffix."""
 
 
-class Encoder:
-    """Reads the output of one layer of a classifier's network."""
-
-    def __init__(self, classifier: Classifier, layer: str = FEATURES) -> None:
-        """
-        Args:
-            classifier: from ``load``.
-            layer: ``features``, what the head reads, or the name of a layer.
-        Raises:
-            ConfigError: there is no such layer; the nearest are named.
-        """
-        self.classifier = classifier
-        self.layer = layer
-        modules = dict(classifier.network.named_modules())
-        modules.pop("")
-        if layer != FEATURES and layer not in modules:
-            top = [name for name, _ in classifier.network.named_children()]
-            raise ConfigError(f"--layer {layer}: {_hint(layer, [FEATURES, *modules], [FEATURES, *top])}")
-        self._module: nn.Module | None = modules.get(layer)
-
-    def encode(self, pixels_BHWC: Array) -> Array:
-        """Return features, (B, D), in float32, of uint8 images already at the cached size.
-
-        Raises:
-            ConfigError: the layer is not called, or gives no tensor of a vector or a map an image.
-        """
-        with torch.inference_mode(), self.classifier.autocast():
-            images = self.classifier.prepare(pixels_BHWC)
-            output = self.classifier.network.features(images) if self._module is None else self._output(images)
-        if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or len(output) != len(images):
-            raise ConfigError(f"--layer {self.layer} gives no vector or map of each image; choose another layer.")
-        if output.ndim > 2:  # a map, (B, D, h, w), or tokens, (B, N, D)
-            output = output.float().mean(dim=(2, 3) if output.ndim == 4 else 1)
-        pooled: Array = output.float().cpu().numpy()
-        return pooled
-
-    def encode_rows(self, pixels_NHWC: Array, rows: Array, progress: Callable[[int, int], None] | None = None) -> Array:
-        """Return features, (n, D), of some rows of a cache at the classifier's size.
-
-        Args:
-            pixels_NHWC: uint8; may be memory-mapped.
-            rows: which of them, (n,).
-            progress: called with (images done, images in all).
-        """
-        features = []
-        for start in range(0, len(rows), BATCH):
-            features.append(self.encode(pixels_NHWC[rows[start : start + BATCH]]))
-            if progress:
-                progress(min(start + BATCH, len(rows)), len(rows))
-        return np.concatenate(features)
-
-    def _output(self, images: Tensor) -> Any:
-        outputs: list[Any] = []
-        assert self._module is not None
-        hook = self._module.register_forward_hook(lambda module, _, output: outputs.append(output))
-        try:
-            self.classifier.network(images)
-        finally:
-            hook.remove()
-        return outputs[-1] if outputs else None
-
-
 def encode(
     run: str | os.PathLike[str],
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     out: str | os.PathLike[str] | None = None,
-    layer: str = FEATURES,
+    layer: str = "features",
     trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Encoded:
-    """Take the features of image files, folders, archives and image sets.
+    """Write what a classifier makes of images, one vector an image, for use elsewhere.
 
     Args:
-        run: a finished run, or its weights file.
-        images: files, folders, archives or image sets. Those that hold class folders, and manifests, give labels.
-        out: file to write: ``features`` (N, D) float32, ``files``, ``layer``, ``fingerprint`` (of the weights), and
-            ``labels`` and ``classes`` where every image has a class; read it with ``numpy.load``.
-        layer: whose output to take: ``features``, which the head reads, or a layer by its name; maps are averaged.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (images done, images in all).
+        run: Folder of a finished run, or its model.safetensors alone.
+        images: Files, folders and archives; labels are kept of those that are image sets with classes.
+        out: File to write (.npz), for ``numpy.load``: features, files, layer, fingerprint (of the weights), and labels and
+            classes where all images have them.
+        layer: Whose output to take: features, which the last layer reads, or a layer by its name; maps are averaged.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (images done, images in all).
     Raises:
-        ConfigError: there is no such layer.
+        ConfigError: there is no such layer, or the file is named otherwise.
         DataError: a path is missing, or nothing could be read.
+        RunError: no run, or not finished.
     """
-    parts = [_part(item) for item in paths_of(images)]  # refused before the weights are loaded
+    paths = paths_of(images)
+    if not paths:
+        raise DataError("no images were named; give files, folders, archives or image sets.")
+    if out is not None and Path(out).suffix != ".npz":
+        raise ConfigError(f"--out {out} must end in .npz, the format of the features.")
+    parts = [_part(path) for path in paths]
+    classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
+    from sightline.inference.classifier import BATCH
+    from sightline.inference.encoder import Encoder
+    from sightline.machine.devices import keep_freed_memory
+
     keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
     encoder = Encoder(classifier, layer)
     total = sum(part.count for part in parts)
     files: list[_File] = []
@@ -243,9 +184,3 @@ def _fingerprint(run: Path) -> str:
     weights = run if run.suffix == ".safetensors" else run / "model.safetensors"
     with weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def _hint(layer: str, known: list[str], top: list[str]) -> str:
-    hint = nearest(layer, known)
-    there = f"there are {', '.join(top)}, and the layers within, such as {known[-1]}."
-    return f"there is no such layer; {hint if hint.startswith('did') else there}"

@@ -1,31 +1,31 @@
-"""Load a finished classifier and ask it about files. B images, height H, width W.
+"""Load a finished classifier, and classify image files. B images, height H, width W.
 
-Nothing here loads Lightning: a classifier is a plain network with what it knows of itself.
+Nothing here loads Lightning, nor torch before there is an image to classify.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
 from sightline.data.decoding.decode import in_parallel
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
+from sightline.data.sources.layout import LeftOut
 from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.errors import DataError
-from sightline.inference.architecture import build_trained, fill
-from sightline.inference.classifier import BATCH, Classifier
 from sightline.inference.inputs import paths_of, try_decode
 from sightline.inference.predictions import Prediction, csv_header, csv_rows
-from sightline.inference.views import Views
-from sightline.machine.devices import choose_device, keep_freed_memory
-from sightline.models.base import Network
 from sightline.runs.folder import BOX, read_model_of_finished, read_weights, refuse_other_kind
 from sightline.runs.writing import write_csv
 
-__all__ = ["Predictions", "about_box", "decoded_batches", "load", "predict"]
+if TYPE_CHECKING:
+    from sightline.inference.classifier import Classifier
+    from sightline.models.base import Network
+
+__all__ = ["Predictions", "about_box", "decoded_batches", "load", "predict", "sources_of"]
 
 Array = np.ndarray[Any, Any]
 K = TypeVar("K", covariant=True)
@@ -34,10 +34,10 @@ K = TypeVar("K", covariant=True)
 def load(
     run: str | os.PathLike[str] | None = None,
     *,
-    network: Callable[[int], Network] | None = None,
+    network: "Callable[[int], Network] | None" = None,
     device: str | None = None,
     trust_code: bool = False,
-) -> Classifier:
+) -> "Classifier":
     """Load the classifier of a finished run, or of a ``model.safetensors`` alone.
 
     Args:
@@ -56,6 +56,10 @@ def load(
     tensors, inside = read_weights(weights)
     model = model or inside
     refuse_other_kind(model, path)
+    from sightline.inference.architecture import build_trained, fill
+    from sightline.inference.classifier import Classifier
+    from sightline.machine.devices import choose_device
+
     if network is None:
         filled = build_trained(model, tensors, str(weights), trust_code=trust_code)
     else:
@@ -64,7 +68,7 @@ def load(
 
 
 def about_box() -> str:
-    """Return what one should know who is answered by the example classifier."""
+    """Return a sentence on the example classifier, for whoever is answered by it."""
     _, model = read_weights(BOX)
     classes, metrics = model["classes"], model["metrics"]
     return (
@@ -81,6 +85,8 @@ class Predictions:
     predictions: list[Prediction]
     unreadable: list[tuple[str, str]]
     """(file, reason) of each that could not be read."""
+    left_out: list[str] = field(default_factory=list)
+    """Lines on files that were found and are no images, by reason and suffix."""
 
 
 def predict(
@@ -88,35 +94,43 @@ def predict(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
     *,
     out: str | os.PathLike[str] | None = None,
-    views: Views | None = None,
+    views: Literal["one", "flip", "six"] | None = None,
     sets: float | None = None,
     trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
-    """Classify image files, folders of them, and archives.
+    """Classify images.
 
     Args:
-        run: a finished run, or its weights file; None for the example classifier.
-        images: files, folders (searched to the bottom), archives, manifests or patterns; ``-`` for a list on standard input.
+        run: Folder of a finished run, or its model.safetensors alone. Where none is named the example classifier answers,
+            which tells the ten classes of CIFAR-10 apart.
+        images: Files, folders (searched to the bottom), archives, manifests (CSV, TSV, JSON lines, Parquet), patterns such as
+            'photos/*.jpg', and - for a list of paths on standard input, one a line.
         out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like none
             of the classes.
-        views: views to average; None takes those of the recipe.
-        sets: coverage of prediction sets, such as 0.9; None makes none.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (images done, images in all).
+        views: Views of each image to average; those of the recipe unless named. One view is fastest.
+        sets: Also give for each image the classes among which the true one is, in this share of all images: 0.8 to 0.99. A
+            set may be empty where the classifier is right more often than that.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (images done, images in all).
     Raises:
         ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
         DataError: a path is missing, or nothing could be read.
+        RunError: no run, or not finished.
     """
-    sources = [plain_files(item) for item in paths_of(images)]  # refused before the weights are loaded
+    sources, left_out = sources_of(images)
+    classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
+    from sightline.machine.devices import keep_freed_memory
+
     keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
     if sets is not None:
         classifier.limit(views or classifier.views, sets)
     total = sum(len(source.names) for source in sources)
     files: list[str] = []
     predictions: list[Prediction] = []
     unreadable: list[tuple[str, str]] = []
+    from sightline.inference.classifier import BATCH
+
     for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable, classifier.preprocessing):
         predictions.extend(classifier.answers(pixels, views, coverage=sets))
         files.extend(names)
@@ -124,7 +138,24 @@ def predict(
             progress(len(files) + len(unreadable), total)
     if out is not None:
         write_csv(Path(out), csv_header(sets), csv_rows(files, predictions))
-    return Predictions(files, predictions, unreadable)
+    return Predictions(files, predictions, unreadable, left_out)
+
+
+def sources_of(
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
+) -> tuple[list[PlainFiles], list[str]]:
+    """Return what is to be read of the paths that were named, and lines on what of it is no image.
+
+    Raises:
+        DataError: none was named, one is missing, or holds no image.
+    """
+    paths = paths_of(images)
+    if not paths:
+        raise DataError("no images were named; give files, folders or archives.")
+    sources, left_out = [plain_files(path) for path in paths], LeftOut()
+    for source in sources:
+        left_out.add_all(source.left_out)
+    return sources, left_out.sentences()
 
 
 class Readable(Protocol[K]):

@@ -38,14 +38,15 @@ def report(
     trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write the report of a finished run: one page of HTML that holds all it shows.
+    """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it.
+
+    Of a generator's run it says how the generator learned and what it makes.
 
     Args:
-        run: the run's folder.
-        out: file to write (.html); None for ``report.html`` in the run.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by, to explain its mistakes; a
-            generator has none.
-        progress: called with (images done, images in all) where the image set must be decoded again.
+        run: Folder of a finished run.
+        out: File to write (.html), one page that holds all it shows; report.html in the run unless named.
+        trust_code: Run the code of the repository that a network of torch.hub is built by, to explain its mistakes.
+        progress: Called with (images done, images in all) where the image set must be decoded again.
     Returns:
         The page.
     Raises:

@@ -30,7 +30,18 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["PRIVATE", "BodyLimit", "Noted", "RequestLog", "SameSite", "Token", "is_loopback", "noted", "plain"]
+__all__ = [
+    "PRIVATE",
+    "UNFINISHED_LINES",
+    "BodyLimit",
+    "Noted",
+    "RequestLog",
+    "SameSite",
+    "Token",
+    "is_loopback",
+    "noted",
+    "plain",
+]
 
 NOTED = "sightline"  # where the scope of a request holds what is noted of it
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}  # headers
@@ -94,6 +105,9 @@ class RequestLog:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             pass  # nobody is there to be answered
+        except asyncio.CancelledError:  # at the end of the server
+            if status == GONE:
+                await _refuse(scope, receive, send_with_id, 503, "the server is stopping; ask again when it is back.")
         except Exception:
             logging.getLogger(__name__).exception("request %s failed", facts.request_id)
             if status != GONE:

@@ -11,7 +11,7 @@ import torch
 from sightline.config import METHODS, AttributionConfig, Method
 from sightline.data.augment.augment import centre
 from sightline.errors import ConfigError
-from sightline.explanation.explain import ExplainedImage, Explainer
+from sightline.explanation.explainer import ExplainedImage, Explainer
 from sightline.explanation.requirements import layer_named
 from sightline.inference.classifier import Classifier
 from sightline.machine.extras import refuse_missing_captum

@@ -63,7 +63,7 @@ class Question(Described):
 
     images: list[UploadFile] = Field(min_length=1)
     """Files of images, in their order."""
-    top: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=999_999_999)] = 5
+    top: Annotated[int, Field(ge=1, le=999_999_999), BeforeValidator(_digits)] = 5
     """Classes to name for each image, at most."""
     views: Views | SkipJsonSchema[None] = ABSENT
     """Views of an image to average; without it those of the classifier's recipe."""
@@ -86,7 +86,7 @@ def narrow(schema: dict[str, Any], limits: ServeConfig, values: dict[str, Sequen
         values: that fields may have, by their names; a field without any is left out.
     """
     fields = schema["properties"]
-    fields["images"]["maxItems"] = limits.max_images
+    fields["images"] |= {"items": {"type": "string", "format": "binary"}, "maxItems": limits.max_images}
     for name, allowed in values.items():
         fields[name]["enum"] = list(allowed)
         if not allowed:
@@ -94,7 +94,7 @@ def narrow(schema: dict[str, Any], limits: ServeConfig, values: dict[str, Sequen
     schema["dependentRequired"] = {"layer": ["explain"], "target": ["explain"]}
     schema["dependentSchemas"] = {
         "layer": {"properties": {"explain": {"const": "grad_cam"}}},
-        "explain": {"properties": {"images": {"maxItems": EXPLAINED}}},
+        "explain": {"properties": {"images": {**fields["images"], "maxItems": EXPLAINED}}},
     }
 
 

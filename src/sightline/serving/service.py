@@ -21,7 +21,7 @@ from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Depends, FastAPI, Form, Header, Request, Security
+from fastapi import APIRouter, Depends, FastAPI, Form, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPBearer
@@ -30,6 +30,7 @@ from pydantic import ConfigDict
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from sightline.config import METHODS, SIGNED, AttributionConfig, ServeConfig, refuse_unknown_class
 from sightline.config.checks import nearest
@@ -53,7 +54,6 @@ __all__ = ["build_service", "describe_model"]
 MOST_REQUESTS = 256  # that are decoded or answered at a time
 RETRY_SECONDS = 2
 DECODERS = 2  # threads: the memory that large images take while they are decoded
-METHODS_OF_HTTP = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 ROUTES = {"/api/predict": "POST", "/api/health": "GET", "/api/model": "GET", "/api": "GET", "/openapi.json": "GET"}
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +75,7 @@ def build_service(
     _keep_quiet()
     app = FastAPI(
         title="sightline",
-        description="A classifier of images.",
+        description="A classifier of images. A caller may name a request by the header X-Request-Id.",
         version=own_version(),
         docs_url=None,
         redoc_url=None,
@@ -83,6 +83,10 @@ def build_service(
     )
     app.state.max_images = limits.max_images
     app.include_router(_routes(asker, limits))
+    for path in ("/openapi.json", "/api", "/api/{rest:path}"):  # whatever is mounted at / must not answer in our name
+        route = Route(path, _nothing, include_in_schema=False)
+        route.methods = None  # any
+        app.router.routes.append(route)
     for error in (HTTPException, RequestValidationError, ConfigError, BusyError):
         app.add_exception_handler(error, _refused)
     # the last one added is the outermost
@@ -104,13 +108,8 @@ def _keep_quiet() -> None:
 # ── the paths ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _private(
-    response: Response,
-    x_request_id: Annotated[
-        str | None, Header(description="An id of the caller's own; without it the server makes one.")
-    ] = None,
-) -> None:
-    """Let nobody on the way keep an answer; read an id that the log has read already."""
+def _private(response: Response) -> None:
+    """Let nobody on the way keep an answer."""
     response.headers.update(PRIVATE)
 
 
@@ -180,20 +179,17 @@ def _routes(asker: Asker, limits: ServeConfig) -> APIRouter:
         }
         return HTMLResponse(render_html("service.html", **content))
 
-    # whatever is mounted at / must not answer in the service's name
-    @router.api_route("/openapi.json", methods=METHODS_OF_HTTP, include_in_schema=False)
-    @router.api_route("/api", methods=METHODS_OF_HTTP, include_in_schema=False)
-    @router.api_route("/api/{rest:path}", methods=METHODS_OF_HTTP, include_in_schema=False)
-    async def nothing(request: Request) -> None:
-        if allowed := ROUTES.get(request.scope["path"]):
-            raise HTTPException(405, headers={"Allow": allowed})
-        raise HTTPException(404)
-
     return router
 
 
 def _identified(request: Request, **content: Any) -> dict[str, Any]:
     return {**content, "request_id": noted(request.scope).request_id}
+
+
+async def _nothing(request: Request) -> Response:
+    if allowed := ROUTES.get(request.scope["path"]):
+        raise HTTPException(405, headers={"Allow": allowed})
+    raise HTTPException(404)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -242,6 +238,7 @@ class _Predictor:
         """Narrow the schema of a question to what this classifier answers."""
         classifier = self.asker.classifier
         values = {
+            "views": list(classifier.model["temperatures"]),
             "coverage": COVERAGES if classifier.trust else [],
             "explain": self.maps.methods,
             "layer": [layer.name for layer in self.maps.layers],

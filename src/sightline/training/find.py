@@ -49,6 +49,8 @@ def find_rate(
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
     test = test or RangeTestConfig()
+    if out is not None:
+        refuse_filled(out)
     request = read_request(data, recipe, settings)
     if request.recipe is not None:
         test.rates(request.recipe.optimizer.kind)  # refuses an end below the start
@@ -91,6 +93,8 @@ def find_batch(
     Raises:
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
+    if out is not None:
+        refuse_filled(out)
     plan, console = _begin(read_request(data, recipe, settings), out, console)
     from sightline.training.finders.batch import search_batch
 
@@ -107,8 +111,6 @@ def _begin(
     out: str | os.PathLike[str] | None,
     console: Console | None,
 ) -> tuple["ClassifierPlan", Console]:
-    if out is not None:
-        refuse_filled(out)
     from sightline.machine.devices import keep_freed_memory
     from sightline.training.preparation import prepare_classifier
 

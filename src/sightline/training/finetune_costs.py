@@ -45,11 +45,11 @@ def candidates(plan: ClassifierPlan) -> list[Candidate]:
     # kept maps do without the crop and the policy of the recipe photos, never without anything that the user named
     without = with_settings(recipe, "augment", crop=None, policy=None)
     only_whole = recipe.finetune is not None or plan.named_views or not without.shows_two_views
-    found = []
+    options = []
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         forward = _seconds(network, images, learns=False) / count
         whole = _seconds_at(network, images, recipe.augment.scales) / count
-        found.append(Candidate(None, 0.0, whole * len(splits.train) + forward * len(splits.validation)))
+        options.append(Candidate(None, 0.0, whole * len(splits.train) + forward * len(splits.validation)))
         for layer in [] if only_whole else _cuts(network, images):
             network.cut_after(layer)
             maps, below = _timed_maps(network, images)
@@ -61,30 +61,30 @@ def candidates(plan: ClassifierPlan) -> list[Candidate]:
                 parameter.requires_grad = name.startswith(network.beyond_backbone)
             above = _seconds(network, maps, learns=True, kept=True) / count
             once = below / count * shown
-            found.append(Candidate(layer, once, above * (len(splits.train) + len(splits.validation) / 3)))
-    return found
+            options.append(Candidate(layer, once, above * (len(splits.train) + len(splits.validation) / 3)))
+    return options
 
 
 def _cuts(network: Network, images: torch.Tensor) -> list[str]:
     """Return the layers of the chain behind which about two thirds, and a third, of the time of a pass is spent."""
     times = [0.0]
-    given = images[:4]
+    maps = images[:4]
     with torch.inference_mode():
         for layer in network.chain:
             start = time.perf_counter()
-            given = network.get_submodule(layer)(given)
+            maps = network.get_submodule(layer)(maps)
             times.append(time.perf_counter() - start)
     total = sum(times)
-    found = []
+    cuts = []
     for share in SHARES:
         done = 0.0
         for (_, seconds), layer in zip(pairwise(times), network.chain[:-1], strict=False):
             done += seconds
             learns = any(True for _ in network.get_submodule(layer).parameters())
             if learns and 1 - done / total <= share:
-                found.append(layer)
+                cuts.append(layer)
                 break
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(cuts))
 
 
 def _timed_maps(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, float]:

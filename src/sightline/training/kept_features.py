@@ -47,26 +47,29 @@ def settle_features(
     finetune = recipe.finetune
     if not isinstance(finetune, FrozenConfig) or not recipe.shows_two_views:
         return recipe, ""
-    wanted = bytes_kept(network, images * (1 if recipe.augment.flip == "none" else 2), size)
-    problem = _why_not(recipe, network, size, wanted, device)
+    size_in_bytes = bytes_kept(network, images * (1 if recipe.augment.flip == "none" else 2), size)
+    problem = _why_not(recipe, network, size, size_in_bytes, device)
     if finetune.features == "keep" and problem:
         raise ConfigError(f"--finetune.features keep: {problem}; leave the option out.")
     keep = finetune.features != "recompute" and not problem
     settled = replace(recipe, finetune=replace(finetune, features="keep" if keep else "recompute"))
     if keep:
-        return settled, f"  what the frozen layers make of the images is computed once and kept: {wanted / 1e9:.2g} GB"
+        return (
+            settled,
+            f"  what the frozen layers make of the images is computed once and kept: {size_in_bytes / 1e9:.2g} GB",
+        )
     return settled, f"  the frozen layers compute in every epoch anew: {problem or 'as asked'}"
 
 
-def _why_not(recipe: Recipe, network: Network, size: tuple[int, int], wanted: int, device: torch.device) -> str:
+def _why_not(recipe: Recipe, network: Network, size: tuple[int, int], size_in_bytes: int, device: torch.device) -> str:
     """Return what speaks against keeping so many bytes of features; empty where nothing does."""
     if recipe.fit.compile:
         return "--fit.compile compiles the whole network"
     varying = _varying(recipe, network, size)
     if varying:
         return varying
-    if wanted * recipe.fit.processes > MOST * free_memory(device):
-        return f"{wanted / 1e9:.1f} GB for each process is more than a third of the free memory"
+    if size_in_bytes * recipe.fit.processes > MOST * free_memory(device):
+        return f"{size_in_bytes / 1e9:.1f} GB for each process is more than a third of the free memory"
     return ""
 
 

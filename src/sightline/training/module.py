@@ -320,12 +320,14 @@ class ACGANLearner(Learner):
     def _made(self, batch: Batch, drawn: torch.Generator) -> Tensor:
         """Make an image of each class of a batch, as the discriminator is shown it."""
         noise_BZ = torch.randn(len(batch.labels), self.config.noise_width, generator=drawn)
-        made = self.network.generator(noise_BZ.to(self.device, non_blocking=True), batch.labels)
-        return acgan.disguise(made, self.config.disguises, drawn)
+        images = self.network.generator(noise_BZ.to(self.device, non_blocking=True), batch.labels)
+        return acgan.disguise(images, self.config.disguises, drawn)
 
     def _discriminator_loss(self, batch: Batch, drawn: torch.Generator, penalty: float = 0.0) -> Tensor:
-        made, real = self._made(batch, drawn), acgan.disguise(batch.images, self.config.disguises, drawn)
-        return acgan.discriminator_loss(self.network.discriminator, real, made, batch.labels, penalty=penalty).total
+        generated, real = self._made(batch, drawn), acgan.disguise(batch.images, self.config.disguises, drawn)
+        return acgan.discriminator_loss(
+            self.network.discriminator, real, generated, batch.labels, penalty=penalty
+        ).total
 
     def _generator_loss(self, batch: Batch, drawn: torch.Generator) -> Tensor:
         return acgan.generator_loss(self.network.discriminator, self._made(batch, drawn), batch.labels).total

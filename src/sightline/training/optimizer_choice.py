@@ -54,16 +54,16 @@ def settle_optimizer(recipe: Recipe, settings: Mapping[str, Any], built: Built) 
     if not harm:
         return recipe, ""
     kind = recipe.optimizer.kind
-    asked = [name for name, value in (spell_out(settings).get("optimizer") or {}).items() if value != AUTO]
-    if not asked:
+    named = [name for name, value in (spell_out(settings).get("optimizer") or {}).items() if value != AUTO]
+    if not named:
         line = (
             f"optimizer: {PRESERVING.kind} at {PRESERVING.learning_rate:g} in place of the recipe's {kind}: it {harm}"
         )
         return replace(recipe, optimizer=PRESERVING), line
     if not isinstance(recipe.optimizer, MuonConfig):
         return recipe, ""
-    flag = f"--optimizer.{asked[0].replace('_', '-')}"
-    subject = f"{flag} {kind}" if "kind" in asked else f"{flag} is a setting of the recipe's {kind}, which"
+    flag = f"--optimizer.{named[0].replace('_', '-')}"
+    subject = f"{flag} {kind}" if "kind" in named else f"{flag} is a setting of the recipe's {kind}, which"
     raise ConfigError(
         f"{subject} {harm}; leave the option out, and {PRESERVING.kind} takes its place, or name another optimizer."
     )

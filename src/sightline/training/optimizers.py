@@ -40,14 +40,14 @@ def build_optimizer(
             group, which carries its ``share``.
     """
     beyond_backbone = getattr(network, "beyond_backbone", ("head.",))
-    found: dict[tuple[str, float], list[nn.Parameter]] = {}
+    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             share = (shares or {}).get(name, 1.0)
-            found.setdefault((part_of(name, parameter, beyond_backbone), share), []).append(parameter)
+            parts.setdefault((part_of(name, parameter, beyond_backbone), share), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"part": part, "share": share, "params": found[part, share]}
-        for part, share in sorted(found, key=lambda group: (PARTS.index(group[0]), -group[1]))
+        {"part": part, "share": share, "params": parts[part, share]}
+        for part, share in sorted(parts, key=lambda group: (PARTS.index(group[0]), -group[1]))
     ]
     if isinstance(config, MuonConfig):
         return _muon(config, groups, getattr(network, "side_by_side", 1))
@@ -104,16 +104,16 @@ def peaks(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:
     return [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
 
 
-def scale_peaks(optimizer: torch.optim.Optimizer, given: Sequence[tuple[float, float]], factor: float) -> None:
+def scale_peaks(optimizer: torch.optim.Optimizer, before: Sequence[tuple[float, float]], factor: float) -> None:
     """Set every group to what it would be built with if all rates of the settings were multiplied by a factor.
 
     Muon's setting for the head, the biases and the norms is ``shrink``, their rate times their weight decay, so there
     the decay is divided by the factor.
 
     Args:
-        given: from ``peaks``.
+        before: from ``peaks``.
     """
-    for group, (rate, decay) in zip(optimizer.param_groups, given, strict=True):
+    for group, (rate, decay) in zip(optimizer.param_groups, before, strict=True):
         group["lr"] = rate * factor
         group["weight_decay"] = decay / factor if isinstance(optimizer, Muon) else decay
 

@@ -99,12 +99,12 @@ def _taken_apart(network: nn.Module) -> list[str]:
         sizes = {name: sum(item.numel() for at, item in parameters.items() if lies_in(at, name)) for name in names}
         pieces = {name: _pieces(network, name, parameters) for name in names if name not in parameters}
         wholes = [name for name, inner in pieces.items() if any(piece not in parameters for piece in inner)]
-        wanted = [name for name in wholes if sizes[name] > MOST * total]
-        if not wanted and len(names) < FEW:  # of which each gives two layers or more
-            wanted = [name for name in wholes if sum(_any_in(filters, piece) for piece in pieces[name]) > 1]
-        if not wanted:
+        large = [name for name in wholes if sizes[name] > MOST * total]
+        if not large and len(names) < FEW:  # of which each gives two layers or more
+            large = [name for name in wholes if sum(_any_in(filters, piece) for piece in pieces[name]) > 1]
+        if not large:
             return names
-        largest = max(wanted, key=sizes.__getitem__)
+        largest = max(large, key=sizes.__getitem__)
         place = names.index(largest)
         names[place : place + 1] = pieces[largest]
 
@@ -113,8 +113,8 @@ def _pieces(network: nn.Module, name: str, below: Iterable[str]) -> list[str]:
     """Return what a layer is made of: its own parameters, then its children, each as far as it holds any."""
     module = network.get_submodule(name)
     inner = [where for where, _ in [*module.named_parameters(recurse=False), *module.named_children()]]
-    found = [f"{name}.{where}" if name else where for where in inner]
-    return [piece for piece in found if _any_in(below, piece)]
+    pieces = [f"{name}.{where}" if name else where for where in inner]
+    return [piece for piece in pieces if _any_in(below, piece)]
 
 
 def _any_in(parameters: Iterable[str], layer: str) -> bool:
@@ -177,12 +177,12 @@ def _gradual(finetune: GradualConfig, lengths: Iterable[int], layers: list[Layer
             f"--finetune.phases {finetune.phases} is more than the network allows: a head and {len(below)} layers below it"
             f" ({', '.join(names[-1] for names in below)}); choose at most {len(below) + 1}."
         )
-    found = []
+    phases = []
     for step, epochs in enumerate(lengths):
         deep = math.ceil(len(below) * step / steps)
         trained = [name for names in reversed(below[len(below) - deep :]) for name in names]
-        found.append(PhaseConfig(epochs=epochs, train=(HEAD, *trained) if step < steps else (ALL,)))
-    return tuple(found)
+        phases.append(PhaseConfig(epochs=epochs, train=(HEAD, *trained) if step < steps else (ALL,)))
+    return tuple(phases)
 
 
 def _settled(recipe: AnyRecipe, network: nn.Module, phase: PhaseConfig, first: int) -> Phase:
@@ -276,8 +276,8 @@ def modes_kept(network: nn.Module) -> Iterator[None]:
 
 def _around(parameters: Iterable[str]) -> set[str]:
     """Return the names of all modules that some parameters lie in; that of the network itself is empty."""
-    found = {""}
+    modules = {""}
     for name in parameters:
         while name := name.rpartition(".")[0]:
-            found.add(name)
-    return found
+            modules.add(name)
+    return modules

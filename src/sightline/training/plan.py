@@ -41,7 +41,7 @@ def plan(
         data: An image set, as for sightline train; so are the recipe and the settings of the training.
         recipe: A recipe's name, a YAML file of one, or auto to choose by the images.
         settings: What to set over the recipe, nested as in its YAML; it becomes part of what is written.
-        out: File to write (.yaml), for sightline train --config; without it the schedule is only returned.
+        out: File to write (.yaml), for sightline train --config; without it the schedule is printed.
         console: Where progress is shown; None shows none, but in a notebook.
     Returns:
         The YAML text.

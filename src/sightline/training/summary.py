@@ -35,7 +35,6 @@ __all__ = [
     "describe_phase",
     "describe_training",
     "describe_tuning",
-    "show_check",
     "show_generator",
     "show_kept",
     "show_measures",
@@ -254,28 +253,6 @@ def about_standard_fid(found: Mapping[str, Any]) -> str:
         f"in the Inception features of the literature, {found['made']:,} made and {found['real']:,} real images of"
         f" {height}×{width} px: standard FID {found['fid']:.4g} (compare only with one of as many: papers make 50,000)"
     )
-
-
-def show_check(console: Console, counts: Mapping[str, int], proposals: Sequence[str], listed: int) -> None:
-    """Print how many findings of each kind a check has made, by the kind's title, and what it proposes.
-
-    Args:
-        console: where to print.
-        counts: of findings, by title.
-        proposals: sentences on the images that are proposed to be left out, or cannot be.
-        listed: images in exclude.csv.
-    """
-    say = _to(console)
-    for title, count in counts.items():
-        say(f"{title}: {count:,}")
-    if not counts:
-        say("Nothing was found.")
-    for sentence in proposals:
-        say(sentence)
-    if listed:
-        say(
-            "Look at check.html, delete the lines of exclude.csv that you disagree with, then train with --data.exclude exclude.csv"
-        )
 
 
 # ── tuning ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -30,7 +30,7 @@ def train(
     console: Console | None = None,
     after_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path | None:
-    """Train a classifier on an image set, and measure it; or a generator of such images (recipe ddpm).
+    """Train a classifier on an image set, and measure it; or a generator of such images (--recipe ddpm).
 
     Args:
         data: A folder of class folders, an archive of one, a manifest (.csv, .tsv, .jsonl, .parquet), or a name: groceries,
@@ -40,7 +40,7 @@ def train(
         settings: What to set over the recipe, nested as in its YAML.
         run: Folder to make; runs/<data>-<recipe>-<n> unless named.
         resume: Continue the run that is named, or the newest unfinished one of the same data and settings.
-        restart: With resume: begin the run again at its first epoch, and delete its checkpoints, such as those of which none
+        restart: With --resume: begin the run again at its first epoch, and delete its checkpoints, such as those of which none
             can be read.
         dry_run: Describe the training and stop before the first step.
         console: Where to report; None reports nothing, but in a notebook.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.config.serving import ServeConfig
-from sightline.serving.wall import Wall, forget_places_elsewhere
+from sightline.serving.wall import Wall, forget_places_elsewhere, report_once
 from sightline.serving.worker import Asker
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
     blocks.state_session_capacity = SESSIONS
     blocks._queue.sleep_when_free = LOOKS  # gradio looks every millisecond, also while nobody asks
     forget_places_elsewhere(gradio.routes.templates.env)
+    report_once(gradio.queueing)
     gradio.mount_gradio_app(
         app,
         blocks,
@@ -67,5 +68,6 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
         css=template("serve.css"),
     )
     mounted: Any = app.routes[-1]
-    mounted.app.add_middleware(Wall, events=len(blocks.fns), icon=ICON)
+    events = [number for number, event in blocks.fns.items() if event.fn is not None]
+    mounted.app.add_middleware(Wall, events=events, icon=ICON)
     page.opening.start()  # now that nobody waits for the page

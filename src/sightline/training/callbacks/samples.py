@@ -63,9 +63,9 @@ class SampleGrid(Callback):
         averages = (callback for callback in trainer.callbacks if isinstance(callback, Averaging))  # type: ignore[attr-defined]
         averaged = next((callback.network for callback in averages), None)
         network = learner.network if averaged is None else averaged
-        how, told = glimpse_of(config), "one pass"
+        how, method = glimpse_of(config), "one pass"
         if how is not None:
-            told = f"{how.steps} steps of {how.sampler}, guidance {how.guidance:g}"
+            method = f"{how.steps} steps of {how.sampler}, guidance {how.guidance:g}"
         labels = [label for label in range(len(self.classes)) for _ in range(self.columns)]
         seeds = [derived_seed(fit.seed, "samples", index) for index in range(len(labels))]
         generator = Generator(network, config, self.size, learner.device, arithmetic(fit.precision, learner.device))
@@ -78,5 +78,5 @@ class SampleGrid(Callback):
             folder / f"epoch-{epoch:03d}.png",
             np.reshape(pixels, (len(self.classes), self.columns, *pixels.shape[1:])),
             self.classes,
-            f"epoch {epoch}: {told}",
+            f"epoch {epoch}: {method}",
         )

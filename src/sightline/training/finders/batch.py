@@ -125,9 +125,9 @@ def search_batch(
         with Progress(console, "Batch sizes") as progress:
 
             def counted(size: int) -> Tried:
-                found = measure(size)
+                tried = measure(size)
                 progress(min(size, most), most)
-                return found
+                return tried
 
             search = search_sizes(
                 counted,

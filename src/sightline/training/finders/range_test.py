@@ -77,11 +77,11 @@ def range_test(
     losses: list[float] = []
     reach = SMOOTHED_OVER * len(rates)
     best, diverged_at = math.inf, None
-    given = peaks(optimizer)
+    peaks_before = peaks(optimizer)
     with restored(network, optimizer):
         network.train()
         for rate, examples in zip(rates, batches, strict=False):  # batches may go on
-            scale_peaks(optimizer, given, rate / peak)
+            scale_peaks(optimizer, peaks_before, rate / peak)
             losses.append(step(network, optimizer, examples).item())
             if progress:
                 progress(len(losses), len(rates))
