@@ -193,9 +193,9 @@ def evaluate_unknown(
     model = read_model_of_finished(run)
     source = find_source(data)
     source.least = 1
-    if "trust" not in model:
-        raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     classifier = _loaded(run, trust_code)
+    if classifier.trust is None:
+        raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     from sightline.evaluation.ood import unknown_share
     from sightline.inference.views import combine
 

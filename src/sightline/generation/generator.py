@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, SamplingConfig
 from sightline.data.batches import Normalization
-from sightline.errors import RunError
+from sightline.inference.architecture import fill
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.models import diffusion
 from sightline.models.acgan import ACGAN
@@ -134,12 +134,6 @@ def load_generator(run: str | os.PathLike[str], *, device: str | None = None) ->
         chosen,
         arithmetic(model["precision"], chosen),
     )
-    try:
-        generator.network.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise RunError(
-            f"the weights {str(weights)!r} do not fit their network ({reason}); copy the run again."
-        ) from error
+    fill(generator.network, tensors, str(weights))
     generator.network.to(device=chosen, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return generator, model
