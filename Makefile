@@ -32,6 +32,10 @@ bench-few: install
 
 bench-hostile: install
 	$(BIN)/python benchmarks/hostile.py $(ARGS)
+	$(BIN)/python benchmarks/hostile_http.py
+
+bench-http: install
+	$(BIN)/python benchmarks/contract.py $(or $(EXAMPLES),200) $(or $(SEED),1)
 
 bench-generated: install
 	$(BIN)/python benchmarks/generated.py $(DATA) $(or $(OUT),studies/generated) $(ARGS)

@@ -7,7 +7,7 @@ import numpy as np
 from sightline.data.cache import open_images
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
-from sightline.inference.encode import Encoder
+from sightline.inference.encoder import Encoder
 from sightline.inference.predict import load
 from sightline.measures.fidelity import Fidelity, fidelity_of
 from sightline.runs.folder import read_model, read_run_recipe

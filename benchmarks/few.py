@@ -22,7 +22,7 @@ from sightline.inference.feature_store import FeatureStore
 from sightline.measures.metrics import wilson_interval
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights
-from sightline.training.linear_probe import choose_head, cross_validate
+from sightline.training.logistic_regression import Examples, choose_head, cross_validate
 
 CLASSES = {20: 4, 50: 4, 100: 16, 200: 16, 400: 16}
 A_CLASS = 3  # photographs, at least
@@ -64,8 +64,8 @@ def report(size: int, features: torch.Tensor, labels: torch.Tensor, draws: int) 
         def deal(folds: int, seed: int, known: torch.Tensor = known) -> np.ndarray:
             return stratified(known.numpy(), folds, seed)
 
-        found = cross_validate(inside, known, classes, deal)
-        head = choose_head(inside, known, deal(INNER, 0), None, classes)
+        found = cross_validate(Examples(inside, known, classes), deal)
+        head = choose_head(Examples(inside, known, classes), deal(INNER, 0))
         truth = float((head.logits(features[rest]).argmax(1) == labels[rest].numpy()).mean())
         estimates.append(found.accuracy)
         truths.append(truth)

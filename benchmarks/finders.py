@@ -23,7 +23,7 @@ from rich.console import Console
 import sightline
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge, to_mapping
-from sightline.training import prepare
+from sightline.training import preparation
 from sightline.training.optimizers import scaled
 
 RECIPES = ("fast", "resnet18", "custom-resnet-onecycle")
@@ -67,7 +67,7 @@ def _settings(data: str, recipe: str, fraction: float, steps: int) -> dict[str, 
     """What makes a training of a recipe so short."""
     settings: dict[str, Any] = {"data": {"fraction": fraction}, "evaluation": {"on": "none"}}
     plain = resolve(read_recipe(recipe))
-    plan = prepare.prepare_training(data, recipe, settings, None, Console(quiet=True))
+    plan = preparation.prepare_training(data, recipe, settings, Console(quiet=True))
     epochs = max(2, round(steps * plain.fit.batch_size / len(plan.splits.train)))
     settings["fit"] = {"epochs": epochs, "validate_every": 0}
     if plain.schedule.kind == "one_cycle":

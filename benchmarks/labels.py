@@ -15,19 +15,19 @@ import json
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 import sightline
-from sightline.checks.label_errors import folds_of, label_quality, out_of_fold, suspects
+from sightline.checks.label_errors import folds_of, out_of_fold
 from sightline.data.batches import derived_seed
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
-from sightline.inference.encode import Encoder
+from sightline.inference.encoder import Encoder
 from sightline.inference.predict import load
+from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.measures.significance import mean_interval
 
 SEED = 0
@@ -54,23 +54,20 @@ def judge(run: str | Path, images: CachedImages, rows: np.ndarray, given: np.nda
     features = Encoder(load(run)).encode_rows(images.pixels, rows)
     encoded = time.perf_counter()
     probabilities = out_of_fold(features, given, folds_of([images.hashes[row] for row in rows]), len(images.classes))
-    found = suspects(given, probabilities)
+    suspects = suspected_labels(probabilities, given)
     judged = time.perf_counter()
-    quality = label_quality(given, probabilities)
+    quality = label_quality(probabilities, given)
     first = np.argsort(quality, kind="stable")[: wrong.sum()]
-    flagged = wrong[found.places]
+    flagged = wrong[suspects]
     print(f"{len(rows):,} images of {images.name}, {wrong.sum()} labels changed (seed {SEED}); features of {run}")
     print(f"area under ROC of the quality of the labels: {area_under_roc(-quality, wrong):.4f}")
     print(f"precision at {wrong.sum()}: {wrong[first].mean():.3f}")
     print(
         f"suspects by confident learning: {len(flagged)}, of which {flagged.sum()} were changed: precision"
         f" {flagged.mean():.3f}, recall {flagged.sum() / wrong.sum():.3f}; the class suggested is the true one of"
-        f" {(found.suggested == images.labels[rows][found.places])[flagged].mean():.3f} of those"
+        f" {(probabilities.argmax(axis=1) == images.labels[rows])[suspects][flagged].mean():.3f} of those"
     )
-    print(
-        f"encoding {encoded - start:.0f} s, folds and suspects {judged - encoded:.0f} s; cleanlab {version('cleanlab')}",
-        flush=True,
-    )
+    print(f"encoding {encoded - start:.0f} s, folds and suspects {judged - encoded:.0f} s", flush=True)
 
 
 def plant(images: CachedImages, fraction: float, changed: int, cut: str = "train") -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from pathlib import Path
 TRAIN = """
 import json, sys
 import sightline
-from sightline import training
+from sightline.training import fit
 
 def held():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))

@@ -25,7 +25,7 @@ from rich.console import Console
 from sightline.data.batches import TrainingBatches
 from sightline.machine.devices import keep_freed_memory
 from sightline.models.build import build_network
-from sightline.training import fit, module, prepare
+from sightline.training import fit, module, preparation
 from sightline.training.optimizers import build_optimizer
 from sightline.training.schedules import Steps, schedule
 
@@ -72,7 +72,7 @@ def compare_waiting(data: str, rounds: int) -> None:
 def measure(data: str, rounds: int) -> None:
     keep_freed_memory()  # as ``sightline train`` does; the bare loop in the same process has it, too
     quiet = Console(quiet=True)
-    plan = prepare.prepare_training(data, "fast", SETTINGS, None, quiet)
+    plan = preparation.prepare_training(data, "fast", SETTINGS, quiet)
     extra = []
     for number in range(rounds):
         pair = (bare(plan), ours(plan, quiet)) if number % 2 else (ours(plan, quiet), bare(plan))[::-1]
@@ -128,7 +128,7 @@ def ours(plan, quiet: Console) -> tuple[int, float, float]:
             if self.trainer.is_last_batch:
                 times.append((time.perf_counter(), time.process_time()))
 
-    fit.ClassifierLearner = Timed
+    module.ClassifierLearner = Timed
     with tempfile.TemporaryDirectory() as folder:
         fitted = fit.fit(plan, Path(folder), [], quiet)
     (start, processor), (end, processor_end) = times[0], times[-1]

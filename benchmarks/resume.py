@@ -110,8 +110,9 @@ def _kill_inside(run: Path, kind: str, number: int) -> str:
 def _die_inside(kind: str, occasion: int) -> None:
     """Make this process kill itself when an event comes round for the ``occasion``-th time, counted from 0."""
     from sightline.evaluation import evaluate
-    from sightline.inference import predict
-    from sightline.training import module, trainer
+    from sightline.inference import classifier
+    from sightline.training import module
+    from sightline.training.callbacks import saving
 
     count = -1
 
@@ -129,11 +130,11 @@ def _die_inside(kind: str, occasion: int) -> None:
         return wrapped
 
     if kind == "checkpoint":
-        trainer.torch.save = die_or(trainer.torch.save)
+        saving.torch.save = die_or(saving.torch.save)
     elif kind == "validation":
         module.ClassifierLearner.validation_step = die_or(module.ClassifierLearner.validation_step)
     else:
-        predict.logits_of_views = die_or(predict.logits_of_views)
+        classifier.logits_of_views = die_or(classifier.logits_of_views)
         assert evaluate
 
 

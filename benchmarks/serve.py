@@ -21,9 +21,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 COUNT = 512  # different files
 CALLERS = (1, 8, 64)
@@ -104,13 +104,13 @@ async def drive(port: int, files: Path, callers: int, seconds: float, query: str
 
 
 @contextmanager
-def served(run: str, *settings: str) -> Iterator[tuple[int, int]]:
-    """A server of its own: (port, process id)."""
+def served(run: str | None, *settings: str, log: IO[bytes] | None = None) -> Iterator[tuple[int, int]]:
+    """Run a server of its own, of the example classifier where no run is named: (port, process id)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [*SERVE, run, "--port", str(port), *settings]
-    with tempfile.TemporaryFile() as log:
+    command = [*SERVE, *([run] if run else []), "--port", str(port), *settings]
+    with nullcontext(log) if log else tempfile.TemporaryFile() as log:
         server = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             for _ in range(600):

@@ -13,7 +13,9 @@ from msgspec import NODEFAULT
 from msgspec.structs import FieldInfo, fields
 
 from sightline.checks.problems import KINDS
-from sightline.cli.main import VERBS
+from sightline.cli.flags import SETTINGS
+from sightline.cli.parser import application
+from sightline.cli.verbs import VERBS
 from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.backbones import BACKBONES
 from sightline.config.building import blocks_in, fields_of, listed_block, members
@@ -57,7 +59,14 @@ def names() -> str:
         "# Everything by its name\n\nWritten by `make docs` from the code; do not edit. A setting is a flag of"
         " `sightline train` (`--fit.batch-size 64`) and a line of a recipe (`fit: {batch_size: 64}`).\n",
         _section(
-            "Verbs", ("verb", "what it does"), ((f"`sightline {name}`", _first(verb)) for name, verb in VERBS.items())
+            "Verbs", ("verb", "what it does"), ((f"`sightline {name}`", verb.summary) for name, verb in VERBS.items())
+        ),
+        _section(
+            "Flags",
+            ("verb", "flag", "what it is"),
+            _flags(),
+            "The parameters of the verbs, which are those of the functions of the same name in Python, too; beside them"
+            " `train`, `plan`, `find rate`, `find batch` and `tune` take a flag for each setting below.",
         ),
         _section("Image sets", ("name", "what it is"), _image_sets()),
         _section("Recipes", ("recipe", "what it is for, and what it reached"), _recipes()),
@@ -114,6 +123,19 @@ def _first(documented: Any) -> str:
     return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("``", "`")
 
 
+def _flags() -> Iterator[tuple[str, str, str]]:
+    """Yield the flags of each verb but those of the settings of a recipe."""
+    for name in VERBS:
+        command = application(VERBS, name.split())
+        for part in name.split():
+            command = command[part]
+        shown = f"**`{name}`**"
+        for argument in command.assemble_argument_collection(parse_docstring=True):
+            if SETTINGS not in (argument.parameter.group or ()):
+                yield shown, f"`{argument.name}`", str(argument.parameter.help).replace("<", "&lt;")
+                shown = ""
+
+
 def _image_sets() -> Iterator[tuple[str, str]]:
     yield f"`{GROCERIES}`", _first(GroceriesSource)
     yield f"`{DIGITS}`", _first(DigitsSource)
@@ -146,7 +168,12 @@ def _extras() -> Iterator[tuple[str, str, str]]:
         plain = ", ".join(f"`{library}`" for library in libraries if not library.startswith("sightline"))
         yield (
             f"`{extra}`",
-            plain or ("nothing: it is a core dependency" if extra == "timm" else "all of these but `dev`"),
+            plain
+            or (
+                "nothing: the name is kept for those who type it"
+                if extra in ("timm", "check")
+                else "all of these but `dev`"
+            ),
             f"`pip install '.[{extra}]'`",
         )
 

@@ -45,8 +45,8 @@ def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings in this process do not measure the machine's speed, which takes up to a second of each."""
-    if "sightline.training.trainer" in sys.modules:
-        monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
+    if "sightline.training.callbacks.cost" in sys.modules:
+        monkeypatch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1e9)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ ROOT = Path(sightline.__file__).parent
 
 # The only modules (or folders) that may import a library.
 DOORS = {
-    "safetensors": ("runs/folder.py",),
+    "safetensors": ("runs/tensors.py",),
     "cyclopts": ("cli/",),
     "torchvision": ("models/",),
     "sklearn": ("data/sources/embedded.py",),
@@ -23,11 +23,11 @@ DOORS = {
     "pyarrow": ("data/sources/parquet.py",),
     "huggingface_hub": ("data/sources/huggingface.py", "models/pretrained.py"),
     "matplotlib": ("display/pictures.py", "display/charts.py"),
-    "scipy": ("measures/significance.py", "training/linear_probe.py"),
+    "scipy": ("measures/significance.py", "training/logistic_regression.py"),
     "jinja2": ("display/pages.py",),
     "timm": ("models/libraries.py",),
     "captum": ("explanation/attribution.py",),
-    "cleanlab": ("checks/label_errors.py",),
+    "cleanlab": (),
     "gradio": ("serving/page/",),
     "fastapi": ("serving/service.py", "serving/limits.py"),
     "starlette": ("serving/service.py", "serving/limits.py", "serving/forms.py"),
@@ -160,8 +160,17 @@ def test_inference_and_what_precedes_the_first_step_load_neither_lightning_nor_t
     run(
         "import sightline.inference.predict, sightline.inference.encode, sightline.evaluation.evaluate, sightline.training.summary, sightline.runs.folder, sys\n"
         "import sightline.explanation.explain\n"
-        "import sightline.training.prepare, sightline.generation.generate\n"
+        "import sightline.training.preparation, sightline.generation.generate\n"
         "import safetensors.torch\n"
         "slow = {'lightning', 'torchmetrics', 'pytorch_lightning', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not slow, slow"
+    )
+
+
+def test_a_classifier_is_loaded_without_the_room_of_training_and_without_what_finds_pretrained_weights() -> None:
+    run(
+        "import sightline, sys\n"
+        "sightline.load(device='cpu')\n"
+        "loaded = [name for name in sys.modules if name.startswith(('sightline.training', 'lightning', 'timm'))]\n"
+        "assert not loaded and 'sightline.models.pretrained' not in sys.modules, loaded\n"
     )

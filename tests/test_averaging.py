@@ -13,7 +13,7 @@ from sightline.config import EMAConfig, SWAConfig, resolve
 from sightline.data.batches import Batch
 from sightline.errors import TrainingError
 from sightline.models.base import Network
-from sightline.training.callbacks.averaging import Averaging, Chosen, hand_on
+from sightline.training.callbacks.averaging import Averaging, Chosen, put_in_chosen
 from sightline.training.module import ClassifierLearner, balanced_weights
 from sightline.training.trainer import build_trainer
 
@@ -124,7 +124,7 @@ def test_ema_is_the_running_mean_and_is_what_is_validated_and_handed_on(fit) -> 
             torch.testing.assert_close(seen.validated[1], (mean, norm))
     torch.testing.assert_close(seen.validated[0], (seen.weights[2], seen.means[2]))  # nothing is averaged yet
     torch.testing.assert_close(seen.validated[3], (mean, norm))
-    assert hand_on(trainer, learner) is None
+    assert put_in_chosen(trainer, learner) is None
     torch.testing.assert_close(learner.network.head.weight.detach(), mean)
     torch.testing.assert_close(learner.network.norm.running_mean, norm)
 
@@ -135,7 +135,7 @@ def test_swa_is_the_mean_of_the_ends_of_the_last_epochs_with_statistics_of_its_o
     torch.testing.assert_close(seen.validated[2][0], seen.weights[8])
     mean = (seen.weights[8] + seen.weights[11]) / 2
     torch.testing.assert_close(seen.validated[3][0], mean)
-    hand_on(trainer, learner)
+    put_in_chosen(trainer, learner)
     torch.testing.assert_close(learner.network.head.weight.detach(), mean)
     images = torch.cat([batch.images for batch in Images().batches])
     torch.testing.assert_close(learner.network.norm.running_mean, images.mean((0, 2, 3)))
@@ -205,7 +205,7 @@ def test_the_best_validation_is_handed_on_and_a_training_that_does_not_improve_s
     stopping = {"kind": "patience", "monitor": "val_loss", "patience": 2, "min_delta": 0.1}
     trainer, learner, seen = fit(early_stopping=stopping, fit={"epochs": 6})
     assert len(seen.validated) == 4  # epochs 3 and 4 gain less than 0.1
-    assert hand_on(trainer, learner) == {
+    assert put_in_chosen(trainer, learner) == {
         "epoch": 3,
         "monitor": "val_loss",
         "value": pytest.approx(0.95),
@@ -217,7 +217,7 @@ def test_the_best_validation_is_handed_on_and_a_training_that_does_not_improve_s
 def test_a_training_none_of_whose_validations_was_finite_hands_nothing_on() -> None:
     chosen = Chosen(resolve({"fit": {"keep": "val_loss"}}), None)
     with pytest.raises(TrainingError, match="no validation had a finite val_loss, so there are no best weights"):
-        hand_on(SimpleNamespace(callbacks=[chosen]), None)  # type: ignore[arg-type]
+        put_in_chosen(SimpleNamespace(callbacks=[chosen]), None)  # type: ignore[arg-type]
 
 
 def test_before_the_averaging_begins_there_is_no_averaged_network() -> None:

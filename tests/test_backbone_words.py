@@ -30,8 +30,8 @@ from sightline.machine import extras
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights, native_size, refuse_missing_weights
 from sightline.models.weights import BLOCKS, LoadedWeights, timm_names
-from sightline.runs.folder import read_tensors
-from sightline.training import job, prepare
+from sightline.runs.tensors import read_tensors
+from sightline.training import preparation
 
 SIZE = (64, 64)
 LITE0 = {"kind": "timm", "name": BOX_NETWORK, "weights": "box"}
@@ -143,13 +143,13 @@ def test_the_box_fills_a_network_without_any_connection(no_socket: None) -> None
 def test_a_training_with_the_box_is_settled_and_told(no_socket: None, tmp_path: Path) -> None:
     data = coloured_folder(tmp_path / "colours", images=8)
     settings = {"fit": QUICK["fit"], "backbone": "box"}
-    plan = prepare.prepare_training(data, "small", settings, None, Console(quiet=True))
-    assert "weights: 245 of 247 tensors from the backbone in the box (EfficientNet-Lite0)" in job.notes(plan)
+    plan = preparation.prepare_training(data, "small", settings, Console(quiet=True))
+    assert "weights: 245 of 247 tensors from the backbone in the box (EfficientNet-Lite0)" in plan.notes()
     assert plan.normalization.mean == [0.5, 0.5, 0.5]
 
 
 def test_a_folder_called_box_is_not_taken_for_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sightline.inference.architecture import with_whole_paths
+    from sightline.training.network import with_whole_paths
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "box").mkdir()
@@ -408,9 +408,9 @@ def test_a_backbone_that_no_source_has_is_refused_before_an_image_is_read(
 
     assert timm.__version__
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
-    monkeypatch.setattr(prepare, "open_images", lambda *_: pytest.fail("images were read"))
+    monkeypatch.setattr(preparation, "open_images", lambda *_: pytest.fail("images were read"))
     data = coloured_folder(tmp_path / "colours", images=3)
     start = time.perf_counter()
     with pytest.raises(ConfigError, match=message):
-        prepare.prepare_training(data, recipe, {"backbone": word}, None, Console(quiet=True))
+        preparation.prepare_training(data, recipe, {"backbone": word}, Console(quiet=True))
     assert time.perf_counter() - start < 3

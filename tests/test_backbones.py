@@ -18,7 +18,7 @@ from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs import folder
-from sightline.training import job, module, prepare
+from sightline.training import module, preparation
 
 QUICK = {"fit": {"epochs": 1, "batch_size": 16}}
 CLONE = str(Path(__file__).parent / "hub_clone")
@@ -50,8 +50,8 @@ def seen(run: Path, column: str) -> set[int]:
 
 
 def planned(images: Path, run: Path, **settings: Any) -> Any:
-    return prepare.prepare_training(
-        images, "small", QUICK | {"network": f"run:{run}"} | settings, None, Console(quiet=True)
+    return preparation.prepare_training(
+        images, "small", QUICK | {"network": f"run:{run}"} | settings, Console(quiet=True)
     )
 
 
@@ -125,7 +125,7 @@ def test_other_classes_get_a_fresh_head_and_the_images_of_both_runs_are_kept(ear
     data = other_set(tmp_path / "others")
     plan = planned(data, earlier)
     assert plan.built.weights.fresh_head
-    assert "  a fresh head: these weights tell other classes apart" in job.notes(plan)
+    assert "  a fresh head: these weights tell other classes apart" in plan.notes()
     before = folder.read_weights(earlier / "model.safetensors")[0]
     state = plan.network.state_dict()
     assert state["head.weight"].shape == (2, 16)
@@ -173,7 +173,7 @@ def test_images_of_another_size_go_through_the_network_that_was_built_for_the_fi
     plan = planned(finished.data, earlier, data={"size": 80})
     assert plan.built.size == (32, 32)
     assert plan.network.state_dict()["whiten.weight"].shape[-1] == 2  # above 64 px a new one would have 4×4 patches
-    assert job.describe_classifier(plan)["built_for"] == [32, 32]
+    assert plan.describe()["built_for"] == [32, 32]
 
 
 def test_trusting_code_where_there_is_none_is_refused(finished: Finished, earlier: Path) -> None:
@@ -199,7 +199,7 @@ def test_an_image_size_that_a_transformer_cannot_read_is_refused_before_the_firs
     fit = {"fit": {"epochs": 2, "batch_size": 16}}
     settings = fit | {"network": "timm:test_vit", "augment": {"scales": [0.5, 1]}}
     with pytest.raises(ConfigError, match=r"network timm \(--augment.scales 0.5\) cannot read images of 16×16 px"):
-        prepare.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
+        preparation.prepare_training(finished.data, "small", settings, Console(quiet=True))
 
 
 def test_the_statistics_of_the_weights_normalise_the_images(finished: Finished, tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_the_statistics_of_the_weights_normalise_the_images(finished: Finished, 
 
     torch.save(resnet18().state_dict(), tmp_path / "a.pth")
     settings = QUICK | {"network": {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}}
-    plan = prepare.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
-    assert job.describe_classifier(plan)["normalization"]["mean"] == [0.485, 0.456, 0.406]
-    assert job.notes(plan)[-1].endswith("mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225")
-    assert job.describe_classifier(plan)["weights"]["fresh_stem"]  # of 32 px
+    plan = preparation.prepare_training(finished.data, "small", settings, Console(quiet=True))
+    assert plan.describe()["normalization"]["mean"] == [0.485, 0.456, 0.406]
+    assert plan.notes()[-1].endswith("mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225")
+    assert plan.describe()["weights"]["fresh_stem"]  # of 32 px

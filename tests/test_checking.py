@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from sightline.checks.duplicates import Pairs
 from sightline.checks.problems import KINDS, Finding, copies, part_of, rare_classes, staying_in_test, suggestions
 from sightline.cli.main import main
 from sightline.data.splits import split
-from sightline.errors import ConfigError, DataError, RunError
+from sightline.errors import DataError, RunError
 from test_duplicates import jpeg, scene
 
 Array = np.ndarray[Any, Any]
@@ -350,7 +349,6 @@ def test_where_a_fifth_of_all_labels_is_suspected_none_is_left_out_for_that(in_m
 def test_labels_changed_on_purpose_are_suspected_and_the_true_class_is_suggested(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("cleanlab")
     monkeypatch.setenv("SIGHTLINE_CACHE", str(finished.cache))
     for channel, label in enumerate(("red", "green", "blue")):
         for index in range(60):
@@ -389,8 +387,6 @@ def test_what_cannot_be_checked_is_refused_before_anything_is_decoded(
         check(tmp_path / "nothing")
     with pytest.raises(RunError):
         check("digits", out=tmp_path / "full")
-    monkeypatch.setitem(sys.modules, "cleanlab", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs cleanlab, which is not installed; run: pip install '\.\[check\]'"):
+    with pytest.raises(RunError):
         check("digits", labels=tmp_path)
     assert not (tmp_path / "cache").exists()

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
+from sightline.cli.verbs import VERBS
 from sightline.config import read_recipe, resolve
+from sightline.errors import ConfigError, DataError
 
 QUICK = ["--recipe", "small", "--fit.epochs", "1", "--fit.batch-size", "16", "--network.widths", "8", "16", "16"]
 
@@ -372,6 +375,43 @@ def test_help_and_refusals_load_no_torch(arguments: list[str]) -> None:
     code = f"import sys; from sightline.cli.main import main; main({arguments!r}); sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=os.environ | {"COLUMNS": "100"})
     assert result.returncode == 0, result.stdout
+
+
+def test_the_help_of_every_verb_loads_no_torch_and_explains_every_flag() -> None:
+    code = """
+import sys
+from sightline.cli.main import main
+from sightline.cli.parser import application
+from sightline.cli.verbs import VERBS
+for name in VERBS:
+    assert main([*name.split(), "--help"]) == 0
+    command = application(VERBS, name.split())
+    for part in name.split():
+        command = command[part]
+    unexplained = [one.name for one in command.assemble_argument_collection(parse_docstring=True) if not one.parameter.help]
+    assert not unexplained, (name, unexplained)
+slow = {"torch", "lightning", "gradio", "matplotlib", "sklearn"} & set(sys.modules)
+assert not slow, slow
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_first_line_of_a_verb_in_the_list_is_that_of_its_function() -> None:
+    for verb in VERBS.values():
+        assert verb.summary == " ".join((verb.function.__doc__ or "").split("\n\n")[0].split())
+        assert len(verb.summary) > 10
+
+
+def test_the_function_of_python_takes_what_the_command_takes(finished: Finished, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--unknown measures an image set of other things"):
+        sightline.evaluate(finished.run, unknown=True)
+    with pytest.raises(ConfigError, match="--fid measures generated images: say --generated as well"):
+        sightline.evaluate(finished.run, finished.data, fid=True)
+    with pytest.raises(ConfigError, match=r"--out .*features.csv must end in .npz"):
+        sightline.encode(finished.run, [finished.data], out=tmp_path / "features.csv")
+    with pytest.raises(DataError, match="no images were named"):
+        sightline.predict(finished.run, [])
 
 
 def test_the_help_of_train_explains_every_setting(capsys, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from sightline.errors import ConfigError
 from sightline.models.diffusion import FAINTEST, add_noise, guided, linear_noise, loss, sample, strength_of, times_of
 from sightline.models.flops import training_flops
 from sightline.models.unet import UNet, time_features
-from sightline.training.generator_job import FEW_WIDTHS, MANY_WIDTHS
+from sightline.training.generator_plan import FEW_WIDTHS, MANY_WIDTHS
 
 KEPT = linear_noise(500, 1e-4, 0.028)
 SIZE = (8, 8)

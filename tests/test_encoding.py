@@ -13,7 +13,7 @@ from conftest import Finished
 from sightline.cli.main import main
 from sightline.data.decoding.decode import decode
 from sightline.errors import ConfigError, DataError
-from sightline.inference.encode import Encoder
+from sightline.inference.encoder import Encoder
 
 
 def test_the_head_makes_the_logits_out_of_the_features(finished: Finished) -> None:

@@ -18,7 +18,7 @@ from sightline.config import METHODS, AttributionConfig
 from sightline.data.decoding.decode import decode
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.explanation.attribution import attribute
-from sightline.explanation.explain import Explainer
+from sightline.explanation.explainer import Explainer
 from sightline.machine import extras
 
 GRASS, WATER = "grass", "ünder wasser"

@@ -83,8 +83,8 @@ def test_a_backbone_sees_every_image_and_its_mirror_image_once_and_every_validat
         original(learner)
 
     monkeypatch.setattr(learners.ClassifierLearner, "on_fit_start", count)
-    monkeypatch.setattr("sightline.training.train.finish", lambda *_: None)
-    monkeypatch.setattr("sightline.training.train.describe_training", lambda *_: None)
+    monkeypatch.setattr("sightline.training.classifier_plan.finish", lambda *_: None)
+    monkeypatch.setattr("sightline.training.execution.describe_training", lambda *_: None)
     run = trained(finished, tmp_path / "run")
     counts = json.loads((run / "model.json").read_text())["data"]["counts"]
     assert sum(seen) == 2 * counts["train"] + counts["validation"]

@@ -60,7 +60,7 @@ def test_by_hand() -> None:
     """Real at 0, 1, 3, 7: with one neighbour their reaches are 1, 1, 2, 4."""
     real = np.array([[0.0], [1.0], [3.0], [7.0]])
     made = np.array([[-2.0], [11.0], [4.5], [12.0]])
-    precision, _ = precision_and_recall(made, real, neighbours=1)
+    precision, _ = precision_and_recall(made, real, neighbors=1)
     assert precision == 0.5  # 11 reaches 7 by 4, 4.5 reaches 3 by 1.5
 
 

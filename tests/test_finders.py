@@ -22,7 +22,8 @@ from sightline.errors import ConfigError, TrainingError
 from sightline.machine import memory
 from sightline.models.build import build_network
 from sightline.runs import folder
-from sightline.training import prepare, train, trainer
+from sightline.training import conflicts, preparation, train
+from sightline.training.callbacks import cost
 from sightline.training.finders import batch, rate
 from sightline.training.finders import range_test as rangetest
 from sightline.training.finders.batch import search_batch
@@ -53,7 +54,7 @@ def plan(colours: Path):
     """39 training images of three colours, for a tiny network."""
 
     def make(**settings):
-        return prepare.prepare_training(colours, "small", merge(QUICK, settings), None, QUIET)
+        return preparation.prepare_training(colours, "small", merge(QUICK, settings), QUIET)
 
     return make
 
@@ -247,7 +248,7 @@ def test_a_search_leaves_the_network_of_the_plan_and_the_generators_alone(plan) 
 def test_steps_outside_of_the_trainer_are_those_of_the_training_to_the_bit(
     settings, colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "convolution_flops", lambda *_: 1e9)  # in bfloat16 it takes long
+    monkeypatch.setattr(cost, "convolution_flops", lambda *_: 1e9)  # in bfloat16 it takes long
     for number in range(5):  # so that a class is rarer
         (colours / "grass" / f"{number:03d}.png").unlink()
     plain = {
@@ -257,7 +258,7 @@ def test_steps_outside_of_the_trainer_are_those_of_the_training_to_the_bit(
         "evaluation": {"on": "none"},
     }
     quick = merge(merge(QUICK, plain), settings)
-    made = prepare.prepare_training(colours, "small", quick, None, QUIET)
+    made = preparation.prepare_training(colours, "small", quick, QUIET)
     fit = made.recipe.fit
     network, step = copied_network(made, CPU).train(), TrainingStep(made, CPU)
     optimizer = build_optimizer(made.recipe.optimizer, network)
@@ -482,7 +483,7 @@ def test_accumulation_and_processes_bound_the_batches_that_are_tried(plan, monke
     )
     assert found.search.largest.images == 13  # 39 in three batches
     assert found.search.bound == "images"
-    monkeypatch.setattr(prepare, "refuse_processes", lambda *_: None)
+    monkeypatch.setattr(conflicts, "refuse_processes", lambda *_: None)
     shared = search_batch(plan(fit={"processes": 2}), BatchSearchConfig(memory_limit=8), QUIET)
     assert shared.search.tried[0].batch_size == 8
     assert shared.search.limit == 4e9  # each of two processes has half

@@ -18,8 +18,8 @@ from sightline.config import BatchSearchConfig, RangeTestConfig, read_recipe, re
 from sightline.config.resolving import merge, searches, to_mapping
 from sightline.errors import ConfigError, DataError, RunError, TrainingError
 from sightline.runs import folder, writing
-from sightline.training import fit, module, prepare, resume
-from sightline.training.finders import batch, settle
+from sightline.training import fit, module, preparation, resume
+from sightline.training.finders import auto, batch
 
 TINY = merge(QUICK, {"data": {"size": 16}})
 AUTO = merge(TINY, {"optimizer": {"learning_rate": "auto"}, "evaluation": {"on": "none"}})
@@ -29,7 +29,7 @@ SHORT = RangeTestConfig(steps=30)
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter range tests, and one timed step of each batch size."""
-    monkeypatch.setattr(settle, "RangeTestConfig", lambda: SHORT)
+    monkeypatch.setattr(auto, "RangeTestConfig", lambda: SHORT)
     monkeypatch.setattr(batch, "TIMED_STEPS", 1)
     monkeypatch.setattr(batch, "TIMED_SECONDS", 0)
 
@@ -255,7 +255,7 @@ def test_a_killed_training_with_auto_goes_on_with_what_it_found_to_the_same_bits
         with pytest.raises(Killed):
             sightline.train(colours, recipe="small", settings=settings, run="runs/stopped")
     with monkeypatch.context() as patch:
-        patch.setattr(settle, "search_rate", None)  # nothing is searched for again
+        patch.setattr(auto, "search_rate", None)  # nothing is searched for again
         resumed = sightline.train(colours, recipe="small", settings=settings, resume=True)  # the newest such run
     assert whole is not None
     assert resumed == Path("runs/stopped")
@@ -307,7 +307,7 @@ def test_a_search_that_fails_or_is_stopped_leaves_no_run(
         def stop(*_, error=error):
             raise error
 
-        monkeypatch.setattr(settle, "search_rate", stop)
+        monkeypatch.setattr(auto, "search_rate", stop)
         with pytest.raises(error):
             sightline.train(colours, recipe="small", settings=AUTO, run=tmp_path / "run")
         assert not (tmp_path / "run").exists()
@@ -317,13 +317,13 @@ def test_a_batch_size_that_was_found_is_a_number_and_the_rate_is_found_for_it(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    search = settle.search_rate
+    search = auto.search_rate
 
     def noted(plan, *rest):
         seen.append(plan.recipe.fit.batch_size)
         return search(plan, *rest)
 
-    monkeypatch.setattr(settle, "search_rate", noted)
+    monkeypatch.setattr(auto, "search_rate", noted)
     settings = merge(AUTO, {"fit": {"batch_size": "auto", "epochs": 1}})
     run = sightline.train(colours, recipe="small", settings=settings, run=tmp_path / "run")
     assert run is not None
@@ -383,7 +383,7 @@ def test_a_rate_is_found_for_one_batch_size_only(colours: Path) -> None:
 PROGRAM = """
 import json, sys
 import sightline
-from sightline import finders
+from sightline.training.finders import auto as finders
 from sightline.config import RangeTestConfig
 
 finders.RangeTestConfig = lambda: RangeTestConfig(steps=30)
@@ -412,7 +412,7 @@ def test_of_two_processes_the_first_searches_and_both_train_with_what_it_found(c
 
 
 def test_a_helper_that_means_another_search_is_refused(colours: Path, tmp_path: Path, monkeypatch) -> None:
-    plan = prepare.prepare_training(colours, "small", AUTO, None, Console(quiet=True))
+    plan = preparation.prepare_training(colours, "small", AUTO, Console(quiet=True))
     run = tmp_path / "run"
     run.mkdir()
     folder.write_recipe(run, resolve(to_mapping(plan.recipe), {"optimizer": {"learning_rate": 0.05}}))

@@ -20,12 +20,13 @@ import sightline
 from conftest import Finished, coloured_folder
 from sightline.config import resolve
 from sightline.errors import ConfigError, TrainingError
-from sightline.inference import architecture
 from sightline.models.base import Network
 from sightline.runs import folder as runs
 from sightline.training import fit as fitting
-from sightline.training import job, prepare, trainer
 from sightline.training import module as learners
+from sightline.training import network as architecture
+from sightline.training import preparation
+from sightline.training.callbacks import cost
 from sightline.training.callbacks.averaging import Averaging
 from sightline.training.module import ClassifierLearner
 from sightline.training.trainer import build_trainer
@@ -101,7 +102,7 @@ def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set
 
 @pytest.fixture
 def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Any, Watching]]:
-    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
+    monkeypatch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1.0)
 
     def run(console: Console | None = None, **settings: Any) -> tuple[L.Trainer, ClassifierLearner, Watching]:
         settings["fit"] = {"epochs": 6, "precision": "float32"} | settings.get("fit", {})
@@ -318,7 +319,7 @@ def whole_runs(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> 
             console = saying()
             settings = from_earlier(finished, **VARIANTS[variant])
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
+                patch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1.0)
                 sightline.train(finished.data, recipe="small", settings=settings, run=folder / variant, console=console)
             said[variant] = console.export_text()
         return folder / variant, said[variant]
@@ -335,7 +336,7 @@ LEARNER, AVERAGED, WRITTEN, FROZEN = learners.ClassifierLearner, *VARIANTS
         pytest.param(AVERAGED, LEARNER, "training_step", 8, id="averaged, at the first step of a phase"),
         pytest.param(AVERAGED, LEARNER, "training_step", 10, id="averaged, in the first epoch of a phase"),
         pytest.param(AVERAGED, LEARNER, "validation_step", 3, id="averaged, in the last validation of a phase"),
-        pytest.param(AVERAGED, fitting, "hand_on", 0, id="averaged, after the last step"),
+        pytest.param(AVERAGED, fitting, "put_in_chosen", 0, id="averaged, after the last step"),
         pytest.param(WRITTEN, LEARNER, "training_step", 12, id="written, at the first step of a phase"),
         pytest.param(WRITTEN, LEARNER, "training_step", 14, id="written, in a phase of one epoch"),
         pytest.param(FROZEN, LEARNER, "training_step", 9, id="frozen"),
@@ -351,7 +352,7 @@ def test_a_fine_tuning_that_was_stopped_anywhere_ends_in_the_same_bits(
     name: str,
     occasion: int,
 ) -> None:
-    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
+    monkeypatch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1.0)
     whole, _ = whole_runs(variant)
     settings = from_earlier(finished, **VARIANTS[variant])
     with monkeypatch.context() as patch:
@@ -404,7 +405,7 @@ def test_half_of_validation_chooses_the_best_of_a_phase_and_the_other_half_calib
 def test_the_whitening_of_a_frozen_speednet_does_not_learn_and_one_is_told_that_it_has_learnt_nothing(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
+    monkeypatch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1.0)
     console = saying()
     network = {"kind": "speednet", "widths": [8, 16, 16]}
     settings = from_earlier(finished, finetune="frozen", fit={"epochs": 1}) | {"network": network}
@@ -436,8 +437,8 @@ def test_a_stem_that_is_new_and_frozen_is_told(
     torch.save(resnet18().state_dict(), tmp_path / "a.pth")
     network = {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}
     settings = from_earlier(finished, finetune=finetune) | {"network": network}
-    plan = prepare.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
-    told = [line for line in job.notes(plan) if "random weights" in line]
+    plan = preparation.prepare_training(finished.data, "small", settings, Console(quiet=True))
+    told = [line for line in plan.notes() if "random weights" in line]
     if until is None:
         assert told == []
     else:
@@ -473,7 +474,9 @@ PROGRAM = """
 import json, os, sys
 import torch
 import sightline
-from sightline import backbones, learners, trainer
+from sightline.training import network as architecture
+from sightline.training import module as learners
+from sightline.training.callbacks import cost
 from sightline.models.base import Network
 
 class Plain(Network):  # without batch-norm, which would see the part of its process only
@@ -491,8 +494,8 @@ def noted(self, batch, index):
             print(json.dumps(sums), file=file)
     return step(self, batch, index)
 
-trainer.convolution_flops = lambda *_: 1.0
-backbones.build_network = lambda *_: Plain()
+cost.convolution_flops = lambda *_: 1.0
+architecture.build_network = lambda *_: Plain()
 step, learners.ClassifierLearner.training_step = learners.ClassifierLearner.training_step, noted
 phases = [{"epochs": 1, "train": ["head"]}, {"epochs": 2, "train": ["two", "head"]}, {"epochs": 2, "train": ["one"]}]
 settings = {"fit": {"processes": int(sys.argv[3]), "epochs": 5, "batch_size": 13, "precision": "float32"},
@@ -509,7 +512,7 @@ def test_two_processes_freeze_and_unfreeze_as_one_does(tmp_path: Path, monkeypat
         for place, name in (
             (learners.ClassifierLearner, "training_step"),
             (architecture, "build_network"),
-            (trainer, "convolution_flops"),
+            (cost, "convolution_flops"),
         ):
             patch.setattr(place, name, getattr(place, name))
         patch.setattr(sys, "argv", [str(program), str(data), str(tmp_path / "by1"), "1"])

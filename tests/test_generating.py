@@ -23,9 +23,9 @@ from sightline.data.sources.find_source import find_source
 from sightline.data.sources.layout import class_folder, lay_out
 from sightline.errors import ConfigError, RunError, StorageError
 from sightline.generation import generate as generating
-from sightline.generation.filter import Judge
+from sightline.generation.filter import Filter
 from sightline.generation.generate import SCORES, Generated, generate
-from sightline.generation.generator import DiffusionGenerator
+from sightline.generation.generator import Generator
 from sightline.generation.sequence import COLUMNS
 from sightline.runs import folder as runs
 from sightline.training import datamodule as data
@@ -59,7 +59,7 @@ def finished_generator(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     images = coloured_folder(root / "colours", images=20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
-        patch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
+        patch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1e9)
         return Finished(train(images, root / "run"), images, root / "cache")
 
 
@@ -268,7 +268,7 @@ def test_a_killed_generation_goes_on_to_the_same_bytes(
 ) -> None:
     generate(generator, out=tmp_path / "whole", per_class=3, how=QUICKLY)
     with monkeypatch.context() as patch:
-        dying(patch, generating, "_png", call)
+        dying(patch, generating, "encode_png", call)
         with pytest.raises(Killed):
             generate(generator, out=tmp_path / "made", per_class=3, how=QUICKLY)
     (tmp_path / "made/grass").mkdir(exist_ok=True)  # the first image of all was not yet there
@@ -494,27 +494,27 @@ def painted(labels: Sequence[int], seeds: Sequence[int], size: int = 16) -> np.n
 @pytest.fixture
 def painting(generator: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The run of a generator whose images have the colours of their classes, but for one of five."""
-    monkeypatch.setattr(DiffusionGenerator, "make", lambda self, labels, seeds, how, watch=None: painted(labels, seeds))
+    monkeypatch.setattr(Generator, "make", lambda self, labels, seeds, how, watch=None: painted(labels, seeds))
     return generator
 
 
 def test_a_training_image_is_a_copy_and_another_one_of_its_class_is_not(painting: Path, finished: Finished) -> None:
-    judge = Judge(KeepConfig(run=str(finished.run)), painting)
+    filter_ = Filter(KeepConfig(run=str(finished.run)), painting)
     data = Path(runs.read_model(painting)["data"]["location"])
     itself = np.asarray(Image.open(data / "grass" / "003.png"))
-    verdict, other, wrong = judge.look(np.stack([itself, *painted([1, 1], [1, 5], 32)]), [1, 1, 1])
+    verdict, other, wrong = filter_.look(np.stack([itself, *painted([1, 1], [1, 5], 32)]), [1, 1, 1])
     assert verdict.refused == "copy"
     assert verdict.distance == pytest.approx(0, abs=1e-3)
     assert other.refused == ""
-    assert other.distance > judge.reach
+    assert other.distance > filter_.reach
     assert wrong.refused == "class"
     assert wrong.probability < 0.5
 
 
 @pytest.mark.parametrize(("band", "reason"), [({"most": 0.5}, "sure"), ({"least": 1.0}, "doubt")])
 def test_a_probability_outside_of_the_band_is_refused(painting: Path, finished: Finished, band, reason: str) -> None:
-    judge = Judge(KeepConfig(run=str(finished.run), **({"least": 0.0} | band)), painting)
-    (verdict,) = judge.look(painted([1], [1]), [1])
+    filter_ = Filter(KeepConfig(run=str(finished.run), **({"least": 0.0} | band)), painting)
+    (verdict,) = filter_.look(painted([1], [1]), [1])
     assert verdict.refused == reason
 
 
@@ -539,7 +539,7 @@ def test_a_class_of_which_all_images_are_refused_gets_no_folder_and_is_named(
     generator: Path, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(
-        DiffusionGenerator,
+        Generator,
         "make",
         lambda self, labels, seeds, how, watch=None: painted([max(label, 1) for label in labels], seeds),
     )

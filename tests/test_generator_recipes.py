@@ -26,7 +26,7 @@ from sightline.config import (
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
 from sightline.errors import ConfigError
-from sightline.training.generator_job import lost_detail, scaled_to
+from sightline.training.generator_plan import lost_detail, scaled_to
 
 
 def noise(side: int) -> np.ndarray:

@@ -13,17 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from msgspec.structs import replace
 from rich.console import Console
 
 import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
-from sightline.config import DiffusionConfig, GeneratorRecipe, SamplingConfig
+from sightline.config import DiffusionConfig, SamplingConfig
 from sightline.errors import ConfigError, RunError
-from sightline.reports.generator_page import EARLIER, Made, _bounded, _next_commands
+from sightline.reports.generator_page import EARLIER, _bounded, _next_commands
 from sightline.reports.sentences import learning_charts
-from sightline.runs.folder import read_any_recipe, read_model
+from sightline.runs.folder import read_model
 from sightline.training import train
 from test_acgan import TINY as TINY_ACGAN
 from test_generating import TINY as TINY_DDPM
@@ -40,7 +39,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     console = Console(file=io.StringIO(), width=300)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
-        patch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
+        patch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1e9)
         run = sightline.train(
             images, recipe=request.param, settings=SETTINGS[request.param], run=root / "run", console=console
         )
@@ -136,9 +135,7 @@ def test_the_page_names_the_commands_that_come_next_and_they_are_ones_that_the_g
     assert "sightline train DATA --data.synthetic FOLDER" in page
     if not is_acgan(run):
         generator = DiffusionConfig(noise_steps=5, drop_labels=0, last_noise=0.2)
-        recipe = read_any_recipe(run)
-        assert isinstance(recipe, GeneratorRecipe)
-        assert "--guidance 0 --steps 5 " in _next_commands(Made(run, {}, replace(recipe, generator=generator)))
+        assert "--guidance 0 --steps 5 " in _next_commands(generator)
         SamplingConfig(guidance=0, steps=5).refuse_conflicts(generator)
 
 
@@ -276,7 +273,7 @@ def test_a_report_that_fails_costs_a_line_and_no_training(
         raise MemoryError("no room\nfor a page")
 
     monkeypatch.setenv("SIGHTLINE_CACHE", str(made[0].cache))
-    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1e9)
+    monkeypatch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1e9)
     monkeypatch.setattr(train, "report", fail)
     console = Console(file=io.StringIO(), width=300)
     settings = {"fit": {"epochs": 2}}

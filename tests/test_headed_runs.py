@@ -18,7 +18,8 @@ from sightline.config import LinearHeadConfig, resolve
 from sightline.errors import ConfigError, RunError
 from sightline.models.heads import HeadedNetwork
 from sightline.runs import folder
-from sightline.training import job, module, prepare, resume
+from sightline.training import module, preparation, resume
+from sightline.training.classifier_plan import ClassifierPlan
 
 HEADS = ("linear", "graph_attention", "self_attention", "attention_pool")
 QUICK: dict[str, Any] = {
@@ -51,8 +52,8 @@ def trained(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
     return run
 
 
-def planned(images: Path, **settings: Any) -> job.Plan:
-    return prepare.prepare_training(images, "small", QUICK | settings, None, Console(quiet=True))
+def planned(images: Path, **settings: Any) -> ClassifierPlan:
+    return preparation.prepare_training(images, "small", QUICK | settings, Console(quiet=True))
 
 
 def model_of(run: Path) -> dict[str, Any]:
@@ -192,12 +193,12 @@ def test_without_a_head_named_the_whole_run_is_taken_with_its_head(
     run = trained("graph_attention")
     plan = planned(colours, **from_run(run))
     assert all(value.equal(weights(run)[name]) for name, value in plan.network.state_dict().items())
-    assert job.describe_classifier(plan)["head"] == model_of(run)["head"]
+    assert plan.describe()["head"] == model_of(run)["head"]
     others = planned(other_classes(tmp_path / "others"), **from_run(run))
     state = others.network.state_dict()
     assert state["head.weight"].shape == (2, 9 * 16)  # of other classes: the last layer alone is fresh
     assert state["neck.blocks.0.attention.value.weight"].equal(weights(run)["neck.blocks.0.attention.value.weight"])
-    assert "  a fresh head: these weights tell other classes apart" in job.notes(others)
+    assert "  a fresh head: these weights tell other classes apart" in others.notes()
 
 
 def test_a_head_that_is_named_is_always_fresh_on_the_backbone_that_the_run_has(
@@ -212,9 +213,9 @@ def test_a_head_that_is_named_is_always_fresh_on_the_backbone_that_the_run_has(
             assert all(state[name].equal(value) for name, value in weights(run).items() if name.startswith("backbone."))
             assert not plan.network.head.weight.equal(weights(run)["head.weight"])
             assert not plan.network.head.bias.any()
-            assert job.describe_classifier(plan)["head"]["layer"] == "groups.1"  # behind which the run has nothing
-            assert f"  a fresh head, as asked: {kind}" in job.notes(plan)
-            assert len(job.notes(plan)) == 3  # nothing is called missing or unknown
+            assert plan.describe()["head"]["layer"] == "groups.1"  # behind which the run has nothing
+            assert f"  a fresh head, as asked: {kind}" in plan.notes()
+            assert len(plan.notes()) == 3  # nothing is called missing or unknown
 
 
 def test_a_plain_run_gets_a_head_on_an_earlier_map_and_the_new_run_loads_without_it(
@@ -307,4 +308,4 @@ def test_weights_of_another_library_go_into_the_backbone(colours: Path, tmp_path
     loaded = plan.built.weights
     assert loaded is not None
     assert (loaded.missing, loaded.unexpected, loaded.fresh_head, loaded.fresh_stem) == ([], [], False, True)
-    assert resolve({"head": job.describe_classifier(plan)["head"], "network": "resnet18"}).head == plan.recipe.head
+    assert resolve({"head": plan.describe()["head"], "network": "resnet18"}).head == plan.recipe.head

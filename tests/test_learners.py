@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from sightline.data.batches import Batch
-from sightline.training.module import COUNT_EVERY, Totals, balanced_weights, classification_loss
+from sightline.training.module import balanced_weights, classification_loss
+from sightline.training.totals import COUNT_EVERY, Totals
 
 
 def batches(count, images=4, classes=3):

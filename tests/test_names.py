@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from sightline.cli.flags import every_setting
-from sightline.cli.main import VERBS
+from sightline.cli.verbs import VERBS
 from sightline.config import named_recipes
 from sightline.config.building import Block, Kind
 from sightline.config.studies import named_studies

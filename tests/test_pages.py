@@ -127,7 +127,7 @@ def test_markdown_says_what_was_said_and_takes_no_name_for_a_mark(tmp_path: Path
     said = ["# no heading", "- no item", STRANGE, "+0.5 points"]
     table = Table(("recipe", STRANGE), [(STRANGE, "0.9\n0.8 to 1.0\nshown"), ("none", "-")])
     sections = [Section("Ranking", said[1], table), Section("Every run", table=table, folded=True)]
-    whole = Page("Study: _tiny_", said[0], said[2:], ["Not *quite*."], [], sections, ["By hand."])
+    whole = Page("Study: _tiny_", said[2:], sections, about=said[0], warnings=["Not *quite*."], method=["By hand."])
     write_markdown(tmp_path / "page.md", whole)
     tokens = MarkdownIt().enable(["table", "strikethrough"]).parse((tmp_path / "page.md").read_text("utf-8"))
     tags = [token.tag for token in tokens if token.nesting == 1]

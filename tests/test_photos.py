@@ -19,7 +19,8 @@ from sightline.config import AugmentConfig, Recipe, read_recipe, resolve
 from sightline.data.cache import cached
 from sightline.errors import ConfigError, DataError
 from sightline.runs.folder import read_model, read_run_recipe
-from sightline.training import fit, prepare, probe
+from sightline.training import finetune, finetune_costs, preparation, probe
+from sightline.training.callbacks import cost
 from test_training import Killed, same_bits
 
 SIZE = {"data": {"size": 64}}
@@ -155,7 +156,7 @@ def test_a_probe_loads_no_lightning(tmp_path: Path) -> None:
 def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
     exact = resolve_layers(SIZE, {"fit": {"precision": "float32"}})
-    plan = prepare.prepare_training(data, "photos", exact, None, Console(quiet=True))
+    plan = preparation.prepare_training(data, "photos", exact, Console(quiet=True))
     probed = probe.run_probe(plan, Console(quiet=True))
     pixels = torch.from_numpy(np.array(plan.images.pixels[plan.splits.validation]))
     from sightline.data.augment.augment import centre, normalize
@@ -169,9 +170,9 @@ def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> No
 def test_rare_classes_count_as_much_as_common_ones_where_that_is_asked_for(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 12)
     (data / "red" / "0.png").unlink()
-    plain = prepare.prepare_training(data, "photos", SIZE, None, Console(quiet=True))
-    balanced = prepare.prepare_training(
-        data, "photos", resolve_layers(SIZE, {"fit": {"class_weights": "balanced"}}), None, Console(quiet=True)
+    plain = preparation.prepare_training(data, "photos", SIZE, Console(quiet=True))
+    balanced = preparation.prepare_training(
+        data, "photos", resolve_layers(SIZE, {"fit": {"class_weights": "balanced"}}), Console(quiet=True)
     )
     labels = torch.tensor([0] * 30 + [1] * 5 + [2])
     assert probe._weights(plain, labels) is None
@@ -210,7 +211,7 @@ def test_upper_layers_are_fine_tuned_on_kept_maps_and_the_lower_ones_keep_every_
         "augment": {"crop": {"kind": "none"}, "policy": {"kind": "none"}},
     }
     kept: list[bool] = []
-    original = probe.keep_better
+    original = finetune.keep_better
 
     def keep(plan, *arguments):
         tuned = {name: value.clone() for name, value in plan.network.state_dict().items()}
@@ -221,10 +222,8 @@ def test_upper_layers_are_fine_tuned_on_kept_maps_and_the_lower_ones_keep_every_
             kept.append(torch.equal(value, before[name]) == frozen or name.endswith(("mean", "var", "tracked")))
         return compared
 
-    from sightline.training import train as training
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "keep_better", keep)
+        patch.setattr(finetune, "keep_better", keep)
         model, _ = train(easy, tmp_path / "run", upper)
     assert all(kept)
     assert len(kept) > 200
@@ -249,18 +248,16 @@ def test_a_layer_that_the_network_cannot_be_cut_behind_is_refused(easy: Path, tm
 def test_batch_norm_keeps_the_statistics_that_the_probe_was_solved_on(easy: Path, tmp_path: Path) -> None:
     settings = {"fit": {"epochs": 1, "batch_size": 20}, "averaging": {"kind": "none"}}
     tuned: dict[str, torch.Tensor] = {}
-    from sightline.training import train as training
-
-    original = training.keep_better
+    original = finetune.keep_better
 
     def keep(plan, *arguments):
         tuned.update({name: value.clone() for name, value in plan.network.state_dict().items()})
         return original(plan, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "keep_better", keep)
+        patch.setattr(finetune, "keep_better", keep)
         train(easy, tmp_path / "run", settings)
-    box = prepare.prepare_training(easy, "photos", SIZE, None, Console(quiet=True)).network.state_dict()
+    box = preparation.prepare_training(easy, "photos", SIZE, Console(quiet=True)).network.state_dict()
     statistics = [name for name in box if "running_" in name]
     assert len(statistics) > 40
     assert all(torch.equal(box[name], tuned[name]) for name in statistics)
@@ -268,21 +265,21 @@ def test_batch_norm_keeps_the_statistics_that_the_probe_was_solved_on(easy: Path
 
 
 def test_the_minutes_decide_how_many_epochs_of_how_many_layers(easy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = prepare.prepare_training(
-        easy, "photos", resolve_layers(SIZE, {"probe": {"minutes": 2}}), None, Console(quiet=True)
+    plan = preparation.prepare_training(
+        easy, "photos", resolve_layers(SIZE, {"probe": {"minutes": 2}}), Console(quiet=True)
     )
     probed = replace(probe.run_probe(plan, Console(quiet=True)), images_per_second=1e9)
     options = [
-        probe.Candidate(None, 0.0, 29.0),
-        probe.Candidate("body.blocks.2", 10.0, 10.0),
-        probe.Candidate("body.blocks.4", 5.0, 2.0),
+        finetune_costs.Candidate(None, 0.0, 29.0),
+        finetune_costs.Candidate("body.blocks.2", 10.0, 10.0),
+        finetune_costs.Candidate("body.blocks.4", 5.0, 2.0),
     ]
-    monkeypatch.setattr(probe, "candidates", lambda _: options)
-    monkeypatch.setattr(probe.time, "monotonic", lambda: 1000.0)
+    monkeypatch.setattr(finetune, "candidates", lambda _: options)
+    monkeypatch.setattr(finetune.time, "monotonic", lambda: 1000.0)
 
     def decided(elapsed: float) -> Recipe:
         plan.network._cut = 0  # type: ignore[assignment]
-        return probe.plan_finetuning(plan, probed, 1000.0 - elapsed, Console(quiet=True))[0].recipe
+        return finetune.plan_finetuning(plan, probed, 1000.0 - elapsed, Console(quiet=True))[0].recipe
 
     whole = decided(-100.0)  # 120 s and 100 more
     assert (whole.probe.then, whole.finetune) == ("finetune", None)  # type: ignore[union-attr]
@@ -311,7 +308,7 @@ def test_a_killed_fine_tuning_goes_on_to_the_same_bits(
         return step(self, batch, batch_idx)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit.ClassifierLearner, "training_step", die)
+        patch.setattr(ClassifierLearner, "training_step", die)
         with pytest.raises(Killed):
             train(easy, tmp_path / "run", settings)
     _, printed = train(easy, tmp_path / "run", settings, resume=True)
@@ -350,7 +347,7 @@ def test_what_is_asked_of_fine_tuning_makes_it_follow(tmp_path: Path) -> None:
 
     def prepared(**settings: Any) -> Any:
         layers = resolve_layers(SIZE, settings)
-        return prepare.prepare_training(data, "photos", layers, None, Console(quiet=True)).recipe.probe
+        return preparation.prepare_training(data, "photos", layers, Console(quiet=True)).recipe.probe
 
     assert prepared().then == "auto"
     assert prepared(fit={"epochs": 3}).then == "finetune"
@@ -367,34 +364,33 @@ def test_what_is_asked_of_fine_tuning_makes_it_follow(tmp_path: Path) -> None:
 
 def test_photographs_are_shown_at_the_size_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = photographs(tmp_path / "pets", 4, side=300)
-    plan = prepare.prepare_training(data, "auto", {}, None, Console(quiet=True))
+    plan = preparation.prepare_training(data, "auto", {}, Console(quiet=True))
     assert plan.recipe.name == "photos"
     assert plan.images.size == (224, 224)
     assert plan.recipe.data.size == 224
-    small = prepare.prepare_training(data, "small", {"backbone": "box"}, None, Console(quiet=True))
+    small = preparation.prepare_training(data, "small", {"backbone": "box"}, Console(quiet=True))
     assert small.images.size == (224, 224)  # not 128, the cap of what starts from nothing
-    assert prepare.prepare_training(data, "small", {}, None, Console(quiet=True)).images.size == (128, 128)
+    assert preparation.prepare_training(data, "small", {}, Console(quiet=True)).images.size == (128, 128)
 
 
 def test_a_training_ends_before_the_epoch_that_would_pass_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
-    from sightline.training import fit
     from sightline.training.module import ClassifierLearner
 
     learner = ClassifierLearner.__new__(ClassifierLearner)
     torch.nn.Module.__init__(learner)
     clock = {"now": 0.0}
-    monkeypatch.setattr(fit.time, "monotonic", lambda: clock["now"])
+    monkeypatch.setattr(cost.time, "monotonic", lambda: clock["now"])
 
     def stops(done: int, took: float, left: float, scales: tuple[float, ...] = ()) -> bool:
         learner.recipe = SimpleNamespace(augment=AugmentConfig(scales=scales))  # type: ignore[assignment]
         trainer = SimpleNamespace(current_epoch=done - 1, max_epochs=4, should_stop=False)
-        deadline = fit.Deadline(100.0, None)
+        ending = cost.Deadline(100.0, None)
         clock["now"] = 100.0 - left - took
-        deadline.on_train_epoch_start(trainer, learner)  # type: ignore[arg-type]
+        ending.on_train_epoch_start(trainer, learner)  # type: ignore[arg-type]
         clock["now"] += took
-        deadline.on_train_epoch_end(trainer, learner)  # type: ignore[arg-type]
+        ending.on_train_epoch_end(trainer, learner)  # type: ignore[arg-type]
         return bool(trainer.should_stop)
 
     assert not stops(2, took=10, left=11)
@@ -403,3 +399,45 @@ def test_a_training_ends_before_the_epoch_that_would_pass_its_time(monkeypatch: 
     assert stops(2, took=10, left=39, scales=(0.5, 1.0))  # the next epoch shows four times the pixels
     assert not stops(2, took=10, left=41, scales=(0.5, 1.0))
     assert not stops(1, took=10, left=11, scales=(0.5, 1.0))
+
+
+@pytest.mark.parametrize(
+    "named", [{"crop": {"kind": "random_resized_crop", "scale": [0.5, 1.0]}}, {"policy": "trivial_augment"}, {}]
+)
+def test_a_crop_or_policy_that_the_user_names_is_never_dropped_though_the_recipe_has_the_same(
+    easy: Path, named: dict[str, Any]
+) -> None:
+    settings = resolve_layers(SIZE, {"augment": named} if named else {})
+    plan = preparation.prepare_training(easy, "photos", settings, Console(quiet=True))
+    recipe = preparation.prepare_training(easy, "photos", SIZE, Console(quiet=True)).recipe
+    assert plan.recipe.augment == recipe.augment
+    layers = [option.after for option in finetune_costs.candidates(plan)]
+    assert layers[0] is None
+    assert (layers[1:] == []) == bool(named)  # upper layers alone would do without it
+
+
+def test_upper_layers_that_the_time_chose_go_on_to_the_same_bits_after_a_kill(
+    easy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sightline.training.module import ClassifierLearner
+
+    monkeypatch.setattr(finetune, "MOST_EPOCHS", 3)
+    monkeypatch.setattr(finetune, "candidates", lambda _: [finetune_costs.Candidate("body.blocks.4", 0.1, 0.1)])
+    settings = {"fit": {"batch_size": 20, "checkpoint_seconds": 0}, "probe": {"minutes": 30}}
+    train(easy, tmp_path / "whole", settings, recipe="photos")
+    assert read_run_recipe(tmp_path / "whole").finetune.after == "body.blocks.4"  # type: ignore[union-attr]
+    step, steps = ClassifierLearner.training_step, []
+
+    def die(self, batch, batch_idx):
+        steps.append(batch_idx)
+        if len(steps) == 5:
+            raise Killed
+        return step(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassifierLearner, "training_step", die)
+        with pytest.raises(Killed):
+            train(easy, tmp_path / "run", settings, recipe="photos")
+    monkeypatch.setattr(finetune, "candidates", lambda _: pytest.fail("layers were chosen again"))
+    train(easy, tmp_path / "run", settings, recipe="photos", resume=True)
+    assert same_bits(tmp_path / "whole", tmp_path / "run")

@@ -20,7 +20,7 @@ FIT = {"epochs": 3, "batch_size": 16}
 
 @pytest.fixture(autouse=True)
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sightline.training.trainer.convolution_flops", lambda *_: 1.0)
+    monkeypatch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1.0)
 
 
 def planned(finished: Finished, **settings: Any) -> str:

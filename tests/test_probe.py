@@ -6,8 +6,8 @@ import torch
 
 from sightline.measures.metrics import wilson_interval
 from sightline.measures.significance import corrected_interval, paired_interval
-from sightline.training import linear_probe
-from sightline.training.linear_probe import PENALTIES, choose_head, cross_validate, solve_head
+from sightline.training import logistic_regression
+from sightline.training.logistic_regression import PENALTIES, Examples, choose_head, cross_validate, solve_head
 
 
 def blobs(count: int, width: int, classes: int = 3, spread: float = 1.0, seed: int = 0):
@@ -33,7 +33,7 @@ def test_the_head_is_that_of_scikit_learn(width):
     features, labels = blobs(90, width)
     root = features.std(0, correction=0).sqrt()
     standardized = (features - features.mean(0)) / (root * root.mean())
-    (head,) = solve_head(features, labels, 3, (0.01,))
+    (head,) = solve_head(Examples(features, labels, 3), (0.01,))
     reference = LogisticRegression(C=1 / (0.01 * len(labels)), max_iter=2000, tol=1e-8).fit(standardized, labels)
     chances = torch.from_numpy(head.logits(features)).softmax(1).numpy()
     np.testing.assert_allclose(chances, reference.predict_proba(standardized), atol=2e-3)
@@ -41,8 +41,8 @@ def test_the_head_is_that_of_scikit_learn(width):
 
 def test_a_path_of_penalties_ends_where_each_penalty_alone_does():
     features, labels = blobs(60, 30)
-    for head in solve_head(features, labels, 3):
-        (alone,) = solve_head(features, labels, 3, (head.penalty,))
+    for head in solve_head(Examples(features, labels, 3)):
+        (alone,) = solve_head(Examples(features, labels, 3), (head.penalty,))
         np.testing.assert_allclose(head.logits(features), alone.logits(features), atol=0.1)
 
 
@@ -51,8 +51,8 @@ def test_weights_of_two_count_as_an_image_twice():
     twice = torch.cat([torch.arange(40), torch.arange(10)])
     weights = torch.ones(40)
     weights[:10] = 2
-    (weighted,) = solve_head(features, labels, 3, (0.1,), weights / weights.mean())
-    (doubled,) = solve_head(features[twice], labels[twice], 3, (0.1,))
+    (weighted,) = solve_head(Examples(features, labels, 3, weights / weights.mean()), (0.1,))
+    (doubled,) = solve_head(Examples(features[twice], labels[twice], 3), (0.1,))
     # the mean and deviation of the features differ a little, by which the penalty counts
     np.testing.assert_allclose(weighted.logits(features), doubled.logits(features), atol=0.15)
 
@@ -60,7 +60,7 @@ def test_weights_of_two_count_as_an_image_twice():
 def test_a_class_without_an_image_and_a_feature_that_never_varies_do_no_harm():
     features, labels = blobs(30, 6)
     features[:, 2] = 1.0
-    (head,) = solve_head(features, labels, 4, (0.01,))
+    (head,) = solve_head(Examples(features, labels, 4), (0.01,))
     logits = head.logits(features)
     assert np.isfinite(logits).all()
     assert (logits.argmax(1) != 3).all()
@@ -74,19 +74,19 @@ def test_the_penalty_that_generalizes_is_chosen():
     fresh = torch.Generator().manual_seed(1)
     held_out = (centres[classes] + 16.0 * torch.randn(3000, 300, generator=fresh) + 5.0, classes)
     folds = dealt(labels)(5, 0)
-    assert choose_head(features, labels, folds, held_out, 3).penalty >= 0.1
-    assert choose_head(features, labels, folds, None, 3).penalty >= 0.01
+    assert choose_head(Examples(features, labels, 3), folds, Examples(*held_out, 3)).penalty >= 0.1
+    assert choose_head(Examples(features, labels, 3), folds).penalty >= 0.01
 
 
 def test_cross_validation_of_noise_finds_chance_and_of_clear_classes_all():
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 3
     noise = torch.randn(60, 40, generator=random)
-    found = cross_validate(noise, labels, 3, dealt(labels), repeats=3)
+    found = cross_validate(Examples(noise, labels, 3), dealt(labels), repeats=3)
     assert found.interval[0] < 1 / 3 < found.interval[1]
     assert found.accuracy < 0.6
     clear, labels = blobs(60, 40, spread=0.1)
-    found = cross_validate(clear, labels, 3, dealt(labels), repeats=2)
+    found = cross_validate(Examples(clear, labels, 3), dealt(labels), repeats=2)
     assert found.accuracy == 1.0
     assert found.interval == pytest.approx((wilson_interval(60, 60)[0], 1.0))  # not from 1 to 1
 
@@ -94,17 +94,17 @@ def test_cross_validation_of_noise_finds_chance_and_of_clear_classes_all():
 def test_no_image_measures_a_probe_that_was_fitted_to_it(monkeypatch):
     features, labels = blobs(30, 5)
     seen = []
-    solve = linear_probe.solve_head
+    solve = logistic_regression.solve_head
 
     def noted(inside, *arguments, **named):
-        seen.append({round(float(row.sum()), 4) for row in inside})
+        seen.append({round(float(row.sum()), 4) for row in inside.features_ND})
         return solve(inside, *arguments, **named)
 
-    monkeypatch.setattr(linear_probe, "solve_head", noted)
-    found = cross_validate(features, labels, 3, dealt(labels), 0.01, repeats=1, folds=5)
+    monkeypatch.setattr(logistic_regression, "solve_head", noted)
+    found = cross_validate(Examples(features, labels, 3), dealt(labels), 0.01, repeats=1, folds=5)
     assert all(len(inside) == 24 for inside in seen[:5])
     of_halves = seen[5:]
-    assert len(of_halves) == linear_probe.HALVINGS * 2 * 6  # five folds of each half, and the half itself
+    assert len(of_halves) == logistic_regression.HALVINGS * 2 * 6  # five folds of each half, and the half itself
     assert {len(inside) for inside in of_halves} <= set(range(10, 17))
     assert found.logits_NK.shape == (30, 3)
     assert np.abs(found.logits_NK).sum(1).min() > 0  # every image was left out once
@@ -113,11 +113,11 @@ def test_no_image_measures_a_probe_that_was_fitted_to_it(monkeypatch):
 def test_the_penalty_of_a_fold_is_chosen_without_its_images(monkeypatch):
     features, labels = blobs(40, 5)
     counts = []
-    choose = linear_probe.choose_head
+    choose = logistic_regression.choose_head
     monkeypatch.setattr(
-        linear_probe, "choose_head", lambda inside, *rest: (counts.append(len(inside)), choose(inside, *rest))[1]
+        logistic_regression, "choose_head", lambda inside, *rest: (counts.append(len(inside)), choose(inside, *rest))[1]
     )
-    cross_validate(features, labels, 3, dealt(labels), repeats=2, folds=4)
+    cross_validate(Examples(features, labels, 3), dealt(labels), repeats=2, folds=4)
     assert counts == [30] * 4
 
 

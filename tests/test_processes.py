@@ -21,7 +21,8 @@ PROGRAM = """
 import json, os, sys
 import torch
 import sightline
-from sightline import backbones, learners
+from sightline.training import network as architecture
+from sightline.training import module as learners
 from sightline.models.base import Network
 
 class Plain(Network):  # without batch-norm, which would see the part of its process only
@@ -32,7 +33,7 @@ class Plain(Network):  # without batch-norm, which would see the part of its pro
     def feature_map(self, images):
         return torch.relu(self.convolution(images))
 
-backbones.build_network = lambda *_: Plain()
+architecture.build_network = lambda *_: Plain()
 step, rank = learners.ClassifierLearner.training_step, int(os.environ.get("LOCAL_RANK", "0"))
 
 def noted(self, batch, index):

@@ -21,7 +21,7 @@ from sightline.data.thumbnails import Thumbnails, affordable
 from sightline.errors import ConfigError, RunError
 from sightline.evaluation.answers import Answers, read_answers
 from sightline.measures.metrics import confusion_matrix, per_class, wilson_interval
-from sightline.reports import report
+from sightline.reports import mistakes, report
 from sightline.runs.writing import safe_cell, write_csv
 from sightline.training import finish
 from test_pages import read
@@ -227,14 +227,14 @@ def test_what_users_wrote_is_shown_and_never_becomes_a_tag(mistaken: Path) -> No
 def test_no_more_than_25_images_lie_behind_a_cell_surest_mistakes_and_unsurest_right_answers_first() -> None:
     chances_NK = np.array([[0.5 + 0.4 * row / 40, 0.5 - 0.4 * row / 40] for row in range(40)])
     answers = Answers([f"a/{row}.png" for row in range(40)], np.arange(40) % 2, np.zeros(40, int), chances_NK, True)
-    cells = {(true, 0): report._cell(["a", "b"], np.array([[400, 0], [20, 0]]), true, 0) for true in (0, 1)}
-    right, wrong = report._panels(answers, cells, None)
-    assert [picture.file for picture in wrong.pictures][:3] == ["39.png", "37.png", "35.png"]
-    assert [picture.file for picture in right.pictures][:3] == ["0.png", "2.png", "4.png"]
+    links = {(true, 0): mistakes._link(["a", "b"], np.array([[400, 0], [20, 0]]), true, 0) for true in (0, 1)}
+    right, wrong = mistakes._panels(answers, links, None)
+    files = [[item.pictures[0].caption.split("\n")[1] for item in panel.items][:3] for panel in (wrong, right)]
+    assert files == [["39.png", "37.png", "35.png"], ["0.png", "2.png", "4.png"]]
     many = Answers([str(row) for row in range(400)], np.zeros(400, int), np.zeros(400, int), np.ones((400, 2)), True)
-    (panel,) = report._panels(many, {(0, 0): cells[0, 0]}, None)
-    assert len(panel.pictures) == 25
-    assert "25 of 400" in panel.text
+    (panel,) = mistakes._panels(many, {(0, 0): links[0, 0]}, None)
+    assert len(panel.items) == 25
+    assert "25 of 400" in panel.about
 
 
 def test_of_many_classes_the_most_confused_pairs_are_listed(copy: Path) -> None:
@@ -365,7 +365,10 @@ def other_class(run: Path) -> None:
         (other_class, r"it has no column or class 'weed'"),
         (lambda run: (run / "predictions.csv").unlink(), r"predictions\.csv cannot be read \(.*No such file"),
         (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json cannot be read"),
-        (lambda run: (run / "evaluation.json").write_text("{}"), r"evaluation\.json cannot be read \(it lacks"),
+        (
+            lambda run: (run / "evaluation.json").write_text("{}"),
+            r"evaluation\.json: accuracy is missing; copy the run again",
+        ),
         (lambda run: (run / "DONE").unlink(), r"is not a finished run: it has no DONE file"),
         (lambda run: (run / "metrics.csv").unlink(), r"metrics\.csv cannot be read"),
         (lambda run: shutil.rmtree(run), r"there is no run at"),
@@ -447,7 +450,9 @@ def test_a_page_of_10000_images_of_noise_half_of_them_wrong_is_under_5_megabytes
     chances_NK = random.dirichlet(np.full(10, 0.2), 10_000)
     answer(copy, list(images.paths), labels.tolist(), chances_NK)
     monkeypatch.setattr(report, "open_own", lambda *_: Thumbnails(images))
-    monkeypatch.setattr(report, "_explained", lambda told, answers, found, rows, trust: ([pixels[0]] * len(rows), ""))
+    monkeypatch.setattr(
+        mistakes, "_explained", lambda facts, answers, thumbnails, rows, trust: ([pixels[0]] * len(rows), "")
+    )
     page = page_of(copy)
     assert page.count("<img") == 100 * 25 + 24 * 2 + 24
     assert len(page.encode()) < 5_000_000

@@ -49,7 +49,7 @@ def damage(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def test_a_second_training_of_one_run_is_refused_and_the_run_stays_as_it_is(begun: Path, capsys) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in begun.iterdir()}
     with alone(begun, "trained"), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sightline.training.train.prepare_training", None)  # would fail if it were called
+        patch.setattr("sightline.training.execution.prepare_any", None)  # would fail if it were called
         assert main(["train", "--resume", "--run", str(begun)]) == 2
     assert f"sightline: {begun} is being trained by another process; wait" in capsys.readouterr().err
     assert {path.name: path.stat().st_mtime_ns for path in begun.iterdir() if path.name != ".lock"} == {
@@ -161,9 +161,9 @@ def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     from sightline.errors import TrainingError
-    from sightline.inference import predict
+    from sightline.inference import classifier
 
-    views = predict.logits_of_views
+    views = classifier.logits_of_views
 
     def overflowing(network: Any, images: torch.Tensor, names: Any) -> torch.Tensor:
         logits = views(network, images, names)
@@ -171,7 +171,7 @@ def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
         logits[:, :count] = torch.tensor([math.nan, math.inf, -math.inf])
         return logits
 
-    monkeypatch.setattr(predict, "logits_of_views", overflowing)
+    monkeypatch.setattr(classifier, "logits_of_views", overflowing)
     run, text = tmp_path / "run", io.StringIO()
 
     def train() -> object:
@@ -228,8 +228,8 @@ def test_outside_of_a_notebook_a_training_reports_nothing_unless_asked(
 def test_several_processes_in_a_notebook_are_refused_before_an_image_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.training.train.prepare_training", None)  # would fail if it were called
-    monkeypatch.setattr("sightline.training.train.prepare_generator", None)
+    monkeypatch.setattr("sightline.training.preparation.prepare_classifier", None)  # would fail if it were called
+    monkeypatch.setattr("sightline.training.preparation.prepare_generator", None)
     for recipe in ("small", "ddpm", "auto", {"fit": {"processes": 2}}):
         settings = {} if isinstance(recipe, dict) else {"fit": {"processes": 2}}
         with pytest.raises(

@@ -1,10 +1,13 @@
 """The service: what it answers, what it refuses and how, and that nothing that is sent to it harms it."""
 
+import asyncio
 import base64
 import json
 import re
 import socket
 import struct
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -12,7 +15,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,12 +38,14 @@ from sightline.config import ServeConfig
 from sightline.data.decoding.decode import decode
 from sightline.data.decoding.preprocessing import DEFAULT
 from sightline.errors import ConfigError
-from sightline.inference.predict import Classifier, load
+from sightline.inference.classifier import Classifier
+from sightline.inference.predict import load
 from sightline.serving import service
+from sightline.serving.connections import Connection
 from sightline.serving.forms import base_name
-from sightline.serving.limits import BodyLimit, RequestLog, is_loopback
-from sightline.serving.schemas import Answers, Health, Model
-from sightline.serving.service import build_service, describe_model, in_words_of_a_form
+from sightline.serving.limits import UNFINISHED_LINES, BodyLimit, RequestLog, is_loopback
+from sightline.serving.schemas import Answers, Health, Model, describe_model
+from sightline.serving.service import build_service, in_words_of_a_form
 from sightline.serving.worker import Asker, BusyError
 
 Array = np.ndarray[Any, Any]
@@ -264,6 +269,22 @@ def test_the_contract_is_valid_and_knows_every_path(client: TestClient, classifi
     assert form["required"] == ["images"]
     assert form["properties"]["target"]["enum"] == classifier.classes
     assert "security" not in predict
+
+
+def test_schemathesis_finds_nothing_that_the_contract_promises_and_the_server_refuses_or_the_reverse(
+    asker: Asker,
+) -> None:
+    pytest.importorskip("schemathesis")
+    tool = [Path(sys.executable).with_name("schemathesis"), "run", "--max-examples", "4", "--seed", "1"]
+    with listening(build_service(asker, ServeConfig(), lambda _: None)) as port:
+        done = subprocess.run(
+            [*tool, f"http://127.0.0.1:{port}/openapi.json"],
+            cwd=Path(__file__).parents[1],  # where schemathesis.toml is
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stdout[-5000:]
 
 
 def test_the_page_loads_nothing_from_elsewhere_and_shows_how_to_ask(client: TestClient, guarded: TestClient) -> None:
@@ -606,12 +627,12 @@ def test_what_strangers_send_writes_nothing_but_the_line_of_the_request(
 
 
 @contextmanager
-def listening(app: Any) -> Iterator[int]:
+def listening(app: Any, http: Any = "h11") -> Iterator[int]:
     """A server in a thread, on a port of its own."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, http=http, log_level="critical", access_log=False, lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         yield listener.getsockname()[1]
@@ -759,6 +780,70 @@ def test_a_stream_of_events_passes_piece_by_piece(asker: Asker) -> None:
         go.set()
         while b"last" not in found:
             found += connection.recv(65536)
+
+
+def test_an_image_above_a_megabyte_stays_in_memory(
+    client: TestClient, image_file: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a file was opened")
+
+    large = image_file(Image.effect_noise((900, 900), 90).convert("RGB"), "BMP")
+    assert len(large) > 2_000_000
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    assert client.post("/api/predict", files=form(("a.bmp", large))).status_code == 200
+
+
+def test_bodies_that_are_held_together_are_bounded() -> None:
+    async def page(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+        while (await receive())["more_body"]:
+            pass
+        await asyncio.sleep(0.5)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    app = RequestLog(BodyLimit(page, 1_000_000), lambda _: None)
+    whole = b"POST /api/predict HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000)
+    with listening(app) as port, ThreadPoolExecutor(80) as pool:
+        answers = list(pool.map(lambda _: reply(port, whole), range(80)))
+        assert b"200 OK" in reply(port, whole), "what was held is let go"
+    refused = [answer for answer in answers if answer.startswith(b"HTTP/1.1 503")]
+    assert 1 <= len(refused) <= 16
+    assert b"retry-after: 2" in refused[0]
+    assert sum(answer.startswith(b"HTTP/1.1 200") for answer in answers) == 80 - len(refused)
+
+
+@pytest.mark.parametrize("half", [b"POST /api/pre", b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"])
+def test_many_requests_that_never_come_whole_shut_nobody_out(
+    half: bytes, asker: Asker, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.serving.connections.MOST_CONNECTIONS", 20)
+    lines: list[str] = []
+    body = request(images[0].read_bytes())
+    with listening(build_service(asker, ServeConfig(), lines.append), Connection) as port, ExitStack() as stack:
+        for _ in range(150):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))).sendall(half)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: reply(port, body), range(16)))
+    assert all(b"200 OK" in answer for answer in answers)
+    assert sum(" 200 " in line for line in lines) == 16
+    assert len(lines) <= 16 + UNFINISHED_LINES
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sightline.serving.connections.HEAD_SECONDS", 0.3)
+    app = build_service(asker, ServeConfig(), lambda _: None)
+    health = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with listening(app, Connection) as port:
+        assert reply(port, b"GET /api/hea", seconds=5) == b""
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:  # nor behind an answer
+            connection.sendall(health)
+            answer = b""
+            while not whole(answer):
+                answer += connection.recv(65536)
+            connection.sendall(b"G")
+            assert connection.recv(65536) == b""
 
 
 def mutated(rng: np.random.Generator, data: bytes) -> bytes:

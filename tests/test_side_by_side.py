@@ -97,7 +97,7 @@ def test_more_processes_than_batches_are_cut_and_none_is_started_for_one_batch(
 
 PROGRAM = """
 import sys
-from sightline import generating
+from sightline.generation import generate as generating
 from sightline.cli.main import main
 generating.BATCH = 4
 if __name__ == "__main__":

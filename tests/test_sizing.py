@@ -119,10 +119,10 @@ def test_squashed_strips_are_told_apart_and_a_run_keeps_the_fit(strips, tmp_path
 def test_auto_squashes_only_where_over_half_would_be_hidden(folder, image_file, width, fit):
     from rich.console import Console
 
-    from sightline.training.prepare import prepare_training
+    from sightline.training.preparation import prepare_training
 
     contents = {f"{name}/{n}.png": image_file(ends(0, n, 70, 70 * width // 16)) for name in "ab" for n in range(20)}
-    plan = prepare_training(folder(contents), "auto", {}, None, Console(quiet=True))
+    plan = prepare_training(folder(contents), "auto", {}, Console(quiet=True))
     assert plan.recipe.data.fit == plan.images.preprocessing.fit == fit
     assert ("--data.fit squash: the crop to the center would hide 90% of the median image" in plan.why) == (
         fit == "squash"
@@ -132,9 +132,9 @@ def test_auto_squashes_only_where_over_half_would_be_hidden(folder, image_file, 
 def test_auto_leaves_a_fit_that_was_asked_for(strips):
     from rich.console import Console
 
-    from sightline.training.prepare import prepare_training
+    from sightline.training.preparation import prepare_training
 
-    plan = prepare_training(strips, "auto", {"data": {"fit": "crop"}}, None, Console(quiet=True))
+    plan = prepare_training(strips, "auto", {"data": {"fit": "crop"}}, Console(quiet=True))
     assert plan.recipe.data.fit == "crop"
 
 

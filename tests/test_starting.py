@@ -11,11 +11,11 @@ from conftest import Finished
 from sightline.config import AdamWConfig, MuonConfig, Recipe, SGDConfig, read_recipe, resolve
 from sightline.config.resolving import to_mapping
 from sightline.errors import ConfigError
-from sightline.inference.architecture import Built
 from sightline.models.build import build_network
 from sightline.models.weights import LoadedWeights
 from sightline.runs import folder
-from sightline.training import job, optimizer_choice, prepare
+from sightline.training import optimizer_choice, preparation
+from sightline.training.network import Built
 
 SIDE = (64, 64)
 LOADED = LoadedWeights("a.pth", 100, 102)
@@ -115,8 +115,8 @@ def test_a_plan_holds_the_optimizer_that_trains_and_its_notes_tell_it(finished: 
 
     torch.save(resnet18(num_classes=7).state_dict(), tmp_path / "a.pth")
     settings = {"network": {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}, "fit": {"epochs": 2}}
-    plan = prepare.prepare_training(finished.data, "small", settings, None, Console(quiet=True))
+    plan = preparation.prepare_training(finished.data, "small", settings, Console(quiet=True))
     assert plan.recipe.optimizer.kind == "adamw"
-    assert job.notes(plan)[0].startswith("optimizer: adamw at 0.001 in place of the recipe's muon")
-    again = prepare.prepare_training(finished.data, to_mapping(plan.recipe), {}, None, Console(quiet=True))
+    assert plan.notes()[0].startswith("optimizer: adamw at 0.001 in place of the recipe's muon")
+    again = preparation.prepare_training(finished.data, to_mapping(plan.recipe), {}, Console(quiet=True))
     assert (again.recipe, again.replaced) == (plan.recipe, "")

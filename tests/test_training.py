@@ -21,12 +21,13 @@ from conftest import QUICK, Finished, coloured_folder
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
-from sightline.inference import architecture
 from sightline.inference.predict import load
 from sightline.models.flops import flops_per_image
 from sightline.runs import folder as runs
-from sightline.training import checkpoints, conflicts, finish, module, prepare, trainer
+from sightline.training import checkpoints, conflicts, finish, module, preparation
 from sightline.training import fit as fitting
+from sightline.training import network as architecture
+from sightline.training.callbacks import saving
 
 
 @pytest.fixture
@@ -274,8 +275,8 @@ def test_a_dry_run_describes_and_makes_nothing(colours: Path, tmp_path: Path, mo
     [(60_000, 32, "fast"), (2_000, 32, "small"), (2_000, 65, "photos"), (50_000, 128, "photos")],
 )
 def test_auto_chooses_by_number_and_size(images: int, side: int, name: str) -> None:
-    assert prepare.choose_recipe(images, (side, side))[0] == name
-    assert prepare.choose_recipe(images, (side, side), 0.1)[0] == ("small" if side <= 64 else "photos")
+    assert preparation.choose_recipe(images, (side, side))[0] == name
+    assert preparation.choose_recipe(images, (side, side), 0.1)[0] == ("small" if side <= 64 else "photos")
 
 
 MIXED = {
@@ -351,7 +352,7 @@ def interrupt(
         pytest.param(module.ClassifierLearner, "training_step", 1, id="before the first checkpoint"),
         pytest.param(module.ClassifierLearner, "training_step", 6, id="within an epoch"),
         pytest.param(module.ClassifierLearner, "validation_step", 2, id="in validation"),
-        pytest.param(trainer.os, "fsync", 5, id="in a checkpoint"),
+        pytest.param(saving.os, "fsync", 5, id="in a checkpoint"),
         pytest.param(finish, "evaluate_rows", 0, id="in the final evaluation"),
         pytest.param(finish, "write_weights", 0, id="before the weights are written"),
         pytest.param(finish, "mark_done", 0, id="before DONE"),
@@ -422,7 +423,7 @@ def variant_settings(variant: str) -> dict:
     [
         pytest.param(module.ClassifierLearner, "training_step", 12, id="within an epoch"),
         pytest.param(module.ClassifierLearner, "validation_step", 1, id="in validation"),
-        pytest.param(fitting, "hand_on", 0, id="after the last step"),
+        pytest.param(fitting, "put_in_chosen", 0, id="after the last step"),
     ],
 )
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -454,7 +455,7 @@ def test_every_way_of_fitting_that_was_stopped_anywhere_ends_in_the_same_bits(
 
 def test_a_real_kill_in_the_middle_ends_in_the_same_bits(finished: Finished, tmp_path: Path) -> None:
     code = (
-        "import os, signal, sightline; from sightline import learners; step = learners.ClassifierLearner.training_step\n"
+        "import os, signal, sightline; from sightline.training import module as learners; step = learners.ClassifierLearner.training_step\n"
         "def dying(self, batch, index):\n"
         "    if (batch.epoch, batch.position) == (2, 2): os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return step(self, batch, index)\n"
@@ -629,7 +630,7 @@ def test_ctrl_c_within_the_writing_of_a_checkpoint_is_still_ctrl_c(colours: Path
         save(checkpoint, PressedInTheThirdWrite(file) if count == 2 else file)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(trainer.torch, "save", pressed)
+    monkeypatch.setattr(saving.torch, "save", pressed)
     with pytest.raises(Interrupted):
         sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
     signal.signal(signal.SIGINT, before)
@@ -643,7 +644,7 @@ def test_a_full_disk_is_an_error_that_says_so(colours: Path, tmp_path: Path, mon
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(trainer.os, "fsync", full)
+    monkeypatch.setattr(saving.os, "fsync", full)
     with pytest.raises(StorageError, match=r"disk of .* is full; free space"):
         sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
 
@@ -658,7 +659,7 @@ def test_a_checkpoint_on_a_disk_that_fills_keeps_the_one_before(colours: Path, t
             raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
         save(checkpoint, file)
 
-    monkeypatch.setattr(trainer.torch, "save", filling)
+    monkeypatch.setattr(saving.torch, "save", filling)
     with pytest.raises(StorageError):
         sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
     kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
@@ -689,9 +690,9 @@ def test_smaller_images_that_no_epoch_would_show_are_refused_and_a_recipes_are_l
     with pytest.raises(ConfigError, match=r"--augment.scales 0.5 1 has no effect with --fit.epochs 1: every epoch is"):
         sightline.train(colours, settings=one | {"augment": {"scales": (0.5, 1)}}, run=tmp_path / "run")
     fast = resolve(read_recipe("fast"), {"fit": {"epochs": 1}})
-    assert prepare._without_scales(fast, {}).augment.scales == ()
+    assert preparation.settle_scales(fast, {}, 32).augment.scales == ()
     longer = resolve(read_recipe("fast"), {"fit": {"epochs": 2}})
-    assert prepare._without_scales(longer, {"augment": {"scales": longer.augment.scales}}) is longer
+    assert preparation.settle_scales(longer, {"augment": {"scales": longer.augment.scales}}, 32) is longer
 
 
 def test_a_scale_that_rounds_to_the_full_side_is_refused(colours: Path, tmp_path: Path) -> None:
@@ -755,9 +756,9 @@ def test_what_would_have_no_effect_on_these_images_is_refused_before_training(
 )
 def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, scales: tuple[float, ...] | None) -> None:
     fast = resolve(read_recipe("fast"))
-    fitted = prepare._within_reach(fast, side)
+    fitted = preparation.settle_scales(fast, {}, side)
     assert fitted.augment.scales == (fast.augment.scales if scales is None else scales)
-    conflicts.refuse_misfits(fitted, side)
+    conflicts.refuse_conflicts_with_size(fitted, side)
 
 
 def test_without_data_the_embedded_photographs_are_trained_on_and_that_is_said() -> None:
@@ -789,9 +790,9 @@ def test_the_saturation_of_grey_images_is_not_varied_and_asking_for_it_is_refuse
     colours: Path, tmp_path: Path
 ) -> None:
     color = {"kind": "color_jitter", "brightness": 0.4, "contrast": 0}
-    with pytest.raises(ConfigError, match=r"saturation \(0.4\) has no effect: .* digits are grey; set it to 0."):
+    with pytest.raises(ConfigError, match=r"saturation \(0.4\) has no effect: .* digits are gray; set it to 0."):
         sightline.train("digits", recipe="small", settings={"augment": {"color": color}}, run=tmp_path / "run")
-    with pytest.raises(ConfigError, match=r"are grey; leave --augment.color out."):
+    with pytest.raises(ConfigError, match=r"are gray; leave --augment.color out."):
         sightline.train("digits", settings={"augment": {"color": color | {"brightness": 0}}}, dry_run=True)
     sightline.train("digits", settings={"augment": {"color": color | {"saturation": 0}}}, dry_run=True)
     sightline.train(colours, settings={"augment": {"color": color}}, dry_run=True)
@@ -799,7 +800,7 @@ def test_the_saturation_of_grey_images_is_not_varied_and_asking_for_it_is_refuse
 
 def test_one_coloured_pixel_in_the_last_image_makes_a_set_coloured() -> None:
     pixels = np.full((2_500, 2, 2, 3), 7, np.uint8)
-    assert conflicts.is_grey(pixels, np.arange(2_500))
+    assert conflicts.is_gray(pixels, np.arange(2_500))
     pixels[2_499, 1, 1, 2] = 8
-    assert not conflicts.is_grey(pixels, np.arange(2_500))
-    assert conflicts.is_grey(pixels, np.arange(2_499))
+    assert not conflicts.is_gray(pixels, np.arange(2_500))
+    assert conflicts.is_gray(pixels, np.arange(2_499))

@@ -26,7 +26,8 @@ from sightline.errors import ConfigError, DataError, RunError, StorageError, Tra
 from sightline.machine import extras
 from sightline.studies import trials
 from sightline.studies.trials import Job, Outcome, Workers, train_trial
-from sightline.training import module, trainer
+from sightline.training import module
+from sightline.training.callbacks import cost
 
 SMALL = resolve(read_recipe("small"))
 TINY = {"fit": {"epochs": 2, "batch_size": 16}, "network": {"widths": [8, 16, 16]}}
@@ -55,7 +56,7 @@ def tune(data: Path | None, study: Path, **more: Any) -> Path:
 def no_probe() -> Iterator[None]:
     """Nothing here is about the speed of the machine, whose measurement would take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "convolution_flops", lambda device, dtype: 1e9)
+        patch.setattr(cost, "convolution_flops", lambda device, dtype: 1e9)
         yield
 
 
@@ -332,7 +333,7 @@ def test_without_optuna_the_line_that_installs_it_is_named(
 ) -> None:
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        ConfigError, match=r"tuning needs optuna, which is not installed; run: pip install '\.\[tune\]'"
+        ConfigError, match=r"sightline tune needs optuna, which is not installed; run: pip install '\.\[tune\]'"
     ):
         sightline.tune("digits", space=SPACE)
     assert main(["tune", "digits", "--space", "space.yaml"]) == 2
@@ -364,7 +365,7 @@ def test_a_tuning_that_cannot_be_is_refused_in_a_line_before_torch_is_loaded(
 ) -> None:
     find = extras.importlib.util.find_spec
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda name: True if name == "optuna" else find(name))
-    monkeypatch.setitem(sys.modules, "sightline.studies.tune", None)  # whose import loads torch
+    monkeypatch.setitem(sys.modules, "sightline.studies.tuning", None)  # whose import loads torch
     monkeypatch.chdir(tmp_path)
     Path("space.yaml").write_text("augment: {flip: [none, random]}\n")
     Path("bad.yaml").write_text("augment: {flop: [none, random]}\n")

@@ -11,7 +11,8 @@ from rich.console import Console
 
 from conftest import Finished
 from sightline.cli.main import main
-from sightline.explanation.explain import ExplainedImage, summarize_explanations
+from sightline.explanation.explain import summarize_explanations
+from sightline.explanation.explainer import ExplainedImage
 from sightline.training.optimizers import PARTS as OPTIMIZED
 from sightline.training.summary import PARTS, show_measures
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from sightline.errors import SightlineError
 
-# Threads of libgomp spin while they wait for each other, which takes the core of whoever shares the machine: two trainings
-# of two threads on two cores took 3.6 times as long as one, and 1.5 times with this (n = 1). libgomp reads it once, when
-# torch is loaded: whoever has loaded torch before sightline keeps what was set then. Every process of ours starts here,
-# and those that it starts inherit it.
+# Threads of libgomp spin while they wait for each other, which takes the core of whoever shares the machine: two
+# trainings of two threads on two cores took 3.6 times as long as one, and 1.5 times with this (n = 1). libgomp reads it
+# once, when torch is loaded: whoever has loaded torch before sightline keeps what was set then. Every process of ours
+# starts here, and those that it starts inherit it.
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "0"
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from sightline.evaluation.evaluate import evaluate
     from sightline.explanation.explain import explain
     from sightline.generation.generate import generate
+    from sightline.inference.classifier import Classifier
     from sightline.inference.encode import encode
-    from sightline.inference.predict import Classifier, load, predict
+    from sightline.inference.predict import load, predict
     from sightline.machine.environment import environment
     from sightline.reports.report import report
     from sightline.serving.serve import serve
@@ -55,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Classifier": "sightline.inference.predict",
+    "Classifier": "sightline.inference.classifier",
     "check": "sightline.checks.check",
     "compare": "sightline.studies.compare",
     "encode": "sightline.inference.encode",

@@ -1,4 +1,4 @@
-"""Look an image set over before a training: what is broken, odd, there twice, shared by train and test, or labelled wrongly.
+"""Look an image set over before a training: what is broken, odd, there twice, leaked into test, or mislabeled.
 
 Nothing here loads torch, unless labels are checked.
 """
@@ -11,20 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from sightline.checks.check_page import Checked, counted, proposals, write_check
+from sightline.checks import problems
+from sightline.checks.check_page import Findings, proposals, write_check
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
-from sightline.checks.problems import (
-    Finding,
-    copies,
-    odd_ones,
-    part_of,
-    rare_classes,
-    reasons,
-    staying_in_test,
-    suggestions,
-    unreadable,
-)
+from sightline.checks.problems import Finding
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.ranges import notes_on_reading, with_range_of
 from sightline.data.sources.class_folders import Classes
@@ -35,7 +26,7 @@ from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import Splits, split, statistics
 from sightline.errors import DataError
-from sightline.machine.extras import require
+from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
 
@@ -50,7 +41,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Check:
-    """What a check found and wrote."""
+    """Findings of a check, and the folder that it wrote."""
 
     folder: Path
     """With check.html, findings.csv and exclude.csv."""
@@ -60,7 +51,7 @@ class Check:
     excluded: list[str]
     """Paths of the images that are proposed to be left out of a training."""
     proposals: list[str]
-    """How many those are, and for which reasons, in sentences; what a training cannot leave out, and what it does not see."""
+    """Sentences: how many those are, and why; what a training cannot leave out, and what it does not see."""
 
 
 @listed_once()
@@ -73,27 +64,25 @@ def check(
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> Check:
-    """Look an image set over, and write down what is wrong with it.
+    """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors.
 
     Args:
-        data: an image set, as ``sightline.train`` takes it.
-        labels: a finished run whose features judge the labels: a linear head on them is fitted five times, each time
-            asked about the fifth that it did not see. The run may know other classes. One that was trained on these very
-            images has learned some of their wrong labels, and finds fewer of them.
-        out: folder to write to; ``checks/<data>-<n>`` unless named.
-        classes: which folders are the classes, as ``--data.classes`` of a training has it.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (done, all): of what, changes as the work goes on.
+        data: An image set, as for sightline train.
+        labels: Folder of a finished run whose features judge the labels (confident learning): heads on them are
+            asked about images that they did not see. The run may know other classes. A run that was trained on these
+            very images has learned some of their wrong labels; it still finds most.
+        out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
+            checks/<data>-<n> unless named.
+        classes: Which folders are the classes, as for sightline train.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (done, all): of what, changes as the work goes on.
     Raises:
-        ConfigError: labels need a library that is missing.
         DataError: there is no such image set, or it cannot be used.
         RunError: no finished run, or the folder to write to holds something.
     """
     source = find_source(data, classes)
-    if labels is not None:
-        require("cleanlab", "check", "--labels")
-        if not os.fspath(labels).endswith(".safetensors"):
-            read_model_of_finished(labels)
+    if labels is not None and not os.fspath(labels).endswith(".safetensors"):
+        read_model_of_finished(labels)
     if out is not None:
         refuse_filled(out)
     images = open_images(source, None, progress)
@@ -103,50 +92,49 @@ def check(
     splits, notes = _split(images)
     images = with_range_of(source, images, splits.train if splits is not None else images.readable, progress)
     reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
-    parts = part_of(images, splits)
+    parts = problems.part_of(images, splits)
     headers, unseen = _headers(source, images, progress)
-    found = [*unreadable(images), *rare_classes(images, parts), *_odd(images, headers)]
-    single = _one_of_each(images)
-    found += copies(images, parts, near_duplicates(images.pixels, single, progress))
+    findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
+    findings += problems.copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
     if labels is not None:
-        suspected, judged = _suspected_labels(source, labels, trust_code, progress)
-        found, notes = [*found, *suspected], [*notes, judged]
+        suspected, quality = _suspected_labels(source, labels, trust_code, progress)
+        findings, notes = [*findings, *suspected], [*notes, quality]
     learned = splits.train if splits is not None else images.readable
-    checked = Checked(
+    checked = Findings(
         images,
         parts,
         [*notes, *unseen, *reading],
         headers,
         statistics(images, learned),
-        found,
-        suggestions(images, parts, found),
-        staying_in_test(images, parts, found),
+        findings,
+        problems.suggestions(images, parts, findings),
+        problems.staying_in_test(images, parts, findings),
     )
     folder = _folder(images.name, out)
     _write(folder, checked)
     excluded = [images.paths[row] for row in sorted(checked.excluded)]
-    return Check(folder, found, counted(found), excluded, [*reading, *proposals(checked)])
+    return Check(folder, findings, checked.counts, excluded, [*reading, *proposals(checked)])
 
 
 def _split(images: CachedImages) -> tuple[Splits | None, list[str]]:
-    """The splits that a training would have by default, and how they came about."""
+    """Cut the splits that a training would have by default, and say how they came about."""
     try:
         splits = split(images)
     except DataError as error:
         return None, [f"A training could not split the set: {error}"]
-    brought = {name for name in images.splits if name is not None}
-    if {"test", "val"} <= brought:
+    own = {name for name in images.splits if name is not None}
+    if {"test", "val"} <= own:
         return splits, ["The set brings its splits."]
-    cut = "validation is" if {"test", "val"} & brought else "test and validation are"
+    cut = "validation is" if {"test", "val"} & own else "test and validation are"
     return splits, [
-        f"The set brings {'no splits' if not brought else 'a part of its splits'}: {cut} cut as a training cuts by default."
+        f"The set brings {'no splits' if not own else 'a part of its splits'}: {cut} cut as a training cuts by default."
     ]
 
 
 def _headers(
     source: ImageSource, images: CachedImages, progress: Progress | None
 ) -> tuple[dict[int, Header], list[str]]:
-    """Headers by row; none of a published set, whose files need not lie here once it is decoded."""
+    """Read headers by row; none of a published set, whose files need not lie here once it is decoded."""
     if isinstance(source, DownloadedSource):
         return {}, [
             "Sizes and modes of the files were not looked at: those of a published set may be gone once decoded."
@@ -164,50 +152,48 @@ def _odd(images: CachedImages, headers: dict[int, Header]) -> list[Finding]:
         kind: {int(readable[place]): text for place, text in texts.items()}
         for kind, texts in odd_light(light_of(images.pixels, readable)).items()
     }
-    return odd_ones(images, {**light, **files})
+    return problems.odd_ones(images, {**light, **files})
 
 
 def _one_of_each(images: CachedImages) -> Array:
-    """The first row of each group of identical images, ascending."""
-    first: dict[str, int] = {}
-    for row in images.readable.tolist():
-        first.setdefault(images.hashes[row], row)
+    """List the first row of each group of identical images, ascending."""
+    first = {images.hashes[row]: row for row in reversed(images.readable.tolist())}
     return np.array(sorted(first.values()), np.int64)
 
 
 def _suspected_labels(
     source: ImageSource, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
 ) -> tuple[list[Finding], str]:
-    """Findings of labels that look wrong to heads on the features of a run, the most suspect first; and how good the heads are."""
-    from sightline.checks.label_errors import folds_of, out_of_fold, suspects
-    from sightline.inference.encode import Encoder
+    """Find labels that look wrong to heads on the features of a run, and say how good the heads are."""
+    from sightline.checks.label_errors import folds_of, out_of_fold
+    from sightline.inference.encoder import Encoder
     from sightline.inference.predict import load
 
     classifier = load(run, trust_code=trust_code)
     exactly = (classifier.size, classifier.resize)
     images = open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
-    rows = images.readable
+    rows, names = images.readable, images.classes
+    labels = images.labels[rows]
     features = Encoder(classifier).encode_rows(images.pixels, rows, progress)
-    given = images.labels[rows]
     folds = folds_of([images.hashes[row] for row in rows])
-    probabilities = out_of_fold(features, given, folds, len(images.classes), progress)
-    found = suspects(given, probabilities)
-    right = float((probabilities.argmax(axis=1) == given).mean())
-    judged = (
-        f"Labels were judged by heads on the features of {run}, which gave {right:.1%} of the images that they had not seen"
-        " the class that they have."
-    )
+    probabilities = out_of_fold(features, labels, folds, len(names), progress)
+    predicted, quality = probabilities.argmax(axis=1), label_quality(probabilities, labels)
     findings = [
         Finding(
             "suspected label",
-            f"given {images.classes[given[place]]}, suggested {images.classes[label]} (quality of the label {quality:.3f})",
+            f"given {names[labels[place]]}, suggested {names[predicted[place]]} (quality of the label"
+            f" {quality[place]:.3f})",
             int(rows[place]),
-            label=int(given[place]),
-            score=round(float(quality), 6),
+            label=int(labels[place]),
+            score=round(float(quality[place]), 6),
         )
-        for place, label, quality in zip(*(part.tolist() for part in found), strict=True)
+        for place in suspected_labels(probabilities, labels).tolist()
     ]
-    return findings, judged
+    about = (
+        f"Labels were judged by heads on the features of {run}, which gave {(predicted == labels).mean():.1%} of the"
+        " images that they had not seen the class that they have."
+    )
+    return findings, about
 
 
 def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:
@@ -217,26 +203,20 @@ def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:
     return folder if folder.is_dir() else create_run(name, folder, flag="--out")
 
 
-def _write(folder: Path, checked: Checked) -> None:
-    images, parts = checked.images, checked.parts
+def _write(folder: Path, checked: Findings) -> None:
+    images = checked.images
 
-    def path(row: int | None) -> str:
-        return "" if row is None else images.paths[row]
-
-    def part(row: int | None) -> str:
-        return "" if row is None else parts[row]
-
-    def name(label: int | None) -> str:
-        return "" if label is None else images.classes[label]
+    def cell(values: Sequence[str], index: int | None) -> str:
+        return "" if index is None else values[index]
 
     rows: list[Sequence[Any]] = [
         (
-            path(item.row),
+            cell(images.paths, item.row),
             item.kind,
             item.detail,
-            path(item.other),
-            part(item.row),
-            name(item.label),
+            cell(images.paths, item.other),
+            cell(checked.parts, item.row),
+            cell(images.classes, item.label),
             "" if item.score is None else item.score,
         )
         for item in checked.findings
@@ -245,6 +225,9 @@ def _write(folder: Path, checked: Checked) -> None:
     write_csv(
         folder / "exclude.csv",
         ["file", "finding", "detail"],
-        [(path(row), checked.excluded[row].kind, why) for row, why in reasons(images, checked.excluded).items()],
+        [
+            (images.paths[row], checked.excluded[row].kind, why)
+            for row, why in problems.reasons(images, checked.excluded).items()
+        ],
     )
     write_check(folder / "check.html", checked)

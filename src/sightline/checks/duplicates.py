@@ -1,6 +1,7 @@
-"""Images that show the same picture twice: pixel for pixel, or re-encoded, toned, moved a little or mirrored.
+"""Duplicates: images that show the same picture, pixel for pixel, or re-encoded, toned, moved a little or mirrored.
 
-N images, B of a block, P pairs of U images, H, W height and width of the images, S side of their thumbnails, D numbers of a descriptor.
+N images, B of a block, P pairs of U images, H, W height and width of the images, S side of their thumbnails, D numbers
+of a descriptor.
 
 All pairs are compared in two steps. A coarse descriptor, 8 × 8 cells of each channel, finds candidates by products of
 matrices, so the N² pairs cost no Python. Of each candidate the fine detail (thumbnail minus its blur) is then
@@ -24,9 +25,9 @@ SHIFT = 3 / 32  # of a side that a picture may have moved
 BLUR = 2  # pixels on each side over which a thumbnail is averaged to be taken from itself
 NOISE = 4.0  # levels of 255 at SIDE: detail as weak as this is no evidence (a horizon, the blocks of a JPEG)
 MOST = 32  # candidates an image; a set of alike images has more than can be verified
-NEIGHBOUR = 10  # the neighbour by which it is judged how alike the images of a set are that are not duplicates
-SAMPLED = 256  # images of which that neighbour is sought
-STANDS_OUT = 1 / 3  # of the distance of that neighbour: how near a duplicate must be
+NEIGHBOR = 10  # the neighbor by which it is judged how alike the images of a set are that are not duplicates
+SAMPLED = 256  # images of which that neighbor is sought
+STANDS_OUT = 1 / 3  # of the distance of that neighbor: how near a duplicate must be
 BLOCK = 1024  # images whose products with all others are held at a time
 CHUNK = 4096  # images or pairs of which thumbnails are held at a time
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
@@ -48,7 +49,7 @@ class Pairs(NamedTuple):
 
 
 def exact_duplicates(hashes: Sequence[str], rows: Array) -> list[list[int]]:
-    """Groups of two or more rows with the same hash, each ascending, in the order of their first rows."""
+    """Find groups of two or more rows with the same hash, each ascending, in the order of their first rows."""
     groups: dict[str, list[int]] = defaultdict(list)
     for row in rows.tolist():
         groups[hashes[row]].append(row)
@@ -59,7 +60,7 @@ def near_duplicates(pixels_NHWC: Array, rows: Array, progress: Progress | None =
     """Find the pairs that show one picture, at whatever brightness, contrast or quality, moved a little or mirrored.
 
     Of a set whose images are all alike (digits, X-rays) only those pairs are duplicates that stand out: a third as far
-    from each other as most images are from their tenth neighbour. Blank images, without any detail, are in no pair.
+    from each other as most images are from their tenth neighbor. Blank images, without any detail, are in no pair.
 
     Args:
         pixels_NHWC: uint8; may be memory-mapped.
@@ -69,26 +70,21 @@ def near_duplicates(pixels_NHWC: Array, rows: Array, progress: Progress | None =
     descriptors_ND = _descriptors(pixels_NHWC, rows)
     mirrored_ND = descriptors_ND.reshape(-1, CELLS, CELLS, 3)[:, :, ::-1].reshape(descriptors_ND.shape)
     least = _least_likeness(pixels_NHWC, rows, descriptors_ND)
-    found = []
+    pairs = [Pairs(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.float32, np.bool_)))]
     for start in range(0, len(rows), BLOCK):
-        for mirrored, others_ND, fine in (
-            (False, descriptors_ND, FINE),
-            (True, mirrored_ND, FINE_MIRRORED),
-        ):
+        for mirrored, others_ND, fine in ((False, descriptors_ND, FINE), (True, mirrored_ND, FINE_MIRRORED)):
             first, second = _candidates(descriptors_ND[start : start + BLOCK], others_ND[start:])
             first, second = rows[first + start], rows[second + start]
             score = likeness(pixels_NHWC, first, second, mirrored=mirrored)
             kept = score >= max(least, fine)
-            found.append(Pairs(first[kept], second[kept], score[kept], np.full(kept.sum(), mirrored)))
+            pairs.append(Pairs(first[kept], second[kept], score[kept], np.full(kept.sum(), mirrored)))
         if progress:
             progress(min(start + BLOCK, len(rows)), len(rows))
-    if not found:
-        return Pairs(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.float32, np.bool_)))
-    return _once_each(Pairs(*(np.concatenate(part) for part in zip(*found, strict=True))))
+    return _once_each(Pairs(*(np.concatenate(part) for part in zip(*pairs, strict=True))))
 
 
 def likeness(pixels_NHWC: Array, first_P: Array, second_P: Array, *, mirrored: bool = False) -> Array:
-    """How far pairs of images agree in their fine detail, at the best small shift.
+    """Measure how far pairs of images agree in their fine detail, at the best small shift.
 
     It is a correlation, so brightness and contrast do not matter; detail as weak as NOISE counts little.
 
@@ -109,20 +105,20 @@ def likeness(pixels_NHWC: Array, first_P: Array, second_P: Array, *, mirrored: b
 
 
 def _descriptors(pixels_NHWC: Array, rows: Array) -> Array:
-    """(n, D): 8 × 8 cells of each channel without their mean, of length 1; zeros where an image is blank."""
-    found = np.zeros((len(rows), CELLS * CELLS * 3), np.float32)
+    """Compute descriptors, (n, D): 8 × 8 cells of each channel without their mean, of length 1; zeros if blank."""
+    descriptors = np.zeros((len(rows), CELLS * CELLS * 3), np.float32)
     for start in range(0, len(rows), CHUNK):
         part = slice(start, start + CHUNK)
         cells = _shrink(pixels_NHWC[rows[part]], CELLS).reshape(-1, CELLS * CELLS * 3)
         cells -= cells.mean(axis=1, keepdims=True)
         length = np.linalg.norm(cells, axis=1, keepdims=True)
         blank = length < NOISE * np.sqrt(cells.shape[1])
-        np.divide(cells, length, out=found[part], where=~blank)
-    return found
+        np.divide(cells, length, out=descriptors[part], where=~blank)
+    return descriptors
 
 
 def _candidates(block_BD: Array, others_ND: Array) -> tuple[Array, Array]:
-    """(first, second) of pairs whose descriptors agree: first counted in the block, second in all from the block on.
+    """Find pairs whose descriptors agree: the first counted in the block, the second in all from the block on.
 
     Of an image with more than MOST of them the best are kept.
     """
@@ -136,20 +132,20 @@ def _candidates(block_BD: Array, others_ND: Array) -> tuple[Array, Array]:
 
 
 def _least_likeness(pixels_NHWC: Array, rows: Array, descriptors_ND: Array) -> float:
-    """The likeness that a pair needs in order to stand out in this set."""
-    if len(rows) <= NEIGHBOUR:
+    """Find the likeness that a pair needs in order to stand out in this set."""
+    if len(rows) <= NEIGHBOR:
         return 0.0
     sample = np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(np.int64)
     agreement = descriptors_ND[sample] @ descriptors_ND.T
     agreement[np.arange(len(sample)), sample] = -1
-    nearest = np.argpartition(-agreement, NEIGHBOUR - 1, axis=1)[:, :NEIGHBOUR]
-    one, other = rows[np.repeat(sample, NEIGHBOUR)], rows[nearest.ravel()]
-    farthest = likeness(pixels_NHWC, one, other).reshape(-1, NEIGHBOUR).min(axis=1)
+    nearest = np.argpartition(-agreement, NEIGHBOR - 1, axis=1)[:, :NEIGHBOR]
+    one, other = rows[np.repeat(sample, NEIGHBOR)], rows[nearest.ravel()]
+    farthest = likeness(pixels_NHWC, one, other).reshape(-1, NEIGHBOR).min(axis=1)
     return float(1 - STANDS_OUT * (1 - np.median(farthest)))
 
 
 def _once_each(pairs: Pairs) -> Pairs:
-    """The pairs, each once (a symmetric thing is its own mirror image), the most alike first."""
+    """Keep each pair once (a symmetric thing is its own mirror image), the most alike first."""
     order = np.lexsort((pairs.second_P, pairs.first_P, pairs.mirrored_P, -pairs.score_P))
     ordered = np.stack([pairs.first_P, pairs.second_P], axis=1)[order]
     _, kept = np.unique(ordered, axis=0, return_index=True)
@@ -171,7 +167,7 @@ def _shrink(pixels_NHWC: Array, side: int) -> Array:
 
 
 def _shares(pixels: int, cells: int) -> Array:
-    """What each of a line of pixels counts for in each cell, (cells, pixels); rows sum to 1."""
+    """Share out a line of pixels over cells, (cells, pixels); rows sum to 1."""
     borders = np.arange(cells + 1) * pixels / cells
     edges = np.arange(pixels)
     overlap = np.minimum(borders[1:, None], edges + 1) - np.maximum(borders[:-1, None], edges)
@@ -179,23 +175,23 @@ def _shares(pixels: int, cells: int) -> Array:
 
 
 def _detail(pixels_PHWC: Array) -> Array:
-    """Luminance of the thumbnails minus its blur, (P, S, S)."""
+    """Subtract its blur from the luminance of the thumbnails, (P, S, S)."""
     side = LARGE_SIDE if min(pixels_PHWC.shape[1:3]) >= LARGE_SIDE else SIDE
-    grey = _shrink(pixels_PHWC, side) @ LUMA
-    return grey - _blurred(_blurred(grey).transpose(0, 2, 1)).transpose(0, 2, 1)
+    gray = _shrink(pixels_PHWC, side) @ LUMA
+    return gray - _blurred(_blurred(gray).transpose(0, 2, 1)).transpose(0, 2, 1)
 
 
-def _blurred(grey_PSS: Array) -> Array:
-    """Mean over a window along the rows' direction, with the border repeated."""
-    padded = np.pad(grey_PSS, ((0, 0), (BLUR, BLUR), (0, 0)), mode="edge")
-    total = np.zeros_like(grey_PSS)
+def _blurred(gray_PSS: Array) -> Array:
+    """Average over a window along the rows' direction, with the border repeated."""
+    padded = np.pad(gray_PSS, ((0, 0), (BLUR, BLUR), (0, 0)), mode="edge")
+    total = np.zeros_like(gray_PSS)
     for start in range(2 * BLUR + 1):
-        total += padded[:, start : start + grey_PSS.shape[1]]
+        total += padded[:, start : start + gray_PSS.shape[1]]
     return total / (2 * BLUR + 1)
 
 
 def _best_correlation(ones_USS: Array, others_USS: Array, one_P: Array, other_P: Array) -> Array:
-    """Correlation of details at the best shift, (P,), of pairs of an index into the first and one into the second.
+    """Correlate details at the best shift, (P,), of pairs of an index into the first and one into the second.
 
     The shift is that at which the circular correlation, one product in the frequency domain, is largest; there the
     overlap alone is correlated.
@@ -219,7 +215,7 @@ def _best_correlation(ones_USS: Array, others_USS: Array, one_P: Array, other_P:
 
 
 def _correlation(one_PHW: Array, other_PHW: Array, noise: float) -> Array:
-    """Of each pair, (P,), as if both carried noise of so many levels that agrees in nothing."""
+    """Correlate each pair, (P,), as if both carried noise of so many levels that agrees in nothing."""
     one, other = (part.reshape(len(part), -1) for part in (one_PHW, other_PHW))
     one, other = (part - part.mean(axis=1, keepdims=True) for part in (one, other))
     power = noise**2 * one.shape[1]

@@ -1,4 +1,4 @@
-"""What is odd about the files of a set and the light in them: sizes, modes, blank and very dark images. N images.
+"""Oddities of the files of a set and of the light in them: sizes, modes, blank and very dark images. N images.
 
 The headers of files are read without decoding them. What is odd is said against the set itself: a kind of file that
 makes up more than half of it is what the set is like, not an oddity.
@@ -42,12 +42,12 @@ _MODES = {
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself before its pixels."""
+    """The header of an image file, before its pixels."""
 
     width: int
     height: int
     mode: str
-    """Pillow's name of how pixels are stored: RGB, L (grey), P (palette), CMYK, ..."""
+    """Pillow's name of how pixels are stored: RGB, L (gray), P (palette), CMYK, ..."""
     kind: str
     """JPEG, PNG, ...; empty for pixels that are no file."""
     transparent: bool = False
@@ -57,15 +57,15 @@ class Header:
 def read_headers(
     source: ImageSource, entries: list[Entry], progress: Callable[[int, int], None] | None = None
 ) -> dict[int, Header]:
-    """Headers by the index of the entry, of those files that are images; the source is read once, in its own order."""
-    found: dict[int, Header] = {}
+    """Read headers by the index of the entry, of files that are images; the source is read once, in its order."""
+    headers: dict[int, Header] = {}
     for done, (index, data) in enumerate(source.read(entries), 1):
         header = _header(data)
         if header is not None:
-            found[index] = header
+            headers[index] = header
         if progress and done % 256 == 0:
             progress(done, len(entries))
-    return found
+    return headers
 
 
 def _header(data: "bytes | Array | OSError") -> Header | None:
@@ -83,7 +83,7 @@ def _header(data: "bytes | Array | OSError") -> Header | None:
 
 
 def odd_files(headers: Mapping[int, Header]) -> dict[str, dict[int, str]]:
-    """What is odd about files: for each of ``mode``, ``size``, ``shape`` and ``tiny``, what it is by the index of the file.
+    """Find odd files: for each of ``mode``, ``size``, ``shape`` and ``tiny``, what is odd by the index of the file.
 
     Sizes and shapes are compared by their logarithms, so that twice and half are equally far.
     """
@@ -113,7 +113,7 @@ def _odd_modes(headers: Mapping[int, Header]) -> dict[int, str]:
 
 
 def name_depths(texts: Mapping[int, str], extremes_N2: Array | None) -> dict[int, str]:
-    """What is odd about how files are stored, with the values of those of more than 8 bits a channel.
+    """Name what is odd about how files are stored, with the values of those of more than 8 bits a channel.
 
     Args:
         texts: by row, as ``odd_files`` has them.
@@ -132,7 +132,7 @@ def name_depths(texts: Mapping[int, str], extremes_N2: Array | None) -> dict[int
 
 
 def _odd_mode(header: Header) -> str:
-    """What is odd about how an image is stored; empty where nothing is."""
+    """Name what is odd about how an image is stored; empty where nothing is."""
     parts = []
     if header.animated:
         parts.append("animated: the first frame is taken")
@@ -152,10 +152,10 @@ def _shape(ratio: float) -> str:
 
 
 def _robust(values_N: Array, least: float) -> Array:
-    """Distances from the median, (N,), in standard deviations as the median absolute deviation gives them.
+    """Compute distances from the median, (N,), in standard deviations as the median absolute deviation gives them.
 
     Args:
-        least: what the standard deviation is at least taken for.
+        least: the least that the standard deviation is taken for.
     """
     distance: Array = np.abs(values_N - np.median(values_N))
     return distance / max(1.4826 * float(np.median(distance)), least)  # of a normal distribution, 1 / 1.4826 = 0.6745
@@ -170,7 +170,7 @@ class Light:
 
 
 def light_of(pixels_NHWC: Array, rows: Array) -> Light:
-    """The light of some images."""
+    """Measure the light of some images."""
     mean, deviation = np.empty(len(rows)), np.empty(len(rows))
     step = max(1, CHUNK * 3072 // max(1, pixels_NHWC[0].size)) if len(pixels_NHWC) else 1
     for start in range(0, len(rows), step):
@@ -181,8 +181,7 @@ def light_of(pixels_NHWC: Array, rows: Array) -> Light:
 
 
 def odd_light(light: Light) -> dict[str, dict[int, str]]:
-    """What is odd about the light of images: for each of ``blank``, ``dark`` and ``bright``, what it is by the place of
-    the image in ``light``."""
+    """Find odd light: for each of ``blank``, ``dark`` and ``bright``, what is odd by the place in ``light``."""
     if not len(light.mean_N):
         return {"blank": {}, "dark": {}, "bright": {}}
     blank = light.deviation_N < BLANK
@@ -190,14 +189,11 @@ def odd_light(light: Light) -> dict[str, dict[int, str]]:
     dark, bright = far & (light.mean_N < DARK), far & (light.mean_N > BRIGHT)
     common = float(np.median(light.mean_N))
 
-    def texts(which: Array) -> dict[int, str]:
-        return {
-            place: f"mean level {light.mean_N[place]:.0f} of 255; the median of the set is {common:.0f}"
-            for place in np.flatnonzero(which).tolist()
-        }
+    def texts(which: Array, text: Callable[[int], str]) -> dict[int, str]:
+        return {place: text(place) for place in np.flatnonzero(which).tolist()}
 
-    nothing = {
-        place: f"one color: levels deviate by {light.deviation_N[place]:.1f} of 255"
-        for place in np.flatnonzero(blank).tolist()
-    }
-    return {"blank": nothing, "dark": texts(dark), "bright": texts(bright)}
+    def level(place: int) -> str:
+        return f"mean level {light.mean_N[place]:.0f} of 255; the median of the set is {common:.0f}"
+
+    one_color = texts(blank, lambda place: f"one color: levels deviate by {light.deviation_N[place]:.1f} of 255")
+    return {"blank": one_color, "dark": texts(dark, level), "bright": texts(bright, level)}

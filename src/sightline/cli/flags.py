@@ -1,20 +1,19 @@
-"""From settings to flags, and back: the parser of the command line, with one flag for each setting of a recipe."""
+"""From settings to flags, and back: one flag for each setting of a recipe."""
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, Group, Parameter
+from cyclopts import Group, Parameter
 
-from sightline.config import AnyRecipe, Recipe
+from sightline.config import AnyRecipe
 from sightline.config.backbones import BACKBONES
 from sightline.config.building import AUTO, SEARCHED, blocks_in, fields_of, listed_block, members, required
 from sightline.config.resolving import field_texts, spell_out
 from sightline.errors import ConfigError
-from sightline.machine.extras import own_version
 
-__all__ = ["application", "every_setting", "nest"]
+__all__ = ["BACKBONE", "SETTINGS", "every_setting", "nest", "setting_flag", "setting_value"]
 
 SETTINGS = Group("Settings", help="Each overrides the recipe; sightline recipes shows what a recipe sets.", sort_key=2)
 
@@ -23,64 +22,32 @@ BACKBONE = (
     str,
     f"The network and its pretrained weights in a word: {', '.join(BACKBONES)}, or a name of timm; in place of --network.",
 )
-TRAINS_ALL = "train"  # the verb that takes the settings of generators, too
 
 
-def application(verbs: Mapping[str, Callable[..., None]], arguments: list[str]) -> App:
-    """Return the parser of the verbs, of which only the one that the arguments call is built in full."""
-    app = App(
-        name="sightline",
-        help="A set of images in, a classifier out: fast to train, accurate, explained and safe to share.",
-        version=own_version,
-        help_format="plaintext",
-        suppress_keyboard_interrupt=False,  # it would end the process before main can say what to do
-    )
-    words = [argument for argument in arguments if not argument.startswith("-")]
-    called = next((name for name in verbs if words[: name.count(" ") + 1] == name.split()), None)
-    for name, verb in verbs.items():
-        block = AnyRecipe if name == TRAINS_ALL else Recipe
-        # only the called verb's parser is built in full
-        settings = [BACKBONE, *every_setting(block)] if name == called else []
-        group, _, last = name.rpartition(" ")
-        if group and group not in app:
-            app.command(App(name=group, help=f"{group.capitalize()} what a training needs.", help_format="plaintext"))
-        (app[group] if group else app).command(_command(verb, settings), name=last)
-    return app
+def setting_flag(parameter: str, dotted: str, kind: Any, text: str, *, short: str = "") -> inspect.Parameter:
+    """Return the flag of a setting.
 
-
-def _command(verb: Callable[..., None], settings: list[tuple[str, Any, str]]) -> Callable[..., None]:
-    """Return the verb with a flag for each setting of a recipe in place of its ``**settings``."""
-    plain = inspect.signature(verb)
-    own = [parameter for parameter in plain.parameters.values() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-    if len(own) == len(plain.parameters):
-        return verb
-    flags = {f"setting_{index}": setting for index, setting in enumerate(settings)}
-
-    def call(*positional: Any, **named: Any) -> None:
-        settings = {flags[name][0]: _value(flags[name], value) for name, value in named.items() if name in flags}
-        verb(*positional, **{name: value for name, value in named.items() if name not in flags}, **settings)
-
-    call.__doc__, call.__name__ = verb.__doc__, verb.__name__
-    call.__signature__ = plain.replace(  # type: ignore[attr-defined]
-        parameters=own + [_flag(name, *setting) for name, setting in flags.items()]
-    )
-    return call
-
-
-def _flag(parameter: str, dotted: str, kind: Any, text: str) -> inspect.Parameter:
-    hyphened = dotted.replace("_", "-")
+    Args:
+        parameter: what the flag's value is passed as.
+        dotted: the setting's name.
+        kind: its type.
+        text: its help.
+        short: another name of the flag, by which it stands among the flags of the verb.
+    """
+    hyphened = short or dotted.replace("_", "-")
     block, _, name = hyphened.rpartition(".")
     listed = _listed(kind)
     if listed and kind != _Pairs:
         kind = list[typing.get_args(kind)[0]]  # type: ignore[misc]  # cyclopts lets it be emptied, and no tuple
-    negative: Any = f"--{block}.no-{name}" if kind is bool or typing.get_origin(kind) is list else ()
+    negative: Any = f"--{block}.no-{name}" if block and (kind is bool or typing.get_origin(kind) is list) else ()
+    place: dict[str, Any] = {} if short else {"group": SETTINGS}
     how = Parameter(
         name=f"--{hyphened}",
         negative=negative,
         help=text,
-        group=SETTINGS,
         show_default=False,
         consume_multiple=listed,
+        **place,
     )
     return inspect.Parameter(
         parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, how]
@@ -134,8 +101,8 @@ def _listed(kind: Any) -> bool:
     return Ellipsis in typing.get_args(kind)
 
 
-def _value(setting: tuple[str, Any, str], typed: Any) -> Any:
-    """Return the value that a flag sets: pairs as a mapping, and ``none`` for a list as an empty one."""
+def setting_value(setting: tuple[str, Any, str], typed: Any) -> Any:
+    """Return what a flag sets: pairs as a mapping, and ``none`` for a list as an empty one."""
     dotted, kind, _ = setting
     if typed is None:
         return [] if _listed(kind) and kind != _Pairs else None

@@ -27,10 +27,8 @@ def recipes() -> None:
 def runs(folder: Path = Path("runs"), /) -> None:
     """List the runs in a folder, newest last.
 
-    Parameters
-    ----------
-    folder
-        Where to look.
+    Args:
+        folder: Where to look.
     """
     from sightline.runs.folder import PRUNED, list_runs
 
@@ -52,10 +50,8 @@ def runs(folder: Path = Path("runs"), /) -> None:
 def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
     """List the decoded image sets in the cache, or delete them; the sets themselves and downloads/ are never touched.
 
-    Parameters
-    ----------
-    clear
-        Delete every decoded set.
+    Args:
+        clear: Delete every decoded set.
     """
     from sightline.data import cache as decoded
     from sightline.machine.folders import cache_folder

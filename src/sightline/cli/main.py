@@ -1,53 +1,25 @@
-"""The command line: a table of verbs. An error of ours becomes one line and status 2; only this room prints.
+"""The command line. An error of ours becomes one line and status 2; only this room prints.
 
-Nothing slow is imported until a verb has refused what it can refuse without it.
+A verb imports nothing slow until it has refused what it can refuse without it.
 """
 
 import errno
 import os
 import sys
-from collections.abc import Callable
 
 import cyclopts
 
-from sightline.cli.checks import check, compare, evaluate, report
-from sightline.cli.flags import application
-from sightline.cli.generation import generate
-from sightline.cli.inference import encode, explain, predict, serve
-from sightline.cli.listing import cache, environment, recipes, runs, studies
-from sightline.cli.training import find_batch, find_rate, plan, train, tune
+from sightline.cli.parser import application
+from sightline.cli.verbs import VERBS
 from sightline.data.sources.listing import listed_once
 from sightline.display.terminal import prepare_output, show
 from sightline.errors import LONGEST, Interrupted, SightlineError, shortened
 
-__all__ = ["VERBS", "main"]
+__all__ = ["main"]
 
 REFUSED = 2  # status of a refusal
 FULL = (errno.ENOSPC, errno.EDQUOT)
 STOPPED = 130  # status after Ctrl-C, as shells have it
-
-
-VERBS: dict[str, Callable[..., None]] = {
-    "train": train,
-    "plan": plan,
-    "find rate": find_rate,
-    "find batch": find_batch,
-    "evaluate": evaluate,
-    "report": report,
-    "predict": predict,
-    "explain": explain,
-    "encode": encode,
-    "generate": generate,
-    "serve": serve,
-    "check": check,
-    "compare": compare,
-    "studies": studies,
-    "tune": tune,
-    "recipes": recipes,
-    "runs": runs,
-    "cache": cache,
-    "environment": environment,
-}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -19,13 +19,14 @@ class ServeConfig:
     port: int = 7860
     """Port to listen at; 0 takes a free one."""
     token: str | None = None
-    """What a caller must know; null answers everyone who reaches the address."""
+    """What a caller must know: in the header "Authorization: Bearer TOKEN" of the service, once as ?token=TOKEN in a browser. At
+    least 8 letters; null answers everyone who reaches the address."""
     max_megabytes: float = 20.0
-    """Of a request, at most, in MB."""
+    """Megabytes of a request, at most."""
     max_megapixels: float = 50.0
-    """Of an image, at most."""
+    """Megapixels of an image, at most."""
     max_images: int = 100
-    """Of a request, at most."""
+    """Images of a request, at most."""
 
     def __post_init__(self) -> None:
         within("port", self.port, 0, 65535)

@@ -1,21 +1,19 @@
 """Small pictures within a page: images of a run's own set, by their file names, as data URIs. H × W pixels."""
 
-import base64
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from sightline.data.cache import CachedImages, open_as_trained
 from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.data.sources.find_source import source_of_run
+from sightline.display.pages import data_uri
 from sightline.runs.folder import read_run_recipe
 from sightline.runs.writing import safe_cell
 
-__all__ = ["Thumbnails", "affordable", "data_uri", "open_own"]
+__all__ = ["Thumbnails", "affordable", "open_own"]
 
 LEAST_SIDE = 32  # pixels; smaller pictures show nothing
 
@@ -35,21 +33,21 @@ class Thumbnails:
         return file in self._rows
 
     def row(self, file: str) -> int:
-        """The row of a file in the set."""
+        """Return the row of a file in the set."""
         return self._rows[file]
 
     def cached(self, file: str) -> Array:
-        """An image as it was decoded, (H, W, 3), uint8: what a classifier is asked about."""
+        """Return an image as it was decoded, (H, W, 3), uint8: what a classifier is asked about."""
         return np.array(self._images.pixels[self._rows[file]])
 
     def pixels(self, file: str) -> Array:
-        """The middle of an image, (H, W, 3), uint8."""
-        found = self._images.pixels[self._rows[file]]
-        top, left = ((have - want) // 2 for have, want in zip(found.shape, self._images.size, strict=False))
-        return np.asarray(found[top : top + self._images.size[0], left : left + self._images.size[1]])
+        """Cut out the middle of an image, (H, W, 3), uint8."""
+        pixels = self._images.pixels[self._rows[file]]
+        top, left = ((have - want) // 2 for have, want in zip(pixels.shape, self._images.size, strict=False))
+        return np.asarray(pixels[top : top + self._images.size[0], left : left + self._images.size[1]])
 
     def uri(self, file: str, side: int) -> str:
-        """An image as a data URI, its longer side no longer than ``side`` pixels."""
+        """Encode an image as a data URI, its longer side no longer than ``side`` pixels."""
         return data_uri(self.pixels(file), side)
 
 
@@ -67,18 +65,8 @@ def open_own(
     return Thumbnails(images) if images.fingerprint == model["data"]["fingerprint"] else None
 
 
-def data_uri(pixels_HWC: Array, side: int) -> str:
-    """A picture, (H, W, 3) or with opacity (H, W, 4), as a data URI (WebP), its longer side no longer than ``side`` pixels."""
-    image = Image.fromarray(pixels_HWC)
-    if max(image.size) > side:
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=80, method=2)  # 403 bytes an image of CIFAR-10, a JPEG file 622
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
 def affordable(counts: list[int], side: int, *, most: int, pixels: int) -> tuple[int, int]:
-    """How many pictures of each group to show, and how large, so that all of them stay within a number of pixels.
+    """Choose how many pictures of each group to show, and how large, so that all of them stay within a number of pixels.
 
     Args:
         counts: pictures that each group has.

@@ -1,11 +1,10 @@
-"""Charts for pages, drawn by matplotlib as SVG that stands within HTML: narrow enough for a phone, text that stays text."""
+"""Charts for pages, drawn by matplotlib as SVG within HTML: narrow enough for a phone, with text that stays text."""
 
 import html
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -32,10 +31,18 @@ LETTERS = 8.5  # points
 LETTERS_A_LINE = 20  # of a name beside a chart
 MARGINS = {"left": 74, "right": 8, "bottom": 42, "top": 8}  # CSS pixels around a chart whose numbers are short
 INK, GRID = "#1a1a1a", "#d8d8d8"
-# Okabe and Ito's colours, which people tell apart however they see colours, but for the yellow, too pale on white
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")
+# Okabe and Ito's colors, which people tell apart however they see colors, but for the yellow, too pale on white
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES = ("-", "--", ":")
+STYLE: dict[Any, Any] = {
+    "font.size": LETTERS,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.formatter.useoffset": False,
+}
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,9 @@ class Curve:
     style: int
     epochs: Sequence[float]
     values: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    low: Sequence[float] = ()
+    """Empty, as ``high``, where there is no spread."""
+    high: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,7 @@ def draw_intervals(title: str, unit: str, intervals: Sequence[Interval]) -> str:
     return _drawn(title, 70 + 30 * len(intervals), draw)
 
 
-def draw_points(title: str, x_unit: str, y_unit: str, found: Sequence[Point]) -> str:
+def draw_points(title: str, x_unit: str, y_unit: str, points: Sequence[Point]) -> str:
     """Draw accuracy against a cost: each recipe's mean, and small its runs.
 
     Returns:
@@ -148,20 +156,20 @@ def draw_points(title: str, x_unit: str, y_unit: str, found: Sequence[Point]) ->
     """
 
     def draw(axes: "Axes") -> None:
-        for point in found:
+        for point in points:
             look = _look(point.style)
             if len(point.runs) > 1:
                 axes.plot(*zip(*point.runs, strict=True), **look | {"markersize": 3, "alpha": 0.4, "linestyle": ""})
-        for point in found:
+        for point in points:
             axes.plot([point.x], [point.y], **_look(point.style) | {"markersize": 8, "markeredgecolor": "white"})
-        axes.set_xlim(left=0, right=1.06 * max(max([x for x, _ in point.runs] + [point.x]) for point in found))
+        axes.set_xlim(left=0, right=1.06 * max(max([x for x, _ in point.runs] + [point.x]) for point in points))
         axes.set_xlabel(x_unit)
         axes.set_ylabel(y_unit)
 
     return _drawn(title, 240, draw)
 
 
-def draw_reliability(title: str, found: Sequence[Bins]) -> str:
+def draw_reliability(title: str, answers: Sequence[Bins]) -> str:
     """Draw how often answers of a confidence are right, with intervals, and the line on which both are the same.
 
     Returns:
@@ -170,7 +178,7 @@ def draw_reliability(title: str, found: Sequence[Bins]) -> str:
 
     def draw(axes: "Axes") -> None:
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.9)
-        for bins in reversed(found):  # the first above the others
+        for bins in reversed(answers):  # the first above the others
             look = _look(bins.style)
             axes.vlines(bins.confidence, bins.low, bins.high, colors=look["color"], linewidth=1.2)
             axes.plot(bins.confidence, bins.accuracy, **look | {"linestyle": "", "markersize": 5})
@@ -202,20 +210,21 @@ def draw_swatch(style: int, legend: str = "") -> str:
 
 
 def _look(style: int) -> dict[str, Any]:
-    """Colour, marker and line of a style; the first ten differ in marker, all of 70 in marker or colour."""
+    """Choose color, marker and line of a style; the first ten differ in marker, all of 70 in marker or color."""
     return {
-        "color": COLOURS[style % len(COLOURS)],
+        "color": COLORS[style % len(COLORS)],
         "marker": MARKERS[style % len(MARKERS)],
-        "linestyle": LINES[style // len(COLOURS) % len(LINES)],
+        "linestyle": LINES[style // len(COLORS) % len(LINES)],
         "markersize": 6,
     }
 
 
 def _drawn(title: str, height: int, draw: Callable[["Axes"], None], margins: Mapping[str, int] | None = None) -> str:
-    """A chart of its own; without margins those are measured, which takes as long as drawing it."""
+    """Draw a chart; without margins those are measured, which takes as long as drawing it."""
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with _own_style():
+    with rc_context(STYLE):
         figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained" if margins is None else None)
         if margins is not None:
             left, bottom = margins["left"] / WIDTH, margins["bottom"] / height
@@ -228,25 +237,8 @@ def _drawn(title: str, height: int, draw: Callable[["Axes"], None], margins: Map
         return _svg(figure, re.sub(r"\W+", "-", title).strip("-").lower(), title)
 
 
-@contextmanager
-def _own_style() -> Iterator[None]:
-    from matplotlib import rc_context
-
-    with rc_context(
-        {
-            "font.size": LETTERS,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "axes.formatter.useoffset": False,
-        }
-    ):
-        yield
-
-
 def _svg(figure: "Figure", name: str, title: str) -> str:
-    """The figure as an element for HTML: no names that another chart on the page has, and the page's own letters."""
+    """Write a figure as an element for HTML, with names of its own and the page's letters."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -260,12 +252,12 @@ def _svg(figure: "Figure", name: str, title: str) -> str:
     )
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
     width, height = figure.get_size_inches()
-    told = f'role="img" aria-label="{html.escape(title)}"' if title else 'aria-hidden="true"'
-    return f'<svg {told} width="{width * DPI:.0f}" viewBox="0 0 {width * 72:g} {height * 72:g}">{text}'
+    role = f'role="img" aria-label="{html.escape(title)}"' if title else 'aria-hidden="true"'
+    return f'<svg {role} width="{width * DPI:.0f}" viewBox="0 0 {width * 72:g} {height * 72:g}">{text}'
 
 
 def _lines(name: str) -> str:
-    """A name on two lines at most."""
+    """Break a name into two lines at most."""
     lines = textwrap.wrap(name, LETTERS_A_LINE) or [name]
     if len(lines) > 2:
         lines = [lines[0], f"{lines[1][: LETTERS_A_LINE - 1]}…"]

@@ -1,12 +1,16 @@
-"""Pages of HTML in one file each, that load nothing from elsewhere: sentences, tables and charts, by a template; the same in Markdown."""
+"""Pages of HTML in one file each that load nothing from elsewhere, made of sections; the same words in Markdown."""
 
+import base64
+import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 
 from sightline.display.terminal import Table as Lines
@@ -15,16 +19,37 @@ from sightline.runs.writing import write_atomically
 
 __all__ = [
     "Chart",
+    "Item",
+    "Link",
     "Page",
+    "Picture",
     "Section",
     "Table",
+    "data_uri",
     "fragment",
     "print_table",
     "render_html",
-    "write_html",
     "write_markdown",
     "write_page",
 ]
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell of a table that opens a panel of its section."""
+
+    text: str
+    panel: str
+    """The panel's key."""
+    title: str
+    """What is behind it, for those who do not see the table."""
+    look: str = ""
+    """``right`` or ``wrong``: a colored cell of a confusion matrix."""
+    shade: float = 0.0
+    """Strength of that color, from 0 to 1."""
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -32,9 +57,12 @@ class Table:
     """A table of texts; a cell of two lines has its main thing in the first."""
 
     columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    """Empty names: a table without a heading."""
+    rows: Sequence[Sequence[str | Link]]
     texts: int = 1
     """How many of the first columns are words; the others are numbers."""
+    look: str = ""
+    """``matrix`` for a confusion matrix, ``matrix long`` where names stand upright over their columns."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +74,52 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A picture within a page, and what stands below it."""
+
+    uri: str
+    """Of ``data_uri``; empty where there is nothing to show."""
+    alt: str
+    caption: str = ""
+    """One line, or a short line in bold and more below it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """Pictures that belong together, and what is said of them."""
+
+    pictures: Sequence[Picture]
+    text: str = ""
+    """One line, or a line in bold and smaller ones below it."""
+
+
+@dataclass(frozen=True)
 class Section:
-    """A part of a page under a heading."""
+    """A part of a page under a heading; its parts are shown in the order of the fields."""
 
     title: str
     about: str = ""
+    """Paragraphs, with an empty line between them."""
     table: Table | None = None
     charts: Sequence[Chart] = ()
     folded: bool = False
     """Shown when its heading is clicked; for what is long."""
     legend: Sequence[tuple[str, str]] = ()
     """As that of the page, which it takes the place of."""
+    code: str = ""
+    """Commands or settings, below the paragraphs."""
+    items: Sequence[Item] = ()
+    look: str = "cards"
+    """How the items are laid out: ``cards``, ``beside`` (text beside the picture), ``pairs``, ``singles``, ``tiles`` or
+    ``samples`` (the first large, the others beside it); with ``pixelated`` pixels stay squares when enlarged."""
+    note: str = ""
+    """A sentence below the items."""
+    count: int = 0
+    """Of what the section is about; the page then begins with a list of such sections."""
+    key: str = ""
+    """Name by which the page refers to the section: of one with a count, or of a panel."""
+    panels: Sequence["Section"] = ()
+    """What opens behind the links of the table."""
 
 
 @dataclass(frozen=True)
@@ -64,23 +127,25 @@ class Page:
     """All that a page says, from its top."""
 
     title: str
-    about: str
     lead: Sequence[str]
-    warnings: Sequence[str]
-    legend: Sequence[tuple[str, str]]
-    """(name, swatch as SVG) of all that the charts show."""
     sections: Sequence[Section]
-    method: Sequence[str] = field(default=())
+    about: str = ""
+    warnings: Sequence[str] = ()
+    legend: Sequence[tuple[str, str]] = ()
+    """(name, swatch as SVG) of all that the charts show."""
+    command: str = ""
+    """What to run, below the lead."""
+    method: Sequence[str] = ()
     """How the numbers were made, in paragraphs."""
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Write a page as one file of HTML.
+    """Write a page as one file of HTML; texts are escaped.
 
     Raises:
         StorageError: it cannot be written.
     """
-    write_html(path, "page.html", page=page)
+    write_atomically(path, render_html("page.html", page=page).encode("utf-8", "replace"))
 
 
 def write_markdown(path: Path, page: Page) -> None:
@@ -104,46 +169,38 @@ def write_markdown(path: Path, page: Page) -> None:
 
 
 def _lines(table: Table) -> str:
-    """A table in Markdown; what follows the first line of a cell stands in brackets behind it."""
+    """Write a table in Markdown; what follows the first line of a cell stands in brackets behind it."""
     ruler = ["---" if index < table.texts else "--:" for index in range(len(table.columns))]
     rows = [list(map(_plain, table.columns)), ruler]
     for row in table.rows:
-        cells = [cell.split("\n") for cell in row]
+        cells = [str(cell).split("\n") for cell in row]
         rows.append([_plain(main + (f" ({', '.join(more)})" if more else "")) for main, *more in cells])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _paragraph(text: str) -> str:
-    """A paragraph that Markdown takes for no heading, list or quotation."""
+    """Escape a paragraph, so that Markdown takes it for no heading, list or quotation."""
     return re.sub(r"^([#>+-])", r"\\\1", _plain(text))
 
 
 def _plain(text: str) -> str:
-    """A text on one line, of which Markdown takes nothing as a mark."""
+    """Put a text on one line and escape it, so that Markdown takes nothing in it as a mark."""
     return re.sub(r"([\\`*<\[|~]|&(?=#?\w+;)|_(?![^\W_])|(?<![^\W_])_)", r"\\\1", " ".join(text.split()))
 
 
-def write_html(path: Path, template: str, **content: Any) -> None:
-    """Write one file of HTML by a template of ``templates/``; texts are escaped.
+def render_html(template: str, **content: Any) -> str:
+    """Render a template of ``templates/``; texts are escaped.
 
     Args:
-        path: of the file.
-        template: its name; it extends ``base.html``, which has the look of every page.
+        template: its name; a page's extends ``base.html``, which has the look of every page.
         content: what it shows, by the names that it uses.
-    Raises:
-        StorageError: it cannot be written.
     """
-    write_atomically(path, render_html(template, **content).encode("utf-8", "replace"))
-
-
-def render_html(template: str, **content: Any) -> str:
-    """The text of such a file."""
     text: str = _templates().get_template(template).render(**content)
     return text
 
 
 def fragment(template: str, name: str, /, **content: Any) -> str:
-    """A piece of a page: a macro of a template of ``templates/``; texts are escaped.
+    """Render a piece of a page: a macro of a template of ``templates/``; texts are escaped.
 
     Args:
         template: its name.
@@ -155,7 +212,7 @@ def fragment(template: str, name: str, /, **content: Any) -> str:
 
 @cache
 def _templates() -> Any:
-    """The templates, compiled once a process."""
+    """Compile the templates, once a process."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     return Environment(
@@ -167,14 +224,31 @@ def _templates() -> Any:
     )
 
 
+def data_uri(pixels_HWC: "np.ndarray[Any, Any]", side: int, *, lossless: bool = False) -> str:
+    """Encode a picture as a data URI (WebP), its longer side no longer than ``side`` pixels.
+
+    Args:
+        pixels_HWC: uint8, (H, W, 3), or with opacity (H, W, 4).
+        side: pixels.
+        lossless: keep every pixel as it is.
+    """
+    image = Image.fromarray(np.asarray(pixels_HWC))
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    # method 2: 403 bytes an image of CIFAR-10, a JPEG file 622
+    image.save(file, "WEBP", quality=80, method=2, lossless=lossless)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def print_table(console: Console, title: str, table: Table) -> None:
     """Print a table on a console."""
     from rich import box
 
-    apart = any("\n" in cell for row in table.rows for cell in row)
+    apart = any("\n" in str(cell) for row in table.rows for cell in row)
     lines = Lines(title, box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
     for index, name in enumerate(table.columns):
         lines.add_column(name, justify="left" if index < table.texts else "right", overflow="fold")
     for row in table.rows:
-        lines.add_row(*row)
+        lines.add_row(*map(str, row))
     show(lines, console)

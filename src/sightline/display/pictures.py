@@ -1,4 +1,7 @@
-"""Pictures of a training, drawn by matplotlib without a screen."""
+"""Pictures in files: images with their classes, samples, explanations, a range test; drawn without a screen.
+
+F frames, K classes, N images, H × W pixels.
+"""
 
 import io
 import warnings
@@ -6,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,6 +29,7 @@ __all__ = [
     "draw_range",
     "draw_samples",
     "drawing",
+    "encode_png",
     "heat_layer",
     "overlaid",
 ]
@@ -44,11 +48,11 @@ SAMPLE, SAMPLE_GAP = 64, 4  # pixels of an image that was made, about, and betwe
 FRAME_PAUSE, LAST_PAUSE = 90, 2_500  # milliseconds of a frame of an animation, and of the last
 TILE = 192  # pixels of an image on a sheet of explanations, about
 ROWS = 4  # methods below each other on a sheet; more stand in the next column
-BAR, BAR_WIDTH, BAR_TEXT = 8, 12, 66  # pixels of a colour bar: before it, of it, and for its numbers
-OUTLIERS = 0.5  # per cent of a map's pixels that may lie beyond the ends of its colours
-STRENGTH = 0.85  # of the colours over an image, where a map is strongest
-SIGNED_COLOURS, UNSIGNED_COLOURS = "RdBu_r", "inferno"
-INK, PAPER = "#1a1a1a", 0xE0  # a grey page, so that black images and white ones both have an edge
+BAR, BAR_WIDTH, BAR_TEXT = 8, 12, 66  # pixels of a color bar: before it, of it, and for its numbers
+OUTLIERS = 0.5  # per cent of a map's pixels that may lie beyond the ends of its colors
+STRENGTH = 0.85  # of the colors over an image, where a map is strongest
+SIGNED_COLORS, UNSIGNED_COLORS = "RdBu_r", "inferno"
+INK, PAPER = "#1a1a1a", 0xE0  # a gray page, so that black images and white ones both have an edge
 
 Array = np.ndarray[Any, Any]
 
@@ -64,33 +68,22 @@ def draw_labeled(path: Path, pixels_NHWC: Array, labels: Sequence[Sequence[tuple
     Raises:
         StorageError: the file cannot be written.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox, TransformedBbox
-
     images = _enlarged(pixels_NHWC[: SIDE * SIDE])
     count, height, width = images.shape[:3]
     columns = min(SIDE, count)
     cell_width = max(width + GAP, CELL)
     titles = [_title(label, LETTERS * cell_width // CELL) for label in labels[:count]]
     cell_height = height + LINE * len(titles[0]) + GAP
-    page_width = max(columns * cell_width + GAP, WIDTH)
-    page = np.full((MARGIN + -(-count // columns) * cell_height, page_width, 3), PAPER, np.uint8)
-    figure = Figure(figsize=(page.shape[1] / DPI, page.shape[0] / DPI), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
+    page = _blank(MARGIN + -(-count // columns) * cell_height, max(columns * cell_width + GAP, WIDTH))
+    texts = [_Text(GAP, MARGIN // 2, heading, size=8, align="center")]
     for index, (image, lines) in enumerate(zip(images, titles, strict=True)):
         row, column = divmod(index, columns)
         top, left = MARGIN + row * cell_height, GAP + column * cell_width
         page[top : top + height, left : left + width] = image
-        cell = TransformedBbox(Bbox.from_extents(left, top, left + cell_width - 6, top + cell_height), axes.transData)
-        for line, text in enumerate(lines):
-            place = left, top + height + line * LINE + 2
-            title = axes.text(*place, text, fontsize=7, color=INK, va="top", parse_math=False)
-            title.set_clip_box(cell)  # of wide letters fewer have room
-            title.set_clip_on(True)
-    axes.text(GAP, MARGIN / 2, heading, fontsize=8, color=INK, va="center", parse_math=False)
-    axes.imshow(page, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    _write(path, figure)
+        texts += [
+            _Text(left, top + height + line * LINE + 2, text, room=cell_width - 6) for line, text in enumerate(lines)
+        ]
+    write_atomically(path, encode_png(_lettered(page, texts)))
 
 
 def draw_samples(path: Path, pixels_KNHWC: Array, classes: Sequence[str], heading: str) -> None:
@@ -104,9 +97,7 @@ def draw_samples(path: Path, pixels_KNHWC: Array, classes: Sequence[str], headin
     Raises:
         StorageError: the file cannot be written.
     """
-    file = io.BytesIO()
-    Image.fromarray(_sheet(pixels_KNHWC[None], classes, heading)[0]).save(file, "PNG")
-    write_atomically(path, file.getvalue())
+    write_atomically(path, encode_png(_sheet(pixels_KNHWC[None], classes, heading)[0]))
 
 
 def draw_animation(path: Path, pixels_FKNHWC: Array, classes: Sequence[str], heading: str) -> None:
@@ -128,40 +119,30 @@ def draw_animation(path: Path, pixels_FKNHWC: Array, classes: Sequence[str], hea
 
 
 def _sheet(pixels_FKNHWC: Array, classes: Sequence[str], heading: str) -> list[Array]:
-    """Pages with the same names at the left of their rows, uint8, (height, width, 3) each."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """Lay out frames on pages with the same names at the left of their rows, uint8, (height, width, 3) each."""
     frames, rows, columns = pixels_FKNHWC.shape[:3]
     tiles = _enlarged(pixels_FKNHWC.reshape(-1, *pixels_FKNHWC.shape[3:]), SAMPLE)
     height, width = tiles.shape[1:3]
     tiles = tiles.reshape(frames, rows, columns, height, width, 3)
     letters = min(max(map(len, classes)), LETTERS)
     left = GAP + letters * 6 + GAP // 2
-    shape = (
+    blank = _blank(
         MARGIN + rows * (height + SAMPLE_GAP) + GAP,
         max(left + columns * (width + SAMPLE_GAP) + GAP, 2 * GAP + 7 * len(heading)),
     )
-    figure = Figure(figsize=(shape[1] / DPI, shape[0] / DPI), dpi=DPI, facecolor=(PAPER / 255,) * 3)
-    across = 1 - MARGIN / 2 / shape[0]
-    figure.text(GAP / shape[1], across, heading, fontsize=8, color=INK, va="center", parse_math=False)
     tops = [MARGIN + row * (height + SAMPLE_GAP) for row in range(rows)]
+    texts = [_Text(GAP, MARGIN // 2, heading, size=8, align="center")]
     for top, name in zip(tops, classes, strict=True):
-        middle = 1 - (top + height / 2) / shape[0]
-        figure.text(GAP / shape[1], middle, _short(name, letters), fontsize=7, color=INK, va="center", parse_math=False)
-    canvas = FigureCanvasAgg(figure)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
-        canvas.draw()  # type: ignore[no-untyped-call]
-    page = np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+        texts.append(_Text(GAP, top + height // 2, _short(name, letters), align="center"))
+    lettered = _lettered(blank, texts)
     pages = []
     for frame in tiles:
-        shown = page.copy()
+        page = lettered.copy()
         for top, row in zip(tops, frame, strict=True):
             for column, tile in enumerate(row):
                 begin = left + column * (width + SAMPLE_GAP)
-                shown[top : top + height, begin : begin + width] = tile
-        pages.append(shown)
+                page[top : top + height, begin : begin + width] = tile
+        pages.append(page)
     return pages
 
 
@@ -207,11 +188,11 @@ def draw_range(
     axes.set_title(f"range test, {len(rates)} steps", fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    _write(path, figure)
+    write_atomically(path, encode_png(_drawn(figure)))
 
 
 def overlaid(pixels_HWC: Array, heat_HW: Array) -> Array:
-    """An image with a heat map over it, from clear where it is 0 to yellow where it is highest.
+    """Lay a heat map over an image, from clear where it is 0 to yellow where it is highest.
 
     Args:
         pixels_HWC: uint8.
@@ -222,14 +203,14 @@ def overlaid(pixels_HWC: Array, heat_HW: Array) -> Array:
     from matplotlib import colormaps
 
     share_HW = heat_HW / max(float(heat_HW.max()), np.finfo(np.float32).tiny)
-    colours_HWC = 255 * colormaps["inferno"](0.25 + 0.7 * share_HW)[..., :3]
+    colors_HWC = 255 * colormaps["inferno"](0.25 + 0.7 * share_HW)[..., :3]
     opacity_HW1 = 0.75 * share_HW[..., None] ** 0.7
-    blended: Array = pixels_HWC * (1 - opacity_HW1) + colours_HWC * opacity_HW1
+    blended: Array = pixels_HWC * (1 - opacity_HW1) + colors_HWC * opacity_HW1
     return blended.round().astype(np.uint8)
 
 
 def heat_layer(map_HW: Array, *, signed: bool) -> Array:
-    """A map as a picture to lay over its image: clear where it is 0, in full colour where it is strongest.
+    """Turn a map into a picture to lay over its image: clear where it is 0, in full color where it is strongest.
 
     Args:
         map_HW: of an explanation, float.
@@ -242,16 +223,16 @@ def heat_layer(map_HW: Array, *, signed: bool) -> Array:
     share_HW = np.clip(map_HW / _strongest(map_HW), -1, 1)
     if signed:
         ends_HW = np.sign(share_HW) * (0.4 + 0.5 * np.abs(share_HW))  # near zero its white would hide the image
-        colours_HWC = colormaps[SIGNED_COLOURS]((ends_HW + 1) / 2)[..., :3]
+        colors_HWC = colormaps[SIGNED_COLORS]((ends_HW + 1) / 2)[..., :3]
     else:
-        colours_HWC = colormaps[UNSIGNED_COLOURS](0.25 + 0.7 * share_HW)[..., :3]  # its darkest would look like shadows
+        colors_HWC = colormaps[UNSIGNED_COLORS](0.25 + 0.7 * share_HW)[..., :3]  # its darkest would look like shadows
     opacity_HW1 = np.abs(share_HW)[..., None] ** 0.7
-    layer: Array = np.concatenate([colours_HWC, opacity_HW1], axis=2)
+    layer: Array = np.concatenate([colors_HWC, opacity_HW1], axis=2)
     return (255 * layer).round().astype(np.uint8)
 
 
 def _strongest(map_HW: Array) -> float:
-    """The end of a map's colours, in its own units; a few pixels may lie beyond it."""
+    """Find the end of a map's colors, in its own units; a few pixels may lie beyond it."""
     sizes = np.abs(map_HW)
     return float(np.percentile(sizes, 100 - OUTLIERS)) or float(sizes.max()) or 1.0
 
@@ -263,13 +244,13 @@ class Panel:
     title: str
     map_HW: Array
     signed: bool
-    """Whether it also says what speaks against the class; colours are then the same distance from zero at both ends."""
+    """Whether it also says what speaks against the class; colors are then the same distance from zero at both ends."""
     notes: Sequence[str] = ()
     """Lines below it."""
 
 
 def draw_explanation(path: Path, pixels_HWC: Array, about: Sequence[str], panels: Sequence[Panel]) -> None:
-    """Write a sheet that explains one image: the image, and of each method its map, its colours, and both laid together.
+    """Write a sheet that explains one image: the image, and of each method its map, its colors, and both laid together.
 
     Args:
         path: of the PNG file.
@@ -279,8 +260,6 @@ def draw_explanation(path: Path, pixels_HWC: Array, about: Sequence[str], panels
     Raises:
         StorageError: the file cannot be written.
     """
-    from matplotlib.figure import Figure
-
     image = _enlarged(pixels_HWC[None], TILE)[0]
     height, width = image.shape[:2]
     columns = -(-len(panels) // ROWS)
@@ -289,68 +268,100 @@ def draw_explanation(path: Path, pixels_HWC: Array, about: Sequence[str], panels
     cell_height = LINE + 4 + height + notes * LINE + GAP
     cell_width = 2 * width + BAR + BAR_WIDTH + BAR_TEXT + 2 * GAP
     left_width = max(width, TILE) + 2 * GAP
-    page_height = GAP + max(rows * cell_height, LINE + 4 + height + len(about) * LINE + GAP)
-    page = np.full((page_height, left_width + columns * cell_width, 3), PAPER, np.uint8)
-    texts = [(GAP, GAP, "as the network sees it")]
+    page = _blank(
+        GAP + max(rows * cell_height, LINE + 4 + height + len(about) * LINE + GAP), left_width + columns * cell_width
+    )
+    texts = [_Text(GAP, GAP, "as the network sees it")]
     top = GAP + LINE + 4
     page[top : top + height, GAP : GAP + width] = image
     letters = (left_width - GAP) // 6
-    texts += [(GAP, top + height + 4 + line * LINE, _short(text, letters)) for line, text in enumerate(about)]
+    texts += [_Text(GAP, top + height + 4 + line * LINE, _short(text, letters)) for line, text in enumerate(about)]
     for index, panel in enumerate(panels):
         column, row = divmod(index, rows)
-        top, left = GAP + row * cell_height, left_width + column * cell_width
-        texts += _draw_panel(page, top, left, image, panel)
-    figure = Figure(figsize=(page.shape[1] / DPI, page.shape[0] / DPI), dpi=DPI)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(page, interpolation="nearest", aspect="auto")
-    axes.set_axis_off()
-    for left, top, text in texts:
-        axes.text(left, top, text, fontsize=7, color=INK, va="top", parse_math=False)
-    _write(path, figure)
+        texts += _draw_panel(page, GAP + row * cell_height, left_width + column * cell_width, image, panel)
+    write_atomically(path, encode_png(_lettered(page, texts)))
 
 
-def _draw_panel(page: Array, top: int, left: int, image: Array, panel: Panel) -> list[tuple[int, int, str]]:
-    """Draw a map, its colour bar and its overlay; returns the texts with their places as (left, top, text)."""
+def _draw_panel(page: Array, top: int, left: int, image: Array, panel: Panel) -> list["_Text"]:
+    """Draw a map, its color bar and its overlay, and list the texts beside them."""
     from matplotlib import colormaps
 
     height, width = image.shape[:2]
-    colours = colormaps[SIGNED_COLOURS if panel.signed else UNSIGNED_COLOURS]
+    colors = colormaps[SIGNED_COLORS if panel.signed else UNSIGNED_COLORS]
     end = _strongest(panel.map_HW)
-    beyond = "≥" if np.abs(panel.map_HW).max() > end else ""
+    beyond = bool(np.abs(panel.map_HW).max() > end)
     scaled = _enlarged(np.clip(panel.map_HW[None, ..., None] / end, -1, 1), TILE)[0]  # (height, width, 1), -1 to 1
     along = (scaled + 1) / 2 if panel.signed else scaled
-    heat = (colours(along[..., 0])[..., :3] * 255).round()
-    grey = image.mean(axis=2, keepdims=True)
+    heat = (colors(along[..., 0])[..., :3] * 255).round()
+    gray = image.mean(axis=2, keepdims=True)
     share = STRENGTH * np.abs(scaled)
     begin = top + LINE + 4
-    page[begin : begin + height, left : left + width] = heat
     bar = left + width + BAR
-    page[begin : begin + height, bar : bar + BAR_WIDTH] = (
-        colours(np.linspace(1, 0, height))[:, None, :3] * 255
-    ).round()
     over = bar + BAR_WIDTH + BAR_TEXT
-    page[begin : begin + height, over : over + width] = grey * (1 - share) + heat * share
-    marks = [(0.0, f"{beyond}{end:.2g}"), (1.0, f"{beyond.replace('≥', '≤')}{-end:.2g}" if panel.signed else "0")]
+    page[begin : begin + height, left : left + width] = heat
+    page[begin : begin + height, bar : bar + BAR_WIDTH] = (colors(np.linspace(1, 0, height))[:, None, :3] * 255).round()
+    page[begin : begin + height, over : over + width] = gray * (1 - share) + heat * share
+    marks = [(0.0, f"{'≥' * beyond}{end:.2g}"), (1.0, f"{'≤' * beyond}{-end:.2g}" if panel.signed else "0")]
     marks += [(0.5, "0")] if panel.signed else []
-    texts = [(bar + BAR_WIDTH + 4, begin + int(place * (height - LINE)), text) for place, text in marks]
-    lines = [(left, begin + height + 4 + line * LINE, text) for line, text in enumerate(panel.notes)]
-    return [(left, top, panel.title), *texts, *lines]
+    texts = [_Text(left, top, panel.title)]
+    texts += [_Text(bar + BAR_WIDTH + 4, begin + int(place * (height - LINE)), text) for place, text in marks]
+    return texts + [_Text(left, begin + height + 4 + line * LINE, text) for line, text in enumerate(panel.notes)]
 
 
-def _write(path: Path, figure: "Figure") -> None:
+class _Text(NamedTuple):
+    """A line of text on a page, in pixels from its top left corner."""
+
+    left: int
+    top: int
+    text: str
+    size: int = 7  # points
+    align: str = "top"
+    room: int = 0  # pixels, beyond which it is cut; 0 for as many as it takes
+
+
+def _blank(height: int, width: int) -> Array:
+    return np.full((height, width, 3), PAPER, np.uint8)
+
+
+def _lettered(page: Array, texts: Sequence[_Text]) -> Array:
+    """Write texts on a page."""
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox, TransformedBbox
+
+    figure = Figure(figsize=(page.shape[1] / DPI, page.shape[0] / DPI), dpi=DPI)
+    axes = figure.add_axes((0, 0, 1, 1))
+    for text in texts:
+        line = axes.text(text.left, text.top, text.text, fontsize=text.size, color=INK, va=text.align, parse_math=False)
+        if text.room:  # of wide letters fewer have room
+            corners = Bbox.from_extents(text.left, 0, text.left + text.room, page.shape[0])
+            line.set_clip_box(TransformedBbox(corners, axes.transData))
+            line.set_clip_on(True)
+    axes.imshow(page, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    return _drawn(figure)
+
+
+def _drawn(figure: "Figure") -> Array:
+    """Draw a figure as uint8, (height, width, 3)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+    canvas = FigureCanvasAgg(figure)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # a letter that the font lacks becomes a box
+        canvas.draw()  # type: ignore[no-untyped-call]
+    return np.asarray(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
+
+
+def encode_png(pixels_HWC: Array) -> bytes:
+    """Encode a picture, uint8, (H, W, 3), as a PNG file."""
     file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks is drawn as a box
-        FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call]
-    write_atomically(path, file.getvalue())
+    Image.fromarray(pixels_HWC).save(file, "PNG")
+    return file.getvalue()
 
 
-def _enlarged(images: Array, wanted: int = IMAGE) -> Array:
-    """Images of a size to look at, about the wanted pixels, without blurring a pixel."""
+def _enlarged(images: Array, target: int = IMAGE) -> Array:
+    """Bring images to a size to look at, about so many pixels, without blurring a pixel."""
     side = max(images.shape[1:3])
-    step, times = -(-side // (2 * wanted)), max(1, round(wanted / side))
+    step, times = -(-side // (2 * target)), max(1, round(target / side))
     return images[:, ::step, ::step].repeat(times, axis=1).repeat(times, axis=2)
 
 
@@ -362,7 +373,7 @@ def _title(label: Sequence[tuple[str, float]], letters: int) -> list[str]:
 
 
 def _short(name: str, letters: int) -> str:
-    """A name of so many letters at most, with both its ends; what cannot be printed becomes a question mark."""
+    """Shorten a name to so many letters, with both its ends; what cannot be printed becomes a question mark."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
     end = letters // 2 - 1
     return shown if len(shown) <= letters else f"{shown[: letters - end - 1]}…{shown[-end:]}"

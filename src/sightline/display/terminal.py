@@ -1,7 +1,7 @@
 """Text for a terminal or a log: every line and table that sightline prints goes through ``show``.
 
-Names of files and classes are anybody's: no UTF-8, emoji where the terminal has none, what rich takes for markup, or what
-moves the cursor. They are shown, escaped where they must be, and never end in an error.
+Names of files and classes are anybody's: no UTF-8, emoji where the terminal has none, what rich takes for markup, or
+what moves the cursor. They are shown, escaped where they must be, and never end in an error.
 """
 
 import codecs
@@ -65,7 +65,7 @@ def show(content: "str | Table", console: Console | None = None, *, error: bool 
 
 
 def screen(*, error: bool = False, width: int | None = None) -> Console:
-    """A console of this process's output, or of its standard error."""
+    """Open a console of this process's output, or of its standard error."""
     console = Console(stderr=error, width=width)
     _tolerant(console.file)
     return console
@@ -78,7 +78,7 @@ def prepare_output() -> None:
 
 
 def readable(text: str, encoding: str | None = "utf-8") -> str:
-    """A text that can be printed: what is no character, moves the cursor, or is not in an encoding, is escaped."""
+    """Escape in a text what cannot be printed: what is no character, moves the cursor, or is not in an encoding."""
     text = _INVISIBLE.sub(_escaped, text)
     try:
         codecs.lookup(encoding or "utf-8")
@@ -87,14 +87,14 @@ def readable(text: str, encoding: str | None = "utf-8") -> str:
     return text.encode(encoding or "utf-8", "backslashreplace").decode(encoding or "utf-8", "replace")
 
 
-def _escaped(found: re.Match[str]) -> str:
-    code = ord(found[0])
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
     byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code  # how Python keeps a byte that is no UTF-8
     return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{byte:04x}"
 
 
 def cell(content: object) -> Text:
-    """A text for a table or a bar of rich, of which nothing is taken for markup."""
+    """Make a text for a table or a bar of rich, of which nothing is taken for markup."""
     return Text(readable(str(content)))
 
 
@@ -107,9 +107,11 @@ class Table(rich.table.Table):
         )
 
     def add_column(self, header: str = "", **how: Any) -> None:  # type: ignore[override]
+        """Add a column with a heading."""
         super().add_column(cell(header), **how)
 
     def add_row(self, *cells: str, **how: Any) -> None:  # type: ignore[override]
+        """Add a row of cells."""
         super().add_row(*map(cell, cells), **how)
 
 
@@ -121,7 +123,7 @@ def _tolerant(stream: Any) -> Any:
 
 
 def show_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table as CSV: on a terminal for people; to a program in UTF-8, with the very bytes of names that are none."""
+    """Print a table as CSV: on a terminal for people; to a program in UTF-8, odd bytes of names as they are."""
     text = io.StringIO(newline="")
     write_rows(text, header, rows)
     raw = getattr(sys.stdout, "buffer", None)
@@ -134,24 +136,24 @@ def show_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 
 
 def natural_order(names: Iterable[str]) -> list[str]:
-    """Names in the order that people expect: 2 before 10."""
+    """Sort names in the order that people expect: 2 before 10."""
     return sorted(names, key=natural_key)
 
 
 def natural_key(name: str) -> tuple[list[Any], str]:
-    """What to sort names by for people: without regard to case, and numbers by their size."""
+    """Return the key to sort names by for people: without regard to case, and numbers by their size."""
     parts = _DIGITS.split(name.casefold())  # words and numbers in turn
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def in_notebook() -> bool:
-    """Whether this process is the kernel of a notebook."""
+    """Tell whether this process is the kernel of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and (hasattr(shell, "kernel") or type(shell).__name__ == "ZMQInteractiveShell")
 
 
 def reporting_console(console: Console | None) -> Console:
-    """Where a verb reports: the console that it was given; else the cell of a notebook, and nowhere outside of one."""
+    """Choose where a verb reports: its console; else the cell of a notebook, and nowhere outside of one."""
     if console is not None:
         return console
     if in_notebook():  # in lines, as in a log: its bars need a package of their own

@@ -1,4 +1,4 @@
-"""What one sees while a stage of work lasts: a bar on a terminal, plain lines in a log."""
+"""Progress of a stage of work: a bar on a terminal, plain lines in a log."""
 
 import signal
 import threading
@@ -21,7 +21,8 @@ LOOK_EVERY = 3.0  # seconds between two looks at the clock, for work that does n
 class Progress:
     """Show how far a stage of work is: a bar on a terminal, plain lines in a log, nothing on a quiet console.
 
-    A log gets a line when the stage starts, and one every 30 s while it lasts, whether or not the work reports anything.
+    A log gets a line when the stage starts, and one every 30 s while it lasts, whether or not the work reports
+    anything.
 
     Args:
         console: where to show it.
@@ -61,6 +62,7 @@ class Progress:
         return self
 
     def __call__(self, done: int, total: int) -> None:
+        """Note how much of the stage is done."""
         self._bar.update(self._task, completed=done, total=total)
         self._counted = f"{done:,} of {total:,}, "
         self._say_if_due()
@@ -96,7 +98,7 @@ class Progress:
 
 
 def spoken_seconds(seconds: float) -> str:
-    """A length of time as a person says it: ``48 s``, ``12 min``, ``3 h 20 min``."""
+    """Say a length of time as a person does: ``48 s``, ``12 min``, ``3 h 20 min``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,9 +1,9 @@
-"""What spoils images in the field, at five severities, a batch at a time. B images, height H, width W.
+"""Corruptions of images as they happen in the field, at five severities, by batches. B images, height H, width W.
 
 Source:
     Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
-    2019: five of its kinds. Up to 64 px the severities are those of CIFAR-10-C, above them those of ImageNet-C, whose blur
-    is of images of 224 px.
+    2019: five of its kinds. Up to 64 px the severities are those of CIFAR-10-C, above them those of ImageNet-C, whose
+    blur is of images of 224 px.
 """
 
 import math
@@ -42,7 +42,7 @@ _CHROMINANCE = (
 
 
 def corrupt(pixels_BHWC: Tensor, kind: str, severity: int, random: torch.Generator) -> Tensor:
-    """Spoil images.
+    """Corrupt images.
 
     Args:
         pixels_BHWC: uint8.
@@ -58,14 +58,14 @@ def corrupt(pixels_BHWC: Tensor, kind: str, severity: int, random: torch.Generat
     amount = _SEVERITIES[kind][large][severity - 1]
     if kind == "blur" and large:
         amount *= max(sides) / LARGE_SIDE
-    spoilt: dict[str, Callable[[], Tensor]] = {
+    corruptions: dict[str, Callable[[], Tensor]] = {
         "noise": lambda: _noise(levels_BCHW, amount, random),
         "blur": lambda: _blur(levels_BCHW, amount),
         "contrast": lambda: _contrast(levels_BCHW, amount),
         "jpeg": lambda: _jpeg(levels_BCHW, int(amount)),
         "pixelation": lambda: _pixelation(levels_BCHW, amount),
     }
-    return spoilt[kind]().round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    return corruptions[kind]().round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def _noise(levels: Tensor, deviation: float, random: torch.Generator) -> Tensor:
@@ -74,7 +74,7 @@ def _noise(levels: Tensor, deviation: float, random: torch.Generator) -> Tensor:
 
 
 def _blur(levels: Tensor, deviation: float) -> Tensor:
-    """A Gaussian blur, side by side; beyond the border lies the pixel at it."""
+    """Blur by a Gaussian, side by side; beyond the border lies the pixel at it."""
     reach = max(1, math.ceil(3 * deviation))
     places = torch.arange(-reach, reach + 1, device=levels.device, dtype=levels.dtype)
     weights = torch.exp(-(places**2) / (2 * deviation**2))
@@ -96,7 +96,7 @@ def _pixelation(levels: Tensor, share: float) -> Tensor:
 
 
 def _box(side: int, smaller: int, device: torch.device) -> Tensor:
-    """The mean of the pixels whose middles lie within each of fewer, larger ones: (smaller, side)."""
+    """Average the pixels whose middles lie within each of fewer, larger ones: (smaller, side)."""
     scale = side / smaller
     middles = (torch.arange(smaller, device=device).unsqueeze(1) + 0.5) * scale
     apart = torch.arange(side, device=device).unsqueeze(0) + 0.5 - middles
@@ -104,7 +104,7 @@ def _box(side: int, smaller: int, device: torch.device) -> Tensor:
     return inside / inside.sum(dim=1, keepdim=True)
 
 
-# ── JPEG without its file: what quantising the cosines of 8×8 blocks loses ───────────────────────────────────────────
+# ── JPEG without its file: what quantizing the cosines of 8×8 blocks loses ───────────────────────────────────────────
 
 
 def _jpeg(levels: Tensor, quality: int) -> Tensor:
@@ -114,15 +114,15 @@ def _jpeg(levels: Tensor, quality: int) -> Tensor:
         [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], device=levels.device
     )
     ycc = torch.einsum("ij,bjhw->bihw", to_ycc, padded)
-    brightness = _quantised(ycc[:, :1] - 128, _LUMINANCE, quality) + 128
-    colours = _quantised(functional.avg_pool2d(ycc[:, 1:], 2), _CHROMINANCE, quality)  # at half the sides
-    colours = functional.interpolate(colours, scale_factor=2, mode="bilinear", align_corners=False)
-    decoded = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_ycc), torch.cat([brightness, colours], dim=1))
+    brightness = _quantized(ycc[:, :1] - 128, _LUMINANCE, quality) + 128
+    colors = _quantized(functional.avg_pool2d(ycc[:, 1:], 2), _CHROMINANCE, quality)  # at half the sides
+    colors = functional.interpolate(colors, scale_factor=2, mode="bilinear", align_corners=False)
+    decoded = torch.einsum("ij,bjhw->bihw", torch.linalg.inv(to_ycc), torch.cat([brightness, colors], dim=1))
     return decoded[:, :, :height, :width]
 
 
-def _quantised(levels: Tensor, table: tuple[int, ...], quality: int) -> Tensor:
-    """Levels around 0 with the cosines of each 8×8 block rounded to whole steps."""
+def _quantized(levels: Tensor, table: tuple[int, ...], quality: int) -> Tensor:
+    """Round the cosines of each 8×8 block of levels around 0 to whole steps."""
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
     steps = torch.tensor(table, device=levels.device, dtype=levels.dtype)
     steps = ((steps * scale + 50) / 100).floor().clamp(1, 255).view(8, 8)
@@ -136,7 +136,7 @@ def _quantised(levels: Tensor, table: tuple[int, ...], quality: int) -> Tensor:
 
 
 def _cosines(device: torch.device) -> Tensor:
-    """The orthonormal cosine transform of eight numbers, (8, 8)."""
+    """Build the orthonormal cosine transform of eight numbers, (8, 8)."""
     frequency = torch.arange(8, device=device).unsqueeze(1)
     place = torch.arange(8, device=device).unsqueeze(0)
     waves = torch.cos((2 * place + 1) * frequency * math.pi / 16) / 2

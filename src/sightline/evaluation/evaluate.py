@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,32 +16,24 @@ from sightline.data.sources.source import ImageSource
 from sightline.data.sources.table_rows import canonical_label
 from sightline.data.splits import Splits, split_as
 from sightline.errors import ConfigError, DataError
-from sightline.evaluation.calibration import measure_sets, unknown_share
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
-from sightline.inference.encode import Encoder
-from sightline.inference.predict import Classifier, load
+from sightline.inference.predict import load
 from sightline.inference.predictions import csv_header, csv_rows
-from sightline.inference.views import Views, combine
-from sightline.machine.devices import keep_freed_memory
+from sightline.measures import metrics
 from sightline.measures.conformal import class_scores, image_uniforms
 from sightline.measures.fidelity import Fidelity, fidelity_of
-from sightline.measures.metrics import (
-    calibration_error,
-    confusion_matrix,
-    cross_entropy,
-    per_class,
-    probabilities,
-    reliability,
-    top_k_accuracy,
-    wilson_interval,
-)
 from sightline.runs.folder import read_model_of_finished, read_run_recipe
 from sightline.runs.writing import create_folder, write_csv, write_json
+
+if TYPE_CHECKING:
+    from sightline.inference.classifier import Classifier
+    from sightline.inference.views import Views
 
 __all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, int]
+NO_GENERATED = "--generated measures a set of generated images: name the set, and leave --unknown away."
 TOP = 5  # top-5 accuracy says nothing of 5 classes or fewer
 
 
@@ -50,32 +42,47 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    unknown: bool = False,
     generated: bool = False,
     fid: bool = False,
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Measure the classifier of a finished run on labelled images.
+    """Measure a finished classifier on labeled images.
 
     Args:
-        run: the run's folder.
-        data: an image set: its test split where it brings one, else every image. None reads the run's own test split
-            again, and the reading is counted in ``model.json``.
-        out: folder to write ``evaluation.json`` and ``predictions.csv`` to.
-        generated: the images of ``data`` are made ones: also measure how near they are to those that the classifier was
-            trained on, in its features.
-        fid: also the standard FID, which compares with papers: in Inception's features, of all the made images and all that
-            the classifier was trained on. With ``generated`` only; 96 MB of weights are downloaded once.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (images done, images in all).
+        run: Folder of a finished run.
+        data: An image set: its test split where it brings one, else every image. Without it the run's own test split is
+            read again, and the reading is counted in ``model.json``.
+        out: Folder to write evaluation.json and predictions.csv to.
+        unknown: The images of DATA show other things than the classes: measure how often they are called none of these,
+            and note it in the run.
+        generated: DATA was made by a generator: also measure how near its images are to those that RUN was trained on,
+            in RUN's own features, with as many of each.
+        fid: With --generated: also the standard FID, which compares with papers: the distance in the features of their
+            Inception network (96 MB, downloaded once), of all images of DATA and all that RUN was trained on. Papers
+            take 50,000 of each. Without a GPU that is slow: a few images a second.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (images done, images in all).
     Returns:
-        The measures, as in ``evaluation.json``.
+        The measures, as in ``evaluation.json``; for ``unknown`` those of ``evaluate_unknown``.
     Raises:
-        ConfigError: ``fid`` without ``generated``, without torch-fidelity, or without its weights.
+        ConfigError: two of these do not go together, or torch-fidelity or its weights are missing.
         RunError: no finished run.
         DataError: no such image set, a class that the classifier does not know, or the run's own set has changed.
         StorageError: ``out`` cannot be made or written.
     """
+    if unknown:
+        if data is None or out is not None:
+            raise ConfigError(
+                "--unknown measures an image set of other things and writes into the run: name the set, and leave --out"
+                " away."
+            )
+        if generated:
+            raise ConfigError(NO_GENERATED)
+        return evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
+    if generated and data is None:
+        raise ConfigError(NO_GENERATED)
     if fid and not generated:
         raise ConfigError("--fid measures generated images: say --generated as well.")
     model = read_model_of_finished(run)
@@ -83,11 +90,10 @@ def evaluate(
     if data is not None:
         source.least = 1  # a classifier can be measured on one of its classes
     weights = fetch_weights(progress) if fid else None
-    keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
+    classifier = _loaded(run, trust_code)
     if data is None:
-        exactly, how = (classifier.size, classifier.resize), classifier.preprocessing
-        images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, how)
+        exactly, preprocessing = (classifier.size, classifier.resize), classifier.preprocessing
+        images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, preprocessing)
         rows = _own_test(Path(run), model, images)
     else:
         images = _opened_for(classifier, source, progress)
@@ -95,25 +101,35 @@ def evaluate(
     if out is not None:
         create_folder(Path(out))  # before the work, and before a reading is counted
     if data is None:
-        _count_reading(Path(run), model)
-    found, table = evaluate_rows(classifier, images, rows, progress)
-    found["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
-    found["data"]["remarks"] = remarks(images)
+        model["test_readings"] += 1  # before the reading: one that is interrupted has been read, too
+        write_json(Path(run) / "model.json", model)
+    measured, table = evaluate_rows(classifier, images, rows, progress)
+    measured["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
+    measured["data"]["remarks"] = remarks(images)
     if generated:
-        found["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
+        measured["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
     if weights is not None:
         network = Inception(weights, classifier.device)
-        found["fidelity"]["standard_fid"] = asdict(
-            _standard_fid(network, Path(run), model, source, images, rows, progress)
-        )
+        fid_of = _standard_fid(network, Path(run), model, source, images, rows, progress)
+        measured["fidelity"]["standard_fid"] = asdict(fid_of)
     if out is not None:
-        write_json(Path(out) / "evaluation.json", found)
+        write_json(Path(out) / "evaluation.json", measured)
         write_csv(Path(out) / "predictions.csv", *table)
-    return found
+    return measured
 
 
-def _fidelity(classifier: Classifier, run: Path, model: dict[str, Any], pixels_NHWC: Array, rows: Array) -> Fidelity:
-    """How near made images are to as many of those that a classifier was trained on, in its features."""
+def _loaded(run: str | os.PathLike[str], trust_code: bool) -> "Classifier":
+    """Load a classifier for a long use."""
+    from sightline.machine.devices import keep_freed_memory  # loads torch
+
+    keep_freed_memory()
+    return load(run, trust_code=trust_code)
+
+
+def _fidelity(classifier: "Classifier", run: Path, model: dict[str, Any], pixels_NHWC: Array, rows: Array) -> Fidelity:
+    """Return how near made images are to as many of those that a classifier was trained on, in its features."""
+    from sightline.inference.encoder import Encoder
+
     own, train = _trained_on(run, model, (classifier.size, classifier.resize))
     count = min(len(rows), len(train))
     encoder = Encoder(classifier)
@@ -133,10 +149,9 @@ def _standard_fid(
     rows: Array,
     progress: Progress | None,
 ) -> StandardFid:
-    """The FID of rows of a made set against all images that a classifier was trained on, at the size of the made ones."""
+    """Measure the FID of rows of a made set, at its size, against all training images of a classifier."""
     size = native_size(source, images.paths[rows[0]])
-    how = preprocessing_of(model)
-    made = open_images(source, None, progress, exactly=(size, size), preprocessing=how)
+    made = open_images(source, None, progress, exactly=(size, size), preprocessing=preprocessing_of(model))
     real, train = _trained_on(run, model, (size, size), progress)
     return standard_fid(made, rows, real, train, network, progress)
 
@@ -144,12 +159,12 @@ def _standard_fid(
 def _trained_on(
     run: Path, model: dict[str, Any], exactly: tuple[Shape, Shape], progress: Progress | None = None
 ) -> tuple[CachedImages, Array]:
-    """The set that a classifier was trained on, at some size, and the rows of its training images."""
+    """Open the set that a classifier was trained on, at some size, and list the rows of its training images."""
     own = open_images(source_of_run(model), None, progress, exactly=exactly, preprocessing=preprocessing_of(model))
     if own.fingerprint != model["data"]["fingerprint"]:
         raise DataError(
-            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
-            " them; bring them back, or leave --generated out."
+            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared"
+            " with them; bring them back, or leave --generated out."
         )
     return own, _splits(run, model, own).train
 
@@ -178,29 +193,31 @@ def evaluate_unknown(
     model = read_model_of_finished(run)
     source = find_source(data)
     source.least = 1
-    if "trust" not in model:
+    classifier = _loaded(run, trust_code)
+    if classifier.trust is None:
         raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
-    keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
+    from sightline.evaluation.ood import unknown_share
+    from sightline.inference.views import combine
+
     images = _opened_for(classifier, source, progress)
     known = _class_indices(classifier.classes, images.classes)
     shared = [name for name in images.classes if name in known]
     if shared:
         raise DataError(
-            f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."
+            f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were"
+            " wanted."
         )
     rows = _foreign_test(images)
-    report = (lambda done: progress(done, len(rows))) if progress else None
     views = classifier.views
-    logits = combine(classifier.view_logits(images.pixels, views, rows=rows, progress=report), views)
-    found = {"n": len(rows), "rate": unknown_share(logits, model["trust"]["unknown"]["thresholds"][views])}
-    model["trust"]["unknown"]["rates"][images.name] = found
+    logits = combine(_view_logits(classifier, images, rows, progress), views)
+    measured = {"n": len(rows), "rate": unknown_share(logits, model["trust"]["unknown"]["thresholds"][views])}
+    model["trust"]["unknown"]["rates"][images.name] = measured
     write_json(Path(run) / "model.json", model)
-    return found
+    return measured
 
 
 def evaluate_rows(
-    classifier: Classifier,
+    classifier: "Classifier",
     images: CachedImages,
     rows: Array,
     progress: Progress | None = None,
@@ -220,39 +237,47 @@ def evaluate_rows(
     Raises:
         DataError: the set has a class that the classifier does not know.
     """
+    from sightline.evaluation.calibration import measure_sets
+    from sightline.evaluation.ood import unknown_share
+    from sightline.inference.views import combine
+
     index_of = _class_indices(classifier.classes, images.classes)
     unknown = [name for name in images.classes if name not in index_of]
     if unknown:
         raise DataError(
             f"class {unknown[0]!r} of {images.name} is unknown to the classifier, which knows"
-            f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class folders."
+            f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class"
+            " folders."
         )
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
-    report = (lambda done: progress(done, len(rows))) if progress else None
     views = classifier.views
     if logits_VNK is None:
-        logits_VNK = classifier.view_logits(images.pixels, views, rows=rows, progress=report)
+        logits_VNK = _view_logits(classifier, images, rows, progress)
     logits = combine(logits_VNK, views)
-    found = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
+    measured = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
     if classifier.trust is not None:
-        chances = probabilities(logits, classifier.model["temperatures"][views])
+        chances = metrics.probabilities(logits, classifier.model["temperatures"][views])
         uniforms = image_uniforms(images.pixels[row] for row in rows)
         limits = classifier.trust["sets"]["thresholds"][views]
-        found["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
-        found["unknown_share"] = unknown_share(logits, classifier.trust["unknown"]["thresholds"][views])
+        measured["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
+        measured["unknown_share"] = unknown_share(logits, classifier.trust["unknown"]["thresholds"][views])
     answers = classifier.read(logits, views)
-    names = [classifier.classes[label] for label in labels]
     lines = csv_rows([images.paths[row] for row in rows], answers)
-    table = [
-        [file, true, *rest, f"{answer.probabilities[true]:.6f}"]
-        for (file, *rest), true, answer in zip(lines, names, answers, strict=True)
-    ]
-    file, *others = csv_header()
-    return found, ([file, "true_class", *others, "true_probability"], table)
+    table = []
+    for (file, *cells), label, answer in zip(lines, labels, answers, strict=True):
+        true = classifier.classes[label]
+        table.append([file, true, *cells, f"{answer.probabilities[true]:.6f}"])
+    file, *columns = csv_header()
+    return measured, ([file, "true_class", *columns, "true_probability"], table)
+
+
+def _view_logits(classifier: "Classifier", images: CachedImages, rows: Array, progress: Progress | None) -> Array:
+    report = (lambda done: progress(done, len(rows))) if progress else None
+    return classifier.view_logits(images.pixels, classifier.views, rows=rows, progress=report)
 
 
 def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
-    """The index of each class of a set that a classifier knows, by its name, or by another spelling of it."""
+    """Look up the index of each class of a set that a classifier knows, by its name, or by another spelling of it."""
     index_of = {name: index for index, name in enumerate(known)}
     spelled = {canonical_label(name): index for name, index in index_of.items()}
     if len(spelled) == len(index_of):
@@ -261,42 +286,43 @@ def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
 
 
 def measures(
-    logits_VNK: Array, labels_N: Array, classes: list[str], views: Views, temperatures: dict[str, float]
+    logits_VNK: Array, labels_N: Array, classes: list[str], views: "Views", temperatures: dict[str, float]
 ) -> dict[str, Any]:
-    """Every measure of a classifier, from the logits of its views and the true classes."""
-    logits = combine(logits_VNK, views)
-    one = combine(logits_VNK, "one")
-    chances = probabilities(logits, temperatures[views])
-    right = int((logits.argmax(1) == labels_N).sum())
-    confusion = confusion_matrix(logits.argmax(1), labels_N, len(classes))
-    found: dict[str, Any] = {
+    """Compute every measure of a classifier, from the logits of its views and the true classes."""
+    from sightline.inference.views import combine
+
+    logits, temperature = combine(logits_VNK, views), temperatures[views]
+    chances, predicted = metrics.probabilities(logits, temperature), logits.argmax(1)
+    right = int((predicted == labels_N).sum())
+    confusion = metrics.confusion_matrix(predicted, labels_N, len(classes))
+    measured: dict[str, Any] = {
         "n": len(labels_N),
         "accuracy": right / len(labels_N),
-        "accuracy_interval": list(wilson_interval(right, len(labels_N))),
-        "accuracy_one_view": float((one.argmax(1) == labels_N).mean()),
+        "accuracy_interval": list(metrics.wilson_interval(right, len(labels_N))),
+        "accuracy_one_view": float((combine(logits_VNK, "one").argmax(1) == labels_N).mean()),
         "views": views,
-        "loss": cross_entropy(logits, labels_N, temperatures[views]),
-        "loss_unscaled": cross_entropy(logits, labels_N),
-        "calibration_error": calibration_error(chances, labels_N),
-        "calibration_error_unscaled": calibration_error(probabilities(logits), labels_N),
-        "temperature": temperatures[views],
+        "loss": metrics.cross_entropy(logits, labels_N, temperature),
+        "loss_unscaled": metrics.cross_entropy(logits, labels_N),
+        "calibration_error": metrics.calibration_error(chances, labels_N),
+        "calibration_error_unscaled": metrics.calibration_error(metrics.probabilities(logits), labels_N),
+        "temperature": temperature,
+        "reliability": metrics.reliability(chances, labels_N),
     }
-    found["reliability"] = reliability(chances, labels_N)
     if len(classes) > TOP:
-        found["top_5_accuracy"] = top_k_accuracy(logits, labels_N, TOP)
-    found["classes"] = dict(zip(classes, per_class(confusion), strict=True))
-    found["confusion_matrix"] = confusion.tolist()
-    return found
+        measured["top_5_accuracy"] = metrics.top_k_accuracy(logits, labels_N, TOP)
+    measured["classes"] = dict(zip(classes, metrics.per_class(confusion), strict=True))
+    measured["confusion_matrix"] = confusion.tolist()
+    return measured
 
 
-def _opened_for(classifier: Classifier, source: ImageSource, progress: Progress | None) -> CachedImages:
-    """An image set as a classifier reads it."""
+def _opened_for(classifier: "Classifier", source: ImageSource, progress: Progress | None) -> CachedImages:
+    """Open an image set as a classifier reads it."""
     exactly = (classifier.size, classifier.resize)
     return open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
 
 
 def _foreign_test(images: CachedImages) -> Array:
-    """The test split of an image set that brings one, else every image."""
+    """List the test split of an image set that brings one, else every image."""
     test = [row for row in images.readable.tolist() if images.splits[row] == "test"]
     return np.array(test or images.readable.tolist(), np.int64)
 
@@ -317,10 +343,5 @@ def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
 
 
 def _splits(run: Path, model: dict[str, Any], images: CachedImages) -> Splits:
-    """The splits that a run was trained with."""
+    """Cut the splits that a run was trained with."""
     return split_as(read_run_recipe(run), images, model["data"].get("split_rule", 1), run)
-
-
-def _count_reading(run: Path, model: dict[str, Any]) -> None:
-    model["test_readings"] += 1  # before the reading: one that is interrupted has been read, too
-    write_json(run / "model.json", model)

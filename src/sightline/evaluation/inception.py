@@ -1,14 +1,14 @@
-"""The standard FID: the Fréchet distance in the features of the network that papers measure it in. N images, H × W pixels.
+"""The standard FID: the Fréchet distance in the features that papers measure it in. N images, H × W pixels.
 
-The network is the InceptionV3 that TensorFlow published in 2015, and the features are the 2,048 that its last pooling gives.
-torch-fidelity has it as TensorFlow computed it, down to the resizing; this is its only door. Other weights, and other ways to
-resize, give other numbers, so the weights are those of one published file and nothing else.
+The network is the InceptionV3 that TensorFlow published in 2015, and the features are the 2,048 that its last pooling
+gives. torch-fidelity has it as TensorFlow computed it, down to the resizing; this is its only door. Other weights, and
+other ways to resize, give other numbers, so the weights are those of one published file and nothing else.
 
 Nothing here loads torch before an image is looked at.
 
 Source:
-    Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017; Obukhov
-    et al., "High-fidelity performance metrics for generative models in PyTorch", 2020.
+    Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017;
+    Obukhov et al., "High-fidelity performance metrics for generative models in PyTorch", 2020.
 """
 
 import io
@@ -59,8 +59,8 @@ class StandardFid:
 
     Papers take 50,000 made images against every training image (CIFAR-10's 50,000, say), and so does this function take
     whatever is there of both. The distance falls with either number, so one of fewer compares only with one of as many.
-    Images go in as uint8 at the size of the made ones; the network's first step makes them 299 × 299, bilinearly and without
-    smoothing, as TensorFlow did.
+    Images go in as uint8 at the size of the made ones; the network's first step makes them 299 × 299, bilinearly and
+    without smoothing, as TensorFlow did.
     """
 
     fid: float
@@ -82,14 +82,14 @@ def refuse_missing() -> None:
     require("torch_fidelity", "fid", "--fid")
     if not (_folder() / WEIGHTS.name).exists() and not reachable(WEIGHTS.urls[0], PATIENCE):
         raise ConfigError(
-            f"--fid needs the Inception weights of the literature ({WEIGHTS.size / 1e6:.0f} MB), which are not on this machine,"
-            f" and {urlsplit(WEIGHTS.urls[0]).hostname} cannot be reached; where you are online, download"
+            f"--fid needs the Inception weights of the literature ({WEIGHTS.size / 1e6:.0f} MB), which are not on this"
+            f" machine, and {urlsplit(WEIGHTS.urls[0]).hostname} cannot be reached; where you are online, download"
             f" {WEIGHTS.urls[0]} and put it into {_folder()}."
         )
 
 
 def fetch_weights(progress: Progress | None = None) -> Path:
-    """The file of the weights, in ``downloads/inception`` of the cache folder; downloaded once, and held to its SHA-256.
+    """Fetch the file of the weights into ``downloads/inception`` of the cache folder, once, and hold it to its SHA-256.
 
     Args:
         progress: called with (megabytes done, megabytes in all).
@@ -107,7 +107,7 @@ def _folder() -> Path:
 
 
 def native_size(source: ImageSource, path: str) -> tuple[int, int]:
-    """(height, width) of one image of a set, as its file has it.
+    """Read the (height, width) of one image of a set, as its file has it.
 
     Args:
         path: of an image that can be read.
@@ -130,7 +130,7 @@ def standard_fid(
     network: "Inception",
     progress: Progress | None = None,
 ) -> StandardFid:
-    """The Fréchet distance of made images and real ones, in the features of a network.
+    """Measure the Fréchet distance of made images and real ones, in the features of a network.
 
     Args:
         made: opened at the size that its images have (see ``native_size``).
@@ -151,24 +151,24 @@ def standard_fid(
 
 
 def _refuse_resized(images: CachedImages, rows: Array) -> None:
-    """A row whose pixels are those of its file was not brought to another size."""
+    """Refuse rows whose pixels are not those of their files: they were brought to another size."""
     height, width = images.pixels.shape[1:3]
     for row in rows:
         if pixel_hash(images.pixels[row]).hex() != images.hashes[row]:
             raise DataError(
-                f"{images.paths[row]} of {images.name} is not {height}×{width} px as the first image is; --fid wants generated"
-                " images of one size, as nothing but the network may resize them."
+                f"{images.paths[row]} of {images.name} is not {height}×{width} px as the first image is; --fid wants"
+                " generated images of one size, as nothing but the network may resize them."
             )
 
 
 class Inception:
-    """Takes the features of images."""
+    """The Inception network: it takes the features of images."""
 
     def __init__(self, weights: str | os.PathLike[str], device: "torch.device | str" = "cpu") -> None:
         """
         Args:
-            weights: the network's tensors by name, in PyTorch's format (.pth); from ``fetch_weights`` for distances that
-                compare with papers.
+            weights: the network's tensors by name, in PyTorch's format (.pth); from ``fetch_weights`` for distances
+                that compare with papers.
             device: where it runs.
         Raises:
             ConfigError: torch-fidelity is not installed.
@@ -193,7 +193,7 @@ class Inception:
         self._device = device
 
     def encode_rows(self, pixels_NHWC: Array, rows: Array, progress: Callable[[int], None] | None = None) -> Array:
-        """Features, (n, 2048), in float32, of some rows.
+        """Compute features, (n, 2048), in float32, of some rows.
 
         Args:
             pixels_NHWC: uint8, RGB, of any one size; may be memory-mapped.
@@ -208,8 +208,8 @@ class Inception:
             pixels_BCHW = torch.from_numpy(pixels_NHWC[chosen]).to(self._device).permute(0, 3, 1, 2)
             # float32 as papers have it: cuDNN would round the factors of a convolution to ten bits (TF32).
             with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-                (found,) = self._extractor(pixels_BCHW)
-            features[start : start + BATCH] = found.cpu().numpy()
+                (features_BD,) = self._extractor(pixels_BCHW)
+            features[start : start + BATCH] = features_BD.cpu().numpy()
             if progress:
                 progress(start + len(chosen))
         return features
@@ -219,8 +219,7 @@ def _read_tensors(file: Path) -> dict[str, "torch.Tensor"]:
     import torch
 
     try:
-        found = torch.load(file, map_location="cpu", weights_only=True)
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # whatever is in the file
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise DataError(f"{file} holds more than tensors, or is broken ({reason}); wanted {WEIGHTS.name}.") from error
-    return dict(found)

@@ -1,4 +1,4 @@
-"""A finished classifier's measured quality in sentences and tables, for its report and its model card. K classes. No torch."""
+"""The measured quality of a classifier in sentences and tables, for report and model card. K classes. No torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sightline.runs.outcomes import MISSING, measured_on
 
 __all__ = [
     "VIEWS",
-    "Known",
+    "Facts",
     "about_classes",
     "about_cost",
     "about_left_out",
@@ -31,8 +31,8 @@ VIEWS = {"one": "one view", "flip": "with its mirror image", "six": "six views"}
 
 
 @dataclass(frozen=True)
-class Known:
-    """What a classifier knows of itself, and how it was measured."""
+class Facts:
+    """Facts of a classifier: its own, and its measures."""
 
     model: Mapping[str, Any]
     measured: Mapping[str, Any] | None
@@ -42,48 +42,49 @@ class Known:
 
     @property
     def classes(self) -> list[str]:
+        """Names of the classes, in the order of their indices."""
         return list(self.model["classes"])
 
     @property
     def split(self) -> str:
-        """What it was measured on."""
+        """Name of the images that it was measured on."""
         return str((self.measured or {}).get("split", "test"))
 
 
-def how_it_did(known: Known) -> list[str]:
-    """How good it is, where it is wrong and how sure."""
-    found = [_how_good(known)]
-    if known.answers is not None:
-        found += [_what_is_confused(known), _how_sure(known)]
-    return found
+def how_it_did(facts: Facts) -> list[str]:
+    """Say how good it is, where it is wrong and how sure."""
+    sentences = [_how_good(facts)]
+    if facts.answers is not None:
+        sentences += [_most_confused(facts), _how_sure(facts, facts.answers)]
+    return sentences
 
 
-def _how_good(told: Known) -> str:
-    readings, measured = told.model.get("test_readings", 0), told.measured
+def _how_good(facts: Facts) -> str:
+    readings, measured = facts.model.get("test_readings", 0), facts.measured
     read = {0: "never", 1: "once", 2: "twice"}.get(readings, f"{readings} times")
-    told_of_test = f"The test images were read {read}." if readings else "The test images were never read."
+    of_test = f"The test images were read {read}." if readings else "The test images were never read."
     if measured is None:
-        validation = measured_on(told.model.get("validation"))
-        known = ""
+        validation = measured_on(facts.model.get("validation"))
+        text = "It was measured on nothing, as asked."
         if validation is not None:
-            low, high = validation.interval
-            known = (
+            text += (
                 f" On the {validation.n:,} validation images by which its probabilities were set, its accuracy was"
-                f" {validation.accuracy:.4f} ({_interval(low, high)})."
+                f" {validation.accuracy:.4f} ({_interval(*validation.interval)})."
             )
-        return f"It was measured on nothing, as asked.{known} {told_of_test}"
+        return f"{text} {of_test}"
     low, high = measured["accuracy_interval"]
-    if told.split == CROSSED:
+    if facts.split == CROSSED:
         return (
             f"Accuracy {measured['accuracy']:.4f} by cross-validation of all {measured['n']:,} images (95 % interval"
-            f" {low:.4f} to {high:.4f}, corrected for the overlap of the {measured['folds']} folds, {measured['repeats']}"
-            " times dealt). They were too few to set any aside for a test, so the classifier that was saved has learned from"
-            " all of them; every answer on this page is of one that had not seen the image, when they were dealt first."
+            f" {low:.4f} to {high:.4f}, corrected for the overlap of the {measured['folds']} folds,"
+            f" {measured['repeats']} times dealt). They were too few to set any aside for a test, so the classifier"
+            " that was saved has learned from all of them; every answer on this page is of one that had not seen the"
+            " image, when they were dealt first."
         )
-    which = "that it had not seen" if told.split == "test" else "by which its probabilities were set as well"
+    which = "that it had not seen" if facts.split == "test" else "by which its probabilities were set as well"
     return (
-        f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {told.split} images {which} ({_interval(low, high)})."
-        f" {told_of_test}"
+        f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {facts.split} images {which}"
+        f" ({_interval(low, high)}). {of_test}"
     )
 
 
@@ -91,93 +92,84 @@ def _interval(low: float, high: float) -> str:
     return f"95 % interval {low:.4f} to {high:.4f}, Wilson’s"
 
 
-def _what_is_confused(told: Known) -> str:
-    assert told.measured is not None
-    confusion_KK = np.array(told.measured["confusion_matrix"])
-    pairs = most_confused(confusion_KK, CONFUSED)
-    if not pairs:
-        return "It made no mistake."
-    spoken = [
-        f"{told.classes[true]} for {told.classes[answer]} ({confusion_KK[true, answer]:,} of {confusion_KK[true].sum():,})"
-        for true, answer in pairs
+def _most_confused(facts: Facts) -> str:
+    assert facts.measured is not None
+    confusion_KK = np.array(facts.measured["confusion_matrix"])
+    pairs = [
+        f"{facts.classes[true]} for {facts.classes[answer]} ({confusion_KK[true, answer]:,} of"
+        f" {confusion_KK[true].sum():,})"
+        for true, answer in most_confused(confusion_KK, CONFUSED)
     ]
     mistakes = int(confusion_KK.sum() - np.trace(confusion_KK))
-    return (
-        f"Of its {mistakes:,} mistakes, it most often took {', '.join(spoken)}."
-        if mistakes > 1
-        else f"Its one mistake: it took {spoken[0]}."
-    )
+    if mistakes > 1:
+        return f"Of its {mistakes:,} mistakes, it most often took {', '.join(pairs)}."
+    return f"Its one mistake: it took {pairs[0]}." if pairs else "It made no mistake."
 
 
 def most_confused(confusion_KK: np.ndarray[Any, Any], most: int) -> list[tuple[int, int]]:
-    """The pairs of (true class, answer) with the most mistakes, most first."""
+    """List the pairs of (true class, answer) with the most mistakes, most first."""
     mistakes_KK = confusion_KK - np.diag(np.diag(confusion_KK))
     order = np.argsort(-mistakes_KK, axis=None, kind="stable")[: min(most, np.count_nonzero(mistakes_KK))]
     return [divmod(int(place), len(confusion_KK)) for place in order]
 
 
-def _how_sure(told: Known) -> str:
-    assert told.answers is not None
-    assert told.measured is not None
-    rows = np.arange(len(told.answers.files))
-    confidence_N = told.answers.probabilities_NK[rows, told.answers.predicted_N]
-    right_N = told.answers.predicted_N == told.answers.labels_N
-    spoken = []
+def _how_sure(facts: Facts, answers: Answers) -> str:
+    assert facts.measured is not None
+    confidence_N = answers.probabilities_NK[np.arange(len(answers.files)), answers.predicted_N]
+    right_N = answers.predicted_N == answers.labels_N
     sure_N = confidence_N >= SURE
-    for part_N, name in ((sure_N, f"of {SURE} or more"), (~sure_N, f"below {SURE}")):
-        if part_N.any():
-            told_of = f"the {part_N.sum():,} answers with a probability {name}"
-            spoken.append(f"of {told_of}, {right_N[part_N].mean():.4f} are right")
-    together = "; ".join(spoken)
+    shares = "; ".join(
+        f"of the {part_N.sum():,} answers with a probability {name}, {right_N[part_N].mean():.4f} are right"
+        for part_N, name in ((sure_N, f"of {SURE} or more"), (~sure_N, f"below {SURE}"))
+        if part_N.any()
+    )
     return (
-        f"{together[0].upper()}{together[1:]}. On average its probabilities miss the share of right answers by"
-        f" {told.measured['calibration_error']:.4f} (calibration error)."
+        f"{shares[0].upper()}{shares[1:]}. On average its probabilities miss the share of right answers by"
+        f" {facts.measured['calibration_error']:.4f} (calibration error)."
     )
 
 
-def warnings(told: Known) -> list[str]:
-    """What one must know of the images before one believes the numbers."""
-    found = []
-    if shared := told.model["data"].get("shared_with_test"):
-        found.append(f"{shared:,} test images are also in train or validation, pixel for pixel.")
-    return found + about_left_out(told.model)
+def warnings(facts: Facts) -> list[str]:
+    """Say what one must know of the images before one believes the numbers."""
+    shared = facts.model["data"].get("shared_with_test")
+    text = f"{shared or 0:,} test images are also in train or validation, pixel for pixel."
+    return ([text] if shared else []) + about_left_out(facts.model)
 
 
 def about_left_out(model: Mapping[str, Any]) -> list[str]:
-    """A sentence on images that could not be read, where there were any."""
+    """Say how many images could not be read, where there were any."""
     left_out = model["data"].get("left_out")
     return [f"{left_out:,} images could not be read and were left out."] if left_out else []
 
 
-def about_classes(told: Known) -> Section:
-    """A line a class: images, precision, recall, F1."""
-    assert told.measured is not None
+def about_classes(facts: Facts) -> Section:
+    """List images, precision, recall and F1 of each class."""
+    assert facts.measured is not None
     rows = [
         (name, f"{row['n']:,}", *(number(row[key], ".4f") for key in ("precision", "recall", "f1")))
-        for name, row in sorted(told.measured["classes"].items(), key=lambda item: natural_key(item[0]))
+        for name, row in sorted(facts.measured["classes"].items(), key=lambda item: natural_key(item[0]))
     ]
     about = (
-        "Precision: of the answers that name the class, the share that is right. Recall: of the images of the class, the"
-        " share that is found. F1: their harmonic mean."
+        "Precision: of the answers that name the class, the share that is right. Recall: of the images of the class,"
+        " the share that is found. F1: their harmonic mean."
     )
     return Section("Class by class", about, Table(("class", "images", "precision", "recall", "F1"), rows))
 
 
-def about_cost(known: Known, backbone_flops: float | None = None) -> Section:
-    """Return parameters, seconds and operations, and what it ran on.
+def about_cost(facts: Facts, backbone_flops: float | None = None) -> Section:
+    """List parameters, seconds and operations of a classifier, and what it ran on.
 
     Args:
-        known: the classifier.
-        backbone_flops: floating-point operations of the runs it starts from; None where there are none.
+        backbone_flops: floating-point operations of the runs that its weights come from.
     """
-    parameters = known.model.get("parameters")
-    evaluation = (known.model.get("cost") or {}).get("evaluation_seconds")
-    flops = [("floating-point operations of the runs it starts from", number(backbone_flops, ".3g"))]
+    parameters = facts.model.get("parameters")
+    evaluation = (facts.model.get("cost") or {}).get("evaluation_seconds")
+    name = "floating-point operations of the runs it starts from"
     return cost_section(
-        known.model,
+        facts.model,
         None if parameters is None else parameters * 4 / 1e6,
         seconds=[("seconds of calibration and test", number(evaluation, ",.1f"))],
-        more=flops if backbone_flops else [],
+        more=[(name, number(backbone_flops, ".3g"))] if backbone_flops else [],
     )
 
 
@@ -188,11 +180,11 @@ def cost_section(
     seconds: Sequence[tuple[str, str]] = (),
     more: Sequence[tuple[str, str]] = (),
 ) -> Section:
-    """Parameters, seconds and operations of a run, and what it ran on.
+    """List parameters, seconds and operations of a run, and what it ran on.
 
     Args:
-        model: what the run knows of itself.
-        megabytes: of the weights that it hands on.
+        model: content of its ``model.json``.
+        megabytes: of the weights that it saves.
         seconds, more: further rows, below the seconds of the training and below the operations.
     """
     cost = model.get("cost") or {}
@@ -210,5 +202,5 @@ def cost_section(
 
 
 def number(value: float | None, form: str) -> str:
-    """A number as a text, or what stands where it is not known."""
+    """Format a number, or what stands where it is not known."""
     return MISSING if value is None else format(value, form)

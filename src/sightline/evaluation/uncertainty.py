@@ -1,125 +1,107 @@
-"""How sure a finished run is, and how sure it may be: the sections of its report on what it knows of its own doubt."""
+"""Uncertainty of a classifier, for its report: calibration, prediction sets, images of no class, corruptions."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sightline.display.charts import Bins, Curve, draw_curves, draw_reliability, draw_swatch
 from sightline.display.pages import Chart, Section, Table
-from sightline.evaluation.results import VIEWS, Known, number
+from sightline.evaluation.results import VIEWS, Facts, number
 from sightline.measures.metrics import wilson_interval
 
 __all__ = ["about_doubt"]
 
 
-def about_doubt(told: Known) -> list[Section]:
-    """Calibration, prediction sets, images of no class, corruptions: of each what the run knows."""
-    trust = told.model.get("trust") or {}
-    found = [
-        _about_calibration(told, trust),
-        _about_sets(told, trust.get("sets")),
-        _about_unknown(told, trust.get("unknown")),
-        _about_corruptions(trust.get("corruptions")),
-    ]
-    return [section for section in found if section is not None]
+def about_doubt(facts: Facts) -> list[Section]:
+    """Show calibration, prediction sets, images of no class and corruptions: of each what the run knows."""
+    trust = facts.model.get("trust") or {}
+    sections = [_about_calibration(facts, trust)]
+    if trust.get("sets"):
+        sections.append(_about_sets(facts, trust))
+    if trust.get("unknown"):
+        sections.append(_about_unknown(facts, trust))
+    if trust.get("corruptions"):
+        sections.append(_about_corruptions(trust["corruptions"]))
+    return [section for section in sections if section is not None]
 
 
-def _about_calibration(told: Known, trust: Mapping[str, Any]) -> Section | None:
-    measured, rows = told.measured, []
-    sources = [(f"{told.split}, {measured['n']:,} images", measured)] if measured is not None else []
+def _about_calibration(facts: Facts, trust: Mapping[str, Any]) -> Section | None:
+    sources = []
+    if facts.measured is not None:
+        sources.append((f"{facts.split}, {facts.measured['n']:,} images", facts.measured))
     if "calibration_error" in trust:
         sources.append((f"validation, {trust['n']:,} images that set the temperature", trust))
-    for name, source in sources:
-        rows.append(
-            (name, *(number(source.get(key), ".4f") for key in ("calibration_error_unscaled", "calibration_error")))
-        )
-    if not rows:
+    if not sources:
         return None
+    rows = [
+        (name, *(number(source.get(key), ".4f") for key in ("calibration_error_unscaled", "calibration_error")))
+        for name, source in sources
+    ]
     shown = [(name, source["reliability"]) for name, source in sources if source.get("reliability")]
-    charts, legend = [], []
+    charts = []
     if shown:
-        svg = draw_reliability(
-            "Confidence and right answers", [_bins(style, bins) for style, (_, bins) in enumerate(shown)]
+        bins = [_bins(style, bins) for style, (_, bins) in enumerate(shown)]
+        caption = (
+            "Answers of equal confidence: the share of them that is right, with its 95 % interval (Wilson’s). On the"
+            " line both agree; below it the classifier is too sure."
         )
-        caption = "Answers of equal confidence: the share of them that is right, with its 95 % interval (Wilson’s). On the line both agree; below it the classifier is too sure."
-        charts = [Chart(svg, caption)]
-        legend = [(name, draw_swatch(style, "sure")) for style, (name, _) in enumerate(shown)]
+        charts = [Chart(draw_reliability("Confidence and right answers", bins), caption)]
     about = (
         "Its probabilities are scaled by one number, the temperature, that was fitted on"
-        f" {number(told.model.get('calibrated_on'), ',')} validation images. Calibration error: the mean distance of"
+        f" {number(facts.model.get('calibrated_on'), ',')} validation images. Calibration error: the mean distance of"
         " confidence and accuracy over 15 bins of confidence; 0 is perfect."
     )
     table = Table(("images", "calibration error before scaling", "after"), rows)
+    legend = [(name, draw_swatch(style, "sure")) for style, (name, _) in enumerate(shown)]
     return Section("How sure it is", about, table, charts, legend=legend)
 
 
 def _bins(style: int, bins: Sequence[Mapping[str, Any]]) -> Bins:
-    held = [one for one in bins if one["n"]]
-    intervals = [wilson_interval(round(one["accuracy"] * one["n"]), one["n"]) for one in held]
-    return Bins(
-        style,
-        [one["confidence"] for one in held],
-        [one["accuracy"] for one in held],
-        [low for low, _ in intervals],
-        [high for _, high in intervals],
-    )
+    filled = [one for one in bins if one["n"]]
+    intervals = [wilson_interval(round(one["accuracy"] * one["n"]), one["n"]) for one in filled]
+    confidence, accuracy = ([one[key] for one in filled] for key in ("confidence", "accuracy"))
+    return Bins(style, confidence, accuracy, [low for low, _ in intervals], [high for _, high in intervals])
 
 
-def _about_sets(told: Known, sets: Mapping[str, Any] | None) -> Section | None:
-    if not sets:
-        return None
-    tested = (told.measured or {}).get("sets") or {}
+def _about_sets(facts: Facts, trust: Mapping[str, Any]) -> Section:
+    tested = (facts.measured or {}).get("sets") or {}
     rows = []
-    for wanted, one in sets["coverages"].items():
-        found = tested.get(wanted) or {}
-        rows.append(
-            (
-                wanted,
-                *(number(found.get(key), form) for key, form in (("coverage", ".4f"), ("mean_size", ".2f"))),
-                f"{one['mean_size']:.2f}",
-            )
-        )
+    for coverage, of_validation in trust["sets"]["coverages"].items():
+        of_test = tested.get(coverage) or {}
+        sizes = number(of_test.get("mean_size"), ".2f"), f"{of_validation['mean_size']:.2f}"
+        rows.append((coverage, number(of_test.get("coverage"), ".4f"), *sizes))
     about = (
-        "Instead of one answer it can give a set of classes that holds the true one with a chosen probability (conformal"
-        f" prediction, calibrated on {told.model['trust']['n']:,} validation images): the less sure it is, the more classes."
+        "Instead of one answer it can give a set of classes that holds the true one with a chosen probability"
+        f" (conformal prediction, calibrated on {trust['n']:,} validation images): the less sure it is, the more"
+        " classes."
     )
-    columns = ("wanted", f"sets with the true class, {told.split}", "classes in a set", "on validation")
+    columns = ("wanted", f"sets with the true class, {facts.split}", "classes in a set", "on validation")
     return Section("Prediction sets", about, Table(columns, rows))
 
 
-def _about_unknown(told: Known, unknown: Mapping[str, Any] | None) -> Section | None:
-    if not unknown:
-        return None
-    rows = [("its own validation", f"{told.model['trust']['n']:,}", f"{unknown['share_of_own']:.4f}")]
-    if told.measured is not None and "unknown_share" in told.measured:
-        rows.append((f"its own {told.split}", f"{told.measured['n']:,}", f"{told.measured['unknown_share']:.4f}"))
-    rows += [(name, f"{one['n']:,}", f"{one['rate']:.4f}") for name, one in unknown.get("rates", {}).items()]
+def _about_unknown(facts: Facts, trust: Mapping[str, Any]) -> Section:
+    unknown, measured = trust["unknown"], facts.measured or {}
+    shares = [("its own validation", trust["n"], unknown["share_of_own"])]
+    if "unknown_share" in measured:
+        shares.append((f"its own {facts.split}", measured["n"], measured["unknown_share"]))
+    shares += [(name, one["n"], one["rate"]) for name, one in unknown.get("rates", {}).items()]
     about = (
-        "An image is called “none of these” where the network hardly responds to it with any class, less than to almost all"
-        " images of validation. Of images that show none of the classes it should be many;"
-        " of its own, few."
+        "An image is called “none of these” where the network hardly responds to it with any class, less than to almost"
+        " all images of validation. Of images that show none of the classes it should be many; of its own, few."
     )
+    rows = [(name, f"{n:,}", f"{share:.4f}") for name, n, share in shares]
     return Section("Images of no class", about, Table(("images of", "n", "called “none of these”"), rows))
 
 
-def _about_corruptions(found: Mapping[str, Any] | None) -> Section | None:
-    if not found:
-        return None
-    series = found["accuracy"]
+def _about_corruptions(corruptions: Mapping[str, Any]) -> Section:
+    series = corruptions["accuracy"]
     severities = range(1 + max(len(values) for values in series.values()))
-    curves = [
-        Curve(style, severities, whole := [found["clean"], *values], whole, whole)
-        for style, values in enumerate(series.values())
-    ]
+    curves = [Curve(style, severities, [corruptions["clean"], *values]) for style, values in enumerate(series.values())]
     svg = draw_curves("Accuracy on corrupted images", "accuracy", curves, over="severity")
     rows = [(name, *(f"{value:.4f}" for value in values)) for name, values in series.items()]
     about = (
-        f"Accuracy on {found['n']:,} validation images ({VIEWS.get(found['views'], found['views'])}) that were corrupted on"
-        f" purpose; as they are, it is {found['clean']:.4f}."
+        f"Accuracy on {corruptions['n']:,} validation images ({VIEWS.get(corruptions['views'], corruptions['views'])})"
+        f" that were corrupted on purpose; as they are, it is {corruptions['clean']:.4f}."
     )
-    return Section(
-        "On worse images",
-        about,
-        Table(("corruption", *(f"severity {number}" for number in severities[1:])), rows),
-        [Chart(svg, "Severity 0: the images as they are.")],
-        legend=[(name, draw_swatch(style, "worse")) for style, name in enumerate(series)],
-    )
+    table = Table(("corruption", *(f"severity {severity}" for severity in severities[1:])), rows)
+    legend = [(name, draw_swatch(style, "worse")) for style, name in enumerate(series)]
+    return Section("On worse images", about, table, [Chart(svg, "Severity 0: the images as they are.")], legend=legend)

@@ -1,4 +1,4 @@
-"""Which pixels spoke for a class: the methods, each a function on tensors; captum computes most of them.
+"""Attribution methods: which pixels spoke for a class. Each is a function on tensors; captum computes most of them.
 
 B images, C channels, H × W pixels, K classes.
 
@@ -9,16 +9,18 @@ network and seeds the global generators meanwhile: explain in one thread at a ti
 Source:
     saliency: Simonyan et al., "Deep Inside Convolutional Networks", 2014. integrated_gradients: Sundararajan et al.,
     "Axiomatic Attribution for Deep Networks", ICML 2017; smoothed: Smilkov et al., "SmoothGrad", 2017, and its square:
-    Hooker et al., "A Benchmark for Interpretability Methods", NeurIPS 2019. deeplift: Shrikumar et al., "Learning Important
-    Features Through Propagating Activation Differences", ICML 2017, rescale rule. occlusion: Zeiler and Fergus,
-    "Visualizing and Understanding Convolutional Networks", ECCV 2014. gradient_shap: Lundberg and Lee, "A Unified Approach
-    to Interpreting Model Predictions", NeurIPS 2017. grad_cam and attention: ``nets/gradcam.py``, ``nets/rollout.py``.
+    Hooker et al., "A Benchmark for Interpretability Methods", NeurIPS 2019. deeplift: Shrikumar et al., "Learning
+    Important Features Through Propagating Activation Differences", ICML 2017, rescale rule. occlusion: Zeiler and
+    Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014. gradient_shap: Lundberg and Lee, "A
+    Unified Approach to Interpreting Model Predictions", NeurIPS 2017. grad_cam and attention: ``models/gradcam.py``,
+    ``models/rollout.py``.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -46,12 +48,12 @@ __all__ = [
 
 PIXELS = 256 * 32 * 32  # of the images that are computed side by side on a processor
 CLOSE = 0.01  # of the difference to the baseline: a larger gap asks for more steps
-# 64 were enough for all of 20 images of a speednet (CIFAR-10) and for 13 of 20 of a ResNet-18 (photographs of hands). An
-# EfficientNet-Lite0 (ImageNet, 3 photographs at 224 px) is at 9 to 11 % with 64 and at 0.3 to 2.2 % with 256.
+# 64 were enough for all of 20 images of a speednet (CIFAR-10) and for 13 of 20 of a ResNet-18 (photographs of hands).
+# An EfficientNet-Lite0 (ImageNet, 3 photographs at 224 px) is at 9 to 11 % with 64 and at 0.3 to 2.2 % with 256.
 STEPS, MOST_STEPS, STEPS_WITH_NOISE = 64, 4096, 16
 MOST_PIXELS = 1024 * 128 * 128  # steps × pixels of an image, where nobody asked for a number: at 224 px 256 steps
 SAMPLES_SMOOTHGRAD, NOISE_SMOOTHGRAD = 8, 0.15
-SAMPLES_SHAP, NOISE_SHAP, COLOURS_SHAP = 64, 0.1, 64
+SAMPLES_SHAP, NOISE_SHAP, COLORS_SHAP = 64, 0.1, 64
 SEED = 42  # of every image's noise, so that a map depends on nothing but the image
 NEGLIGIBLE = 1e-5  # difference of two activations below which their ratio would be rounding noise
 
@@ -113,14 +115,13 @@ def attribute(
             case "attention":
                 return attention(network, images)
 
-    parts = [some(*part) for part in _parts(images_BCHW, classes_B, rows)]
-    maps_BHW = torch.cat(parts).detach()
+    maps_BHW = torch.cat([some(*part) for part in _parts(images_BCHW, classes_B, rows)]).detach()
     complete = method in COMPLETE
     return Attribution(maps_BHW, completeness_gaps(network, images_BCHW, classes_B, maps_BHW) if complete else None)
 
 
 def completeness_gaps(network: Network, images_BCHW: Tensor, classes_B: Tensor, maps_BHW: Tensor) -> Tensor:
-    """How far maps are from adding up to what each image does to the logit of its class.
+    """Measure how far maps are from adding up to what each image does to the logit of its class.
 
     Returns:
         (B,), float64: |sum of the map - (logit of the image - logit of the mean image)|, as a share of that difference.
@@ -137,19 +138,18 @@ def completeness_gaps(network: Network, images_BCHW: Tensor, classes_B: Tensor, 
 
 
 def saliency(network: Network, images_BCHW: Tensor, classes_B: Tensor) -> Tensor:
-    """The largest change of the logit that a small step of any channel of a pixel makes, (B, H, W), from 0 up."""
+    """Compute the largest change of the logit by a small step of any channel of a pixel, (B, H, W), from 0 up."""
     from captum.attr import Saliency
 
     with _quiet():
-        found_BCHW: Tensor = Saliency(network).attribute(_leaf(images_BCHW), target=classes_B, abs=True)
-    map_BHW: Tensor = found_BCHW.amax(dim=1)
-    return map_BHW
+        changes_BCHW: Tensor = Saliency(network).attribute(_leaf(images_BCHW), target=classes_B, abs=True)
+    return changes_BCHW.amax(dim=1)
 
 
 def integrated_gradients(
     network: Network, images_BCHW: Tensor, classes_B: Tensor, steps: int, rows: int | None = None
 ) -> Tensor:
-    """The gradient's mean on the straight way from the mean image, times the way; summed over channels.
+    """Compute the gradient's mean on the straight way from the mean image, times the way; summed over channels.
 
     Args:
         network: in evaluation mode.
@@ -164,15 +164,12 @@ def integrated_gradients(
 
     method = IntegratedGradients(network)
     at_once = len(images_BCHW) if rows is None else max(1, rows // steps)
-    found = []
-    for images, classes in _parts(images_BCHW, classes_B, at_once):
-        with _quiet():
-            found.append(
-                method.attribute(
-                    images, target=classes, n_steps=steps, internal_batch_size=rows and max(rows, len(images))
-                )
-            )
-    return torch.cat(found).float().sum(dim=1)
+    with _quiet():
+        maps = [
+            method.attribute(images, target=classes, n_steps=steps, internal_batch_size=rows and max(rows, len(images)))
+            for images, classes in _parts(images_BCHW, classes_B, at_once)
+        ]
+    return torch.cat(maps).float().sum(dim=1)
 
 
 def integrated_gradients_smoothgrad(
@@ -184,7 +181,7 @@ def integrated_gradients_smoothgrad(
     noise: float,
     rows: int | None = None,
 ) -> Tensor:
-    """The mean square of the integrated gradients of noisy copies of an image (SmoothGrad-Squared), (B, H, W), from 0 up.
+    """Average the squared integrated gradients of noisy copies (SmoothGrad-Squared), (B, H, W), from 0 up.
 
     Args:
         network, images_BCHW, classes_B, steps, rows: as ``integrated_gradients`` has them.
@@ -194,31 +191,29 @@ def integrated_gradients_smoothgrad(
     from captum.attr import IntegratedGradients, NoiseTunnel
 
     method = NoiseTunnel(IntegratedGradients(network))
-    at_once = samples if rows is None else max(1, rows // steps)
-    found = []
-    for image_1CHW, class_1 in _parts(images_BCHW, classes_B, 1):
-        with _quiet(), _seeded(image_1CHW.device):
-            found.append(
-                method.attribute(
-                    image_1CHW,
-                    nt_type="smoothgrad_sq",
-                    nt_samples=samples,
-                    nt_samples_batch_size=at_once,
-                    stdevs=float(noise),
-                    target=class_1,
-                    n_steps=steps,
-                    internal_batch_size=rows and max(rows, samples),
-                )
-            )
-    return torch.cat(found).float().sum(dim=1)
+
+    def one(image_1CHW: Tensor, class_1: Tensor) -> Tensor:
+        map_1CHW: Tensor = method.attribute(
+            image_1CHW,
+            nt_type="smoothgrad_sq",
+            nt_samples=samples,
+            nt_samples_batch_size=samples if rows is None else max(1, rows // steps),
+            stdevs=float(noise),
+            target=class_1,
+            n_steps=steps,
+            internal_batch_size=rows and max(rows, samples),
+        )
+        return map_1CHW
+
+    return _one_by_one(one, images_BCHW, classes_B)
 
 
 def gradient_shap(
     network: Network, images_BCHW: Tensor, classes_B: Tensor, samples: int, noise: float, rows: int | None = None
 ) -> Tensor:
-    """The mean of gradients at random points between noisy copies of an image and random baselines, times the way.
+    """Average gradients at random points between noisy copies of an image and random baselines, times the way.
 
-    The baselines are plain images, of colours that are distributed as the pixels of the training images are: by the mean
+    The baselines are plain images, of colors that are distributed as the pixels of the training images are: by the mean
     and the deviation of each channel.
 
     Args:
@@ -232,25 +227,25 @@ def gradient_shap(
 
     method = GradientShap(network)
     at_once = min(rows or samples, samples)
-    counts = [min(at_once, samples - start) for start in range(0, samples, at_once)]
-    found = []
-    for image_1CHW, class_1 in _parts(images_BCHW, classes_B, 1):
-        with _quiet(), _seeded(image_1CHW.device):
-            colours = torch.randn(COLOURS_SHAP, image_1CHW.shape[1], 1, 1).to(image_1CHW)
-            baselines = colours.expand(-1, -1, *image_1CHW.shape[2:]).contiguous()
-            parts = [
-                count * method.attribute(image_1CHW, baselines, n_samples=count, stdevs=float(noise), target=class_1)
-                for count in counts  # captum would compute all of them at once
-            ]
-            found.append(torch.stack(parts).sum(dim=0) / samples)
-    return torch.cat(found).float().sum(dim=1)
+
+    def one(image_1CHW: Tensor, class_1: Tensor) -> Tensor:
+        colors = torch.randn(COLORS_SHAP, image_1CHW.shape[1], 1, 1).to(image_1CHW)
+        baselines = colors.expand(-1, -1, *image_1CHW.shape[2:]).contiguous()
+        counts = [min(at_once, samples - start) for start in range(0, samples, at_once)]
+        parts = [
+            count * method.attribute(image_1CHW, baselines, n_samples=count, stdevs=float(noise), target=class_1)
+            for count in counts  # captum would compute all of them at once
+        ]
+        return torch.stack(parts).sum(dim=0) / samples
+
+    return _one_by_one(one, images_BCHW, classes_B)
 
 
 def deeplift(network: Network, images_BCHW: Tensor, classes_B: Tensor) -> Tensor:
-    """The difference to the mean image, handed down from the logit to the pixels layer by layer (rescale rule).
+    """Propagate the difference to the mean image from the logit to the pixels, layer by layer (rescale rule).
 
-    captum knows few of the layers that are not linear, and for the others passes their gradient on without a word, so the
-    map no longer adds up. Here GELU and its like have a rule as well, and what is left is refused.
+    captum knows few of the layers that are not linear, and for the others passes their gradient on without a word, so
+    the map no longer adds up. Here GELU and its like have a rule as well, and what is left is refused.
 
     Returns:
         (B, H, W), of either sign, in units of the logit.
@@ -258,18 +253,19 @@ def deeplift(network: Network, images_BCHW: Tensor, classes_B: Tensor) -> Tensor
         ConfigError: the network computes something that there is no rule for.
     """
     from captum.attr import DeepLift
+    from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
 
     refuse_without_rules(network, images_BCHW[:1])
     # captum replaces the whole gradient of what a layer reads, also that of others who read it: each reads a copy.
     own = [module for module in network.modules() if type(module) in rules()]
     hooks = [module.register_forward_pre_hook(lambda _, read: tuple(item.clone() for item in read)) for module in own]
     try:
-        with _quiet(), _our_rules():
-            found_BCHW: Tensor = DeepLift(network, eps=NEGLIGIBLE).attribute(_leaf(images_BCHW), target=classes_B)
+        with _quiet(), patch.dict(SUPPORTED_NON_LINEAR, rules(), clear=True):
+            map_BCHW: Tensor = DeepLift(network, eps=NEGLIGIBLE).attribute(_leaf(images_BCHW), target=classes_B)
     finally:
         for hook in hooks:
             hook.remove()
-    return found_BCHW.detach().sum(dim=1)
+    return map_BCHW.detach().sum(dim=1)
 
 
 # ── without a gradient ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -278,7 +274,7 @@ def deeplift(network: Network, images_BCHW: Tensor, classes_B: Tensor) -> Tensor
 def occlusion(
     network: Network, images_BCHW: Tensor, classes_B: Tensor, window: int, stride: int, rows: int | None = None
 ) -> Tensor:
-    """By how much the logit falls when a square is covered by the mean colour; where squares overlap, their mean.
+    """Measure how much the logit falls when a square is covered by the mean color; where squares overlap, the mean.
 
     Args:
         network, images_BCHW, classes_B: as ``integrated_gradients`` has them.
@@ -292,7 +288,7 @@ def occlusion(
 
     channels = images_BCHW.shape[1]
     with _quiet(), torch.no_grad():
-        found_BCHW: Tensor = Occlusion(network).attribute(
+        map_BCHW: Tensor = Occlusion(network).attribute(
             images_BCHW,
             sliding_window_shapes=(channels, window, window),
             strides=(channels, stride, stride),
@@ -300,14 +296,14 @@ def occlusion(
             target=classes_B,
             perturbations_per_eval=max(1, (rows or 0) // len(images_BCHW)),
         )
-    return found_BCHW[:, 0]  # all channels are covered at once
+    return map_BCHW[:, 0]  # all channels are covered at once
 
 
 # ── what they share ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _refined(network: Network, images_BCHW: Tensor, classes_B: Tensor, rows: int) -> Tensor:
-    """Integrated gradients with more steps for the images whose maps do not add up, as long as they are affordable."""
+    """Integrate gradients with more steps for the images whose maps do not add up, as long as they are affordable."""
     steps, maps_BHW = STEPS, integrated_gradients(network, images_BCHW, classes_B, STEPS, rows)
     most = min(MOST_STEPS, MOST_PIXELS // (images_BCHW.shape[2] * images_BCHW.shape[3]))
     while 4 * steps <= most:
@@ -321,7 +317,7 @@ def _refined(network: Network, images_BCHW: Tensor, classes_B: Tensor, rows: int
 
 
 def _parts(images_BCHW: Tensor, classes_B: Tensor, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """The images with their classes, so many at a time."""
+    """Iterate over the images with their classes, so many at a time."""
     for start in range(0, len(images_BCHW), count):
         yield images_BCHW[start : start + count], classes_B[start : start + count]
 
@@ -335,17 +331,22 @@ def _leaf(images_BCHW: Tensor) -> Tensor:
     return images_BCHW.detach().clone().requires_grad_()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """captum warns of what it does on purpose."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
+def _one_by_one(attribute_one: Callable[[Tensor, Tensor], Tensor], images_BCHW: Tensor, classes_B: Tensor) -> Tensor:
+    """Explain images one at a time, each with the same random numbers; summed over channels, (B, H, W)."""
+    maps = []
+    for image_1CHW, class_1 in _parts(images_BCHW, classes_B, 1):
+        with _quiet(), _seeded(image_1CHW.device):
+            maps.append(attribute_one(image_1CHW, class_1))
+    return torch.cat(maps).float().sum(dim=1)
+
+
+def _quiet() -> AbstractContextManager[object]:
+    return warnings.catch_warnings(action="ignore", category=UserWarning)  # captum warns of what it does on purpose
 
 
 @contextmanager
 def _seeded(device: torch.device) -> Iterator[None]:
-    """captum draws from the global generators of PyTorch and NumPy: seed them, and put them back."""
+    """Seed the global generators of PyTorch and NumPy, from which captum draws, and put them back."""
     state = np.random.get_state()
     with generators_kept(device):
         seed_generators(device, SEED)
@@ -354,18 +355,3 @@ def _seeded(device: torch.device) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(state)
-
-
-@contextmanager
-def _our_rules() -> Iterator[None]:
-    """Let captum's DeepLift use our rules in place of its own."""
-    from captum.attr._core.deep_lift import SUPPORTED_NON_LINEAR
-
-    theirs: dict[type[nn.Module], Callable[..., Tensor]] = dict(SUPPORTED_NON_LINEAR)
-    SUPPORTED_NON_LINEAR.clear()
-    SUPPORTED_NON_LINEAR.update(rules())
-    try:
-        yield
-    finally:
-        SUPPORTED_NON_LINEAR.clear()
-        SUPPORTED_NON_LINEAR.update(theirs)

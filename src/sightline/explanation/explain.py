@@ -1,193 +1,51 @@
-"""Show which pixels spoke for a class: a sheet for each image, and a table. B images, H × W pixels, K classes.
+"""Show which pixels spoke for a class: a sheet for each image, and a table. H × W pixels.
 
-Nothing here loads Lightning.
+Nothing here loads Lightning, nor torch before there is an image to explain.
 """
 
 import io
 import os
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from sightline.config import ALL, SIGNED, AttributionConfig, Method, index_of_class, methods_of, refuse_unknown_class
-from sightline.data.augment.augment import centre, normalize
-from sightline.data.sources.unlabeled import PlainFiles, plain_files
+from sightline.config import SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
+from sightline.data.sources.unlabeled import PlainFiles
 from sightline.display.pages import Table
 from sightline.display.pictures import Panel, draw_explanation
-from sightline.errors import ConfigError
-from sightline.explanation.attribution import Attribution, attribute
-from sightline.explanation.faithfulness import Faithfulness, measure_faithfulness, random_maps
-from sightline.explanation.requirements import refuse_unfit
-from sightline.inference.inputs import paths_of
-from sightline.inference.predict import Classifier, decoded_batches, load
-from sightline.machine.devices import keep_freed_memory
+from sightline.inference.predict import decoded_batches, load, sources_of
 from sightline.machine.extras import refuse_missing_captum
-from sightline.runs.folder import refuse_filled
+from sightline.runs.folder import read_model_of_finished, refuse_filled
 from sightline.runs.writing import create_folder, write_atomically, write_csv
 
-__all__ = ["ExplainedImage", "Explainer", "Explanation", "Explanations", "explain", "summarize_explanations"]
+if TYPE_CHECKING:
+    from sightline.explanation.explainer import ExplainedImage, Explanation
+
+__all__ = ["Explanations", "explain", "summarize_explanations"]
 
 AT_ONCE = 16  # images that are decoded, explained and written together
 LONGEST = 150  # bytes of a sheet's name, before what sets it apart
-RANDOM = "random"  # what stands in for a method's name where the map is random
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """One image by one method."""
-
-    method: Method
-    map_HW: Array
-    """float32; see ``attributing`` for what its numbers are."""
-    gap: float | None
-    """Share of the difference to the mean image that the map fails to add up to, where the method promises a sum."""
-    deletion: float | None
-    """Area under the deletion curve, None where it was not asked for; lower is better."""
-    insertion: float | None
-    """Area under the insertion curve; higher is better."""
-
-
-@dataclass(frozen=True)
-class ExplainedImage:
-    """What the methods say of one image."""
-
-    label: str
-    """The class that was asked about."""
-    probability: float
-    """Of that class, as ``predict`` gives it."""
-    predicted: str
-    """The most probable class."""
-    explanations: list[Explanation]
-    random: Explanation | None
-    """A random map, with its areas, to compare with; None where none were asked for."""
-
-
-@dataclass(frozen=True)
 class Explanations:
-    """What was explained, in the order in which the images were found."""
+    """Explanations of all images, in their order, and what was left out."""
 
     files: list[str]
     sheets: list[Path]
-    images: list[ExplainedImage]
+    images: "list[ExplainedImage]"
     unreadable: list[tuple[str, str]]
     """(file, reason) of each that could not be read."""
     left_out: dict[Method, str]
     """Methods that the network lacks something for, where all were asked for, and what."""
-
-
-class Explainer:
-    """Asks a classifier which pixels spoke for a class."""
-
-    def __init__(
-        self, classifier: Classifier, methods: Sequence[str], settings: AttributionConfig | None = None
-    ) -> None:
-        """
-        Args:
-            classifier: from ``load``.
-            methods: names, or ``all`` for those that the network has what it takes for.
-            settings: numbers of the methods.
-        Raises:
-            ConfigError: the network lacks what a method needs, or a setting has no effect.
-        """
-        self.classifier = classifier
-        self.settings = settings or AttributionConfig()
-        names = methods_of(methods)
-        self.settings.refuse_unused(names)
-        refuse_missing_captum(names)
-        self.left_out: dict[Method, str] = {}
-        plain = torch.zeros(1, 3, *classifier.size, device=classifier.device)
-        for method in names:
-            try:
-                refuse_unfit(method, classifier.network, plain, self.settings)
-            except ConfigError as error:
-                if list(methods) != [ALL] or self._reads_setting(method):
-                    raise
-                self.left_out[method] = str(error)
-        self.methods = tuple(method for method in names if method not in self.left_out)
-
-    def _reads_setting(self, method: Method) -> bool:
-        """Whether a method was given a setting of its own: it is then not left out silently."""
-        return (method == "grad_cam" and self.settings.layer is not None) or (
-            method == "occlusion" and self.settings.window is not None
-        )
-
-    def images(self, pixels_BHWC: Array) -> Tensor:
-        """uint8 images at the cached size to what the network is given, (B, 3, H, W), in float32."""
-        asked = self.classifier
-        pixels = torch.from_numpy(pixels_BHWC).to(asked.device)
-        return normalize(centre(pixels, asked.size), asked.mean, asked.std, torch.float32)
-
-    def explain(
-        self, pixels_BHWC: Array, target: str | None = None, *, faithfulness: bool = True
-    ) -> list[ExplainedImage]:
-        """Explain uint8 images already at the cached size.
-
-        Args:
-            pixels_BHWC: (B, H, W, 3).
-            target: the class to ask about; None for the most probable of each image.
-            faithfulness: also measure deletion and insertion, of each map and of a random one.
-        Raises:
-            ConfigError: there is no such class.
-        """
-        asked = self.classifier
-        chances_BK = asked.probabilities(pixels_BHWC)
-        predicted_B = chances_BK.argmax(axis=1)
-        chosen_B = predicted_B
-        if target is not None:
-            chosen_B = np.full_like(predicted_B, index_of_class(target, asked.classes))
-        images_BCHW, classes_B = self.images(pixels_BHWC), torch.from_numpy(chosen_B).to(asked.device)
-        found: dict[str, list[Explanation]] = {}
-        for method in self.methods:
-            maps = attribute(method, asked.network, images_BCHW, classes_B, self.settings)
-            found[method] = self._measured(method, images_BCHW, classes_B, maps, faithfulness)
-        if faithfulness:
-            nothing = Attribution(random_maps(images_BCHW), None)
-            found[RANDOM] = self._measured(RANDOM, images_BCHW, classes_B, nothing, True)
-        return [
-            ExplainedImage(
-                asked.classes[chosen_B[i]],
-                float(chances_BK[i, chosen_B[i]]),
-                asked.classes[predicted_B[i]],
-                [found[method][i] for method in self.methods],
-                found[RANDOM][i] if faithfulness else None,
-            )
-            for i in range(len(pixels_BHWC))
-        ]
-
-    def _measured(
-        self, method: str, images_BCHW: Tensor, classes_B: Tensor, maps: Attribution, faithfulness: bool
-    ) -> list[Explanation]:
-        areas: Faithfulness | None = None
-        if faithfulness:
-            areas = measure_faithfulness(self._probabilities, images_BCHW, classes_B, maps.maps_BHW)
-        return [
-            Explanation(
-                method,  # type: ignore[arg-type]
-                map_HW.float().cpu().numpy(),
-                None if maps.gaps_B is None else float(maps.gaps_B[i]),
-                None if areas is None else float(areas.deletion_B[i]),
-                None if areas is None else float(areas.insertion_B[i]),
-            )
-            for i, map_HW in enumerate(maps.maps_BHW)
-        ]
-
-    def _probabilities(self, images_BCHW: Tensor) -> Tensor:
-        """Calibrated probabilities of one view, (B, K), in float32: what the curves are made of."""
-        temperatures = self.classifier.model["temperatures"]
-        logits_BK: Tensor = self.classifier.network(images_BCHW)
-        chances_BK: Tensor = (logits_BK.float() / temperatures["one"]).softmax(dim=1)
-        return chances_BK
-
-
-# ── the verb ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+    no_images: list[str] = field(default_factory=list)
+    """Lines on files that were found and are no images, by reason and suffix."""
 
 
 def explain(
@@ -197,41 +55,55 @@ def explain(
     out: str | os.PathLike[str],
     methods: Sequence[str] = ("grad_cam",),
     target: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: AttributionConfig | Mapping[str, Any] | None = None,
     arrays: bool = False,
     faithfulness: bool = True,
     trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Explanations:
-    """Explain what a classifier says of image files, folders of them, and archives.
+    """Show which pixels spoke for a class: a sheet for each image.
+
+    Its ten parameters are the arguments and options of ``sightline explain``.
 
     Args:
-        run: a finished run, or its weights file.
-        images: files, folders (searched to the bottom) or archives.
-        out: folder to make: a sheet (PNG) for each image, and ``explanations.csv``.
-        methods: names, or ``all`` for those that the network has what it takes for.
-        target: the class to ask about; None for the most probable of each image.
-        settings: numbers of the methods and the layer of Grad-CAM, as ``AttributionConfig`` has them.
-        arrays: also write the maps of each image (``.npz``), one array a method, in the method's own numbers.
-        faithfulness: also measure deletion and insertion, of each map and of a random one.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (images done, images in all).
+        run: Folder of a finished run, or its model.safetensors alone.
+        images: Files, folders (searched to the bottom), archives, manifests, patterns, and - for a list on standard
+            input.
+        out: Folder to make, with the sheets (PNG) and explanations.csv.
+        methods: One or several of saliency, integrated_gradients, integrated_gradients_smoothgrad, deeplift, occlusion,
+            gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for;
+            grad_cam unless named. All but grad_cam and attention need captum.
+        target: The class to ask about; the most probable of each image unless named.
+        settings: Numbers of the methods, and the layer of grad_cam.
+        arrays: Also write the maps of each image (.npz), one array a method, in the method's own numbers.
+        faithfulness: Measure deletion and insertion: how the probability falls and rises in the order of each map, and
+            of a random one.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (images done, images in all).
     Raises:
         ConfigError: the network lacks what a method needs, a class is unknown, or a setting has no effect.
         DataError: a path is missing, or nothing could be read.
         RunError: no finished run, or ``out`` holds something.
     """
-    chosen = AttributionConfig(**(settings or {}))
+    chosen = settings if isinstance(settings, AttributionConfig) else AttributionConfig(**(settings or {}))
     names = methods_of(methods)
     chosen.refuse_unused(names)
     refuse_missing_captum(names)
+    sources, no_images = sources_of(images)
     refuse_filled(out)
-    sources = [plain_files(item) for item in paths_of(images)]  # refused before the weights are loaded
-    keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
-    explainer = Explainer(classifier, methods, chosen)
+    if target is not None and not os.fspath(run).endswith(".safetensors"):
+        refuse_unknown_class(target, read_model_of_finished(run)["classes"])
+    classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
     if target is not None:
         refuse_unknown_class(target, classifier.classes)
+    import torch
+
+    from sightline.data.augment.augment import centre
+    from sightline.explanation.explainer import Explainer
+    from sightline.machine.devices import keep_freed_memory
+
+    keep_freed_memory()
+    explainer = Explainer(classifier, methods, chosen)
     writer = _Writer(Path(out), arrays)
     total = sum(len(source.names) for source in sources)
     unreadable: list[tuple[str, str]] = []
@@ -243,23 +115,22 @@ def explain(
         writer.write_table()  # each time, so that one who stops it early has what there is
         if progress:
             progress(len(writer.files) + len(unreadable), total)
-    return Explanations(writer.files, writer.sheets, writer.images, unreadable, explainer.left_out)
+    return Explanations(writer.files, writer.sheets, writer.images, unreadable, explainer.left_out, no_images)
 
 
-def summarize_explanations(images: Sequence[ExplainedImage]) -> Table:
-    """A line for each method, and one for the random map: the median gap of its sums, and the mean areas of the two curves."""
+def summarize_explanations(images: "Sequence[ExplainedImage]") -> Table:
+    """Sum up each method, and the random map, in a line: median gap of the sums, mean areas of the two curves."""
     by_method: dict[str, list[Explanation]] = {}
     for image in images:
         for item in (*image.explanations, *([image.random] if image.random else [])):
             by_method.setdefault(item.method, []).append(item)
     rows = []
     for method, items in by_method.items():
-        gaps = [item.gap for item in items if item.gap is not None]
+        gaps, *areas = (
+            [value for item in items if (value := getattr(item, name)) is not None]
+            for name in ("gap", "deletion", "insertion")
+        )
         gap = f"{statistics.median(gaps):.2%} ({max(gaps):.2%})" if gaps else ""
-        areas = [
-            [area for area in column if area is not None]
-            for column in ([item.deletion for item in items], [item.insertion for item in items])
-        ]
         rows.append([method, str(len(items)), gap, *(f"{statistics.mean(area):.3f}" if area else "" for area in areas)])
     return Table(["method", "images", "sum off by (worst)", "deletion (low is good)", "insertion (high is good)"], rows)
 
@@ -275,10 +146,11 @@ class _Writer:
     arrays: bool
     files: list[str] = field(default_factory=list)
     sheets: list[Path] = field(default_factory=list)
-    images: list[ExplainedImage] = field(default_factory=list)
+    images: "list[ExplainedImage]" = field(default_factory=list)
     taken: set[str] = field(default_factory=set)
 
-    def write(self, file: str, pixels_HWC: Array, image: ExplainedImage) -> None:
+    def write(self, file: str, pixels_HWC: Array, image: "ExplainedImage") -> None:
+        """Write the sheet of an image, and its maps as arrays where they are wanted."""
         create_folder(self.folder)
         sheet = self.folder / f"{self._free_name(file)}.png"
         about = [PurePath(file).name, f"class {image.label}", f"probability {image.probability:.1%}"]
@@ -288,27 +160,30 @@ class _Writer:
             about += ["", "red speaks for the class,", "blue against it"]
         draw_explanation(sheet, pixels_HWC, about, [_panel(item, image.random) for item in image.explanations])
         if self.arrays:
-            self._write_arrays(sheet.with_suffix(".npz"), file, image)
+            plain = file.encode("utf-8", "backslashreplace").decode()  # numpy holds no odd bytes
+            content = io.BytesIO()
+            maps: dict[str, Any] = {item.method: item.map_HW for item in image.explanations}
+            np.savez(content, **maps, image=np.array(plain), label=np.array(image.label))
+            write_atomically(sheet.with_suffix(".npz"), content.getvalue())
         self.files.append(file)
         self.sheets.append(sheet)
         self.images.append(image)
 
     def write_table(self) -> None:
+        """Write a line for each image and method."""
         header = ["file", "sheet", "class", "probability", "predicted", "method", "completeness_gap"]
         header += ["deletion", "insertion", "deletion_random", "insertion_random"]
-        write_csv(self.folder / "explanations.csv", header, self._rows())
-
-    def _rows(self) -> Iterator[list[str]]:
+        rows = []
         for file, sheet, image in zip(self.files, self.sheets, self.images, strict=True):
+            of_image = [file, sheet.name, image.label, f"{image.probability:.6f}", image.predicted]
+            random = [image.random.deletion, image.random.insertion] if image.random else [None, None]
             for item in image.explanations:
-                chance = image.random
-                numbers = [item.gap, item.deletion, item.insertion]
-                numbers += [chance.deletion, chance.insertion] if chance else [None, None]
-                shown = ["" if number is None else f"{number:.6g}" for number in numbers]
-                yield [file, sheet.name, image.label, f"{image.probability:.6f}", image.predicted, item.method, *shown]
+                numbers = [item.gap, item.deletion, item.insertion, *random]
+                rows.append([*of_image, item.method, *("" if value is None else f"{value:.6g}" for value in numbers)])
+        write_csv(self.folder / "explanations.csv", header, rows)
 
     def _free_name(self, file: str) -> str:
-        """A name for the sheet of a file that no other has, also where upper and lower case are one."""
+        """Choose a name for the sheet of a file that no other has, also where upper and lower case are one."""
         stem = os.fsdecode(os.fsencode(PurePath(file).stem)[:LONGEST])
         name, number = stem, 1
         while name.casefold() in self.taken:
@@ -317,25 +192,18 @@ class _Writer:
         self.taken.add(name.casefold())
         return name
 
-    def _write_arrays(self, path: Path, file: str, image: ExplainedImage) -> None:
-        plain = file.encode("utf-8", "backslashreplace").decode()  # numpy holds no odd bytes
-        content = io.BytesIO()
-        columns: dict[str, Any] = {item.method: item.map_HW for item in image.explanations}
-        np.savez(content, **columns, image=np.array(plain), label=np.array(image.label))
-        write_atomically(path, content.getvalue())
 
-
-def _panel(item: Explanation, chance: Explanation | None) -> Panel:
-    """What a sheet says of one method."""
+def _panel(item: "Explanation", random: "Explanation | None") -> Panel:
+    """Say on a sheet what there is to say of one method."""
     notes = []
     if not item.map_HW.any():
         notes.append("zero everywhere: nothing here raises the class")
     if item.gap is not None:
         notes.append(f"sum off by {max(item.gap, 1e-4):.2%}")
-    if chance is not None and chance.deletion is not None:
+    if random is not None and random.deletion is not None:
         notes.append(
-            f"deletion {item.deletion:.2f} (random {chance.deletion:.2f}),"
-            f" insertion {item.insertion:.2f} (random {chance.insertion:.2f})"
+            f"deletion {item.deletion:.2f} (random {random.deletion:.2f}),"
+            f" insertion {item.insertion:.2f} (random {random.insertion:.2f})"
         )
     title = item.method + (", whatever the class" if item.method == "attention" else "")
     return Panel(title, item.map_HW, item.method in SIGNED, notes)

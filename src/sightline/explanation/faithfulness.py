@@ -1,4 +1,4 @@
-"""Whether a map shows what the network reads: squares of the image taken away, or given, in the map's order.
+"""Faithfulness of maps to what the network reads: squares of the image taken away, or given, in the map's order.
 
 B images, C channels, H × W pixels, h × w squares, S steps.
 
@@ -6,8 +6,8 @@ Squares rather than single pixels: scattered pixels that are missing are a noise
 then brings a network down as fast as any map does.
 
 Source:
-    Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018; by regions: Samek et
-    al., "Evaluating the Visualization of What a Deep Neural Network Has Learned", IEEE TNNLS 2017.
+    Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018; by regions: Samek
+    et al., "Evaluating the Visualization of What a Deep Neural Network Has Learned", IEEE TNNLS 2017.
 """
 
 from collections.abc import Callable
@@ -30,42 +30,42 @@ class Faithfulness:
     """Areas under the two curves of each image, from 0 to 1: means of the class's probability on the way."""
 
     deletion_B: Tensor
-    """Squares become the mean colour, the most important first; lower is better."""
+    """Squares become the mean color, the most important first; lower is better."""
     insertion_B: Tensor
     """Squares of a blurred copy become those of the image, the most important first; higher is better."""
 
 
 def measure_faithfulness(
-    ask: Callable[[Tensor], Tensor], images_BCHW: Tensor, classes_B: Tensor, maps_BHW: Tensor, steps: int = STEPS
+    predict: Callable[[Tensor], Tensor], images_BCHW: Tensor, classes_B: Tensor, maps_BHW: Tensor, steps: int = STEPS
 ) -> Faithfulness:
     """Measure how fast the probability of a class falls and rises in the order of maps.
 
     Args:
-        ask: normalised images, (B, C, H, W), to probabilities, (B, K).
-        images_BCHW: normalised, so that zero is the mean colour; as many as are computed side by side.
+        predict: normalised images, (B, C, H, W), to probabilities, (B, K).
+        images_BCHW: normalised, so that zero is the mean color; as many as are computed side by side.
         classes_B: indices of classes.
         maps_BHW: the higher, the more important.
         steps: between no square and all.
     """
     ranks_BHW = ranks(maps_BHW)
     nothing_BCHW = torch.zeros_like(images_BCHW)
-    deletion_BS = curve(ask, images_BCHW, nothing_BCHW, classes_B, ranks_BHW, steps)
-    insertion_BS = curve(ask, blurred(images_BCHW), images_BCHW, classes_B, ranks_BHW, steps)
+    deletion_BS = curve(predict, images_BCHW, nothing_BCHW, classes_B, ranks_BHW, steps)
+    insertion_BS = curve(predict, blurred(images_BCHW), images_BCHW, classes_B, ranks_BHW, steps)
     return Faithfulness(area(deletion_BS), area(insertion_BS))
 
 
 def curve(
-    ask: Callable[[Tensor], Tensor],
+    predict: Callable[[Tensor], Tensor],
     begin_BCHW: Tensor,
     end_BCHW: Tensor,
     classes_B: Tensor,
     ranks_BHW: Tensor,
     steps: int = STEPS,
 ) -> Tensor:
-    """The probability of a class while one image becomes another, bit by bit.
+    """Trace the probability of a class while one image becomes another, bit by bit.
 
     Args:
-        ask: images, (B, C, H, W), to probabilities, (B, K).
+        predict: images, (B, C, H, W), to probabilities, (B, K).
         begin_BCHW, end_BCHW: the images.
         classes_B: indices of classes.
         ranks_BHW: when a pixel changes: the share of the way that lies before it, from 0 up to less than 1.
@@ -73,22 +73,22 @@ def curve(
     Returns:
         (B, S + 1), float32.
     """
-    found = []
+    steps_BS = []
     with torch.no_grad():
         for step in range(steps + 1):
             changed_B1HW = (ranks_BHW < step / steps).unsqueeze(1)
-            chances_BK = ask(torch.where(changed_B1HW, end_BCHW, begin_BCHW))
-            found.append(chances_BK.float().gather(1, classes_B.unsqueeze(1)).squeeze(1))
-    return torch.stack(found, dim=1)
+            chances_BK = predict(torch.where(changed_B1HW, end_BCHW, begin_BCHW))
+            steps_BS.append(chances_BK.float().gather(1, classes_B.unsqueeze(1)).squeeze(1))
+    return torch.stack(steps_BS, dim=1)
 
 
 def area(curves_BS: Tensor) -> Tensor:
-    """The area under curves over the share of pixels, by trapezoids, (B,)."""
+    """Compute the area under curves over the share of pixels, by trapezoids, (B,)."""
     return ((curves_BS[:, :-1] + curves_BS[:, 1:]) / 2).mean(dim=1)
 
 
 def ranks(maps_BHW: Tensor) -> Tensor:
-    """When each pixel's turn is: the share of squares before its own by the mean of the map, (B, H, W), most important first.
+    """Rank pixels, (B, H, W), by the share of squares before their own, those of the highest mean first.
 
     Squares that are equal lie in a random order.
     """
@@ -105,14 +105,14 @@ def ranks(maps_BHW: Tensor) -> Tensor:
 
 
 def random_maps(images_BCHW: Tensor) -> Tensor:
-    """Maps that know nothing, (B, H, W): what others are compared with. The same for every image."""
+    """Draw maps that know nothing, (B, H, W), to compare others with; the same for every image."""
     generator = torch.Generator().manual_seed(SEED)
     map_HW = torch.rand(images_BCHW.shape[2:], generator=generator).to(images_BCHW.device)
     return map_HW.expand(len(images_BCHW), -1, -1)
 
 
 def blurred(images_BCHW: Tensor) -> Tensor:
-    """Images in which only coarse patches of colour are left, by a Gaussian of an eighth of the shorter side."""
+    """Blur images until only coarse patches of color are left, by a Gaussian of an eighth of the shorter side."""
     height, width = images_BCHW.shape[2:]
     deviation = BLUR * min(height, width)
     radius = min(round(3 * deviation), min(height, width) - 1)  # as far as reflection reaches

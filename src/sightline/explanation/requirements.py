@@ -1,4 +1,4 @@
-"""What a method of explanation needs of a network and of images, and the sentence where it is missing.
+"""Requirements of the methods of explanation on a network and on images, and the sentence where one is missing.
 
 B images, C channels, H × W pixels.
 """
@@ -47,7 +47,7 @@ def refuse_unfit(method: Method, network: Network, images_BCHW: Tensor, settings
 
 
 def layer_named(network: Network, name: str | None, images_BCHW: Tensor) -> nn.Module:
-    """A layer of a network by its name, or the one that Grad-CAM shows by default.
+    """Look up a layer of a network by its name, or the one that Grad-CAM shows by default.
 
     Raises:
         ConfigError: there is no such layer; the nearest is named.
@@ -62,6 +62,6 @@ def layer_named(network: Network, name: str | None, images_BCHW: Tensor) -> nn.M
 
 
 def window_of(settings: AttributionConfig, images_BCHW: Tensor) -> tuple[int, int]:
-    """(window, stride) of occlusion, in pixels: by default an eighth of the shorter side, and half of that."""
+    """Choose (window, stride) of occlusion, in pixels: by default an eighth of the shorter side, and half of that."""
     window = settings.window or max(1, min(images_BCHW.shape[2:]) // 8)
     return window, settings.stride or max(1, window // 2)

@@ -1,4 +1,4 @@
-"""How the first images of each class come out of noise, as a GIF."""
+"""An animation of how the first images of each class come out of noise, as a GIF."""
 
 import os
 from pathlib import Path
@@ -15,12 +15,11 @@ from sightline.runs.folder import refuse_to_overwrite
 
 __all__ = ["animate", "refuse_animation"]
 
-Array = np.ndarray[Any, Any]
 ROWS, COLUMNS, FRAMES = 20, 4, 60  # classes, images of each, and pictures of an animation, at most
 
 
 def refuse_animation(animation: str | os.PathLike[str], how: SamplingConfig | None, begun: bool) -> None:
-    """Refuse a file that is no GIF, or that is there already and not of this generation, and a way of no steps."""
+    """Refuse a file that is no GIF, one that is there and not of this generation, and a generator of one pass."""
     if how is None:
         raise ConfigError(
             "--animation: this generator makes an image in one pass, so there is no way to show; leave it out."
@@ -33,19 +32,18 @@ def refuse_animation(animation: str | os.PathLike[str], how: SamplingConfig | No
 
 def animate(path: Path, generator: Generator, images: ImageSequence, labels: list[int]) -> None:
     """Draw how the first images of each class come out of noise."""
-    labels = labels[:ROWS]
-    names, count = images.classes[: len(labels)], len(images.classes)
-    numbers = [turn * count + place for place in range(len(labels)) for turn in range(COLUMNS)]
-    assert images.how is not None
-    every = -(-(images.how.steps + 1) // FRAMES)
-    frames: list[Array] = []
-    steps = images.how.steps
+    labels, how = labels[:ROWS], images.how
+    assert how is not None
+    every = -(-(how.steps + 1) // FRAMES)
+    frames: list[np.ndarray[Any, Any]] = []
 
-    def watch(step: int, pixels: Array) -> None:
-        if step % every == 0 or step == steps:
+    def watch(step: int, pixels: np.ndarray[Any, Any]) -> None:
+        if step % every == 0 or step == how.steps:
             frames.append(pixels.reshape(len(labels), COLUMNS, *pixels.shape[1:]))
 
-    each = [label for label in labels for _ in range(COLUMNS)]
-    generator.make(each, [images.seed_of(number) for number in numbers], images.how, watch)
-    heading = f"{images.generator}: {steps} steps of {images.how.sampler}, guidance {images.how.guidance:g}"
-    draw_animation(path, np.stack(frames), names, heading)
+    seeds = [
+        images.seed_of(turn * len(images.classes) + place) for place in range(len(labels)) for turn in range(COLUMNS)
+    ]
+    generator.make([label for label in labels for _ in range(COLUMNS)], seeds, how, watch)
+    heading = f"{images.generator}: {how.steps} steps of {how.sampler}, guidance {how.guidance:g}"
+    draw_animation(path, np.stack(frames), images.classes[: len(labels)], heading)

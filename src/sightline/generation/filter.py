@@ -1,8 +1,10 @@
-"""Which generated images are worth training on: a classifier's word, and a look for copies. B images, H × W pixels, D features.
+"""The filter of generated images: which are worth training on, by a classifier and a look for copies.
 
-A generated image passes if the classifier takes it for the class that was asked for, with a probability within a band, and if it
-is no copy: farther from every image that the generator was trained on, in the classifier's features, than nearly all of those are
-from each other.
+B images, H × W pixels, K classes, D features.
+
+A generated image passes if the classifier takes it for the class that was asked for, with a probability within a band,
+and if it is no copy: farther from every image that the generator was trained on, in the classifier's features, than
+nearly all of those are from each other.
 """
 
 import os
@@ -19,12 +21,12 @@ from sightline.data.decoding.decode import resize
 from sightline.data.sources.find_source import source_of_run
 from sightline.data.splits import split_as
 from sightline.errors import ConfigError, DataError
-from sightline.inference.encode import Encoder
+from sightline.inference.encoder import Encoder
 from sightline.inference.predict import load
 from sightline.measures.fidelity import nearest, nearest_others
 from sightline.runs.folder import read_any_recipe, read_model_of_finished
 
-__all__ = ["REASONS", "Judge", "Verdict"]
+__all__ = ["REASONS", "Filter", "Verdict"]
 
 REASONS = {
     "class": "taken for another class",
@@ -32,7 +34,7 @@ REASONS = {
     "sure": "of a higher probability than asked for",
     "copy": "nearly a copy of a training image",
 }
-"""Why an image is refused, in the order in which it is asked."""
+"""Why an image is refused, in the order in which it is tested."""
 COMPARED = 2000  # training images, at most, whose nearest others say how near two images may be
 
 Array = np.ndarray[Any, Any]
@@ -40,7 +42,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one generated image."""
+    """The filter's verdict on one generated image."""
 
     refused: str
     """Why, by a key of ``REASONS``; empty where it passes."""
@@ -52,11 +54,12 @@ class Verdict:
     """That image's path in its set."""
 
 
-class Judge:
-    """Looks at generated images."""
+class Filter:
+    """Looks at generated images, and says which pass."""
 
     def __init__(self, keep: KeepConfig, generator: str | os.PathLike[str]) -> None:
-        """
+        """Load the classifier, and compute the features of the generator's training images.
+
         Args:
             keep: the classifier, and what passes.
             generator: run of the generator, whose training images are looked up.
@@ -68,15 +71,14 @@ class Judge:
         self.keep = keep
         model = read_model_of_finished(generator, generator=True)
         self.classifier = load(keep.run)
-        for name in model["classes"]:
-            if name not in self.classifier.classes:
-                raise ConfigError(
-                    f"--keep-if {keep.run}: the classifier does not know the class {name!r} of the generator; choose one that"
-                    " was trained on the same classes."
-                )
+        unknown = next((name for name in model["classes"] if name not in self.classifier.classes), None)
+        if unknown is not None:
+            raise ConfigError(
+                f"--keep-if {keep.run}: the classifier does not know the class {unknown!r} of the generator; choose one"
+                " that was trained on the same classes."
+            )
         self._classes = [self.classifier.classes.index(name) for name in model["classes"]]
         self._encoder = Encoder(self.classifier)
-        recipe = read_any_recipe(Path(generator))
         images = open_images(
             source_of_run(model),
             exactly=(self.classifier.size, self.classifier.resize),
@@ -84,22 +86,19 @@ class Judge:
         )
         if images.fingerprint != model["data"]["fingerprint"]:
             raise DataError(
-                f"{images.location} does not hold the images that {generator} was trained on any more, so copies of them cannot"
-                " be found; bring them back."
+                f"{images.location} does not hold the images that {generator} was trained on any more, so copies of"
+                " them cannot be found; bring them back."
             )
-        train = split_as(recipe, images, model["data"].get("split_rule", 1), Path(generator)).train
+        folder = Path(generator)
+        train = split_as(read_any_recipe(folder), images, model["data"].get("split_rule", 1), folder).train
         self._files = [images.paths[row] for row in train]
         self._features = self._encoder.encode_rows(images.pixels, train)
-        self.reach = self._usual_distance(keep.copies)
-
-    def _usual_distance(self, share: float) -> float:
-        """The distance that so small a share of the training images have a nearer other one than."""
-        count = len(self._features)
-        rows = np.linspace(0, count - 1, min(count, COMPARED)).astype(np.int64)
-        return float(np.quantile(nearest_others(self._features, rows), share))
+        # the distance that so small a share of the training images have a nearer other one than
+        rows = np.linspace(0, len(train) - 1, min(len(train), COMPARED)).astype(np.int64)
+        self.reach = float(np.quantile(nearest_others(self._features, rows), keep.copies))
 
     def look(self, pixels_BHWC: Array, labels: Sequence[int]) -> list[Verdict]:
-        """What is said of each image.
+        """Look at images.
 
         Args:
             pixels_BHWC: uint8, of any size.
@@ -109,19 +108,16 @@ class Judge:
         shown = np.stack([resize(pixels, *size, self.classifier.preprocessing.fit) for pixels in pixels_BHWC])
         chances_BK = self.classifier.probabilities(shown)
         rows, distances = nearest(self._encoder.encode(shown), self._features)
-        return [
-            self._verdict(chances_K, self._classes[label], float(distance), self._files[row])
-            for chances_K, label, distance, row in zip(chances_BK, labels, distances, rows, strict=True)
-        ]
-
-    def _verdict(self, chances_K: Array, asked: int, distance: float, file: str) -> Verdict:
-        probability = float(chances_K[asked])
-        if int(chances_K.argmax()) != asked:
-            refused = "class"
-        elif probability < self.keep.least:
-            refused = "doubt"
-        elif probability > self.keep.most:
-            refused = "sure"
-        else:
-            refused = "copy" if distance <= self.reach else ""
-        return Verdict(refused, probability, distance, file)
+        verdicts = []
+        for chances_K, label, distance, row in zip(chances_BK, labels, distances.tolist(), rows, strict=True):
+            wanted = self._classes[label]
+            probability = float(chances_K[wanted])
+            reasons = {
+                "class": int(chances_K.argmax()) != wanted,
+                "doubt": probability < self.keep.least,
+                "sure": probability > self.keep.most,
+                "copy": distance <= self.reach,
+            }
+            refused = next((reason for reason in REASONS if reasons[reason]), "")
+            verdicts.append(Verdict(refused, probability, distance, self._files[row]))
+        return verdicts

@@ -1,47 +1,46 @@
 """Make images of classes with a trained generator: an image set like any other, and where each image comes from.
 
-The images are one sequence, the first of every class, then the second of every class; it is made in batches of always the
-same images, whatever was there before. So a killed generation goes on to the same bytes, and asking for more images of a
-class adds to those that are there. Several processes make batches side by side, and one writes them, in their order.
+The images are one sequence, the first of every class, then the second of every class; it is made in batches of always
+the same images, whatever was there before. So a killed generation goes on to the same bytes, and asking for more images
+of a class adds to those that are there. Several processes make batches side by side, and one writes them, in their
+order.
 """
 
 import csv
-import io
 import os
-from collections import Counter, abc
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
 from sightline.config import KeepConfig, SamplingConfig, chosen_classes, sampling_of
 from sightline.config.checks import INFINITY, within
 from sightline.data.sources.layout import class_folder
+from sightline.display.pictures import encode_png
 from sightline.errors import ConfigError, RunError
-from sightline.generation.animation import animate, refuse_animation
-from sightline.generation.filter import Judge, Verdict
-from sightline.generation.generator import Generator, load_generator
 from sightline.generation.sequence import COLUMNS, ImageSequence, fingerprint, name_of, weights_of
-from sightline.generation.workers import Task, make_side_by_side
 from sightline.runs.folder import generator_settings, read_model_of_finished, refuse_filled
 from sightline.runs.writing import create_folder, plain_text, write_atomically, write_csv
+
+if TYPE_CHECKING:
+    from sightline.generation.filter import Verdict
 
 __all__ = ["COLUMNS", "MANIFEST", "SCORES", "Generated", "generate"]
 
 Array = np.ndarray[Any, Any]
 MANIFEST = "manifest.csv"
 SCORES = ("probability", "distance", "nearest")
-"""What the classifier said: of the class, and how far the nearest training image is."""
+"""Of the filter: the probability of the class, and how far the nearest training image is."""
 BATCH, GPU_BATCH = 32, 256  # images; with guidance the network gets twice as many
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What a generation has left behind."""
+    """Result of a generation: what is in its folder."""
 
     folder: Path
     images: int
@@ -51,7 +50,7 @@ class Generated:
     looked_at: int
     """How many were made to keep these; as many, where none are refused."""
     refused: dict[str, int] = field(default_factory=dict)
-    """Images that were refused this time, by ``judging.REASONS``; those of a generation that is gone on with are not made again."""
+    """Images that were refused this time, by ``filter.REASONS``; those of an earlier time are not made again."""
     without: list[str] = field(default_factory=list)
     """Classes that were asked for and of which there is no image, since all were refused."""
 
@@ -69,27 +68,33 @@ def generate(
     animation: str | os.PathLike[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Generated:
-    """Make images of classes: ``out/<class>/NNNN.png``, and ``out/manifest.csv`` with a line for each.
+    """Make images of classes with a trained generator.
 
-    Several processes make the bytes of one, and may go on with what one has begun, as long as the network computes the same by
-    fewer threads, of which each process has its share: PyTorch does not promise that, and float32 on a processor with AVX2 kept
-    it (n = 200 images of digits, 1 and 2 threads). A program of one's own that asks for several starts below
+    The images are ``out/<class>/NNNN.png``, with a line for each in ``out/manifest.csv``. Several processes make the
+    bytes of one, and may go on with what one has begun, as long as the network computes the same by fewer threads, of
+    which each process has its share: PyTorch does not promise that, and float32 on a processor with AVX2 kept it
+    (n = 200 images of digits, 1 and 2 threads). A program of one's own that asks for several starts below
     ``if __name__ == "__main__":``, as Python wants it of whatever starts processes.
 
+    Its ten parameters are the arguments and options of ``sightline generate``.
+
     Args:
-        run: a finished run of a generator.
-        out: folder to make; one that this very generation has begun is gone on with.
-        per_class: images of each class; with ``keep`` so many are made, and fewer kept.
-        classes: names; None for all.
-        how: guidance, steps and sampler; None for the usual.
-        seed: of all images together; each has one of its own, by its class and number.
-        keep: which images are kept; None for all.
-        processes: that make images side by side, on a processor; no more than there are batches are started.
+        run: Folder of a finished run of a generator (sightline train DATA --recipe ddpm).
+        out: Folder to make, with <class>/NNNN.png and manifest.csv; the same command again continues one that was
+            stopped, and with more images per class adds to one that is finished.
+        per_class: Images of each class; so many are made, and fewer kept where a classifier chooses.
+        classes: Names of the classes to make; all unless named.
+        how: Guidance, steps and sampler of a generator by diffusion; the usual unless named.
+        seed: Seed of all images; each has one of its own, by its class and number, which manifest.csv names.
+        keep: Which images are kept; all unless named.
+        processes: Processes that make images side by side on a processor, each with its share of the threads; no more
+            than there are batches are started.
         animation: GIF file to write, of how the first images of each class come out of noise.
-        progress: called with (images there, images in all).
+        progress: Called with (images there, images in all).
     Raises:
         ConfigError: a class is not there, or the generator, or the device, cannot do what is asked for.
-        RunError: no finished run of a generator, ``out`` holds something else, or a process was ended; what was made is kept.
+        RunError: no finished run of a generator, ``out`` holds something else, or a process was ended; what was made is
+            kept.
         StorageError: the disk is full; what was made is kept.
     """
     folder = Path(out)
@@ -99,16 +104,23 @@ def generate(
     model = read_model_of_finished(run, generator=True)
     chosen = chosen_classes(classes, model["classes"])
     how = sampling_of(generator_settings(model), how)
+    if keep is not None and not keep.run.endswith(".safetensors"):
+        read_model_of_finished(keep.run)
     images = ImageSequence(
         *(name_of(model), fingerprint(Path(run) / "model.safetensors"), chosen, how, seed),
         "" if keep is None else f"{fingerprint(weights_of(keep.run))}: {keep.criteria}",
     )
     begun = _rows_of(folder)
     images.refuse_others(begun, folder, per_class)
+    from sightline.generation.animation import animate, refuse_animation
+    from sightline.generation.filter import Filter
+    from sightline.generation.generator import load_generator
+    from sightline.generation.workers import Task, make_side_by_side
+
     if animation is not None:
         refuse_animation(animation, how, begun is not None)
-    # asked in this process alone: it holds features of all training images, and computes by the same threads for any --processes
-    judge = None if keep is None else Judge(keep, run)
+    # in this process alone: it holds features of all training images, and computes by the same threads throughout
+    filter_ = None if keep is None else Filter(keep, run)
     generator, _ = load_generator(run)
     if processes > 1 and generator.device.type != "cpu":
         raise ConfigError(
@@ -117,35 +129,21 @@ def generate(
     labels = [model["classes"].index(name) for name in chosen]
     if animation is not None:
         animate(Path(animation), generator, images, labels)
-    made = _Folder(folder, images, per_class * len(chosen), begun)
-    before = len(made.rows)
+    there = _Folder(folder, images, per_class * len(chosen), begun)
+    before = len(there.rows)
     size = BATCH if generator.device.type == "cpu" else GPU_BATCH
-    processes = min(processes, -(-made.total // size))  # and not by what is missing: threads are the same after a kill
-    batches = made.missing(size, judged=judge is not None)
+    processes = min(processes, -(-there.total // size))  # and not by what is missing: threads are the same after a kill
+    batches = there.missing(size, filtered=filter_ is not None)
     tasks = [Task([labels[n % len(labels)] for n in batch], [images.seed_of(n) for n in batch]) for batch in batches]
-    with closing(_make(generator, run, how, tasks, processes)) as pixels_of_batches:
+    here = (generator.make(task.labels, task.seeds, how) for task in tasks)
+    with closing(here if processes == 1 else make_side_by_side(run, how, tasks, processes)) as pixels_of_batches:
         for batch, task, pixels in zip(batches, tasks, pixels_of_batches, strict=True):
-            made.add(batch, pixels, judge.look(pixels, task.labels) if judge else [None] * len(batch))
+            there.add(batch, pixels, filter_.look(pixels, task.labels) if filter_ else [None] * len(batch))
             if progress:
-                progress(min(batch.stop, made.total), made.total)
-    there = {row["label"] for row in made.rows.values()}
-    without = [name for name in chosen if name not in there]
-    return Generated(folder, len(made.rows), len(made.rows) - before, made.total, dict(made.refused), without)
-
-
-def _make(
-    generator: Generator,
-    run: str | os.PathLike[str],
-    how: SamplingConfig | None,
-    tasks: list[Task],
-    processes: int,
-) -> abc.Generator[Array, None, None]:
-    """The pixels of each batch, in order, made here or by other processes."""
-    if processes == 1:
-        for task in tasks:
-            yield generator.make(task.labels, task.seeds, how)
-    else:
-        yield from make_side_by_side(run, how, tasks, processes)
+                progress(min(batch.stop, there.total), there.total)
+    kept = {row["label"] for row in there.rows.values()}
+    without = [name for name in chosen if name not in kept]
+    return Generated(folder, len(there.rows), len(there.rows) - before, there.total, dict(there.refused), without)
 
 
 # ── the folder ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -155,7 +153,8 @@ class _Folder:
     """The images of a generation that are there, and their manifest; nothing else writes either."""
 
     def __init__(self, folder: Path, images: ImageSequence, total: int, begun: list[dict[str, str]] | None) -> None:
-        """
+        """Make the folder, or go on with what is there.
+
         Args:
             folder: to make, or to go on with.
             images: all that there could be.
@@ -171,30 +170,33 @@ class _Folder:
         self.rows = {row["path"]: row for row in begun or [] if (folder / row["path"]).is_file()}
         self._lost = {row["path"] for row in begun or []} - self.rows.keys()
 
-    def missing(self, size: int, *, judged: bool) -> list[range]:
-        """The batches that are to be made: their numbers, the last ones beyond ``total``.
+    def missing(self, size: int, *, filtered: bool) -> list[range]:
+        """List the batches that are to be made: their numbers, the last ones beyond ``total``.
+
+        The last batch is as large as the others, for no image may depend on how many follow it.
 
         Args:
             size: images of a batch.
-            judged: whether a classifier refuses images: one that is not there was then perhaps looked at, as was all before the
-                last one that was kept.
+            filtered: whether a filter refuses images: one that is not there was then perhaps looked at, as was all
+                before the last one that was kept.
         """
-        last = max(map(self.images.number, self.rows), default=-1)
-        found = []
-        for batch in self.images.batches(size, self.total):
-            paths = [self.images.path(number) for number in batch if number < self.total]
-            looked_at = judged and self.images.number(paths[-1]) < last and self._lost.isdisjoint(paths)
-            if not looked_at and (judged or not all(path in self.rows for path in paths)):
-                found.append(batch)
-        return found
+        last = max((self.images.number(path) or 0 for path in self.rows), default=-1)
+        batches = []
+        for start in range(0, self.total, size):
+            end = min(start + size, self.total)
+            paths = [self.images.path(number) for number in range(start, end)]
+            looked_at = filtered and end - 1 < last and self._lost.isdisjoint(paths)
+            if not looked_at and (filtered or not all(path in self.rows for path in paths)):
+                batches.append(range(start, start + size))
+        return batches
 
-    def add(self, batch: range, pixels_BHWC: Array, said: Sequence[Verdict | None]) -> None:
+    def add(self, batch: range, pixels_BHWC: Array, verdicts: "Sequence[Verdict | None]") -> None:
         """Write the images of a batch that are asked for and not refused, and then the manifest.
 
         Raises:
             StorageError: the disk is full.
         """
-        for number, image, verdict in zip(batch, pixels_BHWC, said, strict=True):
+        for number, image, verdict in zip(batch, pixels_BHWC, verdicts, strict=True):
             if number >= self.total:
                 break
             if verdict is not None and verdict.refused:
@@ -202,18 +204,14 @@ class _Folder:
                 continue
             path = self.images.path(number)
             create_folder((self.folder / path).parent)  # none without an image: no command would read the set
-            write_atomically(self.folder / path, _png(image), sync=False)
-            self.rows[path] = self.images.row(number) | _scores(verdict)
-        self._write_manifest()
-
-    def _write_manifest(self) -> None:
-        """Write the lines of the images that are there, in the order of the sequence."""
+            write_atomically(self.folder / path, encode_png(image), sync=False)
+            self.rows[path] = self.images.row(number)
+            if verdict is not None:
+                scores = (f"{verdict.probability:.6f}", f"{verdict.distance:.6g}", verdict.nearest)
+                self.rows[path] |= dict(zip(SCORES, scores, strict=True))
         there = (self.images.path(number) for number in range(self.total))
-        write_csv(
-            self.folder / MANIFEST,
-            [*COLUMNS, *SCORES],
-            ([self.rows[path].get(name, "") for name in (*COLUMNS, *SCORES)] for path in there if path in self.rows),
-        )
+        lines = ([self.rows[path].get(name, "") for name in (*COLUMNS, *SCORES)] for path in there if path in self.rows)
+        write_csv(self.folder / MANIFEST, [*COLUMNS, *SCORES], lines)
 
     def _remove_halves(self) -> None:
         """Remove what a kill has left of files that were being written."""
@@ -222,22 +220,8 @@ class _Folder:
                 leftover.unlink(missing_ok=True)
 
 
-def _scores(verdict: Verdict | None) -> dict[str, str]:
-    """The last columns of an image's line, as text."""
-    if verdict is None:
-        return dict.fromkeys(SCORES, "")
-    told = (f"{verdict.probability:.6f}", f"{verdict.distance:.6g}", verdict.nearest)
-    return dict(zip(SCORES, told, strict=True))
-
-
-def _png(pixels_HWC: Array) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels_HWC).save(file, "PNG")
-    return file.getvalue()
-
-
 def _rows_of(folder: Path) -> list[dict[str, str]] | None:
-    """The lines of the manifest of a folder; None where there is nothing.
+    """Read the lines of the manifest of a folder; None where there is nothing.
 
     Raises:
         RunError: there is something else.

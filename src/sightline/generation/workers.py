@@ -1,4 +1,4 @@
-"""Batches of images, made by several processes side by side; they come back in the order in which they were asked for.
+"""Batches of images, made by several processes side by side; they come back in the order of their tasks.
 
 Each worker has a pipe of its own, of which it alone holds the other end: so whichever side dies, however, the other one
 is told, in the middle of a message too. Queues that workers share would break there (``ProcessPoolExecutor`` waits
@@ -61,7 +61,7 @@ def make_side_by_side(
     threads = max(1, torch.get_num_threads() // processes)
     workers: dict[Connection, SpawnProcess] = {}
     busy: dict[Connection, int] = {}
-    made: dict[int, Array] = {}
+    results: dict[int, Array] = {}
     begun = 0
     try:
         with _interrupts_held():
@@ -76,12 +76,12 @@ def make_side_by_side(
                             pipe.send(tasks[begun])
                         busy[pipe] = begun
                         begun += 1
-                if index in made:  # asked only now: all are at work while the caller writes
+                if index in results:  # asked only now: all are at work while the caller writes
                     break
                 for ready in wait(list(busy)):
                     assert isinstance(ready, Connection)
-                    made[busy.pop(ready)] = _answer(ready, workers[ready])
-            yield made.pop(index)
+                    results[busy.pop(ready)] = _answer(ready, workers[ready])
+            yield results.pop(index)
     finally:
         for process in workers.values():
             process.kill()  # a worker writes nothing, so it may be killed at any moment
@@ -101,7 +101,7 @@ def _start(run: str | os.PathLike[str], how: SamplingConfig | None, threads: int
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment. A process that is started in it never hears any: it is for whoever started it to see."""
+    """Hold Ctrl-C back for a moment; a process that is started in it never hears any."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -114,7 +114,7 @@ def _interrupts_held() -> Iterator[None]:
 
 
 def _answer(pipe: Connection, process: SpawnProcess) -> Array:
-    """The pixels that a worker has sent.
+    """Receive the pixels that a worker has sent.
 
     Raises:
         RunError: it has ended, or met an error of ours.
@@ -135,7 +135,7 @@ def _answer(pipe: Connection, process: SpawnProcess) -> Array:
 
 
 def _work(pipe: Connection, run: str, how: SamplingConfig | None, threads: int) -> None:
-    """What a worker does: make one batch after another, until whoever started it closes the pipe, or is gone."""
+    """Make one batch after another, until whoever started this worker closes the pipe, or is gone."""
     torch.set_num_threads(threads)
     tasks: queue.Queue[Task] = queue.Queue()
 

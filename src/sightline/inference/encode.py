@@ -1,6 +1,6 @@
 """Features of images from a trained classifier, as a file for use elsewhere. N images, D features.
 
-Nothing here loads Lightning.
+Nothing here loads Lightning, nor torch before there is an image to encode.
 """
 
 import hashlib
@@ -9,15 +9,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from sightline.config.checks import nearest
-from sightline.data.augment.augment import centre, normalize
-from sightline.data.decoding.decode import in_parallel
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES
 from sightline.data.sources.find_source import always_labelled, find_source
 from sightline.data.sources.layout import LeftOut, Listing
@@ -25,14 +20,11 @@ from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import ConfigError, DataError
-from sightline.inference.inputs import paths_of, try_decode
-from sightline.inference.predict import BATCH, Classifier, load
-from sightline.machine.devices import keep_freed_memory
+from sightline.inference.inputs import paths_of
+from sightline.inference.predict import decoded_batches, load
 from sightline.runs.writing import write_atomically
 
-__all__ = ["FEATURES", "Encoded", "Encoder", "encode"]
-
-FEATURES = "features"  # the layer's name for what the head reads
+__all__ = ["Encoded", "encode"]
 
 Array = np.ndarray[Any, Any]
 
@@ -53,137 +45,61 @@ class Encoded:
     """Lines on files that were found and are no images, by reason and suffix."""
 
 
-class Encoder:
-    """Takes the output of one layer of a classifier's network."""
-
-    def __init__(self, classifier: Classifier, layer: str = FEATURES) -> None:
-        """
-        Args:
-            classifier: from ``load``.
-            layer: ``features``, what the head reads, or the name of a layer.
-        Raises:
-            ConfigError: there is no such layer; the nearest are named.
-        """
-        self.classifier = classifier
-        self.layer = layer
-        modules = dict(classifier.network.named_modules())
-        modules.pop("")
-        if layer != FEATURES and layer not in modules:
-            top = [name for name, _ in classifier.network.named_children()]
-            raise ConfigError(f"--layer {layer}: {_hint(layer, [FEATURES, *modules], [FEATURES, *top])}")
-        self._module: nn.Module | None = modules.get(layer)
-
-    def encode(self, pixels_BHWC: Array) -> Array:
-        """Features, (B, D), in float32, of uint8 images already at the cached size.
-
-        Raises:
-            ConfigError: the layer is not called, or gives no tensor of a vector or a map an image.
-        """
-        asked = self.classifier
-        pixels = torch.from_numpy(pixels_BHWC).to(asked.device)
-        with torch.inference_mode(), asked.autocast():
-            images = normalize(centre(pixels, asked.size), asked.mean, asked.std, asked.dtype)
-            output = asked.network.features(images) if self._module is None else self._output(images)
-        if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or len(output) != len(images):
-            raise ConfigError(f"--layer {self.layer} gives no vector or map of each image; choose another layer.")
-        if output.ndim > 2:  # a map, (B, D, h, w), or tokens, (B, N, D)
-            output = output.float().mean(dim=(2, 3) if output.ndim == 4 else 1)
-        pooled: Array = output.float().cpu().numpy()
-        return pooled
-
-    def encode_rows(self, pixels_NHWC: Array, rows: Array, progress: Callable[[int, int], None] | None = None) -> Array:
-        """Features, (n, D), of some rows of a cache at the classifier's size.
-
-        Args:
-            pixels_NHWC: uint8; may be memory-mapped.
-            rows: which of them, (n,).
-            progress: called with (images done, images in all).
-        """
-        found = []
-        for start in range(0, len(rows), BATCH):
-            found.append(self.encode(pixels_NHWC[rows[start : start + BATCH]]))
-            if progress:
-                progress(min(start + BATCH, len(rows)), len(rows))
-        return np.concatenate(found)
-
-    def _output(self, images: Tensor) -> Any:
-        found: list[Any] = []
-        assert self._module is not None
-        hook = self._module.register_forward_hook(lambda module, _, output: found.append(output))
-        try:
-            self.classifier.network(images)
-        finally:
-            hook.remove()
-        return found[-1] if found else None
-
-
 def encode(
     run: str | os.PathLike[str],
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     out: str | os.PathLike[str] | None = None,
-    layer: str = FEATURES,
+    layer: str = "features",
     trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Encoded:
-    """Take the features of image files, folders, archives and image sets.
+    """Write what a classifier makes of images, one vector an image, for use elsewhere.
 
     Args:
-        run: a finished run, or its weights file.
-        images: files, folders, archives or image sets. Those that hold class folders, and manifests, give labels.
-        out: file to write: ``features`` (N, D) float32, ``files``, ``layer``, ``fingerprint`` (of the weights), and
-            ``labels`` and ``classes`` where every image has a class; read it with ``numpy.load``.
-        layer: whose output to take: ``features``, which the head reads, or a layer by its name; maps are averaged.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (images done, images in all).
+        run: Folder of a finished run, or its model.safetensors alone.
+        images: Files, folders and archives; labels are kept of those that are image sets with classes.
+        out: File to write (.npz), for ``numpy.load``: features, files, layer, fingerprint (of the weights), and labels and
+            classes where all images have them.
+        layer: Whose output to take: features, which the last layer reads, or a layer by its name; maps are averaged.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (images done, images in all).
     Raises:
-        ConfigError: there is no such layer.
+        ConfigError: there is no such layer, or the file is named otherwise.
         DataError: a path is missing, or nothing could be read.
+        RunError: no run, or not finished.
     """
-    parts = [_part(item) for item in paths_of(images)]  # refused before the weights are loaded
+    paths = paths_of(images)
+    if not paths:
+        raise DataError("no images were named; give files, folders, archives or image sets.")
+    if out is not None and Path(out).suffix != ".npz":
+        raise ConfigError(f"--out {out} must end in .npz, the format of the features.")
+    parts = [_part(path) for path in paths]
+    classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
+    from sightline.inference.classifier import BATCH
+    from sightline.inference.encoder import Encoder
+    from sightline.machine.devices import keep_freed_memory
+
     keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
     encoder = Encoder(classifier, layer)
     total = sum(part.count for part in parts)
-    files: list[str] = []
-    labels: list[str | None] = []
-    unreadable: list[tuple[str, str]] = []
+    files: list[_File] = []
+    unreadable: list[tuple[_File, str]] = []
     features: list[Array] = []
-    waiting: list[Array] = []
-
-    def flush() -> None:
-        if waiting:
-            features.append(encoder.encode(np.stack(waiting)))
-            waiting.clear()
+    for some, pixels in decoded_batches(parts, classifier.resize, BATCH, unreadable, classifier.preprocessing):
+        features.append(encoder.encode(pixels))
+        files += some
         if progress:
             progress(len(files) + len(unreadable), total)
-
-    def work(file: "_File") -> tuple["_File", Array | str]:
-        return file, try_decode(file.content, classifier.resize, classifier.preprocessing)
-
-    for part in parts:
-        for file, found in in_parallel(work, part.read(), tiny=max(classifier.resize) <= 64):
-            if isinstance(found, str):
-                unreadable.append((file.name, found))
-                continue
-            files.append(file.name)
-            labels.append(file.label)
-            waiting.append(found)
-            if len(waiting) == BATCH:
-                flush()
-    flush()
-    if not files:
-        raise DataError(
-            f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
-        )
+    labels = [file.label for file in files]
     names = sorted({label for label in labels if label is not None})
     known = None not in labels
     encoded = Encoded(
         features=np.concatenate(features),
-        files=files,
+        files=[file.name for file in files],
         labels=np.array([names.index(label) for label in labels if label is not None], np.int64) if known else None,
         classes=names if known else None,
-        unreadable=unreadable,
+        unreadable=[(file.name, reason) for file, reason in unreadable],
         left_out=[line for part in parts for line in part.left_out.sentences()],
     )
     if out is not None:
@@ -194,11 +110,12 @@ def encode(
 # ── what is encoded ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     name: str
-    content: bytes | Array | OSError
     label: str | None
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -206,12 +123,12 @@ class _Part:
     """The images of one path."""
 
     count: int
-    read: Callable[[], Iterator[_File]]
+    read: Callable[[], Iterator[tuple[_File, bytes | Array | OSError]]]
     left_out: LeftOut
 
 
 def _part(path: str | os.PathLike[str]) -> _Part:
-    """The images of an image set, with their classes, or else of a file, a folder or an archive, without."""
+    """Open the images of an image set, with their classes, or of a file, a folder or an archive, without."""
     text = os.fspath(path)
     needs_classes = always_labelled(text)
     if needs_classes or os.path.isdir(text) or text.lower().endswith(ARCHIVE_SUFFIXES):
@@ -225,7 +142,7 @@ def _part(path: str | os.PathLike[str]) -> _Part:
             if needs_classes:
                 raise
     plain = plain_files(text)
-    return _Part(len(plain.names), lambda: (_File(name, data, None) for name, data in plain.read()), plain.left_out)
+    return _Part(len(plain.names), lambda: ((_File(name, None), data) for name, data in plain.read()), plain.left_out)
 
 
 def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
@@ -233,10 +150,9 @@ def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
     manifest = isinstance(source, ManifestSource)
     root = os.path.dirname(text) if manifest else text.rstrip("/")
 
-    def read() -> Iterator[_File]:
+    def read() -> Iterator[tuple[_File, bytes | Array | OSError]]:
         for index, data in source.read(entries):
-            entry = entries[index]
-            yield _File(os.path.join(root, entry.path), data, entry.label)
+            yield _File(os.path.join(root, entries[index].path), entries[index].label), data
 
     return _Part(len(entries), read, LeftOut(listing.ignored, listing.suffixes))
 
@@ -259,18 +175,12 @@ def _write(path: Path, encoded: Encoded, layer: str, fingerprint: str) -> None:
 
 
 def _texts(texts: list[str]) -> Array:
-    """As numpy can hold them without pickles; a name that is no UTF-8 keeps its odd bytes as escapes."""
+    """Return texts as numpy holds them without pickles; bytes that are not UTF-8 become escapes."""
     return np.array([text.encode("utf-8", "backslashreplace").decode() for text in texts], np.str_)
 
 
 def _fingerprint(run: Path) -> str:
-    """Of the weights: the same for every copy of a run, another for every other."""
+    """Return a digest of the weights: the same for every copy of a run."""
     weights = run if run.suffix == ".safetensors" else run / "model.safetensors"
     with weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-
-
-def _hint(layer: str, known: list[str], top: list[str]) -> str:
-    hint = nearest(layer, known)
-    there = f"there are {', '.join(top)}, and the layers within, such as {known[-1]}."
-    return f"there is no such layer; {hint if hint.startswith('did') else there}"

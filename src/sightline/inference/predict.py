@@ -1,237 +1,43 @@
-"""Load a finished classifier and ask it about images. B images, height H, width W, K classes.
+"""Load a finished classifier, and classify image files. B images, height H, width W.
 
-Nothing here loads Lightning: a classifier is a plain network with what it knows of itself.
+Nothing here loads Lightning, nor torch before there is an image to classify.
 """
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from sightline.data.augment.augment import centre, normalize
-from sightline.data.batches import Normalization
-from sightline.data.decoding.decode import UnreadableImageError, in_parallel
-from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing, preprocessing_of
+from sightline.data.decoding.decode import in_parallel
+from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
+from sightline.data.sources.layout import LeftOut
 from sightline.data.sources.unlabeled import PlainFiles, plain_files
-from sightline.errors import ConfigError, DataError, RunError
-from sightline.inference.architecture import architecture_of, head_of
-from sightline.inference.inputs import ImageLike, as_list, paths_of, read_input, try_decode
+from sightline.errors import DataError
+from sightline.inference.inputs import paths_of, try_decode
 from sightline.inference.predictions import Prediction, csv_header, csv_rows
-from sightline.inference.views import VIEWS, Views, combine, logits_of_views
-from sightline.machine.cores import adjust_threads
-from sightline.machine.devices import arithmetic, choose_device, keep_freed_memory
-from sightline.measures.conformal import class_scores, classes_within, image_uniforms
-from sightline.measures.metrics import energies, probabilities
-from sightline.models.base import Network
-from sightline.models.build import build_network
 from sightline.runs.folder import BOX, read_model_of_finished, read_weights, refuse_other_kind
 from sightline.runs.writing import write_csv
 
-__all__ = [
-    "BATCH",
-    "Classifier",
-    "Predictions",
-    "about_box",
-    "decoded_batches",
-    "load",
-    "predict",
-]
+if TYPE_CHECKING:
+    from sightline.inference.classifier import Classifier
+    from sightline.models.base import Network
+
+__all__ = ["Predictions", "about_box", "decoded_batches", "load", "predict", "sources_of"]
 
 Array = np.ndarray[Any, Any]
-BATCH = 256  # images; larger batches fall out of the processor's cache
-AT_ONCE = 8 * BATCH  # images whose pixels are held at a time; a GPU is given as many
-
-
-class Classifier:
-    """A trained network with everything it needs to read an image; made by ``load``."""
-
-    def __init__(self, network: Network, model: dict[str, Any], device: torch.device) -> None:
-        self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        self.model = model
-        self.classes: list[str] = model["classes"]
-        self.size: tuple[int, int] = tuple(model["size"])
-        self.resize: tuple[int, int] = tuple(model["resize"])
-        self.preprocessing = preprocessing_of(model)
-        self.views: Views = model["views"]
-        self.device = device
-        self.dtype = arithmetic(model["precision"], device)
-        self.mean, self.std = Normalization(**model["normalization"]).tensors(device)
-
-    @overload
-    def predict(  # type: ignore[overload-overlap]  # a path is a text, and a text is some texts
-        self, images: ImageLike, views: Views | None = None, *, coverage: float | None = None
-    ) -> Prediction: ...
-
-    @overload
-    def predict(
-        self, images: Iterable[ImageLike], views: Views | None = None, *, coverage: float | None = None
-    ) -> list[Prediction]: ...
-
-    def predict(
-        self, images: ImageLike | Iterable[ImageLike], views: Views | None = None, *, coverage: float | None = None
-    ) -> Prediction | list[Prediction]:
-        """Classify one image or many; by whatever way an image comes, the answer is the same.
-
-        Args:
-            images: a path, the bytes of a file, an open binary file, a Pillow image, or an array, (H, W) or (H, W, C) with
-                channels as a file has them: RGB, and its opacity; or a list of these, mixed as you like, or an array of many,
-                (N, H, W, C). Of colors with 16 bits a Pillow image that is loaded holds the upper 8: give its file.
-            views: views to average; None takes those of the recipe.
-            coverage: of prediction sets, such as 0.9; None makes none.
-        Returns:
-            One prediction of one image, a list of a list.
-        Raises:
-            ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
-            DataError: one of them cannot be read; it is named.
-        """
-        listed, single = as_list(images)
-        found: list[Prediction] = []
-        for start in range(0, len(listed), AT_ONCE):
-            some = enumerate(listed[start : start + AT_ONCE], start=start + 1)
-            pixels = [self._read(image, "" if single else f" {number} of {len(listed)}") for number, image in some]
-            found.extend(self.answers(np.stack(pixels), views, coverage=coverage))
-        return found[0] if single else found
-
-    def _read(self, image: ImageLike, place: str) -> Array:
-        try:
-            return read_input(image, self.resize, self.preprocessing)
-        except (UnreadableImageError, OSError) as error:
-            name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"{type(image).__name__}{place}"
-            reason = getattr(error, "strerror", None) or str(error)
-            raise DataError(f"image {name} cannot be read: {reason}; leave it out or mend it.") from error
-
-    def answers(
-        self, pixels_BHWC: Array, views: Views | None = None, *, coverage: float | None = None
-    ) -> list[Prediction]:
-        """What the classifier says of uint8 images already at the cached size, as ``predict`` has it."""
-        views = self._calibrated(views)
-        if coverage is not None:
-            self.limit(views, coverage)  # refused before anything is computed
-        uniforms = None if coverage is None else image_uniforms(pixels_BHWC)
-        return self.read(combine(self.view_logits(pixels_BHWC, views), views), views, coverage, uniforms)
-
-    def read(
-        self, logits_BK: Array, views: Views, coverage: float | None = None, uniforms_B: Array | None = None
-    ) -> list[Prediction]:
-        """Turn combined logits into answers.
-
-        Args:
-            logits_BK: of the images.
-            views: that the logits were combined of.
-            coverage: of the sets; None makes none.
-            uniforms_B: of ``image_uniforms``, for sets.
-        """
-        chances_BK = probabilities(logits_BK, self.model["temperatures"][views])
-        unknown: list[bool | None] = [None] * len(logits_BK)
-        if self.trust is not None:
-            unknown = (energies(logits_BK) > self.trust["unknown"]["thresholds"][views]).tolist()
-        within: Array | None = None
-        if coverage is not None and uniforms_B is not None:
-            scores_BK = class_scores(chances_BK, uniforms_B)
-            within = classes_within(scores_BK, self.limit(views, coverage))
-        found = []
-        for row, chances in enumerate(chances_BK):
-            order = np.argsort(-chances, kind="stable")
-            ranked = {self.classes[index]: float(chances[index]) for index in order}
-            label = next(iter(ranked))
-            held = None if within is None else tuple(self.classes[index] for index in order if within[row, index])
-            found.append(Prediction(label, ranked[label], ranked, unknown[row], held))
-        return found
-
-    def limit(self, views: Views, coverage: float) -> float | None:
-        """The score up to which a class is within a set.
-
-        Raises:
-            ConfigError: the classifier has none for such a coverage.
-        """
-        if self.trust is None:
-            raise ConfigError(
-                "this classifier was trained before there were prediction sets; train it again to have them."
-            )
-        limits: dict[str, float | None] = self.trust["sets"]["thresholds"][views]
-        if f"{coverage:g}" not in limits:
-            raise ConfigError(f"sets of a coverage of {coverage:g}: wanted 0.8 to 0.99, in steps of 0.01.")
-        return limits[f"{coverage:g}"]
-
-    def probabilities(self, pixels_BHWC: Array, views: Views | None = None) -> Array:
-        """Calibrated probabilities, (B, K), of uint8 images already at the cached size.
-
-        Raises:
-            ConfigError: the classifier was not calibrated for these views.
-        """
-        views = self._calibrated(views)
-        return probabilities(combine(self.view_logits(pixels_BHWC, views), views), self.model["temperatures"][views])
-
-    def _calibrated(self, views: Views | None) -> Views:
-        views = views or self.views
-        temperatures = self.model["temperatures"]
-        if views not in temperatures:
-            raise ConfigError(
-                f"--views {views}: this classifier was calibrated for {', '.join(temperatures)}; choose one of them."
-            )
-        return views
-
-    @property
-    def trust(self) -> dict[str, Any] | None:
-        """What the classifier knows of its doubts; None of one that was trained before it was asked."""
-        found: dict[str, Any] | None = self.model.get("trust")
-        return found
-
-    def view_logits(
-        self,
-        pixels_NHWC: Array,
-        views: Views,
-        *,
-        rows: Array | None = None,
-        progress: Callable[[int], None] | None = None,
-    ) -> Array:
-        """Logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
-
-        They are finite: where the network's are not, every class gets the same.
-
-        Args:
-            pixels_NHWC: the images, (N, H, W, 3); may be memory-mapped.
-            views: which views.
-            rows: which of the images, (B,); None for all of them.
-            progress: called with the images done.
-        """
-        rows = np.arange(len(pixels_NHWC)) if rows is None else rows
-        found = []
-        step = BATCH // VIEWS[views] if self.device.type == "cpu" else AT_ONCE
-        with torch.inference_mode(), self.autocast():
-            for start in range(0, len(rows), step):
-                adjust_threads()
-                pixels = torch.from_numpy(pixels_NHWC[rows[start : start + step]]).to(self.device)
-                images = normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
-                found.append(logits_of_views(self.network, images, views).cpu())
-                if progress:
-                    progress(min(start + step, len(rows)))
-        logits = torch.cat(found, 1)
-        answered = torch.isfinite(logits).all(
-            -1, keepdim=True
-        )  # the arithmetic may overflow though all weights are finite
-        return torch.where(answered, logits, 0.0).numpy()
-
-    def autocast(self) -> AbstractContextManager[Any]:
-        """The number format of the arithmetic, as a context."""
-        if self.dtype == torch.float32:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=self.dtype)
+K = TypeVar("K", covariant=True)
 
 
 def load(
     run: str | os.PathLike[str] | None = None,
     *,
-    network: Callable[[int], Network] | None = None,
+    network: "Callable[[int], Network] | None" = None,
     device: str | None = None,
     trust_code: bool = False,
-) -> Classifier:
+) -> "Classifier":
     """Load the classifier of a finished run, or of a ``model.safetensors`` alone.
 
     Args:
@@ -241,56 +47,34 @@ def load(
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
     Raises:
         ConfigError: the network needs a library that is missing, or code that is not trusted.
-        RunError: no run, not finished, made by a newer sightline, or its weights do not fit its network.
+        RunError: no run, not finished, made by a newer sightline, damaged, or its weights do not fit its network.
     """
     path = BOX if run is None else Path(run)
-    weights = path
-    if path.suffix != ".safetensors":
-        model = read_model_of_finished(path)
-        weights = path / "model.safetensors"
+    alone = path.suffix == ".safetensors"
+    model = {} if alone else read_model_of_finished(path)
+    weights = path if alone else path / "model.safetensors"
     tensors, inside = read_weights(weights)
-    model = inside if weights == path else model
+    model = model or inside
     refuse_other_kind(model, path)
+    from sightline.inference.architecture import build_trained, fill
+    from sightline.inference.classifier import Classifier
+    from sightline.machine.devices import choose_device
+
     if network is None:
-        settings = architecture_of(model, str(weights), trust_code=trust_code)
-        size = tuple(model["size"])
-        made = build_network(
-            settings, len(model["classes"]), tuple(model.get("built_for") or size), head_of(model), size
-        )
+        filled = build_trained(model, tensors, str(weights), trust_code=trust_code)
     else:
-        made = network(len(model["classes"]))
-    return Classifier(_restored(made, tensors, str(weights)), model, choose_device(device))
+        filled = fill(network(len(model["classes"])), tensors, str(weights))
+    return Classifier(filled, model, choose_device(device))
 
 
 def about_box() -> str:
-    """What one should know who is answered by the example classifier."""
+    """Return a sentence on the example classifier, for whoever is answered by it."""
     _, model = read_weights(BOX)
     classes, metrics = model["classes"], model["metrics"]
     return (
         f"no run was named, so the example classifier answers: {model['data']['name']}, {len(classes)} classes"
         f" ({', '.join(classes)}), accuracy {metrics['accuracy']:.4f}, n = {metrics['n']:,}."
     )
-
-
-def _restored(network: Network, tensors: dict[str, Tensor], where: str) -> Network:
-    expected = network.state_dict()
-    misfits = [f"{name} is missing" for name in expected if name not in tensors]
-    misfits += [f"{name} is not in the network" for name in tensors if name not in expected]
-    misfits += [
-        f"{name} is {tuple(tensors[name].shape)} and the network has {tuple(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
-    ]
-    if misfits:
-        more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
-        raise RunError(
-            f"the weights {where!r} do not fit the network of the run: {misfits[0]}{more}; copy the run again."
-        )
-    network.load_state_dict(tensors)
-    return network
-
-
-# ── the verb ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
@@ -301,6 +85,8 @@ class Predictions:
     predictions: list[Prediction]
     unreadable: list[tuple[str, str]]
     """(file, reason) of each that could not be read."""
+    left_out: list[str] = field(default_factory=list)
+    """Lines on files that were found and are no images, by reason and suffix."""
 
 
 def predict(
@@ -308,35 +94,43 @@ def predict(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
     *,
     out: str | os.PathLike[str] | None = None,
-    views: Views | None = None,
+    views: Literal["one", "flip", "six"] | None = None,
     sets: float | None = None,
     trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
-    """Classify image files, folders of them, and archives.
+    """Classify images.
 
     Args:
-        run: a finished run, or its weights file; None for the example classifier.
-        images: files, folders (searched to the bottom), archives, manifests or patterns; ``-`` for a list on standard input.
+        run: Folder of a finished run, or its model.safetensors alone. Where none is named the example classifier answers,
+            which tells the ten classes of CIFAR-10 apart.
+        images: Files, folders (searched to the bottom), archives, manifests (CSV, TSV, JSON lines, Parquet), patterns such as
+            'photos/*.jpg', and - for a list of paths on standard input, one a line.
         out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like none
             of the classes.
-        views: views to average; None takes those of the recipe.
-        sets: coverage of prediction sets, such as 0.9; None makes none.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        progress: called with (images done, images in all).
+        views: Views of each image to average; those of the recipe unless named. One view is fastest.
+        sets: Also give for each image the classes among which the true one is, in this share of all images: 0.8 to 0.99. A
+            set may be empty where the classifier is right more often than that.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        progress: Called with (images done, images in all).
     Raises:
         ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
         DataError: a path is missing, or nothing could be read.
+        RunError: no run, or not finished.
     """
-    sources = [plain_files(item) for item in paths_of(images)]  # refused before the weights are loaded
+    sources, left_out = sources_of(images)
+    classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
+    from sightline.machine.devices import keep_freed_memory
+
     keep_freed_memory()
-    classifier = load(run, trust_code=trust_code)
     if sets is not None:
         classifier.limit(views or classifier.views, sets)
     total = sum(len(source.names) for source in sources)
     files: list[str] = []
     predictions: list[Prediction] = []
     unreadable: list[tuple[str, str]] = []
+    from sightline.inference.classifier import BATCH
+
     for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable, classifier.preprocessing):
         predictions.extend(classifier.answers(pixels, views, coverage=sets))
         files.extend(names)
@@ -344,48 +138,72 @@ def predict(
             progress(len(files) + len(unreadable), total)
     if out is not None:
         write_csv(Path(out), csv_header(sets), csv_rows(files, predictions))
-    return Predictions(files, predictions, unreadable)
+    return Predictions(files, predictions, unreadable, left_out)
+
+
+def sources_of(
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
+) -> tuple[list[PlainFiles], list[str]]:
+    """Return what is to be read of the paths that were named, and lines on what of it is no image.
+
+    Raises:
+        DataError: none was named, one is missing, or holds no image.
+    """
+    paths = paths_of(images)
+    if not paths:
+        raise DataError("no images were named; give files, folders or archives.")
+    sources, left_out = [plain_files(path) for path in paths], LeftOut()
+    for source in sources:
+        left_out.add_all(source.left_out)
+    return sources, left_out.sentences()
+
+
+class Readable(Protocol[K]):
+    """Some files to decode."""
+
+    def read(self) -> Iterator[tuple[K, bytes | Array | OSError]]:
+        """Yield each with what it is known by: bytes, pixels, or why it cannot be read."""
 
 
 def decoded_batches(
-    sources: Sequence[PlainFiles],
+    sources: Iterable[Readable[K]],
     size: tuple[int, int],
     count: int,
-    unreadable: list[tuple[str, str]],
+    unreadable: list[tuple[K, str]],
     preprocessing: Preprocessing = DEFAULT,
-) -> Iterator[tuple[list[str], Array]]:
+) -> Iterator[tuple[list[K], Array]]:
     """Decode the images of sources, so many at a time.
 
     Args:
-        sources: of ``plain_files``.
+        sources: of ``plain_files``, or others that know their files by more than a name.
         size: (height, width) that every image is brought to, in pixels.
         count: images a batch; the last has fewer.
         unreadable: is added (file, reason) of each that cannot be read.
         preprocessing: of the classifier.
     Yields:
-        The names of the files, and their pixels, (B, H, W, 3).
+        The files, and their pixels, (B, H, W, 3).
     Raises:
         DataError: after the last, where none could be read.
     """
 
-    def work(file: tuple[str, bytes | OSError]) -> tuple[str, Array | str]:
+    def work(file: tuple[K, bytes | Array | OSError]) -> tuple[K, Array | str]:
         return file[0], try_decode(file[1], size, preprocessing)
 
-    names: list[str] = []
-    waiting: list[Array] = []
+    files: list[K] = []
+    pixels: list[Array] = []
     nothing = True
     for source in sources:
-        for name, found in in_parallel(work, source.read(), tiny=max(size) <= 64):
-            if isinstance(found, str):
-                unreadable.append((name, found))
+        for file, decoded in in_parallel(work, source.read(), tiny=max(size) <= 64):
+            if isinstance(decoded, str):
+                unreadable.append((file, decoded))
                 continue
-            names.append(name)
-            waiting.append(found)
-            if len(waiting) == count:
-                yield names, np.stack(waiting)
-                names, waiting, nothing = [], [], False
-    if waiting:
-        yield names, np.stack(waiting)
+            files.append(file)
+            pixels.append(decoded)
+            if len(pixels) == count:
+                yield files, np.stack(pixels)
+                files, pixels, nothing = [], [], False
+    if pixels:
+        yield files, np.stack(pixels)
     elif nothing:
         raise DataError(
             f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."

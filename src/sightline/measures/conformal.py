@@ -1,4 +1,4 @@
-"""Sets of classes that hold the true one as often as was asked for: split-conformal prediction. N images, K classes.
+"""Split-conformal prediction: sets of classes that hold the true one with a chosen probability. N images, K classes.
 
 A set is made of a score for each class, low where the class is likely. The threshold is a quantile of the true classes'
 scores on images that the classifier did not learn from; on further images of the same kind as many true classes are
@@ -27,10 +27,10 @@ Array = np.ndarray[Any, Any]
 
 
 def class_scores(probabilities_NK: Array, uniforms_N: Array) -> Array:
-    """The score of every class, (N, K), in float64: the probability that goes before it, and the penalty of its rank.
+    """Compute the score of every class, (N, K), in float64: the probability before it, and the penalty of its rank.
 
-    Of the class itself a random part of the probability counts: only so is the asked share met, not surpassed. A set may
-    then be empty, as it must be where a classifier is right more often than was asked for.
+    Of the class itself a random part of the probability counts: only so is the chosen share met, not surpassed. A set
+    may then be empty, as it must be where a classifier is right more often than was chosen.
 
     Args:
         probabilities_NK: calibrated.
@@ -46,25 +46,26 @@ def class_scores(probabilities_NK: Array, uniforms_N: Array) -> Array:
 
 
 def threshold(true_scores_N: Array, coverage: float) -> float | None:
-    """The score up to which classes are within a set, from the scores of the true classes of N images.
+    """Find the score up to which classes are within a set, from the scores of the true classes of N images.
 
     Args:
-        true_scores_N: of images that nothing was learnt from.
+        true_scores_N: of images that nothing was learned from.
         coverage: share of true classes that shall be within their sets, in (0, 1).
     Returns:
-        The ⌈(N + 1) · coverage⌉-th smallest score; None where there are too few images for one: every class is then within.
+        The ⌈(N + 1) · coverage⌉-th smallest score; None where there are too few images for one: every class is then
+        within.
     """
     rank = math.ceil((len(true_scores_N) + 1) * coverage)
     return float(np.sort(true_scores_N)[rank - 1]) if rank <= len(true_scores_N) else None
 
 
 def classes_within(scores_NK: Array, limit: float | None) -> Array:
-    """Which classes are within the set of each image, bool, (N, K)."""
+    """Tell which classes are within the set of each image, bool, (N, K)."""
     within: Array = np.ones(scores_NK.shape, bool) if limit is None else scores_NK <= limit
     return within
 
 
 def image_uniforms(images: Iterable[Array]) -> Array:
-    """A number of [0, 1) for each image, drawn by a hash of its pixels: the same image always has the same set."""
+    """Draw a number of [0, 1) for each image, by a hash of its pixels: the same image always has the same set."""
     digests = (hashlib.sha256(image.tobytes()).digest() for image in images)
     return np.array([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])

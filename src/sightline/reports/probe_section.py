@@ -20,23 +20,21 @@ def about_probe(model: Mapping[str, Any]) -> list[Section]:
     probe = model.get("probe")
     if probe is None or "validation" not in probe:
         return []
-    tuned = probe.get("finetuned")
-    rows = [_row("probe: the pretrained network as it is, with a new head", probe["validation"])]
-    if tuned is None:
-        about = "Nothing was fine-tuned, so the probe is what was saved."
-    else:
-        name = "fine-tuned from it" if probe["other"] == "fine-tuned" else f"{probe['other']}, trained from nothing"
-        rows.append(_row(name, tuned))
-        difference = probe["difference"]
-        kept = (
-            "the fine-tuned network was better and is"
-            if probe["kept"] == "finetuned"
-            else "it was no better: the probe is"
-        )
+    networks = {"probe: the pretrained network as it is, with a new head": probe["validation"]}
+    about = "Nothing was fine-tuned, so the probe is what was saved."
+    if tuned := probe.get("finetuned"):
+        other, difference = probe["other"], probe["difference"]
+        networks["fine-tuned from it" if other == "fine-tuned" else f"{other}, trained from nothing"] = tuned
+        better = "the fine-tuned network was better and is"
         about = (
-            f"On the same validation images the second changes the accuracy by {difference['estimate']:+.4f} (95 % interval"
-            f" {difference['low']:+.4f} to {difference['high']:+.4f}, paired); {kept} what was saved."
+            f"On the same validation images the second changes the accuracy by {difference['estimate']:+.4f} (95 %"
+            f" interval {difference['low']:+.4f} to {difference['high']:+.4f}, paired);"
+            f" {better if probe['kept'] == 'finetuned' else 'it was no better: the probe is'} what was saved."
         )
+    rows = [
+        (name, f"{measured['n']:,}", number(measured["accuracy"], ".4f"), number(measured["loss"], ".4f"))
+        for name, measured in networks.items()
+    ]
     return [Section("Probe and fine-tuning", about, Table(("on validation", "images", "accuracy", "loss"), rows))]
 
 
@@ -47,23 +45,11 @@ def about_learning_curve(model: Mapping[str, Any]) -> list[Section]:
         return []
     images, values = [point["images"] for point in curve], [point["accuracy"] for point in curve]
     limits = [wilson_interval(round(point["accuracy"] * point["n"]), point["n"]) for point in curve]
-    chart = draw_curves(
-        "Accuracy by training images",
-        "accuracy",
-        [Curve(1, images, values, *zip(*limits, strict=True))],
-        "training images",
-    )
-    gain = values[-1] - values[-2]
+    curves = [Curve(1, images, values, *zip(*limits, strict=True))]
+    svg = draw_curves("Accuracy by training images", "accuracy", curves, "training images")
     about = (
         f"The probe with fewer training images. The last doubling, from {images[-2]:,} to {images[-1]:,}, brought"
-        f" {gain:+.4f}; where the curve still rises, more photographs help."
+        f" {values[-1] - values[-2]:+.4f}; where the curve still rises, more photographs help."
     )
-    return [
-        Section(
-            "What more images would bring", about, charts=[Chart(chart, "Accuracy by the number of training images.")]
-        )
-    ]
-
-
-def _row(name: str, measured: Mapping[str, Any]) -> tuple[str, ...]:
-    return name, f"{measured['n']:,}", number(measured["accuracy"], ".4f"), number(measured["loss"], ".4f")
+    chart = Chart(svg, "Accuracy by the number of training images.")
+    return [Section("What more images would bring", about, charts=[chart])]

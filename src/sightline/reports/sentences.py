@@ -1,26 +1,25 @@
-"""A finished run in sentences, tables and charts, for its report. Texts only; images are picked and drawn in ``reporting``."""
+"""A finished run in sentences, tables and charts, for its report; its pictures are chosen in ``mistakes``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sightline.config import AnyRecipe
+from sightline.config import AnyRecipe, to_yaml
 from sightline.config.resolving import to_mapping
 from sightline.display.charts import Curve, draw_curves, draw_swatch
 from sightline.display.pages import Chart, Section, Table
-from sightline.evaluation.results import VIEWS, Known, how_it_did
+from sightline.evaluation.results import VIEWS, Facts, how_it_did
 from sightline.runs.outcomes import Outcome, read_curves, spoken_value
 
 __all__ = [
-    "Told",
+    "RunFacts",
     "about_learning",
     "about_settings",
-    "commands",
     "lead",
     "learning_charts",
-    "learning_legend",
-    "repeat",
+    "learning_section",
+    "repeat_sections",
     "settings_section",
     "trained_on",
 ]
@@ -28,16 +27,13 @@ __all__ = [
 BLOCKS = ("network", "head", "finetune", "optimizer", "schedule", "averaging", "early_stopping", "augment")
 LISTED = 10  # classes that are named in a sentence
 MUCH = 5  # factor between values, from which on a logarithmic scale shows them better and has numbers beside it
-CURVES = (
-    ("Loss", "loss", ("train_loss", "val_loss")),
-    ("Accuracy", "accuracy", ("train_acc", "val_acc")),
-    ("Learning rate", "rate", ("learning_rate",)),
-)
+CURVES = [("Loss", "loss", ("train_loss", "val_loss")), ("Accuracy", "accuracy", ("train_acc", "val_acc"))]
+RATE = ("Learning rate", "rate", ("learning_rate",))
 
 
 @dataclass(frozen=True)
-class Told(Known):
-    """What is known of a run."""
+class RunFacts(Facts):
+    """Facts of a finished run."""
 
     outcome: Outcome
 
@@ -45,61 +41,65 @@ class Told(Known):
 # ── the top of the page ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lead(told: Told) -> list[str]:
-    """What was trained on what, how good it is, where it is wrong and how sure."""
-    return [_what_was_trained(told), *how_it_did(told)]
+def lead(facts: RunFacts) -> list[str]:
+    """Say what was trained on what, how good it is, where it is wrong and how sure."""
+    network = to_mapping(facts.outcome.recipe)["network"]
+    name = ":".join(str(network[part]) for part in ("kind", "repo", "name") if network.get(part))
+    head, parameters = facts.outcome.recipe.head, facts.outcome.parameters
+    name += f" with {head.kind} as its head" if head is not None else ""
+    name += f" ({parameters:,} parameters)" if parameters is not None else ""
+    return [f"{name}, {trained_on(facts.model)}", *how_it_did(facts)]
 
 
 def trained_on(model: Mapping[str, Any]) -> str:
-    """The image set, its images, classes and pixels, as the second half of a sentence."""
+    """Describe the image set, its images, classes and pixels, as the second half of a sentence."""
     data, classes, (height, width) = model["data"], model["classes"], model["size"]
     counts = data["counts"]
     named = ", ".join(classes[:LISTED]) + (", …" if len(classes) > LISTED else "")
     aside = f"{counts['validation']:,} for validation, {counts['test']:,} for the test"
     if not counts["validation"] and not counts["test"]:
         aside = "none set aside"
-    return f"trained on {data['name']}: {counts['train']:,} images to learn from, {aside}; {len(classes)} classes ({named}); {height} × {width} pixels."
-
-
-def _what_was_trained(told: Told) -> str:
-    return f"{_network(told)}{_parameters(told)}, {trained_on(told.model)}"
-
-
-def _network(told: Told) -> str:
-    network = to_mapping(told.outcome.recipe)["network"]
-    name = ":".join(str(network[part]) for part in ("kind", "repo", "name") if network.get(part))
-    head = told.outcome.recipe.head
-    return f"{name} with {head.kind} as its head" if head is not None else name
-
-
-def _parameters(told: Told) -> str:
-    return "" if told.outcome.parameters is None else f" ({told.outcome.parameters:,} parameters)"
-
-
-# ── where it is wrong ────────────────────────────────────────────────────────────────────────────────────────────────
+    return (
+        f"trained on {data['name']}: {counts['train']:,} images to learn from, {aside}; {len(classes)} classes"
+        f" ({named}); {height} × {width} pixels."
+    )
 
 
 # ── how it came about ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def about_learning(told: Told) -> list[Section]:
-    """Loss, accuracy and rate of every epoch; nothing where there are none."""
-    charts = learning_charts(told.outcome.run, CURVES)
-    if not charts:
-        return []
-    kept = told.model.get("kept") or {}
+def about_learning(facts: RunFacts) -> list[Section]:
+    """Show loss, accuracy and rate of every epoch; nothing where there are none."""
+    kept = facts.model.get("kept") or {}
     about = "Training images are augmented and their loss may be smoothed, so they can look harder than validation’s."
     if kept:
-        about += f" Handed on are the weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}."
-    if told.outcome.recipe.selects:
+        about += f" The saved weights are those of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}."
+    if facts.outcome.recipe.selects:
         about += " The curve of validation is of the half that chose while training, and flatters."
-    return [Section("How it learned", about, charts=charts, legend=learning_legend())]
+    return learning_section(facts.outcome.run, CURVES, about)
+
+
+def learning_section(
+    run: Path, groups: Sequence[tuple[str, str, Sequence[str]]], about: str, logarithmic: Sequence[str] = ()
+) -> list[Section]:
+    """Show the curves of a run's ``metrics.csv`` and its learning rate; nothing where there are none.
+
+    Args:
+        run, groups, logarithmic: as ``learning_charts`` has them.
+        about: what one must know of them.
+    """
+    charts = learning_charts(run, [*groups, RATE], logarithmic)
+    legend = [
+        ("train, and the learning rate (of the weights, where parts differ)", draw_swatch(0, "learned")),
+        ("validation", draw_swatch(1, "learned")),
+    ]
+    return [Section("How it learned", about, charts=charts, legend=legend)] if charts else []
 
 
 def learning_charts(
     run: Path, groups: Sequence[tuple[str, str, Sequence[str]]], logarithmic: Sequence[str] = ()
 ) -> list[Chart]:
-    """Charts of columns of ``metrics.csv``, by epoch; none of columns that have no numbers.
+    """Draw columns of ``metrics.csv`` by epoch; none of columns that have no numbers.
 
     Args:
         run: its folder.
@@ -109,7 +109,7 @@ def learning_charts(
     curves = read_curves(run, [name for _, _, names in groups for name in names])
     charts = []
     for title, unit, names in groups:
-        shown = [_curve(style, curves[name]) for style, name in enumerate(names) if curves[name]]
+        shown = [Curve(style, *zip(*curves[name], strict=True)) for style, name in enumerate(names) if curves[name]]
         if shown:
             values = [value for curve in shown for value in curve.values]
             differ = title in logarithmic and 0 < MUCH * min(values) <= max(values)
@@ -118,27 +118,14 @@ def learning_charts(
     return charts
 
 
-def learning_legend() -> list[tuple[str, str]]:
-    """The legend of such charts."""
-    return [
-        ("train, and the learning rate (of the weights, where parts differ)", draw_swatch(0, "learnt")),
-        ("validation", draw_swatch(1, "learnt")),
-    ]
-
-
-def _curve(style: int, points: Sequence[tuple[int, float]]) -> Curve:
-    epochs, values = [epoch for epoch, _ in points], [value for _, value in points]
-    return Curve(style, epochs, values, values, values)
-
-
-def about_settings(told: Told) -> Section:
-    """The settings that matter most, a block of them in a line."""
-    recipe = told.outcome.recipe
+def about_settings(facts: RunFacts) -> Section:
+    """List the settings that matter most, a block of them in a line."""
+    recipe = facts.outcome.recipe
     return settings_section(recipe, BLOCKS, [("views of an image", VIEWS[recipe.evaluation.views])])
 
 
 def settings_section(recipe: AnyRecipe, blocks: Sequence[str], more: Sequence[tuple[str, str]] = ()) -> Section:
-    """The named blocks of a recipe in a line each, and how long it trains.
+    """List the named blocks of a recipe in a line each, and how long it trains.
 
     Args:
         more: further settings with their values.
@@ -151,31 +138,30 @@ def settings_section(recipe: AnyRecipe, blocks: Sequence[str], more: Sequence[tu
 
 
 def _block(block: Mapping[str, Any]) -> str:
-    """A block of settings in a line: ``muon: learning rate 0.1, momentum 0.6``; a block within by its kind."""
-    told = []
-    for name, value in block.items():
-        if name == "kind" or value in (None, [], "none"):
-            continue
-        inner = value.get("kind", "as set") if isinstance(value, Mapping) else spoken_value(value)
-        told.append(f"{name.replace('_', ' ')} {inner}")
-    return ": ".join(filter(None, (block.get("kind", ""), ", ".join(told)))) or "none"
-
-
-def repeat(model: Mapping[str, Any], seed: int) -> list[str]:
-    """What it takes to train the same again."""
-    return [
-        f"The seed is {seed}. The image set must have the fingerprint {model['data']['fingerprint']}, which changes with its"
-        " pixels and labels, not with its place or name. With the same versions on the same machine the weights come out the"
-        " same (on a GPU: with --deterministic), elsewhere close to these. In the folder of the run:"
+    """Put a block of settings in a line: ``muon: learning rate 0.1, momentum 0.6``; a block within by its kind."""
+    values = [
+        f"{name.replace('_', ' ')} {value.get('kind', 'as set') if isinstance(value, Mapping) else spoken_value(value)}"
+        for name, value in block.items()
+        if name != "kind" and value not in (None, [], "none")
     ]
+    return ": ".join(filter(None, (block.get("kind", ""), ", ".join(values)))) or "none"
 
 
-def commands() -> str:
-    """Commands that repeat and use a run, from within its folder."""
-    return "\n".join(
-        (
-            "sightline train --config recipe.yaml --run ANOTHER    # train the same again",
-            "sightline evaluate . DATA                             # how good it is on another image set",
-            "sightline predict . IMAGES...                         # what it sees in other images",
-        )
+def repeat_sections(model: Mapping[str, Any], recipe: AnyRecipe, commands: str) -> list[Section]:
+    """List every setting, and what it takes to train the same again.
+
+    Args:
+        model: content of the run's ``model.json``.
+        recipe: that it was trained by.
+        commands: what one can do in the folder of the run.
+    """
+    about = (
+        f"The seed is {recipe.fit.seed}. The image set must have the fingerprint {model['data']['fingerprint']}, which"
+        " changes with its pixels and labels, not with its place or name. With the same versions on the same machine"
+        " the weights come out the same (on a GPU: with --deterministic), elsewhere close to these. In the folder of"
+        " the run:"
     )
+    return [
+        Section("Every setting", code=to_yaml(recipe), folded=True),
+        Section("How to repeat it", about, code=commands),
+    ]

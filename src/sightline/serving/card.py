@@ -14,7 +14,7 @@ from sightline.display.pages import Section, Table
 from sightline.display.terminal import natural_key
 from sightline.errors import RunError
 from sightline.evaluation.answers import read_answers, read_measures
-from sightline.evaluation.results import VIEWS, Known, about_classes, about_cost, how_it_did, most_confused, warnings
+from sightline.evaluation.results import VIEWS, Facts, about_classes, about_cost, how_it_did, most_confused, warnings
 from sightline.evaluation.uncertainty import about_doubt
 
 __all__ = ["Card", "known_of", "model_card", "summary"]
@@ -25,15 +25,15 @@ PAIRS = 15  # most confused pairs that are listed where it is not
 
 @dataclass(frozen=True)
 class Card:
-    """What is said of a classifier."""
+    """A model card."""
 
     lead: Sequence[str]
     warnings: Sequence[str]
     sections: Sequence[Section]
 
 
-def known_of(run: Path | None, model: Mapping[str, Any]) -> Known:
-    """What is known of a classifier; of a run whose tables cannot be read, as much as its weights know.
+def known_of(run: Path | None, model: Mapping[str, Any]) -> Facts:
+    """Return what is known of a classifier; of a run whose tables cannot be read, as much as its weights know.
 
     Args:
         run: its folder; None of weights alone.
@@ -41,16 +41,16 @@ def known_of(run: Path | None, model: Mapping[str, Any]) -> Known:
     """
     metrics = model.get("metrics") or None
     if run is None or metrics is None:
-        return Known(model, metrics, None)
+        return Facts(model, metrics, None)
     try:
         measured = read_measures(run)
-        return Known(model, measured, read_answers(run, model["classes"], measured))
+        return Facts(model, measured, read_answers(run, model["classes"], measured))
     except RunError:
-        return Known(model, metrics, None)
+        return Facts(model, metrics, None)
 
 
-def model_card(known: Known) -> Card:
-    """All that is said of a classifier, the most important first."""
+def model_card(known: Facts) -> Card:
+    """Return all that is said of a classifier, the most important first."""
     sections = [_about_limits(known), _about_calls()]
     if known.measured is not None and "confusion_matrix" in known.measured:
         sections += [about_classes(known), _about_confusion(known)]
@@ -59,16 +59,16 @@ def model_card(known: Known) -> Card:
 
 
 def summary(model: Mapping[str, Any]) -> str:
-    """A sentence for the top of the page."""
-    told, metrics = f"{len(model['classes'])} classes, learned from {model['data']['name']}", model.get("metrics")
+    """Return a sentence for the top of the page."""
+    about, metrics = f"{len(model['classes'])} classes, learned from {model['data']['name']}", model.get("metrics")
     if not metrics:
-        return f"{told}."
+        return f"{about}."
     right, low, high = (f"{100 * share:.1f} %" for share in (metrics["accuracy"], *metrics["accuracy_interval"]))
     images = f"{metrics['n']:,} {metrics.get('split', 'test')} images"
-    return f"{told}; {right} right on {images} (95 % interval {low} to {high})."
+    return f"{about}; {right} right on {images} (95 % interval {low} to {high})."
 
 
-def _trained_on(known: Known) -> str:
+def _trained_on(known: Facts) -> str:
     model = known.model
     data, parameters = model["data"], model.get("parameters")
     counts, (height, width) = data["counts"], model["size"]
@@ -76,46 +76,47 @@ def _trained_on(known: Known) -> str:
     head = f" with {model['head']['kind']} as its head" if model.get("head") else ""
     recipe = f" by the recipe {model['recipe']}" if model.get("recipe") else ""
     return (
-        f"A {_network(model['network'])}{head}{size}, trained{recipe} on {data['name']}: {counts['train']:,} images to learn"
-        f" from, {counts['validation']:,} for validation, {counts['test']:,} for the test. It is shown {height} × {width}"
-        f" pixels of an image, {VIEWS[model['views']]}, and knows {len(known.classes)} classes: {', '.join(known.classes)}."
+        f"A {_network(model['network'])}{head}{size}, trained{recipe} on {data['name']}: {counts['train']:,} images to"
+        f" learn from, {counts['validation']:,} for validation, {counts['test']:,} for the test. It is shown"
+        f" {height} × {width} pixels of an image, {VIEWS[model['views']]}, and knows {len(known.classes)} classes:"
+        f" {', '.join(known.classes)}."
     )
 
 
 def _network(network: Mapping[str, Any]) -> str:
-    """Kind and name of a network; of a repository on this machine only what it is called."""
+    """Return kind and name of a network; of a repository on this machine only what it is called."""
     parts = [network["kind"], PurePath(str(network.get("repo") or "")).name, network.get("name") or ""]
     return ":".join(filter(None, parts)) if network["kind"] in ("hub", "timm") else str(network["kind"])
 
 
-def _about_limits(known: Known) -> Section:
-    told = [
+def _about_limits(known: Facts) -> Section:
+    sentences = [
         "It compares whatever it is shown with the classes it knows, and with no others.",
-        f"Its numbers hold for images like those of {known.model['data']['name']}; on others, and on worse ones, expect fewer"
-        " right answers.",
+        f"Its numbers hold for images like those of {known.model['data']['name']}; on others, and on worse ones,"
+        " expect fewer right answers.",
     ]
     if known.model.get("trust"):
-        told.append(
+        sentences.append(
             "It says “none of these” where an image looks like none of its classes, but does not notice all of them."
         )
     else:
-        told.append("It was trained before it could say “none of these”, so it has an answer to every image.")
-    told.append(
-        "It was not measured on images made to deceive it, nor for fairness where they show people: it is not for decisions"
-        " that harm someone when they are wrong."
+        sentences.append("It was trained before it could say “none of these”, so it has an answer to every image.")
+    sentences.append(
+        "It was not measured on images made to deceive it, nor for fairness where they show people: it is not for"
+        " decisions that harm someone when they are wrong."
     )
-    return Section("What it is not for", " ".join(told))
+    return Section("What it is not for", " ".join(sentences))
 
 
 def _about_calls() -> Section:
     return Section(
         "How programs ask it",
-        "POST /api/predict takes one image or many and answers in JSON; /api/model says what the classifier knows of itself,"
-        " and /api describes both.",
+        "POST /api/predict takes one image or many and answers in JSON; /api/model says what the classifier knows of"
+        " itself, and /api describes both.",
     )
 
 
-def _about_confusion(known: Known) -> Section:
+def _about_confusion(known: Facts) -> Section:
     assert known.measured is not None
     counts_KK = np.array(known.measured["confusion_matrix"])
     classes = known.classes

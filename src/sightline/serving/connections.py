@@ -16,8 +16,8 @@ HEAD_SECONDS = 10.0  # for the head of a request
 class Connection(H11Protocol):
     """A connection that ends where its request does not come, or where another one needs its place.
 
-    Over the most connections the one that has waited longest for the rest of a request is closed for the new one; where all
-    have sent theirs and wait for answers, the new one.
+    Over the most connections the one that has waited longest for the rest of a request is closed for the new one;
+    where all have sent theirs and wait for answers, the new one.
     """
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
@@ -31,6 +31,7 @@ class Connection(H11Protocol):
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request; close what has waited longest where there are too many."""
         super().connection_made(transport)
         self._watch()
         others = [one for one in self.connections if isinstance(one, Connection) and not one.transport.is_closing()]
@@ -38,14 +39,24 @@ class Connection(H11Protocol):
             min((one for one in others if one.waits), key=lambda one: one.since).transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        """Read on."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
         self.since = self.loop.time()
         super().on_response_complete()
 
+    def shutdown(self) -> None:
+        """Wait for answers that were begun, for no request."""
+        if self.waits:
+            self.transport.abort()
+        else:
+            super().shutdown()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
         super().connection_lost(exc)
         if self.deadline is not None:
             self.deadline.cancel()

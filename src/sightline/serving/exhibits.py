@@ -1,4 +1,4 @@
-"""The right and the wrong answers of a run to its own test images, as galleries show them: filtered, in order, by pages.
+"""The right and the wrong answers of a run to its own test images, as galleries show them: filtered, by pages.
 
 N images, K classes. Nothing here knows what draws them; no torch.
 """
@@ -69,7 +69,7 @@ class Exhibits:
         return _counted(self.answers.predicted_N[self.rows(Selection(right, true))])
 
     def examples(self) -> list[int]:
-        """Return a right answer of each class, up to ten, that is neither the surest nor the least sure of its class."""
+        """Return a right answer of each class, up to ten, neither the surest nor the least sure of its class."""
         of_classes = [self.rows(Selection(True, index)) for index, _ in self.true_classes(right=True)]
         middle = [int(rows[len(rows) // 2]) for rows in of_classes]
         step = max(1, len(middle) / EXAMPLES)
@@ -154,8 +154,8 @@ class Opening:
             return "The image set is not what the run was trained on any more, so there is nothing to show here."
         if missing := sum(file not in thumbnails for file in answers.files):
             return (
-                f"The image set has other names than when the run was measured ({missing:,} files are missing), so there is"
-                " nothing to show here."
+                f"The image set has other names than when the run was measured ({missing:,} files are missing), so"
+                " there is nothing to show here."
             )
         self.exhibits = Exhibits(answers, self._model["classes"], str(measured.get("split", "test")), thumbnails)
         return ""

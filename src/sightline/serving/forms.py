@@ -27,6 +27,7 @@ class FormRoute(APIRoute):
     """A route whose form may also come in the query, and never touches a disk."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what handles a request, with the form read here."""
         handle = super().get_route_handler()
 
         async def handle_form(request: Request) -> Response:
@@ -46,8 +47,8 @@ class _FormRequest(Request):
         if kind.partition(";")[0].strip().lower() != "multipart/form-data":
             raise HTTPException(
                 415,
-                f"the body is {plain(kind) or 'of no named type'}; wanted multipart/form-data with the image in the field"
-                f" {IMAGES} {CURL}.",
+                f"the body is {plain(kind) or 'of no named type'}; wanted multipart/form-data with the image in the"
+                f" field {IMAGES} {CURL}.",
             )
         # a charset of the caller's choice would choose among Python's codecs
         headers = Headers({"content-type": re.sub(r";\s*charset=[^;]*", "", kind, flags=re.IGNORECASE)})
@@ -83,6 +84,7 @@ class _Parser(MultiPartParser):
         self.query = query
 
     def on_headers_finished(self) -> None:
+        """Refuse a part that nobody asked for."""
         if self._current_files == self.max_files and b"filename" in (self._current_part.content_disposition or b""):
             raise HTTPException(413, f"more than {self.max_files} images; send at most {self.max_files} in a request.")
         super().on_headers_finished()

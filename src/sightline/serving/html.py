@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from sightline.config import SIGNED
-from sightline.data.thumbnails import data_uri
-from sightline.display.pages import fragment
+from sightline.display.pages import data_uri, fragment
 from sightline.display.pictures import heat_layer
-from sightline.explanation.explain import ExplainedImage
+from sightline.explanation.explainer import ExplainedImage
 from sightline.inference.predictions import Prediction
 from sightline.serving.exhibits import Exhibits
 

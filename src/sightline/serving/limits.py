@@ -30,7 +30,18 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["PRIVATE", "BodyLimit", "Noted", "RequestLog", "SameSite", "Token", "is_loopback", "noted", "plain"]
+__all__ = [
+    "PRIVATE",
+    "UNFINISHED_LINES",
+    "BodyLimit",
+    "Noted",
+    "RequestLog",
+    "SameSite",
+    "Token",
+    "is_loopback",
+    "noted",
+    "plain",
+]
 
 NOTED = "sightline"  # where the scope of a request holds what is noted of it
 PRIVATE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}  # headers
@@ -77,6 +88,7 @@ class RequestLog:
         self._minute = self._unfinished = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         own = Headers(scope=scope).get("x-request-id", "")
@@ -94,6 +106,9 @@ class RequestLog:
             await self.app(scope, receive, send_with_id)
         except ClientDisconnect:
             pass  # nobody is there to be answered
+        except asyncio.CancelledError:  # at the end of the server
+            if status == GONE:
+                await _refuse(scope, receive, send_with_id, 503, "the server is stopping; ask again when it is back.")
         except Exception:
             logging.getLogger(__name__).exception("request %s failed", facts.request_id)
             if status != GONE:
@@ -125,8 +140,8 @@ class BodyLimit:
     """Counts a body while it comes: one that is too long, or that stops coming, is refused without being kept.
 
     An event of the page may be longer than a request of the service by what base64 adds to a file of the same size.
-    What still comes of a refused body is thrown away by uvicorn, so that a caller who sends all before it reads meets the
-    reason, not a broken pipe.
+    What still comes of a refused body is thrown away by uvicorn, so that a caller who sends all before it reads meets
+    the reason, not a broken pipe.
     """
 
     def __init__(self, app: ASGIApp, most_bytes: int, patience: float = PATIENCE, whole: float = BODY_SECONDS) -> None:
@@ -138,6 +153,7 @@ class BodyLimit:
         """Bytes of all requests that are being read or answered."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         most = self.most_bytes if scope["path"].startswith("/api/") else self.most_bytes * 4 // 3 + BESIDE
@@ -203,8 +219,9 @@ class SameSite:
     Browsers say in ``Origin`` whose page asks; what changes something, and a websocket, must come from a page of this
     server, or from no page. A proxy in front must pass on the ``Host`` it was asked for.
 
-    Without a token and at a loopback address, being on this machine is all that admits a caller. There a ``Host`` that is no
-    name of this machine is refused: a site can point its own name at 127.0.0.1, and would then be of the same origin.
+    Without a token and at a loopback address, being on this machine is all that admits a caller. There a ``Host`` that
+    is no name of this machine is refused: a site can point its own name at 127.0.0.1, and would then be of the same
+    origin.
     """
 
     def __init__(self, app: ASGIApp, local_names_only: bool) -> None:
@@ -212,6 +229,7 @@ class SameSite:
         self.local_names_only = local_names_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         if scope["type"] in ("http", "websocket") and (sentence := self._refusal(scope)):
             return await _refuse(scope, receive, send, 403, sentence)
         await self.app(scope, receive, send)
@@ -234,8 +252,8 @@ class SameSite:
 class Token:
     """Asks every caller for a token, but for ``/api/health``.
 
-    Programs send it as ``Authorization: Bearer``. A browser opens ``/?token=...`` once and is given a cookie that stands for
-    it (not the token itself), which scripts cannot read and other sites cannot use.
+    Programs send it as ``Authorization: Bearer``. A browser opens ``/?token=...`` once and is given a cookie that
+    stands for it (not the token itself), which scripts cannot read and other sites cannot use.
     """
 
     def __init__(self, app: ASGIApp, token: str) -> None:
@@ -245,6 +263,7 @@ class Token:
         self.cookie = f"sightline-{self.proof[:8]}"  # cookies know no ports: another server's has another name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         if scope["type"] not in ("http", "websocket") or scope["path"] == "/api/health":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
@@ -298,8 +317,8 @@ def is_loopback(name: str) -> bool:
 def _authority(url: str) -> tuple[str, int | None] | None:
     """Return the name and port that a URL leads to; None where it leads nowhere, as the origin ``null``.
 
-    A port that its scheme implies is None, and of a ``Host``, which has no scheme, both of these: a proxy may turn the one
-    scheme into the other.
+    A port that its scheme implies is None, and of a ``Host``, which has no scheme, both of these: a proxy may turn the
+    one scheme into the other.
     """
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Explanations that a server gives: which ones a classifier can give, and the maps themselves. B images, H × W pixels."""
+"""Explanations of a server: which ones a classifier can give, and the maps themselves. B images, H × W pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import torch
 from sightline.config import METHODS, AttributionConfig, Method
 from sightline.data.augment.augment import centre
 from sightline.errors import ConfigError
-from sightline.explanation.explain import ExplainedImage, Explainer
+from sightline.explanation.explainer import ExplainedImage, Explainer
 from sightline.explanation.requirements import layer_named
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.machine.extras import refuse_missing_captum
 from sightline.models.gradcam import grad_cam, map_sizes
 from sightline.serving.worker import Asker

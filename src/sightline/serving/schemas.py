@@ -1,4 +1,4 @@
-"""The types of the service: what a caller sends and what it is answered. FastAPI validates by them and describes them."""
+"""The types of the service: what a caller sends and what is answered. FastAPI validates and describes by them."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from sightline.config import Method, ServeConfig
 from sightline.inference.views import Views
 from sightline.measures.conformal import COVERAGES
 
-__all__ = ["ERRORS", "EXPLAINED", "Answers", "Error", "Health", "Model", "Question", "narrow"]
+__all__ = ["ERRORS", "EXPLAINED", "Answers", "Error", "Health", "Model", "Question", "describe_model"]
 
 EXPLAINED = (
     16  # images of a request that are explained, at most: a map costs up to a thousand times what an answer does
@@ -63,7 +63,7 @@ class Question(Described):
 
     images: list[UploadFile] = Field(min_length=1)
     """Files of images, in their order."""
-    top: Annotated[int, BeforeValidator(_digits), Field(ge=1, le=999_999_999)] = 5
+    top: Annotated[int, Field(ge=1, le=999_999_999), BeforeValidator(_digits)] = 5
     """Classes to name for each image, at most."""
     views: Views | SkipJsonSchema[None] = ABSENT
     """Views of an image to average; without it those of the classifier's recipe."""
@@ -75,27 +75,6 @@ class Question(Described):
     """Layer whose map `explain=grad_cam` shows; without it a fitting one."""
     target: str | SkipJsonSchema[None] = ABSENT
     """Class that `explain` asks about; without it the most probable one."""
-
-
-def narrow(schema: dict[str, Any], limits: ServeConfig, values: dict[str, Sequence[Any]]) -> None:
-    """Narrow the schema of a question to what one classifier on one server answers.
-
-    Args:
-        schema: of ``Question``; it is changed.
-        limits: of the server.
-        values: that fields may have, by their names; a field without any is left out.
-    """
-    fields = schema["properties"]
-    fields["images"]["maxItems"] = limits.max_images
-    for name, allowed in values.items():
-        fields[name]["enum"] = list(allowed)
-        if not allowed:
-            del fields[name]
-    schema["dependentRequired"] = {"layer": ["explain"], "target": ["explain"]}
-    schema["dependentSchemas"] = {
-        "layer": {"properties": {"explain": {"const": "grad_cam"}}},
-        "explain": {"properties": {"images": {"maxItems": EXPLAINED}}},
-    }
 
 
 # ── what is answered ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,3 +220,34 @@ class Model(Identified):
     versions: dict[str, str | None]
     """That it was trained with."""
     limits: Limits
+
+
+def describe_model(model: dict[str, Any], limits: ServeConfig, methods: Sequence[str]) -> dict[str, Any]:
+    """Return what of ``model.json`` is for everyone: what is named here, and no folder of the machine.
+
+    Args:
+        model: of a classifier.
+        limits: of the server.
+        methods: of explanation that it has what it takes for.
+    """
+    metrics, trust = model.get("metrics") or {}, model.get("trust")
+    accuracy = {"value": metrics["accuracy"], "n": metrics["n"]} if metrics else None
+    if accuracy:  # of earlier versions some are missing
+        accuracy |= {"interval": metrics.get("accuracy_interval"), "split": metrics.get("split")}
+    calibration = {"temperatures": model["temperatures"], "n": model.get("calibrated_on")}
+    return {
+        **{name: model[name] for name in ("classes", "size", "views")},
+        "parameters": model.get("parameters"),
+        "accuracy": accuracy,
+        "calibration": calibration | {"error": metrics.get("calibration_error")},
+        "unknown": trust and {name: trust["unknown"][name] for name in ("share_of_own", "rates")},
+        "coverages": list(COVERAGES) if trust else [],
+        "methods": list(methods),
+        "versions": model.get("versions", {}),
+        "limits": {
+            "megabytes": limits.max_megabytes,
+            "images": limits.max_images,
+            "megapixels": limits.max_megapixels,
+            "explained_images": EXPLAINED,
+        },
+    }

@@ -14,20 +14,16 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-import uvicorn
 
 from sightline.config import ServeConfig
 from sightline.errors import ConfigError
 from sightline.inference.predict import about_box, load
-from sightline.machine.devices import keep_freed_memory
-from sightline.serving.connections import BACKLOG, Connection
-from sightline.serving.page.mount import mount_page
-from sightline.serving.service import build_service
-from sightline.serving.worker import Asker
+from sightline.machine.extras import require
+from sightline.runs.folder import read_model_of_finished
 
 __all__ = ["serve"]
 
-PATIENCE = 3  # seconds in which answers that were begun are finished when the server ends
+PATIENCE = 2  # seconds in which answers that were begun are finished when the server ends
 LAST_PATIENCE = 0.5  # seconds that are then left to what the network is doing
 
 
@@ -38,21 +34,35 @@ def serve(
     trust_code: bool = False,
     announce: Callable[[str, str], None] | None = None,
 ) -> None:
-    """Serve a finished classifier until it is stopped: a page at ``/``, a service below ``/api``.
+    """Serve a finished classifier: a page to try it in a browser, and a service to call from programs.
+
+    The page is at ``/``, the service below ``/api``; it answers until it is stopped.
 
     Args:
-        run: a finished run, or its weights file; None for the example classifier.
-        settings: where to listen, whom to answer, and how much to take at once.
-        trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
-        announce: called with the address and a sentence on the classifier as soon as callers are let in.
+        run: Folder of a finished run, or its model.safetensors alone; without it the example classifier, which tells the ten
+            classes of CIFAR-10 apart.
+        settings: Where to listen, whom to answer, and how much to take at once.
+        trust_code: Run the code of the repository that a network of torch.hub is built by.
+        announce: Called with the address and a sentence on the classifier as soon as callers are let in.
     Raises:
         ConfigError: the address cannot be listened at, or the network needs a library that is missing.
         RunError: no run, or not finished.
     """
+    require("gradio", "app", "sightline serve")
+    if run is not None and not os.fspath(run).endswith(".safetensors"):
+        read_model_of_finished(run)
     settings = settings or ServeConfig()
     with _ended_by_sigterm() as signals, _listening(settings) as listener:  # a taken port is refused before all else
-        keep_freed_memory()
         classifier = load(run, trust_code=trust_code)
+        import uvicorn
+
+        from sightline.machine.devices import keep_freed_memory
+        from sightline.serving.connections import BACKLOG, Connection
+        from sightline.serving.page.mount import mount_page
+        from sightline.serving.service import build_service
+        from sightline.serving.worker import Asker
+
+        keep_freed_memory()
         classifier.answers(np.zeros((1, *classifier.resize, 3), np.uint8))  # the first answer is slow
         asker = Asker(classifier)
         try:

@@ -16,12 +16,13 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Depends, FastAPI, Form, Header, Request, Security
+from fastapi import APIRouter, Depends, FastAPI, Form, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPBearer
@@ -30,6 +31,7 @@ from pydantic import ConfigDict
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Route
 
 from sightline.config import METHODS, SIGNED, AttributionConfig, ServeConfig, refuse_unknown_class
 from sightline.config.checks import nearest
@@ -38,22 +40,21 @@ from sightline.display.pages import render_html
 from sightline.display.pictures import overlaid
 from sightline.display.terminal import show
 from sightline.errors import ConfigError
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.inference.predictions import Prediction
 from sightline.machine.extras import own_version
 from sightline.measures.conformal import COVERAGES
 from sightline.serving.forms import FormRoute
 from sightline.serving.limits import PRIVATE, BodyLimit, RequestLog, SameSite, Token, is_loopback, noted, plain
 from sightline.serving.maps import Maps, explain, seen
-from sightline.serving.schemas import ERRORS, EXPLAINED, Answers, Error, Health, Model, Question, narrow
-from sightline.serving.worker import AT_ONCE, Asker, BusyError, Worker
+from sightline.serving.schemas import ERRORS, EXPLAINED, Answers, Error, Health, Model, Question, describe_model
+from sightline.serving.worker import AT_ONCE, Asker, BusyError
 
-__all__ = ["build_service", "describe_model"]
+__all__ = ["build_service"]
 
-MOST_REQUESTS = 256  # that are decoded or answered at a time
+MOST_REQUESTS = 256  # at a time
 RETRY_SECONDS = 2
 DECODERS = 2  # threads: the memory that large images take while they are decoded
-METHODS_OF_HTTP = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 ROUTES = {"/api/predict": "POST", "/api/health": "GET", "/api/model": "GET", "/api": "GET", "/openapi.json": "GET"}
 
 Array = np.ndarray[Any, Any]
@@ -75,7 +76,7 @@ def build_service(
     _keep_quiet()
     app = FastAPI(
         title="sightline",
-        description="A classifier of images.",
+        description="A classifier of images. A caller may name a request by the header X-Request-Id.",
         version=own_version(),
         docs_url=None,
         redoc_url=None,
@@ -83,6 +84,10 @@ def build_service(
     )
     app.state.max_images = limits.max_images
     app.include_router(_routes(asker, limits))
+    for path in ("/openapi.json", "/api", "/api/{rest:path}"):  # whatever is mounted at / must not answer in our name
+        route = Route(path, _nothing, include_in_schema=False)
+        route.methods = None  # any
+        app.router.routes.append(route)
     for error in (HTTPException, RequestValidationError, ConfigError, BusyError):
         app.add_exception_handler(error, _refused)
     # the last one added is the outermost
@@ -104,26 +109,23 @@ def _keep_quiet() -> None:
 # ── the paths ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _private(
-    response: Response,
-    x_request_id: Annotated[
-        str | None, Header(description="An id of the caller's own; without it the server makes one.")
-    ] = None,
-) -> None:
-    """Let nobody on the way keep an answer; read an id that the log has read already."""
+def _private(response: Response) -> None:
+    """Let nobody on the way keep an answer."""
     response.headers.update(PRIVATE)
 
 
 def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Error, "description": ERRORS[status]} for status in sorted({403, 405, 500, *statuses})}
+    return {status: {"model": Error, "description": ERRORS[status]} for status in statuses}
 
 
 def _routes(asker: Asker, limits: ServeConfig) -> APIRouter:
-    router = APIRouter(dependencies=[Depends(_private)], route_class=FormRoute)
+    router = APIRouter(dependencies=[Depends(_private)], responses=_errors(403, 405, 500), route_class=FormRoute)
     predictor = _Predictor(asker, limits)
     described = describe_model(asker.classifier.model, limits, predictor.maps.methods)
-    token = [Security(HTTPBearer(scheme_name="token", auto_error=False))] if limits.token else []
-    wrong_token = [401] if limits.token else []
+    guarded: dict[str, Any] = {}
+    if limits.token:
+        bearer = Security(HTTPBearer(scheme_name="token", auto_error=False))
+        guarded = {"dependencies": [bearer], "responses": _errors(401)}
     began = time.monotonic()
 
     class PredictForm(Question):
@@ -133,10 +135,9 @@ def _routes(asker: Asker, limits: ServeConfig) -> APIRouter:
         "/api/predict",
         summary="Classify images",
         description=f"{WANTED}. A field may be in the form or in the query.",
-        dependencies=token,
         response_model=Answers,
         response_model_exclude_unset=True,
-        responses=_errors(*wrong_token, 400, 408, 413, 415, 422, 503),
+        **guarded | {"responses": _errors(400, 408, 413, 415, 422, 503) | guarded.get("responses", {})},
     )
     async def predict(
         request: Request, question: Annotated[PredictForm, Form(media_type="multipart/form-data")]
@@ -145,24 +146,13 @@ def _routes(asker: Asker, limits: ServeConfig) -> APIRouter:
         return _identified(request, images=images, views=question.views or asker.classifier.views)
 
     @router.head("/api/health", include_in_schema=False)
-    @router.get(
-        "/api/health",
-        summary="Whether the server is there, also when it is busy",
-        response_model=Health,
-        responses=_errors(),
-    )
+    @router.get("/api/health", summary="Whether the server is there, also when it is busy", response_model=Health)
     async def health(request: Request) -> dict[str, Any]:
         uptime = round(time.monotonic() - began, 3)
         return _identified(request, status="ok", uptime_seconds=uptime, waiting_images=asker.waiting_images)
 
     @router.head("/api/model", include_in_schema=False)
-    @router.get(
-        "/api/model",
-        summary="What the classifier is and how good",
-        dependencies=token,
-        response_model=Model,
-        responses=_errors(*wrong_token),
-    )
+    @router.get("/api/model", summary="What the classifier is and how good", response_model=Model, **guarded)
     async def model(request: Request) -> dict[str, Any]:
         return _identified(request, **described)
 
@@ -180,20 +170,17 @@ def _routes(asker: Asker, limits: ServeConfig) -> APIRouter:
         }
         return HTMLResponse(render_html("service.html", **content))
 
-    # whatever is mounted at / must not answer in the service's name
-    @router.api_route("/openapi.json", methods=METHODS_OF_HTTP, include_in_schema=False)
-    @router.api_route("/api", methods=METHODS_OF_HTTP, include_in_schema=False)
-    @router.api_route("/api/{rest:path}", methods=METHODS_OF_HTTP, include_in_schema=False)
-    async def nothing(request: Request) -> None:
-        if allowed := ROUTES.get(request.scope["path"]):
-            raise HTTPException(405, headers={"Allow": allowed})
-        raise HTTPException(404)
-
     return router
 
 
 def _identified(request: Request, **content: Any) -> dict[str, Any]:
     return {**content, "request_id": noted(request.scope).request_id}
+
+
+async def _nothing(request: Request) -> Response:
+    if allowed := ROUTES.get(request.scope["path"]):
+        raise HTTPException(405, headers={"Allow": allowed})
+    raise HTTPException(404)
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -235,19 +222,27 @@ class _Predictor:
         self.asker = asker
         self.limits = limits
         self.maps = Maps(asker)
-        self.decoders = Worker(DECODERS)
+        self.decoders = ThreadPoolExecutor(DECODERS, "decoder")
         self.requests = 0  # that are being answered
 
     def narrow(self, schema: dict[str, Any]) -> None:
-        """Narrow the schema of a question to what this classifier answers."""
-        classifier = self.asker.classifier
+        """Narrow the schema of a question to what this classifier answers on this server."""
+        classifier, fields = self.asker.classifier, schema["properties"]
+        images = {"type": "array", "items": {"type": "string", "format": "binary"}, "minItems": 1}
+        fields["images"] |= images | {"maxItems": self.limits.max_images}
         values = {
-            "coverage": COVERAGES if classifier.trust else [],
+            "views": list(classifier.model["temperatures"]),
+            "coverage": list(COVERAGES) if classifier.trust else [],
             "explain": self.maps.methods,
             "layer": [layer.name for layer in self.maps.layers],
             "target": classifier.classes,
         }
-        narrow(schema, self.limits, values)
+        fields |= {name: {**fields[name], "enum": known} if known else False for name, known in values.items()}
+        schema["dependentRequired"] = {"layer": ["explain"], "target": ["explain"]}
+        schema["dependentSchemas"] = {
+            "layer": {"properties": {"explain": {"const": "grad_cam"}}},
+            "explain": {"properties": {"images": images | {"maxItems": EXPLAINED}}},
+        }
 
     async def answer(self, request: Request, question: Question) -> list[dict[str, Any]]:
         """Return what is said of each image.
@@ -294,8 +289,8 @@ class _Predictor:
         predictions: list[Prediction] = []
         for place, file in enumerate(files, 1):
             which = f"image {place} of {len(files)} ({file.filename or 'without a name'})"
-            read = partial(_decoded, await file.read(), which, most, classifier)
-            decoded.append(await asyncio.wrap_future(self.decoders.do(read)))
+            pixels = self.decoders.submit(_decoded, await file.read(), which, most, classifier)
+            decoded.append(await asyncio.wrap_future(pixels))
         pixels_BHWC = np.stack(decoded)
         for start in range(0, len(files), AT_ONCE):  # some at a time: others have their turn
             part_BHWC = pixels_BHWC[start : start + AT_ONCE]
@@ -370,42 +365,3 @@ def _explained(classifier: Classifier, pixels_HWC: Array, question: Question) ->
     Image.fromarray(overlaid(seen(classifier, pixels_HWC), heat_HW)).save(file, "PNG")
     overlay = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
     return {"method": question.explain, "class": image.label, "overlay": overlay}
-
-
-# ── what the classifier is ───────────────────────────────────────────────────────────────────────────────────────────
-
-
-def describe_model(model: dict[str, Any], limits: ServeConfig, methods: Sequence[str]) -> dict[str, Any]:
-    """Return what of ``model.json`` is for everyone: what is named here, and no folder of the machine.
-
-    Args:
-        model: of a classifier.
-        limits: of the server.
-        methods: of explanation that it has what it takes for.
-    """
-    metrics, trust = model.get("metrics") or {}, model.get("trust")
-    described = {name: model.get(name) for name in ("classes", "size", "views", "parameters")}
-    described["accuracy"] = metrics and {  # of earlier versions some are missing
-        "value": metrics["accuracy"],
-        "interval": metrics.get("accuracy_interval"),
-        "n": metrics["n"],
-        "split": metrics.get("split"),
-    }
-    described["calibration"] = {
-        "temperatures": model["temperatures"],
-        "n": model.get("calibrated_on"),
-        "error": metrics.get("calibration_error"),
-    }
-    described["limits"] = {
-        "megabytes": limits.max_megabytes,
-        "images": limits.max_images,
-        "megapixels": limits.max_megapixels,
-        "explained_images": EXPLAINED,
-    }
-    return described | {
-        "accuracy": described["accuracy"] or None,
-        "unknown": trust and {name: trust["unknown"][name] for name in ("share_of_own", "rates")},
-        "coverages": list(COVERAGES) if trust else [],
-        "methods": list(methods),
-        "versions": model.get("versions", {}),
-    }

@@ -22,17 +22,17 @@ Array = np.ndarray[Any, Any]
 
 
 def most_bytes(limits: ServeConfig) -> int:
-    """The bytes that a file may have."""
+    """Return the bytes that a file may have."""
     return int(limits.max_megabytes * 1e6)
 
 
 def read_upload(
-    found: Mapping[str, Any], limits: ServeConfig, size: tuple[int, int], preprocessing: Preprocessing = DEFAULT
+    upload: Mapping[str, Any], limits: ServeConfig, size: tuple[int, int], preprocessing: Preprocessing = DEFAULT
 ) -> tuple[str, Array]:
     """Read what the page sent of a file.
 
     Args:
-        found: ``name`` and ``bytes`` of the file, and ``data``, its content in base64; left empty where it is too large.
+        upload: ``name`` and ``bytes`` of the file, and ``data``, its content in base64; empty where too large.
         limits: on bytes and pixels.
         size: (height, width) that the classifier reads.
         preprocessing: of the classifier.
@@ -41,10 +41,10 @@ def read_upload(
     Raises:
         DataError: with one sentence for the visitor.
     """
-    name = str(found.get("name") or "the image")[:NAME]
+    name = str(upload.get("name") or "the image")[:NAME]
     try:
-        length = int(found.get("bytes") or 0)
-        content = base64.b64decode(str(found.get("data") or ""), validate=True)
+        length = int(upload.get("bytes") or 0)
+        content = base64.b64decode(str(upload.get("data") or ""), validate=True)
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{name} did not arrive whole; send it again.") from error
     length = max(length, len(content))

@@ -1,20 +1,24 @@
 """The wall around gradio: it lets through what the page needs of it, and nothing else.
 
-gradio answers many more addresses than a page needs: it takes files and keeps them, fetches addresses that it is sent, tells
-of its parts. This wall lets through the page, its scripts and its events; refuses events that bring files or addresses with
-them; and forbids the browser to load anything from elsewhere.
+gradio answers many more addresses than a page needs: it takes files and keeps them, fetches addresses that it is sent,
+tells of its parts. This wall lets through the page, its scripts and its events; refuses events that bring files or
+addresses with them; and forbids the browser to load anything from elsewhere.
 """
 
 import json
 import logging
 import re
+import sys
+import traceback
+from collections.abc import Collection
+from types import SimpleNamespace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Wall", "forget_places_elsewhere"]
+__all__ = ["Wall", "forget_places_elsewhere", "report_once"]
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +54,29 @@ def forget_places_elsewhere(environment: Any) -> None:
     environment.loader = DictLoader({name: ELSEWHERE.sub("", source)})
 
 
+def report_once(queueing: Any) -> None:
+    """Let gradio's queue write no traceback where it refuses an event's values: visitors could fill the log."""
+
+    def report() -> None:
+        error = sys.exc_info()[1]
+        if any(
+            frame.name == "preprocess_data" for frame in traceback.extract_tb(error.__traceback__ if error else None)
+        ):
+            log.info("an event brought what this page has no use for: %s", error)
+        else:
+            traceback.print_exc()
+
+    queueing.traceback = SimpleNamespace(print_exc=report)
+
+
 class Wall:
     """An ASGI application around another one; see above."""
 
-    def __init__(self, app: ASGIApp, events: int, icon: str) -> None:
+    def __init__(self, app: ASGIApp, events: Collection[int], icon: str) -> None:
         """
         Args:
             app: what is within.
-            events: how many different ones the page has.
+            events: numbers of those of the page that the server sees to.
             icon: of the page, as SVG.
         """
         self.app = app
@@ -119,9 +138,8 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-def _is_plain(body: bytes, events: int) -> bool:
-    """Return whether an event is one of the page, whose values are texts, numbers and the like: an object could name a file,
-    or an address to fetch."""
+def _is_plain(body: bytes, events: Collection[int]) -> bool:
+    """Return whether an event is the page's and its values are plain: an object could name a file, or an address."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -131,7 +149,7 @@ def _is_plain(body: bytes, events: int) -> bool:
     number, session, values = (event.get(part) for part in ("fn_index", "session_hash", "data"))
     return (
         isinstance(number, int)
-        and 0 <= number < events
+        and number in events
         and isinstance(session, str)
         and SESSION.fullmatch(session) is not None
         and isinstance(values, list)

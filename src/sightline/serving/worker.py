@@ -1,10 +1,10 @@
-"""Threads of a server: the one that asks its network, and those that decode images. B images, height H, width W.
+"""The one thread that asks a network: the service and the page give it their questions. B images, height H, width W.
 
-Explanations set hooks on the network and seed the global generators, so nothing else may ask it meanwhile; and two threads
-of PyTorch on few cores wait for each other.
+Explanations set hooks on the network and seed the global generators, so nothing else may ask it meanwhile; and two
+threads of PyTorch on few cores wait for each other.
 
-Questions that wait when the thread is free are asked together, in one pass of the network. None is held back to wait for
-others: while one pass runs, those that come in are the next one's batch.
+Questions that wait when the thread is free are asked together, in one pass of the network. None is held back to wait
+for others: while one pass runs, those that come in are the next one's batch.
 """
 
 import threading
@@ -12,17 +12,16 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
 
 from sightline.errors import SightlineError
-from sightline.inference.predict import Classifier
+from sightline.inference.classifier import Classifier
 from sightline.inference.predictions import Prediction
 from sightline.inference.views import Views
 
-__all__ = ["AT_ONCE", "Asker", "BusyError", "Worker"]
+__all__ = ["AT_ONCE", "Asker", "BusyError"]
 
 AT_ONCE = 32  # images that go through the network together, at most; a longer question is best asked in parts
 MOST_WAITING = 512  # questions; 64 callers, each waiting for its answer, never come near
@@ -33,28 +32,6 @@ Result = TypeVar("Result")
 
 class BusyError(SightlineError):
     """More questions wait than an ``Asker`` takes."""
-
-
-class Worker:
-    """Threads that work one thing after another off; the end of the program does not wait for them."""
-
-    def __init__(self, threads: int) -> None:
-        self._waiting: SimpleQueue[_Work] = SimpleQueue()
-        for _ in range(threads):
-            threading.Thread(target=self._run, name="decoder", daemon=True).start()
-
-    def do(self, work: Callable[[], Result]) -> Future[Result]:
-        """Run something in its turn, unless it is cancelled before."""
-        item = _Work(work)
-        self._waiting.put(item)
-        return item.answer
-
-    def _run(self) -> None:
-        while True:
-            item = self._waiting.get()
-            if item.answer.set_running_or_notify_cancel():
-                item.settle()
-            del item  # or it stays in memory until the next
 
 
 @dataclass(frozen=True)
@@ -88,7 +65,7 @@ class _Question:
 
 
 class Asker:
-    """Answers questions to a classifier on a thread of its own, in the order in which they came; made once for a server.
+    """Answers questions to a classifier on a thread of its own, in the order in which they came; one for a server.
 
     A future that is cancelled before its turn costs nothing. An error reaches only the one whose question raised it.
     """

@@ -1,4 +1,4 @@
-"""Compare recipes: finished runs side by side, or a study of recipes × seeds. A page of HTML, Markdown, CSV, and a console."""
+"""Compare finished runs side by side, or the recipes of a study over its seeds: a page, Markdown and CSV."""
 
 import os
 import shlex
@@ -14,6 +14,7 @@ from sightline.data.sources.find_source import find_source
 from sightline.display.pages import Page, print_table, write_markdown, write_page
 from sightline.display.terminal import reporting_console, show
 from sightline.errors import ConfigError, DataError, RunError
+from sightline.runs.folder import create_run
 from sightline.runs.outcomes import (
     CURVE_COLUMNS,
     RUN_COLUMNS,
@@ -43,18 +44,18 @@ def compare(
     workers: int | None = None,
     console: Console | None = None,
 ) -> Path:
-    """Compare finished runs, or the recipes of a study, which is trained first as far as it is not.
+    """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
 
     Args:
-        what: folders of two or more finished runs; or one study: its name, its YAML file, or the folder of one that has
-            begun, which is continued.
-        data: the image set of a study, in place of its own.
-        seeds: how many seeds a study has, counted from 0, in place of its own.
-        fraction: share of the training images that a study uses, in place of its own.
-        out: folder to write to; None for ``studies/<study>-<data>[-<fraction>]``, or ``studies/runs-<n>``.
-        workers: runs of a study that are trained side by side, each with its share of the threads and of the GPUs; None: one
-            after the other.
-        console: where to report; None reports nothing.
+        what: Folders of finished runs; or one study, which is trained first: a name (see sightline studies), a YAML
+            file, or the folder of one that has begun, to continue it.
+        data: The image set of a study, in place of its own.
+        seeds: Number of seeds of a study, counted from 0, in place of its own.
+        fraction: Share of the training images that a study uses, in place of its own.
+        out: Folder to write to; studies/<study>-<data>[-<fraction>] unless named, or studies/runs-<n>.
+        workers: Runs of a study that are trained side by side, each with its share of the threads and of the GPUs; 1
+            unless named. Its seconds are then those of a busy machine.
+        console: Where to report; None reports nothing, but in a notebook.
     Returns:
         The page, ``study.html`` or ``runs.html``, among its words in Markdown and tables in CSV.
     Raises:
@@ -90,7 +91,8 @@ def _read_runs(names: Sequence[str]) -> list[Outcome]:
             raise ConfigError(f"{name} is named twice; a run compared with itself shows nothing.")
     short = [folder.name for folder in folders]
     outcomes = [
-        read_outcome(folder, str(folder) if short.count(folder.name) > 1 else folder.name) for folder in folders
+        read_outcome(folder, name if short.count(name) == 1 else str(folder))
+        for folder, name in zip(folders, short, strict=True)
     ]
     if len(outcomes) == 1:
         raise ConfigError(f"{names[0]} is one run alone; name two or more to compare.")
@@ -98,25 +100,19 @@ def _read_runs(names: Sequence[str]) -> list[Outcome]:
 
 
 def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, console: Console) -> Path:
-    folder = _numbered(STUDIES, "runs") if out is None else Path(out)
-    if (folder / STUDY).exists():
-        raise RunError(f"{folder} holds a study; choose another --out.")
+    if out is not None and (Path(out) / STUDY).exists():
+        raise RunError(f"{out} holds a study; choose another --out.")
+    folder = create_run("runs", below=STUDIES) if out is None else Path(out)
     create_folder(folder)
     lead = [
-        f"{len(outcomes)} finished runs. Each is one training with one seed: a difference between two may be that of another"
-        " seed. The intervals are those of the images (95 %, Wilson's). A study, which trains every recipe with several"
-        " seeds, tells recipes apart."
+        f"{len(outcomes)} finished runs. Each is one training with one seed: a difference between two may be that of"
+        " another seed. The intervals are those of the images (95 %, Wilson's). A study, which trains every recipe"
+        " with several seeds, tells recipes apart."
     ]
-    warnings = unlike_images(outcomes)
-    page = runs_page(outcomes, lead, warnings)
+    page = runs_page(outcomes, lead, unlike_images(outcomes))
     show("", console)
     print_table(console, "results", runs_table(outcomes, brief=True))
-    tables = {
-        "runs.csv": (RUN_COLUMNS, run_rows(outcomes)),
-        "settings.csv": (("setting", *(one.name for one in outcomes)), settings_rows(outcomes)),
-        "curves.csv": (CURVE_COLUMNS, curve_rows(outcomes)),
-    }
-    return _write(folder / "runs.html", page, tables, warnings, console)
+    return _write(folder / "runs.html", page, outcomes, outcomes, console)
 
 
 # ── studies ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -127,21 +123,22 @@ def _is_study(name: str) -> bool:
 
 
 def _find_study(
-    names: Sequence[str], given: Mapping[str, Any], out: str | os.PathLike[str] | None
+    names: Sequence[str], changed: Mapping[str, Any], out: str | os.PathLike[str] | None
 ) -> tuple[Study, Path]:
-    """The study that is named, and its folder."""
+    """Read the study that is named; returns it, and its folder."""
     if len(names) > 1:
         first = next(filter(_is_study, names))
         raise ConfigError(f"{first} is a study, which is compared by itself; name one study, or only finished runs.")
     (name,) = names
     if name not in named_studies() and (Path(name) / STUDY).exists():
-        for flag, value in (*given.items(), ("out", out)):
+        for flag, value in (*changed.items(), ("out", out)):
             if value is not None:
                 raise ConfigError(
-                    f"--{flag} cannot be changed: {name} has begun with its own; leave it out, or name the study's file."
+                    f"--{flag} cannot be changed: {name} has begun with its own; leave it out, or name the study's"
+                    " file."
                 )
         return read_study(Path(name) / STUDY), Path(name)
-    study = read_study(name, **given)
+    study = read_study(name, **changed)
     if study.data is None:
         raise DataError(f"study {study.name!r} names no image set; add --data with a folder, an archive, or a name.")
     parts = [study.name, find_source(study.data).name, *([] if study.fraction is None else [f"{study.fraction:g}"])]
@@ -161,23 +158,19 @@ def _compare_study(study: Study, folder: Path, workers: int, console: Console) -
     }
     if not runs:
         raise RunError(f"no run of {folder} was finished: {next(iter(failures.values()))}")
-    found, outcomes = study_findings(study, runs, failures), list(runs.values())
+    findings, outcomes = study_findings(study, runs, failures), list(runs.values())
     show("", console)
-    for sentence in found.lead:
+    for sentence in findings.lead:
         show(sentence, console)
-    print_table(console, f"{study.name}, ranked by validation", ranking_table(study, found, brief=True))
-    first = [row.outcomes[0] for row in found.ranked if row.outcomes]
-    tables = {
-        "study.csv": (STUDY_COLUMNS, study_rows(found)),
-        "runs.csv": (RUN_COLUMNS, run_rows(outcomes)),
-        "settings.csv": (("setting", *(one.name for one in first)), settings_rows(first, *OF_SEEDS)),
-        "curves.csv": (CURVE_COLUMNS, curve_rows(outcomes)),
-    }
-    page = _write(folder / "study.html", study_page(study, found, outcomes), tables, found.warnings, console)
+    print_table(console, f"{study.name}, ranked by validation", ranking_table(study, findings, brief=True))
+    write_csv(folder / "study.csv", STUDY_COLUMNS, study_rows(findings))
+    first = [row.outcomes[0] for row in findings.ranked if row.outcomes]
+    page = _write(folder / "study.html", study_page(study, findings, outcomes), outcomes, first, console, *OF_SEEDS)
     if failures:
         raise RunError(
-            f"{len(failures)} of {len(jobs(study, folder))} runs are not finished (the first: {next(iter(failures.values()))});"
-            f" {page} tells what the others say. Try them again: sightline compare {shlex.quote(str(folder))}"
+            f"{len(failures)} of {len(jobs(study, folder))} runs are not finished (the first:"
+            f" {next(iter(failures.values()))}); {page} tells what the others say. Try them again: sightline compare"
+            f" {shlex.quote(str(folder))}"
         )
     return page
 
@@ -186,20 +179,29 @@ def _compare_study(study: Study, folder: Path, workers: int, console: Console) -
 
 
 def _write(
-    path: Path, page: Page, tables: Mapping[str, tuple[Sequence[str], Any]], warnings: Sequence[str], console: Console
+    path: Path,
+    page: Page,
+    outcomes: Sequence[Outcome],
+    first: Sequence[Outcome],
+    console: Console,
+    *left_out: str,
 ) -> Path:
-    for name, (header, rows) in tables.items():
-        write_csv(path.parent / name, header, rows)
+    """Write a page, its words in Markdown and its tables in CSV.
+
+    Args:
+        path: of the page.
+        page: what it says.
+        outcomes: all runs.
+        first: those whose settings are compared.
+        console: where warnings are printed.
+        left_out: settings that are not compared.
+    """
+    names = [one.name for one in first]
+    write_csv(path.parent / "runs.csv", RUN_COLUMNS, run_rows(outcomes))
+    write_csv(path.parent / "settings.csv", ("setting", *names), settings_rows(first, *left_out))
+    write_csv(path.parent / "curves.csv", CURVE_COLUMNS, curve_rows(outcomes))
     write_markdown(path.with_suffix(".md"), page)
     write_page(path, page)
-    for sentence in warnings:
+    for sentence in page.warnings:
         show(f"warning: {sentence}", console)
     return path
-
-
-def _numbered(root: Path, name: str) -> Path:
-    """The first of ``<root>/<name>-1``, ``-2``, ... that is not there."""
-    number = 1
-    while (root / f"{name}-{number}").exists():
-        number += 1
-    return root / f"{name}-{number}"

@@ -1,7 +1,7 @@
-"""What a study found: recipes ranked on validation, their differences to the baseline, and what to make of them."""
+"""The findings of a study: recipes ranked on validation, and their differences to the baseline."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -78,6 +78,10 @@ class Ranked:
     own_flops: float | None
     """Without them."""
 
+    def on(self, split: Split) -> Summary | None:
+        """Return its accuracy on a split."""
+        return self.test if split == "test" else self.validation
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -105,72 +109,65 @@ def study_findings(
         outcomes: finished runs by variant and seed.
         failures: why others are not finished, in a sentence.
     """
-    names = [
-        variant.name for variant in study.variants if any((variant.name, seed) in outcomes for seed in study.seeds)
-    ]
+    names = [one.name for one in study.variants if any((one.name, seed) in outcomes for seed in study.seeds)]
     seeds = tuple(seed for seed in study.seeds if names and all((name, seed) in outcomes for name in names))
     runs = {name: tuple(outcomes[name, seed] for seed in seeds) for name in names}
     baseline = names.index(study.baseline) if study.baseline in names else None
     comparisons: dict[Split, Comparison | None] = {}
     summaries: dict[Split, list[Summary | None]] = {}
     for split in SPLITS:
-        accuracies = _accuracies(runs, split)
-        summaries[split], comparisons[split] = _summaries(accuracies, baseline, len(names))
+        summaries[split], comparisons[split] = _summaries(_accuracies(runs, split), baseline, len(names))
     ranked = [
         Ranked(
-            name=name,
-            outcomes=runs[name],
-            validation=summaries["validation"][row],
-            test=summaries["test"][row],
-            seconds=_mean(runs[name], lambda outcome: outcome.all_seconds),
-            flops=_mean(runs[name], lambda outcome: outcome.all_flops),
-            own_flops=_mean(runs[name], lambda outcome: outcome.flops),
+            *(name, runs[name], validation, test),
+            seconds=_mean([outcome.all_seconds for outcome in runs[name]]),
+            flops=_mean([outcome.all_flops for outcome in runs[name]]),
+            own_flops=_mean([outcome.flops for outcome in runs[name]]),
         )
-        for row, name in enumerate(names)
+        for name, validation, test in zip(names, summaries["validation"], summaries["test"], strict=True)
     ]
     ranked.sort(key=lambda row: -row.validation.mean if row.validation else 0.0)
-    found = Findings(tuple(ranked), seeds, comparisons, (), ())
-    lead = [_what_was_done(study, found), *_answers(study, found)]
-    warnings = [*_missing(study, found, outcomes, failures), *_doubts(study, found)]
-    return Findings(tuple(ranked), seeds, comparisons, tuple(lead), tuple(warnings))
+    findings = Findings(tuple(ranked), seeds, comparisons, (), ())
+    lead = (_what_was_done(findings), *_answers(study, findings))
+    warnings = (*_missing(study, findings, failures), *_doubts(study, findings))
+    return replace(findings, lead=lead, warnings=warnings)
 
 
 def points(share: float, sign: str = "+") -> str:
-    """A difference of accuracies in percentage points."""
+    """Return a difference of accuracies in percentage points."""
     return f"{100 * share:{sign}.2f}".replace("-", "−")
 
 
 def verdict(difference: Difference | None) -> str:
-    """What a difference to the baseline says; empty where there is none."""
+    """Return what a difference to the baseline says; empty where there is none."""
     if difference is None:
         return ""
     return "better" if difference.low > 0 else "worse" if difference.high < 0 else NO_DIFFERENCE
 
 
-def study_rows(found: Findings) -> Iterator[list[Any]]:
-    """A row a recipe, with the columns of ``STUDY_COLUMNS``; accuracies from 0 to 1."""
-    for row in found.ranked:
+def study_rows(findings: Findings) -> Iterator[list[Any]]:
+    """Yield a row for each recipe, with the columns of ``STUDY_COLUMNS``; accuracies from 0 to 1."""
+    for row in findings.ranked:
         cells: list[Any] = [row.name, len(row.outcomes)]
         for split in SPLITS:
-            comparison = found.comparisons[split]
-            cells += [*_split_cells(getattr(row, split)), comparison.detectable if comparison else None]
+            comparison = findings.comparisons[split]
+            cells += [*_split_cells(row.on(split)), comparison.detectable if comparison else None]
         yield [*cells, row.seconds, row.flops, row.own_flops, row.outcomes[0].parameters if row.outcomes else None]
 
 
 def _split_cells(summary: Summary | None) -> list[Any]:
     if summary is None:
         return [None] * len(_OF_SPLIT)
-    low, high = summary.interval or (None, None)
-    difference = summary.difference
-    told = [difference.estimate, difference.low, difference.high] if difference else [None] * 3
-    return [summary.mean, summary.deviation, low, high, *told, verdict(difference)]
+    one = summary.difference
+    difference = [one.estimate, one.low, one.high] if one else [None] * 3
+    return [summary.mean, summary.deviation, *(summary.interval or (None, None)), *difference, verdict(one)]
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _accuracies(runs: Mapping[str, Sequence[Outcome]], split: Split) -> Array | None:
-    """Accuracies of each recipe with each seed, (R, S); None where a run lacks one."""
+    """Return accuracies of each recipe with each seed, (R, S); None where a run lacks one."""
     measured: list[list[Measured | None]] = [[getattr(outcome, split) for outcome in row] for row in runs.values()]
     if not measured or not measured[0] or any(one is None for row in measured for one in row):
         return None
@@ -183,54 +180,48 @@ def _summaries(
     if accuracies_RS is None:
         return [None] * recipes, None
     comparison = None if baseline is None else compare_to_baseline(accuracies_RS, baseline)
-    found: list[Summary | None] = []
-    for row, values in enumerate(accuracies_RS):
-        deviation = float(values.std(ddof=1)) if len(values) > 1 else None
-        difference = None if comparison is None else comparison.differences[row]
-        found.append(Summary(float(values.mean()), deviation, mean_interval(values), difference))
-    return found, comparison
+    differences = [None] * recipes if comparison is None else comparison.differences
+    return [
+        Summary(float(row.mean()), float(row.std(ddof=1)) if len(row) > 1 else None, mean_interval(row), difference)
+        for row, difference in zip(accuracies_RS, differences, strict=True)
+    ], comparison
 
 
-def _mean(outcomes: Sequence[Outcome], number: Callable[[Outcome], float | None]) -> float | None:
-    values = [value for outcome in outcomes if (value := number(outcome)) is not None]
-    return sum(values) / len(values) if values and len(values) == len(outcomes) else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None
 
 
 # ── sentences ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _what_was_done(study: Study, found: Findings) -> str:
-    if not found.ranked or not found.seeds:
+def _what_was_done(findings: Findings) -> str:
+    if not findings.ranked or not findings.seeds:
         return "There is no seed with which every recipe is finished, so there is nothing to compare yet."
-    one = found.ranked[0].outcomes[0]
-    counts = ", ".join(f"{count:,} {split}" for split, count in one.counts.items())
+    best, count = findings.ranked[0], len(findings.seeds)
+    images = ", ".join(f"{number:,} {split}" for split, number in best.outcomes[0].counts.items())
+    test = "; test, which every run has read once, is shown beside it and chose nothing" if best.test else ""
     return (
-        f"{len(found.ranked)} recipes, each trained with {len(found.seeds)} {'seed' if len(found.seeds) == 1 else 'seeds'}"
-        f" on {one.image_set} ({counts} images). They are ranked by their mean accuracy on validation"
-        + (
-            "; test, which every run has read once, is shown beside it and chose nothing."
-            if found.ranked[0].test
-            else "."
-        )
+        f"{len(findings.ranked)} recipes, each trained with {count} {'seed' if count == 1 else 'seeds'}"
+        f" on {best.outcomes[0].image_set} ({images} images). They are ranked by their mean accuracy on"
+        f" validation{test}."
     )
 
 
-def _answers(study: Study, found: Findings) -> list[str]:
+def _answers(study: Study, findings: Findings) -> list[str]:
     lines = []
-    for split, comparison in found.comparisons.items():
+    for split, comparison in findings.comparisons.items():
         if comparison is None:
             continue
-        summaries = [(row.name, getattr(row, split)) for row in found.ranked]
-        groups: dict[str, list[str]] = {"better": [], "worse": [], NO_DIFFERENCE: []}
-        for name, summary in summaries:
-            if summary is not None and summary.difference is not None:
-                groups[verdict(summary.difference)].append(_spoken(name, summary.difference))
-        told = {
+        titles = {
             "better": f"Better than {study.baseline} on {split}",
             "worse": f"Worse than {study.baseline} on {split}",
             NO_DIFFERENCE: f"{NO_DIFFERENCE.capitalize()} against {study.baseline} on {split}",
         }
-        lines += [f"{told[answer]}: {', '.join(names)}." for answer, names in groups.items() if names]
+        differences = {row.name: summary.difference for row in findings.ranked if (summary := row.on(split))}
+        for answer, title in titles.items():
+            names = [_spoken(name, one) for name, one in differences.items() if one and verdict(one) == answer]
+            lines += [f"{title}: {', '.join(names)}."] if names else []
         lines.append(
             f"A true difference of {points(comparison.detectable, '')} points on {split} would have been shown with a"
             f" probability of {POWER * 100:g}\N{NO-BREAK SPACE}%."
@@ -244,23 +235,16 @@ def _spoken(name: str, difference: Difference) -> str:
     return f"{name} ({points(difference.estimate)} points, {points(difference.low)} to {points(difference.high)})"
 
 
-def _missing(
-    study: Study,
-    found: Findings,
-    outcomes: Mapping[tuple[str, int], Outcome],
-    failures: Mapping[tuple[str, int], str],
-) -> list[str]:
-    """What is not finished, and what that leaves."""
-    lines = []
-    there = [row.name for row in found.ranked]
-    for variant in study.variants:
-        if variant.name not in there:
-            lines.append(f"{variant.name} has no finished run and is left out.")
-    unused = [seed for seed in study.seeds if seed not in found.seeds]
+def _missing(study: Study, findings: Findings, failures: Mapping[tuple[str, int], str]) -> list[str]:
+    """Return sentences on what is not finished, and what that leaves."""
+    there = [row.name for row in findings.ranked]
+    absent = [variant.name for variant in study.variants if variant.name not in there]
+    lines = [f"{name} has no finished run and is left out." for name in absent]
+    unused = [seed for seed in study.seeds if seed not in findings.seeds]
     if there and unused:
         lines.append(
             f"Not every recipe is finished with seed {', '.join(map(str, unused))}; only complete seeds count"
-            f" ({len(found.seeds)} of {len(study.seeds)})."
+            f" ({len(findings.seeds)} of {len(study.seeds)})."
         )
     lines += [f"{name}, seed {seed}, failed: {reason}" for (name, seed), reason in failures.items()]
     if there and study.baseline not in there:
@@ -268,50 +252,48 @@ def _missing(
     return lines
 
 
-def _doubts(study: Study, found: Findings) -> list[str]:
-    """What weakens the answer although all is there."""
+def _doubts(study: Study, findings: Findings) -> list[str]:
+    """Return sentences on what weakens the answer although all is there."""
     lines = []
-    if found.ranked and len(found.seeds) == 1:
+    if findings.ranked and len(findings.seeds) == 1:
         lines.append(
             "There is one seed, so there is no interval: every difference here may be that of another seed. Name more"
             " with --seeds."
         )
-    baseline_there = any(row.name == study.baseline for row in found.ranked)
-    for split, comparison in found.comparisons.items():
-        measured = all(getattr(row, split) is not None for row in found.ranked)
-        if comparison is None and measured and baseline_there and len(found.ranked) > 1 and len(found.seeds) > 1:
+    baseline_there = any(row.name == study.baseline for row in findings.ranked)
+    for split, comparison in findings.comparisons.items():
+        measured = all(row.on(split) is not None for row in findings.ranked)
+        if comparison is None and measured and baseline_there and len(findings.ranked) > 1 and len(findings.seeds) > 1:
             lines.append(f"On {split} the seeds made no difference at all, so there is nothing to measure one against.")
-    lines += [line for split in SPLITS if (line := _scatter(found, split, study.baseline))]
-    outcomes = [row.outcomes[0] for row in found.ranked if row.outcomes]
+    lines += [line for split in SPLITS if (line := _scatter(findings, split, study.baseline))]
+    outcomes = [row.outcomes[0] for row in findings.ranked if row.outcomes]
     lines += unlike_images(outcomes)
-    known = {row.name: row.flops for row in found.ranked if row.flops}
+    known = {row.name: row.flops for row in findings.ranked if row.flops}
     if known and max(known.values()) > UNEQUAL * min(known.values()):
         least, most = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
-        told = f"{most} took {known[most] / known[least]:.2f} times the training operations of {least}"
+        cost = f"{most} took {known[most] / known[least]:.2f} times the training operations of {least}"
         lines.append(
-            f"The recipes differ in cost on purpose ({told}): {study.unequal}"
+            f"The recipes differ in cost on purpose ({cost}): {study.unequal}"
             if study.unequal
-            else f"The recipes were not given the same: {told}, so a difference may be that of the longer training."
+            else f"The recipes were not given the same: {cost}, so a difference may be that of the longer training."
         )
     return lines
 
 
-def _scatter(found: Findings, split: Split, baseline: str) -> str:
-    """That one deviation does not fit all recipes, where it does not; else empty."""
-    accuracies_RS = _accuracies({row.name: row.outcomes for row in found.ranked}, split)
+def _scatter(findings: Findings, split: Split, baseline: str) -> str:
+    """Return that one deviation does not fit all recipes, where it does not; else an empty text."""
+    accuracies_RS = _accuracies({row.name: row.outcomes for row in findings.ranked}, split)
     chance = None if accuracies_RS is None else unequal_deviations(accuracies_RS)
-    if found.comparisons[split] is None or accuracies_RS is None or chance is None or chance >= UNLIKELY:
+    if findings.comparisons[split] is None or accuracies_RS is None or chance is None or chance >= UNLIKELY:
         return ""
     deviations = accuracies_RS.std(axis=1, ddof=1)
     most, least = int(deviations.argmax()), int(deviations.argmin())
-    name = found.ranked[most].name
-    told = (
-        f"On {split} the seeds of {name} scatter {deviations[most] / deviations[least]:.1f} times as much as"
-        f" those of {found.ranked[least].name}, which chance seldom does (p = {chance:.1g}); the intervals take one deviation"
-        " for all, so they are"
+    name = findings.ranked[most].name
+    sentence = (
+        f"On {split} the seeds of {name} scatter {deviations[most] / deviations[least]:.1f} times as much as those of"
+        f" {findings.ranked[least].name}, which chance seldom does (p = {chance:.1g}); the intervals take one deviation"
+        " for all, so they are too narrow"
     )
     if name == baseline:
-        return f"{told} too narrow: every difference is one to {name}. More seeds would show more, or another baseline."
-    return (
-        f"{told} too narrow for {name} and too wide for the others: a study without it would show smaller differences."
-    )
+        return f"{sentence}: every difference is one to {name}. More seeds would show more, or another baseline."
+    return f"{sentence} for {name} and too wide for the others: a study without it would show smaller differences."

@@ -1,4 +1,4 @@
-"""Train the runs of a study, each in a process of its own: whatever ends one leaves the others, and what is finished stays.
+"""Train the runs of a study, each in a process of its own: whatever ends one leaves the others.
 
 study.yaml          the whole study, with the content of its recipes
 runs/NAME-SEED/     an ordinary run folder each
@@ -35,13 +35,13 @@ from sightline.machine.devices import share_of_machine
 from sightline.runs.folder import read_model
 from sightline.runs.outcomes import read_outcome
 from sightline.runs.writing import storage_error, write_atomically
-from sightline.training.prepare import prepare_training
+from sightline.training.preparation import prepare_training
 
 __all__ = ["STUDY", "Job", "jobs", "open_study", "train_in_child", "train_study"]
 
 STUDY = "study.yaml"  # in a study's folder
 GRACE = 5.0  # seconds in which a training that got Ctrl-C from the terminal, as we did, ends by itself
-PATIENCE = 0.2  # seconds after which a training that runs is asked whether it is to be ended
+PATIENCE = 0.1  # seconds between two looks at a training that runs
 STOPPED = 130  # status of a training after Ctrl-C
 
 
@@ -57,14 +57,17 @@ class Job:
 
     @property
     def name(self) -> str:
+        """Its recipe and its seed."""
         return f"{self.variant.name}-{self.seed}"
 
     @property
     def run(self) -> Path:
+        """Its folder."""
         return self.folder / "runs" / self.name
 
     @property
     def finished(self) -> bool:
+        """True where it is trained."""
         return (self.run / "DONE").exists()
 
     @property
@@ -74,6 +77,7 @@ class Job:
 
     @property
     def data(self) -> str:
+        """Its image set."""
         data = self.variant.data or self.study.data
         assert data is not None
         return data
@@ -85,13 +89,13 @@ class Job:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it sets over the recipe."""
+        """Settings over the recipe."""
         backbone = None if self.backbone is None else str(self.backbone.absolute())
         return self.study.overrides(self.variant, self.seed, backbone)
 
 
 def jobs(study: Study, folder: Path) -> list[Job]:
-    """The runs of a study in the order of training: one seed after the other, each run after the one it starts from."""
+    """Return the runs of a study in their order: seed after seed, each run after the one it starts from."""
     return [Job(study, variant, seed, folder) for seed in study.seeds for variant in study.trained]
 
 
@@ -166,34 +170,36 @@ def _train_side_by_side(
     """Train what is not finished, in order as far as what each run starts from allows; see ``train_study``."""
     stopping = threading.Event()
 
-    def work(job: Job, worker: int) -> None:
+    def work(job: Job, worker: int) -> str:
+        start = time.monotonic()
         if job.backbone is not None and not (job.backbone / "DONE").exists():
             raise RunError(f"the run {job.backbone.name} that it starts from is not finished.")
         if train is None:
             train_in_child(job, lock, share_of_machine(worker, workers), stopping)
         else:
             train(job)
+        return f"{_reached(job)}, {spoken_seconds(time.monotonic() - start)}"
 
-    waiting, failures = [job for job in everything if not job.finished], {}
-    busy: dict[Future[None], tuple[Job, int, float]] = {}
+    waiting, free = [job for job in everything if not job.finished], list(range(workers))
+    busy: dict[Future[str], tuple[Job, int]] = {}
+    failures: dict[tuple[str, int], str] = {}
     with ThreadPoolExecutor(workers) as pool:
         try:
             while waiting or busy:
-                while len(busy) < workers and (job := _next(waiting, [one for one, _, _ in busy.values()])) is not None:
+                while free and (job := _next(waiting, [one for one, _ in busy.values()])) is not None:
                     waiting.remove(job)
                     show(f"[{everything.index(job) + 1}/{len(everything)}] {job.name}", console)
-                    worker = min(set(range(workers)) - {taken for _, taken, _ in busy.values()})
-                    busy[pool.submit(work, job, worker)] = job, worker, time.monotonic()
+                    worker = free.pop(0)
+                    busy[pool.submit(work, job, worker)] = job, worker
                 for ended in wait(busy, return_when=FIRST_COMPLETED).done:
-                    job, _, start = busy.pop(ended)
+                    job, worker = busy.pop(ended)
+                    free.append(worker)
                     try:
-                        ended.result()
-                        line = f"{_told(job)}, {spoken_seconds(time.monotonic() - start)}"
+                        line = ended.result()
                     except SightlineError as error:
                         failures[job.variant.name, job.seed] = str(error)
                         line = f"failed: {error}"
-                    whose = f"{job.name}: " if workers > 1 else ""
-                    show(f"  {whose}{line}", console)
+                    show(f"  {f'{job.name}: ' if workers > 1 else ''}{line}", console)
         except BaseException:  # Ctrl-C, here or in a training; the others are ended before the pool is left
             stopping.set()
             raise
@@ -201,7 +207,7 @@ def _train_side_by_side(
 
 
 def _next(waiting: Sequence[Job], busy: Sequence[Job]) -> Job | None:
-    """The first run that does not wait for the one it starts from."""
+    """Return the first run that does not wait for the one it starts from."""
     unfinished = {job.run for job in (*waiting, *busy)}
     return next((job for job in waiting if job.backbone not in unfinished), None)
 
@@ -222,6 +228,7 @@ def train_in_child(
         RunError: it ended without finishing; with its own last sentence.
         KeyboardInterrupt: Ctrl-C, here or there.
     """
+    stopping = stopping or threading.Event()
     recipe, settings, log = (
         job.folder / "work" / f"{job.name}.{end}" for end in ("recipe.yaml", "settings.yaml", "log")
     )
@@ -239,8 +246,8 @@ def train_in_child(
             env=os.environ | dict(share or {}),
         )
         try:
-            while (status := _status(child)) is None:
-                if stopping is not None and stopping.is_set():
+            while (status := child.poll()) is None:
+                if stopping.wait(PATIENCE):
                     raise KeyboardInterrupt
         except BaseException:
             _stop(child)
@@ -249,14 +256,6 @@ def train_in_child(
         raise KeyboardInterrupt
     if status or not job.finished:
         raise RunError(f"{_reason(log, begin, status)} ({log})")
-
-
-def _status(child: subprocess.Popen[bytes]) -> int | None:
-    """The status of a training that ends soon; None where it goes on."""
-    try:
-        return child.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        return None
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
@@ -274,7 +273,7 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
 
 
 def _reason(log: Path, begin: int, status: int) -> str:
-    """Why a training ended, by what it printed last."""
+    """Return why a training ended, by what it printed last."""
     with log.open("rb") as file:
         file.seek(begin)
         lines = [line.strip() for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
@@ -284,35 +283,27 @@ def _reason(log: Path, begin: int, status: int) -> str:
     return (own or lines or [f"it ended with status {status}."])[-1]
 
 
-def _told(job: Job) -> str:
+def _reached(job: Job) -> str:
     outcome = read_outcome(job.run)
-    parts = [
-        f"{split} {measured.accuracy:.4f}"
-        for split, measured in (("validation", outcome.validation), ("test", outcome.test))
-        if measured is not None
-    ]
-    return ", ".join(parts) or "finished"
+    measured = {"validation": outcome.validation, "test": outcome.test}
+    return ", ".join(f"{split} {one.accuracy:.4f}" for split, one in measured.items() if one) or "finished"
 
 
 def _refuse_early(everything: list[Job], console: Console) -> None:
-    """Refuse before the first step what would be refused after hours: settings that do not suit the images, or other images.
+    """Refuse before the first step what would be refused after hours: conflicts of settings, or other images.
 
     What starts from a run that is not there yet is seen when its turn comes, still with the first seed.
     """
-    seen: set[str] = set()
-    for job in everything:
-        if job.finished or job.backbone is not None or job.variant.name in seen:
-            continue
-        seen.add(job.variant.name)
+    first = {job.variant.name: job for job in reversed(everything) if not job.finished and job.backbone is None}
+    for job in sorted(first.values(), key=everything.index):
         try:
-            plan = prepare_training(job.data, job.recipe, job.settings, None, console)
+            plan = prepare_training(job.data, job.recipe, job.settings, console)
         except SightlineError as error:
             raise type(error)(f"study {job.study.name!r}, {job.variant.name!r}: {error}") from error
-        fingerprint = plan.images.fingerprint
         for other in everything:
             if other.data != job.data or not (other.run / "model.json").exists():
                 continue
-            if read_model(other.run)["data"]["fingerprint"] != fingerprint:
+            if read_model(other.run)["data"]["fingerprint"] != plan.images.fingerprint:
                 raise DataError(
                     f"the images in {job.data} have changed since {other.run} was trained, so its accuracy is of other"
                     " images; choose another --out."

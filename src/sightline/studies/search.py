@@ -1,4 +1,4 @@
-"""What a tuning has drawn and judged so far, and what it draws next: Optuna, with its file of SQLite."""
+"""The trials that a tuning has drawn and judged, and the next one: Optuna, with its file of SQLite."""
 
 import math
 import random
@@ -44,12 +44,18 @@ class Trial:
     same_as: int | None = None
     """An earlier trial with the same settings, whose outcome is taken over: it would be trained to the same bits."""
 
+    @property
+    def ended(self) -> Outcome:
+        """The outcome of a trial that has ended."""
+        assert self.outcome is not None
+        return self.outcome
+
 
 class Search:
     """Draws trials, judges their epochs, and keeps how they ended. Used by one process at a time.
 
-    Every number is drawn by a sampler of its own, seeded by the trial's number and its name: so a search that is continued
-    draws what it would have drawn, even where it was killed between two numbers of a trial.
+    Every number is drawn by a sampler of its own, seeded by the trial's number and its name: so a search that is
+    continued draws what it would have drawn, even where it was killed between two numbers of a trial.
     """
 
     def __init__(self, path: Path, space: Space, config: TuneConfig, pruner: str, recipe: Recipe) -> None:
@@ -76,38 +82,42 @@ class Search:
             self._left = [trial._trial_id for trial in running]  # of a process that is gone
 
     def next(self) -> Trial | None:
-        """The next trial, first those that an earlier process left; one that ended at once has its outcome. None after the
-        last."""
+        """Return the next trial, first those that an earlier process left; None after the last.
+
+        One that ended at once has its outcome.
+        """
         with self._optuna() as optuna:
             if self._left:
-                asked = optuna.Trial(self._study, self._left.pop(0))
+                optuna_trial = optuna.Trial(self._study, self._left.pop(0))
             else:
                 begun = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state.name != "WAITING"]
                 if len(begun) >= self.total:
                     return None
-                asked = self._study.ask()
-            self._seed(asked.number)
-            _ = asked.relative_params  # draws what is drawn together, before the sampler of any single one
+                optuna_trial = self._study.ask()
+            self._seed(optuna_trial.number)
+            _ = optuna_trial.relative_params  # draws what is drawn together, before the sampler of any single one
             drawn: dict[str, Any] = {}
 
             def draw(dimension: Dimension) -> Any:
-                self._seed(asked.number, dimension.name)
-                drawn[dimension.name] = _draw(asked, dimension)
+                self._seed(optuna_trial.number, dimension.name)
+                drawn[dimension.name] = _draw(optuna_trial, dimension)
                 return drawn[dimension.name]
 
-            trial = Trial(asked.number + 1, drawn, self.space.settings(draw))
-            self._open[trial.number] = asked
+            trial = Trial(optuna_trial.number + 1, drawn, self.space.settings(draw))
+            self._open[trial.number] = optuna_trial
             return self._take_over(trial) or trial
 
     def go_on(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Whether a trial is worth another epoch after this one, counted from 1, at which it was judged.
+        """Tell whether a trial is worth another epoch after this one, counted from 1, at which it was judged.
 
         After its last there is nothing left to save: it counts as finished.
         """
         with self._optuna():
-            asked = self._open[trial.number]
-            asked.report(value, epoch)  # an epoch that is repeated after an interruption is known, with the same value
-            return epoch == self.epochs or not asked.should_prune()
+            optuna_trial = self._open[trial.number]
+            optuna_trial.report(
+                value, epoch
+            )  # an epoch that is repeated after an interruption is known, with the same value
+            return epoch == self.epochs or not optuna_trial.should_prune()
 
     def end(self, trial: Trial, outcome: Outcome, same_as: int | None = None) -> Trial:
         """Keep how a trial ended; one that cannot be judged has failed."""
@@ -115,29 +125,29 @@ class Search:
             reason = f"its {self.config.judge} is not finite"
             outcome = Outcome("failed", None, outcome.epochs, outcome.seconds, reason)
         with self._optuna() as optuna:
-            asked = self._open.pop(trial.number)
+            optuna_trial = self._open.pop(trial.number)
             for name, value in {**asdict(outcome), "same_as": same_as}.items():
-                asked.set_user_attr(name, value)
+                optuna_trial.set_user_attr(name, value)
             states = optuna.trial.TrialState
             state = {"finished": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}[outcome.state]
-            self._study.tell(asked, outcome.value if outcome.state == "finished" else None, state)
+            self._study.tell(optuna_trial, outcome.value if outcome.state == "finished" else None, state)
         return Trial(trial.number, trial.drawn, trial.settings, outcome, same_as)
 
     @property
     def begins_with_recipe(self) -> bool:
-        """Whether the first trial is the recipe as it is."""
+        """True where the first trial is the recipe as it is."""
         return self._first is not None
 
     def trials(self) -> list[Trial]:
-        """All trials that have ended, by their numbers."""
+        """Return all trials that have ended, by their numbers."""
         with self._optuna():
             return [self._ended(trial) for trial in self._study.get_trials() if trial.state.is_finished()]
 
     def ranked(self) -> list[Trial]:
-        """The finished trials, best first; of equals the earlier."""
-        finished = [trial for trial in self.trials() if trial.outcome is not None and trial.outcome.state == "finished"]
+        """Return the finished trials, best first; of equals the earlier."""
+        finished = [trial for trial in self.trials() if trial.ended.state == "finished"]
         sign = -1 if self.config.judge == "val_acc" else 1
-        return sorted(finished, key=lambda trial: sign * trial.outcome.value)  # type: ignore[union-attr, operator]
+        return sorted(finished, key=lambda trial: sign * (trial.ended.value or 0.0))
 
     def _ended(self, trial: "optuna.trial.FrozenTrial") -> Trial:
         kept = dict(trial.user_attrs)
@@ -165,8 +175,8 @@ class Search:
     def _take_over(self, trial: Trial) -> Trial | None:
         """Give a trial the outcome of an earlier one that it repeats, if there is one."""
         for earlier in self.trials():
-            if earlier.settings == trial.settings and earlier.number < trial.number and earlier.outcome is not None:
-                return self.end(trial, earlier.outcome, same_as=earlier.number)
+            if earlier.settings == trial.settings and earlier.number < trial.number:
+                return self.end(trial, earlier.ended, same_as=earlier.number)
         return None
 
     def _connect(self) -> sqlite3.Connection:
@@ -174,7 +184,7 @@ class Search:
 
     @contextmanager
     def _optuna(self) -> Iterator[Any]:
-        """Optuna, which says nothing by itself meanwhile."""
+        """Lend Optuna, which says nothing by itself meanwhile."""
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 
@@ -187,14 +197,15 @@ class Search:
         except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as error:
             reason = " ".join(str(error.__cause__ or error).split("[SQL")[0].split())
             raise StorageError(
-                f"{self.path} cannot be read or written ({reason}); end whatever else uses it, or mend the disk, and continue."
+                f"{self.path} cannot be read or written ({reason}); end whatever else uses it, or mend the disk, and"
+                " continue."
             ) from error
         finally:
             optuna.logging.set_verbosity(before)
 
 
 def _draw(trial: "optuna.Trial", dimension: Dimension) -> Any:
-    """A number, or the name of an option; what was drawn before an interruption is drawn again."""
+    """Draw a number, or the name of an option; what was drawn before an interruption is drawn again."""
     name = dimension.name
     if isinstance(dimension, Choice):
         return trial.suggest_categorical(name, list(dimension.options))

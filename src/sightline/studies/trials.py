@@ -18,10 +18,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import torch
@@ -40,7 +39,7 @@ WORK = "import sys; sys.path.append(sys.argv[1]); from sightline.studies.trials 
 
 @dataclass(frozen=True)
 class Job:
-    """What a trial is to train."""
+    """A training, as a trial."""
 
     run: str
     recipe: Mapping[str, Any]
@@ -52,7 +51,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended."""
+    """The end of a trial."""
 
     state: Literal["finished", "pruned", "failed"]
     value: float | None = None
@@ -102,7 +101,7 @@ def train_trial(job: Job, go_on: Callable[[int, float], bool]) -> Outcome:
 
 
 def _judged(run: Path, judge: str) -> tuple[float | None, int, float]:
-    """What a run is judged by, its epochs, and their seconds."""
+    """Return the measure that a run is judged by, its epochs, and their seconds."""
     try:
         with (run / "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -116,8 +115,8 @@ def _judged(run: Path, judge: str) -> tuple[float | None, int, float]:
 # ── worker processes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Workers:
-    """Processes that train trials side by side, each with its share of the threads, and of the GPUs where there are several.
+class Workers(AbstractContextManager["Workers"]):
+    """Processes that train trials side by side, each with its share of the threads and of the GPUs.
 
     Whoever uses them is the only one who draws and judges; so no two of them train the same by chance.
     """
@@ -127,12 +126,7 @@ class Workers:
         self._inbox: queue.Queue[tuple[int, dict[str, Any] | None]] = queue.Queue()
         self._processes: dict[int, subprocess.Popen[str]] = {}
 
-    def __enter__(self) -> "Workers":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for process in self._processes.values():
             process.kill()  # a run may be killed at any moment
         for process in self._processes.values():
@@ -193,7 +187,7 @@ class Workers:
 
 
 def work() -> None:
-    """What a worker process does: train one trial after another, until its standard input ends."""
+    """Train one trial after another, until standard input ends; the program of a worker process."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever else is printed is no answer
     lines: queue.Queue[Any] = queue.Queue()

@@ -24,7 +24,7 @@ PARTS = (
 
 
 def checkpoint_to_resume(run: Path) -> Path | None:
-    """The newest checkpoint of a run that can be read, or None."""
+    """Return the newest checkpoint of a run that can be read, or None."""
     paths = [run / name for name in (LAST, PREVIOUS)]
     return next((path for path in paths if path.exists() and not isinstance(_read(path), str)), None)
 
@@ -62,14 +62,14 @@ def settle_checkpoints(run: Path, *, restart: bool = False) -> str:
 
 
 def steps_done(run: Path) -> int:
-    """Steps that the newest readable checkpoint of a run comes after; 0 where there is none."""
+    """Count the steps that the newest readable checkpoint of a run comes after; 0 where there is none."""
     checkpoint = checkpoint_to_resume(run)
     found = None if checkpoint is None else _read(checkpoint)
     return int(found["global_step"]) if isinstance(found, dict) else 0
 
 
 def _read(path: Path) -> dict[str, Any] | str:
-    """The content of a checkpoint, or why it is none."""
+    """Return the content of a checkpoint, or why it is none."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken pickle raises whatever it likes

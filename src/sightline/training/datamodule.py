@@ -1,25 +1,15 @@
-"""The LightningDataModule over ``images/``."""
+"""The LightningDataModule: batches of an opened image set, made on the device that trains."""
 
 from typing import Any
 
 import lightning as L
 import torch
 
-from sightline.config import AnyRecipe, Recipe
-from sightline.data.batches import (
-    Array,
-    Batch,
-    EvaluationBatches,
-    Normalization,
-    TrainingBatches,
-    augmentation_of,
-    prepare,
-)
-from sightline.data.cache import open_images
-from sightline.data.decoding.preprocessing import Preprocessing
-from sightline.data.sources.source import ImageSource
+from sightline.config import Recipe
+from sightline.data.batches import Array, Batch, EvaluationBatches, TrainingBatches
 from sightline.machine.devices import arithmetic
 from sightline.models.base import Network
+from sightline.training.base import Plan
 from sightline.training.kept_features import Backbone, FeatureBatches, KeptEvaluation
 
 __all__ = ["ImageData"]
@@ -30,46 +20,26 @@ VALIDATION_BATCH = 256  # images; larger batches fall out of the processor's cac
 class ImageData(L.LightningDataModule):
     """Batches of an image set, made on the device that trains."""
 
-    def __init__(self, source: ImageSource, recipe: AnyRecipe, normalization: Normalization | None = None) -> None:
+    def __init__(self, plan: Plan) -> None:
         """
         Args:
-            source: the image set.
-            recipe: every setting of the training.
-            normalization: of the weights that the training starts from; None for the set's own.
+            plan: of the training, whose images are opened; of several processes each has opened them by itself.
         """
         super().__init__()
-        self.source = source
-        self.recipe = recipe
-        self._given = normalization
-
-    def prepare_data(self) -> None:
-        """Decode the set into its cache; runs in one process of a machine and assigns nothing."""
-        open_images(self.source, self.recipe.data.size, preprocessing=Preprocessing(self.recipe.data.fit))
-
-    def setup(self, stage: str) -> None:
-        """Open the cache and cut the splits; runs in every process."""
-        self.images, self.splits, self.normalization = prepare(self.source, self.recipe, given=self._given)
+        self.plan, self.recipe, self.splits, self.normalization = plan, plan.recipe, plan.splits, plan.normalization
 
     def train_dataloader(self) -> TrainingBatches:
         assert self.trainer is not None
-        fit = self.recipe.fit
-        arguments = (self.images, self.splits.train, self.normalization, augmentation_of(self.recipe))
-        named: dict[str, Any] = {
-            "batch_size": fit.batch_size,
-            "epochs": fit.epochs,
-            "seed": fit.seed,
-            "device": self._device,
-            "dtype": arithmetic(fit.precision, self._device),
-            "balanced": self.recipe.data.sampling == "balanced",
-            "rank": self.trainer.global_rank,
-            "world_size": self.trainer.world_size,
-        }
+        dtype = arithmetic(self.recipe.fit.precision, self._device)
+        place: dict[str, Any] = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
         backbone = self._frozen_backbone()
         if backbone is None:
-            batches = TrainingBatches(*arguments, **named)
+            batches = self.plan.training_batches(self._device, dtype, **place)
         else:
             every = self._as_they_are(self.splits.train, shared=False)
-            batches = FeatureBatches(*arguments, **named, as_they_are=every, backbone=backbone)
+            batches = self.plan.training_batches(
+                self._device, dtype, kind=FeatureBatches, as_they_are=every, backbone=backbone, **place
+            )
         # Lightning restores a loader's state only within an epoch; between two, the epoch is the loop's to say
         batches.epoch = self.trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
         return batches
@@ -80,12 +50,12 @@ class ImageData(L.LightningDataModule):
         return batches if backbone is None else KeptEvaluation(batches, backbone)
 
     def sample(self, images: int) -> EvaluationBatches:
-        """At least so many training images (all, where there are fewer), as validation would see them."""
+        """Return at least so many training images (all, where there are fewer), as validation would see them."""
         train = self.splits.train
         return self._as_they_are(train[:: max(1, len(train) // images)])
 
     def _frozen_backbone(self) -> Backbone | None:
-        """What computes the features that are kept; None where none are."""
+        """Return what computes the features that are kept; None where none are."""
         if not isinstance(self.recipe, Recipe) or not self.recipe.keeps_features:
             return None
         assert self.trainer is not None
@@ -93,10 +63,10 @@ class ImageData(L.LightningDataModule):
         return Backbone(network, self.trainer.precision_plugin.forward_context)
 
     def _as_they_are(self, rows: Array, shared: bool = True) -> EvaluationBatches:
-        """Images without augmentation: this process's share of them, or all."""
+        """Return batches without augmentation: of this process's share of the images, or of all."""
         assert self.trainer is not None
         return EvaluationBatches(
-            self.images,
+            self.plan.images,
             rows,
             self.normalization,
             batch_size=VALIDATION_BATCH,

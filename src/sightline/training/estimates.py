@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,7 @@ from sightline.models.flops import Countable, forward_once, training_flops
 from sightline.training.kept_features import bytes_kept
 from sightline.training.phases import Phase, frozen_modules, layers_of, phases_of
 
-__all__ = ["Estimate", "estimate_training", "features_per_second", "training_operations"]
+__all__ = ["Estimate", "estimate_training", "features_per_second", "seconds_of", "training_operations"]
 
 PASSED = 8  # images of a forward pass that is timed
 TIMED = 256  # images of a step that is timed, at most
@@ -67,7 +67,7 @@ def estimate_training(
 
 
 def features_per_second(network: Network, size: tuple[int, int], precision: str) -> float:
-    """Images a second of a forward pass alone, by the second of two batches on a copy of the network.
+    """Measure the images a second of a forward pass alone, by the second of two batches on a copy of the network.
 
     Args:
         network: as it was built; it stays as it is.
@@ -78,14 +78,19 @@ def features_per_second(network: Network, size: tuple[int, int], precision: str)
     dtype = arithmetic(precision, device)
     trial = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     images = torch.zeros(PASSED, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
-    seconds = 1.0
+    with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        return PASSED / seconds_of(lambda: trial.features(images).float().sum())
+
+
+def seconds_of(work: Callable[[], Tensor]) -> float:
+    """Time the second of two calls of what computes a number on a device."""
+    seconds = 0.0
     for _ in range(2):
         adjust_threads()
         start = time.perf_counter()
-        with torch.no_grad(), torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            float(trial.features(images).float().sum())  # waits for the device
+        float(work().detach())  # waits for the device
         seconds = time.perf_counter() - start
-    return PASSED / seconds
+    return seconds
 
 
 def training_operations(
@@ -96,7 +101,7 @@ def training_operations(
     images: int,
     epochs: int | None = None,
 ) -> int:
-    """Floating-point operations of a training: smaller images, and what is frozen, cost less.
+    """Count the floating-point operations of a training: smaller images, and what is frozen, cost less.
 
     Args:
         recipe: every setting.
@@ -114,7 +119,7 @@ def training_operations(
 
 
 def kept_views(recipe: AnyRecipe) -> int:
-    """Views of each training image of which a frozen backbone's features are kept; 0: none are."""
+    """Count the views of each training image of which a frozen backbone's features are kept; 0: none are."""
     if not isinstance(recipe, Recipe) or not recipe.keeps_features:
         return 0
     return 1 if recipe.augment.flip == "none" else 2
@@ -123,7 +128,7 @@ def kept_views(recipe: AnyRecipe) -> int:
 def _seconds_of_step(
     network: Countable, phase: Phase, size: tuple[int, int], batch: int, device: torch.device, dtype: torch.dtype
 ) -> float:
-    """Seconds of a forward and backward pass of a phase, on a copy of the network: one pass to warm up, one timed."""
+    """Time a forward and backward pass of a phase, on a copy of the network: one pass to warm up, one timed."""
     trial = copy.deepcopy(network).to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     for module in frozen_modules(trial, layers_of(trial), phase.trained):
         module.training = False
@@ -131,15 +136,14 @@ def _seconds_of_step(
         parameter.requires_grad = name in phase.trained
     images, *more = (part.to(device) for part in network.example(size, batch))
     images = images.contiguous(memory_format=torch.channels_last)
-    for _ in range(2):
-        adjust_threads()
-        start = time.perf_counter()
+
+    def step() -> Tensor:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            loss = trial(images, *more).float().logsumexp(1).mean()
-        loss.backward()
-        float(loss.detach())  # waits for the device
-        seconds = time.perf_counter() - start
-    return seconds
+            loss: Tensor = trial(images, *more).float().logsumexp(1).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    return seconds_of(step)
 
 
 def _bytes(
@@ -151,7 +155,7 @@ def _bytes(
     dtype: torch.dtype,
     kept: bool,
 ) -> int:
-    """Memory of a phase: weights, what belongs to those that learn by then, and what the layers put out for a batch."""
+    """Estimate the bytes of a phase: weights, what belongs to those that learn, and what the layers put out."""
     parameters = {name: parameter.numel() for name, parameter in network.named_parameters()}
     so_far = frozenset[str]().union(*(other.trained for other in phases if other.first <= phase.first))
     averaged = 4 if recipe.averaging is not None else 0
@@ -161,10 +165,10 @@ def _bytes(
 
 
 def _numbers_held(network: Countable, size: tuple[int, int], phase: Phase, kept: bool) -> int:
-    """Numbers that layers put out for one image and that are in memory at once, with their gradients.
+    """Count the numbers that layers put out for one image and that are in memory at once, with their gradients.
 
-    From the first layer that learns on, all are; of those before it two at a time, and at least two of all where a frozen
-    backbone computes its features once.
+    From the first layer that learns on, all are; of those before it two at a time, and at least two of all where a
+    frozen backbone computes its features once.
     """
     before, after = [0, 0], [0]
     learnt = False

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
@@ -11,13 +11,14 @@ from rich.console import Console
 from sightline.config import BatchSearchConfig, RangeTestConfig, refuse_range_test
 from sightline.display.terminal import Table, reporting_console, show
 from sightline.errors import ConfigError
-from sightline.machine.devices import keep_freed_memory
 from sightline.runs.folder import refuse_filled
 from sightline.runs.writing import create_folder, write_atomically, write_csv, write_json
-from sightline.training.finders.batch import FoundBatch, search_batch
-from sightline.training.finders.rate import FoundRate, search_rate, write_range
-from sightline.training.job import Plan
-from sightline.training.prepare import prepare_training
+from sightline.training.request import Request, read_request
+
+if TYPE_CHECKING:
+    from sightline.training.classifier_plan import ClassifierPlan
+    from sightline.training.finders.batch import FoundBatch
+    from sightline.training.finders.rate import FoundRate
 
 __all__ = ["find_batch", "find_rate"]
 
@@ -30,30 +31,39 @@ def find_rate(
     test: RangeTestConfig | None = None,
     out: str | os.PathLike[str] | None = None,
     console: Console | None = None,
-) -> FoundRate:
-    """Find the learning rate of a training by a range test, checked by short trainings.
+) -> "FoundRate":
+    """Find the learning rate of a training by a range test, and check it by short trainings.
 
     One process takes the steps, with whole batches, whatever ``fit.processes`` is; batch-norm then sees a whole batch, too.
 
     Args:
-        data, recipe, settings: of the training, as for ``sightline.train``.
-        test: range and steps of the test.
-        out: folder to make, with ``range.png``, ``range.csv``, ``found.json`` and ``settings.yaml``, which ``sightline train
-            --config`` takes; None writes nothing.
-        console: where to report; None reports nothing.
+        data: An image set, as for sightline train; so are the recipe and the settings of the training.
+        recipe: A recipe's name, a YAML file of one, or auto to choose by the images.
+        settings: What to set over the recipe, nested as in its YAML.
+        test: Range and steps of the test.
+        out: Folder to make: range.png, range.csv, found.json, and settings.yaml for sightline train --config.
+        console: Where to report; None reports nothing, but in a notebook.
     Returns:
         The rate, the range test, and the ``settings`` to train with.
     Raises:
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
-    plan, console = _begin(data, recipe, settings, out, console)
+    test = test or RangeTestConfig()
+    if out is not None:
+        refuse_filled(out)
+    request = read_request(data, recipe, settings)
+    if request.recipe is not None:
+        test.rates(request.recipe.optimizer.kind)  # refuses an end below the start
+    plan, console = _begin(request, out, console)
+    from sightline.training.finders.rate import search_rate, write_range
+
     if "fit.batch_size" in plan.searches:
         raise ConfigError(
             "a rate is found for one batch size, and --fit.batch-size is auto; find that first (sightline find batch), and"
             " name it."
         )
     refuse_range_test(plan.recipe.fit, plan.recipe.finetune, len(plan.splits.train), "a range test")
-    found = search_rate(plan, test or RangeTestConfig(), console)
+    found = search_rate(plan, test, console)
     _say(console, found.lines())
     if out is not None:
         write_range(_finish(Path(out), found), found)
@@ -68,21 +78,26 @@ def find_batch(
     search: BatchSearchConfig | None = None,
     out: str | os.PathLike[str] | None = None,
     console: Console | None = None,
-) -> FoundBatch:
+) -> "FoundBatch":
     """Find how large a batch of a training fits into memory, and which size is fastest.
 
     Args:
-        data, recipe, settings: of the training, as for ``sightline.train``.
-        search: how, and within which memory.
-        out: folder to make, with ``sizes.csv``, ``found.json`` and ``settings.yaml``, which ``sightline train --config``
-            takes; None writes nothing.
-        console: where to report; None reports nothing.
+        data: An image set, as for sightline train; so are the recipe and the settings of the training.
+        recipe: A recipe's name, a YAML file of one, or auto to choose by the images.
+        settings: What to set over the recipe, nested as in its YAML.
+        search: How, and within which memory.
+        out: Folder to make: sizes.csv, found.json, and settings.yaml for sightline train --config.
+        console: Where to report; None reports nothing, but in a notebook.
     Returns:
         The sizes that were tried, the largest that fits, and the ``settings`` to train with.
     Raises:
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
-    plan, console = _begin(data, recipe, settings, out, console)
+    if out is not None:
+        refuse_filled(out)
+    plan, console = _begin(read_request(data, recipe, settings), out, console)
+    from sightline.training.finders.batch import search_batch
+
     found = search_batch(plan, search or BatchSearchConfig(), console)
     show(_table(found), console)
     _say(console, found.lines())
@@ -92,17 +107,16 @@ def find_batch(
 
 
 def _begin(
-    data: str | os.PathLike[str] | None,
-    recipe: str | os.PathLike[str] | Mapping[str, Any],
-    settings: Mapping[str, Any] | None,
+    request: Request,
     out: str | os.PathLike[str] | None,
     console: Console | None,
-) -> tuple[Plan, Console]:
-    if out is not None:
-        refuse_filled(out)
+) -> tuple["ClassifierPlan", Console]:
+    from sightline.machine.devices import keep_freed_memory
+    from sightline.training.preparation import prepare_classifier
+
     keep_freed_memory()
     console = reporting_console(console)
-    plan = prepare_training(data, recipe, settings or {}, None, console)
+    plan = prepare_classifier(request, console)
     if out is not None:
         create_folder(Path(out))  # before the work: one that cannot be made costs nothing
     _say(
@@ -115,7 +129,7 @@ def _begin(
     return plan, console
 
 
-def _table(found: FoundBatch) -> Table:
+def _table(found: "FoundBatch") -> Table:
     columns, rows = found.rows()
     table = Table()
     for column in columns:
@@ -125,7 +139,7 @@ def _table(found: FoundBatch) -> Table:
     return table
 
 
-def _finish(folder: Path, found: FoundRate | FoundBatch) -> Path:
+def _finish(folder: Path, found: "FoundRate | FoundBatch") -> Path:
     write_json(folder / "found.json", found.to_json())
     write_atomically(folder / "settings.yaml", yaml.safe_dump(found.settings, sort_keys=False).encode())
     return folder

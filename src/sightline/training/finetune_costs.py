@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from msgspec.structs import replace
 
-from sightline.config import read_recipe, resolve
 from sightline.data.augment.augment import shrunk_side
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.machine.memory import free_memory
 from sightline.models.base import Network
-from sightline.training.job import Plan
+from sightline.training.base import with_settings
+from sightline.training.classifier_plan import ClassifierPlan
+from sightline.training.estimates import seconds_of
 
 __all__ = ["Candidate", "candidates"]
 
@@ -34,21 +34,22 @@ class Candidate:
     """Seconds of an epoch, with its validation; their mean where the images are smaller at first."""
 
 
-def candidates(plan: Plan) -> list[Candidate]:
-    """Ways to fine-tune the network of a plan, the most layers first, with their seconds on this machine just now."""
+def candidates(plan: ClassifierPlan) -> list[Candidate]:
+    """Return the ways to fine-tune a network, the most layers first, with their seconds on this machine just now."""
     recipe, splits = plan.recipe, plan.splits
     device = choose_device()
     dtype = arithmetic(recipe.fit.precision, device)
     network = copy.deepcopy(plan.network).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     count = min(recipe.fit.batch_size, len(splits.train), TIMED)
     images = torch.zeros(count, 3, *plan.images.size, device=device).contiguous(memory_format=torch.channels_last)
-    usual = resolve(read_recipe("photos")).augment  # which kept maps do without; what the user named is never dropped
-    only_whole = recipe.finetune is not None or recipe.augment != replace(usual, flip=recipe.augment.flip)
-    found = []
+    # kept maps do without the crop and the policy of the recipe photos, never without anything that the user named
+    without = with_settings(recipe, "augment", crop=None, policy=None)
+    only_whole = recipe.finetune is not None or plan.named_views or not without.shows_two_views
+    options = []
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
         forward = _seconds(network, images, learns=False) / count
         whole = _seconds_at(network, images, recipe.augment.scales) / count
-        found.append(Candidate(None, 0.0, whole * len(splits.train) + forward * len(splits.validation)))
+        options.append(Candidate(None, 0.0, whole * len(splits.train) + forward * len(splits.validation)))
         for layer in [] if only_whole else _cuts(network, images):
             network.cut_after(layer)
             maps, below = _timed_maps(network, images)
@@ -60,30 +61,30 @@ def candidates(plan: Plan) -> list[Candidate]:
                 parameter.requires_grad = name.startswith(network.beyond_backbone)
             above = _seconds(network, maps, learns=True, kept=True) / count
             once = below / count * shown
-            found.append(Candidate(layer, once, above * (len(splits.train) + len(splits.validation) / 3)))
-    return found
+            options.append(Candidate(layer, once, above * (len(splits.train) + len(splits.validation) / 3)))
+    return options
 
 
 def _cuts(network: Network, images: torch.Tensor) -> list[str]:
-    """Layers of the network's chain behind which about two thirds, and a third, of the time of a pass is spent."""
+    """Return the layers of the chain behind which about two thirds, and a third, of the time of a pass is spent."""
     times = [0.0]
-    given = images[:4]
+    maps = images[:4]
     with torch.inference_mode():
         for layer in network.chain:
             start = time.perf_counter()
-            given = network.get_submodule(layer)(given)
+            maps = network.get_submodule(layer)(maps)
             times.append(time.perf_counter() - start)
     total = sum(times)
-    found = []
+    cuts = []
     for share in SHARES:
         done = 0.0
         for (_, seconds), layer in zip(pairwise(times), network.chain[:-1], strict=False):
             done += seconds
             learns = any(True for _ in network.get_submodule(layer).parameters())
             if learns and 1 - done / total <= share:
-                found.append(layer)
+                cuts.append(layer)
                 break
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(cuts))
 
 
 def _timed_maps(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, float]:
@@ -95,7 +96,7 @@ def _timed_maps(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, f
 
 
 def _seconds_at(network: Network, images: torch.Tensor, scales: tuple[float, ...]) -> float:
-    """Mean seconds of a step at shares of the side; at the full side where there are none."""
+    """Time a step, as the mean at shares of the side; at the full side where there are none."""
     total = 0.0
     for scale in scales or (1.0,):
         height, width = (shrunk_side(side, scale) for side in images.shape[2:])
@@ -106,16 +107,15 @@ def _seconds_at(network: Network, images: torch.Tensor, scales: tuple[float, ...
 
 
 def _seconds(network: Network, given: torch.Tensor, *, learns: bool, kept: bool = False) -> float:
-    """Of a pass, and where it learns of its gradients, for a batch: the second of two."""
-    seconds = 0.0
+    """Time a pass, and where it learns its gradients, for a batch."""
     network.train(learns)
-    for _ in range(2):
-        start = time.perf_counter()
+
+    def step() -> torch.Tensor:
         with torch.set_grad_enabled(learns):
-            loss = (network.classify(given) if kept else network(given)).float().logsumexp(1).mean()
+            loss: torch.Tensor = (network.classify(given) if kept else network(given)).float().logsumexp(1).mean()
         if learns:
             loss.backward()  # type: ignore[no-untyped-call]
             network.zero_grad()
-        float(loss.detach())  # waits for the device
-        seconds = time.perf_counter() - start
-    return seconds
+        return loss
+
+    return seconds_of(step)

@@ -4,21 +4,21 @@ N images, V views, K classes. Nothing here loads Lightning.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from sightline.display.pictures import drawing
 from sightline.display.terminal import show
+from sightline.display.waiting import Progress
 from sightline.errors import TrainingError
-from sightline.evaluation.calibration import calibrate, measure_corruptions, measure_strangers
+from sightline.evaluation.calibration import calibrate
 from sightline.evaluation.evaluate import evaluate_rows
-from sightline.inference.predict import Classifier
+from sightline.evaluation.ood import measure_ood
+from sightline.evaluation.robustness import measure_corruptions
+from sightline.inference.classifier import Classifier
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
 from sightline.measures.conformal import image_uniforms
@@ -26,46 +26,23 @@ from sightline.reports.report import report
 from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
 from sightline.runs.writing import write_csv, write_json
 from sightline.training.estimates import training_operations
-from sightline.training.job import Plan
-from sightline.training.linear_probe import CrossValidation
-from sightline.training.phases import Phase
-from sightline.training.summary import Progress, show_measures, show_next_steps
+from sightline.training.summary import show_measures, show_next_steps
 
-__all__ = ["Trained", "finish"]
+if TYPE_CHECKING:
+    from sightline.training.base import Trained
+    from sightline.training.classifier_plan import ClassifierPlan
+
+__all__ = ["finish"]
 
 Array = np.ndarray[Any, Any]
-AskRows = Callable[[Array, Callable[[int, int], None]], Array]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What is known of a classifier when its weights are settled."""
-
-    seconds: float
-    """Of all that made it, features and fine-tuning included."""
-    probe_flops: float
-    """Operations a second of the machine meanwhile."""
-    phases: Sequence[Phase]
-    """Of the epochs that were trained by steps; none where none were."""
-    epochs: int
-    """That were trained by steps; 0: none."""
-    facts: dict[str, Any]
-    """For ``model.json``."""
-    ask: AskRows | None = None
-    """Logits of rows of the set, (1, n, K), by kept features; None asks the network."""
-    crossed: CrossValidation | None = None
-    """Where cross-validation measures, in place of a test split."""
-
-
-def finish(plan: Plan, run: Path, trained: Trained, console: Console) -> None:
+def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", console: Console) -> None:
     """Calibrate, measure on the test split (once) or by cross-validation, and write what is saved and shared."""
     start = time.perf_counter()
     network, recipe = plan.network, plan.recipe
     model = read_model(run) | trained.facts
-    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
-        raise TrainingError(
-            f"the weights are not finite after the last step; {run} is not finished. Try a smaller rate."
-        )
+    plan.refuse_bad_weights(run)
     classifier = Classifier(network, model, choose_device())
     with Progress(console, "Calibrating and testing") as progress:
         logits_VNK = _calibrate(classifier, plan, trained, progress)
@@ -105,7 +82,7 @@ def finish(plan: Plan, run: Path, trained: Trained, console: Console) -> None:
     show_next_steps(console, run, plan.source.location, model)
 
 
-def _calibrate(classifier: Classifier, plan: Plan, trained: Trained, progress: Progress) -> Array:
+def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained", progress: Progress) -> Array:
     """Set temperature and thresholds into the classifier's model; returns the logits they were set by, (V, N, K)."""
     recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
     rows = splits.train if splits.cross_validated else splits.calibrate
@@ -142,7 +119,7 @@ def _count_unanswered(logits_VNK: Array, run: Path) -> int:
 
 
 def _measure(
-    classifier: Classifier, plan: Plan, run: Path, trained: Trained, logits_VNK: Array, progress: Progress
+    classifier: Classifier, plan: "ClassifierPlan", run: Path, trained: "Trained", logits_VNK: Array, progress: Progress
 ) -> dict[str, Any] | None:
     """Measure on what the recipe names, or by cross-validation; None where on nothing."""
     recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
@@ -171,7 +148,7 @@ def _measure(
     return measured
 
 
-def _stress(classifier: Classifier, plan: Plan, console: Console) -> float:
+def _stress(classifier: Classifier, plan: "ClassifierPlan", console: Console) -> float:
     """Measure the classifier on corrupted images and on images of no class, into its ``trust``.
 
     Returns:
@@ -182,5 +159,5 @@ def _stress(classifier: Classifier, plan: Plan, console: Console) -> float:
     trust = classifier.model["trust"]
     with Progress(console, "Trying corrupted images") as progress:
         trust["corruptions"] = measure_corruptions(classifier, pixels, rows, plan.images.labels[rows], progress)
-        trust["unknown"]["rates"] = measure_strangers(classifier, pixels, rows)
+        trust["unknown"]["rates"] = measure_ood(classifier, pixels, rows)
     return time.perf_counter() - start

@@ -1,7 +1,8 @@
 """What a frozen backbone makes of images, computed once and kept. N images, V views, B images of a batch.
 
-Where nothing below the head learns and images are shown as they are, or mirrored, the backbone's output for an image is one
-of two. They are computed when they are first asked for, kept in memory on the device, and the epochs train the head on them.
+Where nothing below the head learns and images are shown as they are, or mirrored, the backbone's output for an image
+is one of two. They are computed when they are first asked for, kept in memory on the device, and the epochs train the
+head on them.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ from sightline.data.batches import Batch, EvaluationBatches, TrainingBatches
 from sightline.errors import ConfigError
 from sightline.machine.memory import free_memory
 from sightline.models.base import Network
-from sightline.training.phases import frozen_modules, layers_of, phases_of
+from sightline.training.phases import frozen_modules, layers_of, modes_kept, phases_of
 
 __all__ = ["Backbone", "FeatureBatches", "KeptEvaluation", "bytes_kept", "settle_features"]
 
@@ -46,45 +47,46 @@ def settle_features(
     finetune = recipe.finetune
     if not isinstance(finetune, FrozenConfig) or not recipe.shows_two_views:
         return recipe, ""
-    wanted = bytes_kept(network, images * (1 if recipe.augment.flip == "none" else 2), size)
-    problem = _why_not(recipe, network, size, wanted, device)
+    size_in_bytes = bytes_kept(network, images * (1 if recipe.augment.flip == "none" else 2), size)
+    problem = _why_not(recipe, network, size, size_in_bytes, device)
     if finetune.features == "keep" and problem:
         raise ConfigError(f"--finetune.features keep: {problem}; leave the option out.")
     keep = finetune.features != "recompute" and not problem
     settled = replace(recipe, finetune=replace(finetune, features="keep" if keep else "recompute"))
     if keep:
-        return settled, f"  what the frozen layers make of the images is computed once and kept: {wanted / 1e9:.2g} GB"
+        return (
+            settled,
+            f"  what the frozen layers make of the images is computed once and kept: {size_in_bytes / 1e9:.2g} GB",
+        )
     return settled, f"  the frozen layers compute in every epoch anew: {problem or 'as asked'}"
 
 
-def _why_not(recipe: Recipe, network: Network, size: tuple[int, int], wanted: int, device: torch.device) -> str:
-    """What speaks against keeping so many bytes of features; empty where nothing does."""
+def _why_not(recipe: Recipe, network: Network, size: tuple[int, int], size_in_bytes: int, device: torch.device) -> str:
+    """Return what speaks against keeping so many bytes of features; empty where nothing does."""
     if recipe.fit.compile:
         return "--fit.compile compiles the whole network"
     varying = _varying(recipe, network, size)
     if varying:
         return varying
-    if wanted * recipe.fit.processes > MOST * free_memory(device):
-        return f"{wanted / 1e9:.1f} GB for each process is more than a third of the free memory"
+    if size_in_bytes * recipe.fit.processes > MOST * free_memory(device):
+        return f"{size_in_bytes / 1e9:.1f} GB for each process is more than a third of the free memory"
     return ""
 
 
 def bytes_kept(network: Network, images: int, size: tuple[int, int]) -> int:
-    """What the features of so many images of a size take, in float32."""
+    """Return the bytes that the features of so many images of a size take, in float32."""
     parameter = next(network.parameters())
-    training = network.training
-    with torch.no_grad():
+    with torch.no_grad(), modes_kept(network):
         output = network.eval().backbone_output(torch.zeros(1, 3, *size, device=parameter.device))
-    network.train(training)
     return images * output.numel() * 4
 
 
 def _varying(recipe: Recipe, network: Network, size: tuple[int, int]) -> str:
-    """Why an image's features vary while the head of a frozen network trains, as a clause; empty where they do not.
+    """Say why an image's features vary while the head of a frozen network trains, as a clause; empty where they do not.
 
-    Two images are sent through: in evaluation mode; twice in the modes of the training, where dropout rescales what it keeps
-    and batch-norm takes the statistics of the batch; and one of them alone. The network and the generators are left as they
-    were.
+    Two images are sent through: in evaluation mode; twice in the modes of the training, where dropout rescales what
+    it keeps and batch-norm takes the statistics of the batch; and one of them alone. The network and the generators
+    are left as they were.
     """
     frozen = set(frozen_modules(network, layers_of(network), phases_of(recipe, network)[0].trained))
     below = {
@@ -108,23 +110,21 @@ def _varying(recipe: Recipe, network: Network, size: tuple[int, int]) -> str:
 
 
 def _features(network: Network, images: Tensor, learning: Iterable[nn.Module]) -> Tensor:
-    """The backbone's output with some modules in training mode and all others in evaluation mode; nothing is changed."""
-    modes = [(module, module.training) for module in network.modules()]
+    """Return the backbone's output with some modules in training mode, all others not; nothing is changed."""
     measured = [(buffer, buffer.clone()) for buffer in network.buffers()]
-    network.eval()
-    for module in learning:
-        module.training = True
-    with torch.no_grad(), torch.random.fork_rng([images.device] if images.device.type == "cuda" else []):
+    generators = torch.random.fork_rng([images.device] if images.device.type == "cuda" else [])
+    with torch.no_grad(), modes_kept(network), generators:
+        network.eval()
+        for module in learning:
+            module.training = True
         output = network.backbone_output(images)
         for buffer, before in measured:
             buffer.copy_(before)
-    for module, training in modes:
-        module.training = training
     return output
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
-    """Whether features are equal but for rounding, which is not the same for every number of images."""
+    """Tell whether features are equal but for rounding, which is not the same for every number of images."""
     scale = float(other.abs().max())
     return one.shape == other.shape and torch.allclose(one, other, rtol=1e-4, atol=1e-5 * scale, equal_nan=True)
 
@@ -143,14 +143,9 @@ class Backbone:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Normalised images, (B, 3, H, W), to what is read by ``Network.classify``."""
-        modes = [(module, module.training) for module in self._network.modules()]
-        self._network.eval()
-        with self._arithmetic():
-            output = self._network.backbone_output(images)
-        for module, training in modes:
-            module.training = training
-        return output
+        """Turn normalized images, (B, 3, H, W), into what is read by ``Network.classify``."""
+        with modes_kept(self._network), self._arithmetic():
+            return self._network.eval().backbone_output(images)
 
 
 class KeptEvaluation:
@@ -197,7 +192,7 @@ class FeatureBatches(TrainingBatches):
         return Batch(features, labels, epoch, index, weight, features=True)
 
     def _compute(self) -> Tensor:
-        """(V, N, ...): of each training image and, where images are mirrored, of its mirror image."""
+        """Compute the features of each training image and, where wanted, of its mirror image, (V, N, ...)."""
         views = 1 if self.config.flip == "none" else 2
         kept: Tensor | None = None
         start = 0

@@ -1,6 +1,5 @@
 """What Lightning trains: one short LightningModule a kind. The arithmetic is plain functions. B images, K classes."""
 
-import math
 from bisect import bisect_right
 from collections.abc import Callable
 from typing import Any
@@ -21,25 +20,23 @@ from sightline.models.unet import UNet
 from sightline.training.optimizers import build_optimizer
 from sightline.training.phases import phases_of, shares_of, whitening_epochs
 from sightline.training.schedules import Plateau, Steps, falling, schedule
+from sightline.training.totals import Totals
 
 __all__ = [
     "ACGANLearner",
     "ClassifierLearner",
     "DiffusionLearner",
     "Learner",
-    "Totals",
     "balanced_weights",
     "classification_loss",
     "validated",
 ]
 
-COUNT_EVERY = 50  # batches; their logits are kept until then
-
 
 def classification_loss(
     network: Network, batch: Batch, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean cross-entropy of a batch, in float32; of a mixed one, of both labels of each image by their shares.
+    """Return the mean cross-entropy of a batch, in float32; of a mixed one, of both labels by their shares.
 
     With weights of the classes, (K,), that of each image times its class's weight: the weights are one on average over
     the training images, so the mean is divided by the images, and is the same for every number of processes.
@@ -63,68 +60,18 @@ def classification_loss(
 
 
 def balanced_weights(labels: Array, classes: int) -> Tensor:
-    """Weights that let every class count the same in all: images / (classes · images of the class), (K,)."""
+    """Return weights that let every class count the same in all: images / (classes · images of the class), (K,)."""
     counts = torch.bincount(torch.from_numpy(labels), minlength=classes)
     return len(labels) / (classes * counts.float())
 
 
 def validated(trainer: L.Trainer) -> bool:
-    """Whether the epoch that ends was validated."""
+    """Tell whether the epoch that ends was validated."""
     return trainer.fit_loop.epoch_loop._should_check_val_epoch()
 
 
-class Totals:
-    """Loss, right answers and images of an epoch.
-
-    Batches are set aside and counted ``COUNT_EVERY`` at a time: counting each takes ten small operations a step, and on
-    a GPU it would wait for the device. They are added in their order, so when one looks changes no digit.
-    """
-
-    def __init__(self, loss: float = 0.0, right: int = 0, images: int = 0) -> None:
-        self._loss, self._right, self._images = loss, right, images
-        self._first_bad_step: int | None = None
-        self._waiting: list[tuple[Tensor, Tensor | None, Tensor, int]] = []
-
-    def add(self, loss: Tensor, logits: Tensor | None, labels: Tensor, step: int) -> None:
-        """Count a batch of step ``step``: its mean loss, the logits, (B, K), where there are any, and the classes, (B,)."""
-        self._waiting.append((loss.detach(), None if logits is None else logits.detach(), labels, step))
-        if len(self._waiting) == COUNT_EVERY:
-            self._count()
-
-    @property
-    def first_bad_step(self) -> int | None:
-        """The first step whose loss was not finite; waits for the device."""
-        self._count()
-        return self._first_bad_step
-
-    @property
-    def sums(self) -> tuple[float, int, int]:
-        """(sum of the losses, right answers, images) since the last ``take``; waits for the device."""
-        self._count()
-        return self._loss, self._right, self._images
-
-    def take(self) -> tuple[float, int, int]:
-        """The sums, which start again from zero."""
-        sums = self.sums
-        self._loss, self._right, self._images = 0.0, 0, 0
-        return sums
-
-    def _count(self) -> None:
-        if not self._waiting:
-            return
-        losses, logits, labels, steps = zip(*self._waiting, strict=True)
-        self._waiting = []
-        if all(answers is not None for answers in logits):
-            self._right += int((torch.cat(logits).argmax(1) == torch.cat(labels)).sum())
-        for loss, classes, step in zip(torch.stack(losses).tolist(), labels, steps, strict=True):
-            self._loss += loss * len(classes)
-            self._images += len(classes)
-            if self._first_bad_step is None and not math.isfinite(loss):
-                self._first_bad_step = step
-
-
 class Learner(L.LightningModule):
-    """What all kinds have in common: one optimizer whose rates follow the steps, totals of losses, what is kept of them."""
+    """The base of all kinds: one optimizer whose rates follow the steps, totals of losses, what is kept of them."""
 
     network: nn.Module
     measures: tuple[str, ...] = ("loss",)
@@ -154,7 +101,7 @@ class Learner(L.LightningModule):
         return batch.epoch * self.batches_per_epoch + batch.position
 
     def draws(self, *what: str | int) -> torch.Generator:
-        """Random numbers that depend on the seed and on what they are for."""
+        """Return random numbers that depend on the seed and on what they are for."""
         return torch.Generator().manual_seed(derived_seed(self.recipe.fit.seed, *what))
 
     def on_validation_epoch_end(self) -> None:
@@ -187,11 +134,11 @@ class Learner(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step", "name": "rate"}}
 
     def share(self, step: int) -> float:
-        """Share of the peak rate that an optimizer step is taken at, by what has been measured so far."""
+        """Return the share of the peak rate that an optimizer step is taken at, by what has been measured so far."""
         return self._curve(step) * self._phase_rate(step) * (1.0 if self.plateau is None else self.plateau.factor)
 
     def phase_at(self, epoch: int) -> int:
-        """Which of ``phases`` an epoch is in; both are counted from 0."""
+        """Return which of ``phases`` an epoch is in; both are counted from 0."""
         return bisect_right([phase.first for phase in self.phases], epoch) - 1
 
     def begin_phase(self) -> None:
@@ -259,7 +206,7 @@ class Learner(L.LightningModule):
         return torch.float32 if self.device.type == "mps" else torch.float64  # which MPS does not have
 
     def _measured(self, monitor: str) -> bool:
-        """Whether a measure is new at the end of this epoch."""
+        """Tell whether a measure is new at the end of this epoch."""
         return monitor.startswith("train_") or validated(self.trainer)
 
 
@@ -371,14 +318,16 @@ class ACGANLearner(Learner):
         self.generator_totals["val"].add(self._generator_loss(batch, self.draws(*place)), None, batch.labels, -1)
 
     def _made(self, batch: Batch, drawn: torch.Generator) -> Tensor:
-        """An image of each class of a batch, as the discriminator is shown it."""
+        """Make an image of each class of a batch, as the discriminator is shown it."""
         noise_BZ = torch.randn(len(batch.labels), self.config.noise_width, generator=drawn)
-        made = self.network.generator(noise_BZ.to(self.device, non_blocking=True), batch.labels)
-        return acgan.disguise(made, self.config.disguises, drawn)
+        images = self.network.generator(noise_BZ.to(self.device, non_blocking=True), batch.labels)
+        return acgan.disguise(images, self.config.disguises, drawn)
 
     def _discriminator_loss(self, batch: Batch, drawn: torch.Generator, penalty: float = 0.0) -> Tensor:
-        made, real = self._made(batch, drawn), acgan.disguise(batch.images, self.config.disguises, drawn)
-        return acgan.discriminator_loss(self.network.discriminator, real, made, batch.labels, penalty=penalty).total
+        generated, real = self._made(batch, drawn), acgan.disguise(batch.images, self.config.disguises, drawn)
+        return acgan.discriminator_loss(
+            self.network.discriminator, real, generated, batch.labels, penalty=penalty
+        ).total
 
     def _generator_loss(self, batch: Batch, drawn: torch.Generator) -> Tensor:
         return acgan.generator_loss(self.network.discriminator, self._made(batch, drawn), batch.labels).total

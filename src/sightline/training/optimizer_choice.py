@@ -1,4 +1,4 @@
-"""Whether the optimizer of a recipe preserves what a network has learnt; where it would not, another takes its place."""
+"""Replace the optimizer of a recipe where it would destroy what a network has learnt."""
 
 import re
 from collections.abc import Mapping
@@ -21,17 +21,17 @@ from sightline.config import (
 from sightline.config.building import AUTO
 from sightline.config.resolving import spell_out
 from sightline.errors import ConfigError
-from sightline.inference.architecture import Built
 from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork
 from sightline.runs.folder import read_run_recipe
+from sightline.training.network import Built
 from sightline.training.phases import phases_of
 
 __all__ = ["settle_optimizer"]
 
-# Three kinds of apples of the Grocery Store photographs (train 139, test 173) at 96 px, tf_efficientnet_lite0 with ImageNet weights,
-# recipe small, 5 epochs in batches of 32, means of 2 seeds: 0.645 at 3e-4, 0.697 at 1e-3, 0.705 at 3e-3 (of which one seed
-# was 0.746 and the other 0.665); Muon 0.306 (1 seed), worse than guessing.
+# Three kinds of apples of the Grocery Store photographs (train 139, test 173) at 96 px, tf_efficientnet_lite0 with
+# ImageNet weights, recipe small, 5 epochs in batches of 32, means of 2 seeds: 0.645 at 3e-4, 0.697 at 1e-3, 0.705 at
+# 3e-3 (of which one seed was 0.746 and the other 0.665); Muon 0.306 (1 seed), worse than guessing.
 PRESERVING = AdamWConfig(learning_rate=1e-3)
 LARGE_RATE = 0.05  # of SGD; recipes that train from scratch have 0.1
 SCALE_FREE = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)  # behind filters
@@ -54,23 +54,23 @@ def settle_optimizer(recipe: Recipe, settings: Mapping[str, Any], built: Built) 
     if not harm:
         return recipe, ""
     kind = recipe.optimizer.kind
-    asked = [name for name, value in (spell_out(settings).get("optimizer") or {}).items() if value != AUTO]
-    if not asked:
+    named = [name for name, value in (spell_out(settings).get("optimizer") or {}).items() if value != AUTO]
+    if not named:
         line = (
             f"optimizer: {PRESERVING.kind} at {PRESERVING.learning_rate:g} in place of the recipe's {kind}: it {harm}"
         )
         return replace(recipe, optimizer=PRESERVING), line
     if not isinstance(recipe.optimizer, MuonConfig):
         return recipe, ""
-    flag = f"--optimizer.{asked[0].replace('_', '-')}"
-    subject = f"{flag} {kind}" if "kind" in asked else f"{flag} is a setting of the recipe's {kind}, which"
+    flag = f"--optimizer.{named[0].replace('_', '-')}"
+    subject = f"{flag} {kind}" if "kind" in named else f"{flag} is a setting of the recipe's {kind}, which"
     raise ConfigError(
         f"{subject} {harm}; leave the option out, and {PRESERVING.kind} takes its place, or name another optimizer."
     )
 
 
 def _harm(recipe: Recipe, built: Built) -> str:
-    """What the optimizer of a recipe would do to a network, as a clause; empty where it does no harm."""
+    """Return what the optimizer of a recipe would do to a network, as a clause; empty where it does no harm."""
     if not _backbone_learns(recipe, built.network):
         return ""
     muon = isinstance(recipe.optimizer, MuonConfig)
@@ -96,13 +96,13 @@ def _backbone_learns(recipe: Recipe, network: Network) -> bool:
 
 
 def _trained_by_muon(recipe: Recipe) -> bool:
-    """Whether a training starts from a run whose filters have the norms that Muon gives them already."""
+    """Tell whether a training starts from a run whose filters have the norms that Muon gives them already."""
     network = recipe.network
     return isinstance(network, RunConfig) and isinstance(read_run_recipe(Path(network.folder)).optimizer, MuonConfig)
 
 
 def _scale_matters(network: nn.Module) -> bool:
-    """Whether a network computes something else when its filters are scaled: layer norms, layer scale, or no norms."""
+    """Tell whether scaling its filters changes what a network computes: layer norms, layer scale, or no norms."""
     kinds = [module for module in network.modules() if "norm" in type(module).__name__.lower()]
     if not any(isinstance(module, SCALE_FREE) for module in kinds):
         return True

@@ -30,8 +30,9 @@ def build_optimizer(
     """Make the optimizer of a network's trainable parameters.
 
     Every group carries ``part``: ``filters``, ``head`` (the last linear layer alone, also behind an attention, whose
-    matrices are filters), ``biases``, ``whitening`` for the bias of a whitening layer, or ``head_biases`` for those that
-    are none of the backbone's. Biases and norms (every parameter of fewer than two dimensions, and what is called no
+    matrices are filters), ``biases``, ``whitening`` for the bias of a whitening layer, or ``head_biases`` for those
+    that are none of the backbone's. Biases and norms (every parameter of fewer than two dimensions, and what is
+    called no
     weight: positions, tokens, queries) are not decayed, except by Muon's ``shrink``.
 
     Args:
@@ -39,14 +40,14 @@ def build_optimizer(
             group, which carries its ``share``.
     """
     beyond_backbone = getattr(network, "beyond_backbone", ("head.",))
-    found: dict[tuple[str, float], list[nn.Parameter]] = {}
+    parts: dict[tuple[str, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             share = (shares or {}).get(name, 1.0)
-            found.setdefault((part_of(name, parameter, beyond_backbone), share), []).append(parameter)
+            parts.setdefault((part_of(name, parameter, beyond_backbone), share), []).append(parameter)
     groups: list[dict[str, Any]] = [
-        {"part": part, "share": share, "params": found[part, share]}
-        for part, share in sorted(found, key=lambda group: (PARTS.index(group[0]), -group[1]))
+        {"part": part, "share": share, "params": parts[part, share]}
+        for part, share in sorted(parts, key=lambda group: (PARTS.index(group[0]), -group[1]))
     ]
     if isinstance(config, MuonConfig):
         return _muon(config, groups, getattr(network, "side_by_side", 1))
@@ -68,7 +69,7 @@ def build_optimizer(
 
 
 def part_of(name: str, parameter: nn.Parameter, beyond_backbone: tuple[str, ...] = ("head.",)) -> str:
-    """The part of a network that a parameter belongs to: one of ``PARTS``.
+    """Return the part of a network that a parameter belongs to: one of ``PARTS``.
 
     Args:
         name: of the parameter.
@@ -83,7 +84,7 @@ def part_of(name: str, parameter: nn.Parameter, beyond_backbone: tuple[str, ...]
 
 
 def main_rate(optimizer: torch.optim.Optimizer) -> float:
-    """The rate that is shown of all: the largest of the filters that learn; of the head, where all of them are frozen."""
+    """Return the rate that is shown: the largest of the filters that learn; of the head, where all are frozen."""
     rates: dict[str, float] = {}
     for group in optimizer.param_groups:
         if any(parameter.requires_grad for parameter in group["params"]):
@@ -92,27 +93,27 @@ def main_rate(optimizer: torch.optim.Optimizer) -> float:
 
 
 def scaled(config: OptimizerConfig, factor: float) -> OptimizerConfig:
-    """The settings with every rate multiplied by a factor, to three digits; all else, Muon's ``shrink`` too, as it is."""
+    """Return the settings with every rate multiplied by a factor, to three digits; Muon's ``shrink`` stays."""
     rates = {name: value for name, value in to_mapping(config).items() if name.endswith("learning_rate")}
     higher: Any = {name: float(f"{value * factor:.3g}") for name, value in rates.items()}
     return replace(config, **higher)
 
 
 def peaks(optimizer: torch.optim.Optimizer) -> list[tuple[float, float]]:
-    """(rate, weight decay) of each group as it was built."""
+    """Return (rate, weight decay) of each group as it was built."""
     return [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
 
 
-def scale_peaks(optimizer: torch.optim.Optimizer, given: Sequence[tuple[float, float]], factor: float) -> None:
+def scale_peaks(optimizer: torch.optim.Optimizer, before: Sequence[tuple[float, float]], factor: float) -> None:
     """Set every group to what it would be built with if all rates of the settings were multiplied by a factor.
 
     Muon's setting for the head, the biases and the norms is ``shrink``, their rate times their weight decay, so there
     the decay is divided by the factor.
 
     Args:
-        given: from ``peaks``.
+        before: from ``peaks``.
     """
-    for group, (rate, decay) in zip(optimizer.param_groups, given, strict=True):
+    for group, (rate, decay) in zip(optimizer.param_groups, before, strict=True):
         group["lr"] = rate * factor
         group["weight_decay"] = decay / factor if isinstance(optimizer, Muon) else decay
 
@@ -155,7 +156,8 @@ def orthogonalize(matrix: Tensor, steps: int = 3) -> Tensor:
     """Bring all singular values of a matrix near one, by a quintic Newton–Schulz iteration.
 
     It runs in bfloat16 where the device has instructions for it; elsewhere that takes 27 times as long as float32 (a
-    matrix of 256 × 2,304 on a core of an AMD EPYC with AVX2: 2.3 s and 0.085 s, n = 3). The coefficients trade accuracy for speed: after three steps the values lie roughly between 0.5 and 1.5.
+    matrix of 256 × 2,304 on a core of an AMD EPYC with AVX2: 2.3 s and 0.085 s, n = 3). The coefficients trade
+    accuracy for speed: after three steps the values lie roughly between 0.5 and 1.5.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix.bfloat16() if has_fast_bfloat16(matrix.device) else matrix.float()

@@ -1,10 +1,12 @@
 """Which parameters of a network learn in which epochs, and at which share of the rate: fine-tuning, as plain functions.
 
-A layer is what an image runs through as one piece: a child of the network, or a child of one that holds nearly all of it.
+A layer is what an image runs through as one piece: a child of the network, or a child of one that holds nearly all of
+it.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -25,7 +27,7 @@ from sightline.config.finetuning import ALL, HEAD, lies_in, same_as_before
 from sightline.errors import ConfigError
 from sightline.training.optimizers import part_of
 
-__all__ = ["Layer", "Phase", "frozen_modules", "layers_of", "phases_of", "shares_of", "whitening_epochs"]
+__all__ = ["Layer", "Phase", "frozen_modules", "layers_of", "modes_kept", "phases_of", "shares_of", "whitening_epochs"]
 
 MOST = 0.8  # of the parameters below the head; a layer that holds more is taken apart
 FEW = 4  # layers; where there are fewer, the largest is taken apart
@@ -64,12 +66,12 @@ class Phase:
 
 
 def layers_of(network: nn.Module) -> list[Layer]:
-    """The layers of a network in which anything learns, the first first and the head last.
+    """Return the layers of a network in which anything learns, the first first and the head last.
 
-    They are the children of the network in their order; one that holds more than four fifths of the parameters below the
-    head (a body, a stack of blocks), or the largest while there are fewer than four, is taken apart into its own children.
-    What has no filters or matrices that learn (a norm, positions, a class token) goes with the layer before it, or at the
-    very beginning with the one after it.
+    They are the children of the network in their order; one that holds more than four fifths of the parameters below
+    the head (a body, a stack of blocks), or the largest while there are fewer than four, is taken apart into its own
+    children. What has no filters or matrices that learn (a norm, positions, a class token) goes with the layer before
+    it, or at the very beginning with the one after it.
     """
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     filters = {name for name, parameter in learning.items() if part_of(name, parameter) == "filters"}
@@ -88,7 +90,7 @@ def layers_of(network: nn.Module) -> list[Layer]:
 
 
 def _taken_apart(network: nn.Module) -> list[str]:
-    """The names of the layers below the head, whether they learn or not, by the sizes of their parameters."""
+    """Return the names of the layers below the head, whether they learn or not, by the sizes of their parameters."""
     parameters = {name: item for name, item in network.named_parameters() if not lies_in(name, HEAD)}
     filters = [name for name, item in parameters.items() if part_of(name, item) == "filters"]
     total = sum(item.numel() for item in parameters.values())
@@ -97,22 +99,22 @@ def _taken_apart(network: nn.Module) -> list[str]:
         sizes = {name: sum(item.numel() for at, item in parameters.items() if lies_in(at, name)) for name in names}
         pieces = {name: _pieces(network, name, parameters) for name in names if name not in parameters}
         wholes = [name for name, inner in pieces.items() if any(piece not in parameters for piece in inner)]
-        wanted = [name for name in wholes if sizes[name] > MOST * total]
-        if not wanted and len(names) < FEW:  # of which each gives two layers or more
-            wanted = [name for name in wholes if sum(_any_in(filters, piece) for piece in pieces[name]) > 1]
-        if not wanted:
+        large = [name for name in wholes if sizes[name] > MOST * total]
+        if not large and len(names) < FEW:  # of which each gives two layers or more
+            large = [name for name in wholes if sum(_any_in(filters, piece) for piece in pieces[name]) > 1]
+        if not large:
             return names
-        largest = max(wanted, key=sizes.__getitem__)
+        largest = max(large, key=sizes.__getitem__)
         place = names.index(largest)
         names[place : place + 1] = pieces[largest]
 
 
 def _pieces(network: nn.Module, name: str, below: Iterable[str]) -> list[str]:
-    """What a layer is made of: its own parameters, then its children, each as far as it holds any."""
+    """Return what a layer is made of: its own parameters, then its children, each as far as it holds any."""
     module = network.get_submodule(name)
     inner = [where for where, _ in [*module.named_parameters(recurse=False), *module.named_children()]]
-    found = [f"{name}.{where}" if name else where for where in inner]
-    return [piece for piece in found if _any_in(below, piece)]
+    pieces = [f"{name}.{where}" if name else where for where in inner]
+    return [piece for piece in pieces if _any_in(below, piece)]
 
 
 def _any_in(parameters: Iterable[str], layer: str) -> bool:
@@ -128,7 +130,7 @@ def _within(parameters: Iterable[str], layers: Iterable[str]) -> tuple[str, ...]
 
 
 def phases_of(recipe: AnyRecipe, network: nn.Module) -> list[Phase]:
-    """The phases of a training, of which there is one where nothing is frozen, or the same throughout.
+    """Return the phases of a training, of which there is one where nothing is frozen, or the same throughout.
 
     Args:
         recipe: every setting.
@@ -160,14 +162,14 @@ def phases_of(recipe: AnyRecipe, network: nn.Module) -> list[Phase]:
 
 
 def _behind(layer: str, network: nn.Module) -> list[str]:
-    """The layers of a chain behind one of them in which anything can learn."""
+    """Return the layers of a chain behind one of them in which anything can learn."""
     chain: tuple[str, ...] = getattr(network, "chain", ())
     behind = chain[chain.index(layer) + 1 :]
     return [name for name in behind if any(True for _ in network.get_submodule(name).parameters())]
 
 
 def _gradual(finetune: GradualConfig, lengths: Iterable[int], layers: list[Layer]) -> tuple[PhaseConfig, ...]:
-    """The head, then more and more of the layers below it, the last of them first."""
+    """Return phases of the head, then of more and more of the layers below it, the last of them first."""
     below = [layer.names for layer in layers if layer.names != (HEAD,)]
     steps = finetune.phases - 1
     if steps > len(below):
@@ -175,16 +177,16 @@ def _gradual(finetune: GradualConfig, lengths: Iterable[int], layers: list[Layer
             f"--finetune.phases {finetune.phases} is more than the network allows: a head and {len(below)} layers below it"
             f" ({', '.join(names[-1] for names in below)}); choose at most {len(below) + 1}."
         )
-    found = []
+    phases = []
     for step, epochs in enumerate(lengths):
         deep = math.ceil(len(below) * step / steps)
         trained = [name for names in reversed(below[len(below) - deep :]) for name in names]
-        found.append(PhaseConfig(epochs=epochs, train=(HEAD, *trained) if step < steps else (ALL,)))
-    return tuple(found)
+        phases.append(PhaseConfig(epochs=epochs, train=(HEAD, *trained) if step < steps else (ALL,)))
+    return tuple(phases)
 
 
 def _settled(recipe: AnyRecipe, network: nn.Module, phase: PhaseConfig, first: int) -> Phase:
-    """A phase with the names of its parameters; the whitening bias learns in the first epochs of a training only."""
+    """Return a phase with the names of its parameters; the whitening bias learns in the first epochs only."""
     learning = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
     if recipe.finetune is not None and first >= whitening_epochs(recipe):
         learning = {name: item for name, item in learning.items() if part_of(name, item) != "whitening"}
@@ -192,7 +194,7 @@ def _settled(recipe: AnyRecipe, network: nn.Module, phase: PhaseConfig, first: i
 
 
 def whitening_epochs(recipe: AnyRecipe) -> float:
-    """The epochs, from the first on, in which the bias of a whitening layer learns."""
+    """Return the epochs, from the first on, in which the bias of a whitening layer learns."""
     network = getattr(recipe, "network", None)  # which the recipe of a generator does not have
     return network.whiten_bias_epochs if isinstance(network, SpeednetConfig) else 0.0
 
@@ -225,7 +227,7 @@ def _refuse_without_effect(number: int, phases: list[Phase]) -> None:
 
 
 def shares_of(recipe: AnyRecipe, network: nn.Module) -> dict[str, float]:
-    """The share of the peak rate that each parameter learns at by its distance from the head; empty: all at the whole."""
+    """Return the share of the peak rate of each parameter by its distance from the head; empty: all at the whole."""
     decay = getattr(recipe.finetune, "layer_decay", None)
     if decay is None:
         return {}
@@ -237,10 +239,11 @@ def shares_of(recipe: AnyRecipe, network: nn.Module) -> dict[str, float]:
 
 
 def frozen_modules(network: nn.Module, layers: Iterable[Layer], trained: Iterable[str]) -> list[nn.Module]:
-    """The modules of a network that stay in evaluation mode while only some of its parameters learn.
+    """Return the modules of a network that stay in evaluation mode while only some of its parameters learn.
 
-    A module is frozen where nothing that could learn in it does. One in which nothing could learn (dropout, a norm without
-    weights) goes with the smallest module around it in which something could; behind the last layer, with the head.
+    A module is frozen where nothing that could learn in it does. One in which nothing could learn (dropout, a norm
+    without weights) goes with the smallest module around it in which something could; behind the last layer, with the
+    head.
 
     Args:
         layers: of the network as it was built.
@@ -260,10 +263,21 @@ def frozen_modules(network: nn.Module, layers: Iterable[Layer], trained: Iterabl
     return [module for name, module in network.named_modules() if frozen[name]]
 
 
+@contextmanager
+def modes_kept(network: nn.Module) -> Iterator[None]:
+    """Put the modes of all modules of a network, training or evaluation, back to what they were."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 def _around(parameters: Iterable[str]) -> set[str]:
-    """The names of all modules that some parameters lie in; that of the network itself is empty."""
-    found = {""}
+    """Return the names of all modules that some parameters lie in; that of the network itself is empty."""
+    modules = {""}
     for name in parameters:
         while name := name.rpartition(".")[0]:
-            found.add(name)
-    return found
+            modules.add(name)
+    return modules

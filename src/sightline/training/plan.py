@@ -4,7 +4,7 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
@@ -15,9 +15,11 @@ from sightline.config.resolving import merge, spell_out, to_mapping
 from sightline.display.terminal import reporting_console
 from sightline.runs.folder import refuse_to_overwrite
 from sightline.runs.writing import write_atomically
-from sightline.training.job import Plan
-from sightline.training.phases import Phase, layers_of, phases_of
-from sightline.training.prepare import prepare_training
+from sightline.training.request import read_request
+
+if TYPE_CHECKING:
+    from sightline.training.classifier_plan import ClassifierPlan
+    from sightline.training.phases import Phase
 
 __all__ = ["plan"]
 
@@ -30,29 +32,32 @@ def plan(
     out: str | os.PathLike[str] | None = None,
     console: Console | None = None,
 ) -> str:
-    """Write out the phases of a fine-tuning as YAML to edit, for ``sightline train --config``.
+    """Write out which layers of a network learn in which epochs, as YAML to edit and to train with.
 
-    They are those of the recipe's ``finetune``, or of ``gradual`` where it has none, with the real names of the network's
-    layers and the number of parameters that learn in each as comments. Trained unedited, they give the same weights.
+    The phases are those of the recipe's ``finetune``, or of ``gradual`` where it has none, with the real names of the
+    network's layers and, as comments, how many parameters learn in each. Trained unedited, they give the same weights.
 
     Args:
-        data: a folder, an archive, a manifest, or a name such as ``digits``; None where the recipe names it.
-        recipe: a recipe's name, a YAML file, its content, or ``auto`` to choose by the size and number of the images.
-        settings: what to set over the recipe, nested as in its YAML; they become part of what is written.
-        out: file to write, which must not exist; None writes none.
-        console: where progress is shown; None shows none.
+        data: An image set, as for sightline train; so are the recipe and the settings of the training.
+        recipe: A recipe's name, a YAML file of one, or auto to choose by the images.
+        settings: What to set over the recipe, nested as in its YAML; it becomes part of what is written.
+        out: File to write (.yaml), for sightline train --config; without it the schedule is printed.
+        console: Where progress is shown; None shows none, but in a notebook.
     Returns:
         The YAML text.
     Raises:
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
-    if out is not None:
-        refuse_to_overwrite(out)
     given = spell_out(settings or {})
     named = {} if recipe == "auto" else spell_out(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
     if merge(named, given).get("finetune") in (None, {"kind": "none"}):
         given = merge(given, {"finetune": {"kind": "gradual"}})
-    settled = prepare_training(data, recipe, given, None, reporting_console(console))
+    request = read_request(data, recipe, given)
+    if out is not None:
+        refuse_to_overwrite(out)
+    from sightline.training.preparation import prepare_classifier
+
+    settled = prepare_classifier(request, reporting_console(console))
     name = None if recipe == "auto" or isinstance(recipe, Mapping) else os.fspath(recipe)
     text = _written(settled, given, name, None if data is None else os.fspath(data), out)
     if out is not None:
@@ -61,9 +66,15 @@ def plan(
 
 
 def _written(
-    settled: Plan, given: Mapping[str, Any], recipe: str | None, data: str | None, out: str | os.PathLike[str] | None
+    settled: "ClassifierPlan",
+    given: Mapping[str, Any],
+    recipe: str | None,
+    data: str | None,
+    out: str | os.PathLike[str] | None,
 ) -> str:
-    """The whole text: how to use it, what else was set, and the phases, a layer a line."""
+    """Return the whole text: how to use it, what else was set, and the phases, a layer a line."""
+    from sightline.training.phases import phases_of
+
     chosen = settled.recipe
     others = merge(given, {"network": to_mapping(chosen.network), "fit": {"epochs": chosen.fit.epochs}})
     others = {name: value for name, value in others.items() if name != "finetune"}
@@ -91,8 +102,10 @@ def _of_all_phases(finetune: Any) -> Iterator[tuple[str, Any]]:
     yield "restore_best", getattr(finetune, "restore_best", "none")
 
 
-def _lines(settled: Plan, phase: Phase) -> Iterator[str]:
-    """A phase as YAML, with the parameters that learn in each of its layers."""
+def _lines(settled: "ClassifierPlan", phase: "Phase") -> Iterator[str]:
+    """Yield a phase as YAML, with the parameters that learn in each of its layers."""
+    from sightline.training.phases import layers_of
+
     sizes = {name: item.numel() for name, item in settled.network.named_parameters() if name in phase.trained}
     layers = phase.layers
     if layers == (ALL,):
@@ -107,5 +120,5 @@ def _lines(settled: Plan, phase: Phase) -> Iterator[str]:
 
 
 def _plain(value: Any) -> str:
-    """A value as YAML has it in a line."""
+    """Return a value as YAML has it in a line."""
     return yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).removesuffix("...\n").strip()

@@ -1,76 +1,87 @@
 """The run that a training goes on with, and whether it may: in which settings and images it differs."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sightline.config import AnyRecipe, resolve
 from sightline.config.building import AUTO
-from sightline.config.resolving import flatten, to_mapping
+from sightline.config.resolving import flatten, merge, to_mapping
 from sightline.data.excluding import excluded_fingerprint
+from sightline.data.seen import SEEN
 from sightline.data.synthetic import generated_fingerprint
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.inference.architecture import SEEN
-from sightline.runs.folder import list_runs, read_any_recipe, read_model
-from sightline.training.job import AnyPlan, GeneratorPlan, Plan
+from sightline.runs.folder import list_runs, read_any_recipe, read_facts, read_model
+from sightline.runs.schemas import Begun
+from sightline.training.base import Plan
 
 __all__ = ["as_found", "changes", "changes_since", "run_to_resume"]
 
-P = TypeVar("P", bound=Plan | GeneratorPlan)
+P = TypeVar("P", bound=Plan)
 
 
-def run_to_resume(run: str | os.PathLike[str] | None, plan: AnyPlan) -> Path | None:
-    """The run to continue; None where the one that was named does not exist yet."""
+def run_to_resume(run: str | os.PathLike[str] | None, plan: P) -> tuple[Path | None, P]:
+    """Find the run to continue.
+
+    Returns:
+        Its folder, None where the one that was named does not exist yet; and the plan with the numbers that it found.
+    Raises:
+        RunError: there is none, or the one that was named cannot be continued.
+        ConfigError: it was trained with other settings.
+        DataError: its images have changed.
+    """
     if run is None:
         for summary in reversed(list_runs()):
-            if not summary.finished and summary.recipe != "?" and not changes_since(summary.folder, plan):
-                return summary.folder
+            if not summary.finished and summary.recipe != "?":
+                settled = as_found(plan, summary.folder)
+                if not changes_since(summary.folder, settled):
+                    return summary.folder, settled
         raise RunError(
             f"no unfinished run of {plan.source.name} with these settings in runs/; start one without --resume, or name"
             " it with --run."
         )
     folder = Path(run)
     if not folder.exists():
-        return None
+        return None, plan
     if not (folder / "model.json").exists():  # killed before anything was kept
         if any(not item.name.startswith(".") and item.name not in ("recipe.yaml", SEEN) for item in folder.iterdir()):
             raise RunError(f"{folder} is no run that could be continued: it has no model.json; choose another --run.")
-        return folder
+        return folder, plan
+    plan = as_found(plan, folder)
     changed = changes_since(folder, plan)
     if changed:
         raise ConfigError(
             f"{folder} cannot be continued with other settings: {'; '.join(changed)}; leave them as they were, or start"
             " a new run."
         )
-    if read_model(folder)["data"]["fingerprint"] != plan.images.fingerprint:
+    if read_facts(folder, Begun).data.fingerprint != plan.images.fingerprint:
         raise DataError(
             f"{folder} cannot be continued: the images in {plan.source.location} have changed since it began; start a new run."
         )
-    return folder
+    return folder, plan
 
 
 def as_found(plan: P, run: Path) -> P:
-    """The plan with the numbers that a run's own searches found, for what the plan leaves to a search from the same start."""
-    try:
-        found: Mapping[str, Any] = read_model(run).get("found", {})
-    except RunError:  # killed before anything was kept
-        found = {}
+    """Return the plan with the numbers that a run's own searches found from the same start."""
+    searched = _model_of(run).get("found", {})
     known = flatten(to_mapping(plan.recipe))
     settled = [
         name
         for name in plan.searches
-        if name in found and all(known.get(start) == value for start, value in found[name]["from"].items())
+        if name in searched and all(known.get(start) == value for start, value in searched[name]["from"].items())
     ]
-    recipe: Any = plan.recipe
+    if not settled:
+        return plan
+    settings: dict[str, Any] = {}
     for name in settled:
-        recipe = resolve(to_mapping(recipe), found[name]["settings"])
+        settings = merge(settings, searched[name]["settings"])
+    recipe: Any = resolve(to_mapping(plan.recipe), settings)
     return replace(plan, recipe=recipe, searches=tuple(name for name in plan.searches if name not in settled))
 
 
-def changes_since(run: Path, plan: AnyPlan) -> list[str]:
-    """The settings in which a plan differs from those of a run; one that the run has searched for too does not differ."""
+def changes_since(run: Path, plan: Plan) -> list[str]:
+    """List the settings in which a plan differs from a run; one that the run has searched for too does not differ."""
     before, now = read_any_recipe(run), as_found(plan, run)
     old = flatten(to_mapping(before))
     searched = [f"{name} was {old.get(name)} and is {AUTO}" for name in now.searches]
@@ -80,35 +91,36 @@ def changes_since(run: Path, plan: AnyPlan) -> list[str]:
     )
 
 
-def _other_size(run: Path, plan: AnyPlan) -> list[str]:
-    """Whether images are trained at another size than when a run has begun: how it is decided may have changed since."""
-    try:
-        (height, width), now = read_model(run).get("size") or plan.images.size, plan.images.size
-    except RunError:  # killed before anything was kept
-        return []
+def _other_size(run: Path, plan: Plan) -> list[str]:
+    """Say that images are trained at another size than when a run began: how it is decided may have changed since."""
+    (height, width), now = _model_of(run).get("size") or plan.images.size, plan.images.size
     if (height, width) == tuple(now):
         return []
     return [f"images were {height}×{width} px and are {now[0]}×{now[1]} px"]
 
 
-def _other_images(run: Path, before: AnyRecipe, plan: AnyPlan) -> list[str]:
-    """The lists and folders whose names are the same and whose images are others than when a run has begun."""
-    if before.data.exclude is None and before.data.synthetic is None:
+def _other_images(run: Path, before: AnyRecipe, plan: Plan) -> list[str]:
+    """List the lists and folders whose names are the same and whose images are others than when a run began."""
+    data, others = _model_of(run).get("data"), []
+    if data is None:
         return []
-    try:
-        data = read_model(run)["data"]
-    except RunError:  # killed before anything was kept
-        return []
-    found = []
     if before.data.exclude is not None and data.get("excluded") != excluded_fingerprint(plan.images, plan.splits):
-        found.append("data.exclude lists other images")
+        others.append("data.exclude lists other images")
     if before.data.synthetic is not None and data.get("generated") != generated_fingerprint(plan.images, plan.splits):
-        found.append("data.synthetic holds other images")
-    return found
+        others.append("data.synthetic holds other images")
+    return others
+
+
+def _model_of(run: Path) -> dict[str, Any]:
+    """Return what a run knows of itself; nothing where it was killed before anything was kept."""
+    try:
+        return read_model(run)
+    except RunError:
+        return {}
 
 
 def changes(before: AnyRecipe, now: AnyRecipe) -> list[str]:
-    """The settings that differ, as ``fit.epochs was 8 and is 10``."""
+    """List the settings that differ, as ``fit.epochs was 8 and is 10``."""
     old, new = flatten(to_mapping(before)), flatten(to_mapping(now))
     names = [name for name in {**old, **new} if name != "about" and old.get(name) != new.get(name)]
     return [f"{name} was {old.get(name)} and is {new.get(name)}" for name in names]

@@ -46,7 +46,7 @@ class Steps:
             self.starts.append(self.starts[-1] - (-batches // fit.batches_a_step(epoch)))
 
     def part(self, first: int, end: int) -> "Steps":
-        """The steps of some of the epochs of a training, by themselves."""
+        """Return the steps of some of the epochs of a training, by themselves."""
         return Steps(self._fit, self._batches, first, end)
 
     @property
@@ -55,17 +55,17 @@ class Steps:
         return self.starts[-1]
 
     def of(self, epoch: int, batch: int) -> int:
-        """The step that a batch of an epoch is part of."""
+        """Return the step that a batch of an epoch is part of."""
         return self.starts[epoch] + batch // self._fit.batches_a_step(self._first + epoch)
 
     def at(self, epochs: float) -> float:
-        """Steps that have been taken after so many epochs; fractions allowed."""
+        """Count the steps that have been taken after so many epochs; fractions allowed."""
         epoch = min(int(epochs), len(self.starts) - 2)
         length = self.starts[epoch + 1] - self.starts[epoch]
         return self.starts[epoch] + (epochs * length - epoch * length)
 
     def epochs(self, step: float) -> float:
-        """Epochs that are over when a step begins; the inverse of ``at``."""
+        """Count the epochs that are over when a step begins; the inverse of ``at``."""
         epoch = min(bisect_right(self.starts, step), len(self.starts) - 1) - 1
         return epoch + (step - self.starts[epoch]) / (self.starts[epoch + 1] - self.starts[epoch])
 
@@ -97,7 +97,7 @@ def schedule(
 
 
 def _anew(config: ScheduleConfig, steps: Steps, phases: Sequence[int]) -> Callable[[float], float]:
-    """The curve of a kind over the steps of each phase by itself."""
+    """Return the curve of a kind over the steps of each phase by itself."""
     starts = [steps.starts[first] for first in phases]
     ends = [*phases[1:], len(steps.starts) - 1]
     curves = [_with_warmup(config, steps.part(first, end)) for first, end in zip(phases, ends, strict=True)]
@@ -110,7 +110,7 @@ def _anew(config: ScheduleConfig, steps: Steps, phases: Sequence[int]) -> Callab
 
 
 def falling(epochs: float, steps: Steps) -> Callable[[int], float]:
-    """A straight line from one to zero over some epochs, zero from there on; for what learns only at first."""
+    """Return a straight line from one to zero over some epochs, zero from there on; for what learns only at first."""
     count = math.ceil(steps.at(epochs))
     return lambda step: max(0.0, 1 - step / count) if count else 0.0
 
@@ -170,13 +170,13 @@ def _warmup_epochs(config: ScheduleConfig) -> float:
 
 
 def _with_warmup(config: ScheduleConfig, steps: Steps) -> Callable[[float], float]:
-    """The curve of a kind, behind a straight line from nearly zero to where it starts."""
+    """Return the curve of a kind, behind a straight line from nearly zero to where it starts."""
     curve, warmup = _curve(config, steps), steps.at(_warmup_epochs(config))
     return lambda step: (step + 1) / (warmup + 1) * curve(warmup) if step < warmup else curve(step)
 
 
 def _curve(config: ScheduleConfig, steps: Steps) -> Callable[[float], float]:
-    """What comes after the warm-up."""
+    """Return what comes after the warm-up."""
     warmup = _warmup_epochs(config)
     match config:
         case OneCycleConfig():

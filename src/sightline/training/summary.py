@@ -1,9 +1,10 @@
 """What a training prints before its first step and after its last, on a console that may be a log."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -15,7 +16,7 @@ from sightline.data.ranges import notes_on_reading
 from sightline.data.remarks import remarks
 from sightline.data.splits import Splits
 from sightline.display.terminal import Table, cell, natural_order, show
-from sightline.display.waiting import Progress, spoken_seconds
+from sightline.display.waiting import spoken_seconds
 from sightline.machine.devices import choose_device, describe
 from sightline.models.base import Network
 from sightline.models.build import summarize
@@ -24,21 +25,21 @@ from sightline.runs.folder import REPORT, SAMPLES
 from sightline.training.estimates import Estimate, estimate_training, features_per_second
 from sightline.training.phases import Phase
 
+if TYPE_CHECKING:
+    from sightline.training.base import Plan
+
 __all__ = [
-    "Progress",
     "TrialLines",
     "about_fidelity",
     "about_standard_fid",
     "describe_phase",
     "describe_training",
     "describe_tuning",
-    "show_check",
     "show_generator",
     "show_kept",
     "show_measures",
     "show_next_steps",
     "show_tuning",
-    "spoken_seconds",
 ]
 
 PARTS = {
@@ -52,57 +53,54 @@ PARTS = {
 LISTED = 5  # images left out that are named on the console; all are in the cache's index
 
 
-def describe_training(
-    console: Console,
-    recipe: AnyRecipe,
-    why: str,
-    images: CachedImages,
-    splits: Splits,
-    network: Countable,
-    notes: Sequence[str] = (),
-) -> None:
+def describe_training(console: Console, plan: "Plan") -> None:
     """Print the classes, the counts, what was left out, the recipe and why, notes, the network, and an estimate."""
     if console.quiet:
         return
-    counts = splits.counts()
+    recipe, images, network, counts = plan.recipe, plan.images, plan.network, plan.splits.counts()
     classes = ", ".join(natural_order(images.classes)[:10]) + (", ..." if len(images.classes) > 10 else "")
-    say = _Lines(console)
+    say = _to(console)
     say(f"{images.name}: {len(images.classes)} classes ({classes})")
-    say("images: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()) + _bracketed(splits.notes))
-    _describe_odd(say, images, splits)
-    say(f"recipe: {recipe.name} ({why})")
-    for note in notes:
+    notes = f" ({'; '.join(plan.splits.notes)})" if plan.splits.notes else ""
+    say("images: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()) + notes)
+    _describe_odd(say, images, plan.splits)
+    say(f"recipe: {recipe.name} ({plan.why})")
+    for note in plan.notes():
         say(note)
-    lines = summarize(network, images.size)
-    built, head = (recipe.network, recipe.head) if isinstance(recipe, Recipe) else (recipe.generator, None)
-    parts = (getattr(built, part, None) for part in ("kind", "repo", "name", "folder"))
-    name = ":".join(part for part in parts if part) + (f" + {head.kind}" if head else "")
-    table = Table(f"{name} on {images.size[0]}×{images.size[1]} px")
-    for column, side in (
-        ("layer", "left"),
-        ("type", "left"),
-        ("output", "left"),
-        ("parameters", "right"),
-        ("MB", "right"),
-    ):
-        table.add_column(column, justify=side)  # type: ignore[arg-type]
-    for line in lines:
-        shape = "×".join(map(str, line.output))
-        table.add_row(line.name, line.kind, shape, f"{line.parameters:,}", f"{line.megabytes:.3f}")
-    parameters = sum(line.parameters for line in lines)
-    table.add_row("total", "", "", f"{parameters:,}", f"{parameters * 4 / 1e6:.3f}", end_section=True)
-    show(table, console)
+    show(_table_of_layers(recipe, network, images.size), console)
     if isinstance(recipe, Recipe) and recipe.probe is not None and isinstance(network, Network):
         speed = features_per_second(network, images.size, recipe.fit.precision)
-        for sentence in _estimated_probe(recipe, recipe.probe, counts, speed):
+        for sentence in _estimated_probe(recipe.probe, counts, speed):
             say(sentence)
         if recipe.probe.then != "finetune":
             return
     say(_estimated(recipe, estimate_training(recipe, network, images.size, counts["train"], counts["validation"])))
 
 
-def _estimated_probe(recipe: Recipe, probe: ProbeConfig, counts: Mapping[str, int], speed: float) -> list[str]:
-    """Lines on what a probe takes, and what may follow it."""
+def _table_of_layers(recipe: AnyRecipe, network: Countable, size: tuple[int, int]) -> Table:
+    built, head = (recipe.network, recipe.head) if isinstance(recipe, Recipe) else (recipe.generator, None)
+    parts = (getattr(built, part, None) for part in ("kind", "repo", "name", "folder"))
+    name = ":".join(part for part in parts if part) + (f" + {head.kind}" if head else "")
+    table = _table(f"{name} on {size[0]}×{size[1]} px", "layer", "type", "output", right=("parameters", "MB"))
+    lines = summarize(network, size)
+    for line in lines:
+        shape = "×".join(map(str, line.output))
+        table.add_row(line.name, line.kind, shape, f"{line.parameters:,}", f"{line.megabytes:.3f}")
+    parameters = sum(line.parameters for line in lines)
+    table.add_row("total", "", "", f"{parameters:,}", f"{parameters * 4 / 1e6:.3f}", end_section=True)
+    return table
+
+
+def _table(title: str, *left: str, right: Sequence[str] = ()) -> Table:
+    """Return an empty table with columns of words on its left and of numbers on its right."""
+    table = Table(title)
+    for column in (*left, *right):
+        table.add_column(column, justify="right" if column in right else "left")
+    return table
+
+
+def _estimated_probe(probe: ProbeConfig, counts: Mapping[str, int], speed: float) -> list[str]:
+    """Return lines on what a probe takes, and what may follow it."""
     images = counts["train"] + counts["validation"]
     seconds = images / speed
     measured = f", and {spoken_seconds(counts['test'] / speed)} for the test" if counts["test"] else ""
@@ -121,7 +119,7 @@ def _estimated_probe(recipe: Recipe, probe: ProbeConfig, counts: Mapping[str, in
 
 
 def _estimated(recipe: AnyRecipe, estimate: Estimate) -> str:
-    """The line of an estimate."""
+    """Return the line of an estimate."""
     once = ", the frozen layers once for each image," if estimate.kept else ""
     return (
         f"estimate: {'at most ' if recipe.early_stopping else ''}{spoken_seconds(estimate.seconds)} for"
@@ -133,7 +131,7 @@ def _estimated(recipe: AnyRecipe, estimate: Estimate) -> str:
 def describe_phase(
     phases: Sequence[Phase], index: int, network: Network, optimizer: torch.optim.Optimizer | None = None
 ) -> str:
-    """A line that says what learns in a phase: how many parameters, of which layers, at which rates.
+    """Return a line that says what learns in a phase: how many parameters, of which layers, at which rates.
 
     Args:
         phases: of the training.
@@ -166,7 +164,7 @@ def describe_phase(
 def show_kept(console: Console, kept: dict[str, Any], epochs: int) -> None:
     """Print which validation chose the weights, as ``averaging.hand_on`` gives it."""
     stopped = f"stopped early, after epoch {kept['stopped_after']} of {epochs}; " if kept["stopped_after"] else ""
-    _Lines(console)(f"{stopped}weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}")
+    _to(console)(f"{stopped}weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}")
 
 
 def show_measures(console: Console, measured: dict[str, Any]) -> None:
@@ -179,9 +177,7 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
             f"cross-validated on {measured['n']:,} images ({measured['folds']} folds, {measured['repeats']} repeats)"
         )
         rule = "corrected for the overlap of the folds"
-    table = Table(title)
-    table.add_column("measure")
-    table.add_column("value", justify="right")
+    table = _table(title, "measure", right=("value",))
     views = {"one": "one view", "flip": "with the mirror image", "six": "six views"}[measured["views"]]
     table.add_row(f"accuracy ({views})", f"{measured['accuracy']:.4f}")
     table.add_row(f"  95 % interval ({rule})", f"{low:.4f} to {high:.4f}")
@@ -202,10 +198,7 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
         seconds = cost["fit_seconds"] + cost["evaluation_seconds"]
         table.add_row("seconds of training and test", f"{seconds:.1f}")
     show(table, console)
-    classes = Table("by class")
-    classes.add_column("class")
-    for column in ("n", "precision", "recall", "F1"):
-        classes.add_column(column, justify="right")
+    classes = _table("by class", "class", right=("n", "precision", "recall", "F1"))
     for name in natural_order(measured["classes"])[:30]:
         row = measured["classes"][name]
         numbers = ["–" if row[key] is None else f"{row[key]:.3f}" for key in ("precision", "recall", "f1")]
@@ -215,7 +208,7 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
 
 def show_next_steps(console: Console, run: Path, location: str, model: dict[str, Any]) -> None:
     """Print what one may do with a finished run."""
-    say = _Lines(console)
+    say = _to(console)
     readings = model["test_readings"]
     if readings:
         say(f"The test split was read {'once' if readings == 1 else f'{readings} times'}.")
@@ -229,7 +222,7 @@ def show_next_steps(console: Console, run: Path, location: str, model: dict[str,
 
 def show_generator(console: Console, run: Path, losses: Mapping[str, float], n: int) -> None:
     """Print what a finished generator reached, and what one may do with it."""
-    say = _Lines(console)
+    say = _to(console)
     if "val_generator_loss" in losses:
         say(
             f"losses on {n:,} validation images: discriminator {losses['val_loss']:.4f}, generator"
@@ -245,7 +238,7 @@ def show_generator(console: Console, run: Path, losses: Mapping[str, float], n: 
 
 
 def about_fidelity(run: str, found: Mapping[str, Any]) -> str:
-    """How near made images are to real ones, with what the numbers may be compared with."""
+    """Tell how near made images are to real ones, with what the numbers may be compared with."""
     return (
         f"in the features of {run}, {found['made']:,} made and {found['real']:,} real images: Fréchet distance"
         f" {found['frechet']:.4g}, precision {found['precision']:.3f}, recall {found['recall']:.3f} (compare only with what the"
@@ -254,7 +247,7 @@ def about_fidelity(run: str, found: Mapping[str, Any]) -> str:
 
 
 def about_standard_fid(found: Mapping[str, Any]) -> str:
-    """The distance that compares with papers, with what it depends on."""
+    """Tell the distance that compares with papers, and what it depends on."""
     height, width = found["size"]
     return (
         f"in the Inception features of the literature, {found['made']:,} made and {found['real']:,} real images of"
@@ -262,34 +255,12 @@ def about_standard_fid(found: Mapping[str, Any]) -> str:
     )
 
 
-def show_check(console: Console, counts: Mapping[str, int], proposals: Sequence[str], listed: int) -> None:
-    """Print how many findings of each kind a check has made, by the kind's title, and what it proposes.
-
-    Args:
-        console: where to print.
-        counts: of findings, by title.
-        proposals: sentences on the images that are proposed to be left out, or cannot be.
-        listed: images in exclude.csv.
-    """
-    say = _Lines(console)
-    for title, count in counts.items():
-        say(f"{title}: {count:,}")
-    if not counts:
-        say("Nothing was found.")
-    for sentence in proposals:
-        say(sentence)
-    if listed:
-        say(
-            "Look at check.html, delete the lines of exclude.csv that you disagree with, then train with --data.exclude exclude.csv"
-        )
-
-
 # ── tuning ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def describe_tuning(console: Console, images: CachedImages, splits: Splits, facts: Sequence[str]) -> None:
     """Print what is tuned, on what, and how."""
-    say = _Lines(console)
+    say = _to(console)
     counts = splits.counts()
     say(
         f"{images.name}: {len(images.classes)} classes; train {counts['train']:,}, validation {counts['validation']:,} images;"
@@ -304,7 +275,7 @@ class TrialLines:
     """A line for each trial that has ended; on a terminal, what is running stands below them."""
 
     def __init__(self, console: Console, total: int) -> None:
-        self._say, self._total = _Lines(console), total
+        self._say, self._total = _to(console), total
         self._status = console.status("") if console.is_terminal and not console.quiet else None
         self._running: dict[int, str] = {}
 
@@ -344,20 +315,15 @@ def show_tuning(console: Console, header: Sequence[str], rows: Sequence[Sequence
         table.add_row(*row)
     show(table, console)
     for fact in facts:
-        _Lines(console)(fact)
+        _to(console)(fact)
 
 
-class _Lines:
-    """Prints lines as they are: no markup, no wrapping in a log."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
-
-    def __call__(self, text: str) -> None:
-        show(text, self.console)
+def _to(console: Console) -> Callable[[str], None]:
+    """Return what prints lines as they are on a console: no markup, no wrapping in a log."""
+    return partial(show, console=console)
 
 
-def _describe_odd(say: _Lines, images: CachedImages, splits: Splits) -> None:
+def _describe_odd(say: Callable[[str], None], images: CachedImages, splits: Splits) -> None:
     for line in remarks(images):
         say(line)
     if images.tiny:
@@ -368,7 +334,3 @@ def _describe_odd(say: _Lines, images: CachedImages, splits: Splits) -> None:
         say(note)
     if splits.shared_with_test:
         say(f"warning: {splits.shared_with_test} test images are also in train or validation, pixel for pixel")
-
-
-def _bracketed(notes: list[str]) -> str:
-    return f" ({'; '.join(notes)})" if notes else ""

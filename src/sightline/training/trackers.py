@@ -1,7 +1,7 @@
 """Trackers: TensorBoard, Weights & Biases and CSV, below ``logs/`` in the run. One that fails never costs a training.
 
-A resumed training goes on in the same TensorBoard folder, the same CSV file and the same W&B run; what was tracked after
-the checkpoint that it continues from is tracked again, and taken out of the first two before.
+A resumed training goes on in the same TensorBoard folder, the same CSV file and the same W&B run; what was tracked
+after the checkpoint that it continues from is tracked again, and taken out of the first two before.
 """
 
 import csv
@@ -57,7 +57,7 @@ class Place:
 
 @contextmanager
 def tracked(recipe: AnyRecipe, run: Path, console: Console) -> Iterator[list["Tracker"]]:
-    """Open the trackers of a recipe, give them its settings, and close them when the training has ended, however it does.
+    """Open the trackers of a recipe, give them its settings, and close them however the training ends.
 
     Args:
         recipe: names the trackers.
@@ -164,7 +164,7 @@ class Tracker(Logger):
 
 
 def final_numbers(model: Mapping[str, Any]) -> dict[str, float]:
-    """Accuracy, interval, loss, calibration error and cost of a finished run, from its ``model.json``."""
+    """Return the accuracy, interval, loss, calibration error and cost of a finished run, from its ``model.json``."""
     measured, cost = model.get("metrics", {}), model["cost"]
     numbers = {name: measured[name] for name in ("accuracy", "loss", "calibration_error") if name in measured}
     if "accuracy_interval" in measured:
@@ -177,7 +177,7 @@ def final_numbers(model: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _tensorboard(place: Place) -> Logger:
-    """Event files in logs/tensorboard, for `tensorboard --logdir runs`; the last table shows settings beside results."""
+    """Open event files in logs/tensorboard, for `tensorboard --logdir runs`; settings stand beside results."""
     goes_on: dict[str, Any] = (
         {"purge_step": place.step} if place.step else {}
     )  # hides what was tracked after the checkpoint
@@ -185,7 +185,7 @@ def _tensorboard(place: Place) -> Logger:
 
 
 def _wandb(place: Place) -> Logger:
-    """A run of Weights & Biases, with its files in logs/wandb; offline where asked, or without a key or a network."""
+    """Open a run of Weights & Biases, its files in logs/wandb; offline where asked, or without key or network."""
     import wandb
 
     known = place.logs / "wandb" / "id"
@@ -240,7 +240,7 @@ def _wandb(place: Place) -> Logger:
 
 
 def _csv(place: Place) -> Logger:
-    """A table in logs/csv/metrics.csv: a line for each step that is tracked, each epoch, and the final numbers."""
+    """Open a table in logs/csv/metrics.csv: a line for each step that is tracked, each epoch, and the final numbers."""
     path = place.logs / "csv" / "metrics.csv"
     before = path.with_name("before.csv")  # Lightning's logger deletes the rows of an earlier start
     if path.exists():
@@ -263,7 +263,7 @@ TRACKERS: dict[str, Callable[[Place], Logger]] = {"tensorboard": _tensorboard, "
 
 
 def _rows_before(path: Path, step: int) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a tracked table, as far as they were tracked before a step."""
+    """Return the header and the rows of a tracked table, as far as they were tracked before a step."""
     if not path.exists():
         return [], []
     with path.open(newline="") as file:
@@ -273,7 +273,7 @@ def _rows_before(path: Path, step: int) -> tuple[list[str], list[list[str]]]:
 
 
 def _has_wandb_key(settings: Any) -> bool:
-    """Whether Weights & Biases would find a key by itself; where not, it would ask for one on a terminal."""
+    """Tell whether Weights & Biases would find a key by itself; where not, it would ask for one on a terminal."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE") or settings.api_key:
         return True
     try:

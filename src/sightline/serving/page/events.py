@@ -1,4 +1,4 @@
-"""What the page does when something is clicked: it asks the classifier, turns the pages of the galleries, enlarges an image."""
+"""Clicks on the page: ask the classifier, turn the pages of the galleries, enlarge an image."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -240,8 +240,8 @@ def _about_gallery(exhibits: Exhibits, right: bool, count: int) -> str:
     if not count:
         return f"None of its {total:,} answers is {kind}."
     return (
-        f"{count:,} of its {total:,} answers to {exhibits.split} images are {kind}. The maps show what spoke for the answer"
-        " (Grad-CAM). Click an image to enlarge it."
+        f"{count:,} of its {total:,} answers to {exhibits.split} images are {kind}. The maps show what spoke for the"
+        " answer (Grad-CAM). Click an image to enlarge it."
     )
 
 

@@ -1,7 +1,7 @@
-"""The page of a server: classify an image, look at the right and the wrong answers, read the model card. Drawn by gradio.
+"""The page of a server, drawn by gradio: classify an image, look at right and wrong answers, read the model card.
 
-Nothing leaves the machine, and nothing that a visitor brings is written to a file: an image travels within the event that
-asks about it, and is forgotten an hour later.
+Nothing leaves the machine, and nothing that a visitor brings is written to a file: an image travels within the event
+that asks about it, and is forgotten an hour later.
 """
 
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.config.serving import ServeConfig
-from sightline.serving.wall import Wall, forget_places_elsewhere
+from sightline.serving.wall import Wall, forget_places_elsewhere, report_once
 from sightline.serving.worker import Asker
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ LOOKS = 0.02  # seconds from one look for events that wait to the next
 AT_ONCE = 4  # events of a kind that are worked on together
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "Arial", "sans-serif"]
 ICON = (
-    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><circle cx='16' cy='16' r='13' fill='none' stroke='#1f6f8b'"
-    " stroke-width='4'/><circle cx='16' cy='16' r='5' fill='#d55e00'/></svg>"
+    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><circle cx='16' cy='16' r='13' fill='none'"
+    " stroke='#1f6f8b' stroke-width='4'/><circle cx='16' cy='16' r='5' fill='#d55e00'/></svg>"
 )
 
 
@@ -51,6 +51,7 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
     blocks.state_session_capacity = SESSIONS
     blocks._queue.sleep_when_free = LOOKS  # gradio looks every millisecond, also while nobody asks
     forget_places_elsewhere(gradio.routes.templates.env)
+    report_once(gradio.queueing)
     gradio.mount_gradio_app(
         app,
         blocks,
@@ -67,5 +68,6 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
         css=template("serve.css"),
     )
     mounted: Any = app.routes[-1]
-    mounted.app.add_middleware(Wall, events=len(blocks.fns), icon=ICON)
+    events = [number for number, event in blocks.fns.items() if event.fn is not None]
+    mounted.app.add_middleware(Wall, events=events, icon=ICON)
     page.opening.start()  # now that nobody waits for the page

@@ -1,4 +1,4 @@
-"""Averages of the weights, and the weights of the best validation: what a training hands on in place of its last step."""
+"""Averages of the weights, and the weights of the best validation: what is saved in place of the last step's."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -15,9 +15,9 @@ from sightline.data.batches import Batch, derived_seed
 from sightline.errors import TrainingError
 from sightline.machine.devices import seed_generators
 from sightline.training.module import Learner, validated
-from sightline.training.schedules import Best
+from sightline.training.schedules import Best, Steps
 
-__all__ = ["Averaging", "Chosen", "hand_on", "measure_norms"]
+__all__ = ["Averaging", "Chosen", "measure_norms", "put_in_chosen"]
 
 NORM_IMAGES = 2_000  # training images by which batch-norm's statistics of averaged weights are measured
 
@@ -25,9 +25,9 @@ NORM_IMAGES = 2_000  # training images by which batch-norm's statistics of avera
 class Averaging(WeightAveraging):
     """Keeps a mean of the weights beside them, and validates it.
 
-    EMA mixes the weights in at every step, and batch-norm's statistics with them: they are running means themselves. SWA
-    takes them at the ends of epochs, which lie far apart: no mean of their statistics fits the mean of the weights, so
-    those are measured anew, on some training images.
+    EMA mixes the weights in at every step, and batch-norm's statistics with them: they are running means themselves.
+    SWA takes them at the ends of epochs, which lie far apart: no mean of their statistics fits the mean of the
+    weights, so those are measured anew, on some training images.
     """
 
     def __init__(self, config: EMAConfig | SWAConfig, epochs: int) -> None:
@@ -44,15 +44,12 @@ class Averaging(WeightAveraging):
         average = self._average_model
         return None if average is None or not average.n_averaged else average.module.network  # type: ignore[union-attr, return-value]
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         assert self._average_model is not None
         self._average_model.module.to(pl_module.device)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(pl_module, Learner)
-        self._steps = pl_module.steps
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._steps: Steps = pl_module.steps
         before = self._latest_update_step
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if isinstance(self.config, SWAConfig) and self._latest_update_step > before:
@@ -67,16 +64,16 @@ class Averaging(WeightAveraging):
             return step_idx >= first
         return step_idx >= first and step_idx + 1 in self._steps.starts  # the last step of an epoch
 
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.network is not None:
             super().on_validation_epoch_start(trainer, pl_module)
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.network is not None:
             super().on_validation_epoch_end(trainer, pl_module)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Nothing: ``hand_on`` does it, as a training that resumes after its last epoch never gets here."""
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Nothing: ``put_in_chosen`` does it, as a training that resumes after its last epoch never gets here."""
 
     def _mix(self, averaged: Any, current: Any, _: Any) -> None:
         assert isinstance(self.config, EMAConfig)
@@ -111,78 +108,91 @@ def measure_norms(network: nn.Module, batches: Iterable[Batch]) -> None:
         norm.momentum = momentum
 
 
-class Chosen(Callback):
-    """Keeps the weights of the best validation, and stops a training that has not improved for a while.
+class BestWeights:
+    """The weights of the best validation so far, averaged where an average has begun.
 
-    The weights travel in the checkpoint, as one file: no kill can come between the two.
+    They travel in the checkpoint, as one file: no kill can come between the two.
     """
 
-    def __init__(self, recipe: Recipe, averaging: Averaging | None) -> None:
-        stopping = recipe.early_stopping
+    def __init__(self, monitor: str, averaging: Averaging | None) -> None:
         self.averaging = averaging
-        self.best = Best(stopping.monitor if stopping else recipe.fit.keep)
-        self.improved = Best(self.best.monitor, stopping.min_delta) if stopping else None
-        self.patience = stopping.patience if stopping else 0
+        self.best = Best(monitor)
         self.epoch = 0  # of the best validation, counted from 1
-        self.stopped_after = 0  # epochs; 0: not stopped early
         self.weights: dict[str, Tensor] = {}
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        trainer.should_stop = bool(self.stopped_after)  # of a training that was killed after it had stopped
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, Learner)
-        if not validated(trainer):
-            return
-        pl_module.refuse_non_finite()
+    def look(self, trainer: L.Trainer, learner: Learner) -> float:
+        """Look at a validation that has ended, and keep the weights where it is the best; returns what was measured."""
+        learner.refuse_non_finite()
         value = float(trainer.callback_metrics[self.best.monitor])
         if self.best.see(value):
             self.epoch = trainer.current_epoch + 1
-            network = (self.averaging and self.averaging.network) or pl_module.network
+            network = (self.averaging and self.averaging.network) or learner.network
             self.weights = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        return value
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best.state_dict(), "epoch": self.epoch, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best.load_state_dict(state["best"])
+        self.epoch, self.weights = state["epoch"], state["weights"]
+
+
+class Chosen(Callback):
+    """Keeps the weights of the best validation, and stops a training that has not improved for a while."""
+
+    def __init__(self, recipe: Recipe, averaging: Averaging | None) -> None:
+        stopping = recipe.early_stopping
+        self.kept = BestWeights(stopping.monitor if stopping else recipe.fit.keep, averaging)
+        self.improved = Best(stopping.monitor, stopping.min_delta) if stopping else None
+        self.patience = stopping.patience if stopping else 0
+        self.stopped_after = 0  # epochs; 0: not stopped early
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        trainer.should_stop = bool(self.stopped_after)  # of a training that was killed after it had stopped
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if not validated(trainer):
+            return
+        value = self.kept.look(trainer, pl_module)
         if self.improved is not None and not self.improved.see(value) and self.improved.since >= self.patience:
             self.stopped_after = trainer.current_epoch + 1
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self.best.state_dict(),
-            "improved": self.improved.state_dict() if self.improved else None,
-            "epoch": self.epoch,
-            "stopped_after": self.stopped_after,
-            "weights": self.weights,
-        }
+        improved = self.improved.state_dict() if self.improved else None
+        return self.kept.state_dict() | {"improved": improved, "stopped_after": self.stopped_after}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best.load_state_dict(state_dict["best"])
+        self.kept.load_state_dict(state_dict)
         if self.improved:
             self.improved.load_state_dict(state_dict["improved"])
-        self.epoch, self.stopped_after = state_dict["epoch"], state_dict["stopped_after"]
-        self.weights = state_dict["weights"]
+        self.stopped_after = state_dict["stopped_after"]
 
 
-def hand_on(trainer: L.Trainer, learner: Learner) -> dict[str, Any] | None:
+def put_in_chosen(trainer: L.Trainer, learner: Learner) -> dict[str, Any] | None:
     """Put the weights that a training hands on into its network: the best, or the averaged, or those it has.
 
     Returns:
-        Where a validation chose them: its ``epoch`` (from 1), the ``monitor``, its ``value``, and after how many epochs the
-        training ``stopped_after`` because of it (0: it did not).
+        Where a validation chose them: its ``epoch`` (from 1), the ``monitor``, its ``value``, and after how many
+            epochs the training ``stopped_after`` because of it (0: it did not).
     Raises:
         TrainingError: no validation was finite.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
         if isinstance(callback, Chosen):
-            if not callback.weights:
+            kept = callback.kept
+            if not kept.weights:
                 raise TrainingError(
-                    f"no validation had a finite {callback.best.monitor}, so there are no best weights; try a smaller rate"
+                    f"no validation had a finite {kept.best.monitor}, so there are no best weights; try a smaller rate"
                     " or --fit.precision float32."
                 )
-            learner.network.load_state_dict(callback.weights)
+            learner.network.load_state_dict(kept.weights)
             return {
-                "epoch": callback.epoch,
-                "monitor": callback.best.monitor,
-                "value": callback.best.value,
+                "epoch": kept.epoch,
+                "monitor": kept.best.monitor,
+                "value": kept.best.value,
                 "stopped_after": callback.stopped_after,
             }
     for callback in callbacks:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sightline.display.terminal import show
 from sightline.display.waiting import spoken_seconds
-from sightline.training.module import Learner, validated
+from sightline.training.module import validated
 from sightline.training.optimizers import main_rate
 
 __all__ = ["EpochBar"]
@@ -28,7 +28,7 @@ class EpochBar(Callback):
         self.bar: Progress | None = None
         self._validation = ""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._started = time.perf_counter()
         self.on_train_epoch_start(trainer, pl_module)  # Lightning calls no start of an epoch that is resumed within
         self._batches_before = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # of a resumed run
@@ -42,17 +42,13 @@ class EpochBar(Callback):
             self.task = self.bar.add_task("", text="")
             self.bar.start()
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._epoch_started, self._images, self._refreshed = time.perf_counter(), 0, 0.0
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._rate = main_rate(trainer.optimizers[0])
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now = time.perf_counter()
         self._images += len(batch.labels) * trainer.world_size
         self._speed = self._images / (now - self._epoch_started)
@@ -60,7 +56,6 @@ class EpochBar(Callback):
             return
         look = pl_module.device.type == "cpu" or batch_idx % READ_EVERY == 0
         if look and now - self._refreshed >= REFRESH_SECONDS:
-            assert isinstance(pl_module, Learner)
             loss, right, images = pl_module.training_totals.sums
             accuracy = right / max(images, 1) if "acc" in pl_module.measures else None
             text = _numbers("train", loss / max(images, 1), accuracy) + self._validation
@@ -68,7 +63,7 @@ class EpochBar(Callback):
             self._show(trainer, text, batch_idx + 1)
             self._refreshed = now
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
             return
         metrics = trainer.callback_metrics
@@ -86,10 +81,10 @@ class EpochBar(Callback):
         else:
             self._show(trainer, text, trainer.num_training_batches)  # type: ignore[arg-type]
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._stop()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self._stop()
 
     def _show(self, trainer: L.Trainer, text: str, done: int) -> None:

@@ -2,6 +2,7 @@
 
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -12,11 +13,12 @@ from sightline.config import GLIMPSE_STEPS, SHOWN_CLASSES, GeneratorRecipe, glim
 from sightline.data.batches import derived_seed
 from sightline.display.pictures import draw_samples
 from sightline.display.terminal import show
-from sightline.generation.generator import generator_of
+from sightline.generation.generator import Generator
 from sightline.machine.devices import arithmetic
 from sightline.runs.folder import SAMPLES
 from sightline.training.callbacks.averaging import Averaging
 from sightline.training.module import Learner
+from sightline.training.phases import modes_kept
 
 __all__ = ["SampleGrid"]
 
@@ -46,10 +48,9 @@ class SampleGrid(Callback):
         passes = 2 * GLIMPSE_STEPS * len(self.classes) * self.columns
         self.every = ceil(passes / (SHARE * 3 * images))
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         epoch = trainer.current_epoch + 1
         if trainer.is_global_zero and (epoch % self.every == 0 or epoch == trainer.max_epochs):
-            assert isinstance(pl_module, Learner)
             try:
                 self._draw(epoch, trainer, pl_module)
             except Exception as error:  # whatever a drawing library, or a full disk, may raise
@@ -62,23 +63,20 @@ class SampleGrid(Callback):
         averages = (callback for callback in trainer.callbacks if isinstance(callback, Averaging))  # type: ignore[attr-defined]
         averaged = next((callback.network for callback in averages), None)
         network = learner.network if averaged is None else averaged
-        how, told = glimpse_of(config), "one pass"
+        how, method = glimpse_of(config), "one pass"
         if how is not None:
-            told = f"{how.steps} steps of {how.sampler}, guidance {how.guidance:g}"
+            method = f"{how.steps} steps of {how.sampler}, guidance {how.guidance:g}"
         labels = [label for label in range(len(self.classes)) for _ in range(self.columns)]
         seeds = [derived_seed(fit.seed, "samples", index) for index in range(len(labels))]
-        generator = generator_of(network, config, self.size, learner.device, arithmetic(fit.precision, learner.device))
-        training = network.training
-        network.eval()
-        try:
+        generator = Generator(network, config, self.size, learner.device, arithmetic(fit.precision, learner.device))
+        with modes_kept(network):
+            network.eval()
             pixels = generator.make(labels, seeds, how)
-        finally:
-            network.train(training)
         folder = self.run / SAMPLES
         folder.mkdir(exist_ok=True)
         draw_samples(
             folder / f"epoch-{epoch:03d}.png",
             np.reshape(pixels, (len(self.classes), self.columns, *pixels.shape[1:])),
             self.classes,
-            f"epoch {epoch}: {told}",
+            f"epoch {epoch}: {method}",
         )

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from sightline.config import BatchSearchConfig, batches_within, resolve
-from sightline.config.resolving import to_mapping
+from sightline.config import BatchSearchConfig, batches_within
 from sightline.display.waiting import Progress
 from sightline.machine.devices import choose_device, generators_kept
 from sightline.machine.memory import free_memory, held_memory, measured_peak, ran_out, refuse_without_measure
 from sightline.models.base import Network
+from sightline.training.base import with_settings
+from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.sizes import SizeSearch, Tried, fastest, search_sizes
 from sightline.training.finders.steps import TrainingStep, copied_network, optimizer_of, training_batches
-from sightline.training.job import Plan
 
 __all__ = ["FoundBatch", "search_batch"]
 
@@ -45,7 +45,7 @@ class FoundBatch:
         return {"fit": {"batch_size": self.taken.batch_size}}
 
     def rows(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """A table of the sizes that were tried, in this order: the names of the columns, and a row each."""
+        """Return a table of the sizes that were tried, in this order: the names of the columns, and a row each."""
         rows = [
             (
                 size.batch_size,
@@ -60,7 +60,7 @@ class FoundBatch:
         return ("batch_size", "images", "memory_GB", "images_per_second", "fits", "memory_is"), rows
 
     def to_json(self) -> dict[str, Any]:
-        """For ``model.json``: where the number comes from."""
+        """Return where the number comes from, for ``model.json``."""
         return {
             "settings": self.settings,
             "from": {},
@@ -78,7 +78,7 @@ class FoundBatch:
         }
 
     def lines(self) -> list[str]:
-        """What a user should know."""
+        """Return what a user should know."""
         search, largest = self.search, self.search.largest
         bounds = {
             "memory": "a larger one does not fit into memory",
@@ -95,11 +95,14 @@ class FoundBatch:
         ]
 
 
-def search_batch(plan: Plan, config: BatchSearchConfig, console: Console, *, for_speed: bool = False) -> FoundBatch:
+def search_batch(
+    plan: ClassifierPlan, config: BatchSearchConfig, console: Console, *, for_speed: bool = False
+) -> FoundBatch:
     """Find how large a batch fits into memory, and how fast each is that was tried.
 
     Every size is tried by training steps on real batches of the largest images that the recipe shows. Of several
-    processes one is measured: its part of a batch, with room for the gradients that Lightning's ``ddp`` keeps once more.
+    processes one is measured: its part of a batch, with room for the gradients that Lightning's ``ddp`` keeps once
+    more.
 
     Args:
         for_speed: stop where larger batches are not faster.
@@ -122,9 +125,9 @@ def search_batch(plan: Plan, config: BatchSearchConfig, console: Console, *, for
         with Progress(console, "Batch sizes") as progress:
 
             def counted(size: int) -> Tried:
-                found = measure(size)
+                tried = measure(size)
                 progress(min(size, most), most)
-                return found
+                return tried
 
             search = search_sizes(
                 counted,
@@ -143,9 +146,9 @@ def search_batch(plan: Plan, config: BatchSearchConfig, console: Console, *, for
 class _Measure:
     """Takes training steps with a batch size; tells their memory and speed."""
 
-    def __init__(self, plan: Plan, network: Network, device: torch.device) -> None:
+    def __init__(self, plan: ClassifierPlan, network: Network, device: torch.device) -> None:
         recipe = plan.recipe
-        single = resolve(to_mapping(recipe), {"fit": {"accumulate": 1}})  # one batch is in memory at a time
+        single = with_settings(recipe, "fit", accumulate=1)  # one batch is in memory at a time
         self.plan, self.network, self.device = plan, network.train(), device
         self.step = TrainingStep(replace(plan, recipe=single), device)
         self.optimizer = optimizer_of(plan, recipe.optimizer, network)
@@ -153,7 +156,7 @@ class _Measure:
         self.epoch = scales.index(max(scales))
 
     def images_of(self, size: int) -> int:
-        """Images of the largest batch of an epoch, which is cut evenly."""
+        """Count the images of the largest batch of an epoch, which is cut evenly."""
         count = len(self.plan.splits.train)
         return -(-count // -(-count // size))
 

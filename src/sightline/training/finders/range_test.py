@@ -1,13 +1,14 @@
-"""The range test: a learning rate that rises from step to step, and where the loss falls fastest. Plain PyTorch, no Lightning.
+"""The range test: a learning rate that rises from step to step, and where the loss falls fastest. No Lightning.
 
 What the steps change is put back, bit by bit, so that the training that follows is the one that would have been.
 
-The smoothed loss looks back, as in other range tests, and so lags behind by a tenth of the steps, about half a decade. Here
-that is wanted: a rate acts in the test for few steps, and the best rate of a training lies above the steepest descent. How far
-back it looks was chosen by five trials (a small speednet on digits with sgd, adam and muon, and on a tenth of CIFAR-10
-(JPEG) with sgd and adam; 5 to 8 epochs, grids by factors of 3, n = 1). Computed anew from the losses of those same trials, what it
-suggests is 0.15, 0.81, 0.26, 0.42 and 1.13 times the best rate: that is a fit, not a test of it. In `make bench-finders`
-it is 0.1 (fast), 1 (resnet18) and 0.01 times (custom-resnet-onecycle) the best rate; short trainings find the rest.
+The smoothed loss looks back, as in other range tests, and so lags behind by a tenth of the steps, about half a
+decade. Here that is wanted: a rate acts in the test for few steps, and the best rate of a training lies above the
+steepest descent. How far back it looks was chosen by five trials (a small speednet on digits with sgd, adam and muon,
+and on a tenth of CIFAR-10 (JPEG) with sgd and adam; 5 to 8 epochs, grids by factors of 3, n = 1). Computed anew from the
+losses of those same trials, what it suggests is 0.15, 0.81, 0.26, 0.42 and 1.13 times the best rate: that is a fit,
+not a test of it. In `make bench-finders` it is 0.1 (fast), 1 (resnet18) and 0.01 times (custom-resnet-onecycle) the
+best rate; short trainings find the rest.
 """
 
 import copy
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 
 from sightline.machine.devices import generators_kept
 from sightline.training.optimizers import peaks, scale_peaks
+from sightline.training.phases import modes_kept
 
 __all__ = ["RangeTest", "range_test", "restored", "smooth", "steepest"]
 
@@ -45,7 +47,7 @@ class RangeTest:
     smoothed: list[float]
     """The same without the noise of single batches; as many as are finite."""
     diverged_at: float | None
-    """Rate at which the test was stopped, because the loss had grown or was not finite; None where it went to the end."""
+    """Rate at which the test was stopped, as the loss had grown or was not finite; None where it went to the end."""
     suggestion: float | None
     """Rate where the smoothed loss falls fastest; None where it never falls by more than noise."""
 
@@ -75,11 +77,11 @@ def range_test(
     losses: list[float] = []
     reach = SMOOTHED_OVER * len(rates)
     best, diverged_at = math.inf, None
-    given = peaks(optimizer)
+    peaks_before = peaks(optimizer)
     with restored(network, optimizer):
         network.train()
         for rate, examples in zip(rates, batches, strict=False):  # batches may go on
-            scale_peaks(optimizer, given, rate / peak)
+            scale_peaks(optimizer, peaks_before, rate / peak)
             losses.append(step(network, optimizer, examples).item())
             if progress:
                 progress(len(losses), len(rates))
@@ -108,7 +110,7 @@ def smooth(losses: Sequence[float], reach: float) -> list[float]:
 
 
 def steepest(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], first: int) -> float | None:
-    """The rate where the smoothed loss falls fastest over the logarithm of the rate, left of its minimum.
+    """Return the rate where the smoothed loss falls fastest over the logarithm of the rate, left of its minimum.
 
     Args:
         first: index of the first smoothed loss that is an average of enough.
@@ -135,18 +137,15 @@ def restored(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[N
     """
     tensors = [*network.parameters(), *network.buffers()]
     before = [tensor.detach().clone() for tensor in tensors]
-    modes = [(module, module.training) for module in network.modules()]
     state = copy.deepcopy(optimizer.state_dict())
     python, numpys = random.getstate(), np.random.get_state()
-    with generators_kept(tensors[0].device):
+    with generators_kept(tensors[0].device), modes_kept(network):
         try:
             yield
         finally:
             with torch.no_grad():
                 for tensor, old in zip(tensors, before, strict=True):
                     tensor.copy_(old)
-            for module, mode in modes:
-                module.training = mode
             optimizer.load_state_dict(state)
             optimizer.zero_grad()
             random.setstate(python)

@@ -19,9 +19,9 @@ from sightline.errors import TrainingError
 from sightline.machine.devices import arithmetic, choose_device, generators_kept
 from sightline.models.base import Network
 from sightline.runs.writing import write_csv
+from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.range_test import RangeTest, range_test, restored
 from sightline.training.finders.steps import TrainingStep, copied_network, grouped, optimizer_of, training_batches
-from sightline.training.job import Plan
 from sightline.training.module import classification_loss
 from sightline.training.optimizers import scaled
 from sightline.training.schedules import Steps
@@ -47,7 +47,7 @@ class FoundRate:
     start: OptimizerConfig
     """With the rates that were scaled."""
     tried: dict[float, float]
-    """Loss on held-out training images after a short training: of the suggestion, of a tenth of it, and of what was tried then."""
+    """Loss on held-out training images after a short training, by rate, in the order in which they were tried."""
     held_out: int
     """Images of these."""
     steps: int
@@ -69,7 +69,7 @@ class FoundRate:
         return {"optimizer": {"kind": self.optimizer.kind, **_rates(self.optimizer)}}
 
     def to_json(self) -> dict[str, Any]:
-        """For ``model.json``: where the number comes from."""
+        """Return where the number comes from, for ``model.json``."""
         return {
             "settings": self.settings,
             "from": {f"optimizer.{name}": value for name, value in _rates(self.start).items()},
@@ -84,7 +84,7 @@ class FoundRate:
         }
 
     def lines(self) -> list[str]:
-        """What a user should know."""
+        """Return what a user should know."""
         test = self.test
         stopped = "the loss had grown" if test.diverged_at is not None else "the end of the range"
         lines = [
@@ -102,13 +102,15 @@ class FoundRate:
         return [*lines, f"found: {flags}"]
 
 
-def search_rate(plan: Plan, config: RangeTestConfig, console: Console) -> FoundRate:
+def search_rate(plan: ClassifierPlan, config: RangeTestConfig, console: Console) -> FoundRate:
     """Find the peak rate of a plan's optimizer by a range test, and try rates around it.
 
     The steepest descent is sometimes too large a rate for a whole training, and sometimes far too small: where each
-    step of the range test still learns, the loss falls by the steps and not by the rate. So a short training by each rate of
-    ``climb``, whose rate rises and falls to zero as a whole training's does, is measured on training images that neither
-    it nor the range test sees: without the fall the larger rate is judged by its noise, without the rise by its first steps.
+    step of the range test still learns, the loss falls by the steps and not by the rate. So a short training by each
+    rate of ``climb``, whose rate rises and falls to zero as a whole training's does, is measured on training images
+    that neither
+    it nor the range test sees: without the fall the larger rate is judged by its noise, without the rise by its first
+    steps.
 
     Raises:
         ConfigError: the range is none.
@@ -162,7 +164,7 @@ def search_rate(plan: Plan, config: RangeTestConfig, console: Console) -> FoundR
 
 
 def climb(loss: Callable[[int], float], highest: int) -> int:
-    """The power with the lowest loss: the better one of 0 and −2, or beyond it in steps of one while the loss falls.
+    """Return the power with the lowest loss: the better of 0 and −2, or beyond it by ones while the loss falls.
 
     Upwards from 0; from −2 first back to −1, then downwards. Of equals the smaller is better.
 
@@ -189,7 +191,7 @@ def climb(loss: Callable[[int], float], highest: int) -> int:
 
 
 def write_range(folder: Path, found: FoundRate) -> None:
-    """Write ``range.csv`` and ``range.png``: the loss of each step over its rate, the smoothed one, and what was found."""
+    """Write ``range.csv`` and ``range.png``: each step's loss over its rate, the smoothed one, and what was found."""
     test = found.test
     smoothed = [*test.smoothed, *[""] * (len(test.losses) - len(test.smoothed))]
     losses = [loss if math.isfinite(loss) else "" for loss in test.losses]
@@ -242,13 +244,13 @@ def _short_training(
 
 
 def rise_and_fall(step: int, steps: int) -> float:
-    """Share of the peak rate in a short training: straight up over a fifth of the steps, and straight down to zero."""
+    """Return the share of the peak rate in a short training: straight up over a fifth of the steps, then to zero."""
     rise = RISE * steps
     return (step + 1) / (rise + 1) if step < rise else (steps - step) / (steps - rise)
 
 
-def _dealt(plan: Plan) -> tuple[Array, Array]:
-    """The training images, as (rows to train on, rows held out), sorted; the same at every search."""
+def _dealt(plan: ClassifierPlan) -> tuple[Array, Array]:
+    """Return the training images, as (rows to train on, rows held out), sorted; the same at every search."""
     train = plan.splits.train
     count = min(MOST_HELD_OUT, round(HELD_OUT * len(train)))
     generator = torch.Generator().manual_seed(derived_seed(plan.recipe.fit.seed, "held out"))

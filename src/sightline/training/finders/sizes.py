@@ -70,8 +70,8 @@ def search_sizes(
         smallest, most: sizes to keep between; doubled from the first on.
         limit: bytes that a step may hold.
         how: ``power`` doubles; ``binary`` then also halves the distance between what fits and what does not.
-        careful: do not try a size of which the two before say that it will not fit: where memory is the processor's, the
-            system ends who takes too much. Memory grows with a batch as a straight line, so little is lost.
+        careful: do not try a size of which the two before say that it will not fit: where memory is the processor's,
+            the system ends who takes too much. Memory grows with a batch as a straight line, so little is lost.
         for_speed: stop where two doublings in a row were not faster.
     Raises:
         ConfigError: not even the smallest fits.
@@ -108,13 +108,13 @@ def search_sizes(
 
 
 def fastest(fitting: Sequence[Tried]) -> Tried:
-    """The smallest size that is nearly as fast as any; more steps an epoch then cost no time."""
+    """Return the smallest size that is nearly as fast as any; more steps an epoch then cost no time."""
     best = max(size.speed for size in fitting)
     return next(size for size in fitting if size.speed >= NEARLY * best)
 
 
 def _expected(tried: Sequence[Tried], images: int) -> float:
-    """Memory by the straight line through the two largest of less images that were measured; 0 where there are none."""
+    """Expect the memory by the straight line through the two largest smaller ones measured; 0 where there are none."""
     known = sorted({one.images: one.memory for one in tried if one.measured and one.images < images}.items())[-2:]
     if len(known) < 2:
         return 0.0
@@ -123,7 +123,7 @@ def _expected(tried: Sequence[Tried], images: int) -> float:
 
 
 def _slower(tried: Sequence[Tried]) -> bool:
-    """Whether the last two doublings brought no more speed."""
+    """Tell whether the last two doublings brought no more speed."""
     if len(tried) <= PATIENT:
         return False
     return max(size.speed for size in tried[-PATIENT:]) * NEARLY < max(size.speed for size in tried[:-PATIENT])

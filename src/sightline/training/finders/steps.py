@@ -1,18 +1,19 @@
-"""Steps of a training without its Trainer: the same loss, number format, clipping and accumulation, on a copy of the network."""
+"""Steps of a training without its Trainer: the same loss, number format, clipping and accumulation, on a copy."""
 
 import copy
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sightline.config import OptimizerConfig, Recipe, SpeednetConfig
 from sightline.data.batches import Array, Batch, TrainingBatches, derived_seed
-from sightline.inference.architecture import fit_to_images
 from sightline.machine.devices import arithmetic, seed_generators
 from sightline.models.base import Network
-from sightline.training.job import Plan
+from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.module import balanced_weights, classification_loss
+from sightline.training.network import fit_to_images
 from sightline.training.optimizers import build_optimizer
 from sightline.training.phases import frozen_modules, layers_of, phases_of, shares_of
 
@@ -20,12 +21,12 @@ __all__ = ["TrainingStep", "copied_network", "grouped", "optimizer_of", "trainin
 
 
 class TrainingStep:
-    """Takes one optimizer step as a training by one process does; called with a network, its optimizer and some batches.
+    """Takes one optimizer step as a training by one process does.
 
     ``fit.compile`` is left out: it changes the last digits only.
     """
 
-    def __init__(self, plan: Plan, device: torch.device) -> None:
+    def __init__(self, plan: ClassifierPlan, device: torch.device) -> None:
         """
         Args:
             plan: of the training.
@@ -61,7 +62,7 @@ class TrainingStep:
         return loss
 
     def autocast(self) -> torch.autocast:
-        """The number format of the training, for what runs within."""
+        """Return the number format of the training, for what runs within."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def _backward(self, network: Network, batch: Batch) -> Tensor:
@@ -76,7 +77,7 @@ class TrainingStep:
 
 
 def grouped(batches: TrainingBatches, recipe: Recipe) -> Iterator[list[Batch]]:
-    """The batches of each optimizer step, without end: after the last epoch the first comes again."""
+    """Yield the batches of each optimizer step, without end: after the last epoch the first comes again."""
     while True:
         for epoch in range(recipe.fit.epochs):
             order, count = batches.order(epoch), recipe.fit.batches_a_step(epoch)
@@ -85,13 +86,13 @@ def grouped(batches: TrainingBatches, recipe: Recipe) -> Iterator[list[Batch]]:
                 yield [batches.make(epoch, index, order) for index in members]
 
 
-def optimizer_of(plan: Plan, config: OptimizerConfig, network: Network) -> torch.optim.Optimizer:
-    """The optimizer of a copy of a plan's network, by some settings: of what learns, each layer at its share of the rate."""
+def optimizer_of(plan: ClassifierPlan, config: OptimizerConfig, network: Network) -> torch.optim.Optimizer:
+    """Return the optimizer of a copy of a plan's network: of what learns, each layer at its share of the rate."""
     return build_optimizer(config, network, shares_of(plan.recipe, plan.network))
 
 
-def copied_network(plan: Plan, device: torch.device) -> Network:
-    """A copy of the network as it is before the first step of the training, in which only learns what does in that."""
+def copied_network(plan: ClassifierPlan, device: torch.device) -> Network:
+    """Return a copy of the network before the first step, in which only learns what does in the training."""
     network = copy.deepcopy(plan.network)
     if plan.built.weights is None:
         fit_to_images(network, plan.images, plan.splits.train, plan.normalization)
@@ -103,21 +104,9 @@ def copied_network(plan: Plan, device: torch.device) -> Network:
 
 
 def training_batches(
-    plan: Plan, rows: Array, size: int, device: torch.device, dtype: torch.dtype, processes: int = 1
+    plan: ClassifierPlan, rows: Array, size: int, device: torch.device, dtype: torch.dtype, processes: int = 1
 ) -> TrainingBatches:
-    """Batches of some training images as the training makes them, by a seed of their own; the last process's part, the largest."""
-    recipe = plan.recipe
-    return TrainingBatches(
-        plan.images,
-        rows,
-        plan.normalization,
-        recipe.augment,
-        batch_size=size,
-        epochs=recipe.fit.epochs,
-        seed=derived_seed(recipe.fit.seed, "search"),
-        device=device,
-        dtype=dtype,
-        balanced=recipe.data.sampling == "balanced",
-        rank=processes - 1,
-        world_size=processes,
-    )
+    """Return batches of some training images, by a seed of their own; the last process's part, the largest."""
+    seed = derived_seed(plan.recipe.fit.seed, "search")
+    place: dict[str, Any] = {"rank": processes - 1, "world_size": processes}
+    return plan.training_batches(device, dtype, rows=rows, batch_size=size, seed=seed, **place)

@@ -1,7 +1,7 @@
-"""Finders: which learning rate and which batch size a training should have. What is trained meanwhile is a copy.
+"""Find the settings of a plan that are ``auto``, before its first step. What is trained meanwhile is a copy.
 
 Of several processes the first searches alone, with whole batches; the others read what it found in the run
-(``resuming.as_found``).
+(``resume.as_found``).
 """
 
 import time
@@ -14,14 +14,16 @@ from sightline.config import BatchSearchConfig, RangeTestConfig, resolve
 from sightline.config.building import SEARCHED
 from sightline.config.resolving import to_mapping
 from sightline.display.terminal import show
+from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.batch import FoundBatch, search_batch
-from sightline.training.finders.rate import FoundRate, search_rate, write_range
-from sightline.training.job import Plan
+from sightline.training.finders.rate import FoundRate, search_rate
 
-__all__ = ["FoundBatch", "FoundRate", "search_batch", "search_rate", "settle", "write_range"]
+__all__ = ["find_auto_settings"]
 
 
-def settle(plan: Plan, console: Console) -> tuple[Plan, dict[str, Any], FoundRate | None]:
+def find_auto_settings(
+    plan: ClassifierPlan, console: Console
+) -> tuple[ClassifierPlan, dict[str, Any], FoundRate | None]:
     """Search for every number that a plan leaves to it.
 
     Returns:
@@ -30,7 +32,7 @@ def settle(plan: Plan, console: Console) -> tuple[Plan, dict[str, Any], FoundRat
         ConfigError: the memory cannot be measured, or holds no batch.
         TrainingError: no rate lowers the loss.
     """
-    found: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
     rate = None
     for name in plan.searches:
         if name not in SEARCHED:
@@ -43,6 +45,6 @@ def settle(plan: Plan, console: Console) -> tuple[Plan, dict[str, Any], FoundRat
             outcome = search_batch(plan, BatchSearchConfig(), console, for_speed=True)
         for line in outcome.lines():
             show(line, console)
-        found[name] = outcome.to_json() | {"seconds": round(time.perf_counter() - start, 1)}  # no part of the fit's
+        facts[name] = outcome.to_json() | {"seconds": round(time.perf_counter() - start, 1)}  # no part of the fit's
         plan = replace(plan, recipe=resolve(to_mapping(plan.recipe), outcome.settings))
-    return replace(plan, searches=()), found, rate
+    return replace(plan, searches=()), facts, rate

@@ -1,4 +1,4 @@
-"""What a classifier knows of its doubts: thresholds that travel with it, spoilt images, and images of no class."""
+"""What a classifier knows of its doubts: thresholds that travel with it, corrupted images, and images of no class."""
 
 import csv
 import json
@@ -13,7 +13,9 @@ import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
 from sightline.errors import ConfigError, DataError
-from sightline.evaluation.calibration import calibrate, measure_corruptions, measure_strangers
+from sightline.evaluation.calibration import calibrate
+from sightline.evaluation.ood import measure_ood, unknown_share
+from sightline.evaluation.robustness import measure_corruptions
 from sightline.inference.views import combine
 from sightline.runs.folder import read_model, read_weights
 
@@ -51,7 +53,7 @@ def test_a_twentieth_of_its_own_images_is_called_unknown_and_most_images_without
     own, _ = logits_of(2_000, 8.0, seed=1)
     strange, _ = logits_of(2_000, 0.0, seed=2)
     limit = trust["unknown"]["threshold"]
-    shares = [sightline.evaluation.calibration.unknown_share(combine(one, "flip"), limit) for one in (own, strange)]
+    shares = [unknown_share(combine(one, "flip"), limit) for one in (own, strange)]
     assert shares[0] == pytest.approx(0.05, abs=0.02)
     assert shares[1] > 0.99
 
@@ -79,7 +81,7 @@ def test_clean_accuracy_is_that_of_validation_and_the_same_again(finished: Finis
     answers = classifier.view_logits(pixels, "one", rows=rows)[0].argmax(1)
     assert found["clean"] == (answers == labels[rows]).mean()
     assert found == measure_corruptions(classifier, pixels, rows, labels[rows])
-    assert measure_strangers(classifier, pixels, rows) == measure_strangers(classifier, pixels, rows)
+    assert measure_ood(classifier, pixels, rows) == measure_ood(classifier, pixels, rows)
 
 
 def test_robustness_can_be_left_out(tmp_path: Path) -> None:

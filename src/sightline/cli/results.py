@@ -1,0 +1,156 @@
+"""Print what a verb returned: the result on standard output, what one should know of it on standard error."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sightline.display.terminal import screen, show, show_rows
+
+if TYPE_CHECKING:
+    from sightline.checks.check import Check
+    from sightline.explanation.explain import Explanations
+    from sightline.generation.generate import Generated
+    from sightline.inference.encode import Encoded
+    from sightline.inference.predict import Predictions
+
+__all__ = [
+    "announce",
+    "show_check",
+    "show_evaluation",
+    "show_explanations",
+    "show_features",
+    "show_generated",
+    "show_path",
+    "show_plan",
+    "show_predictions",
+]
+
+
+def show_path(result: Any, *, out: Path | None = None, **_: Any) -> None:
+    """Print where the result lies: the path that a verb returned, or else the one that it was told to write to."""
+    path = result if isinstance(result, Path) else out
+    if path is not None:
+        show(str(path))
+
+
+def show_plan(text: str, *, out: Path | None = None, **_: Any) -> None:
+    """Print a schedule, or where it was written."""
+    show(text.rstrip() if out is None else str(out), lines=True)
+
+
+def show_evaluation(
+    measured: Mapping[str, Any],
+    *,
+    run: str,
+    unknown: bool = False,
+    generated: bool = False,
+    fid: bool = False,
+    **_: Any,
+) -> None:
+    """Print the measures of a classifier."""
+    from sightline.training.summary import about_fidelity, about_standard_fid, show_measures
+
+    if unknown:
+        show(f"{measured['rate']:.1%} of {measured['n']:,} images are called none of the classes")
+        return
+    _warn(measured["data"]["remarks"])
+    show_measures(screen(), dict(measured))
+    if generated:
+        show(about_fidelity(run, measured["fidelity"]))
+    if fid:
+        show(about_standard_fid(measured["fidelity"]["standard_fid"]))
+
+
+def show_predictions(
+    predictions: "Predictions", *, run: str | None, out: Path | None = None, sets: float | None = None, **_: Any
+) -> None:
+    """Print a readable line for one image, CSV for several."""
+    from sightline.inference.predict import about_box
+    from sightline.inference.predictions import csv_header, csv_rows
+    from sightline.runs.writing import is_stream
+
+    files, answers = predictions.files, predictions.predictions
+    _warn(predictions.left_out)
+    _warn_of_unreadable(predictions.unreadable)
+    if run is None:
+        _warn([about_box()])
+    if out is not None:
+        show(f"{len(files):,} predictions in {out}", error=is_stream(out))
+    elif len(files) == 1:
+        (answer,) = answers
+        ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(answer.probabilities.items())[:5])
+        show(f"{files[0]}: {'none of these; the nearest: ' if answer.unknown else ''}{ranked}")
+        if answer.within is not None:
+            show(f"  prediction set for {sets:.0%}: {', '.join(answer.within) or 'empty'}")
+    else:
+        show_rows(csv_header(sets), csv_rows(files, answers))
+
+
+def show_explanations(explanations: "Explanations", *, out: Path, **_: Any) -> None:
+    """Print how good the maps of each method are."""
+    from sightline.display.pages import print_table
+    from sightline.explanation.explain import summarize_explanations
+
+    _warn(explanations.no_images)
+    _warn_of_unreadable(explanations.unreadable)
+    _warn(f"left out {name}: {reason}" for name, reason in explanations.left_out.items())
+    print_table(screen(), "", summarize_explanations(explanations.images))
+    count = len(explanations.files)
+    show(f"{count:,} sheet{'s' if count > 1 else ''} and explanations.csv in {out}")
+
+
+def show_features(encoded: "Encoded", *, out: Path, **_: Any) -> None:
+    """Print how many features there are of how many images."""
+    _warn(encoded.left_out)
+    _warn_of_unreadable(encoded.unreadable)
+    labeled = f", of {len(encoded.classes)} classes" if encoded.classes is not None else ""
+    show(f"{len(encoded.files):,} × {encoded.features.shape[1]:,} features{labeled} in {out}")
+
+
+def show_generated(generated: "Generated", *, keep: Any = None, **_: Any) -> None:
+    """Print how many images were made, and why others were refused."""
+    from sightline.generation.filter import REASONS
+
+    for reason, count in generated.refused.items():
+        show(f"refused: {count:,} {REASONS[reason]}")
+    if generated.without:
+        show(f"no image was kept of: {', '.join(generated.without)}")
+    there = generated.images - generated.made
+    of = "" if keep is None else f" of {generated.looked_at:,}"
+    were_there = f" ({there:,} of them were there)" if there else ""
+    show(f"{generated.images:,}{of} images{were_there} and manifest.csv in {generated.folder}")
+
+
+def show_check(check: "Check", **_: Any) -> None:
+    """Print how many findings of each kind there are, and what is proposed."""
+    from sightline.checks.problems import KINDS
+
+    for kind, count in check.counts.items():
+        show(f"{KINDS[kind].title}: {count:,}")
+    if not check.counts:
+        show("Nothing was found.")
+    for sentence in check.proposals:
+        show(sentence)
+    if check.excluded:
+        show(
+            "Look at check.html, delete the lines of exclude.csv that you disagree with, then train with --data.exclude"
+            " exclude.csv"
+        )
+    show_path(check.folder)
+
+
+def announce(address: str, about: str) -> None:
+    """Print where a server listens, and who answers there."""
+    show(about)
+    show(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)")
+
+
+def _warn(lines: Iterable[str]) -> None:
+    for line in lines:
+        show(f"sightline: {line}", error=True)
+
+
+def _warn_of_unreadable(unreadable: list[tuple[str, str]]) -> None:
+    _warn(f"left out {file}: {reason}" for file, reason in unreadable)
+    if unreadable:
+        _warn([f"{len(unreadable)} unreadable files were left out."])

@@ -1,0 +1,209 @@
+"""A finished classifier: a plain network with what it knows of itself. B images, height H, width W, K classes."""
+
+import os
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, overload
+
+import numpy as np
+import torch
+
+from sightline.data.augment.augment import centre, normalize
+from sightline.data.batches import Normalization
+from sightline.data.decoding.decode import UnreadableImageError
+from sightline.data.decoding.preprocessing import preprocessing_of
+from sightline.errors import ConfigError, DataError
+from sightline.inference.inputs import ImageLike, as_list, read_input
+from sightline.inference.predictions import Prediction
+from sightline.inference.views import VIEWS, Views, combine, logits_of_views
+from sightline.machine.cores import adjust_threads
+from sightline.machine.devices import arithmetic
+from sightline.measures.conformal import class_scores, classes_within, image_uniforms
+from sightline.measures.metrics import energies, probabilities
+from sightline.models.base import Network
+
+__all__ = ["BATCH", "Classifier"]
+
+Array = np.ndarray[Any, Any]
+BATCH = 256  # images; larger batches fall out of the processor's cache
+AT_ONCE = 8 * BATCH  # images whose pixels are held at a time; a GPU is given as many
+
+
+class Classifier:
+    """A trained network with everything it needs to read an image; made by ``load``."""
+
+    def __init__(self, network: Network, model: dict[str, Any], device: torch.device) -> None:
+        self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.model = model
+        self.classes: list[str] = model["classes"]
+        self.size: tuple[int, int] = tuple(model["size"])
+        self.resize: tuple[int, int] = tuple(model["resize"])
+        self.preprocessing = preprocessing_of(model)
+        self.views: Views = model["views"]
+        self.device = device
+        self.dtype = arithmetic(model["precision"], device)
+        self.mean, self.std = Normalization(**model["normalization"]).tensors(device)
+
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # a path is a text, and a text is some texts
+        self, images: ImageLike, views: Views | None = None, *, coverage: float | None = None
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, images: Iterable[ImageLike], views: Views | None = None, *, coverage: float | None = None
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], views: Views | None = None, *, coverage: float | None = None
+    ) -> Prediction | list[Prediction]:
+        """Classify one image or many; by whatever way an image comes, the answer is the same.
+
+        Args:
+            images: a path, the bytes of a file, an open binary file, a Pillow image, or an array, (H, W) or (H, W, C) with
+                channels as a file has them: RGB, and its opacity; or a list of these, mixed as you like, or an array of many,
+                (N, H, W, C). Of colors with 16 bits a Pillow image that is loaded holds the upper 8: give its file.
+            views: views to average; None takes those of the recipe.
+            coverage: of prediction sets, such as 0.9; None makes none.
+        Returns:
+            One prediction of one image, a list of a list.
+        Raises:
+            ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
+            DataError: one of them cannot be read; it is named.
+        """
+        listed, single = as_list(images)
+        predictions: list[Prediction] = []
+        for start in range(0, len(listed), AT_ONCE):
+            some = enumerate(listed[start : start + AT_ONCE], start=start + 1)
+            pixels = [self._read(image, "" if single else f" {number} of {len(listed)}") for number, image in some]
+            predictions.extend(self.answers(np.stack(pixels), views, coverage=coverage))
+        return predictions[0] if single else predictions
+
+    def _read(self, image: ImageLike, place: str) -> Array:
+        try:
+            return read_input(image, self.resize, self.preprocessing)
+        except (UnreadableImageError, OSError) as error:
+            name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"{type(image).__name__}{place}"
+            reason = getattr(error, "strerror", None) or str(error)
+            raise DataError(f"image {name} cannot be read: {reason}; leave it out or mend it.") from error
+
+    def answers(
+        self, pixels_BHWC: Array, views: Views | None = None, *, coverage: float | None = None
+    ) -> list[Prediction]:
+        """Return the predictions for uint8 images already at the cached size; arguments as ``predict`` has them."""
+        views = self._calibrated(views)
+        if coverage is not None:
+            self.limit(views, coverage)  # refused before anything is computed
+        uniforms = None if coverage is None else image_uniforms(pixels_BHWC)
+        return self.read(combine(self.view_logits(pixels_BHWC, views), views), views, coverage, uniforms)
+
+    def read(
+        self, logits_BK: Array, views: Views, coverage: float | None = None, uniforms_B: Array | None = None
+    ) -> list[Prediction]:
+        """Turn combined logits into predictions.
+
+        Args:
+            logits_BK: of the images.
+            views: that the logits were combined of.
+            coverage: of the sets; None makes none.
+            uniforms_B: of ``image_uniforms``, for sets.
+        """
+        chances_BK = probabilities(logits_BK, self.model["temperatures"][views])
+        unknown: list[bool | None] = [None] * len(logits_BK)
+        if self.trust is not None:
+            unknown = (energies(logits_BK) > self.trust["unknown"]["thresholds"][views]).tolist()
+        within: Array | None = None
+        if coverage is not None and uniforms_B is not None:
+            scores_BK = class_scores(chances_BK, uniforms_B)
+            within = classes_within(scores_BK, self.limit(views, coverage))
+        predictions = []
+        for row, chances in enumerate(chances_BK):
+            order = np.argsort(-chances, kind="stable")
+            ranked = {self.classes[index]: float(chances[index]) for index in order}
+            label = next(iter(ranked))
+            held = None if within is None else tuple(self.classes[index] for index in order if within[row, index])
+            predictions.append(Prediction(label, ranked[label], ranked, unknown[row], held))
+        return predictions
+
+    def limit(self, views: Views, coverage: float) -> float | None:
+        """Return the score up to which a class is within a set.
+
+        Raises:
+            ConfigError: the classifier has none for such a coverage.
+        """
+        if self.trust is None:
+            raise ConfigError(
+                "this classifier was trained before there were prediction sets; train it again to have them."
+            )
+        limits: dict[str, float | None] = self.trust["sets"]["thresholds"][self._calibrated(views)]
+        if f"{coverage:g}" not in limits:
+            raise ConfigError(f"sets of a coverage of {coverage:g}: wanted 0.8 to 0.99, in steps of 0.01.")
+        return limits[f"{coverage:g}"]
+
+    def probabilities(self, pixels_BHWC: Array, views: Views | None = None) -> Array:
+        """Return calibrated probabilities, (B, K), of uint8 images already at the cached size.
+
+        Raises:
+            ConfigError: the classifier was not calibrated for these views.
+        """
+        views = self._calibrated(views)
+        return probabilities(combine(self.view_logits(pixels_BHWC, views), views), self.model["temperatures"][views])
+
+    def _calibrated(self, views: Views | None) -> Views:
+        views = views or self.views
+        temperatures = self.model["temperatures"]
+        if views not in temperatures:
+            raise ConfigError(
+                f"--views {views}: this classifier was calibrated for {', '.join(temperatures)}; choose one of them."
+            )
+        return views
+
+    @property
+    def trust(self) -> dict[str, Any] | None:
+        """Return ``trust`` of ``model.json``; None where a threshold is missing, as in runs from before there were any."""
+        trust = self.model.get("trust") or {}
+        limits = [(trust.get(part) or {}).get("thresholds", {}) for part in ("sets", "unknown")]
+        return trust if all(self.model["temperatures"].keys() <= views.keys() for views in limits) else None
+
+    def view_logits(
+        self,
+        pixels_NHWC: Array,
+        views: Views,
+        *,
+        rows: Array | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Array:
+        """Return logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
+
+        They are finite: where the network's are not, every class gets the same.
+
+        Args:
+            pixels_NHWC: the images, (N, H, W, 3); may be memory-mapped.
+            views: which views.
+            rows: which of the images, (B,); None for all of them.
+            progress: called with the images done.
+        """
+        rows = np.arange(len(pixels_NHWC)) if rows is None else rows
+        parts = []
+        step = BATCH // VIEWS[views] if self.device.type == "cpu" else AT_ONCE
+        with torch.inference_mode(), self.autocast():
+            for start in range(0, len(rows), step):
+                adjust_threads()
+                images = self.prepare(pixels_NHWC[rows[start : start + step]])
+                parts.append(logits_of_views(self.network, images, views).cpu())
+                if progress:
+                    progress(min(start + step, len(rows)))
+        logits = torch.cat(parts, 1)
+        # the arithmetic may overflow though all weights are finite
+        return torch.where(torch.isfinite(logits).all(-1, keepdim=True), logits, 0.0).numpy()
+
+    def prepare(self, pixels_BHWC: Array) -> torch.Tensor:
+        """Return uint8 images of the cached size as the network reads them, (B, 3, H, W), on its device."""
+        pixels = torch.from_numpy(pixels_BHWC).to(self.device)
+        return normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the number format of the arithmetic, as a context."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)

@@ -1,0 +1,89 @@
+"""Read what a training is asked for, and refuse what can be refused before torch is loaded."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sightline.config import AnyRecipe, read_recipe, resolve, resolve_any
+from sightline.config.backbones import PACKAGE
+from sightline.config.resolving import merge, refuse_hopeless, spell_out
+from sightline.data.excluding import read_excluded
+from sightline.data.seen import read_kept
+from sightline.data.sources.find_source import find_source
+from sightline.data.sources.source import ImageSource
+from sightline.data.synthetic import find_generated
+from sightline.errors import DataError, RunError
+from sightline.machine.extras import packaged_weights, refuse_missing_trackers
+from sightline.runs.folder import read_model_of_finished
+
+__all__ = ["Request", "read_request"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a training is asked for."""
+
+    named: dict[str, Any] | None
+    """The content of the recipe that was named; None where it is chosen by the images."""
+    settings: dict[str, Any]
+    """What is set over it, each technique spelled out as a block."""
+    source: ImageSource
+    by_default: bool
+    """Whether no image set was named, and the source is the one to fall back on."""
+    recipe: AnyRecipe | None
+    """Every setting; None where the recipe is chosen by the images."""
+
+
+def read_request(
+    data: str | os.PathLike[str] | None,
+    recipe: str | os.PathLike[str] | Mapping[str, Any],
+    settings: Mapping[str, Any] | None,
+    begun: Path | None = None,
+    otherwise: str | None = None,
+    *,
+    generators: bool = False,
+) -> Request:
+    """Read what a training is asked for, and refuse what no images could make possible.
+
+    Args:
+        data: an image set, as ``sightline.train`` has it; so are ``recipe`` and ``settings``.
+        recipe: its name, a file, its content, or ``auto``.
+        settings: what is set over it.
+        begun: the run to continue, whose own recipe is taken where nothing else is named.
+        otherwise: the image set where none is named; None refuses.
+        generators: the recipe may be that of a generator.
+    Raises:
+        SightlineError: one of its kinds, with a sentence that says what to do.
+    """
+    flags = spell_out(settings or {})
+    if begun is not None and data is None and recipe == "auto":
+        if not (begun / "recipe.yaml").exists():
+            raise RunError(
+                f"{begun} is no run that could be continued: it has no recipe.yaml; name the image set to start it."
+            )
+        recipe = begun / "recipe.yaml"
+    named = None if recipe == "auto" else dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+    named_set = data if data is not None else (named or {}).get("image_set")
+    location = otherwise if named_set is None else named_set
+    if location is None:
+        raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
+    classes = (merge(named or {}, flags).get("data") or {}).get("classes")
+    source = find_source(location, classes)
+    settled = None
+    if named is None:
+        refuse_hopeless(flags)
+    else:
+        settled = (resolve_any if generators else resolve)(named, flags)
+    layers = merge(spell_out(named or {}), flags)
+    network, images = layers.get("network") or {}, layers.get("data") or {}
+    if network.get("kind") == "timm" and network.get("weights") == PACKAGE:
+        packaged_weights(network["name"])
+    if network.get("kind") == "run" and network.get("folder"):
+        read_model_of_finished(Path(network["folder"]).expanduser())
+    for name, read in (("exclude", read_excluded), ("keep_split", read_kept), ("synthetic", find_generated)):
+        if images.get(name) is not None:
+            read(images[name])
+    refuse_missing_trackers(settled.track.to if settled else (flags.get("track") or {}).get("to") or ())
+    return Request(named, flags, source, named_set is None, settled)
