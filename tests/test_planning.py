@@ -110,7 +110,9 @@ def test_every_kind_of_fine_tuning_can_be_written_out(finished: Finished, finetu
     assert recipe.finetune.phases == tuple(wanted)
     given = resolve({"finetune": finetune, "fit": {"epochs": epochs}}).finetune
     for name in ("layer_decay", "restore_best"):
-        assert getattr(recipe.finetune, name) == (getattr(given, name, None) or getattr(PhasesConfig(phases=tuple(wanted)), name))
+        assert getattr(recipe.finetune, name) == (
+            getattr(given, name, None) or getattr(PhasesConfig(phases=tuple(wanted)), name)
+        )
 
 
 def test_what_else_was_set_travels_in_the_plan(finished: Finished) -> None:
