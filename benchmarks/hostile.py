@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from hostile_runs import made_run, mutate_json, mutate_weights, read_run, run_files
 from sightline.config import read_recipe, resolve_any
 from sightline.config.space_files import read_space
 from sightline.config.studies import read_study
@@ -57,8 +58,8 @@ class Reader:
     examples: Callable[[], dict[str, bytes]]
     """Names with suffixes, and contents."""
     read: Callable[[Path], object]
-    text: bool = False
-    """Whether lines and words are mutated as well as bytes."""
+    mutate: Callable[[bytes, random.Random], bytes] | None = None
+    """Damages what the file means; by half, beside the mutations of its bytes."""
 
 
 def main() -> int:
@@ -70,7 +71,7 @@ def main() -> int:
     asked = parser.parse_args()
     names = [asked.reader] if asked.reader else [*READERS]
     if asked.only is not None:
-        with tempfile.TemporaryDirectory() as folder:
+        with made_run(names), tempfile.TemporaryDirectory() as folder:
             name, path = make_input(names, asked.only, asked.seed, Path(folder))
             print(f"input {asked.only}: {name}, {path.name}, {path.stat().st_size:,} bytes")
             READERS[name].read(path)
@@ -90,6 +91,11 @@ def main() -> int:
 
 def measure(names: list[str], count: int, seed: int) -> tuple[Counter[tuple[str, str]], list[str]]:
     """Read inputs 0 to ``count`` in workers; returns (inputs by reader and outcome, a line for each failure)."""
+    with made_run(names):
+        return _measure(names, count, seed)
+
+
+def _measure(names: list[str], count: int, seed: int) -> tuple[Counter[tuple[str, str]], list[str]]:
     counts: Counter[tuple[str, str]] = Counter()
     failures = []
     context = multiprocessing.get_context("spawn")
@@ -172,7 +178,7 @@ def make_input(names: list[str], number: int, seed: int, folder: Path) -> tuple[
     file = dice.choice(sorted(examples))
     data = examples[file]
     for _ in range(dice.choice((0, 1, 1, 1, 2, 2, 3, 4))):
-        data = mutate_text(data, dice) if reader.text and dice.random() < 0.5 else mutate(data, dice)
+        data = reader.mutate(data, dice) if reader.mutate and dice.random() < 0.5 else mutate(data, dice)
     path = folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -528,12 +534,15 @@ READERS = {
     "image": Reader(images, read_image),
     "zip": Reader(zips, read_archive),
     "tar": Reader(tars, read_archive),
-    "table": Reader(tables, read_table, text=True),
-    "recipe": Reader(recipes, lambda path: resolve_any(read_recipe(path)), text=True),
-    "study": Reader(studies, read_study, text=True),
-    "space": Reader(spaces, read_space, text=True),
-    "exclude list": Reader(exclusions, read_excluded, text=True),
+    "table": Reader(tables, read_table, mutate_text),
+    "recipe": Reader(recipes, lambda path: resolve_any(read_recipe(path)), mutate_text),
+    "study": Reader(studies, read_study, mutate_text),
+    "space": Reader(spaces, read_space, mutate_text),
+    "exclude list": Reader(exclusions, read_excluded, mutate_text),
     "cache": Reader(caches, read_cache),
+    "model.json": Reader(lambda: run_files("model.json"), read_run, mutate_json),
+    "measures": Reader(lambda: run_files("evaluation.json"), read_run, mutate_json),
+    "weights": Reader(lambda: run_files("model.safetensors"), read_run, mutate_weights),
 }
 
 if __name__ == "__main__":

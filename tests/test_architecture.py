@@ -15,7 +15,7 @@ ROOT = Path(sightline.__file__).parent
 
 # The only modules (or folders) that may import a library.
 DOORS = {
-    "safetensors": ("runs/folder.py",),
+    "safetensors": ("runs/tensors.py",),
     "cyclopts": ("cli/",),
     "torchvision": ("models/",),
     "sklearn": ("data/sources/embedded.py",),
@@ -164,4 +164,13 @@ def test_inference_and_what_precedes_the_first_step_load_neither_lightning_nor_t
         "import safetensors.torch\n"
         "slow = {'lightning', 'torchmetrics', 'pytorch_lightning', 'torchvision', 'sklearn'} & set(sys.modules)\n"
         "assert not slow, slow"
+    )
+
+
+def test_a_classifier_is_loaded_without_the_room_of_training_and_without_what_finds_pretrained_weights() -> None:
+    run(
+        "import sightline, sys\n"
+        "sightline.load(device='cpu')\n"
+        "loaded = [name for name in sys.modules if name.startswith(('sightline.training', 'lightning', 'timm'))]\n"
+        "assert not loaded and 'sightline.models.pretrained' not in sys.modules, loaded\n"
     )

@@ -30,7 +30,7 @@ from sightline.machine import extras
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights, native_size, refuse_missing_weights
 from sightline.models.weights import BLOCKS, LoadedWeights, timm_names
-from sightline.runs.folder import read_tensors
+from sightline.runs.tensors import read_tensors
 from sightline.training import preparation
 
 SIZE = (64, 64)
@@ -149,7 +149,7 @@ def test_a_training_with_the_box_is_settled_and_told(no_socket: None, tmp_path: 
 
 
 def test_a_folder_called_box_is_not_taken_for_the_box(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from sightline.inference.architecture import with_whole_paths
+    from sightline.training.network import with_whole_paths
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "box").mkdir()

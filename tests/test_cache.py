@@ -241,12 +241,8 @@ def test_two_processes_at_once_build_once(image_set):
 HANGING = """
 import sys, threading
 from sightline.data import building, cache
-<<<<<<< HEAD
-from sightline.data.sources.find_source import find_source
-=======
 from sightline.machine.folders import cache_folder
 from sightline.data.sources.find_source import find_source
->>>>>>> main
 whole = building.read_image
 def read_image(*arguments, **named):
     if list(cache_folder().glob("*.partial-*")):

@@ -38,10 +38,10 @@ def test_an_extra_that_is_missing_comes_with_its_pip_line(monkeypatch: pytest.Mo
 
     lines = ["torch>=2", "nowhere>=1; extra == 'timm'", 'pillow>=1; extra == "check"', "nowhere; extra == 'all'"]
     monkeypatch.setattr(extras, "requires", lambda _: lines)
-    found = environment._extras()
+    found = environment.environment()
     assert found["extra timm"] == "no nowhere: pip install '.[timm]'"
     assert found["extra check"] == f"pillow {importlib.metadata.version('pillow')}"
-    assert set(found) == {"extra timm", "extra check"}
+    assert {name for name in found if name.startswith("extra ")} == {"extra timm", "extra check"}
 
 
 def test_a_broken_library_is_a_line_that_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ import sightline
 from conftest import Finished, coloured_folder
 from sightline.config import resolve
 from sightline.errors import ConfigError, TrainingError
-from sightline.inference import architecture
 from sightline.models.base import Network
 from sightline.runs import folder as runs
 from sightline.training import fit as fitting
 from sightline.training import module as learners
+from sightline.training import network as architecture
 from sightline.training import preparation
 from sightline.training.callbacks import cost
 from sightline.training.callbacks.averaging import Averaging
@@ -474,7 +474,7 @@ PROGRAM = """
 import json, os, sys
 import torch
 import sightline
-from sightline.inference import architecture
+from sightline.training import network as architecture
 from sightline.training import module as learners
 from sightline.training.callbacks import cost
 from sightline.models.base import Network

@@ -215,22 +215,51 @@ def test_a_model_of_a_newer_version_is_refused(copy: Path) -> None:
         sightline.load(copy)
 
 
-@pytest.mark.parametrize("change", ["missing", "extra", "shape"])
+@pytest.mark.parametrize("change", ["missing", "extra", "shape", "integers"])
 def test_weights_that_do_not_fit_are_refused_by_name(copy: Path, change: str) -> None:
     tensors, model = read_weights(copy / "model.safetensors")
     if change == "missing":
         del tensors["head.weight"]
     elif change == "extra":
         tensors["tail.weight"] = torch.zeros(1)
+    elif change == "integers":
+        tensors["head.weight"] = torch.zeros(3, 16, dtype=torch.int64)
     else:
         tensors["head.weight"] = torch.zeros(3, 99)
     write_weights(copy / "model.safetensors", tensors, model)
     wanted = {
         "missing": r"head\.weight is missing",
         "extra": r"tail\.weight is not in the network",
+        "integers": r"head\.weight is of torch\.int64 and the network's of torch\.float32",
         "shape": r"head\.weight is \(3, 99\) and the network has \(3, 16\)",
     }[change]
     with pytest.raises(RunError, match=rf"do not fit the network of the run: {wanted}"):
+        sightline.load(copy)
+
+
+def test_a_file_that_asks_for_a_network_of_another_size_is_refused_before_memory_is_taken(copy: Path) -> None:
+    tensors, model = read_weights(copy / "model.safetensors")
+    model["network"]["widths"] = [8192, 8192, 8192]  # 5 GB
+    write_weights(copy / "model.safetensors", tensors, model)
+    (copy / "model.json").write_text(json.dumps(model))
+    for path in (copy, copy / "model.safetensors"):
+        with pytest.raises(RunError, match=r"groups.0.conv1.weight is .* and the network has \(8192"):
+            sightline.load(path)
+
+
+@pytest.mark.parametrize(
+    ("network", "told"),
+    [
+        (None, "network is missing"),
+        ({"kind": "run", "folder": "."}, "its network is that of another run"),
+        ({"kind": "speednet", "widths": [1, 2]}, "its network cannot be built again: .*widths"),
+        ({"kind": "nothing"}, "its network cannot be built again: .*nothing"),
+    ],
+)
+def test_a_network_that_cannot_be_built_is_refused_with_its_file(copy: Path, network: object, told: str) -> None:
+    model = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps(model | {"network": network}))
+    with pytest.raises(RunError, match=rf"model.safetensors: {told}"):
         sightline.load(copy)
 
 

@@ -21,7 +21,7 @@ PROGRAM = """
 import json, os, sys
 import torch
 import sightline
-from sightline.inference import architecture
+from sightline.training import network as architecture
 from sightline.training import module as learners
 from sightline.models.base import Network
 

@@ -365,7 +365,10 @@ def other_class(run: Path) -> None:
         (other_class, r"it has no column or class 'weed'"),
         (lambda run: (run / "predictions.csv").unlink(), r"predictions\.csv cannot be read \(.*No such file"),
         (lambda run: (run / "evaluation.json").write_text("{"), r"evaluation\.json cannot be read"),
-        (lambda run: (run / "evaluation.json").write_text("{}"), r"evaluation\.json cannot be read \(it lacks"),
+        (
+            lambda run: (run / "evaluation.json").write_text("{}"),
+            r"evaluation\.json: accuracy is missing; copy the run again",
+        ),
         (lambda run: (run / "DONE").unlink(), r"is not a finished run: it has no DONE file"),
         (lambda run: (run / "metrics.csv").unlink(), r"metrics\.csv cannot be read"),
         (lambda run: shutil.rmtree(run), r"there is no run at"),

@@ -28,7 +28,18 @@ from sightline.runs.folder import (
 )
 from sightline.runs.writing import write_json
 
-MODEL = {"format": MODEL_FORMAT, "classes": ["daisy", "花"], "data": {"name": "flowers"}}
+MODEL: dict[str, Any] = {
+    "format": MODEL_FORMAT,
+    "classes": ["daisy", "花"],
+    "network": {"kind": "resnet18"},
+    "size": [32, 32],
+    "resize": [36, 36],
+    "normalization": {"mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]},
+    "precision": "auto",
+    "views": "flip",
+    "temperatures": {"one": 1.2, "flip": 1.1},
+    "data": {"name": "flowers", "fingerprint": "0" * 16, "counts": {"train": 8, "validation": 1, "test": 1}},
+}
 
 
 def a_run(folder: Path, name: str, *, model: dict[str, Any] | None = None, done: bool = False) -> Path:
@@ -191,6 +202,69 @@ def test_a_model_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (run / "model.json").write_bytes(b"\xff")
     with pytest.raises(RunError, match=r"model.json cannot be read .*; copy the run again"):
         read_model_of_finished(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"size": None}, r"size is None \(wanted array, got null\)"),
+        ({"size": [32, "a"]}, r"size\[1\] is 'a' \(wanted int, got str\)"),
+        ({"size": [32, 10**9]}, r"size\[1\] is 1000000000 \(wanted int <= 2048\)"),
+        ({"resize": [8, 8]}, r"resize \(8, 8\) is smaller than size \(32, 32\)"),
+        ({"classes": ["a", "a"]}, "two classes have the same name"),
+        ({"classes": []}, r"classes is \[\] \(wanted array of length >= 1\)"),
+        ({"views": "seven"}, r"views is 'seven' \(none of the words that are known\)"),
+        ({"temperatures": {"one": 1.0}}, "there is none for 'flip' views"),
+        ({"temperatures": {"flip": 0}}, r"temperatures is {'flip': 0} \(wanted float >= 0.001\)"),
+        ({"data": {"name": "x", "fingerprint": "0"}}, "data.counts is missing"),
+        ({"normalization": {"mean": [0, 0, 0], "std": [1, 1, -1]}}, r"normalization.std\[2\] is -1"),
+    ],
+)
+def test_a_key_that_is_missing_or_wrong_is_named_with_what_was_found_and_wanted(
+    tmp_path: Path, change: dict[str, Any], told: str
+) -> None:
+    run = a_run(tmp_path, "x", model=MODEL | change, done=True)
+    with pytest.raises(RunError, match=rf"x/model.json: .*{told}.*; copy the run again"):
+        read_model_of_finished(run)
+    write_weights(tmp_path / "w.safetensors", {"w": torch.ones(1)}, MODEL | change)
+    with pytest.raises(RunError, match=rf"w.safetensors: .*{told}.*; copy the run again"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("key", ["classes", "size", "resize", "normalization", "precision", "views", "data"])
+def test_what_a_finished_classifier_needs_may_be_missing_in_one_that_has_begun(tmp_path: Path, key: str) -> None:
+    model = {name: value for name, value in MODEL.items() if name != key}
+    run = a_run(tmp_path, "x", model=model, done=True)
+    assert read_model(run) == model
+    with pytest.raises(RunError, match=f"{key} is missing"):
+        read_model_of_finished(run)
+
+
+def test_facts_of_newer_minor_versions_are_kept_and_not_refused(tmp_path: Path) -> None:
+    newer = MODEL | {"mood": {"a": [1, None]}, "data": MODEL["data"] | {"weather": "fine"}}
+    assert read_model_of_finished(a_run(tmp_path, "x", model=newer, done=True)) == newer
+
+
+@pytest.mark.parametrize("text", ['{"format": 1, "format": 1}', '{"format": 1, "a": 1e999}', "[" * 100_000])
+def test_a_key_that_stands_twice_endless_numbers_and_depths_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "model.json").write_text(text)
+    with pytest.raises(RunError, match="is no description of a sightline classifier"):
+        read_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "told"),
+    [
+        (torch.tensor([1.0, float("nan")]), "have values that are not finite in 'w'"),
+        (torch.tensor([float("inf")]).half(), "have values that are not finite in 'w'"),
+        (torch.ones(2, dtype=torch.complex64), "have numbers of torch.complex64 in 'w'"),
+        (torch.ones(2).to(torch.float8_e4m3fn), "have numbers of torch.float8_e4m3fn in 'w'"),
+    ],
+)
+def test_weights_of_no_finite_numbers_are_refused(tmp_path: Path, tensor: torch.Tensor, told: str) -> None:
+    write_weights(tmp_path / "w.safetensors", {"w": tensor}, MODEL)
+    with pytest.raises(RunError, match=told):
+        read_weights(tmp_path / "w.safetensors")
 
 
 def test_a_newer_format_is_refused_with_how_to_upgrade(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from conftest import Finished
 from sightline.config import AdamWConfig, MuonConfig, Recipe, SGDConfig, read_recipe, resolve
 from sightline.config.resolving import to_mapping
 from sightline.errors import ConfigError
-from sightline.inference.architecture import Built
 from sightline.models.build import build_network
 from sightline.models.weights import LoadedWeights
 from sightline.runs import folder
 from sightline.training import optimizer_choice, preparation
+from sightline.training.network import Built
 
 SIDE = (64, 64)
 LOADED = LoadedWeights("a.pth", 100, 102)

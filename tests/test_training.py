@@ -21,12 +21,12 @@ from conftest import QUICK, Finished, coloured_folder
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
-from sightline.inference import architecture
 from sightline.inference.predict import load
 from sightline.models.flops import flops_per_image
 from sightline.runs import folder as runs
 from sightline.training import checkpoints, conflicts, finish, module, preparation
 from sightline.training import fit as fitting
+from sightline.training import network as architecture
 from sightline.training.callbacks import saving
 
 

@@ -1,4 +1,4 @@
-"""Look an image set over before a training: what is broken, odd, there twice, shared by train and test, or labelled wrongly.
+"""Look an image set over before a training: what is broken, odd, there twice, leaked into test, or mislabeled.
 
 Nothing here loads torch, unless labels are checked.
 """
@@ -51,7 +51,7 @@ class Check:
     excluded: list[str]
     """Paths of the images that are proposed to be left out of a training."""
     proposals: list[str]
-    """How many those are, and for which reasons, in sentences; what a training cannot leave out, and what it does not see."""
+    """Sentences: how many those are, and why; what a training cannot leave out, and what it does not see."""
 
 
 @listed_once()
@@ -69,8 +69,8 @@ def check(
     Args:
         data: An image set, as for sightline train.
         labels: Folder of a finished run whose features judge the labels (confident learning): heads on them are
-            asked about images that they did not see. The run may know other classes. A run that was trained on these very
-            images has learned some of their wrong labels; it still finds most.
+            asked about images that they did not see. The run may know other classes. A run that was trained on these
+            very images has learned some of their wrong labels; it still finds most.
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
             checks/<data>-<n> unless named.
         classes: Which folders are the classes, as for sightline train.
@@ -164,7 +164,7 @@ def _one_of_each(images: CachedImages) -> Array:
 def _suspected_labels(
     source: ImageSource, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
 ) -> tuple[list[Finding], str]:
-    """Find labels that look wrong to heads on the features of a run, the most suspect first; and say how good the heads are."""
+    """Find labels that look wrong to heads on the features of a run, and say how good the heads are."""
     from sightline.checks.label_errors import folds_of, out_of_fold
     from sightline.inference.encoder import Encoder
     from sightline.inference.predict import load
@@ -181,7 +181,8 @@ def _suspected_labels(
     findings = [
         Finding(
             "suspected label",
-            f"given {names[labels[place]]}, suggested {names[predicted[place]]} (quality of the label {quality[place]:.3f})",
+            f"given {names[labels[place]]}, suggested {names[predicted[place]]} (quality of the label"
+            f" {quality[place]:.3f})",
             int(rows[place]),
             label=int(labels[place]),
             score=round(float(quality[place]), 6),
@@ -189,8 +190,8 @@ def _suspected_labels(
         for place in suspected_labels(probabilities, labels).tolist()
     ]
     about = (
-        f"Labels were judged by heads on the features of {run}, which gave {(predicted == labels).mean():.1%} of the images that"
-        " they had not seen the class that they have."
+        f"Labels were judged by heads on the features of {run}, which gave {(predicted == labels).mean():.1%} of the"
+        " images that they had not seen the class that they have."
     )
     return findings, about
 

@@ -109,8 +109,8 @@ def _lead(checked: Findings) -> list[str]:
     sentences += proposals(checked)
     if checked.excluded:
         sentences.append(
-            "What to do: look at the pictures below, and delete the lines that you disagree with in exclude.csv; then train"
-            " without the images that it lists:"
+            "What to do: look at the pictures below, and delete the lines that you disagree with in exclude.csv; then"
+            " train without the images that it lists:"
         )
     return sentences
 
@@ -131,8 +131,8 @@ def proposals(checked: Findings) -> list[str]:
         )
     if too_many_near(checked.images, checked.findings):
         sentences.append(
-            "More than a fifth of the images are near duplicates, as in frames of a film: that is what the set is like, and"
-            " none is proposed for it."
+            "More than a fifth of the images are near duplicates, as in frames of a film: that is what the set is like,"
+            " and none is proposed for it."
         )
     if "unreadable" in checked.counts:
         sentences.append("A training leaves out by itself what cannot be read.")

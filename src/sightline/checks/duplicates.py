@@ -1,6 +1,7 @@
 """Duplicates: images that show the same picture, pixel for pixel, or re-encoded, toned, moved a little or mirrored.
 
-N images, B of a block, P pairs of U images, H, W height and width of the images, S side of their thumbnails, D numbers of a descriptor.
+N images, B of a block, P pairs of U images, H, W height and width of the images, S side of their thumbnails, D numbers
+of a descriptor.
 
 All pairs are compared in two steps. A coarse descriptor, 8 × 8 cells of each channel, finds candidates by products of
 matrices, so the N² pairs cost no Python. Of each candidate the fine detail (thumbnail minus its blur) is then
@@ -104,7 +105,7 @@ def likeness(pixels_NHWC: Array, first_P: Array, second_P: Array, *, mirrored: b
 
 
 def _descriptors(pixels_NHWC: Array, rows: Array) -> Array:
-    """Compute descriptors, (n, D): 8 × 8 cells of each channel without their mean, of length 1; zeros where an image is blank."""
+    """Compute descriptors, (n, D): 8 × 8 cells of each channel without their mean, of length 1; zeros if blank."""
     descriptors = np.zeros((len(rows), CELLS * CELLS * 3), np.float32)
     for start in range(0, len(rows), CHUNK):
         part = slice(start, start + CHUNK)

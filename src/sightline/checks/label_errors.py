@@ -1,5 +1,4 @@
-"""Suspected label errors: heads on the features of a run, asked about images that they did not see. N images, D features,
-K classes.
+"""Label errors: heads on the features of a run judge labels that they did not see. N images, D features, K classes.
 
 A linear head learns from four fifths of the features and is asked about the last fifth, five times over. Which of its
 answers make a label suspect is decided by ``measures.metrics.suspected_labels``, as in the report of a run.

@@ -57,7 +57,7 @@ class Header:
 def read_headers(
     source: ImageSource, entries: list[Entry], progress: Callable[[int, int], None] | None = None
 ) -> dict[int, Header]:
-    """Read headers by the index of the entry, of those files that are images; the source is read once, in its own order."""
+    """Read headers by the index of the entry, of files that are images; the source is read once, in its order."""
     headers: dict[int, Header] = {}
     for done, (index, data) in enumerate(source.read(entries), 1):
         header = _header(data)
@@ -181,7 +181,7 @@ def light_of(pixels_NHWC: Array, rows: Array) -> Light:
 
 
 def odd_light(light: Light) -> dict[str, dict[int, str]]:
-    """Find odd light: for each of ``blank``, ``dark`` and ``bright``, what is odd by the place of the image in ``light``."""
+    """Find odd light: for each of ``blank``, ``dark`` and ``bright``, what is odd by the place in ``light``."""
     if not len(light.mean_N):
         return {"blank": {}, "dark": {}, "bright": {}}
     blank = light.deviation_N < BLANK

@@ -62,26 +62,28 @@ KINDS = {
     ),
     "shared": Kind(
         "Images shared by two splits",
-        "What is tested on was learned by heart: accuracy comes out too high. The copy outside test is proposed to be left"
-        " out.",
+        "What is tested on was learned by heart: accuracy comes out too high. The copy outside test is proposed to be"
+        " left out.",
         "also in validation or test",
     ),
     "placeholder": Kind(
         "One image many times",
-        f"An image that is in {PLACEHOLDER_CLASSES} classes, or there {PLACEHOLDER_COPIES} times, is hardly a picture of its"
-        " class: a website's placeholder, an error page, an empty frame. All copies are proposed to be left out.",
+        f"An image that is in {PLACEHOLDER_CLASSES} classes, or there {PLACEHOLDER_COPIES} times, is hardly a picture"
+        " of its class: a website's placeholder, an error page, an empty frame. All copies are proposed to be left"
+        " out.",
         "copies of an image that is there many times, probably a placeholder",
     ),
     "two labels": Kind(
         "The same image with two labels",
-        "One of the labels is wrong, the classes overlap, or it shows neither of them, as a placeholder does. All are proposed"
-        " to be left out: nothing here tells which label is right. Where you can, keep the one with the right label.",
+        "One of the labels is wrong, the classes overlap, or it shows neither of them, as a placeholder does. All are"
+        " proposed to be left out: nothing here tells which label is right. Where you can, keep the one with the right"
+        " label.",
         "with two labels, of which one is wrong",
     ),
     "suspected label": Kind(
         "Labels that look wrong",
-        "A classifier that did not see the image gives it another class. The first are the most likely to be wrong; look at"
-        " each: unusual images look wrong, too, and most do where the run knows little of such images.",
+        "A classifier that did not see the image gives it another class. The first are the most likely to be wrong;"
+        " look at each: unusual images look wrong, too, and most do where the run knows little of such images.",
         "with a label that looks wrong",
     ),
     "duplicate": Kind(
@@ -236,7 +238,7 @@ def _first_of_each(parts: Sequence[str], group: Sequence[int]) -> list[int]:
 def _copy(
     images: CachedImages, parts: Sequence[str], one: int, other: int, score: float | None, text: str
 ) -> list[Finding]:
-    """Find what is wrong with a pair; the image that can better be spared comes first, of two in one split the later."""
+    """Find what is wrong with a pair; the image that can be spared comes first, of two in one split the later."""
     spared, kept = sorted((one, other), key=lambda row: (ORDER.index(parts[row]), -row))
     labels = [int(images.labels[row]) for row in (spared, kept)]
     exact = score is None
@@ -251,7 +253,7 @@ def _copy(
 
 
 def rare_classes(images: CachedImages, parts: Sequence[str]) -> list[Finding]:
-    """Find classes with few training images, or with few beside the largest; of all images where nothing can be split."""
+    """Find classes with few training images, or few beside the largest; of all images where nothing is split."""
     learned = [row for row in images.readable.tolist() if parts[row] in ("", TRAIN)]
     counts = np.bincount(images.labels[learned], minlength=len(images.classes))
     most = int(counts.max())
@@ -276,14 +278,14 @@ def too_many_near(images: CachedImages, findings: Sequence[Finding]) -> bool:
 def suggestions(images: CachedImages, parts: Sequence[str], findings: Sequence[Finding]) -> dict[int, Finding]:
     """Propose rows to leave out of training and validation, each with the first finding that says so.
 
-    Of a class that is mostly blank images none is left out for that: it may be what the class is. Nor are suspected labels,
-    or near duplicates, where there are too many. A training leaves no test image out, so none is proposed.
+    Of a class that is mostly blank images none is left out for that: it may be what the class is. Nor are suspected
+    labels, or near duplicates, where there are too many. A training leaves no test image out, so none is proposed.
     """
     return {row: item for row, item in _better_left_out(images, findings).items() if parts[row] != TEST}
 
 
 def staying_in_test(images: CachedImages, parts: Sequence[str], findings: Sequence[Finding]) -> int:
-    """Count the test images that would be proposed if they were no test images: they are mended in the set itself alone."""
+    """Count the test images that would be proposed otherwise: they are mended in the set itself alone."""
     return sum(parts[row] == TEST for row in _better_left_out(images, findings))
 
 

@@ -81,7 +81,7 @@ def every_setting(block: Any = AnyRecipe, prefix: str = "") -> Iterator[tuple[st
             yield name, (kind | Literal[AUTO] if name in SEARCHED else kind), text + of
 
 
-def _words(blocks: list[Any]) -> str:
+def _words(blocks: tuple[Any, ...]) -> str:
     """Say how each kind is written as a word: ``resnet34, timm:NAME``."""
     return ", ".join(":".join([kind.kind, *(name.upper() for name in required(kind))]) for kind in blocks) + "."
 

@@ -9,6 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from typing import Any, ClassVar, Literal, Union
 
@@ -105,11 +106,13 @@ def members(annotation: Any) -> tuple[Any, ...]:
     return typing.get_args(annotation) if typing.get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
 
-def blocks_in(annotation: Any) -> list[Any]:
+@cache
+def blocks_in(annotation: Any) -> tuple[Any, ...]:
     """Return the blocks of which a setting is one; none where it is a plain value."""
-    return [choice for choice in members(annotation) if isinstance(choice, type) and issubclass(choice, Block)]
+    return tuple(choice for choice in members(annotation) if isinstance(choice, type) and issubclass(choice, Block))
 
 
+@cache
 def listed_block(annotation: Any) -> Any:
     """Return the block of a setting that is a list of them, such as ``tuple[PhaseConfig, ...]``; None of any other."""
     return (
@@ -117,7 +120,7 @@ def listed_block(annotation: Any) -> Any:
     )
 
 
-def block_of_kind(blocks: list[Any], value: Mapping[str, Any], where: str) -> Any:
+def block_of_kind(blocks: tuple[Any, ...], value: Mapping[str, Any], where: str) -> Any:
     """Return the block that the ``kind`` in a mapping names; the only one needs no name.
 
     Raises:
@@ -162,6 +165,8 @@ def build(annotation: Any, value: Any, where: str) -> Any:
     Raises:
         ConfigError: a setting is unknown, missing, of a wrong type or out of range; a string is never taken for a number.
     """
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(value, annotation)
     value = _readable(annotation, value)
     try:
         return msgspec.convert(value, annotation)
@@ -224,7 +229,7 @@ def _problem(annotation: Any, value: Any, where: str) -> str:
     return f"{where} is {shown(value)}; wanted {_spoken(annotation)}{' or auto' if where in SEARCHED else ''}."
 
 
-def _problem_of_block(blocks: list[Any], value: Any, where: str) -> str:
+def _problem_of_block(blocks: tuple[Any, ...], value: Any, where: str) -> str:
     """Say what is wrong with a block itself; empty where it is one of its settings."""
     if not isinstance(value, Mapping):
         return f"{where or 'the recipe'} is {shown(value)}; wanted a block of settings."

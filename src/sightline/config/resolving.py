@@ -183,7 +183,7 @@ def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> d
     return written
 
 
-def _spelt_word(blocks: list[Any], word: str, where: str) -> dict[str, Any]:
+def _spelt_word(blocks: tuple[Any, ...], word: str, where: str) -> dict[str, Any]:
     kind, *rest = word.split(":", 1)
     if kind == "none":
         return {"kind": kind}

@@ -216,7 +216,7 @@ def _choice_of_blocks(parent: Any, value: Any, place: tuple[str, ...], name: str
     return Choice(name, place, _options(options, value, dotted))
 
 
-def _blocks_of_kinds(blocks: list[Any], value: Mapping[str, Any], dotted: str) -> list[dict[str, Any]]:
+def _blocks_of_kinds(blocks: tuple[Any, ...], value: Mapping[str, Any], dotted: str) -> list[dict[str, Any]]:
     """Turn ``{kind: [sgd, adamw], weight_decay: ...}`` into two blocks."""
     for kind in value["kind"]:
         known = next((fields_of(block) for block in blocks if block.kind == kind), value)

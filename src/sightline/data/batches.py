@@ -1,4 +1,4 @@
-"""Batches made on the device, a batch at a time: one gather, vectorised augmentation, no Python per image.
+"""Batches made on the device, a batch at a time: one gather, vectorized augmentation, no Python per image.
 
 Everything random in a batch is a function of (seed, epoch, index of the batch in the epoch): a batch can be made again
 by its position alone, which is what makes a resumed training the same training. The numbers are drawn for the global
@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     """Some images with their classes."""
 
     images: Tensor
-    """Normalised, (B, 3, H, W), channels-last in memory; or what a frozen backbone made of them."""
+    """Normalized, (B, 3, H, W), channels-last in memory; or what a frozen backbone made of them."""
     labels: Tensor
     """Class indices, (B,)."""
     epoch: int
@@ -76,7 +76,7 @@ class Normalization:
     std: list[float]
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(mean, std), each (3,), in float32; a channel that never varies is divided by one level, not by zero."""
+        """Return (mean, std), each (3,), in float32; a channel that never varies is divided by one level, not zero."""
         std = [max(value, 1 / 255) for value in self.std]
         return torch.tensor(self.mean, device=device), torch.tensor(std, device=device)
 
@@ -88,8 +88,8 @@ def prepare(
     given: Normalization | None = None,
     images: CachedImages | None = None,
 ) -> tuple[CachedImages, Splits, Normalization]:
-    """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay generated
-    images beside it.
+    """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay
+    generated images beside it.
 
     Args:
         source: the image set.
@@ -113,13 +113,13 @@ def prepare(
 
 
 def augmentation_of(recipe: AnyRecipe) -> AugmentConfig:
-    """How the training images of a recipe are varied; those of a generator are mirrored at most."""
+    """Return how the training images of a recipe are varied; those of a generator are mirrored at most."""
     augment = recipe.augment
     return augment if isinstance(augment, AugmentConfig) else AugmentConfig(flip=augment.flip)
 
 
 def derived_seed(*numbers: int | str) -> int:
-    """A seed of its own for every tuple of numbers; neighbours share nothing."""
+    """Return a seed of its own for every tuple of numbers; neighbors share nothing."""
     digest = hashlib.sha256("/".join(map(str, numbers)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
@@ -128,8 +128,8 @@ class TrainingBatches:
     """The training images, epoch after epoch, in a new order each; every image once an epoch, unless they are balanced.
 
     Iterating yields the rest of the current epoch; ``state_dict`` says where it stands, for Lightning's checkpoints.
-    The batches of an epoch differ in size by one image at most, so none is too small for batch-norm. What a batch is made of,
-    how, where and for which process are set apart, each by its name: thirteen arguments.
+    The batches of an epoch differ in size by one image at most, so none is too small for batch-norm. What a batch is
+    made of, how, where and for which process are set apart, each by its name: thirteen arguments.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class TrainingBatches:
             yield self.make(self.epoch, self.position - 1, order)
 
     def order(self, epoch: int) -> Tensor:
-        """The images of an epoch as positions among the training images, (n,)."""
+        """Return the images of an epoch as positions among the training images, (n,)."""
         if self.balanced:
             return balanced_order(self._labels, self.seed, epoch)
         return _shuffled(self._count, self.seed, epoch)
@@ -186,8 +186,8 @@ class TrainingBatches:
         """Choose the images of one batch, and draw its random numbers.
 
         Returns:
-            Their positions among the training images, (n,); which of them are this process's; what happens to each of all;
-            and how they are mixed, where they are.
+            Their positions among the training images, (n,); which of them are this process's; what happens to each of
+            all; and how they are mixed, where they are.
         """
         members = order[_part(self._count, index, self._batches)]
         share = _part(len(members), self.rank, self.world_size)
@@ -237,8 +237,9 @@ class TrainingBatches:
 def balanced_order(labels: Tensor, seed: int, epoch: int) -> Tensor:
     """Draw an epoch in which every class comes equally often, give or take one.
 
-    The draws of all epochs are one sequence that deals the classes in turn. Within a class the images come in rounds, each
-    of all of them in a new order, so that none comes again before the others have; a round goes on in the next epoch.
+    The draws of all epochs are one sequence that deals the classes in turn. Within a class the images come in rounds,
+    each of all of them in a new order, so that none comes again before the others have; a round goes on in the next
+    epoch.
 
     Args:
         labels: classes of the training images, (n,).
@@ -304,7 +305,7 @@ def _part(count: int, index: int, parts: int) -> slice:
 
 
 def _with_partners(partner_B: Tensor, share: slice) -> Tensor:
-    """Positions in the global batch of a process's images, and behind them of their partners in other processes."""
+    """Return the positions in the global batch of a process's images, then of their partners in other processes."""
     own = torch.arange(len(partner_B))[share]
     partners = partner_B[share]
     return torch.cat([own, partners[~torch.isin(partners, own)]])
@@ -317,7 +318,7 @@ def _resident(pixels: Tensor, rows: Tensor, device: torch.device) -> tuple[Tenso
         Pixels to gather from, and the row in them of each training image.
     """
     if device.type == "cuda":
-        wanted = len(rows) * pixels[0].numel()
-        if wanted * 3 < torch.cuda.mem_get_info(device)[0]:
+        bytes_needed = len(rows) * pixels[0].numel()
+        if bytes_needed * 3 < torch.cuda.mem_get_info(device)[0]:
             return pixels[rows].to(device), torch.arange(len(rows))
     return pixels, rows

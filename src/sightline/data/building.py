@@ -77,15 +77,15 @@ def build(
         hashes, tiny, reasons = [""] * len(entries), [], {}
         extremes = np.full((len(entries), 2), np.nan)
         small = max(max(sides) for sides in native) <= SMALL_SIDE
-        for found in _decode_all(source, listing.entries, pixels, row_of, small, preprocessing, progress):
-            row = row_of[found.index]
-            hashes[row] = found.hash
-            if found.reason:
-                reasons[row] = found.reason
-            elif found.enlarged:
+        for outcome in _decode_all(source, listing.entries, pixels, row_of, small, preprocessing, progress):
+            row = row_of[outcome.index]
+            hashes[row] = outcome.hash
+            if outcome.reason:
+                reasons[row] = outcome.reason
+            elif outcome.enlarged:
                 tiny.append(entries[row].name)
-            if found.extremes is not None:
-                extremes[row] = found.extremes
+            if outcome.extremes is not None:
+                extremes[row] = outcome.extremes
         labels, index = _index(source, entries, reasons)
         index |= {
             "size": trained,
@@ -160,7 +160,7 @@ def write_columns(
 
 
 def digest_of(folder: Path, index: Mapping[str, Any]) -> str:
-    """A digest of all that a cache holds beside its pixels, by which damage is noticed.
+    """Return a digest of all that a cache holds beside its pixels, by which damage is noticed.
 
     Args:
         index: the header, with or without its own digest.
@@ -186,7 +186,7 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _index(source: ImageSource, entries: list[Entry], reasons: dict[int, str]) -> tuple[Array, dict[str, Any]]:
-    """Class indices and header of a set, checked: every class of the listing must have kept a readable image."""
+    """Return class indices and header of a set; every class of the listing must have kept a readable image."""
     if len(reasons) == len(entries):
         first = min(reasons)
         raise DataError(
@@ -214,7 +214,7 @@ def _index(source: ImageSource, entries: list[Entry], reasons: dict[int, str]) -
 
 
 def sample_sizes(source: ImageSource, entries: list[Entry]) -> list[Shape]:
-    """(height, width) of SAMPLED to twice as many images spread evenly over the set."""
+    """Measure (height, width) of SAMPLED to twice as many images spread evenly over the set."""
     sample = entries[:: max(1, len(entries) // SAMPLED)]
     sizes = []
     for _, data in source.read(sample):
@@ -240,11 +240,11 @@ def _decode_all(
         return _decode_one(*item, pixels, row_of[item[0]], preprocessing)
 
     seen: set[int] = set()
-    for found in in_parallel(work, source.read(entries), tiny=tiny):
-        seen.add(found.index)
+    for outcome in in_parallel(work, source.read(entries), tiny=tiny):
+        seen.add(outcome.index)
         if progress and (len(seen) % CHUNK == 0 or len(seen) == len(entries)):
             progress(len(seen), len(entries))
-        yield found
+        yield outcome
     for index in range(len(entries)):
         if index not in seen:
             yield _Row(index, reason="listed but not found when read")
@@ -253,12 +253,12 @@ def _decode_all(
 def _decode_one(index: int, data: Any, pixels: Array, row: int, preprocessing: Preprocessing) -> _Row:
     height, width = pixels.shape[1:3]
     try:
-        found = _read(data, (height, width), preprocessing, hashed=True)
+        decoded = _read(data, (height, width), preprocessing, hashed=True)
     except UnreadableImageError as error:
         return _Row(index, reason=str(error))
-    pixels[row] = found.pixels
-    enlarged = min(found.size) * 4 < min(height, width)
-    return _Row(index, found.hash.hex(), "", enlarged, found.extremes)
+    pixels[row] = decoded.pixels
+    enlarged = min(decoded.size) * 4 < min(height, width)
+    return _Row(index, decoded.hash.hex(), "", enlarged, decoded.extremes)
 
 
 def _read(data: Any, size: Shape | None, preprocessing: Preprocessing, *, hashed: bool) -> Decoded:

@@ -18,8 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from filelock import FileLock
+from msgspec.structs import asdict
 
 from sightline.data.building import EXTREMES, INDEX, LABELS, PIXELS, build, digest_of, sample_sizes
 from sightline.data.columns import read_texts
@@ -48,6 +50,26 @@ _OURS = re.compile(r"[\w-]*-[0-9a-f]{20}(\.lock|\.partial-\w+)?")  # names of wh
 _NOT_FILES = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 Array = np.ndarray[Any, Any]
+Shape = tuple[int, int]
+
+
+class _Index(msgspec.Struct):
+    """The header of a cache: what it holds beside its columns."""
+
+    name: str
+    location: str
+    classes: list[str]
+    images: int
+    size: Shape
+    cached: Shape
+    left_out: list[tuple[str, str]]
+    tiny: list[str]
+    ignored: dict[str, int]
+    suffixes: dict[str, dict[str, int]]
+    notes: list[str]
+    digest: str
+    generated: int = 0
+    median: Shape | None = None
 
 
 class _DamagedError(StorageError):
@@ -96,21 +118,18 @@ class CachedImages:
 
     @property
     def readable(self) -> Array:
-        """Rows that can be used, (n,)."""
+        """Return the rows that can be used, (n,)."""
         return np.flatnonzero(self.labels >= 0)
 
     @property
     def fingerprint(self) -> str:
-        """Changes when the pixels or labels of the set change, not when it is moved or renamed, nor by what lies beside it."""
+        """Return a digest of the pixels and labels of the set, whatever its place, its name and what lies beside it."""
         return self.fingerprint_of(self.readable[self.readable < len(self.labels) - self.generated])
 
     def fingerprint_of(self, rows: Array) -> str:
-        """Changes when the pixels or labels of some images change."""
+        """Return a digest of the pixels and labels of some images."""
         pairs = sorted(f"{self.hashes[row]} {self.classes[self.labels[row]]}" for row in rows)
         return hashlib.sha256("\n".join(pairs).encode("utf-8", "surrogateescape")).hexdigest()[:16]
-
-
-Shape = tuple[int, int]
 
 
 def open_images(
@@ -150,7 +169,7 @@ def open_images(
 
 
 def _with_beside(images: CachedImages, source: ImageSource) -> CachedImages:
-    """The set with what lies beside its images today: of that a cache knows only what was there when it was built."""
+    """Return the set with what lies beside its images today, which may have changed since the cache was built."""
     if not isinstance(source, SharedSource):
         return images
     now = source.beside()
@@ -233,7 +252,7 @@ def built_once(key: str, build: Callable[[Path], None]) -> CachedImages:
 
 
 def cached() -> list[dict[str, Any]]:
-    """What the cache folder holds: name, location, images, bytes and folder of each set."""
+    """List what the cache folder holds: name, location, images, bytes and folder of each set."""
     rows = []
     for index in sorted(cache_folder().glob(f"*/{INDEX}")):
         if not _OURS.fullmatch(index.parent.name) or "." in index.parent.name:
@@ -285,35 +304,29 @@ def _open(folder: Path) -> CachedImages:
         _DamagedError: there is none, or it does not hold what was written into it.
     """
     try:
-        index = json.loads((folder / INDEX).read_text("utf-8"))
-        if index["digest"] != digest_of(folder, index):
+        header = json.loads((folder / INDEX).read_text("utf-8"))
+        index = msgspec.convert(header, _Index)
+        if index.digest != digest_of(folder, header):
             raise _DamagedError(f"{folder}: the digest is another one")
-        shape = (index["images"], *index["cached"], 3)
+        shape = (index.images, *index.cached, 3)
         if (folder / PIXELS).stat().st_size != math.prod(shape):
             raise _DamagedError(f"{folder}: {PIXELS} is cut off")
-        if any(can_be_read_now(reason) for _, reason in index["left_out"]):
+        if any(can_be_read_now(reason) for _, reason in index.left_out):
             raise _DamagedError(f"{folder}: what it leaves out can be read by now")
-        paths, splits, groups, hashes = read_texts(folder, index["images"])
+        paths, splits, groups, hashes = read_texts(folder, index.images)
+        facts = asdict(index)
+        for name in ("images", "cached", "digest"):
+            del facts[name]
         return CachedImages(
-            name=index["name"],
-            location=index["location"],
+            **facts,
             folder=folder,
-            size=tuple(index["size"]),
-            classes=index["classes"],
             paths=paths,
             labels=np.load(folder / LABELS),
             splits=splits,
             groups=groups,
             hashes=hashes,
-            left_out=[tuple(pair) for pair in index["left_out"]],
-            tiny=index["tiny"],
-            ignored=index["ignored"],
             pixels=np.memmap(folder / PIXELS, np.uint8, "c", shape=shape),  # torch warns of read-only arrays
-            suffixes=index["suffixes"],
-            notes=index["notes"],
-            generated=index.get("generated", 0),
-            median=tuple(index["median"]) if index.get("median") else None,
-            preprocessing=preprocessing_of(index),
+            preprocessing=preprocessing_of(header),
             extremes=np.load(folder / EXTREMES) if (folder / EXTREMES).exists() else None,
         )
     except (ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError, *_NOT_FILES) as error:

@@ -77,7 +77,7 @@ def write_texts(folder: Path, columns: Iterable[Sequence[str | None]]) -> None:
 
 
 def read_texts(folder: Path, count: int) -> list[Texts[Any]]:
-    """The columns of a folder, ``count`` texts each."""
+    """Return the columns of a folder, ``count`` texts each."""
     ends = np.load(folder / ENDS, mmap_mode="r")
     with (folder / TEXTS).open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -37,7 +37,7 @@ Array = np.ndarray[Any, Any]
 
 
 def read_excluded(path: str | Path) -> list[str]:
-    """Names of images: the column ``file`` of a table, whatever other columns there are, or a text file's lines.
+    """Read names of images: the column ``file`` of a table, whatever other columns there are, or a text file's lines.
 
     Raises:
         ConfigError: the file cannot be read, lists nothing, or is a CSV without the column.
@@ -69,15 +69,15 @@ def read_excluded(path: str | Path) -> list[str]:
 def _column(table: Table) -> list[str]:
     column = choose(table, ((COLUMN,), *PATHS))
     if column is None:
-        found = ", ".join(table.columns)[:200]
+        columns = ", ".join(table.columns)[:200]
         raise ConfigError(
-            f"{table.what} has no column {COLUMN!r} (found: {found or 'nothing'}); its first line must name it."
+            f"{table.what} has no column {COLUMN!r} (found: {columns or 'nothing'}); its first line must name it."
         )
     return [row[COLUMN] or "" for _, row in table.records({COLUMN: column})]
 
 
 def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
-    """The same splits without the images of a list; where images are that stay is not changed.
+    """Return the same splits without the images of a list; where images are that stay is not changed.
 
     Args:
         images: the set.
@@ -88,8 +88,8 @@ def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
         DataError: nothing would be left of a class to train on, or nothing to validate on.
     """
     rows = _rows(images, read_excluded(path), path)
-    learnt = np.union1d(splits.train, splits.validation)
-    gone = np.intersect1d(rows, learnt)
+    learned = np.union1d(splits.train, splits.validation)
+    gone = np.intersect1d(rows, learned)
     staying = np.intersect1d(rows, splits.test)
     if not len(gone):
         raise ConfigError(
@@ -100,8 +100,8 @@ def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
     missing = set(images.labels[splits.train].tolist()) - set(images.labels[train].tolist())
     if missing:
         raise DataError(
-            f"--data.exclude {path} leaves class {images.classes[min(missing)]!r} of {images.name} without a training image;"
-            " list fewer, or take the class out of the set."
+            f"--data.exclude {path} leaves class {images.classes[min(missing)]!r} of {images.name} without a training"
+            " image; list fewer, or take the class out of the set."
         )
     for name, before, after in (("select", splits.select, select), ("calibrate", splits.calibrate, calibrate)):
         if len(before) and not len(after):
@@ -118,7 +118,7 @@ def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
 
 
 def excluded_fingerprint(images: CachedImages, splits: Splits) -> str | None:
-    """Changes when other images are left out; None where none are."""
+    """Return a text that changes when other images are left out; None where none are."""
     if not len(splits.excluded):
         return None
     lines = sorted(f"{images.hashes[row]} {images.paths[row]}" for row in splits.excluded)
@@ -126,21 +126,20 @@ def excluded_fingerprint(images: CachedImages, splits: Splits) -> str | None:
 
 
 def _rows(images: CachedImages, names: list[str], path: str | Path) -> Array:
-    """Rows of the images that are named, ascending; a manifest may name a file more than once."""
+    """Return the rows of the images that are named, ascending; a manifest may name a file more than once."""
     rows_of: dict[str, list[int]] = {}
     for row, name in enumerate(images.paths):
         rows_of.setdefault(name, []).append(row)
-    found: set[int] = set()
-    for name in names:
-        name = composed(name)
-        plain = name if name in rows_of else name.strip()
-        if plain not in rows_of and plain.startswith("'") and plain[1:].startswith(FORMULA):
-            plain = plain[1:]  # a cell that no spreadsheet was to take for a formula
-        if plain not in rows_of and plain.replace("\\", "/") in rows_of:
-            plain = plain.replace("\\", "/")
-        if plain not in rows_of:
+    rows: set[int] = set()
+    for name in map(composed, names):
+        stripped = name.strip()
+        quoted = stripped.startswith("'") and stripped[1:].startswith(FORMULA)  # which no spreadsheet was to compute
+        cell = stripped[1:] if quoted else stripped
+        known = next((text for text in (name, stripped, cell, cell.replace("\\", "/")) if text in rows_of), None)
+        if known is None:
             raise ConfigError(
-                f"--data.exclude {path} lists {shown(name)}, which is no image of {images.name}; {nearest(name[:LONGEST], rows_of, images.paths[:3])}"
+                f"--data.exclude {path} lists {shown(name)}, which is no image of {images.name};"
+                f" {nearest(name[:LONGEST], rows_of, images.paths[:3])}"
             )
-        found.update(rows_of[plain])
-    return np.array(sorted(found), np.int64)
+        rows.update(rows_of[known])
+    return np.array(sorted(rows), np.int64)

@@ -1,4 +1,4 @@
-"""The range of values of a set with more than 8 bits a channel, and what a user should know of how its images are shown."""
+"""The range of values of a set with more than 8 bits a channel, and notes on how its images are shown."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,14 +40,14 @@ def with_range_of(
 
 def notes_on_reading(images: CachedImages) -> list[str]:
     """Say what a network does not see of the images, and which values are shown as black and white; a sentence each."""
-    found = []
+    notes = []
     if images.extremes is not None:
         count = int(np.isfinite(images.extremes[:, 0]).sum())
         intensity = images.preprocessing.intensity
         shown = "none of them in train; each is shown by its own range of values"
         if isinstance(intensity, tuple):
             shown = f"shown as black to white from {describe_range(intensity)}, the range of values of train"
-        found.append(f"{count:,} images have more than 8 bits a channel, {shown}")
+        notes.append(f"{count:,} images have more than 8 bits a channel, {shown}")
     if images.median is not None:
-        found += warn_of_hidden(images.median, images.size, images.preprocessing.fit)
-    return found
+        notes += warn_of_hidden(images.median, images.size, images.preprocessing.fit)
+    return notes

@@ -1,7 +1,8 @@
 """Which images a run has trained on, validated on and tested on: ``seen.npz`` in its folder. N images.
 
-A network that starts from an earlier run must not be tested on images that the run has learnt from, and a set that has grown
-may keep the splits of an earlier run. Images are known by their pixels, wherever they lie now. Nothing here loads torch.
+A network that starts from an earlier run must not be tested on images that the run has learned from, and a set that has
+grown may keep the splits of an earlier run. Images are known by their pixels, wherever they lie now. Nothing here loads
+torch.
 """
 
 import csv
@@ -35,6 +36,7 @@ __all__ = [
 SEEN = "seen.npz"  # in a run folder
 PREDICTIONS = "predictions.csv"
 _NOTHING = np.array([], np.uint64)
+_BROKEN = (EOFError, AttributeError, TypeError, KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 _KEPT = ("kept_trained", "kept_validated", "kept_tested")
 
 Array = np.ndarray[Any, Any]
@@ -46,7 +48,7 @@ class Seen:
 
     trained: Array
     validated: Array
-    """Not learnt from, but looked at to choose or to calibrate."""
+    """Not learned from, but looked at to choose or to calibrate."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Kept:
     """Test images of a run that noted only the names of their files."""
 
     def sides(self, images: CachedImages, rows: Array) -> tuple[Array, Array, Array]:
-        """Those of some rows that were (trained on, validated on, tested on); what was several, was the first of them."""
+        """Return which rows were (trained on, validated on, tested on); what was several counts as the first."""
         numbers = np.array([number_of(images.hashes[row]) for row in rows.tolist()], np.uint64)
         named = np.array([images.paths[row] in self.tested_paths for row in rows.tolist()], bool)
         trained = np.isin(numbers, self.trained)
@@ -77,15 +79,13 @@ def read_seen(run: Path) -> Seen:
         RunError: it has not written that down, or the file is broken.
     """
     try:
-        content = _read(run / SEEN)
+        content = _read(run, "trained", "validated")
         return Seen(content["trained"], content["validated"])
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{run} cannot be a backbone: it has no {SEEN}, which tells the images it was trained on, and an earlier"
             f" sightline made it; train it again: sightline train --config {run}/recipe.yaml --run ANOTHER."
         ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(f"{run / SEEN} cannot be read ({error}); copy the run again from where it was made.") from error
 
 
 def read_kept(run: str | os.PathLike[str]) -> Kept:
@@ -97,7 +97,7 @@ def read_kept(run: str | os.PathLike[str]) -> Kept:
     """
     folder = Path(run).expanduser()
     try:
-        content = _read(folder / SEEN)
+        content = _read(folder, "trained", "validated")
         tested = content.get("tested")
         paths = frozenset[str]() if tested is not None else _tested_paths(folder)
         return Kept(str(run), content["trained"], content["validated"], _NOTHING if tested is None else tested, paths)
@@ -105,19 +105,15 @@ def read_kept(run: str | os.PathLike[str]) -> Kept:
         raise ConfigError(
             f"--data.keep-split {run}: there is no {SEEN} in it, which tells its images; name the folder of a run."
         ) from error
-    except (OSError, ValueError, KeyError) as error:
-        raise RunError(
-            f"{folder / SEEN} cannot be read ({error}); copy the run again from where it was made."
-        ) from error
 
 
 def read_own_kept(run: Path) -> Kept | None:
-    """What a run has kept of an earlier one, as it noted it itself; None where it has kept nothing."""
+    """Return what a run has kept of an earlier one, as it noted it itself; None where it has kept nothing."""
     try:
-        content = _read(run / SEEN)
+        content = _read(run, *_KEPT)
         trained, validated, tested = (content[name] for name in _KEPT)
         return Kept(str(run), trained, validated, tested)
-    except (OSError, ValueError, KeyError):
+    except (OSError, RunError):
         return None
 
 
@@ -131,29 +127,36 @@ def write_seen_file(run: Path, content: dict[str, Array], kept: Kept | None) -> 
 
 
 def numbers_of(hashes: Iterable[str]) -> Array:
-    """The first 8 bytes of hashes: sorted uint64, each once."""
+    """Return the first 8 bytes of hashes: sorted uint64, each once."""
     return np.unique(np.array([number_of(digest) for digest in hashes], np.uint64))
 
 
 def number_of(digest: str) -> int:
-    """The first 8 bytes of a hash."""
+    """Return the first 8 bytes of a hash."""
     return int(digest[:16], 16) if digest else 0  # hexadecimal: 8 bytes
 
 
-def _read(path: Path) -> dict[str, Array]:
+def _read(run: Path, *names: str) -> dict[str, Array]:
+    """Read the arrays of a run's ``seen.npz``, some of which must be there."""
+    path = run / SEEN
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except (EOFError, AttributeError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise ValueError(str(error) or "it is no archive of arrays") from error
-    for name, numbers in content.items():
-        if numbers.dtype != np.uint64 or numbers.ndim != 1:
-            raise ValueError(f"{name} holds {numbers.dtype} of shape {numbers.shape}, no hashes")
+        for name, numbers in content.items():
+            if numbers.dtype != np.uint64 or numbers.ndim != 1:
+                raise ValueError(f"{name} holds {numbers.dtype} of shape {numbers.shape}, no hashes")
+        if missing := set(names) - content.keys():
+            raise ValueError(f"it has no {min(missing)}")
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (*_BROKEN, OSError, ValueError) as error:
+        reason = str(error) or "it is no archive of arrays"
+        raise RunError(f"{path} cannot be read ({reason}); copy the run again from where it was made.") from error
     return content
 
 
 def _tested_paths(run: Path) -> frozenset[str]:
-    """The files that a run was measured on; validation and train among them are told by their pixels."""
+    """Return the files that a run was measured on; validation and train among them are told by their pixels."""
     try:
         with (run / PREDICTIONS).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             return frozenset(plain_text(row["file"]) for row in csv.DictReader(file) if row.get("file"))

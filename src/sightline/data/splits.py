@@ -57,7 +57,7 @@ class Splits:
         return np.union1d(self.select, self.calibrate)
 
     def counts(self) -> dict[str, int]:
-        """Images a split."""
+        """Count the images of each split."""
         return {"train": len(self.train), "validation": len(self.validation), "test": len(self.test)}
 
 
@@ -139,8 +139,8 @@ def split(
         test, train = _cut(images, train, TEST_SHARE, seed, "test", held_out, stay.test, outside)
         if not len(test):
             raise DataError(
-                f"{images.name} has too few images a class ({len(train)} in {len(images.classes)} classes) to cut a fifth"
-                " of each off for test; add images, or a test split of your own."
+                f"{images.name} has too few images a class ({len(train)} in {len(images.classes)} classes) to cut a"
+                " fifth of each off for test; add images, or a test split of your own."
             )
         notes.append("test: a fifth, class by class" + (", whole groups" if _grouped(images, rows) else ""))
     if not len(held_out):
@@ -205,7 +205,7 @@ def _absent(images: CachedImages, rows: Array) -> list[str]:
 
 
 def brings_validation(images: CachedImages) -> bool:
-    """Whether a set comes with a validation split that stays one: beside a test split."""
+    """Return whether a set comes with a validation split that stays one: beside a test split."""
     return {"val", "test"} <= {images.splits[row] for row in images.readable.tolist()}
 
 
@@ -236,7 +236,7 @@ def deal_folds(images: CachedImages, rows: Array, count: int, seed: int) -> Arra
 
 
 def statistics(images: CachedImages, rows: Array) -> tuple[list[float], list[float]]:
-    """Mean and population standard deviation of each channel over all pixels of some rows, from 0 to 1.
+    """Compute mean and population standard deviation of each channel over all pixels of some rows, from 0 to 1.
 
     Counted exactly: a histogram of the 256 levels, then float64.
     """
@@ -267,20 +267,20 @@ class _Staying:
 def _staying(
     images: CachedImages, rows: Array, kept: Kept | None, *, test_given: bool, validation_given: bool
 ) -> _Staying:
-    """Those of the rows that a set leaves to be dealt which an earlier run had."""
+    """Return where an earlier run had the rows that a set leaves to be dealt."""
     if kept is None:
         return _Staying()
     if test_given and validation_given:
         raise ConfigError(
-            f"--data.keep-split {kept.run} has no effect: {images.name} brings its test and validation splits; leave the"
-            " option out."
+            f"--data.keep-split {kept.run} has no effect: {images.name} brings its test and validation splits; leave"
+            " the option out."
         )
     train, validation, test = kept.sides(images, rows)
     count = len(train) + len(validation) + len(test)
     if not count:
         raise ConfigError(
-            f"--data.keep-split {kept.run} has no effect: that run had none of the images of {images.name}; leave the option"
-            " out, or name the run that was trained on a part of them."
+            f"--data.keep-split {kept.run} has no effect: that run had none of the images of {images.name}; leave the"
+            " option out, or name the run that was trained on a part of them."
         )
     if test_given:
         train, test = np.union1d(train, test), _NOTHING  # the set has its own word on what is test
@@ -295,8 +295,8 @@ def _staying(
 
 
 def _default_validation(train: int) -> int:
-    wanted = min(max(round(train * VALIDATION_SHARE), VALIDATION_LEAST), VALIDATION_MOST)
-    return max(1, min(wanted, round(train * VALIDATION_LARGEST_SHARE)))
+    count = min(max(round(train * VALIDATION_SHARE), VALIDATION_LEAST), VALIDATION_MOST)
+    return max(1, min(count, round(train * VALIDATION_LARGEST_SHARE)))
 
 
 def _grouped(images: CachedImages, rows: Array) -> bool:
@@ -360,7 +360,7 @@ def _cut(
 
 
 def _units(images: CachedImages, rows: Array) -> dict[str, list[int]]:
-    """Rows by what must stay together: joined by a group, by the same pixels, or by a chain of both."""
+    """Group rows by what must stay together: joined by a group, by the same pixels, or by a chain of both."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Charts for pages, drawn by matplotlib as SVG that stands within HTML: narrow enough for a phone, text that stays text."""
+"""Charts for pages, drawn by matplotlib as SVG within HTML: narrow enough for a phone, with text that stays text."""
 
 import html
 import io
@@ -238,7 +238,7 @@ def _drawn(title: str, height: int, draw: Callable[["Axes"], None], margins: Map
 
 
 def _svg(figure: "Figure", name: str, title: str) -> str:
-    """Write a figure as an element for HTML: no names that another chart on the page has, and the page's own letters."""
+    """Write a figure as an element for HTML, with names of its own and the page's letters."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 

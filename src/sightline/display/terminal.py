@@ -1,7 +1,7 @@
 """Text for a terminal or a log: every line and table that sightline prints goes through ``show``.
 
-Names of files and classes are anybody's: no UTF-8, emoji where the terminal has none, what rich takes for markup, or what
-moves the cursor. They are shown, escaped where they must be, and never end in an error.
+Names of files and classes are anybody's: no UTF-8, emoji where the terminal has none, what rich takes for markup, or
+what moves the cursor. They are shown, escaped where they must be, and never end in an error.
 """
 
 import codecs
@@ -123,7 +123,7 @@ def _tolerant(stream: Any) -> Any:
 
 
 def show_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table as CSV: on a terminal for people; to a program in UTF-8, with the very bytes of names that are none."""
+    """Print a table as CSV: on a terminal for people; to a program in UTF-8, odd bytes of names as they are."""
     text = io.StringIO(newline="")
     write_rows(text, header, rows)
     raw = getattr(sys.stdout, "buffer", None)
@@ -153,7 +153,7 @@ def in_notebook() -> bool:
 
 
 def reporting_console(console: Console | None) -> Console:
-    """Choose where a verb reports: the console that it was given; else the cell of a notebook, and nowhere outside of one."""
+    """Choose where a verb reports: its console; else the cell of a notebook, and nowhere outside of one."""
     if console is not None:
         return console
     if in_notebook():  # in lines, as in a log: its bars need a package of their own

@@ -21,7 +21,8 @@ LOOK_EVERY = 3.0  # seconds between two looks at the clock, for work that does n
 class Progress:
     """Show how far a stage of work is: a bar on a terminal, plain lines in a log, nothing on a quiet console.
 
-    A log gets a line when the stage starts, and one every 30 s while it lasts, whether or not the work reports anything.
+    A log gets a line when the stage starts, and one every 30 s while it lasts, whether or not the work reports
+    anything.
 
     Args:
         console: where to show it.

@@ -1,7 +1,6 @@
 """Answers of a finished run, image by image: its ``predictions.csv`` read back. N images, K classes. No torch."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from sightline.errors import RunError
 from sightline.measures.metrics import confusion_matrix
+from sightline.runs.folder import read_measures
 from sightline.runs.writing import safe_cell
 
 __all__ = ["Answers", "read_answers", "read_measures"]
@@ -45,32 +45,13 @@ class Answers:
         return ordered
 
     def likeliest(self, row: int, most: int) -> list[tuple[int, float]]:
-        """List the most probable classes of an image, as (index, probability), highest first; those of 0 are left out."""
+        """List the most probable classes of an image, as (index, probability), highest first, without those of 0."""
         order = np.argsort(-self.probabilities_NK[row], kind="stable")[:most]
         return [
             (int(index), float(self.probabilities_NK[row, index]))
             for index in order
             if self.probabilities_NK[row, index] > 0
         ]
-
-
-def read_measures(run: Path) -> dict[str, Any]:
-    """Read ``evaluation.json`` of a run.
-
-    Raises:
-        RunError: it is missing or damaged.
-    """
-    path = run / "evaluation.json"
-    try:
-        measured = json.loads(path.read_text("utf-8"))
-        needed = {"n", "accuracy", "accuracy_interval", "classes", "confusion_matrix"}
-        if not isinstance(measured, dict) or not needed <= set(measured):
-            raise ValueError("it lacks the measures")
-    except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} cannot be read ({_reason(error)}); copy the run again from where it was made."
-        ) from error
-    return measured
 
 
 def read_answers(run: Path, classes: Sequence[str], measured: Mapping[str, Any]) -> Answers:
@@ -95,8 +76,8 @@ def read_answers(run: Path, classes: Sequence[str], measured: Mapping[str, Any])
     confusion = confusion_matrix(answers.predicted_N, answers.labels_N, len(classes))
     if confusion.tolist() != measured["confusion_matrix"]:
         raise RunError(
-            f"{path} has {len(rows):,} answers that are not those of evaluation.json ({measured['n']:,} images); copy the"
-            " run again from where it was made."
+            f"{path} has {len(rows):,} answers that are not those of evaluation.json ({measured['n']:,} images); copy"
+            " the run again from where it was made."
         )
     return answers
 

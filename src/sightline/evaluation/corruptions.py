@@ -1,9 +1,9 @@
-"""Corruptions of images as they happen in the field, at five severities, a batch at a time. B images, height H, width W.
+"""Corruptions of images as they happen in the field, at five severities, by batches. B images, height H, width W.
 
 Source:
     Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", ICLR
-    2019: five of its kinds. Up to 64 px the severities are those of CIFAR-10-C, above them those of ImageNet-C, whose blur
-    is of images of 224 px.
+    2019: five of its kinds. Up to 64 px the severities are those of CIFAR-10-C, above them those of ImageNet-C, whose
+    blur is of images of 224 px.
 """
 
 import math

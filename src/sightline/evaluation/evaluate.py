@@ -52,16 +52,16 @@ def evaluate(
 
     Args:
         run: Folder of a finished run.
-        data: An image set: its test split where it brings one, else every image. Without it the run's own test split is read
-            again, and the reading is counted in ``model.json``.
+        data: An image set: its test split where it brings one, else every image. Without it the run's own test split is
+            read again, and the reading is counted in ``model.json``.
         out: Folder to write evaluation.json and predictions.csv to.
-        unknown: The images of DATA show other things than the classes: measure how often they are called none of these, and
-            note it in the run.
-        generated: DATA was made by a generator: also measure how near its images are to those that RUN was trained on, in
-            RUN's own features, with as many of each.
+        unknown: The images of DATA show other things than the classes: measure how often they are called none of these,
+            and note it in the run.
+        generated: DATA was made by a generator: also measure how near its images are to those that RUN was trained on,
+            in RUN's own features, with as many of each.
         fid: With --generated: also the standard FID, which compares with papers: the distance in the features of their
-            Inception network (96 MB, downloaded once), of all images of DATA and all that RUN was trained on. Papers take
-            50,000 of each. Without a GPU that is slow: a few images a second.
+            Inception network (96 MB, downloaded once), of all images of DATA and all that RUN was trained on. Papers
+            take 50,000 of each. Without a GPU that is slow: a few images a second.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         progress: Called with (images done, images in all).
     Returns:
@@ -75,7 +75,8 @@ def evaluate(
     if unknown:
         if data is None or out is not None:
             raise ConfigError(
-                "--unknown measures an image set of other things and writes into the run: name the set, and leave --out away."
+                "--unknown measures an image set of other things and writes into the run: name the set, and leave --out"
+                " away."
             )
         if generated:
             raise ConfigError(NO_GENERATED)
@@ -148,7 +149,7 @@ def _standard_fid(
     rows: Array,
     progress: Progress | None,
 ) -> StandardFid:
-    """Measure the FID of rows of a made set against all images that a classifier was trained on, at the size of the made."""
+    """Measure the FID of rows of a made set, at its size, against all training images of a classifier."""
     size = native_size(source, images.paths[rows[0]])
     made = open_images(source, None, progress, exactly=(size, size), preprocessing=preprocessing_of(model))
     real, train = _trained_on(run, model, (size, size), progress)
@@ -162,8 +163,8 @@ def _trained_on(
     own = open_images(source_of_run(model), None, progress, exactly=exactly, preprocessing=preprocessing_of(model))
     if own.fingerprint != model["data"]["fingerprint"]:
         raise DataError(
-            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared with"
-            " them; bring them back, or leave --generated out."
+            f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared"
+            " with them; bring them back, or leave --generated out."
         )
     return own, _splits(run, model, own).train
 
@@ -192,9 +193,9 @@ def evaluate_unknown(
     model = read_model_of_finished(run)
     source = find_source(data)
     source.least = 1
-    if "trust" not in model:
-        raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     classifier = _loaded(run, trust_code)
+    if classifier.trust is None:
+        raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     from sightline.evaluation.ood import unknown_share
     from sightline.inference.views import combine
 
@@ -203,7 +204,8 @@ def evaluate_unknown(
     shared = [name for name in images.classes if name in known]
     if shared:
         raise DataError(
-            f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were wanted."
+            f"class {shared[0]!r} of {images.name} is one of the classifier's own; images of none of its classes were"
+            " wanted."
         )
     rows = _foreign_test(images)
     views = classifier.views
@@ -244,7 +246,8 @@ def evaluate_rows(
     if unknown:
         raise DataError(
             f"class {unknown[0]!r} of {images.name} is unknown to the classifier, which knows"
-            f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class folders."
+            f" {', '.join(classifier.classes[:10])}{', ...' if len(classifier.classes) > 10 else ''}; rename the class"
+            " folders."
         )
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
     views = classifier.views

@@ -1,14 +1,14 @@
-"""The standard FID: the Fréchet distance in the features of the network that papers measure it in. N images, H × W pixels.
+"""The standard FID: the Fréchet distance in the features that papers measure it in. N images, H × W pixels.
 
-The network is the InceptionV3 that TensorFlow published in 2015, and the features are the 2,048 that its last pooling gives.
-torch-fidelity has it as TensorFlow computed it, down to the resizing; this is its only door. Other weights, and other ways to
-resize, give other numbers, so the weights are those of one published file and nothing else.
+The network is the InceptionV3 that TensorFlow published in 2015, and the features are the 2,048 that its last pooling
+gives. torch-fidelity has it as TensorFlow computed it, down to the resizing; this is its only door. Other weights, and
+other ways to resize, give other numbers, so the weights are those of one published file and nothing else.
 
 Nothing here loads torch before an image is looked at.
 
 Source:
-    Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017; Obukhov
-    et al., "High-fidelity performance metrics for generative models in PyTorch", 2020.
+    Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017;
+    Obukhov et al., "High-fidelity performance metrics for generative models in PyTorch", 2020.
 """
 
 import io
@@ -59,8 +59,8 @@ class StandardFid:
 
     Papers take 50,000 made images against every training image (CIFAR-10's 50,000, say), and so does this function take
     whatever is there of both. The distance falls with either number, so one of fewer compares only with one of as many.
-    Images go in as uint8 at the size of the made ones; the network's first step makes them 299 × 299, bilinearly and without
-    smoothing, as TensorFlow did.
+    Images go in as uint8 at the size of the made ones; the network's first step makes them 299 × 299, bilinearly and
+    without smoothing, as TensorFlow did.
     """
 
     fid: float
@@ -82,8 +82,8 @@ def refuse_missing() -> None:
     require("torch_fidelity", "fid", "--fid")
     if not (_folder() / WEIGHTS.name).exists() and not reachable(WEIGHTS.urls[0], PATIENCE):
         raise ConfigError(
-            f"--fid needs the Inception weights of the literature ({WEIGHTS.size / 1e6:.0f} MB), which are not on this machine,"
-            f" and {urlsplit(WEIGHTS.urls[0]).hostname} cannot be reached; where you are online, download"
+            f"--fid needs the Inception weights of the literature ({WEIGHTS.size / 1e6:.0f} MB), which are not on this"
+            f" machine, and {urlsplit(WEIGHTS.urls[0]).hostname} cannot be reached; where you are online, download"
             f" {WEIGHTS.urls[0]} and put it into {_folder()}."
         )
 
@@ -156,8 +156,8 @@ def _refuse_resized(images: CachedImages, rows: Array) -> None:
     for row in rows:
         if pixel_hash(images.pixels[row]).hex() != images.hashes[row]:
             raise DataError(
-                f"{images.paths[row]} of {images.name} is not {height}×{width} px as the first image is; --fid wants generated"
-                " images of one size, as nothing but the network may resize them."
+                f"{images.paths[row]} of {images.name} is not {height}×{width} px as the first image is; --fid wants"
+                " generated images of one size, as nothing but the network may resize them."
             )
 
 
@@ -167,8 +167,8 @@ class Inception:
     def __init__(self, weights: str | os.PathLike[str], device: "torch.device | str" = "cpu") -> None:
         """
         Args:
-            weights: the network's tensors by name, in PyTorch's format (.pth); from ``fetch_weights`` for distances that
-                compare with papers.
+            weights: the network's tensors by name, in PyTorch's format (.pth); from ``fetch_weights`` for distances
+                that compare with papers.
             device: where it runs.
         Raises:
             ConfigError: torch-fidelity is not installed.

@@ -26,7 +26,7 @@ def unknown_share(logits_NK: Array, limit: float) -> float:
 
 
 def measure_ood(classifier: Classifier, pixels_NHWC: Array, rows: Array) -> dict[str, dict[str, float]]:
-    """Measure how often images of no class at all are called unknown: noise, plain colors, and own images cut into pieces.
+    """Measure how often images of no class are called unknown: noise, plain colors, own images cut into pieces.
 
     They are easier to tell than photographs of something else; ``evaluate --unknown`` measures those.
 

@@ -1,4 +1,4 @@
-"""The measured quality of a finished classifier in sentences and tables, for its report and its model card. K classes. No torch."""
+"""The measured quality of a classifier in sentences and tables, for report and model card. K classes. No torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -76,14 +76,15 @@ def _how_good(facts: Facts) -> str:
     if facts.split == CROSSED:
         return (
             f"Accuracy {measured['accuracy']:.4f} by cross-validation of all {measured['n']:,} images (95 % interval"
-            f" {low:.4f} to {high:.4f}, corrected for the overlap of the {measured['folds']} folds, {measured['repeats']}"
-            " times dealt). They were too few to set any aside for a test, so the classifier that was saved has learned from"
-            " all of them; every answer on this page is of one that had not seen the image, when they were dealt first."
+            f" {low:.4f} to {high:.4f}, corrected for the overlap of the {measured['folds']} folds,"
+            f" {measured['repeats']} times dealt). They were too few to set any aside for a test, so the classifier"
+            " that was saved has learned from all of them; every answer on this page is of one that had not seen the"
+            " image, when they were dealt first."
         )
     which = "that it had not seen" if facts.split == "test" else "by which its probabilities were set as well"
     return (
-        f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {facts.split} images {which} ({_interval(low, high)})."
-        f" {of_test}"
+        f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {facts.split} images {which}"
+        f" ({_interval(low, high)}). {of_test}"
     )
 
 
@@ -95,7 +96,8 @@ def _most_confused(facts: Facts) -> str:
     assert facts.measured is not None
     confusion_KK = np.array(facts.measured["confusion_matrix"])
     pairs = [
-        f"{facts.classes[true]} for {facts.classes[answer]} ({confusion_KK[true, answer]:,} of {confusion_KK[true].sum():,})"
+        f"{facts.classes[true]} for {facts.classes[answer]} ({confusion_KK[true, answer]:,} of"
+        f" {confusion_KK[true].sum():,})"
         for true, answer in most_confused(confusion_KK, CONFUSED)
     ]
     mistakes = int(confusion_KK.sum() - np.trace(confusion_KK))
@@ -148,8 +150,8 @@ def about_classes(facts: Facts) -> Section:
         for name, row in sorted(facts.measured["classes"].items(), key=lambda item: natural_key(item[0]))
     ]
     about = (
-        "Precision: of the answers that name the class, the share that is right. Recall: of the images of the class, the"
-        " share that is found. F1: their harmonic mean."
+        "Precision: of the answers that name the class, the share that is right. Recall: of the images of the class,"
+        " the share that is found. F1: their harmonic mean."
     )
     return Section("Class by class", about, Table(("class", "images", "precision", "recall", "F1"), rows))
 

@@ -41,8 +41,8 @@ def _about_calibration(facts: Facts, trust: Mapping[str, Any]) -> Section | None
     if shown:
         bins = [_bins(style, bins) for style, (_, bins) in enumerate(shown)]
         caption = (
-            "Answers of equal confidence: the share of them that is right, with its 95 % interval (Wilson’s). On the line"
-            " both agree; below it the classifier is too sure."
+            "Answers of equal confidence: the share of them that is right, with its 95 % interval (Wilson’s). On the"
+            " line both agree; below it the classifier is too sure."
         )
         charts = [Chart(draw_reliability("Confidence and right answers", bins), caption)]
     about = (
@@ -70,8 +70,9 @@ def _about_sets(facts: Facts, trust: Mapping[str, Any]) -> Section:
         sizes = number(of_test.get("mean_size"), ".2f"), f"{of_validation['mean_size']:.2f}"
         rows.append((coverage, number(of_test.get("coverage"), ".4f"), *sizes))
     about = (
-        "Instead of one answer it can give a set of classes that holds the true one with a chosen probability (conformal"
-        f" prediction, calibrated on {trust['n']:,} validation images): the less sure it is, the more classes."
+        "Instead of one answer it can give a set of classes that holds the true one with a chosen probability"
+        f" (conformal prediction, calibrated on {trust['n']:,} validation images): the less sure it is, the more"
+        " classes."
     )
     columns = ("wanted", f"sets with the true class, {facts.split}", "classes in a set", "on validation")
     return Section("Prediction sets", about, Table(columns, rows))
@@ -84,8 +85,8 @@ def _about_unknown(facts: Facts, trust: Mapping[str, Any]) -> Section:
         shares.append((f"its own {facts.split}", measured["n"], measured["unknown_share"]))
     shares += [(name, one["n"], one["rate"]) for name, one in unknown.get("rates", {}).items()]
     about = (
-        "An image is called “none of these” where the network hardly responds to it with any class, less than to almost all"
-        " images of validation. Of images that show none of the classes it should be many; of its own, few."
+        "An image is called “none of these” where the network hardly responds to it with any class, less than to almost"
+        " all images of validation. Of images that show none of the classes it should be many; of its own, few."
     )
     rows = [(name, f"{n:,}", f"{share:.4f}") for name, n, share in shares]
     return Section("Images of no class", about, Table(("images of", "n", "called “none of these”"), rows))
@@ -98,8 +99,8 @@ def _about_corruptions(corruptions: Mapping[str, Any]) -> Section:
     svg = draw_curves("Accuracy on corrupted images", "accuracy", curves, over="severity")
     rows = [(name, *(f"{value:.4f}" for value in values)) for name, values in series.items()]
     about = (
-        f"Accuracy on {corruptions['n']:,} validation images ({VIEWS.get(corruptions['views'], corruptions['views'])}) that"
-        f" were corrupted on purpose; as they are, it is {corruptions['clean']:.4f}."
+        f"Accuracy on {corruptions['n']:,} validation images ({VIEWS.get(corruptions['views'], corruptions['views'])})"
+        f" that were corrupted on purpose; as they are, it is {corruptions['clean']:.4f}."
     )
     table = Table(("corruption", *(f"severity {severity}" for severity in severities[1:])), rows)
     legend = [(name, draw_swatch(style, "worse")) for style, name in enumerate(series)]

@@ -9,10 +9,11 @@ network and seeds the global generators meanwhile: explain in one thread at a ti
 Source:
     saliency: Simonyan et al., "Deep Inside Convolutional Networks", 2014. integrated_gradients: Sundararajan et al.,
     "Axiomatic Attribution for Deep Networks", ICML 2017; smoothed: Smilkov et al., "SmoothGrad", 2017, and its square:
-    Hooker et al., "A Benchmark for Interpretability Methods", NeurIPS 2019. deeplift: Shrikumar et al., "Learning Important
-    Features Through Propagating Activation Differences", ICML 2017, rescale rule. occlusion: Zeiler and Fergus,
-    "Visualizing and Understanding Convolutional Networks", ECCV 2014. gradient_shap: Lundberg and Lee, "A Unified Approach
-    to Interpreting Model Predictions", NeurIPS 2017. grad_cam and attention: ``models/gradcam.py``, ``models/rollout.py``.
+    Hooker et al., "A Benchmark for Interpretability Methods", NeurIPS 2019. deeplift: Shrikumar et al., "Learning
+    Important Features Through Propagating Activation Differences", ICML 2017, rescale rule. occlusion: Zeiler and
+    Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014. gradient_shap: Lundberg and Lee, "A
+    Unified Approach to Interpreting Model Predictions", NeurIPS 2017. grad_cam and attention: ``models/gradcam.py``,
+    ``models/rollout.py``.
 """
 
 import warnings
@@ -47,8 +48,8 @@ __all__ = [
 
 PIXELS = 256 * 32 * 32  # of the images that are computed side by side on a processor
 CLOSE = 0.01  # of the difference to the baseline: a larger gap asks for more steps
-# 64 were enough for all of 20 images of a speednet (CIFAR-10) and for 13 of 20 of a ResNet-18 (photographs of hands). An
-# EfficientNet-Lite0 (ImageNet, 3 photographs at 224 px) is at 9 to 11 % with 64 and at 0.3 to 2.2 % with 256.
+# 64 were enough for all of 20 images of a speednet (CIFAR-10) and for 13 of 20 of a ResNet-18 (photographs of hands).
+# An EfficientNet-Lite0 (ImageNet, 3 photographs at 224 px) is at 9 to 11 % with 64 and at 0.3 to 2.2 % with 256.
 STEPS, MOST_STEPS, STEPS_WITH_NOISE = 64, 4096, 16
 MOST_PIXELS = 1024 * 128 * 128  # steps × pixels of an image, where nobody asked for a number: at 224 px 256 steps
 SAMPLES_SMOOTHGRAD, NOISE_SMOOTHGRAD = 8, 0.15
@@ -137,7 +138,7 @@ def completeness_gaps(network: Network, images_BCHW: Tensor, classes_B: Tensor, 
 
 
 def saliency(network: Network, images_BCHW: Tensor, classes_B: Tensor) -> Tensor:
-    """Compute the largest change of the logit that a small step of any channel of a pixel makes, (B, H, W), from 0 up."""
+    """Compute the largest change of the logit by a small step of any channel of a pixel, (B, H, W), from 0 up."""
     from captum.attr import Saliency
 
     with _quiet():
@@ -180,7 +181,7 @@ def integrated_gradients_smoothgrad(
     noise: float,
     rows: int | None = None,
 ) -> Tensor:
-    """Average the squares of the integrated gradients of noisy copies of an image (SmoothGrad-Squared), (B, H, W), from 0 up.
+    """Average the squared integrated gradients of noisy copies (SmoothGrad-Squared), (B, H, W), from 0 up.
 
     Args:
         network, images_BCHW, classes_B, steps, rows: as ``integrated_gradients`` has them.
@@ -243,8 +244,8 @@ def gradient_shap(
 def deeplift(network: Network, images_BCHW: Tensor, classes_B: Tensor) -> Tensor:
     """Propagate the difference to the mean image from the logit to the pixels, layer by layer (rescale rule).
 
-    captum knows few of the layers that are not linear, and for the others passes their gradient on without a word, so the
-    map no longer adds up. Here GELU and its like have a rule as well, and what is left is refused.
+    captum knows few of the layers that are not linear, and for the others passes their gradient on without a word, so
+    the map no longer adds up. Here GELU and its like have a rule as well, and what is left is refused.
 
     Returns:
         (B, H, W), of either sign, in units of the logit.
@@ -273,7 +274,7 @@ def deeplift(network: Network, images_BCHW: Tensor, classes_B: Tensor) -> Tensor
 def occlusion(
     network: Network, images_BCHW: Tensor, classes_B: Tensor, window: int, stride: int, rows: int | None = None
 ) -> Tensor:
-    """Measure by how much the logit falls when a square is covered by the mean color; where squares overlap, their mean.
+    """Measure how much the logit falls when a square is covered by the mean color; where squares overlap, the mean.
 
     Args:
         network, images_BCHW, classes_B: as ``integrated_gradients`` has them.

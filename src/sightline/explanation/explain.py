@@ -67,7 +67,8 @@ def explain(
 
     Args:
         run: Folder of a finished run, or its model.safetensors alone.
-        images: Files, folders (searched to the bottom), archives, manifests, patterns, and - for a list on standard input.
+        images: Files, folders (searched to the bottom), archives, manifests, patterns, and - for a list on standard
+            input.
         out: Folder to make, with the sheets (PNG) and explanations.csv.
         methods: One or several of saliency, integrated_gradients, integrated_gradients_smoothgrad, deeplift, occlusion,
             gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for;
@@ -75,8 +76,8 @@ def explain(
         target: The class to ask about; the most probable of each image unless named.
         settings: Numbers of the methods, and the layer of grad_cam.
         arrays: Also write the maps of each image (.npz), one array a method, in the method's own numbers.
-        faithfulness: Measure deletion and insertion: how the probability falls and rises in the order of each map, and of a
-            random one.
+        faithfulness: Measure deletion and insertion: how the probability falls and rises in the order of each map, and
+            of a random one.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         progress: Called with (images done, images in all).
     Raises:
@@ -118,7 +119,7 @@ def explain(
 
 
 def summarize_explanations(images: "Sequence[ExplainedImage]") -> Table:
-    """Sum up each method, and the random map, in a line: the median gap of its sums, and the mean areas of the two curves."""
+    """Sum up each method, and the random map, in a line: median gap of the sums, mean areas of the two curves."""
     by_method: dict[str, list[Explanation]] = {}
     for image in images:
         for item in (*image.explanations, *([image.random] if image.random else [])):

@@ -6,8 +6,8 @@ Squares rather than single pixels: scattered pixels that are missing are a noise
 then brings a network down as fast as any map does.
 
 Source:
-    Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018; by regions: Samek et
-    al., "Evaluating the Visualization of What a Deep Neural Network Has Learned", IEEE TNNLS 2017.
+    Petsiuk et al., "RISE: Randomized Input Sampling for Explanation of Black-box Models", BMVC 2018; by regions: Samek
+    et al., "Evaluating the Visualization of What a Deep Neural Network Has Learned", IEEE TNNLS 2017.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ def area(curves_BS: Tensor) -> Tensor:
 
 
 def ranks(maps_BHW: Tensor) -> Tensor:
-    """Rank pixels by the share of squares that come before their own by the mean of the map, (B, H, W), most important first.
+    """Rank pixels, (B, H, W), by the share of squares before their own, those of the highest mean first.
 
     Squares that are equal lie in a random order.
     """

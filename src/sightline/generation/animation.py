@@ -19,7 +19,7 @@ ROWS, COLUMNS, FRAMES = 20, 4, 60  # classes, images of each, and pictures of an
 
 
 def refuse_animation(animation: str | os.PathLike[str], how: SamplingConfig | None, begun: bool) -> None:
-    """Refuse a file that is no GIF, or that is there already and not of this generation, and a generator of one pass."""
+    """Refuse a file that is no GIF, one that is there and not of this generation, and a generator of one pass."""
     if how is None:
         raise ConfigError(
             "--animation: this generator makes an image in one pass, so there is no way to show; leave it out."

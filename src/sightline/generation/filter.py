@@ -2,9 +2,9 @@
 
 B images, H × W pixels, K classes, D features.
 
-A generated image passes if the classifier takes it for the class that was asked for, with a probability within a band, and if it
-is no copy: farther from every image that the generator was trained on, in the classifier's features, than nearly all of those are
-from each other.
+A generated image passes if the classifier takes it for the class that was asked for, with a probability within a band,
+and if it is no copy: farther from every image that the generator was trained on, in the classifier's features, than
+nearly all of those are from each other.
 """
 
 import os
@@ -74,8 +74,8 @@ class Filter:
         unknown = next((name for name in model["classes"] if name not in self.classifier.classes), None)
         if unknown is not None:
             raise ConfigError(
-                f"--keep-if {keep.run}: the classifier does not know the class {unknown!r} of the generator; choose one that"
-                " was trained on the same classes."
+                f"--keep-if {keep.run}: the classifier does not know the class {unknown!r} of the generator; choose one"
+                " that was trained on the same classes."
             )
         self._classes = [self.classifier.classes.index(name) for name in model["classes"]]
         self._encoder = Encoder(self.classifier)
@@ -86,8 +86,8 @@ class Filter:
         )
         if images.fingerprint != model["data"]["fingerprint"]:
             raise DataError(
-                f"{images.location} does not hold the images that {generator} was trained on any more, so copies of them cannot"
-                " be found; bring them back."
+                f"{images.location} does not hold the images that {generator} was trained on any more, so copies of"
+                " them cannot be found; bring them back."
             )
         folder = Path(generator)
         train = split_as(read_any_recipe(folder), images, model["data"].get("split_rule", 1), folder).train

@@ -1,8 +1,9 @@
 """Make images of classes with a trained generator: an image set like any other, and where each image comes from.
 
-The images are one sequence, the first of every class, then the second of every class; it is made in batches of always the
-same images, whatever was there before. So a killed generation goes on to the same bytes, and asking for more images of a
-class adds to those that are there. Several processes make batches side by side, and one writes them, in their order.
+The images are one sequence, the first of every class, then the second of every class; it is made in batches of always
+the same images, whatever was there before. So a killed generation goes on to the same bytes, and asking for more images
+of a class adds to those that are there. Several processes make batches side by side, and one writes them, in their
+order.
 """
 
 import csv
@@ -49,7 +50,7 @@ class Generated:
     looked_at: int
     """How many were made to keep these; as many, where none are refused."""
     refused: dict[str, int] = field(default_factory=dict)
-    """Images that were refused this time, by ``filter.REASONS``; those of a generation that is gone on with are not made again."""
+    """Images that were refused this time, by ``filter.REASONS``; those of an earlier time are not made again."""
     without: list[str] = field(default_factory=list)
     """Classes that were asked for and of which there is no image, since all were refused."""
 
@@ -69,29 +70,31 @@ def generate(
 ) -> Generated:
     """Make images of classes with a trained generator.
 
-    The images are ``out/<class>/NNNN.png``, with a line for each in ``out/manifest.csv``. Several processes make the bytes of one, and may go on with what one has begun, as long as the network
-    computes the same by fewer threads, of which each process has its share: PyTorch does not promise that, and float32 on a
-    processor with AVX2 kept it (n = 200 images of digits, 1 and 2 threads). A program of one's own that asks for several
-    starts below ``if __name__ == "__main__":``, as Python wants it of whatever starts processes.
+    The images are ``out/<class>/NNNN.png``, with a line for each in ``out/manifest.csv``. Several processes make the
+    bytes of one, and may go on with what one has begun, as long as the network computes the same by fewer threads, of
+    which each process has its share: PyTorch does not promise that, and float32 on a processor with AVX2 kept it
+    (n = 200 images of digits, 1 and 2 threads). A program of one's own that asks for several starts below
+    ``if __name__ == "__main__":``, as Python wants it of whatever starts processes.
 
     Its ten parameters are the arguments and options of ``sightline generate``.
 
     Args:
         run: Folder of a finished run of a generator (sightline train DATA --recipe ddpm).
-        out: Folder to make, with <class>/NNNN.png and manifest.csv; the same command again continues one that was stopped,
-            and with more images per class adds to one that is finished.
+        out: Folder to make, with <class>/NNNN.png and manifest.csv; the same command again continues one that was
+            stopped, and with more images per class adds to one that is finished.
         per_class: Images of each class; so many are made, and fewer kept where a classifier chooses.
         classes: Names of the classes to make; all unless named.
         how: Guidance, steps and sampler of a generator by diffusion; the usual unless named.
         seed: Seed of all images; each has one of its own, by its class and number, which manifest.csv names.
         keep: Which images are kept; all unless named.
-        processes: Processes that make images side by side on a processor, each with its share of the threads; no more than
-            there are batches are started.
+        processes: Processes that make images side by side on a processor, each with its share of the threads; no more
+            than there are batches are started.
         animation: GIF file to write, of how the first images of each class come out of noise.
         progress: Called with (images there, images in all).
     Raises:
         ConfigError: a class is not there, or the generator, or the device, cannot do what is asked for.
-        RunError: no finished run of a generator, ``out`` holds something else, or a process was ended; what was made is kept.
+        RunError: no finished run of a generator, ``out`` holds something else, or a process was ended; what was made is
+            kept.
         StorageError: the disk is full; what was made is kept.
     """
     folder = Path(out)
@@ -116,7 +119,7 @@ def generate(
 
     if animation is not None:
         refuse_animation(animation, how, begun is not None)
-    # in this process alone: it holds features of all training images, and computes by the same threads for any --processes
+    # in this process alone: it holds features of all training images, and computes by the same threads throughout
     filter_ = None if keep is None else Filter(keep, run)
     generator, _ = load_generator(run)
     if processes > 1 and generator.device.type != "cpu":
@@ -174,8 +177,8 @@ class _Folder:
 
         Args:
             size: images of a batch.
-            filtered: whether a filter refuses images: one that is not there was then perhaps looked at, as was all before the
-                last one that was kept.
+            filtered: whether a filter refuses images: one that is not there was then perhaps looked at, as was all
+                before the last one that was kept.
         """
         last = max((self.images.number(path) or 0 for path in self.rows), default=-1)
         batches = []

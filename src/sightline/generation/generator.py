@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, SamplingConfig
 from sightline.data.batches import Normalization
-from sightline.errors import RunError
+from sightline.inference.architecture import fill
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.models import diffusion
 from sightline.models.acgan import ACGAN
@@ -67,8 +67,8 @@ class Generator:
             labels: class indices.
             seeds: of the images; an image depends on its own seed and class, and on nothing beside it.
             how: guidance, steps and sampler; None where the generator makes an image in one pass.
-            watch: called, where there are several steps, before the first and after each: with the number that are over, and
-                the images as they are then, uint8.
+            watch: called, where there are several steps, before the first and after each: with the number that are
+                over, and the images as they are then, uint8.
         """
         automatic = torch.autocast(self.device.type, dtype=self.dtype)
         with nullcontext() if self.dtype == torch.float32 else automatic:
@@ -134,12 +134,6 @@ def load_generator(run: str | os.PathLike[str], *, device: str | None = None) ->
         chosen,
         arithmetic(model["precision"], chosen),
     )
-    try:
-        generator.network.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise RunError(
-            f"the weights {str(weights)!r} do not fit their network ({reason}); copy the run again."
-        ) from error
+    fill(generator.network, tensors, str(weights))
     generator.network.to(device=chosen, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     return generator, model

@@ -12,8 +12,8 @@ from sightline.errors import RunError
 __all__ = ["COLUMNS", "ImageSequence", "fingerprint", "name_of", "weights_of"]
 
 COLUMNS = ("path", "label", "generator", "weights", "seed", "guidance", "steps", "sampler", "tell_above", "kept_if")
-"""Of the manifest, which is an image set by itself: ``path`` and ``label`` are those of any manifest. ``kept_if``: the weights
-of the classifier that looked at the image, and what had to hold of it."""
+"""Of the manifest, which is an image set by itself: ``path`` and ``label`` are those of any manifest. ``kept_if``: the
+weights of the classifier that looked at the image, and what had to hold of it."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class ImageSequence:
             for column, value in self.row(number).items():
                 if line.get(column) != value:
                     raise RunError(
-                        f"{folder} holds images that were made otherwise: the {column} of {path} was {line.get(column)} and"
-                        f" is {value}; choose another --out, or ask for the same again."
+                        f"{folder} holds images that were made otherwise: the {column} of {path} was {line.get(column)}"
+                        f" and is {value}; choose another --out, or ask for the same again."
                     )
 
 

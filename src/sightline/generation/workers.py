@@ -101,7 +101,7 @@ def _start(run: str | os.PathLike[str], how: SamplingConfig | None, threads: int
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Hold Ctrl-C back for a moment. A process that is started in it never hears any: it is for whoever started it to see."""
+    """Hold Ctrl-C back for a moment; a process that is started in it never hears any."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,7 +1,4 @@
-"""A trained classifier: a network with what it knows of itself. B images, height H, width W, K classes.
-
-Nothing here loads Lightning: a classifier is a plain network with what it knows of itself.
-"""
+"""A finished classifier: a plain network with what it knows of itself. B images, height H, width W, K classes."""
 
 import os
 from collections.abc import Callable, Iterable
@@ -10,13 +7,12 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sightline.data.augment.augment import centre, normalize
 from sightline.data.batches import Normalization
 from sightline.data.decoding.decode import UnreadableImageError
 from sightline.data.decoding.preprocessing import preprocessing_of
-from sightline.errors import ConfigError, DataError, RunError
+from sightline.errors import ConfigError, DataError
 from sightline.inference.inputs import ImageLike, as_list, read_input
 from sightline.inference.predictions import Prediction
 from sightline.inference.views import VIEWS, Views, combine, logits_of_views
@@ -26,7 +22,7 @@ from sightline.measures.conformal import class_scores, classes_within, image_uni
 from sightline.measures.metrics import energies, probabilities
 from sightline.models.base import Network
 
-__all__ = ["BATCH", "Classifier", "restored"]
+__all__ = ["BATCH", "Classifier"]
 
 Array = np.ndarray[Any, Any]
 BATCH = 256  # images; larger batches fall out of the processor's cache
@@ -76,12 +72,12 @@ class Classifier:
             DataError: one of them cannot be read; it is named.
         """
         listed, single = as_list(images)
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         for start in range(0, len(listed), AT_ONCE):
             some = enumerate(listed[start : start + AT_ONCE], start=start + 1)
             pixels = [self._read(image, "" if single else f" {number} of {len(listed)}") for number, image in some]
-            found.extend(self.answers(np.stack(pixels), views, coverage=coverage))
-        return found[0] if single else found
+            predictions.extend(self.answers(np.stack(pixels), views, coverage=coverage))
+        return predictions[0] if single else predictions
 
     def _read(self, image: ImageLike, place: str) -> Array:
         try:
@@ -94,7 +90,7 @@ class Classifier:
     def answers(
         self, pixels_BHWC: Array, views: Views | None = None, *, coverage: float | None = None
     ) -> list[Prediction]:
-        """What the classifier says of uint8 images already at the cached size, as ``predict`` has it."""
+        """Return the predictions for uint8 images already at the cached size; arguments as ``predict`` has them."""
         views = self._calibrated(views)
         if coverage is not None:
             self.limit(views, coverage)  # refused before anything is computed
@@ -104,7 +100,7 @@ class Classifier:
     def read(
         self, logits_BK: Array, views: Views, coverage: float | None = None, uniforms_B: Array | None = None
     ) -> list[Prediction]:
-        """Turn combined logits into answers.
+        """Turn combined logits into predictions.
 
         Args:
             logits_BK: of the images.
@@ -120,17 +116,17 @@ class Classifier:
         if coverage is not None and uniforms_B is not None:
             scores_BK = class_scores(chances_BK, uniforms_B)
             within = classes_within(scores_BK, self.limit(views, coverage))
-        found = []
+        predictions = []
         for row, chances in enumerate(chances_BK):
             order = np.argsort(-chances, kind="stable")
             ranked = {self.classes[index]: float(chances[index]) for index in order}
             label = next(iter(ranked))
             held = None if within is None else tuple(self.classes[index] for index in order if within[row, index])
-            found.append(Prediction(label, ranked[label], ranked, unknown[row], held))
-        return found
+            predictions.append(Prediction(label, ranked[label], ranked, unknown[row], held))
+        return predictions
 
     def limit(self, views: Views, coverage: float) -> float | None:
-        """The score up to which a class is within a set.
+        """Return the score up to which a class is within a set.
 
         Raises:
             ConfigError: the classifier has none for such a coverage.
@@ -145,7 +141,7 @@ class Classifier:
         return limits[f"{coverage:g}"]
 
     def probabilities(self, pixels_BHWC: Array, views: Views | None = None) -> Array:
-        """Calibrated probabilities, (B, K), of uint8 images already at the cached size.
+        """Return calibrated probabilities, (B, K), of uint8 images already at the cached size.
 
         Raises:
             ConfigError: the classifier was not calibrated for these views.
@@ -164,9 +160,10 @@ class Classifier:
 
     @property
     def trust(self) -> dict[str, Any] | None:
-        """What the classifier knows of its doubts; None of one that was trained before it was asked."""
-        found: dict[str, Any] | None = self.model.get("trust")
-        return found
+        """Return ``trust`` of ``model.json``; None where a threshold is missing, as in runs from before there were any."""
+        trust = self.model.get("trust") or {}
+        limits = [(trust.get(part) or {}).get("thresholds", {}) for part in ("sets", "unknown")]
+        return trust if all(self.model["temperatures"].keys() <= views.keys() for views in limits) else None
 
     def view_logits(
         self,
@@ -176,7 +173,7 @@ class Classifier:
         rows: Array | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Array:
-        """Logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
+        """Return logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
 
         They are finite: where the network's are not, every class gets the same.
 
@@ -187,47 +184,26 @@ class Classifier:
             progress: called with the images done.
         """
         rows = np.arange(len(pixels_NHWC)) if rows is None else rows
-        found = []
+        parts = []
         step = BATCH // VIEWS[views] if self.device.type == "cpu" else AT_ONCE
         with torch.inference_mode(), self.autocast():
             for start in range(0, len(rows), step):
                 adjust_threads()
-                pixels = torch.from_numpy(pixels_NHWC[rows[start : start + step]]).to(self.device)
-                images = normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
-                found.append(logits_of_views(self.network, images, views).cpu())
+                images = self.prepare(pixels_NHWC[rows[start : start + step]])
+                parts.append(logits_of_views(self.network, images, views).cpu())
                 if progress:
                     progress(min(start + step, len(rows)))
-        logits = torch.cat(found, 1)
-        answered = torch.isfinite(logits).all(
-            -1, keepdim=True
-        )  # the arithmetic may overflow though all weights are finite
-        return torch.where(answered, logits, 0.0).numpy()
+        logits = torch.cat(parts, 1)
+        # the arithmetic may overflow though all weights are finite
+        return torch.where(torch.isfinite(logits).all(-1, keepdim=True), logits, 0.0).numpy()
+
+    def prepare(self, pixels_BHWC: Array) -> torch.Tensor:
+        """Return uint8 images of the cached size as the network reads them, (B, 3, H, W), on its device."""
+        pixels = torch.from_numpy(pixels_BHWC).to(self.device)
+        return normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The number format of the arithmetic, as a context."""
+        """Return the number format of the arithmetic, as a context."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
-
-
-def restored(network: Network, tensors: dict[str, Tensor], where: str) -> Network:
-    """Return the network with the weights of a file.
-
-    Raises:
-        RunError: they do not fit it.
-    """
-    expected = network.state_dict()
-    misfits = [f"{name} is missing" for name in expected if name not in tensors]
-    misfits += [f"{name} is not in the network" for name in tensors if name not in expected]
-    misfits += [
-        f"{name} is {tuple(tensors[name].shape)} and the network has {tuple(expected[name].shape)}"
-        for name in expected
-        if name in tensors and tensors[name].shape != expected[name].shape
-    ]
-    if misfits:
-        more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
-        raise RunError(
-            f"the weights {where!r} do not fit the network of the run: {misfits[0]}{more}; copy the run again."
-        )
-    network.load_state_dict(tensors)
-    return network

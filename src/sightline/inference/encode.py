@@ -9,11 +9,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from sightline.data.decoding.decode import in_parallel
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES
 from sightline.data.sources.find_source import always_labelled, find_source
 from sightline.data.sources.layout import LeftOut, Listing
@@ -21,8 +20,8 @@ from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import ConfigError, DataError
-from sightline.inference.inputs import paths_of, try_decode
-from sightline.inference.predict import load
+from sightline.inference.inputs import paths_of
+from sightline.inference.predict import decoded_batches, load
 from sightline.runs.writing import write_atomically
 
 __all__ = ["Encoded", "encode"]
@@ -84,45 +83,23 @@ def encode(
     keep_freed_memory()
     encoder = Encoder(classifier, layer)
     total = sum(part.count for part in parts)
-    files: list[str] = []
-    labels: list[str | None] = []
-    unreadable: list[tuple[str, str]] = []
+    files: list[_File] = []
+    unreadable: list[tuple[_File, str]] = []
     features: list[Array] = []
-    waiting: list[Array] = []
-
-    def flush() -> None:
-        if waiting:
-            features.append(encoder.encode(np.stack(waiting)))
-            waiting.clear()
+    for some, pixels in decoded_batches(parts, classifier.resize, BATCH, unreadable, classifier.preprocessing):
+        features.append(encoder.encode(pixels))
+        files += some
         if progress:
             progress(len(files) + len(unreadable), total)
-
-    def work(file: "_File") -> tuple["_File", Array | str]:
-        return file, try_decode(file.content, classifier.resize, classifier.preprocessing)
-
-    for part in parts:
-        for file, found in in_parallel(work, part.read(), tiny=max(classifier.resize) <= 64):
-            if isinstance(found, str):
-                unreadable.append((file.name, found))
-                continue
-            files.append(file.name)
-            labels.append(file.label)
-            waiting.append(found)
-            if len(waiting) == BATCH:
-                flush()
-    flush()
-    if not files:
-        raise DataError(
-            f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
-        )
+    labels = [file.label for file in files]
     names = sorted({label for label in labels if label is not None})
     known = None not in labels
     encoded = Encoded(
         features=np.concatenate(features),
-        files=files,
+        files=[file.name for file in files],
         labels=np.array([names.index(label) for label in labels if label is not None], np.int64) if known else None,
         classes=names if known else None,
-        unreadable=unreadable,
+        unreadable=[(file.name, reason) for file, reason in unreadable],
         left_out=[line for part in parts for line in part.left_out.sentences()],
     )
     if out is not None:
@@ -133,11 +110,12 @@ def encode(
 # ── what is encoded ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@dataclass(frozen=True)
-class _File:
+class _File(NamedTuple):
     name: str
-    content: bytes | Array | OSError
     label: str | None
+
+    def __str__(self) -> str:
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -145,12 +123,12 @@ class _Part:
     """The images of one path."""
 
     count: int
-    read: Callable[[], Iterator[_File]]
+    read: Callable[[], Iterator[tuple[_File, bytes | Array | OSError]]]
     left_out: LeftOut
 
 
 def _part(path: str | os.PathLike[str]) -> _Part:
-    """The images of an image set, with their classes, or else of a file, a folder or an archive, without."""
+    """Open the images of an image set, with their classes, or of a file, a folder or an archive, without."""
     text = os.fspath(path)
     needs_classes = always_labelled(text)
     if needs_classes or os.path.isdir(text) or text.lower().endswith(ARCHIVE_SUFFIXES):
@@ -164,7 +142,7 @@ def _part(path: str | os.PathLike[str]) -> _Part:
             if needs_classes:
                 raise
     plain = plain_files(text)
-    return _Part(len(plain.names), lambda: (_File(name, data, None) for name, data in plain.read()), plain.left_out)
+    return _Part(len(plain.names), lambda: ((_File(name, None), data) for name, data in plain.read()), plain.left_out)
 
 
 def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
@@ -172,10 +150,9 @@ def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
     manifest = isinstance(source, ManifestSource)
     root = os.path.dirname(text) if manifest else text.rstrip("/")
 
-    def read() -> Iterator[_File]:
+    def read() -> Iterator[tuple[_File, bytes | Array | OSError]]:
         for index, data in source.read(entries):
-            entry = entries[index]
-            yield _File(os.path.join(root, entry.path), data, entry.label)
+            yield _File(os.path.join(root, entries[index].path), entries[index].label), data
 
     return _Part(len(entries), read, LeftOut(listing.ignored, listing.suffixes))
 
@@ -198,12 +175,12 @@ def _write(path: Path, encoded: Encoded, layer: str, fingerprint: str) -> None:
 
 
 def _texts(texts: list[str]) -> Array:
-    """As numpy can hold them without pickles; a name that is no UTF-8 keeps its odd bytes as escapes."""
+    """Return texts as numpy holds them without pickles; bytes that are not UTF-8 become escapes."""
     return np.array([text.encode("utf-8", "backslashreplace").decode() for text in texts], np.str_)
 
 
 def _fingerprint(run: Path) -> str:
-    """Of the weights: the same for every copy of a run, another for every other."""
+    """Return a digest of the weights: the same for every copy of a run."""
     weights = run if run.suffix == ".safetensors" else run / "model.safetensors"
     with weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]

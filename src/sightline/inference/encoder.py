@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from sightline.config.checks import nearest
-from sightline.data.augment.augment import centre, normalize
 from sightline.errors import ConfigError
 from sightline.inference.classifier import BATCH, Classifier
 
@@ -20,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Encoder:
-    """Takes the output of one layer of a classifier's network."""
+    """Reads the output of one layer of a classifier's network."""
 
     def __init__(self, classifier: Classifier, layer: str = FEATURES) -> None:
         """
@@ -40,16 +39,14 @@ class Encoder:
         self._module: nn.Module | None = modules.get(layer)
 
     def encode(self, pixels_BHWC: Array) -> Array:
-        """Features, (B, D), in float32, of uint8 images already at the cached size.
+        """Return features, (B, D), in float32, of uint8 images already at the cached size.
 
         Raises:
             ConfigError: the layer is not called, or gives no tensor of a vector or a map an image.
         """
-        asked = self.classifier
-        pixels = torch.from_numpy(pixels_BHWC).to(asked.device)
-        with torch.inference_mode(), asked.autocast():
-            images = normalize(centre(pixels, asked.size), asked.mean, asked.std, asked.dtype)
-            output = asked.network.features(images) if self._module is None else self._output(images)
+        with torch.inference_mode(), self.classifier.autocast():
+            images = self.classifier.prepare(pixels_BHWC)
+            output = self.classifier.network.features(images) if self._module is None else self._output(images)
         if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or len(output) != len(images):
             raise ConfigError(f"--layer {self.layer} gives no vector or map of each image; choose another layer.")
         if output.ndim > 2:  # a map, (B, D, h, w), or tokens, (B, N, D)
@@ -58,29 +55,29 @@ class Encoder:
         return pooled
 
     def encode_rows(self, pixels_NHWC: Array, rows: Array, progress: Callable[[int, int], None] | None = None) -> Array:
-        """Features, (n, D), of some rows of a cache at the classifier's size.
+        """Return features, (n, D), of some rows of a cache at the classifier's size.
 
         Args:
             pixels_NHWC: uint8; may be memory-mapped.
             rows: which of them, (n,).
             progress: called with (images done, images in all).
         """
-        found = []
+        features = []
         for start in range(0, len(rows), BATCH):
-            found.append(self.encode(pixels_NHWC[rows[start : start + BATCH]]))
+            features.append(self.encode(pixels_NHWC[rows[start : start + BATCH]]))
             if progress:
                 progress(min(start + BATCH, len(rows)), len(rows))
-        return np.concatenate(found)
+        return np.concatenate(features)
 
     def _output(self, images: Tensor) -> Any:
-        found: list[Any] = []
+        outputs: list[Any] = []
         assert self._module is not None
-        hook = self._module.register_forward_hook(lambda module, _, output: found.append(output))
+        hook = self._module.register_forward_hook(lambda module, _, output: outputs.append(output))
         try:
             self.classifier.network(images)
         finally:
             hook.remove()
-        return found[-1] if found else None
+        return outputs[-1] if outputs else None
 
 
 def _hint(layer: str, known: list[str], top: list[str]) -> str:

@@ -13,6 +13,7 @@ import os
 import shutil
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import nn
@@ -33,6 +34,13 @@ BATCH = 32  # images; on a processor 224 px ran as fast with 16 as with 64
 ON_GPU = 256
 
 Array = np.ndarray[Any, Any]
+
+
+class _Digests(msgspec.Struct):
+    """What is read of the index of kept features: SHA-256 of their files."""
+
+    rows: str
+    features: str
 
 
 class FeatureStore:
@@ -62,7 +70,7 @@ class FeatureStore:
         self._rows, self._features_ND = self._read()
 
     def features(self, rows: Array, progress: Progress | None = None) -> torch.Tensor:
-        """The features of some rows of the set, (n, D), on the processor; computed and kept where they were not.
+        """Return features of some rows of the set, (n, D), on the CPU; those that are not kept yet are computed.
 
         Args:
             rows: of the images, (n,).
@@ -85,7 +93,7 @@ class FeatureStore:
         training = network.training
         network.eval()
         size = BATCH if self.device.type == "cpu" else ON_GPU
-        found = []
+        parts = []
         autocast = torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
         with autocast, sharing_cores(self.device, self.dtype):
             for start in range(0, len(rows), size):
@@ -96,25 +104,25 @@ class FeatureStore:
                     pixels = torch.cat([pixels, pixels.new_zeros(size - len(some), *pixels.shape[1:])])
                 pixels = centre(pixels.to(self.device), self.images.size)
                 output = network.features(normalize(pixels, self._mean, self._std, self.dtype))
-                found.append(output[: len(some)].float().cpu())
+                parts.append(output[: len(some)].float().cpu())
                 if progress:
                     progress(min(start + size, len(rows)), len(rows))
         network.train(training)
-        return torch.cat(found).numpy()
+        return torch.cat(parts).numpy()
 
     def _read(self) -> tuple[Array, Array | None]:
-        """The kept rows and features; none where there are none, or they are damaged."""
+        """Read the kept rows and features; none where there are none, or they are damaged."""
         nothing = np.array([], np.int64)
         if not self.folder.exists():
             return nothing, None
         try:
-            index = json.loads((self.folder / "index.json").read_text("utf-8"))
+            index = msgspec.convert(json.loads((self.folder / "index.json").read_text("utf-8")), _Digests)
             content = {name: (self.folder / f"{name}.npy").read_bytes() for name in ("rows", "features")}
-            if any(hashlib.sha256(data).hexdigest() != index[name] for name, data in content.items()):
+            if any(hashlib.sha256(data).hexdigest() != getattr(index, name) for name, data in content.items()):
                 raise ValueError("their checksum is wrong")
             rows, features = (np.load(io.BytesIO(content[name]), allow_pickle=False) for name in ("rows", "features"))
             return rows, features
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        except (OSError, ValueError, TypeError, EOFError, RecursionError) as error:
             self.note = f"kept features were damaged ({type(error).__name__}: {error}) and are computed anew"
             shutil.rmtree(self.folder, ignore_errors=True)
             return nothing, None
@@ -149,7 +157,7 @@ class FeatureStore:
 
 
 def weights_digest(network: nn.Module) -> str:
-    """A digest of all tensors of a network but those of its head, and of its structure."""
+    """Return a digest of the tensors of a network but those of its head, and of its structure."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
         if not name.startswith("head."):

@@ -1,4 +1,4 @@
-"""Images as a caller has them: paths, bytes, open files, Pillow images or arrays, one or many; each read as its file is.
+"""Images as a caller has them: paths, bytes, open files, Pillow images or arrays; each read as its file is.
 
 Height H, width W, channels C.
 """
@@ -28,11 +28,11 @@ ImageLike = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO |
 
 ADDRESSES = ("http://", "https://", "ftp://", "s3://", "gs://", "data:")
 SHAPES = "(height, width) or (height, width, 1 to 4 channels)"
-_PNG_COLORS = {1: 0, 2: 4, 3: 2, 4: 6}  # kinds of PNG by their channels: grey, grey and opacity, RGB, RGBA
+_PNG_COLORS = {1: 0, 2: 4, 3: 2, 4: 6}  # kinds of PNG by their channels: gray, gray and opacity, RGB, RGBA
 
 
 def as_list(images: ImageLike | Iterable[ImageLike]) -> tuple[list[Any], bool]:
-    """The images that a caller gave, and whether it was one by itself.
+    """Return the images that a caller passed as a list, and whether it was one by itself.
 
     An array of two or three dimensions is one image, of four many; of paths, many.
 
@@ -83,7 +83,7 @@ def read_input(image: ImageLike, size: tuple[int, int], preprocessing: Preproces
 def try_decode(
     data: bytes | Array | OSError, size: tuple[int, int], preprocessing: Preprocessing = DEFAULT
 ) -> Array | str:
-    """The pixels of an image file at a size, (H, W, 3), or why it cannot be read; pixels are only resized."""
+    """Return the pixels of an image file at a size, (H, W, 3), or why it cannot be read; pixels are only resized."""
     if isinstance(data, OSError):
         return data.strerror or str(data)
     try:
@@ -108,7 +108,7 @@ def _bytes_at(path: str) -> bytes:
 
 
 def _bytes_of(file: Any) -> bytes:
-    """All that an open file holds, wherever it stands, where it is left standing."""
+    """Read all of an open file, and leave its position where it was."""
     seekable = hasattr(file, "seekable") and file.seekable()
     before = file.tell() if seekable else 0
     if seekable:
@@ -137,7 +137,7 @@ def _read_pillow(image: Image.Image, size: tuple[int, int], preprocessing: Prepr
 
 
 def _wide_file(image: Any, loaded: bool) -> bytes | None:
-    """The file of an image of 16 bits a color, of which Pillow holds the upper 8; None of any other, or where it is gone."""
+    """Return the file of an image of 16 bits a color, of which Pillow holds the upper 8; None of others."""
     if image.mode not in ("RGB", "RGBA") or not image.format:
         return None
     if not loaded:
@@ -161,11 +161,11 @@ def _read_array(array: Array, size: tuple[int, int], preprocessing: Preprocessin
         kind = f"an array of shape {array.shape}" if array.ndim else type(array.item()).__name__
         raise UnreadableImageError(f"{kind}; wanted {SHAPES}")
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    grey = array if array.ndim == 2 else array[..., 0] if array.shape[2] == 1 else None
+    gray = array if array.ndim == 2 else array[..., 0] if array.shape[2] == 1 else None
     if array.dtype == np.uint16:
         return read_image(_png_of(array), size, preprocessing).pixels
-    if array.dtype == np.uint8 or (array.dtype in (np.bool_, np.int32, np.float32) and grey is not None):
-        plain = np.ascontiguousarray(array if grey is None else grey)
+    if array.dtype == np.uint8 or (array.dtype in (np.bool_, np.int32, np.float32) and gray is not None):
+        plain = np.ascontiguousarray(array if gray is None else gray)
         image = Image.fromarray(plain * np.uint8(255) if array.dtype == np.bool_ else plain)
         return decode_image(image, size, preprocessing)
     raise UnreadableImageError(
@@ -174,7 +174,7 @@ def _read_array(array: Array, size: tuple[int, int], preprocessing: Preprocessin
 
 
 def _png_of(array: Array) -> bytes:
-    """The file of an array of 16 bits a channel, which Pillow cannot hold in colors."""
+    """Encode an array of 16 bits a channel, which Pillow cannot hold in color, as PNG."""
     height, width = array.shape[:2]
     channels = 1 if array.ndim == 2 else array.shape[2]
     rows = np.zeros(

@@ -4,10 +4,10 @@ Nothing here loads Lightning, nor torch before there is an image to classify.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Predictions", "about_box", "decoded_batches", "load", "predict", "sources_of"]
 
 Array = np.ndarray[Any, Any]
+K = TypeVar("K", covariant=True)
 
 
 def load(
@@ -46,30 +47,24 @@ def load(
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
     Raises:
         ConfigError: the network needs a library that is missing, or code that is not trusted.
-        RunError: no run, not finished, made by a newer sightline, or its weights do not fit its network.
+        RunError: no run, not finished, made by a newer sightline, damaged, or its weights do not fit its network.
     """
     path = BOX if run is None else Path(run)
-    weights = path
-    if path.suffix != ".safetensors":
-        model = read_model_of_finished(path)
-        weights = path / "model.safetensors"
+    alone = path.suffix == ".safetensors"
+    model = {} if alone else read_model_of_finished(path)
+    weights = path if alone else path / "model.safetensors"
     tensors, inside = read_weights(weights)
-    model = inside if weights == path else model
+    model = model or inside
     refuse_other_kind(model, path)
-    from sightline.inference.architecture import architecture_of, head_of
-    from sightline.inference.classifier import Classifier, restored
+    from sightline.inference.architecture import build_trained, fill
+    from sightline.inference.classifier import Classifier
     from sightline.machine.devices import choose_device
-    from sightline.models.build import build_network
 
     if network is None:
-        settings = architecture_of(model, str(weights), trust_code=trust_code)
-        size = tuple(model["size"])
-        made = build_network(
-            settings, len(model["classes"]), tuple(model.get("built_for") or size), head_of(model), size
-        )
+        filled = build_trained(model, tensors, str(weights), trust_code=trust_code)
     else:
-        made = network(len(model["classes"]))
-    return Classifier(restored(made, tensors, str(weights)), model, choose_device(device))
+        filled = fill(network(len(model["classes"])), tensors, str(weights))
+    return Classifier(filled, model, choose_device(device))
 
 
 def about_box() -> str:
@@ -163,45 +158,52 @@ def sources_of(
     return sources, left_out.sentences()
 
 
+class Readable(Protocol[K]):
+    """Some files to decode."""
+
+    def read(self) -> Iterator[tuple[K, bytes | Array | OSError]]:
+        """Yield each with what it is known by: bytes, pixels, or why it cannot be read."""
+
+
 def decoded_batches(
-    sources: Sequence[PlainFiles],
+    sources: Iterable[Readable[K]],
     size: tuple[int, int],
     count: int,
-    unreadable: list[tuple[str, str]],
+    unreadable: list[tuple[K, str]],
     preprocessing: Preprocessing = DEFAULT,
-) -> Iterator[tuple[list[str], Array]]:
+) -> Iterator[tuple[list[K], Array]]:
     """Decode the images of sources, so many at a time.
 
     Args:
-        sources: of ``plain_files``.
+        sources: of ``plain_files``, or others that know their files by more than a name.
         size: (height, width) that every image is brought to, in pixels.
         count: images a batch; the last has fewer.
         unreadable: is added (file, reason) of each that cannot be read.
         preprocessing: of the classifier.
     Yields:
-        The names of the files, and their pixels, (B, H, W, 3).
+        The files, and their pixels, (B, H, W, 3).
     Raises:
         DataError: after the last, where none could be read.
     """
 
-    def work(file: tuple[str, bytes | OSError]) -> tuple[str, Array | str]:
+    def work(file: tuple[K, bytes | Array | OSError]) -> tuple[K, Array | str]:
         return file[0], try_decode(file[1], size, preprocessing)
 
-    names: list[str] = []
-    waiting: list[Array] = []
+    files: list[K] = []
+    pixels: list[Array] = []
     nothing = True
     for source in sources:
-        for name, found in in_parallel(work, source.read(), tiny=max(size) <= 64):
-            if isinstance(found, str):
-                unreadable.append((name, found))
+        for file, decoded in in_parallel(work, source.read(), tiny=max(size) <= 64):
+            if isinstance(decoded, str):
+                unreadable.append((file, decoded))
                 continue
-            names.append(name)
-            waiting.append(found)
-            if len(waiting) == count:
-                yield names, np.stack(waiting)
-                names, waiting, nothing = [], [], False
-    if waiting:
-        yield names, np.stack(waiting)
+            files.append(file)
+            pixels.append(decoded)
+            if len(pixels) == count:
+                yield files, np.stack(pixels)
+                files, pixels, nothing = [], [], False
+    if pixels:
+        yield files, np.stack(pixels)
     elif nothing:
         raise DataError(
             f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."

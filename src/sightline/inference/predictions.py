@@ -1,4 +1,4 @@
-"""What a classifier says of images, and how a table of it is written."""
+"""Predictions of a classifier, and their table."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ __all__ = ["Prediction", "csv_header", "csv_rows"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a classifier says of one image."""
+    """The prediction for one image."""
 
     label: str
     """Most probable class."""
@@ -22,13 +22,13 @@ class Prediction:
 
 
 def csv_header(sets: float | None = None) -> list[str]:
-    """Column names of a CSV of predictions, with sets of a coverage or without."""
+    """Return the column names of a CSV of predictions, with sets of a coverage or without."""
     ranks = [f"{name}_{rank}" for rank in range(2, 6) for name in ("class", "probability")]
     return ["file", "class", "probability", *ranks, "none_of_these"] + ([] if sets is None else [f"set_{sets:g}"])
 
 
 def csv_rows(files: Sequence[str], predictions: Sequence[Prediction]) -> Iterator[list[str]]:
-    """A row for each file: its five most probable classes, whether it is none of them, and its set where there is one.
+    """Yield a row per file: its five most probable classes, whether it is none of them, and its set where asked.
 
     Cells are empty where there are fewer classes, and where the classifier cannot say.
     """

@@ -23,7 +23,7 @@ def logits_of_views(network: Callable[[Tensor], Tensor], images: Tensor, views: 
     border reflected; ``flip`` takes the first two, ``one`` the first.
 
     Args:
-        images: normalised, (B, 3, H, W).
+        images: normalized, (B, 3, H, W).
     Returns:
         Logits, (V, B, K), in float32.
     """

@@ -25,16 +25,16 @@ _shares: list["CoreShare"] = []
 
 
 @contextmanager
-def sharing_cores(device: torch.device, dtype: torch.dtype, wanted: bool = True) -> Iterator["CoreShare"]:
+def sharing_cores(device: torch.device, dtype: torch.dtype, enabled: bool = True) -> Iterator["CoreShare"]:
     """Share the cores until the end of a piece of work, within which ``adjust_threads`` is called now and then.
 
     Args:
-        device, dtype, wanted: as ``CoreShare`` has them; those of the outermost piece of work count.
+        device, dtype, enabled: as ``CoreShare`` has them; those of the outermost piece of work count.
     """
     if _shares:
         yield _shares[0]
         return
-    with CoreShare(device, dtype, wanted) as share:
+    with CoreShare(device, dtype, enabled) as share:
         _shares.append(share)
         try:
             yield share
@@ -53,22 +53,22 @@ def current_share() -> "CoreShare | None":
 
 
 class CoreShare:
-    """Takes a share of the threads between ``with`` and its end, and gives them back.
+    """A share of the threads, taken between ``with`` and its end.
 
     Nothing is shared on a GPU, in another number format, with a single thread, or where the user has set
     ``OMP_NUM_THREADS``: what is computed then has the same bits whoever else computes.
     """
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, wanted: bool = True) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, enabled: bool = True) -> None:
         """
         Args:
             device: what computes.
             dtype: number format of its products.
-            wanted: False shares nothing.
+            enabled: False shares nothing.
         """
         self.threads = torch.get_num_threads()
         spins = device.type == "cpu" and dtype == torch.bfloat16 and self.threads > 1
-        self.shares = wanted and spins and "OMP_NUM_THREADS" not in os.environ
+        self.shares = enabled and spins and "OMP_NUM_THREADS" not in os.environ
         self.programs = 1
         """That compute now, this one included."""
         self._held: FileLock | None = None
@@ -104,7 +104,7 @@ class CoreShare:
         return True
 
     def _places(self) -> list[FileLock]:
-        """As many locks as threads, for this machine only: a cache folder may be shared by several."""
+        """Return as many locks as threads, for this machine only: several may share a cache folder."""
         folder = cache_folder() / "computing"
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names of malloc.h
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The named device, or the best there is: a CUDA GPU, a Mac's GPU, the processor."""
+    """Return the named device, or the best there is: a CUDA GPU, a Mac's GPU, the processor."""
     if name is not None:
         try:
             return torch.device(name)
@@ -44,7 +44,7 @@ def choose_device(name: str | None = None) -> torch.device:
 
 @cache
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16, so that it is faster and not merely possible."""
+    """Tell whether the device has instructions for bfloat16, so that it is faster and not merely possible."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type == "cpu":
@@ -55,7 +55,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def arithmetic(precision: str, device: torch.device) -> torch.dtype:
-    """The number format that a precision setting means on a device."""
+    """Return the number format that a precision setting means on a device."""
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     if precision == "float16" and device.type == "cpu":
@@ -63,16 +63,16 @@ def arithmetic(precision: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
 
 
-def set_determinism(wanted: bool) -> None:
+def set_determinism(enabled: bool) -> None:
     """Let PyTorch refuse operations whose result may differ from run to run, or allow them again.
 
     It comes before the first product of matrices: cuBLAS, and PyTorch's check of it, read the variable once and keep it.
     """
-    if wanted:
+    if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(wanted)
-    torch.backends.cudnn.deterministic = wanted
-    torch.backends.cudnn.benchmark = not wanted
+    torch.use_deterministic_algorithms(enabled)
+    torch.backends.cudnn.deterministic = enabled
+    torch.backends.cudnn.benchmark = not enabled
 
 
 def refuse_without_compiler(device: torch.device) -> None:
@@ -138,7 +138,7 @@ def keep_freed_memory() -> None:
 
 
 def convolution_flops(device: torch.device, dtype: torch.dtype, seconds: float = PROBE_SECONDS) -> float:
-    """Floating-point operations a second that a 3×3 convolution of 256 channels reaches on the device just now.
+    """Measure the FLOP/s that a 3×3 convolution of 256 channels reaches on the device just now.
 
     Machines that are shared drift by a factor of two within an hour; a time multiplied by this figure does not.
     The probe draws no random numbers and changes no state.
@@ -163,7 +163,7 @@ def convolution_flops(device: torch.device, dtype: torch.dtype, seconds: float =
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, with the threads that compute where it is the processor."""
+    """Return the device in words, with the threads that compute where it is the CPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
@@ -193,7 +193,7 @@ def _wait(device: torch.device) -> None:
 
 
 def share_of_machine(worker: int, workers: int) -> dict[str, str]:
-    """Variables of the environment by which one of several processes takes its share of the threads, and one of several GPUs.
+    """Return environment variables by which one of several processes takes its share of threads and GPUs.
 
     Args:
         worker: which of them, one of ``range(workers)``.

@@ -1,13 +1,16 @@
-"""What a bug report needs to know about this machine. Nothing in here fails: what is broken is a line that says so."""
+"""A description of this machine for a bug report. Nothing in here fails: what is broken is a line that says so."""
 
 import importlib
 import os
 import platform
 import re
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from sightline.machine.extras import extras, own_version, pip_line
 from sightline.machine.folders import cache_folder
 
 __all__ = ["environment"]
@@ -24,68 +27,63 @@ def environment() -> dict[str, str]:
         folder's, where the home folder is written as ``~``.
     """
     lines: dict[str, Callable[[], str]] = {
-        "sightline": _own_version,
+        "sightline": own_version,
         "Python": lambda: f"{platform.python_version()} ({platform.python_implementation()})",
         "system": lambda: f"{platform.system()} {platform.release()}, {platform.machine()}",
-    }
-    lines |= {library: _version_of(library) for library in LIBRARIES}
-    lines |= {
-        "processor": _processor,
+        **{library: partial(_library, library) for library in LIBRARIES},
+        "processor": lambda: _devices().describe(_torch().device("cpu")),
         "threads": lambda: f"{_torch().get_num_threads()} of {os.cpu_count()} cores",
         "memory": _memory,
-        "device": _device,
-        "fast bfloat16": _bfloat16,
+        "device": lambda: f"{_devices().choose_device()} ({_devices().describe(_devices().choose_device())})",
+        "fast bfloat16": lambda: "yes" if _devices().has_fast_bfloat16(_devices().choose_device()) else "no",
         "CUDA": _cuda,
-        "MPS": lambda: _available(_torch().backends.mps.is_available()),
+        "MPS": lambda: "available" if _torch().backends.mps.is_available() else "not available",
+        **{f"extra {extra}": partial(_extra, extra, libraries) for extra, libraries in extras().items()},
+        "cache": _cache,
     }
-    found = {name: _said(line) for name, line in lines.items()}
-    return found | _extras() | {"cache": _said(_cache)}
+    return {name: _line(line) for name, line in lines.items()}
 
 
-def _said(line: Callable[[], str]) -> str:
-    """A line, or why there is none."""
+def _line(line: Callable[[], str]) -> str:
+    """Return a line, or why there is none."""
     try:
         return _without_home(line())
     except PackageNotFoundError:
         return "not installed"
     except Exception as error:  # a broken library raises whatever it likes
-        return _without_home(f"broken ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
+        return _without_home(_broken(error))
 
 
 def _without_home(text: str) -> str:
-    """Text without the home folder and the name of its owner; of other paths within a sentence the last part stays."""
+    """Return text without the home folder and its owner's name; of other paths within a sentence the last part stays."""
     home = os.path.expanduser("~")
     text = text.replace(home, "~") if home not in ("~", "", "/") else text
     return re.sub(r"(?<![\w~.])/(?:[^\s/'\"):,]+/)+", ".../", text) if not text.startswith(("~", "/")) else text
 
 
-def _version_of(library: str) -> Callable[[], str]:
-    def line() -> str:
-        found = version(library)
-        if library == "torch":
-            found = str(_torch().__version__)  # with the kind of build
-        return found + (_trouble(library) if library == LOADED else "")
+def _library(name: str) -> str:
+    """Return the version of a library, and what is wrong with the one that is loaded."""
+    installed = version(name)
+    if name == "torch":
+        return str(_torch().__version__)  # with the kind of build
+    if name == LOADED:
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            return f"{installed}, but {_broken(error)}"
+    return installed
 
-    return line
 
-
-def _trouble(library: str) -> str:
-    """What is wrong with a library that is there but cannot be loaded; empty where nothing is."""
-    try:
-        importlib.import_module(library)
-    except Exception as error:
-        return f", but broken ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-    return ""
+def _broken(error: Exception) -> str:
+    return f"broken ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
 
 
 def _torch() -> Any:
     return importlib.import_module("torch")
 
 
-def _processor() -> str:
-    from sightline.machine.devices import describe
-
-    return describe(_torch().device("cpu"))
+def _devices() -> Any:
+    return importlib.import_module("sightline.machine.devices")
 
 
 def _memory() -> str:
@@ -94,19 +92,6 @@ def _memory() -> str:
     except (AttributeError, ValueError, OSError):  # on Windows
         return "unknown"
     return f"{total / 1e9:.1f} GB"
-
-
-def _device() -> str:
-    from sightline.machine.devices import choose_device, describe
-
-    device = choose_device()
-    return f"{device} ({describe(device)})"
-
-
-def _bfloat16() -> str:
-    from sightline.machine.devices import choose_device, has_fast_bfloat16
-
-    return "yes" if has_fast_bfloat16(choose_device()) else "no"
 
 
 def _cuda() -> str:
@@ -121,30 +106,13 @@ def _cuda() -> str:
     return f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}, {count} device{'s' * (count > 1)}: {names}"
 
 
-def _available(yes: bool) -> str:
-    return "available" if yes else "not available"
-
-
-def _own_version() -> str:
-    from sightline.machine.extras import own_version
-
-    return own_version()
-
-
-def _extras() -> dict[str, str]:
-    from sightline.machine.extras import extras, pip_line
-
-    def line(extra: str, libraries: list[str]) -> str:
-        there, missing = [], False
-        for library in libraries:
-            try:
-                there.append(f"{library} {version(library)}")
-            except PackageNotFoundError:
-                there.append(f"no {library}")
-                missing = True
-        return ", ".join(there) + (f": {pip_line(extra)}" if missing else "")
-
-    return {f"extra {extra}": _said(lambda e=extra, n=names: line(e, n)) for extra, names in extras().items()}  # type: ignore[misc]
+def _extra(extra: str, libraries: list[str]) -> str:
+    versions = {}
+    for library in libraries:
+        with suppress(PackageNotFoundError):
+            versions[library] = version(library)
+    listed = ", ".join(f"{name} {versions[name]}" if name in versions else f"no {name}" for name in libraries)
+    return listed if len(versions) == len(libraries) else f"{listed}: {pip_line(extra)}"
 
 
 def _cache() -> str:

@@ -1,4 +1,4 @@
-"""Optional libraries: which extra brings them, and the sentence where one is missing. Nothing here imports them."""
+"""Optional libraries: the extra that brings each, and the sentence where one is missing. None is imported here."""
 
 import hashlib
 import importlib.util
@@ -30,48 +30,48 @@ _NOT_A_FEATURE = ("all", "dev")
 
 
 def own_version() -> str:
-    """The version of the installed sightline."""
+    """Return the version of the installed sightline."""
     return version(DISTRIBUTION)
 
 
 def extras() -> dict[str, list[str]]:
-    """The extras of the installed sightline, and the libraries that each brings."""
+    """Return the extras of the installed sightline, and the libraries that each brings."""
     try:
         lines = requires(DISTRIBUTION) or []
     except PackageNotFoundError:  # run from a copy of the source
         lines = []
-    found: dict[str, list[str]] = {}
+    libraries: dict[str, list[str]] = {}
     for match in filter(None, map(_OPTIONAL.match, lines)):
         library, extra = match.groups()
         if extra not in _NOT_A_FEATURE:
-            found.setdefault(extra, []).append(library)
-    return found
+            libraries.setdefault(extra, []).append(library)
+    return libraries
 
 
 def pip_line(extra: str) -> str:
-    """What one types in a checkout to install an extra.
+    """Return the command that installs an extra in a checkout.
 
     By name it would install whatever stands under that name on a public index, which is not ours until it is registered.
     """
     return f"pip install '.[{extra}]'"
 
 
-def require(library: str, extra: str, asked: str) -> None:
+def require(library: str, extra: str, feature: str) -> None:
     """Refuse what needs a library that is not installed, without loading it.
 
     Args:
         library: its name in an import.
         extra: the extra that brings it.
-        asked: what needs it, such as ``--track.to wandb``.
+        feature: what needs it, such as ``--track.to wandb``.
     Raises:
         ConfigError: the library is missing.
     """
     if importlib.util.find_spec(library) is None:
-        raise ConfigError(f"{asked} needs {library}, which is not installed; run: {pip_line(extra)}")
+        raise ConfigError(f"{feature} needs {library}, which is not installed; run: {pip_line(extra)}")
 
 
 def packaged_weights(network: str) -> Path:
-    """The file of weights that an installed package holds; the package is not imported.
+    """Return the file of weights that an installed package holds; the package is not imported.
 
     Args:
         network: timm's name, one of ``LITE_PACKAGES``.

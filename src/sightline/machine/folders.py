@@ -7,7 +7,7 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """Where caches lie: ``SIGHTLINE_CACHE``, or ``sightline`` in the user's cache folder."""
+    """Return where caches lie: ``SIGHTLINE_CACHE``, or ``sightline`` in the user's cache folder."""
     named = os.environ.get("SIGHTLINE_CACHE")
     if named:
         return Path(named).expanduser()

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much a piece of work takes: of the process on a processor, of the device on a GPU."""
+"""Memory that is free, and that a piece of work takes: of the process on a CPU, of the device on a GPU."""
 
 import ctypes
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def refuse_without_measure(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that the process may still take without pushing anyone out; of a container's limit where there is one."""
+    """Return the bytes that the process may still take; within a container's limit where there is one."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     free = _kilobytes(Path("/proc/meminfo"), "MemAvailable")
@@ -54,7 +54,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def held_memory(device: torch.device) -> int:
-    """Bytes that the process holds now; on a processor without the file pages that the system can take back."""
+    """Return the bytes that the process holds now; on a CPU without the file pages that can be reclaimed."""
     if device.type == "cuda":
         return int(torch.cuda.memory_reserved(device))
     return _kilobytes(PROCESS / "status", "RssAnon")
@@ -85,11 +85,11 @@ def measured_peak(device: torch.device) -> Iterator[Peak]:
 
 
 def ran_out(error: RuntimeError) -> bool:
-    """Whether an error says that there was no memory left."""
+    """Tell whether an error says that there was no memory left."""
     return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def _kilobytes(path: Path, name: str) -> int:
-    """A number of a file of the system such as ``VmHWM:  13596 kB``, in bytes."""
+    """Read a number of a file of the system such as ``VmHWM:  13596 kB``, in bytes."""
     line = next(line for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024

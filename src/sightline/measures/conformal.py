@@ -27,10 +27,10 @@ Array = np.ndarray[Any, Any]
 
 
 def class_scores(probabilities_NK: Array, uniforms_N: Array) -> Array:
-    """Compute the score of every class, (N, K), in float64: the probability that goes before it, and the penalty of its rank.
+    """Compute the score of every class, (N, K), in float64: the probability before it, and the penalty of its rank.
 
-    Of the class itself a random part of the probability counts: only so is the chosen share met, not surpassed. A set may
-    then be empty, as it must be where a classifier is right more often than was chosen.
+    Of the class itself a random part of the probability counts: only so is the chosen share met, not surpassed. A set
+    may then be empty, as it must be where a classifier is right more often than was chosen.
 
     Args:
         probabilities_NK: calibrated.
@@ -52,7 +52,8 @@ def threshold(true_scores_N: Array, coverage: float) -> float | None:
         true_scores_N: of images that nothing was learned from.
         coverage: share of true classes that shall be within their sets, in (0, 1).
     Returns:
-        The ⌈(N + 1) · coverage⌉-th smallest score; None where there are too few images for one: every class is then within.
+        The ⌈(N + 1) · coverage⌉-th smallest score; None where there are too few images for one: every class is then
+        within.
     """
     rank = math.ceil((len(true_scores_N) + 1) * coverage)
     return float(np.sort(true_scores_N)[rank - 1]) if rank <= len(true_scores_N) else None

@@ -1,7 +1,8 @@
 """Fidelity: how near made images are to real ones, in the features of a classifier. N and M images, D features.
 
-The distances are of the features that they are measured in: those of one's own classifier compare generators of one image set
-by one classifier, and with nothing else. Those of the Inception network of the literature (``inception``) compare with papers.
+The distances are of the features that they are measured in: those of one's own classifier compare generators of one
+image set by one classifier, and with nothing else. Those of the Inception network of the literature (``inception``)
+compare with papers.
 """
 
 from collections.abc import Iterator
@@ -47,7 +48,8 @@ def fidelity_of(made_MD: Array, real_ND: Array) -> Fidelity:
 def frechet_distance(made_MD: Array, real_ND: Array) -> float:
     """Compute the Fréchet distance of two sets of features, each taken for a normal distribution.
 
-    It falls with the number of images, as covariances of few are too narrow: compare only what was measured with the same n.
+    It falls with the number of images, as covariances of few are too narrow: compare only what was measured with the
+    same n.
 
     Args:
         made_MD, real_ND: features; two or more of each.
@@ -56,7 +58,8 @@ def frechet_distance(made_MD: Array, real_ND: Array) -> float:
     Raises:
         DataError: there are fewer.
     Source:
-        Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS 2017.
+        Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium", NeurIPS
+        2017.
     """
     for features, which in ((made_MD, "made"), (real_ND, "real")):
         if len(features) < 2:
@@ -73,7 +76,7 @@ def frechet_distance(made_MD: Array, real_ND: Array) -> float:
 
 
 def _root(factor_ND: Array) -> Array:
-    """Find a matrix of D rows at most with the same product of its transpose and itself: where N is large, far smaller."""
+    """Find a matrix of D rows at most with the same product of its transpose and itself."""
     root: Any = np.linalg.qr(factor_ND, mode="r") if len(factor_ND) > factor_ND.shape[1] else factor_ND
     return np.asarray(root)
 

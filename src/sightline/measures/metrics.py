@@ -55,7 +55,7 @@ def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, flo
 
 
 def top_k_accuracy(logits_NK: Array, labels_N: Array, k: int) -> float:
-    """Compute the share of images whose true class is among the k highest logits; a tie counts against the true class."""
+    """Compute the share of images whose true class is among the k highest logits; a tie counts against it."""
     own = logits_NK[np.arange(len(labels_N)), labels_N]
     rank = (~(logits_NK < own[:, None])).sum(axis=1)  # logits that are no numbers are wrong, too
     return float((rank <= k).mean())
@@ -68,7 +68,7 @@ def confusion_matrix(predicted_N: Array, labels_N: Array, classes: int) -> Array
 
 
 def per_class(confusion_KK: Array) -> list[dict[str, float | int | None]]:
-    """Compute precision, recall and F1 of each class; None where nothing was predicted, or nothing there, to divide by."""
+    """Compute precision, recall and F1 of each class; None where there is nothing to divide by."""
     rows: list[dict[str, float | int | None]] = []
     for index, right in enumerate(np.diag(confusion_KK).tolist()):
         predicted, true = int(confusion_KK[:, index].sum()), int(confusion_KK[index].sum())
@@ -84,7 +84,7 @@ def per_class(confusion_KK: Array) -> list[dict[str, float | int | None]]:
 
 
 def calibration_error(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> float:
-    """Compute the expected calibration error: the mean distance of confidence and accuracy over equal bins of confidence.
+    """Compute the expected calibration error: mean distance of confidence and accuracy over bins of confidence.
 
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
@@ -115,7 +115,7 @@ def reliability(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> lis
 
 
 def energies(logits_NK: Array) -> Array:
-    """Compute how far each image is from all classes of a classifier, (N,): low where some class answers strongly, high where none does.
+    """Compute the energy of each image, (N,): low where some class answers strongly, high where none does.
 
     Source:
         Liu et al., "Energy-based Out-of-distribution Detection", NeurIPS 2020, eq. 4 at temperature 1.
@@ -154,10 +154,10 @@ def suspected_labels(probabilities_NK: Array, labels_N: Array) -> Array:
     """List the rows whose labels are suspected to be wrong, the most suspect first, by the rule of confident learning.
 
     A class claims an image where its probability is at least its mean probability on the images that bear its name. An
-    image is suspect where a class that claims it is more probable than its own label. The rank is that of the normalized
-    margin. (cleanlab can prune by the estimated rate of noise instead: of the labels changed in 5,000 and 10,000 test
-    images of CIFAR-10 (JPEG), 5 % and 10 %, that suspects 0.89 and 0.91 with a precision of 0.48 and 0.68, this rule 0.81
-    and 0.78 with 0.56 and 0.74, in much the same order.)
+    image is suspect where a class that claims it is more probable than its own label. The rank is that of the
+    normalized margin. (cleanlab can prune by the estimated rate of noise instead: of the labels changed in 5,000 and
+    10,000 test images of CIFAR-10 (JPEG), 5 % and 10 %, that suspects 0.89 and 0.91 with a precision of 0.48 and 0.68,
+    this rule 0.81 and 0.78 with 0.56 and 0.74, in much the same order.)
 
     Args:
         probabilities_NK: of images that the classifier has not learned from.

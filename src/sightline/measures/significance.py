@@ -1,7 +1,8 @@
-"""Significance of differences between recipes: statistics over seeds. R recipes, S seeds, k comparisons with a baseline.
+"""Significance of differences between recipes, over seeds. R recipes, S seeds, k comparisons with a baseline.
 
 A study trains every recipe with every seed, so a seed is a block: all recipes share its order of images, first weights
-and whatever else it decides. Accuracies are taken as recipe + seed + noise, the noise with one deviation for all recipes.
+and whatever else it decides. Accuracies are taken as recipe + seed + noise, the noise with one deviation for all
+recipes.
 """
 
 import math
@@ -113,8 +114,8 @@ def dunnett_critical(comparisons: int, degrees: int, confidence: float = CONFIDE
     """Compute Dunnett's two-sided critical value for k comparisons with one baseline, all of the same number of seeds.
 
     The differences share the baseline, so their correlation is 1/2. Given the baseline's error z and the estimated
-    deviation's ratio s to the true one, they are independent, and the chance that all lie within is the integral over both
-    of (Φ(z + √2·c·s) - Φ(z - √2·c·s))^k.
+    deviation's ratio s to the true one, they are independent, and the chance that all lie within is the integral over
+    both of (Φ(z + √2·c·s) - Φ(z - √2·c·s))^k.
     """
     z, z_weights = _nodes(-8.0, 8.0)
     z_weights = z_weights * np.exp(-z * z / 2) / math.sqrt(2 * math.pi)
@@ -152,12 +153,13 @@ def corrected_interval(
 ) -> tuple[float, float]:
     """Compute the interval of 95 % around an accuracy that repeated cross-validation has estimated.
 
-    The folds share most of their training images, so their accuracies are not independent: the variance of their mean is
-    taken as ``(1 / J + n2 / n1)`` times that of one, with J estimates, n1 images to fit to and n2 to measure on. Of few
-    images all folds may agree by luck; so each end is at least as far out as Wilson's for so many images. Neither knows
-    how much depends on which images a head was fitted to; halves of the images show it, and each end is at least as far
-    out as they say: the squared error of a half's estimate, without what the finite other half adds to it, taken as half
-    as large at all images (its bias as half as large before it is squared).
+    The folds share most of their training images, so their accuracies are not independent: the variance of their mean
+    is taken as ``(1 / J + n2 / n1)`` times that of one, with J estimates, n1 images to fit to and n2 to measure on. Of
+    few images all folds may agree by luck; so each end is at least as far out as Wilson's for so many images. Neither
+    knows how much depends on which images a head was fitted to; halves of the images show it, and each end is at least
+    as far
+    out as they say: the squared error of a half's estimate, without what the finite other half adds to it, taken as
+    half as large at all images (its bias as half as large before it is squared).
 
     Args:
         accuracies: of each fold of each repeat.

@@ -2,13 +2,13 @@
 
 B images, K classes, Z numbers of noise, channels D, height H, width W. Images lie between -1 and 1.
 
-The two learn against each other, a step each in turn: ``discriminator_loss`` and ``generator_loss`` are plain functions of
-both. Nothing here draws from PyTorch's own generators but dropout and the first weights.
+The two learn against each other, a step each in turn: ``discriminator_loss`` and ``generator_loss`` are plain functions
+of both. Nothing here draws from PyTorch's own generators but dropout and the first weights.
 
 Source:
-    Odena, Olah and Shlens, "Conditional Image Synthesis with Auxiliary Classifier GANs", ICML 2017. What keeps the training
-    stable: spectral normalisation (Miyato et al., ICLR 2018), the penalty R1 (Mescheder et al., ICML 2018), and
-    differentiable augmentation (Zhao et al., NeurIPS 2020).
+    Odena, Olah and Shlens, "Conditional Image Synthesis with Auxiliary Classifier GANs", ICML 2017. What keeps the
+    training stable: spectral normalization (Miyato et al., ICLR 2018), the penalty R1 (Mescheder et al., ICML 2018),
+    and differentiable augmentation (Zhao et al., NeurIPS 2020).
 """
 
 import math
@@ -57,7 +57,7 @@ class ACGAN(nn.Module):
         self.discriminator = Discriminator(config, classes, size)
 
     def forward(self, images_BCHW: Tensor, noise_BZ: Tensor, labels_B: Tensor) -> Tensor:
-        """Compute all that a step of learning does: logits of the classes of real and then of generated images, (2B, K)."""
+        """Compute what a step of learning does: logits of the classes of real, then of generated images, (2B, K)."""
         generated_BCHW = self.generator(noise_BZ, labels_B)
         return torch.cat([self.discriminator(images)[1] for images in (images_BCHW, generated_BCHW)])
 
@@ -73,8 +73,8 @@ class Generator(nn.Module):
     def __init__(self, config: ACGANConfig, classes: int, size: tuple[int, int]) -> None:
         """
         Args:
-            config: the noise, the widths of the maps, the coarsest first, of which each has half the side of the one after it,
-                and how often the images are enlarged at the end.
+            config: the noise, the widths of the maps, the coarsest first, of which each has half the side of the one
+                after it, and how often the images are enlarged at the end.
             classes: K.
             size: of the images.
         """
@@ -106,7 +106,8 @@ class Discriminator(nn.Module):
         """
         Args:
             config: the widths of the layers, the finest first; pixels of a side of which it sees the mean (``patch``);
-                dropout; ``spectral`` holds the largest factor by which a layer can stretch its input at 1, without norms.
+                dropout; ``spectral`` holds the largest factor by which a layer can stretch its input at 1, without
+                norms.
             classes: K.
             size: of the images.
         """
@@ -149,10 +150,10 @@ def begin(module: nn.Module) -> None:
 
 @torch.no_grad()
 def settle(network: nn.Module) -> None:
-    """Measure anew how far the layers of a network stretch what they are given, where spectral normalisation asks for it.
+    """Measure anew how far layers stretch what they are given, where spectral normalization asks for it.
 
-    The estimate follows the weights a step at a time; an average of weights comes with an average of estimates, which says
-    nothing of it.
+    The estimate follows the weights a step at a time; an average of weights comes with an average of estimates, which
+    says nothing of it.
     """
     for module in network.modules():
         if is_parametrized(module, "weight"):
@@ -193,7 +194,7 @@ def discriminator_loss(
     """
     if penalty:
         real_BCHW = real_BCHW.detach().requires_grad_()
-    # each by itself, as the generator's step shows them: batch-norm over both would make generated images look otherwise there
+    # each by itself, as the generator's step shows them: batch-norm over both would change generated images there
     real_B, real_label_BK = discriminator(real_BCHW)
     generated_B, generated_label_BK = discriminator(generated_BCHW.detach())
     source = functional.softplus(-real_B).mean() + functional.softplus(generated_B).mean()
@@ -220,7 +221,7 @@ def generator_loss(discriminator: nn.Module, generated_BCHW: Tensor, labels_B: T
 
 
 def gradient_penalty(real_B: Tensor, images_BCHW: Tensor) -> Tensor:
-    """Return R1: half the squared length of the gradient by which an image's logit of being real changes, the mean over images.
+    """Return R1: half the squared length of the gradient of an image's logit of being real, the mean over images.
 
     Args:
         real_B: logits of real images.
@@ -238,13 +239,13 @@ def gradient_penalty(real_B: Tensor, images_BCHW: Tensor) -> Tensor:
 def disguise(images_BCHW: Tensor, kinds: Sequence[Disguise], draws: torch.Generator) -> Tensor:
     """Change images at random, each in its own way, so that a gradient passes through.
 
-    The discriminator sees real and generated images only like this, so it cannot learn few real ones by heart, and the generator
-    still has to make images without a disguise.
+    The discriminator sees real and generated images only like this, so it cannot learn few real ones by heart, and the
+    generator still has to make images without a disguise.
 
     Args:
         images_BCHW: from -1 to 1.
-        kinds: which changes, in this order: ``color`` (brightness, saturation, contrast), ``translation`` (up to an eighth
-            of a side, zeros come in), ``cutout`` (a square of half a side becomes zero).
+        kinds: which changes, in this order: ``color`` (brightness, saturation, contrast), ``translation`` (up to an
+            eighth of a side, zeros come in), ``cutout`` (a square of half a side becomes zero).
         draws: of the processor.
     Source:
         Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training", NeurIPS 2020.
@@ -263,8 +264,8 @@ def disguise(images_BCHW: Tensor, kinds: Sequence[Disguise], draws: torch.Genera
 def _recolored(images: Tensor, draws: torch.Generator) -> Tensor:
     drawn = torch.rand(3, len(images), 1, 1, 1, generator=draws).to(images, non_blocking=True)
     images = images + (2 * drawn[0] - 1) * BRIGHTNESS
-    grey = images.mean(1, keepdim=True)
-    images = grey + (images - grey) * _between(SATURATION, drawn[1])
+    gray = images.mean(1, keepdim=True)
+    images = gray + (images - gray) * _between(SATURATION, drawn[1])
     level = images.mean((1, 2, 3), keepdim=True)
     return level + (images - level) * _between(CONTRAST, drawn[2])
 

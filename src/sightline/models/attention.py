@@ -3,8 +3,8 @@
 B images, N nodes, D features, H heads with d = D / H features each, Q queries.
 
 Source:
-    Graph attention: Velickovic et al., "Graph Attention Networks", ICLR 2018, eq. 3. Its classical twin: Vaswani et al.,
-    "Attention Is All You Need", 2017, eq. 1. That all heads share their values: W. Jiang et al., "PyTorch Image
+    Graph attention: Velickovic et al., "Graph Attention Networks", ICLR 2018, eq. 3. Its classical twin: Vaswani et
+    al., "Attention Is All You Need", 2017, eq. 1. That all heads share their values: W. Jiang et al., "PyTorch Image
     Classification Techniques", 2023, and before them Shazeer, "Fast Transformer Decoding", 2019. Blocks with the norms
     before: Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021.
 """
@@ -55,7 +55,7 @@ def dot_product_attention(queries_BHQd: Tensor, keys_BHNd: Tensor) -> Tensor:
 
 
 def weighted_sums(weights_BHQN: Tensor, values_BHNd: Tensor) -> Tensor:
-    """What each query sees: the values by its weights, the heads side by side.
+    """Sum what each query sees: the values by its weights, the heads side by side.
 
     Args:
         weights_BHQN: from one of the attentions.
@@ -67,7 +67,7 @@ def weighted_sums(weights_BHQN: Tensor, values_BHNd: Tensor) -> Tensor:
 
 
 def by_heads(vectors_BND: Tensor, heads: int) -> Tensor:
-    """(B, N, D) to (B, H, N, d)."""
+    """Turn (B, N, D) into (B, H, N, d)."""
     batch, nodes, width = vectors_BND.shape
     return vectors_BND.reshape(batch, nodes, heads, width // heads).transpose(1, 2)
 
@@ -97,13 +97,13 @@ class GraphAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, nodes_BND: Tensor) -> Tensor:
-        """Nodes, (B, N, D), to what each gathers from all, (B, N, D)."""
+        """Turn nodes, (B, N, D), into what each gathers from all, (B, N, D)."""
         values_BNd = self.value(nodes_BND)
         weights_BHNN = self.dropout(self._weights(values_BNd))
         return weighted_sums(weights_BHNN, values_BNd.unsqueeze(1))
 
     def weights(self, nodes_BND: Tensor) -> Tensor:
-        """The share of each node in what each node gathers, (B, H, N, N), without dropout."""
+        """Return the share of each node in what each node gathers, (B, H, N, N), without dropout."""
         return self._weights(self.value(nodes_BND))
 
     def _weights(self, values_BNd: Tensor) -> Tensor:
@@ -134,13 +134,13 @@ class SelfAttention(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, nodes_BND: Tensor) -> Tensor:
-        """Nodes, (B, N, D), to what each gathers from all, (B, N, D)."""
+        """Turn nodes, (B, N, D), into what each gathers from all, (B, N, D)."""
         values_BNd = self.activation(self.value(nodes_BND))
         weights_BHNN = self.dropout(self.weights(nodes_BND))
         return weighted_sums(weights_BHNN, values_BNd.unsqueeze(1))
 
     def weights(self, nodes_BND: Tensor) -> Tensor:
-        """The share of each node in what each node gathers, (B, H, N, N), without dropout."""
+        """Return the share of each node in what each node gathers, (B, H, N, N), without dropout."""
         queries, keys = (by_heads(layer(nodes_BND), self.heads) for layer in (self.query, self.key))
         return dot_product_attention(queries, keys)
 

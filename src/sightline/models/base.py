@@ -37,28 +37,28 @@ class Network(nn.Module):
     """Vectors that ``head`` reads side by side, such as the nodes of an attention; pooled features are one."""
 
     def feature_map(self, images: Tensor) -> Tensor:
-        """Images, (B, 3, H, W), to the last feature map, (B, D, h, w)."""
+        """Turn images, (B, 3, H, W), into the last feature map, (B, D, h, w)."""
         raise NotImplementedError(f"{type(self).__name__} must define feature_map.")
 
     def features(self, images: Tensor) -> Tensor:
-        """Images, (B, 3, H, W), to one vector each, (B, D)."""
+        """Turn images, (B, 3, H, W), into one vector each, (B, D)."""
         return self.feature_map(images).mean(dim=(2, 3))
 
     def backbone_output(self, images: Tensor) -> Tensor:
-        """Images, (B, 3, H, W), to what ``classify`` reads: the last that does not depend on the head's parameters."""
+        """Turn images, (B, 3, H, W), into what ``classify`` reads: the last without the head's parameters."""
         return self.features(images)
 
     def classify(self, backbone_output: Tensor) -> Tensor:
-        """What ``backbone_output`` gives, to logits, (B, K)."""
+        """Turn what ``backbone_output`` gives into logits, (B, K)."""
         logits: Tensor = self.head(backbone_output)
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images, (B, 3, H, W), to logits, (B, K)."""
+        """Turn images, (B, 3, H, W), into logits, (B, K)."""
         return self.classify(self.backbone_output(images))
 
     def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
-        """What the network takes: images of nothing but zeros, of a (height, width) in pixels."""
+        """Return what the network takes: images of nothing but zeros, of a (height, width) in pixels."""
         return (torch.zeros(count, 3, *size),)
 
     def drop(self, layer: str) -> None:
@@ -89,10 +89,10 @@ class Network(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must define cam_layers.")
 
     def fit_to(self, images: Tensor) -> None:
-        """Set what is computed from the image set rather than learnt; most networks have nothing of the kind.
+        """Set what is computed from the image set rather than learned; most networks have nothing of the kind.
 
         Args:
-            images: some normalised training images, (B, 3, H, W), without augmentation.
+            images: some normalized training images, (B, 3, H, W), without augmentation.
         """
 
     def train_whitening(self, learning: bool) -> None:
@@ -103,7 +103,7 @@ class GlobalMaximum(nn.Module):
     """The largest value of each channel; a module of its own, since attribution methods hook what is not linear."""
 
     def forward(self, maps_BDhw: Tensor) -> Tensor:
-        """A map, (B, D, h, w), to (B, D)."""
+        """Reduce a map, (B, D, h, w), to (B, D)."""
         return maps_BDhw.amax(dim=(2, 3))
 
 

@@ -113,7 +113,7 @@ def summarize(network: Countable, size: tuple[int, int]) -> list[LayerSummary]:
 
 
 def _layers(network: nn.Module, where: str = "") -> Iterator[tuple[str, nn.Module, bool]]:
-    """(name, layer, whether only what it holds itself counts) of what a summary lists."""
+    """Yield (name, layer, whether only what it holds itself counts) of what a summary lists."""
     for name, child in network.named_children():
         if name in OPENED:
             if any(True for _ in child.parameters(recurse=False)):

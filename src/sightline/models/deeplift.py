@@ -5,8 +5,9 @@ call; without them the multipliers are wrong, and nothing says so. What a networ
 it shows functions that are called without a module, too.
 
 Source:
-    Shrikumar et al., "Learning Important Features Through Propagating Activation Differences", ICML 2017; as multipliers in
-    place of gradients: Ancona et al., "Towards better understanding of gradient-based attribution methods", ICLR 2018.
+    Shrikumar et al., "Learning Important Features Through Propagating Activation Differences", ICML 2017; as
+    multipliers in place of gradients: Ancona et al., "Towards better understanding of gradient-based attribution
+    methods", ICLR 2018.
 """
 
 import re
@@ -54,14 +55,14 @@ Node = Any  # of autograd's graph
 
 @cache
 def rules() -> dict[type[nn.Module], Rule]:
-    """The rule of each kind of layer that is not linear, in captum's terms."""
+    """Return the rule of each kind of layer that is not linear, in captum's terms."""
     return {**dict.fromkeys(ELEMENTWISE, rescale), **dict.fromkeys(MAXIMA, rescale_maximum)}
 
 
 def rescale(
     module: nn.Module, inputs: Tensor, outputs: Tensor, grad_input: Tensor, grad_output: Tensor, eps: float
 ) -> Tensor:
-    """The multiplier of a function of single numbers: the difference of its outputs over that of its inputs.
+    """Return the multiplier of a function of single numbers: the difference of its outputs over that of its inputs.
 
     Args:
         module: the layer.
@@ -79,10 +80,10 @@ def rescale(
 def rescale_maximum(
     module: nn.Module, inputs: Tensor, outputs: Tensor, grad_input: Tensor, grad_output: Tensor, eps: float
 ) -> Tensor:
-    """The multipliers of maxima: the change of each goes to the place where the larger of image and baseline has it.
+    """Return the multipliers of maxima: each change goes to the place where the larger of image and baseline has it.
 
-    There the input changes at least as much as the output, so no multiplier is above 1. captum's own rule takes the first
-    image's gradient for all, and loses what windows that overlap share.
+    There the input changes at least as much as the output, so no multiplier is above 1. captum's own rule takes the
+    first image's gradient for all, and loses what windows that overlap share.
 
     Args:
         module, inputs, outputs, grad_input, grad_output, eps: as ``rescale`` has them.
@@ -106,7 +107,7 @@ def _changes(values: Tensor) -> Tensor:
 
 
 def _places(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Where each maximum lies within its channel, (2B, D, n), as an index into the flat map."""
+    """Return where each maximum lies within its channel, (2B, D, n), as an index into the flat map."""
     if isinstance(module, GlobalMaximum):
         return inputs.flatten(2).argmax(dim=2, keepdim=True)
     assert isinstance(module, nn.MaxPool2d)
@@ -125,7 +126,7 @@ def refuse_without_rules(network: nn.Module, images_BCHW: Tensor) -> None:
 
     Args:
         network: in evaluation mode, where norms by the batch are linear.
-        images_BCHW: normalised; one is enough.
+        images_BCHW: normalized; one is enough.
     Raises:
         ConfigError: with the first such thing.
     """
@@ -142,8 +143,8 @@ def refuse_without_rules(network: nn.Module, images_BCHW: Tensor) -> None:
     for module, nodes in ruled.items():
         if len(nodes) > 1:
             raise ConfigError(
-                f"deeplift needs every {type(module).__name__} called once, and {names[module]} of this network is called"
-                f" {len(nodes)} times; choose integrated_gradients."
+                f"deeplift needs every {type(module).__name__} called once, and {names[module]} of this network is"
+                f" called {len(nodes)} times; choose integrated_gradients."
             )
     known = {node for nodes in ruled.values() for node in nodes}
     whose = {
@@ -157,12 +158,13 @@ def refuse_without_rules(network: nn.Module, images_BCHW: Tensor) -> None:
         if not linear and node not in known:
             what = whose[node] if node in whose else f"a {kind.lower()} that is no layer of its own"
             raise ConfigError(
-                f"deeplift has no rule for {what} in this network, so its map would not add up; choose integrated_gradients."
+                f"deeplift has no rule for {what} in this network, so its map would not add up; choose"
+                " integrated_gradients."
             )
 
 
 def _depending(last: Node, images: Tensor) -> dict[Node, list[int]]:
-    """The nodes of a graph whose values depend on the images, each with which of what it reads does."""
+    """Return the nodes of a graph whose values depend on the images, each with which of what it reads does."""
     edges: dict[Node, list[Node | None]] = {}
     waiting, leaf = [last], None
     while waiting:

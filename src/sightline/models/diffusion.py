@@ -31,8 +31,8 @@ __all__ = [
 ]
 
 FAINTEST = 0.04
-"""Strength of noise from which there is one step to a clean image: five of 255 levels. A network learns little of fainter noise, which
-is at few of the times; asked about it, it leaves as much in the image as it should take out."""
+"""Strength of noise from which there is one step to a clean image: five of 255 levels. A network learns little of
+fainter noise, which is at few of the times; asked about it, it leaves as much in the image as it should take out."""
 
 
 class NoisePredictor(Protocol):
@@ -48,7 +48,7 @@ class NoisePredictor(Protocol):
 
 
 def linear_noise(steps: int, first: float, last: float) -> Tensor:
-    """How much of an image's variance is left after each step of noise whose variance rises in a straight line.
+    """Return how much of an image's variance is left after each step of noise whose variance rises in a straight line.
 
     Args:
         steps: steps of noise.
@@ -62,7 +62,7 @@ def linear_noise(steps: int, first: float, last: float) -> Tensor:
 
 
 def add_noise(images_BCHW: Tensor, noise_BCHW: Tensor, kept_B: Tensor) -> Tensor:
-    """Images as they are after some steps of noise, of which ``kept_B`` of the variance is left, (B, 3, H, W)."""
+    """Add noise to images, so that ``kept_B`` of the variance is theirs, (B, 3, H, W)."""
     kept = kept_B[:, None, None, None].to(images_BCHW)
     return kept.sqrt() * images_BCHW + (1 - kept).sqrt() * noise_BCHW
 
@@ -78,7 +78,7 @@ def loss(
     first: int = 0,
     of: int | None = None,
 ) -> Tensor:
-    """Mean squared error of the predicted noise, each image at a random time; in float32.
+    """Compute the mean squared error of the predicted noise, each image at a random time; in float32.
 
     Args:
         net: the network.
@@ -87,8 +87,8 @@ def loss(
         kept_T: the noise, of ``linear_noise``.
         generator: of the processor; draws the times, the noise, and which classes are not told, in this order.
         drop_labels: share of the images whose class is not told.
-        first, of: where these images begin in a larger batch, and how many that has; numbers are drawn for all of it, so that
-            processes that share a batch see what one would.
+        first, of: where these images begin in a larger batch, and how many that has; numbers are drawn for all of it,
+            so that processes that share a batch see what one would.
     Source:
         Ho et al., 2020, eq. 14; the classes not told: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022.
     """
@@ -101,16 +101,16 @@ def loss(
     dropped_B = (torch.rand(all_of_them, generator=generator) < drop_labels)[own].to(device, non_blocking=True)
     kept_B = kept_T[times_B].float().to(device, non_blocking=True)
     noisy_BCHW = add_noise(images_BCHW.float(), noise_BCHW, kept_B).contiguous(memory_format=torch.channels_last)
-    told_B = torch.where(dropped_B, net.no_class, labels_B)
-    found_BCHW = net(noisy_BCHW, times_B.to(device, non_blocking=True), told_B)
-    return functional.mse_loss(found_BCHW.float(), noise_BCHW)
+    shown_labels_B = torch.where(dropped_B, net.no_class, labels_B)
+    predicted_BCHW = net(noisy_BCHW, times_B.to(device, non_blocking=True), shown_labels_B)
+    return functional.mse_loss(predicted_BCHW.float(), noise_BCHW)
 
 
 # ── taking noise away ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def guided(net: NoisePredictor, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor, guidance: float) -> Tensor:
-    """The noise of images of a class, led away from what is in images of any: (1 + w) conditional - w unconditional.
+    """Predict the noise of images of a class, led away from that of any: (1 + w) conditional - w unconditional.
 
     Both halves are computed as one batch; without guidance there is no second half.
 
@@ -129,16 +129,18 @@ def guided(net: NoisePredictor, images_BCHW: Tensor, times_B: Tensor, labels_B: 
 
 
 def strength_of(kept: float) -> float:
-    """The deviation of noise as a multiple of the image's share, where ``kept`` of the variance is the image's."""
+    """Return the deviation of noise over that of the image, where ``kept`` of the variance is the image's."""
     return math.sqrt((1 - kept) / kept)
 
 
 def times_of(kept_T: Tensor, steps: int) -> list[int]:
-    """The times at which the network is asked, falling: from the last, of nearly pure noise, to the first that is not fainter
-    than ``FAINTEST``, or a fainter one where there are not steps enough in between.
+    """Return the times at which the network is asked, falling.
 
-    They are evenly apart in the logarithm of signal over noise, or as nearly as whole steps of noise allow: evenly apart in
-    time, most of the way to a clean image would be one step, the last but one.
+    They go from the last, of nearly pure noise, to the first that is not fainter than ``FAINTEST``, or to a fainter one
+    where there are not steps enough in between.
+
+    They are evenly apart in the logarithm of signal over noise, or as nearly as whole steps of noise allow: evenly
+    apart in time, most of the way to a clean image would be one step, the last but one.
 
     Raises:
         ConfigError: the noise has fewer steps.
@@ -153,8 +155,8 @@ def times_of(kept_T: Tensor, steps: int) -> list[int]:
     ratios_T = 0.5 * torch.log(kept_T / (1 - kept_T))
     fainter = sum(strength_of(kept) < FAINTEST for kept in kept_T.tolist())
     first = min(fainter, longest - steps)
-    wanted = torch.linspace(float(ratios_T[first]), float(ratios_T[-1]), steps, dtype=torch.float64)
-    nearest = (ratios_T[None] - wanted[:, None]).abs().argmin(1).tolist()
+    targets = torch.linspace(float(ratios_T[first]), float(ratios_T[-1]), steps, dtype=torch.float64)
+    nearest = (ratios_T[None] - targets[:, None]).abs().argmin(1).tolist()
     times = [first]
     for index in range(1, steps):
         times.append(min(max(times[-1] + 1, nearest[index]), longest - steps + index))  # each once
@@ -183,19 +185,21 @@ def sample(
         net: the network, in evaluation mode, on the device of the labels.
         labels_B: classes of the images.
         steps: times that the network is asked; twice as many passes with guidance, in half as many batches.
-        kept_T: the noise that the network has learnt, of ``linear_noise``.
+        kept_T: the noise that the network has learned, of ``linear_noise``.
         seeds: of the images.
         size: (height, width) in pixels.
         guidance: see ``guided``.
-        tell_above: strength of noise (``strength_of``) below which the class is told no more, and nothing is guided: what is left
-            there are traces too fine to be seen, and with a class in them a classifier would fall for them. 0: to the end.
-        sampler: ``ddpm`` (ancestral: some noise is put back at every step), ``ddim`` or ``dpm++`` (2M), which draw none.
+        tell_above: strength of noise (``strength_of``) below which the class is told no more, and nothing is guided:
+            what is left there are traces too fine to be seen, and with a class in them a classifier would fall for
+            them. 0: to the end.
+        sampler: ``ddpm`` (ancestral: some noise is put back at every step), ``ddim`` or ``dpm++`` (2M), which draw
+            none.
         watch: is told, before the first step and after each, how many are over, and the images as they are then.
     Returns:
         Images from -1 to 1, (B, 3, H, W), in float32.
     Source:
-        Guidance in a part of the way alone: Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and
-        Distribution Quality in Diffusion Models", NeurIPS 2024; not telling the class there either is ours.
+        Guidance in a part of the way alone: Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves
+        Sample and Distribution Quality in Diffusion Models", NeurIPS 2024; not telling the class there either is ours.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     assert len(generators) == len(labels_B)
@@ -231,12 +235,12 @@ def sample(
 
 
 def _pairs(times: list[int]) -> Iterator[tuple[int, int | None]]:
-    """Each time with the one that follows; behind the last comes the clean image."""
+    """Return each time with the one that follows; behind the last comes the clean image."""
     return zip(times, [*times[1:], None], strict=True)
 
 
 def _ancestral(noisy: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
-    """Mean of what an image was some steps of noise before; Ho et al., 2020, eq. 7, over several steps at once."""
+    """Return the mean of an image some steps of noise before; Ho et al., 2020, eq. 7, over several steps at once."""
     ratio = now / then
     return (math.sqrt(then) * (1 - ratio) * clean + math.sqrt(ratio) * (1 - then) * noisy) / (1 - now)
 
@@ -246,13 +250,13 @@ def _ancestral_deviation(now: float, then: float) -> float:
 
 
 def _ddim(noisy: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
-    """As if the noise stayed the same; Song, Meng and Ermon, "DDIM", ICLR 2021, eq. 12 with σ = 0."""
+    """Take a step as if the noise stayed the same; Song, Meng and Ermon, "DDIM", ICLR 2021, eq. 12 with σ = 0."""
     noise = (noisy - math.sqrt(now) * clean) / math.sqrt(1 - now)
     return math.sqrt(then) * clean + math.sqrt(1 - then) * noise
 
 
 def _dpm_solver(noisy: Tensor, clean: Tensor, now: float, then: float, before: tuple[Tensor, float] | None) -> Tensor:
-    """A step of second order, by the clean image of the step before; Lu et al., "DPM-Solver++", 2022, algorithm 2.
+    """Take a step of second order, by the clean image of the step before; Lu et al., "DPM-Solver++", 2022, algorithm 2.
 
     Args:
         before: the clean image as it was thought to be a step before, and what was kept then; None: of first order.

@@ -1,4 +1,4 @@
-"""Networks of other libraries, made to give what every network gives. B images, height H, width W, D features, N tokens.
+"""Networks of other libraries, made to give what all give. B images, height H, width W, D features, N tokens.
 
 Nothing is known of them beforehand, so one batch is sent through when they are built: it shows which layer gives the
 last map, whether the last linear layer is what gives the logits, and whether they take images of this size at all.
@@ -170,8 +170,8 @@ class TimmNetwork(Network):
 def start_small(head: nn.Linear) -> nn.Linear:
     """Initialize a head so that the first loss is near ln K: weights from U(±1/D), biases zero; returns the head.
 
-    Libraries start theirs larger, timm's for EfficientNets at U(±1/√K): a first loss of 3.4 for two classes, where ln 2 is
-    0.69, whose gradients damage what the network has learnt.
+    Libraries start theirs larger, timm's for EfficientNets at U(±1/√K): a first loss of 3.4 for two classes, where ln 2
+    is 0.69, whose gradients damage what the network has learned.
     """
     nn.init.uniform_(head.weight, -1 / head.in_features, 1 / head.in_features)
     if head.bias is not None:
@@ -190,7 +190,7 @@ def _head_for(head: nn.Linear, classes: int) -> nn.Linear:
 
 
 def answer(ask: Callable[[Tensor], Any], size: tuple[int, int], name: str) -> Tensor:
-    """What a network says to a fixed batch of two images; none of its numbers is changed.
+    """Ask a network about a fixed batch of two images; none of its numbers is changed.
 
     Raises:
         ConfigError: it does not take images of this size, or answers with anything but one tensor.
@@ -220,7 +220,7 @@ def _trace(
 
 
 def _chain(body: Any, size: tuple[int, int]) -> list[str]:
-    """Return the layers between image and last map, where each reads nothing but what the one before it gives; else none.
+    """Return the layers between image and last map, if each reads only what the one before it gives; else none.
 
     Layers are the children of the network, and those of its sequences.
     """
@@ -235,8 +235,8 @@ def _chain(body: Any, size: tuple[int, int]) -> list[str]:
 
     with recorded(layers, ends) as calls, torch.no_grad():
         last = body.forward_features(read)
-    for _, (given, output) in calls:
-        if given is not read:
+    for _, (source, output) in calls:
+        if source is not read:
             return []
         read = output
     return [layer for layer, _ in calls] if read is last else []
@@ -247,7 +247,8 @@ def _refuse_other_ends(features_BD: Tensor, head: nn.Linear, logits_BK: Tensor, 
         fits = features_BD.ndim == 2 and features_BD.shape[1] == head.in_features
         if not fits or not torch.allclose(head(features_BD), logits_BK, atol=1e-4, rtol=1e-4):
             raise ConfigError(
-                f"{name} does not end in its last linear layer, so its head cannot be exchanged; choose another network."
+                f"{name} does not end in its last linear layer, so its head cannot be exchanged; choose another"
+                " network."
             )
 
 
@@ -274,6 +275,6 @@ def _layers_of_maps(body: nn.Module, calls: list[Call], size: tuple[int, int]) -
 
 
 def _grid(body: Any, tokens: int) -> tuple[int, int] | None:
-    """(rows, columns) of the patches where they lie in a grid and run through blocks."""
+    """Return (rows, columns) of the patches where they lie in a grid and run through blocks."""
     rows, columns = getattr(getattr(body, "patch_embed", None), "grid_size", None) or (0, 0)
     return (int(rows), int(columns)) if rows * columns == tokens and hasattr(body, "blocks") else None

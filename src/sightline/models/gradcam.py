@@ -17,13 +17,13 @@ LEAST_SIDE = 7  # positions along a side; a coarser map shows hardly more than t
 
 
 def grad_cam(network: Network, images_BCHW: Tensor, classes_B: Tensor, layer: nn.Module) -> Tensor:
-    """How much each place of a layer's map raises the logit of a class, enlarged to the images.
+    """Show how much each place of a layer's map raises the logit of a class, enlarged to the images.
 
     A channel weighs as much as the logit's mean gradient over its map; what speaks against the class counts as nothing.
 
     Args:
         network: in evaluation mode; its parameters and their gradients are left as they are.
-        images_BCHW: normalised.
+        images_BCHW: normalized.
         classes_B: the class of each image that is asked about, as its index.
         layer: one whose output is a map, (B, D, h, w); ``default_layer`` names one.
     Returns:
@@ -48,11 +48,11 @@ def grad_cam(network: Network, images_BCHW: Tensor, classes_B: Tensor, layer: nn
 
 
 def default_layer(network: Network, images_BCHW: Tensor) -> nn.Module:
-    """The deepest of ``cam_layers`` whose map has at least 7 × 7 positions, or the finest.
+    """Return the deepest of ``cam_layers`` whose map has at least 7 × 7 positions, or the finest.
 
     Args:
         network: in evaluation mode.
-        images_BCHW: normalised; one is enough.
+        images_BCHW: normalized; one is enough.
     """
     sides = {layer: min(size) for layer, size in map_sizes(network, images_BCHW).items()}
     layers = network.cam_layers
@@ -61,11 +61,11 @@ def default_layer(network: Network, images_BCHW: Tensor) -> nn.Module:
 
 
 def map_sizes(network: Network, images_BCHW: Tensor) -> dict[nn.Module, tuple[int, int]]:
-    """(h, w) of the map of each of ``cam_layers`` that is run.
+    """Return (h, w) of the map of each of ``cam_layers`` that is run.
 
     Args:
         network: in evaluation mode.
-        images_BCHW: normalised; one is enough.
+        images_BCHW: normalized; one is enough.
     """
     layers = {layer: layer for layer in network.cam_layers}
     with recorded(layers, lambda _, output: (output.shape[2], output.shape[3])) as sizes, torch.no_grad():

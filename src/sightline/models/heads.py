@@ -4,8 +4,8 @@ B images, D features (channels of the map, or the width), h × w positions, N no
 d = D / H features each, Q learned queries, K classes.
 
 Source:
-    Patches of a ResNet's map as nodes of a graph: W. Jiang et al., "PyTorch Image Classification Techniques", 2023, after
-    Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. Pooling by learned queries: Lee et al., "Set
+    Patches of a ResNet's map as nodes of a graph: W. Jiang et al., "PyTorch Image Classification Techniques", 2023,
+    after Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021. Pooling by learned queries: Lee et al., "Set
     Transformer", ICML 2019, section 3.2, without its feed-forward layer, which makes it the attentive probe of Chen et
     al., "Context Autoencoder", IJCV 2024.
 """
@@ -57,15 +57,15 @@ class PatchEmbedding(nn.Module):
         self.positions = nn.Parameter(torch.zeros(self.grid[0] * self.grid[1], width))
 
     def forward(self, maps_BDhw: Tensor) -> Tensor:
-        """A map, (B, D, h, w), to nodes, (B, N, width), row by row.
+        """Turn a map, (B, D, h, w), into nodes, (B, N, width), row by row.
 
         Raises:
             ShapeError: the map has not the sides that this was made for.
         """
         patches_BDhw = self.convolution(maps_BDhw)
         if patches_BDhw.shape[2:] != self.grid:
-            found, wanted = ("×".join(map(str, sides)) for sides in (patches_BDhw.shape[2:], self.grid))
-            raise ShapeError(f"the head was made for {wanted} patches and the map has {found}")
+            grid, expected = ("×".join(map(str, sides)) for sides in (patches_BDhw.shape[2:], self.grid))
+            raise ShapeError(f"the head was made for {expected} patches and the map has {grid}")
         nodes_BND: Tensor = patches_BDhw.flatten(2).mT + self.positions
         return nodes_BND
 
@@ -99,13 +99,13 @@ class AttentionEncoder(nn.Module):
         return nodes_BND.flatten(1)
 
     def weights(self, maps_BDhw: Tensor) -> list[Tensor]:
-        """The attention of each block, (B, H, N, N)."""
-        nodes_BND, found = self.embedding(maps_BDhw), []
+        """Return the attention of each block, (B, H, N, N)."""
+        nodes_BND, weights = self.embedding(maps_BDhw), []
         for block in self.blocks:
             assert isinstance(block, EncoderBlock)
-            found.append(block.attention.weights(block.norm1(nodes_BND)))
+            weights.append(block.attention.weights(block.norm1(nodes_BND)))
             nodes_BND = block(nodes_BND)
-        return found
+        return weights
 
 
 class AttentionPool(nn.Module):
@@ -133,7 +133,7 @@ class AttentionPool(nn.Module):
         return weighted_sums(self.dropout(self._weights(nodes_BND)), values_BHNd).flatten(1)
 
     def weights(self, maps_BDhw: Tensor) -> list[Tensor]:
-        """The share of each position in what each query pools, one tensor (B, H, Q, h · w)."""
+        """Return the share of each position in what each query pools, one tensor (B, H, Q, h · w)."""
         return [self._weights(self._nodes(maps_BDhw))]
 
     def _nodes(self, maps_BDhw: Tensor) -> Tensor:
@@ -151,9 +151,10 @@ class AttentionPool(nn.Module):
 class HeadedNetwork(Network):
     """A backbone, a neck that turns its map into a vector, and the last linear layer, ``head``.
 
-    Of the backbone only that is kept which the neck reads: not its own head, nothing behind the layer that was asked for.
-    ``head`` is the last linear layer alone, as in every network: it alone depends on the number of classes, and the scale
-    of its outputs must be free, where Muon holds filters at one norm. The neck's matrices are filters like any other.
+    Of the backbone only that is kept which the neck reads: not its own head, nothing behind the layer that was asked
+    for. ``head`` is the last linear layer alone, as in every network: it alone depends on the number of classes, and
+    the scale of its outputs must be free, where Muon holds filters at one norm. The neck's matrices are filters like
+    any other.
     """
 
     beyond_backbone = ("neck.", "head.")
@@ -177,25 +178,27 @@ class HeadedNetwork(Network):
         self.backbone = backbone
         self.pooled = isinstance(config, LinearHeadConfig)
         """Whether the backbone pools its map itself."""
-        given = answer(self.backbone_output, size, "the network")
+        output = answer(self.backbone_output, size, "the network")
         self.neck: AttentionEncoder | AttentionPool | nn.Identity
         if isinstance(config, LinearHeadConfig):
-            self.neck, inputs = nn.Identity(), given.shape[1]
+            self.neck, inputs = nn.Identity(), output.shape[1]
         else:
             _drop_unread(backbone, size)
-            self.neck = _neck(config, given.shape[1:], choices)
+            self.neck = _neck(config, output.shape[1:], choices)
             self.side_by_side, inputs = self.neck.nodes, self.neck.nodes * self.neck.width
         self.head = nn.Linear(inputs, classes)
-        nn.init.normal_(self.head.weight, std=1 / inputs)  # small, as speednet's own: what a backbone has learnt is not
+        nn.init.normal_(
+            self.head.weight, std=1 / inputs
+        )  # small, as speednet's own: what a backbone has learned is not
         nn.init.zeros_(self.head.bias)  # swept away by the first gradients
         backbone.train()
 
     def backbone_output(self, images: Tensor) -> Tensor:
-        """Images, (B, 3, H, W), to what the neck reads: a map, (B, D, h, w), or pooled features, (B, D)."""
+        """Turn images, (B, 3, H, W), into what the neck reads: a map, (B, D, h, w), or pooled features, (B, D)."""
         return self.backbone.features(images) if self.pooled else self.backbone.feature_map(images)
 
     def classify(self, backbone_output: Tensor) -> Tensor:
-        """A map, (B, D, h, w), or pooled features, (B, D), to logits, (B, K)."""
+        """Turn a map, (B, D, h, w), or pooled features, (B, D), into logits, (B, K)."""
         logits: Tensor = self.head(self.neck(backbone_output))
         return logits
 
@@ -207,7 +210,7 @@ class HeadedNetwork(Network):
         return features_BD
 
     def attention_weights(self, images: Tensor) -> list[Tensor]:
-        """How the head attends: (B, H, N, N) for each encoder block, one (B, H, Q, N) for a pool, none if linear."""
+        """Return how the head attends: (B, H, N, N) for each encoder block, (B, H, Q, N) for a pool, none if linear."""
         return [] if isinstance(self.neck, nn.Identity) else self.neck.weights(self.backbone_output(images))
 
     @property
@@ -223,19 +226,19 @@ class HeadedNetwork(Network):
 
 def _neck(
     config: GraphAttentionHeadConfig | SelfAttentionHeadConfig | AttentionPoolHeadConfig,
-    given: tuple[int, ...],
+    shape: tuple[int, ...],
     choices: dict[str, tuple[int, int]],
 ) -> AttentionEncoder | AttentionPool:
-    """The neck for a map, (D, h, w).
+    """Build the neck for a map, (D, h, w).
 
     Args:
         config: the settings.
-        given: the shape of the map.
+        shape: the shape of the map.
         choices: (h, w) of the other maps that could be read.
     Raises:
         ConfigError: it is too small, or its channels do not divide among the heads.
     """
-    channels, height, width = given
+    channels, height, width = shape
     patch = 1 if isinstance(config, AttentionPoolHeadConfig) else config.patch
     if min(height, width) // patch < LEAST_NODES:
         raise ConfigError(_too_small(config.kind, patch, (height, width), choices))
@@ -250,20 +253,20 @@ def _neck(
 
 
 def _too_small(kind: str, patch: int, sides: tuple[int, int], choices: dict[str, tuple[int, int]]) -> str:
-    """The sentence for a map of too few patches, with what would help."""
-    found = "×".join(str(side // patch) for side in sides)
+    """Return the sentence for a map of too few patches, with what would help."""
+    grid = "×".join(str(side // patch) for side in sides)
     least = LEAST_NODES * patch
     help_ = [f"--head.layer {layer} ({h}×{w})" for layer, (h, w) in choices.items() if min(h, w) >= least][-1:]
     help_ += [f"--head.patch {min(sides) // LEAST_NODES}"] if min(sides) >= LEAST_NODES else []
-    patches = f"{found} patches of --head.patch {patch}" if patch > 1 else f"{found} positions"
+    patches = f"{grid} patches of --head.patch {patch}" if patch > 1 else f"{grid} positions"
     return (
-        f"--head {kind} has nothing to attend to: a map of {sides[0]}×{sides[1]} makes {patches}, and two or more along each"
-        f" side are needed; choose {' or '.join([*help_, 'larger images (--data.size)'])}."
+        f"--head {kind} has nothing to attend to: a map of {sides[0]}×{sides[1]} makes {patches}, and two or more along"
+        f" each side are needed; choose {' or '.join([*help_, 'larger images (--data.size)'])}."
     )
 
 
 def _sides(network: Network, size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """(h, w) of the map of each layer that a head can read."""
+    """Return (h, w) of the map of each layer that a head can read."""
     layers = {layer: network.get_submodule(layer) for layer in network.layers}
     with recorded(layers, lambda _, output: (output.shape[2], output.shape[3])) as sides:
         answer(network.feature_map, size, "the network")

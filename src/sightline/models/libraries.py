@@ -41,13 +41,14 @@ def build_foreign(config: TimmConfig | TorchvisionConfig | HubConfig, classes: i
             network = _torchvision(config.name, classes, size)
         case HubConfig():
             name = f"{config.name} of {config.repo}"
-            return ForeignNetwork(_hub(config.repo, config.name), classes, size, name)  # whose head may have learnt
+            return ForeignNetwork(_hub(config.repo, config.name), classes, size, name)  # whose head may have learned
     assert isinstance(network.head, nn.Linear)
     start_small(network.head)
     return network
 
 
 def timm_body(name: str, size: tuple[int, int], **options: Any) -> Any:
+    """Build a network of timm, for images of a size where it is made for one."""
     import timm
 
     published = timm_weights_entry(name)
@@ -66,7 +67,7 @@ def timm_body(name: str, size: tuple[int, int], **options: Any) -> Any:
 
 
 def timm_weights_entry(name: str) -> Any:
-    """What timm knows of a network's weights; None where it knows none.
+    """Return what timm knows of a network's weights; None where it knows none.
 
     Raises:
         ConfigError: timm has no such network, or no such weights of it.
@@ -76,8 +77,8 @@ def timm_weights_entry(name: str) -> Any:
     if not timm.is_model(name):  # also the names that timm would download from elsewhere
         hint = _like(name, [*BACKBONES, *timm.list_models()])
         raise ConfigError(
-            f"timm has no network {name!r}, nor is a backbone called so (without a connection there is box, and with their"
-            f" packages lite1 and lite2); {hint}"
+            f"timm has no network {name!r}, nor is a backbone called so (without a connection there is box, and with"
+            f" their packages lite1 and lite2); {hint}"
         )
     try:
         return timm.get_pretrained_cfg(name)
@@ -102,7 +103,7 @@ def _torchvision(name: str, classes: int, size: tuple[int, int]) -> ForeignNetwo
 
 
 def torchvision_models(name: str) -> Any:
-    """torchvision's networks, of which one is wanted."""
+    """Return torchvision's networks, of which one is asked for."""
     from torchvision import models
 
     known = models.list_models(module=models)  # those that classify
@@ -132,7 +133,10 @@ def _hub(repo: str, name: str) -> nn.Module:
 
 
 def _cached_clone(repo: str) -> str | None:
-    """The folder of a repository that torch.hub has downloaded before; asking for it again would need the network."""
+    """Return the folder of a repository that torch.hub has downloaded before.
+
+    Asking for it again would need the network.
+    """
     path, _, branch = repo.partition(":")
     clones = sorted(Path(torch.hub.get_dir()).glob(f"{path.replace('/', '_')}_{branch or '*'}"))
     return str(clones[0]) if len(clones) == 1 else None

@@ -1,7 +1,7 @@
-"""Pretrained weights of timm, torchvision, the box, a package or a file: found, refused where no source has them, and loaded.
+"""Pretrained weights of timm, torchvision, the box, a package or a file: found, or refused, and loaded.
 
-The only file of ``models/`` that reads files. Weights are tensors by name; of a file that could hold code (.pth, .pt) only
-tensors are read.
+The only file of ``models/`` that reads files. Weights are tensors by name; of a file that could hold code (.pth, .pt)
+only tensors are read.
 """
 
 import os
@@ -23,7 +23,7 @@ from sightline.machine.extras import packaged_weights
 from sightline.models.base import Network
 from sightline.models.libraries import timm_body, timm_weights_entry, torchvision_models
 from sightline.models.weights import LoadedWeights, put_in, timm_names
-from sightline.runs.folder import METADATA_KEY, read_tensors
+from sightline.runs.tensors import METADATA_KEY, read_tensors
 
 __all__ = ["load_weights", "native_size", "refuse_missing_weights"]
 
@@ -76,7 +76,7 @@ def refuse_missing_weights(config: Any) -> None:
 
 
 def native_size(config: Any) -> int | None:
-    """The side, in pixels, of the images that the weights of a network are best at; None without weights.
+    """Return the side, in pixels, of the images that the weights of a network are best at; None without weights.
 
     Args:
         config: the settings of the network, which is not built.
@@ -109,25 +109,25 @@ def read_foreign(path: str) -> dict[str, Tensor]:
         tensors, metadata = read_tensors(path)
         if METADATA_KEY in metadata:
             raise ConfigError(
-                f"{flag} is a classifier of sightline; name its run instead, so that no image it has learnt from is"
+                f"{flag} is a classifier of sightline; name its run instead, so that no image it has learned from is"
                 " tested on: --network run:FOLDER."
             )
         return tensors
     if suffix not in (".pth", ".pt"):
         raise ConfigError(f"{flag} ends in {suffix or 'nothing'}; wanted .safetensors, .pth or .pt.")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever is in the file
         raise ConfigError(
             f"{flag} cannot be read without running code that is in it, or is broken"
-            f" ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__}); wanted a file of tensors by"
-            " name."
+            f" ({str(error).splitlines()[0][:120] if str(error) else type(error).__name__}); wanted a file of tensors"
+            " by name."
         ) from error
     for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    named = isinstance(found, Mapping) and all(isinstance(name, str) for name in found)
-    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)} if named else {}
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    tensors = {name: value for name, value in content.items() if isinstance(value, Tensor)} if named else {}
     if not tensors:
         raise ConfigError(f"{flag} holds no tensors by name, at its top or under 'state_dict' or 'model'.")
     return tensors
@@ -142,18 +142,18 @@ def _refuse_missing_file(path: str) -> None:
 
 
 def _find_weights(config: Any, size: tuple[int, int] = (0, 0)) -> tuple[str, Read]:
-    """Return what the weights of some settings are called, and what reads them, once it is known that a source has them."""
-    wanted = config.weights
-    if wanted == BOX:
+    """Return what the weights of some settings are called, and what reads them, once a source has them."""
+    chosen = config.weights
+    if chosen == BOX:
         return "the backbone in the box (EfficientNet-Lite0)", lambda: read_tensors(BOX_FILE)[0]
-    if wanted == PACKAGE:
+    if chosen == PACKAGE:
         file = str(packaged_weights(config.name))
         source = f"the package {LITE_PACKAGES[config.name].distribution}"
         return source, lambda: timm_names(read_foreign(file), config.name)
-    if wanted != PRETRAINED:
-        path = os.path.expanduser(wanted)
+    if chosen != PRETRAINED:
+        path = os.path.expanduser(chosen)
         _refuse_missing_file(path)
-        return wanted, lambda: read_foreign(path)
+        return chosen, lambda: read_foreign(path)
     if isinstance(config, TimmConfig):
         title, repo, file = _timm_file(config.name)
         return f"timm's {title}", lambda: _timm_weights(config.name, size, title, repo, file)
@@ -179,8 +179,8 @@ def _timm_file(name: str) -> tuple[str, str | None, str]:
     """Find timm's weights of a network.
 
     Returns:
-        What they are called, then either None and the file on this machine, or an address that is no hub's; or the hub's
-        repository and the name of the file in it.
+        What they are called, then either None and the file on this machine, or an address that is no hub's; or the
+        hub's repository and the name of the file in it.
     """
     import huggingface_hub
 
@@ -265,6 +265,6 @@ def _unavailable(what: str, url: str, instead: str, error: Exception | None = No
     if error is not None:
         problem = f"does not give them ({' '.join(str(error).split())[:120] or type(error).__name__});"
     return ConfigError(
-        f"--network.weights {PRETRAINED}: {what} are not on this machine and {urlsplit(url).hostname} {problem} {instead}:"
-        f" --network.weights FILE (--backbone {BOX} needs no connection)."
+        f"--network.weights {PRETRAINED}: {what} are not on this machine and {urlsplit(url).hostname} {problem}"
+        f" {instead}: --network.weights FILE (--backbone {BOX} needs no connection)."
     )

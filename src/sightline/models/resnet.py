@@ -1,8 +1,9 @@
 """Residual networks. B images, height H, width W, D features.
 
 Source:
-    ResNet-18 and -34, in torchvision's definition: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
-    CustomResNet: D. Page, "How to Train Your ResNet", 2018, the winner of the DAWNBench competition, with plain layers.
+    ResNet-18 and -34, in torchvision's definition: He et al., "Deep Residual Learning for Image Recognition", CVPR
+    2016. CustomResNet: D. Page, "How to Train Your ResNet", 2018, the winner of the DAWNBench competition, with plain
+    layers.
 """
 
 from typing import Any
@@ -54,14 +55,14 @@ class ResNet34(ResNet18):
 
 
 def small_stem() -> nn.Conv2d:
-    """The first convolution of a ResNet for small images."""
+    """Return the first convolution of a ResNet for small images."""
     convolution = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
     return convolution
 
 
 class _Block(nn.Module):
-    """torchvision's basic block with a second ReLU in place of a second call of the first: attribution methods hook each."""
+    """torchvision's basic block with two ReLUs in place of one that is called twice: attribution methods hook each."""
 
     def __init__(self, original: Any) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ class _Residual(nn.Module):
 
 
 def _layer(inputs: int, outputs: int, *, pool: bool = False) -> nn.Sequential:
-    """A 3×3 convolution, batch-norm and ReLU; with ``pool`` the sides are halved after the convolution."""
+    """Build a 3×3 convolution, batch-norm and ReLU; with ``pool`` the sides are halved after the convolution."""
     steps: list[nn.Module] = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
     if pool:
         steps.append(nn.MaxPool2d(2))

@@ -15,19 +15,19 @@ __all__ = ["attention", "has_attention", "rollout"]
 
 
 def has_attention(network: Network) -> bool:
-    """Whether the network's head attends to something."""
+    """Return whether the network's head attends to something."""
     return isinstance(network, HeadedNetwork) and not isinstance(network.neck, nn.Identity)
 
 
 def attention(network: Network, images_BCHW: Tensor) -> Tensor:
-    """What an attention head looks at, whatever the class.
+    """Show what an attention head looks at, whatever the class.
 
     Of encoder blocks the rollout: the mean over heads, half of it and half of the node itself, block after block; then
     the mean over the last nodes, all of which the last layer reads. Of a pool the mean over its queries and heads.
 
     Args:
         network: one with an attention head, in evaluation mode.
-        images_BCHW: normalised.
+        images_BCHW: normalized.
     Returns:
         (B, H, W), from 0 up: the share of each node, enlarged to the images; what fills no patch counts as nothing.
     """
@@ -55,7 +55,7 @@ def attention(network: Network, images_BCHW: Tensor) -> Tensor:
 
 
 def rollout(blocks_BNN: list[Tensor]) -> Tensor:
-    """How much of each first node reaches each last one through blocks of attention, (B, last N, first N); rows add up to 1.
+    """Return how much of each first node reaches each last one, (B, last N, first N); rows add up to 1.
 
     Args:
         blocks_BNN: the attention of each block, first block first; rows add up to 1.

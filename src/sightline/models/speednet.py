@@ -18,7 +18,7 @@ __all__ = ["Speednet", "whitening_filters"]
 LARGE_SIDE = 64  # pixels; above, the first layer looks at 4×4 patches in steps of 2
 WHITENING_EPSILON = 5e-4  # keeps the faintest patch directions from being blown up into noise
 
-ABSENT = 1e-6  # of the strongest direction's power; weaker ones (colour, in grey images) are rounding noise
+ABSENT = 1e-6  # of the strongest direction's power; weaker ones (color, in gray images) are rounding noise
 
 
 class Speednet(Network):
@@ -111,9 +111,9 @@ class _Group(nn.Module):
 
 
 def whitening_filters(images: Tensor, patch: int) -> Tensor:
-    """Filters whose answers to the patches of some images are uncorrelated and of equal power, and their opposites.
+    """Compute filters whose answers to patches are uncorrelated and of equal power, and their opposites.
 
-    Directions in which the patches never vary (colour, in grey images) have no filter; the strongest others come twice
+    Directions in which the patches never vary (color, in gray images) have no filter; the strongest others come twice
     instead. A filter without an answer would make batch-norm divide by zero, and gradients explode.
 
     Args:
@@ -133,7 +133,7 @@ def whitening_filters(images: Tensor, patch: int) -> Tensor:
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3×3 convolution that starts by handing its inputs on, as far as there are outputs for them."""
+    """Build a 3×3 convolution that starts by passing its inputs on, as far as there are outputs for them."""
     layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(layer.weight.data[:inputs])
     return layer

@@ -1,7 +1,7 @@
 """A class-conditional U-Net that predicts noise. B images, channels D, height H, width W, embedding E, K classes.
 
-Ours rather than diffusers' ``UNet2DModel``: it can work on patches of pixels, and its layers can be counted and compiled
-like those of every other network here.
+Ours rather than diffusers' ``UNet2DModel``: it can work on patches of pixels, and its layers can be counted and
+compiled like those of every other network here.
 """
 
 import math
@@ -24,17 +24,17 @@ LONGEST = 10_000  # steps: the longest wave of an embedded time
 class UNet(nn.Module):
     """Predicts the noise in an image from the image, the time, and the class.
 
-    What the layers give is a correction: without one, of all that there is in an image its share of noise is taken for noise.
-    Noise has more numbers than an image has features, and it passes norms badly; so there is also a straight way past the
-    layers (``Straight``).
+    What the layers give is a correction: without one, of all that there is in an image its share of noise is taken for
+    noise. Noise has more numbers than an image has features, and it passes norms badly; so there is also a straight way
+    past the layers (``Straight``).
 
-    Levels halve the side from one to the next. What a level makes on the way down is joined to what comes back up. Every
-    residual block is told time and class, by a scale and a shift of its second norm.
+    Levels halve the side from one to the next. What a level makes on the way down is joined to what comes back up.
+    Every residual block is told time and class, by a scale and a shift of its second norm.
 
     Source:
-        Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, appendix B; the scale and shift, and
-        the last filters that start at zero, from Dhariwal and Nichol, "Diffusion Models Beat GANs", NeurIPS 2021; the
-        correction is the velocity of Salimans and Ho, "Progressive Distillation", ICLR 2022, appendix D.
+        Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, appendix B; the scale and shift,
+        and the last filters that start at zero, from Dhariwal and Nichol, "Diffusion Models Beat GANs", NeurIPS 2021;
+        the correction is the velocity of Salimans and Ho, "Progressive Distillation", ICLR 2022, appendix D.
     """
 
     kept_T: Tensor
@@ -57,22 +57,22 @@ class UNet(nn.Module):
         self.label = nn.Embedding(classes + 1, embedding)
         self.down = nn.ModuleList()
         skips, width = [widths[0]], widths[0]
-        for level, wanted in enumerate(widths):
+        for level, outputs in enumerate(widths):
             if level:
                 self.down.append(nn.Conv2d(width, width, 3, stride=2, padding=1))
                 skips.append(width)
             for _ in range(config.blocks):
-                self.down.append(Block(width, wanted, embedding, config.dropout, level + 1 in config.attention))
-                skips.append(wanted)
-                width = wanted
+                self.down.append(Block(width, outputs, embedding, config.dropout, level + 1 in config.attention))
+                skips.append(outputs)
+                width = outputs
         self.middle = nn.ModuleList(
             [Block(width, width, embedding, config.dropout, True), Block(width, width, embedding, config.dropout)]
         )
         self.up = nn.ModuleList()
-        for level, wanted in reversed(list(enumerate(widths))):
+        for level, outputs in reversed(list(enumerate(widths))):
             for _ in range(config.blocks + 1):
-                self.up.append(Block(width + skips.pop(), wanted, embedding, config.dropout))
-                width = wanted
+                self.up.append(Block(width + skips.pop(), outputs, embedding, config.dropout))
+                width = outputs
             if level:
                 self.up.append(Enlarge(width, widths[level - 1]))
                 width = widths[level - 1]
@@ -81,7 +81,7 @@ class UNet(nn.Module):
         self.straight = Straight(pixels, embedding)
 
     def forward(self, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor) -> Tensor:
-        """The noise in images, in float32.
+        """Predict the noise in images, in float32.
 
         Args:
             images_BCHW: noisy images, (B, 3, H, W).
@@ -91,33 +91,34 @@ class UNet(nn.Module):
             (B, 3, H, W).
         """
         waves_BD = time_features(times_B, self.time[0].in_features)  # type: ignore[arg-type]
-        told_BE = functional.silu(self.time(waves_BD.to(images_BCHW.dtype)) + self.label(labels_B))
+        condition_BE = functional.silu(self.time(waves_BD.to(images_BCHW.dtype)) + self.label(labels_B))
         kept = self.kept_T[times_B][:, None, None, None]
         patches = functional.pixel_unshuffle(images_BCHW, self.patch)
         maps = self.stem(patches)
         skips = [maps]
         for layer in self.down:
-            maps = layer(maps, told_BE) if isinstance(layer, Block) else layer(maps)
+            maps = layer(maps, condition_BE) if isinstance(layer, Block) else layer(maps)
             skips.append(maps)
         for layer in self.middle:
-            maps = layer(maps, told_BE)
+            maps = layer(maps, condition_BE)
         for layer in self.up:
-            maps = layer(torch.cat([maps, skips.pop()], 1), told_BE) if isinstance(layer, Block) else layer(maps)
+            maps = layer(torch.cat([maps, skips.pop()], 1), condition_BE) if isinstance(layer, Block) else layer(maps)
         correction = self.out(functional.silu(self.norm(maps)))
-        correction = correction + self.straight(patches * (1 - kept + LEAST_NOISE).rsqrt(), told_BE)
+        correction = correction + self.straight(patches * (1 - kept + LEAST_NOISE).rsqrt(), condition_BE)
         correction_BCHW = functional.pixel_shuffle(correction, self.patch)
         return (1 - kept).sqrt() * images_BCHW + kept.sqrt() * correction_BCHW
 
     def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
-        """What the network takes: images of nothing but zeros, of a (height, width) in pixels; times, labels."""
+        """Return what the network takes: images of nothing but zeros, of a (height, width) in pixels; times, labels."""
         nothing = torch.zeros(count, dtype=torch.long)
         return torch.zeros(count, 3, *size), nothing, nothing
 
 
 class Straight(nn.Module):
-    """A linear way from the numbers of a patch to its noise: mixed, each times a share by time and class, and mixed back.
+    """A linear way from the numbers of a patch to its noise: mixed, scaled each by time and class, and mixed back.
 
-    The norms of the layers beside it take the size out of what they are given, and most of a noisy image is noise, of a size.
+    The norms of the layers beside it take the size out of what they are given, and most of a noisy image is noise, of a
+    size.
     """
 
     def __init__(self, pixels: int, embedding: int) -> None:
@@ -130,32 +131,32 @@ class Straight(nn.Module):
         nn.init.zeros_(self.told.weight)  # nothing at first
         nn.init.zeros_(self.told.bias)
 
-    def forward(self, patches_BPHW: Tensor, told_BE: Tensor) -> Tensor:
-        made: Tensor = self.mix_back(self.mix(patches_BPHW) * self.told(told_BE)[..., None, None])
-        return made
+    def forward(self, patches_BPHW: Tensor, condition_BE: Tensor) -> Tensor:
+        output: Tensor = self.mix_back(self.mix(patches_BPHW) * self.told(condition_BE)[..., None, None])
+        return output
 
 
 class Block(nn.Module):
-    """Two 3×3 convolutions around a detour, told time and class; and, if asked for, self-attention over the positions."""
+    """Two 3×3 convolutions around a detour, told time and class; and, optionally, self-attention over positions."""
 
-    def __init__(self, width: int, wanted: int, embedding: int, dropout: float, attention: bool = False) -> None:
+    def __init__(self, width: int, outputs: int, embedding: int, dropout: float, attention: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(GROUPS, width)
-        self.filters1 = nn.Conv2d(width, wanted, 3, padding=1)
-        self.told = nn.Linear(embedding, 2 * wanted)
-        self.norm2 = nn.GroupNorm(GROUPS, wanted)
+        self.filters1 = nn.Conv2d(width, outputs, 3, padding=1)
+        self.told = nn.Linear(embedding, 2 * outputs)
+        self.norm2 = nn.GroupNorm(GROUPS, outputs)
         self.dropout = nn.Dropout(dropout)
-        self.filters2 = zeroed(nn.Conv2d(wanted, wanted, 3, padding=1))
-        self.detour = nn.Identity() if width == wanted else nn.Conv2d(width, wanted, 1)
-        self.attention = Attention(wanted) if attention else nn.Identity()
+        self.filters2 = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.detour = nn.Identity() if width == outputs else nn.Conv2d(width, outputs, 1)
+        self.attention = Attention(outputs) if attention else nn.Identity()
 
-    def forward(self, maps_BDHW: Tensor, told_BE: Tensor) -> Tensor:
+    def forward(self, maps_BDHW: Tensor, condition_BE: Tensor) -> Tensor:
         inner = self.filters1(functional.silu(self.norm1(maps_BDHW)))
-        scale_BD, shift_BD = self.told(told_BE).chunk(2, 1)
+        scale_BD, shift_BD = self.told(condition_BE).chunk(2, 1)
         inner = self.norm2(inner) * (1 + scale_BD[..., None, None]) + shift_BD[..., None, None]
         inner = self.filters2(self.dropout(functional.silu(inner)))
-        made: Tensor = self.attention(self.detour(maps_BDHW) + inner)
-        return made
+        output: Tensor = self.attention(self.detour(maps_BDHW) + inner)
+        return output
 
 
 class Attention(nn.Module):
@@ -174,23 +175,23 @@ class Attention(nn.Module):
         split_B3hDN = joint_BDHW.reshape(count, 3, self.heads, -1, positions)
         queries, keys, values = split_B3hDN.mT.unbind(1)  # each (B, heads, N, D)
         mixed_BhND = functional.scaled_dot_product_attention(queries, keys, values)
-        made: Tensor = maps_BDHW + self.out(mixed_BhND.mT.reshape(maps_BDHW.shape))
-        return made
+        output: Tensor = maps_BDHW + self.out(mixed_BhND.mT.reshape(maps_BDHW.shape))
+        return output
 
 
 class Enlarge(nn.Module):
-    """Twice the side: filters on the small map, a quarter of the operations of filters on the large one; then each pixel four times."""
+    """Twice the side: filters on the small map, at a quarter of the operations; then each pixel four times."""
 
-    def __init__(self, width: int, wanted: int) -> None:
+    def __init__(self, width: int, outputs: int) -> None:
         super().__init__()
-        self.filters = nn.Conv2d(width, wanted, 3, padding=1)
+        self.filters = nn.Conv2d(width, outputs, 3, padding=1)
 
     def forward(self, maps_BDHW: Tensor) -> Tensor:
         return functional.interpolate(self.filters(maps_BDHW), scale_factor=2.0, mode="nearest")
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """A layer that gives nothing at first, so that a block begins as its detour."""
+    """Return a layer that gives nothing at first, so that a block begins as its detour."""
     nn.init.zeros_(layer.weight)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -198,7 +199,7 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
 
 
 def time_features(times_B: Tensor, width: int) -> Tensor:
-    """Cosines and sines of times at wavelengths from 2π to ``LONGEST`` · 2π steps, (B, width), in float32.
+    """Return the cosines and sines of times at wavelengths from 2π to ``LONGEST`` · 2π steps, (B, width), in float32.
 
     Source:
         Vaswani et al., "Attention Is All You Need", NeurIPS 2017, section 3.5.

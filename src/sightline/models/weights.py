@@ -1,4 +1,4 @@
-"""Tensors by name, put into a network: which fit, which stay fresh, what a user is told of it; names in other libraries."""
+"""Tensors by name, put into a network: which fit, which stay fresh, what a user is told; names of other libraries."""
 
 import re
 from collections.abc import Mapping
@@ -45,7 +45,7 @@ class LoadedWeights:
     """Of the weights, where their publisher names it."""
 
     def lines(self) -> list[str]:
-        """What a user is told."""
+        """Return what a user is told."""
         said = [f"weights: {self.loaded} of {self.total} tensors from {self.source}"]
         if self.license in NONCOMMERCIAL:
             said.append(f"  warning: the license of these weights ({self.license}) forbids commercial use")
@@ -86,26 +86,28 @@ def put_in(
         ConfigError: none fits.
     """
     own = network.state_dict()
-    found = {_translated(name, network.original_names): tensor for name, tensor in tensors.items()}
-    if sum(name in own for name in tensors) > sum(name in own for name in found):
-        found = dict(tensors)  # they have our names already
-    found = {name: tensor for name, tensor in found.items() if not name.startswith(network.dropped)}
-    apart = {name for name in own if name in found and found[name].shape != own[name].shape}
+    translated = {_translated(name, network.original_names): tensor for name, tensor in tensors.items()}
+    if sum(name in own for name in tensors) > sum(name in own for name in translated):
+        translated = dict(tensors)  # they have our names already
+    translated = {name: tensor for name, tensor in translated.items() if not name.startswith(network.dropped)}
+    apart = {name for name in own if name in translated and translated[name].shape != own[name].shape}
     fresh = {
         part: any(name.startswith(begin) for begin in begins for name in apart)
         for part, begins in (("head", ("head.",)), ("stem", network.exchanged))
     }
     head = [name for name in own if name.startswith("head.")]
-    fresh["head"] |= bool(head) and not any(name in found for name in head)  # weights of a backbone alone have none
+    fresh["head"] |= bool(head) and not any(
+        name in translated for name in head
+    )  # weights of a backbone alone have none
     left = (("head.",) if fresh["head"] else ()) + (network.exchanged if fresh["stem"] else ())
-    taken = {name for name in own if name in found and name not in apart and not name.startswith(left)}
+    taken = {name for name in own if name in translated and name not in apart and not name.startswith(left)}
     if not any(own[name].ndim for name in taken):
         shown = ", ".join(list(tensors)[:LISTED])
         raise ConfigError(
             f"none of the {len(tensors)} tensors of {source} ({shown}, ...) fits the network"
             f" ({', '.join(list(own)[:LISTED])}, ...); name the network that they were trained with."
         )
-    network.load_state_dict({name: found[name] if name in taken else own[name] for name in own})
+    network.load_state_dict({name: translated[name] if name in taken else own[name] for name in own})
     if isinstance(network.head, nn.Linear) and "head.weight" not in taken:
         start_small(network.head)
     counted = [name for name in own if not name.endswith("num_batches_tracked")]  # old files have none
@@ -117,8 +119,8 @@ def put_in(
         std=std,
         fresh_head=fresh["head"],
         fresh_stem=fresh["stem"],
-        missing=[name for name in counted if name not in found and not name.startswith(left)],
-        unexpected=[name for name in found if name not in own],
+        missing=[name for name in counted if name not in translated and not name.startswith(left)],
+        unexpected=[name for name in translated if name not in own],
         misshapen=sorted(name for name in apart if not name.startswith(left)),
     )
 

@@ -76,14 +76,14 @@ def _lead(model: Mapping[str, Any], recipe: GeneratorRecipe, *, shown: bool) -> 
         name, losses = "A generator that learned against a discriminator", _losses_of_contest(model["losses"])
         way = (
             "It makes an image of a class that is asked for out of random numbers, in one pass. While it learned, the"
-            " discriminator learned to tell its images from real ones, and to name their class (ACGAN); the parameters are"
-            f" those of both, and the generator alone is saved. {unseen}"
+            " discriminator learned to tell its images from real ones, and to name their class (ACGAN); the parameters"
+            f" are those of both, and the generator alone is saved. {unseen}"
         )
     else:
         name, losses = "A generator by diffusion", _loss_of_noise(model["losses"])
         way = (
-            "It makes an image of a class that is asked for out of noise, by taking a little of the noise away again and again"
-            f" (DDPM). {unseen}"
+            "It makes an image of a class that is asked for out of noise, by taking a little of the noise away again"
+            f" and again (DDPM). {unseen}"
         )
     where = "the samples below are there to be looked at" if shown else "look at images that it makes"
     return [
@@ -100,8 +100,8 @@ def _loss_of_noise(losses: Mapping[str, Any]) -> str:
     if "val_loss" in losses:
         text = f"on the {losses['n']:,} validation images {number(losses['val_loss'], '.4f')}, {text}"
     return (
-        f"Its loss in the last epoch: {text}. It is the mean squared error with which it guesses the noise that was added"
-        " to an image; a guess of no noise at all would have 1."
+        f"Its loss in the last epoch: {text}. It is the mean squared error with which it guesses the noise that was"
+        " added to an image; a guess of no noise at all would have 1."
     )
 
 
@@ -116,9 +116,9 @@ def _losses_of_contest(losses: Mapping[str, Any]) -> str:
         text = f"{of_validation}, {text}"
     return (
         f"The losses of the last epoch: {text}. They are the two sides of a contest, in which one may get worse only"
-        " because the other got better: neither says that the training is done. Each adds up how badly real and made images are"
-        f" told apart (this part is {2 * log(2):.2f} and {log(2):.2f} where the discriminator cannot do it at all) and how"
-        " badly the class is named."
+        " because the other got better: neither says that the training is done. Each adds up how badly real and made"
+        f" images are told apart (this part is {2 * log(2):.2f} and {log(2):.2f} where the discriminator cannot do it"
+        " at all) and how badly the class is named."
     )
 
 
@@ -148,7 +148,8 @@ def _samples(run: Path, model: Mapping[str, Any], recipe: GeneratorRecipe) -> tu
     if not items:
         reason = f" ({broken[0]})" if broken else ""
         return [], [
-            f"There are no pictures of samples in {SAMPLES}/{reason}, so the page shows none; “sightline generate” makes images."
+            f"There are no pictures of samples in {SAMPLES}/{reason}, so the page shows none; “sightline generate”"
+            " makes images."
         ]
     for place in np.linspace(0, len(files) - 1, min(EARLIER, len(files))).round().astype(int):
         epoch, path = files[place]
@@ -181,8 +182,8 @@ def _about_samples(recipe: GeneratorRecipe, classes: int) -> str:
         way += f" (sightline generate takes {usual} steps)" if usual > sampling.steps else ""
     averaged = ", by the averaged weights" if recipe.averaging is not None else ""
     return (
-        f"After some of its epochs it made a few images, {rows}, {way}{averaged}: always out of the same random numbers, so what"
-        " differs between two of these pictures was learned between them. None of them was chosen."
+        f"After some of its epochs it made a few images, {rows}, {way}{averaged}: always out of the same random"
+        " numbers, so what differs between two of these pictures was learned between them. None of them was chosen."
     )
 
 
@@ -206,8 +207,8 @@ def _about_learning(run: Path, recipe: GeneratorRecipe) -> list[Section]:
 
 
 NEXT = (
-    "In the folder of the run; CLASSIFIER is the run of a classifier of the same classes, trained on real images (sightline train"
-    " DATA). Whether made images help one is measured, on real test images, and not believed."
+    "In the folder of the run; CLASSIFIER is the run of a classifier of the same classes, trained on real images"
+    " (sightline train DATA). Whether made images help one is measured, on real test images, and not believed."
 )
 
 

@@ -1,5 +1,4 @@
-"""Mistakes of a classifier, for its report: the confusion matrix and the images behind it, the worst mistakes, and suspected
-labels. N images, K classes.
+"""Mistakes of a classifier, for its report: confusion matrix, worst mistakes, suspected labels. N images, K classes.
 
 torch is loaded only where there are mistakes to explain.
 """
@@ -38,7 +37,7 @@ Pair = tuple[int, int]
 
 
 def confusion_section(facts: RunFacts, answers: Answers, thumbnails: Thumbnails | None) -> Section:
-    """Show the confusion matrix, or the most confused pairs of many classes; every number opens the images behind it."""
+    """Show the confusion matrix, or the most confused pairs of many classes, and the images behind every number."""
     assert facts.measured is not None
     counts_KK = np.array(facts.measured["confusion_matrix"])
     classes = facts.classes
@@ -56,8 +55,8 @@ def confusion_section(facts: RunFacts, answers: Answers, thumbnails: Thumbnails 
             look="matrix long" if max(map(len, classes)) > 3 else "matrix",
         )
         about = (
-            "Each row is a true class, each column an answer; right answers are blue, wrong ones orange, the darker the larger"
-            f" their share of the class. {opens}"
+            "Each row is a true class, each column an answer; right answers are blue, wrong ones orange, the darker the"
+            f" larger their share of the class. {opens}"
         )
     else:
         rows = [
@@ -66,9 +65,9 @@ def confusion_section(facts: RunFacts, answers: Answers, thumbnails: Thumbnails 
         ]
         table = Table(("true class", "answer", "images", "of the class"), rows, texts=2)
         about = (
-            f"A matrix of {len(classes)} classes would fit no screen: these are the {len(pairs)} pairs that are confused most,"
-            f" with {sum(counts_KK[pair] for pair in pairs):,} of all {counts_KK.sum() - np.trace(counts_KK):,} mistakes."
-            f" {opens}"
+            f"A matrix of {len(classes)} classes would fit no screen: these are the {len(pairs)} pairs that are"
+            f" confused most, with {sum(counts_KK[pair] for pair in pairs):,} of all"
+            f" {counts_KK.sum() - np.trace(counts_KK):,} mistakes. {opens}"
         )
     return Section("Where it is wrong", about, table, panels=_panels(answers, links, thumbnails))
 
@@ -131,8 +130,8 @@ def mistake_sections(
     about = "The wrong answers that it was surest of."
     if maps:
         about += (
-            " Beside each image what spoke for the answer (Grad-CAM), yellow the most; how bright two images are cannot be"
-            " compared."
+            " Beside each image what spoke for the answer (Grad-CAM), yellow the most; how bright two images are cannot"
+            " be compared."
         )
     items = [_item(facts, answers, row, thumbnails, maps[place : place + 1]) for place, row in enumerate(worst)]
     look = "cards" if maps else "beside"
@@ -147,9 +146,9 @@ def mistake_sections(
 
 def _about_suspects(suspects: int, images: int) -> str:
     about = (
-        f"{suspects or 'None'} of {images:,} images {'are' if suspects > 1 else 'is'} suspected to bear a wrong label, by the"
-        " rule of confident learning (Northcutt et al., 2021): another class is more probable than the label, and at least as"
-        " probable as it is on average of the images that bear its name."
+        f"{suspects or 'None'} of {images:,} images {'are' if suspects > 1 else 'is'} suspected to bear a wrong label,"
+        " by the rule of confident learning (Northcutt et al., 2021): another class is more probable than the label,"
+        " and at least as probable as it is on average of the images that bear its name."
     )
     if suspects:
         about += " Look before you believe it: they may be plain mistakes of the classifier."

@@ -27,8 +27,8 @@ def about_probe(model: Mapping[str, Any]) -> list[Section]:
         networks["fine-tuned from it" if other == "fine-tuned" else f"{other}, trained from nothing"] = tuned
         better = "the fine-tuned network was better and is"
         about = (
-            f"On the same validation images the second changes the accuracy by {difference['estimate']:+.4f} (95 % interval"
-            f" {difference['low']:+.4f} to {difference['high']:+.4f}, paired);"
+            f"On the same validation images the second changes the accuracy by {difference['estimate']:+.4f} (95 %"
+            f" interval {difference['low']:+.4f} to {difference['high']:+.4f}, paired);"
             f" {better if probe['kept'] == 'finetuned' else 'it was no better: the probe is'} what was saved."
         )
     rows = [

@@ -1,6 +1,7 @@
 """The report of a finished run: one page that says how good it is, on what, where wrong, how sure, how to repeat it.
 
-A generator's is made in ``generator_page``. Nothing here loads Lightning; torch is loaded where there are mistakes to explain.
+A generator's is made in ``generator_page``. Nothing here loads Lightning; torch is loaded where there are mistakes to
+explain.
 """
 
 import os

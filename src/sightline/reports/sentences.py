@@ -60,8 +60,8 @@ def trained_on(model: Mapping[str, Any]) -> str:
     if not counts["validation"] and not counts["test"]:
         aside = "none set aside"
     return (
-        f"trained on {data['name']}: {counts['train']:,} images to learn from, {aside}; {len(classes)} classes ({named});"
-        f" {height} × {width} pixels."
+        f"trained on {data['name']}: {counts['train']:,} images to learn from, {aside}; {len(classes)} classes"
+        f" ({named}); {height} × {width} pixels."
     )
 
 
@@ -156,9 +156,10 @@ def repeat_sections(model: Mapping[str, Any], recipe: AnyRecipe, commands: str) 
         commands: what one can do in the folder of the run.
     """
     about = (
-        f"The seed is {recipe.fit.seed}. The image set must have the fingerprint {model['data']['fingerprint']}, which changes"
-        " with its pixels and labels, not with its place or name. With the same versions on the same machine the weights come"
-        " out the same (on a GPU: with --deterministic), elsewhere close to these. In the folder of the run:"
+        f"The seed is {recipe.fit.seed}. The image set must have the fingerprint {model['data']['fingerprint']}, which"
+        " changes with its pixels and labels, not with its place or name. With the same versions on the same machine"
+        " the weights come out the same (on a GPU: with --deterministic), elsewhere close to these. In the folder of"
+        " the run:"
     )
     return [
         Section("Every setting", code=to_yaml(recipe), folded=True),

@@ -1,7 +1,7 @@
 """Run folders: what a training leaves behind, and how it is written so that a kill never leaves half a file.
 
 recipe.yaml        every setting; trains the same run again
-model.json         what the classifier knows of itself: classes, sizes, normalisation, temperature, metrics
+model.json         what the classifier knows of itself: classes, sizes, normalization, temperature, metrics
 batch.png          the first batch as the network sees it
 samples/           what a generator makes after some of its epochs, as epoch-NNN.png
 range.csv, range.png   the range test, where the rate was searched for
@@ -16,13 +16,12 @@ report.html        how good, on what, where wrong, how sure, how to repeat it; o
 PRUNED             in its place where a tuning ended the training early, and why
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sightline.config import (
     AnyRecipe,
@@ -34,8 +33,12 @@ from sightline.config import (
     resolve_generator,
     to_yaml,
 )
+from sightline.config.checks import shown
 from sightline.errors import ConfigError, RunError
 from sightline.runs.locking import LOCK
+from sightline.runs.reading import checked, parse, read_text
+from sightline.runs.schemas import Classifier, Facts, Generator, Measures
+from sightline.runs.tensors import METADATA_KEY, pack_tensors, read_tensors
 from sightline.runs.writing import storage_error, to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -43,7 +46,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BOX",
-    "METADATA_KEY",
     "MODEL_FORMAT",
     "PRUNED",
     "REPORT",
@@ -58,10 +60,11 @@ __all__ = [
     "mark_pruned",
     "names_a_run",
     "read_any_recipe",
+    "read_facts",
+    "read_measures",
     "read_model",
     "read_model_of_finished",
     "read_run_recipe",
-    "read_tensors",
     "read_weights",
     "refuse_existing",
     "refuse_filled",
@@ -72,10 +75,12 @@ __all__ = [
     "write_weights",
 ]
 
+F = TypeVar("F", bound=Facts)
+
 GENERATORS = ("diffusion", "acgan")
+NUMBERS = ("float16", "bfloat16", "float32", "float64", "int64", "bool")  # of weights
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
-METADATA_KEY = "sightline"
 PRUNED = "PRUNED"
 REPORT = "report.html"
 SAMPLES = "samples"
@@ -178,56 +183,41 @@ def helped(run: Path) -> Iterator[None]:
 
 
 def run_to_help() -> Path | None:
-    """The run that this process was started to help with, by another process of the same training; None elsewhere."""
+    """Return the run that another process of the same training started this one for; None elsewhere."""
     helping = HELPED_RUN in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
     return Path(os.environ[HELPED_RUN]) if helping else None
 
 
 def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
-    """Runs below a folder, newest last."""
-    found = []
+    """List the runs below a folder, newest last."""
+    runs = []
     for recipe in sorted(Path(root).glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime):
-        folder = recipe.parent
-        try:
-            model = read_model(folder)
-        except RunError:
-            model = {}
-        try:
+        folder, facts, name = recipe.parent, Facts(), "?"
+        with suppress(RunError):
+            facts = read_facts(folder, Facts)
+        with suppress(ConfigError):  # of another sightline, or not a run: one such folder does not hide the others
             name = read_any_recipe(folder).name
-        except ConfigError:  # of another sightline, or not a run: one such folder does not hide the others
-            name = "?"
-        metrics = model.get("metrics") or {}
-        found.append(
-            RunSummary(
-                folder=folder,
-                finished=(folder / "DONE").exists(),
-                data=model.get("data", {}).get("name", "?"),
-                recipe=name,
-                accuracy=metrics.get("accuracy"),
-                n=metrics.get("n"),
-            )
-        )
-    return found
+        accuracy, n = (facts.metrics.accuracy, facts.metrics.n) if facts.metrics else (None, None)
+        data = facts.data.name if facts.data else "?"
+        runs.append(RunSummary(folder, (folder / "DONE").exists(), data, name, accuracy, n))
+    return runs
 
 
 def mark_done(run: Path) -> None:
     """Say that a run is finished; only the last numbers of trackers and the report are written to it after this."""
-    write_atomically(run / "DONE", b"")
-    for leftover in (
-        "last.ckpt",
-        "previous.ckpt",
-        LOCK,
-    ):  # after DONE: a kill between the two must not cost the training
-        with suppress(PermissionError):  # a lock that is held, on Windows
-            (run / leftover).unlink(missing_ok=True)
+    _end(run / "DONE", b"")  # before anything is deleted: a kill between the two must not cost the training
 
 
 def mark_pruned(run: Path, why: str) -> None:
     """Say that a training was ended early and is not to be continued."""
-    write_atomically(run / PRUNED, f"{why}\n".encode())
+    _end(run / PRUNED, f"{why}\n".encode())
+
+
+def _end(mark: Path, content: bytes) -> None:
+    write_atomically(mark, content)
     for leftover in ("last.ckpt", "previous.ckpt", LOCK):
         with suppress(PermissionError):  # a lock that is held, on Windows
-            (run / leftover).unlink(missing_ok=True)
+            mark.with_name(leftover).unlink(missing_ok=True)
 
 
 # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -257,12 +247,13 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | Non
             f" `sightline train --resume --run {run}`."
         )
     model = read_model(folder)
-    refuse_other_kind(model, run, generator=is_generator(model) if generator is None else generator)
-    return model
+    if generator is not None or not is_generator(model):
+        refuse_other_kind(model, run, generator=bool(generator))
+    return _finished(model, str(folder / "model.json"))
 
 
 def is_generator(model: Mapping[str, Any]) -> bool:
-    """Whether a ``model.json`` is of a generator."""
+    """Tell whether a ``model.json`` is of a generator."""
     return model.get("kind") in GENERATORS
 
 
@@ -283,15 +274,42 @@ def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, 
 
 
 def names_a_run(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is a run, finished or not, or its weights file; and not images."""
+    """Tell whether a path is a run, finished or not, or its weights file, rather than images."""
     if os.fspath(path).endswith(".safetensors"):
         return True
     return any(os.path.exists(os.path.join(path, name)) for name in ("model.json", "recipe.yaml", "DONE"))
 
 
 def read_model(run: Path) -> dict[str, Any]:
-    """Read ``model.json`` of a run, finished or not."""
-    return _checked_model(_read_text(run / "model.json"), str(run / "model.json"))
+    """Read ``model.json`` of a run, finished or not; what it says has the right types, and may be incomplete."""
+    model = _described(read_text(run / "model.json"), str(run / "model.json"))
+    checked(model, Facts, str(run / "model.json"))
+    return model
+
+
+def read_facts(run: str | os.PathLike[str], schema: type[F]) -> F:
+    """Read ``model.json`` of a run, finished or not, as a schema has it.
+
+    Raises:
+        RunError: it is missing, damaged, or lacks what the schema requires.
+    """
+    return checked(read_model(Path(run)), schema, str(Path(run) / "model.json"))
+
+
+def read_measures(run: Path) -> dict[str, Any]:
+    """Read ``evaluation.json`` of a run.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    path = run / "evaluation.json"
+    text = read_text(path)
+    try:
+        measured = parse(text)
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read ({error}); copy the run again from where it was made.") from error
+    checked(measured, Measures, str(path))
+    return dict(measured)
 
 
 def read_run_recipe(run: str | os.PathLike[str]) -> Recipe:
@@ -305,43 +323,31 @@ def read_any_recipe(run: str | os.PathLike[str]) -> AnyRecipe:
 
 
 def generator_settings(model: Mapping[str, Any]) -> GeneratorConfig:
-    """The settings of the generator in a ``model.json``."""
+    """Return the settings of the generator in a ``model.json``."""
     return resolve_generator({"generator": model["generator"]}).generator
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read a weights file: the tensors by name, and what the classifier knows of itself. No code in it is run.
+    """Read a weights file: the tensors by name, and what the classifier knows of itself.
 
     Raises:
-        RunError: no such file, or not written by sightline.
+        RunError: no such file, not written by sightline, or damaged.
     """
     tensors, metadata = read_tensors(path)
     if METADATA_KEY not in metadata:
         raise RunError(f"{str(path)!r} was not written by sightline: its metadata has no {METADATA_KEY!r}.")
-    return tensors, _checked_model(metadata[METADATA_KEY], str(path))
+    for name, tensor in tensors.items():
+        known = str(tensor.dtype).removeprefix("torch.") in NUMBERS
+        if not known or not bool(tensor.isfinite().all()):
+            why = "values that are not finite" if known else f"numbers of {tensor.dtype}"
+            raise RunError(f"the weights {str(path)!r} have {why} in {shown(name)}; copy the run again.")
+    return tensors, _finished(_described(metadata[METADATA_KEY], str(path)), str(path))
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, str]]:
-    """Read the tensors of a safetensors file by name, and its metadata.
-
-    Raises:
-        RunError: no such file, or it is broken.
-    """
-    from safetensors import SafetensorError, safe_open
-
+def _described(text: str, where: str) -> dict[str, Any]:
+    """Parse a description of a run, in a format that this version knows."""
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:  # type: ignore[no-untyped-call]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return tensors, file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise RunError(
-            f"weights {str(path)!r} cannot be read ({error}); copy the run again from where it was made."
-        ) from error
-
-
-def _checked_model(text: str, where: str) -> dict[str, Any]:
-    try:
-        model = json.loads(text)
+        model = parse(text)
         version = int(model["format"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{where} is no description of a sightline classifier; copy the run again.") from error
@@ -353,11 +359,12 @@ def _checked_model(text: str, where: str) -> dict[str, Any]:
     return dict(model)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} cannot be read ({error}); copy the run again from where it was made.") from error
+def _finished(model: dict[str, Any], where: str) -> dict[str, Any]:
+    """Check that a description is complete; returns it."""
+    kind = checked(model, Facts, where).kind
+    schemas: dict[str, type[Facts]] = {"classifier": Classifier, **dict.fromkeys(GENERATORS, Generator)}
+    checked(model, schemas.get(kind, Facts), where)
+    return model
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -370,7 +377,4 @@ def write_recipe(run: Path, recipe: AnyRecipe) -> None:
 
 def write_weights(path: Path, tensors: "Mapping[str, Tensor]", model: Mapping[str, Any]) -> None:
     """Write the tensors with the classifier's description, so that this file alone is a classifier."""
-    from safetensors.torch import save
-
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, save(plain, metadata={METADATA_KEY: to_json(model)}))
+    write_atomically(path, pack_tensors(tensors, {METADATA_KEY: to_json(model)}))

@@ -2,17 +2,19 @@
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+from msgspec.structs import asdict
 
 from sightline.config import Recipe, RunConfig
 from sightline.config.resolving import flatten, to_mapping
 from sightline.errors import ConfigError, RunError
-from sightline.measures.metrics import wilson_interval
-from sightline.runs.folder import read_model, read_model_of_finished, read_run_recipe
+from sightline.runs.folder import read_facts, read_model_of_finished, read_run_recipe
+from sightline.runs.schemas import Classifier, Cost, Facts, Measured
 
 __all__ = [
     "CURVE_COLUMNS",
@@ -53,24 +55,11 @@ RUN_COLUMNS = (
     "device",
 )
 CURVE_COLUMNS = ("name", "seed", "measure", "epoch", "value")
-Number = TypeVar("Number", int, float)
 
 CURVES = ("train_loss", "train_acc", "val_loss", "val_acc")
+NO_COST = Cost(fit_seconds=None)  # of a run that did not note it
 SHORT = 2  # equal values in a row that are all written out
 NO_SETTINGS = ("name", "about", "image_set")  # of a recipe
-
-
-@dataclass(frozen=True)
-class Measured:
-    """An accuracy, of n images."""
-
-    accuracy: float
-    n: int
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's, 95 %."""
-        return wilson_interval(round(self.accuracy * self.n), self.n)
 
 
 @dataclass(frozen=True)
@@ -92,9 +81,9 @@ class Outcome:
     """Of fit and evaluation."""
     cost: float | None
     """Those seconds × the FLOP/s of a probe meanwhile."""
-    flops: int | None
+    flops: float | None
     """Floating-point operations of the training."""
-    backbone_flops: int | None
+    backbone_flops: float | None
     """Of the earlier runs whose weights it started from, together; 0 where there were none."""
     backbone_seconds: float | None
     parameters: int | None
@@ -106,13 +95,13 @@ class Outcome:
     """(epoch, value) of the columns of ``metrics.csv`` that are measured."""
 
     @property
-    def all_flops(self) -> int | None:
-        """With those of the runs that it started from."""
+    def all_flops(self) -> float | None:
+        """Return the operations with those of the runs that it started from."""
         return _sum(self.flops, self.backbone_flops)
 
     @property
     def all_seconds(self) -> float | None:
-        """With those of the runs that it started from."""
+        """Return the seconds with those of the runs that it started from."""
         return _sum(self.seconds, self.backbone_seconds)
 
 
@@ -125,27 +114,28 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
     Raises:
         RunError: no run, not finished, or it cannot be read.
     """
-    model, folder = read_model_of_finished(run), Path(run)
-    recipe, cost, metrics = read_run_recipe(folder), model.get("cost") or {}, model.get("metrics") or {}
+    read_model_of_finished(run)  # or refuse it
+    folder, facts = Path(run), read_facts(run, Classifier)
+    recipe, cost = read_run_recipe(folder), facts.cost or NO_COST
     before_flops, before_seconds = _of_backbones(recipe)
-    measured = {metrics["split"]: metrics} if "split" in metrics else {}
+    measured = {} if facts.metrics is None else {facts.metrics.split: facts.metrics}
     return Outcome(
         name=folder.name if name is None else name,
         run=folder,
         recipe=recipe,
-        image_set=model["data"]["name"],
-        fingerprint=model["data"]["fingerprint"],
-        counts=model["data"]["counts"],
-        validation=measured_on(model.get("validation") or measured.get("validation")),
-        test=measured_on(measured.get("test")),
-        seconds=_seconds(cost),
-        cost=cost.get("cost"),
-        flops=cost.get("training_flops"),
+        image_set=facts.data.name,
+        fingerprint=facts.data.fingerprint,
+        counts=asdict(facts.data.counts),
+        validation=facts.validation or measured.get("validation"),
+        test=measured.get("test"),
+        seconds=cost.seconds,
+        cost=cost.cost,
+        flops=cost.training_flops,
         backbone_flops=before_flops,
         backbone_seconds=before_seconds,
-        parameters=model.get("parameters"),
-        device=cost.get("device"),
-        versions=model.get("versions", {}),
+        parameters=facts.parameters,
+        device=cost.device,
+        versions=facts.versions,
         curves=read_curves(folder),
     )
 
@@ -166,7 +156,7 @@ def read_curves(run: Path, columns: Sequence[str] = CURVES) -> dict[str, list[tu
 
 
 def settings_that_differ(outcomes: Sequence[Outcome], *left_out: str) -> list[tuple[str, list[str]]]:
-    """The settings in which runs differ, each with its values as text in the order of the runs.
+    """Return the settings in which runs differ, each with its values as text in the order of the runs.
 
     Args:
         left_out: settings that are not shown.
@@ -178,16 +168,16 @@ def settings_that_differ(outcomes: Sequence[Outcome], *left_out: str) -> list[tu
         key=lambda name: blocks.index(name.split(".")[0]),
     )
     left_out_by_some = {name.rsplit(".", 1)[0] for name in names}  # blocks, whose settings tell it
-    found = []
+    different = []
     for name in names:
         values = [spoken_value(settings[name]) if name in settings else MISSING for settings in flat]
         if len(set(values)) > 1 and name not in {*NO_SETTINGS, *left_out, *left_out_by_some}:
-            found.append((name, values))
-    return found
+            different.append((name, values))
+    return different
 
 
 def spoken_value(value: Any) -> str:
-    """A value of a setting as a person writes it: ``0.1``, ``8 16 16``, ``4 × 0.5, 1``, ``none``."""
+    """Return a value of a setting as a person writes it: ``0.1``, ``8 16 16``, ``4 × 0.5, 1``, ``none``."""
     if isinstance(value, list):
         runs = [(one, len(list(same))) for one, same in groupby(map(spoken_value, value))]
         if any(count > SHORT for _, count in runs):
@@ -199,7 +189,7 @@ def spoken_value(value: Any) -> str:
 
 
 def run_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
-    """A row a run, with the columns of ``RUN_COLUMNS``."""
+    """Yield a row per run, with the columns of ``RUN_COLUMNS``."""
     for one in outcomes:
         validation = [one.validation.accuracy, one.validation.n] if one.validation else [None, None]
         test = [one.test.accuracy, one.test.n, *one.test.interval] if one.test else [None] * 4
@@ -208,7 +198,7 @@ def run_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
 
 
 def curve_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
-    """A row for every value of every learning curve, with the columns of ``CURVE_COLUMNS``."""
+    """Yield a row for every value of every learning curve, with the columns of ``CURVE_COLUMNS``."""
     for one in outcomes:
         for measure, values in one.curves.items():
             for epoch, value in values:
@@ -216,73 +206,61 @@ def curve_rows(outcomes: Sequence[Outcome]) -> Iterator[list[Any]]:
 
 
 def settings_rows(outcomes: Sequence[Outcome], *left_out: str) -> Iterator[list[Any]]:
-    """A row for every setting that differs: its name, and its values in the order of the runs; empty where one has none."""
+    """Yield a row for every setting that differs: its name and its values by run; empty where one has none."""
     for name, values in settings_that_differ(outcomes, *left_out):
         yield [name, *("" if value == MISSING else value for value in values)]
 
 
 def unlike_images(outcomes: Sequence[Outcome]) -> list[str]:
-    """Why accuracies of these runs are not of the same images, as sentences; none where they are."""
-    sets = _by(outcomes, {outcome.name: outcome.fingerprint for outcome in outcomes})
+    """Return why accuracies of these runs are not of the same images, as sentences; none where they are."""
+    sets = _grouped(outcomes, lambda one: one.fingerprint)
     if len(sets) > 1:
-        spoken = "; ".join(f"{_listed(names)} on {_named(outcomes, names[0]).image_set}" for names in sets)
+        spoken = "; ".join(f"{_names(group)} on {group[0].image_set}" for group in sets.values())
         return [
             "These runs were not trained on the same images (the fingerprints of their sets differ):"
             f" {spoken}. Their accuracies are of other images and do not say which recipe is better."
         ]
-    found = []
+    sentences = []
     for split in ("test", "validation"):
-        keys = {}
-        for outcome in outcomes:
-            measured = getattr(outcome, split)
-            if measured is not None:
-                keys[outcome.name] = (outcome.recipe.data.split_seed, outcome.counts[split], measured.n)
-        groups = _by(outcomes, keys)
+        measured = [one for one in outcomes if getattr(one, split) is not None]
+        groups = _grouped(
+            measured,
+            lambda one: (one.recipe.data.split_seed, one.counts[split], getattr(one, split).n),  # noqa: B023
+        )
         if len(groups) > 1:
-            spoken = "; ".join(
-                f"{_listed(names)} on {keys[names[0]][2]:,} (split {keys[names[0]][0]})" for names in groups
-            )
-            found.append(f"These runs were not measured on the same {split} images: {spoken}.")
-    return found
+            spoken = "; ".join(f"{_names(group)} on {n:,} (split {seed})" for (seed, _, n), group in groups.items())
+            sentences.append(f"These runs were not measured on the same {split} images: {spoken}.")
+    return sentences
 
 
-def _by(outcomes: Sequence[Outcome], keys: Mapping[str, Any]) -> list[list[str]]:
-    """Names of the runs, those of one key together."""
-    groups: dict[Any, list[str]] = {}
+def _grouped(outcomes: Sequence[Outcome], key: Callable[[Outcome], Any]) -> dict[Any, list[Outcome]]:
+    groups: dict[Any, list[Outcome]] = {}
     for outcome in outcomes:
-        if outcome.name in keys:
-            groups.setdefault(keys[outcome.name], []).append(outcome.name)
-    return list(groups.values())
+        groups.setdefault(key(outcome), []).append(outcome)
+    return groups
 
 
-def _named(outcomes: Sequence[Outcome], name: str) -> Outcome:
-    return next(outcome for outcome in outcomes if outcome.name == name)
+def _names(outcomes: Sequence[Outcome]) -> str:
+    return ", ".join(outcome.name for outcome in outcomes)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names)
+def measured_on(facts: Mapping[str, Any] | None) -> Measured | None:
+    """Return an accuracy of ``model.json``; None where it has none."""
+    return None if facts is None else Measured(facts["accuracy"], facts["n"])
 
 
-def measured_on(found: Mapping[str, Any] | None) -> Measured | None:
-    """An accuracy as ``model.json`` has it; None where it has none."""
-    return None if found is None else Measured(found["accuracy"], found["n"])
-
-
-def _of_backbones(recipe: Recipe) -> tuple[int | None, float | None]:
-    """Operations and seconds of the trainings that the weights of a recipe come from; None where they are not known."""
+def _of_backbones(recipe: Recipe) -> tuple[float | None, float | None]:
+    """Return operations and seconds of the trainings that the weights of a recipe come from; None where unknown."""
     if not isinstance(recipe.network, RunConfig):
         return (0, 0.0) if getattr(recipe.network, "weights", None) is None else (None, None)
     folder = Path(recipe.network.folder)
     try:
-        cost, (flops, seconds) = read_model(folder).get("cost") or {}, _of_backbones(read_run_recipe(folder))
+        cost = read_facts(folder, Facts).cost or NO_COST
+        flops, seconds = _of_backbones(read_run_recipe(folder))
     except (RunError, ConfigError):  # gone, or of another sightline
         return None, None
-    return _sum(cost.get("training_flops"), flops), _sum(_seconds(cost), seconds)
+    return _sum(cost.training_flops, flops), _sum(cost.seconds, seconds)
 
 
-def _seconds(cost: Mapping[str, Any]) -> float | None:
-    return float(cost["fit_seconds"] + cost["evaluation_seconds"]) if cost else None
-
-
-def _sum(one: Number | None, other: Number | None) -> Number | None:
+def _sum(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one + other

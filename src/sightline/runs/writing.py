@@ -31,7 +31,7 @@ __all__ = [
     "write_rows",
 ]
 
-LINKS = 40  # links that point to one another, before they are taken for a circle
+LINKS = 40  # links that point to one another, before they count as a cycle
 _DESCRIPTOR = re.compile(r"/(?:proc/(\d+)|dev)/fd/(\d+)")
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
 
@@ -69,12 +69,12 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
                 stream.write(content)
     except BrokenPipeError:
         raise  # the reader has seen enough
-    except (OSError, RuntimeError) as error:  # RuntimeError: links in a circle, before Python 3.13
+    except (OSError, RuntimeError) as error:  # RuntimeError: links in a cycle, before Python 3.13
         raise storage_error(path.parent, error) from error
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is that of a device or a pipe, or of what this process has open, such as ``/dev/stdout``."""
+    """Tell whether a path is a device, a pipe, or what this process has open, such as ``/dev/stdout``."""
     if _own_descriptor(path) is not None:
         return True
     try:
@@ -97,15 +97,15 @@ def _open_stream(path: Path) -> int | None:
 
 
 def _own_descriptor(path: Path) -> int | None:
-    """The number of the open file that a path stands for: ``/dev/stdout``, ``/dev/fd/3``, or a link to one of these."""
+    """Return the number of the open file that a path, or a link, stands for: ``/dev/stdout``, ``/dev/fd/3``."""
     text = os.path.abspath(path)
     try:
         for _ in range(LINKS):
             folder, name = os.path.split(text)
             text = os.path.join(os.path.realpath(folder), name)
-            found = _DESCRIPTOR.fullmatch(text)
-            if found and found[1] in (None, str(os.getpid())):
-                return int(found[2])
+            match = _DESCRIPTOR.fullmatch(text)
+            if match and match[1] in (None, str(os.getpid())):
+                return int(match[2])
             text = os.path.normpath(os.path.join(os.path.dirname(text), os.readlink(text)))
     except (OSError, ValueError):  # no link
         pass
@@ -135,13 +135,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """Plain values as JSON that any reader takes: null for what is not finite, and no byte that is not UTF-8."""
+    """Return plain values as JSON that any reader takes: null for what is not finite, and only UTF-8."""
     text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode()  # a file name that is no UTF-8 becomes \udc80 to \udcff
 
 
 def finite(value: Any) -> Any:
-    """The same plain values, with None for each number that is not finite."""
+    """Return the same plain values, with None for each number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -157,7 +157,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def to_bytes(text: str) -> bytes:
-    """A text in UTF-8, with the very bytes of names that are none; other halves of characters as they are."""
+    """Return a text in UTF-8, with the original bytes of names that are not UTF-8; other lone surrogates as they are."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # JSON may hold them, as \\ud83d
@@ -176,17 +176,17 @@ def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def safe_cell(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: an apostrophe goes before a leading ``= + - @``, tab or return."""
+    """Return text that no spreadsheet runs: an apostrophe goes before a leading ``= + - @``, tab or return."""
     return f"'{text}" if text[:1] in FORMULAS else text
 
 
 def plain_text(cell: str) -> str:
-    """What ``safe_cell`` was given."""
+    """Return the text that ``safe_cell`` was called with."""
     return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULAS else cell
 
 
 def storage_error(folder: Path, error: OSError | RuntimeError) -> StorageError:
-    """The sentence for a write that failed."""
+    """Return the error of a write that failed, with its sentence."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(
             f"the disk of {folder} is full; free space, then run it again (a training goes on with --resume)."

@@ -25,12 +25,12 @@ from sightline.data.sources.source import ImageSource
 from sightline.data.splits import RULE, Splits
 from sightline.data.synthetic import generated_fingerprint
 from sightline.errors import TrainingError
-from sightline.inference.architecture import write_seen
 from sightline.machine.extras import own_version
 from sightline.models.flops import Countable
 from sightline.runs.folder import MODEL_FORMAT, write_recipe
 from sightline.runs.writing import write_json
 from sightline.training.logistic_regression import CrossValidation
+from sightline.training.network import write_seen
 from sightline.training.phases import Phase
 
 if TYPE_CHECKING:

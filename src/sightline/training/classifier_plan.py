@@ -9,12 +9,12 @@ from rich.console import Console
 from sightline.config import FrozenConfig, Recipe
 from sightline.config.backbones import BOX
 from sightline.data.seen import Seen
-from sightline.inference.architecture import Built, describe_network, fit_to_images
 from sightline.machine.devices import choose_device
 from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork
 from sightline.training.base import Plan, Trained
 from sightline.training.finish import finish
+from sightline.training.network import Built, describe_network, fit_to_images
 from sightline.training.phases import layers_of, phases_of
 from sightline.training.summary import describe_phase
 

@@ -21,10 +21,10 @@ from sightline.config import (
 from sightline.config.building import AUTO
 from sightline.config.resolving import spell_out
 from sightline.errors import ConfigError
-from sightline.inference.architecture import Built
 from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork
 from sightline.runs.folder import read_run_recipe
+from sightline.training.network import Built
 from sightline.training.phases import phases_of
 
 __all__ = ["settle_optimizer"]

@@ -35,7 +35,6 @@ from sightline.display.terminal import show
 from sightline.display.waiting import Progress
 from sightline.errors import ConfigError
 from sightline.generation.generator import FULL_RANGE
-from sightline.inference.architecture import build, with_whole_paths
 from sightline.machine.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
 from sightline.models.build import build_generator
 from sightline.models.pretrained import native_size, refuse_missing_weights
@@ -51,6 +50,7 @@ from sightline.training.conflicts import (
 )
 from sightline.training.generator_plan import GeneratorPlan, scaled_to
 from sightline.training.kept_features import settle_features
+from sightline.training.network import build, with_whole_paths
 from sightline.training.optimizer_choice import settle_optimizer
 from sightline.training.phases import phases_of
 from sightline.training.request import Request, read_request

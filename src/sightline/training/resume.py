@@ -9,10 +9,11 @@ from sightline.config import AnyRecipe, resolve
 from sightline.config.building import AUTO
 from sightline.config.resolving import flatten, merge, to_mapping
 from sightline.data.excluding import excluded_fingerprint
+from sightline.data.seen import SEEN
 from sightline.data.synthetic import generated_fingerprint
 from sightline.errors import ConfigError, DataError, RunError
-from sightline.inference.architecture import SEEN
-from sightline.runs.folder import list_runs, read_any_recipe, read_model
+from sightline.runs.folder import list_runs, read_any_recipe, read_facts, read_model
+from sightline.runs.schemas import Begun
 from sightline.training.base import Plan
 
 __all__ = ["as_found", "changes", "changes_since", "run_to_resume"]
@@ -54,7 +55,7 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: P) -> tuple[Path | N
             f"{folder} cannot be continued with other settings: {'; '.join(changed)}; leave them as they were, or start"
             " a new run."
         )
-    if read_model(folder)["data"]["fingerprint"] != plan.images.fingerprint:
+    if read_facts(folder, Begun).data.fingerprint != plan.images.fingerprint:
         raise DataError(
             f"{folder} cannot be continued: the images in {plan.source.location} have changed since it began; start a new run."
         )

@@ -35,7 +35,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Parameters:
-    """What happens to each image of a batch."""
+    """The random numbers of a batch: how each of its images is changed."""
 
     flip_B: Tensor
     """Whether to mirror left and right."""
@@ -51,13 +51,13 @@ class Parameters:
     angle_B: Tensor | None = None
     """Counter-clockwise turn of what the crop shows, in radians; None: upright."""
     factors_B3: Tensor | None = None
-    """Factors of brightness, contrast and saturation; None: colours are left alone."""
+    """Factors of brightness, contrast and saturation; None: colors are left alone."""
     operation_B: Tensor | None = None
     """Position of the image's TrivialAugment operation; None: no policy. Stays on the CPU."""
     strength_B: Tensor | None = None
 
     def part(self, rows: slice | Tensor, device: torch.device) -> "Parameters":
-        """The numbers of some images of the batch, on a device."""
+        """Return the numbers of some images of the batch, on a device."""
         numbers: dict[str, Any] = {}
         for name, value in vars(self).items():
             chosen = None if value is None else value[rows]
@@ -87,10 +87,10 @@ def draw(
     flip = {"none": torch.zeros(count, dtype=torch.bool), "random": drawn}.get(config.flip, flips)
     assert flip is not None, "alternating flips are decided by the epoch"
     height, width = (torch.full((count,), float(side)) for side in size)
-    top, left = (torch.full((count,), float((found - wanted) // 2)) for found, wanted in zip(cached, size, strict=True))
+    top, left = (torch.full((count,), float((stored - side) // 2)) for stored, side in zip(cached, size, strict=True))
     if isinstance(config.crop, PadCropConfig):
-        for start, found, wanted in zip((top, left), cached, size, strict=True):
-            slack = max(config.crop.padding, (found - wanted) // 2)  # cached larger: there is something to crop from
+        for start, stored, shown in zip((top, left), cached, size, strict=True):
+            slack = max(config.crop.padding, (stored - shown) // 2)  # cached larger: there is something to crop from
             start += torch.randint(-slack, slack + 1, (count,), generator=generator)
     elif isinstance(config.crop, RandomResizedCropConfig):
         top, left, height, width = _draw_resized_crop(config.crop, count, cached, generator)
@@ -122,7 +122,7 @@ def apply(
     dtype: torch.dtype,
     rows_B: Tensor | None = None,
 ) -> Tensor:
-    """Make the images of a batch: crop, turn and flip, then policy, colours, normalisation and holes.
+    """Make the images of a batch: crop, turn and flip, then policy, colors, normalization and holes.
 
     Args:
         pixels_NHWC: cached images, uint8, (N, H, W, 3).
@@ -130,7 +130,7 @@ def apply(
         mean, std: of each channel, from 0 to 1, (3,).
         rows_B: which of the N images to make; None for all, in order.
     Returns:
-        Normalised images, (B, 3, height, width), channels-last in memory.
+        Normalized images, (B, 3, height, width), channels-last in memory.
     """
     resampled = isinstance(config.crop, RandomResizedCropConfig) or config.rotation is not None
     if config.policy is not None or config.color is not None:
@@ -177,7 +177,7 @@ def shift_and_flip(
 
 
 def inside(pixels_NHWC: Tensor, parameters: Parameters, size: tuple[int, int]) -> Tensor:
-    """Whether each pixel of ``shift_and_flip`` lies inside of its image, (B, height, width)."""
+    """Return whether each pixel of ``shift_and_flip`` lies inside of its image, (B, height, width)."""
     found_height, found_width = pixels_NHWC.shape[1:3]
     rows_BH, columns_BW = _places(parameters, size, pixels_NHWC.device)
     return _inside(rows_BH, found_height)[:, :, None] & _inside(columns_BW, found_width)[:, None, :]
@@ -227,7 +227,7 @@ def color_jitter(levels_BHWC: Tensor, parameters: Parameters, config: ColorJitte
 
 
 def cutout(images_BCHW: Tensor, parameters: Parameters, config: CutoutConfig) -> Tensor:
-    """Set square holes to zero, the mean colour of normalised images (DeVries and Taylor, 2017)."""
+    """Set square holes to zero, the mean color of normalized images (DeVries and Taylor, 2017)."""
     height, width = images_BCHW.shape[2:]
     rows = torch.arange(height, device=images_BCHW.device)
     columns = torch.arange(width, device=images_BCHW.device)
@@ -245,32 +245,32 @@ def shrink(images_BCHW: Tensor, scale: float) -> Tensor:
 
 
 def shown_size(config: AugmentConfig, size: tuple[int, int], epoch: int, epochs: int) -> tuple[int, int]:
-    """(height, width) in pixels at which an epoch, counted from 0, shows images of a size."""
+    """Return (height, width) in pixels at which an epoch, counted from 0, shows images of a size."""
     scale = config.scale(epoch, epochs)
     height, width = size
     return size if scale == 1 else (shrunk_side(height, scale), shrunk_side(width, scale))
 
 
 def shrunk_side(side: int, scale: float) -> int:
-    """The even number of pixels nearest to a share of a side."""
+    """Return the even number of pixels nearest to a share of a side."""
     return 2 * round(side * scale / 2)
 
 
 def centre(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of each image, (B, height, width, 3)."""
-    top, left = ((found - wanted) // 2 for found, wanted in zip(pixels_BHWC.shape[1:3], size, strict=True))
+    """Return the middle of each image, (B, height, width, 3)."""
+    top, left = ((stored - side) // 2 for stored, side in zip(pixels_BHWC.shape[1:3], size, strict=True))
     return pixels_BHWC[:, top : top + size[0], left : left + size[1]]
 
 
 def normalize(pixels_BHWC: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
-    """Levels from 0 to 255 to mean 0 and deviation 1 a channel; (B, H, W, 3) → (B, 3, H, W), channels-last."""
+    """Bring levels from 0 to 255 to mean 0 and deviation 1 a channel; (B, H, W, 3) → (B, 3, H, W), channels-last."""
     scaled = pixels_BHWC.to(torch.float32, copy=True)
     torch.addcmul(-mean / std, scaled, 1 / (std * 255), out=scaled)  # one pass over the memory
     return scaled.to(dtype).permute(0, 3, 1, 2)
 
 
 def _fill(config: AugmentConfig) -> str:
-    """How the crop and the rotation, which agree, fill what lies outside of an image."""
+    """Return how the crop and the rotation, which agree, fill what lies outside of an image."""
     if config.rotation is not None:
         return config.rotation.fill
     return config.crop.fill if isinstance(config.crop, PadCropConfig) else "reflect"
@@ -279,7 +279,7 @@ def _fill(config: AugmentConfig) -> str:
 def _moved_levels(
     config: AugmentConfig, pixels_BHWC: Tensor, parameters: Parameters, size: tuple[int, int], fill_C: Tensor
 ) -> Tensor:
-    """What the crop, the rotation and the flip show, as levels in float32, (B, height, width, 3)."""
+    """Return what the crop, the rotation and the flip show, as levels in float32, (B, height, width, 3)."""
     if isinstance(config.crop, RandomResizedCropConfig) or config.rotation is not None:
         around_fill = (pixels_BHWC - fill_C).permute(0, 3, 1, 2)
         moved = resample(around_fill, parameters, size, _fill(config)).contiguous(memory_format=torch.channels_last)
@@ -293,7 +293,7 @@ def _moved_levels(
 def _draw_resized_crop(
     config: RandomResizedCropConfig, count: int, cached: tuple[int, int], generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Parts of random area and aspect; a part that would not fit is cut to the image."""
+    """Draw parts of random area and aspect; a part that would not fit is cut to the image."""
     found_height, found_width = cached
     low, high = config.scale
     area = (low + (high - low) * torch.rand(count, generator=generator)) * found_height * found_width

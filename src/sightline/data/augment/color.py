@@ -8,7 +8,7 @@ from torch import Tensor
 
 __all__ = ["brightness", "contrast", "saturation"]
 
-GREY = (0.2989, 0.587, 0.114)  # of red, green and blue: luma of ITU-R BT.601, as torchvision rounds it
+GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue: luma of ITU-R BT.601, as torchvision rounds it
 
 
 def brightness(levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
@@ -17,23 +17,23 @@ def brightness(levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
 
 
 def contrast(levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
-    """Multiply the distance of every level from the image's mean grey."""
+    """Multiply the distance of every level from the image's mean gray."""
     # in float64, so that the mean does not depend on how many images are made together; Apple's GPUs have none
     exact = torch.float32 if levels_BHWC.device.type == "mps" else torch.float64
-    grey_B = _grey(levels_BHWC.mean(dim=(1, 2), dtype=exact)).float()
-    return _away_from(grey_B[:, None, None, None], levels_BHWC, factor_B)
+    gray_B = _gray(levels_BHWC.mean(dim=(1, 2), dtype=exact)).float()
+    return _away_from(gray_B[:, None, None, None], levels_BHWC, factor_B)
 
 
 def saturation(levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
-    """Multiply the distance of every level from the grey of its pixel; 0 makes the image grey."""
-    return _away_from(_grey(levels_BHWC)[..., None], levels_BHWC, factor_B)
+    """Multiply the distance of every level from the gray of its pixel; 0 makes the image gray."""
+    return _away_from(_gray(levels_BHWC)[..., None], levels_BHWC, factor_B)
 
 
-def _grey(colors: Tensor) -> Tensor:
-    """(..., 3) to (...)."""
+def _gray(colors: Tensor) -> Tensor:
+    """Turn (..., 3) into (...)."""
     red, green, blue = colors.unbind(-1)
-    return red * GREY[0] + green * GREY[1] + blue * GREY[2]
+    return red * GRAY[0] + green * GRAY[1] + blue * GRAY[2]
 
 
-def _away_from(grey: Tensor, levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
-    return torch.lerp(grey.expand_as(levels_BHWC), levels_BHWC, factor_B[:, None, None, None]).clamp_(0, 255)
+def _away_from(gray: Tensor, levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
+    return torch.lerp(gray.expand_as(levels_BHWC), levels_BHWC, factor_B[:, None, None, None]).clamp_(0, 255)

@@ -47,7 +47,7 @@ def draw_mixing(
 
 
 def cut(share_B: Tensor, row_B: Tensor, column_B: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Boxes that leave a share of each image, cut off at its border.
+    """Return the boxes that leave a share of each image, cut off at its border.
 
     Args:
         share_B: to leave, in float64.

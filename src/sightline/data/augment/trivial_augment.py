@@ -57,9 +57,9 @@ def sharpen(levels_BHWC: Tensor, more_B: Tensor) -> Tensor:
     inner = levels_BHWC[:, 1:-1, 1:-1]
     mean = functional.avg_pool2d(levels_BHWC.permute(0, 3, 1, 2), 3, stride=1).permute(0, 2, 3, 1)
     blurred = (9 * mean + 4 * inner) / 13
-    made = levels_BHWC.clone()
-    made[:, 1:-1, 1:-1] = torch.lerp(blurred, inner, 1 + more_B[:, None, None, None]).clamp_(0, 255)
-    return made
+    sharpened = levels_BHWC.clone()
+    sharpened[:, 1:-1, 1:-1] = torch.lerp(blurred, inner, 1 + more_B[:, None, None, None]).clamp_(0, 255)
+    return sharpened
 
 
 def posterize(levels_BHWC: Tensor, bits_B: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor] | None] = {
 
 @cache
 def strengths() -> tuple[Tensor, Tensor]:
-    """What each operation can be asked for, (14, 31), and whether it has a direction that may be turned around, (14,)."""
+    """Return the strengths of each operation, (14, 31), and whether it has a direction to be turned around, (14,)."""
     steps = {
         **dict.fromkeys(("shear_x", "shear_y"), torch.linspace(0, 0.99, STRENGTHS)),
         **dict.fromkeys(("translate_x", "translate_y"), torch.linspace(0, 32, STRENGTHS).trunc()),  # pixels
@@ -145,14 +145,14 @@ def trivial_augment(levels_BHWC: Tensor, operation_B: Tensor, strength_B: Tensor
         operation_B: positions in ``OPERATIONS``, on the CPU, so that grouping by them does not wait for the device.
         strength_B: of the operation, on the device of the images.
     """
-    made = levels_BHWC.clone()
+    augmented = levels_BHWC.clone()
     for number, operation in enumerate(OPERATIONS.values()):
         group = (operation_B == number).nonzero().flatten()
         if operation is not None and len(group):
             rows = group.to(levels_BHWC.device, non_blocking=True)
             changed = operation(levels_BHWC.index_select(0, rows), strength_B.index_select(0, rows))
-            made.index_copy_(0, rows, changed)
-    return made
+            augmented.index_copy_(0, rows, changed)
+    return augmented
 
 
 def _nearest(levels_BHWC: Tensor, columns: tuple[Tensor, ...], rows: tuple[Tensor, ...]) -> Tensor:

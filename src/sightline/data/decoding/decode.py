@@ -53,15 +53,12 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_Turn = Image.Transpose
+_TURNS = (
+    *(_Turn.FLIP_LEFT_RIGHT, _Turn.ROTATE_180, _Turn.FLIP_TOP_BOTTOM),
+    *(_Turn.TRANSPOSE, _Turn.ROTATE_270, _Turn.TRANSVERSE, _Turn.ROTATE_90),
+)
+"""What turns an image upright, of the orientations from 2 on."""
 
 
 class UnreadableImageError(Exception):
@@ -79,8 +76,8 @@ class Decoded:
     pixels: Pixels
     """(H, W, 3)."""
     hash: bytes
-    """Sixteen bytes that two images share only if their pixels, at full size and in full depth, are the same; empty where none
-    was asked for."""
+    """Sixteen bytes that two images share only if their pixels, at full size and in full depth, are the same; empty
+    where none was asked for."""
     size: tuple[int, int]
     """(height, width) of the upright image in pixels, before it was resized."""
     extremes: Range | None = None
@@ -93,7 +90,7 @@ class Decoded:
 def decode(data: bytes, maximum: int = MAXIMUM_PIXELS, preprocessing: Preprocessing = DEFAULT) -> Pixels:
     """Decode an image file to RGB, upright, at its full size.
 
-    Grey becomes three equal channels, transparent pixels become white, of an animation the first frame is taken, and a
+    Gray becomes three equal channels, transparent pixels become white, of an animation the first frame is taken, and a
     camera's orientation is applied.
 
     Args:
@@ -178,7 +175,7 @@ def open_header(data: bytes) -> Image.Image:
 
 
 def can_be_read_now(reason: str) -> bool:
-    """Whether what was missing to read a file, when it was left out for a reason, is installed by now."""
+    """Return whether what was missing to read a file, when it was left out for a reason, is installed by now."""
     if reason.startswith(NEEDS_HEIC):
         return _heif_is_registered()
     return reason.startswith(NEEDS_AVIF) and _avif_is_there()
@@ -206,7 +203,7 @@ def _avif_is_there() -> bool:
 def _keep_libtiff_quiet() -> None:
     """Let libtiff not write to the standard error what is odd about a file that it calls ``tempfile.tif``."""
     try:
-        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]  # a name is looked up in what a library depends on, too
+        library = ctypes.CDLL(Image.core.__file__)  # type: ignore[attr-defined]  # and what it depends on
         for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
             handler = getattr(library, name)
             handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
@@ -272,7 +269,7 @@ def _decoded(
     exif = image.info.get("exif")
     if isinstance(exif, bytes):
         refuse_bloated_exif(exif)
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    turn = dict(enumerate(_TURNS, 2)).get(image.getexif().get(ExifTags.Base.Orientation, 1))
     digest, extremes = b"", None
     if preprocessing.intensity == "upper bits":
         image = _upper_bits(image)
@@ -292,12 +289,12 @@ def _decoded(
         pixels = np.asarray(rgb)
         return Decoded(pixels, digest or (pixel_hash(pixels) if hashed else b""), full, extremes)
     if hashed and not digest:
-        digest = _hash_of_image(rgb)
+        digest = _hash((strip.tobytes() for _, strip in _strips(rgb)), full)
     return Decoded(resize(rgb, *size, preprocessing.fit), digest, full, extremes)
 
 
 def _upper_bits(image: Image.Image) -> Image.Image:
-    """As images of more than 8 bits were read before their range was measured."""
+    """Show more than 8 bits as was done before their range was measured: the upper ones."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
     if image.mode == "I":
@@ -311,12 +308,10 @@ def _upper_bits(image: Image.Image) -> Image.Image:
 
 
 def _in_eight_bits(wide: Wide, extremes: Range, preprocessing: Preprocessing) -> Image.Image:
-    low, high = extremes
     if isinstance(preprocessing.intensity, tuple):
-        low, high = preprocessing.intensity
-    else:
-        low, high = whole_bits(min(low, 0.0), high)
-    return wide.shown(low, high)
+        return wide.shown(*preprocessing.intensity)
+    low, high = extremes
+    return wide.shown(*whole_bits(min(low, 0.0), high))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -325,33 +320,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
         return image.convert("RGB")
     rgb = Image.new("RGB", image.size)
-    step = max(1, STRIP_PIXELS // image.width)
-    for top in range(0, image.height, step):
-        strip = _rows(image, top, step).convert("RGBA")
-        white = Image.new("RGBA", strip.size, (255, 255, 255, 255))
-        rgb.paste(Image.alpha_composite(white, strip).convert("RGB"), (0, top))
+    for top, strip in _strips(image):
+        colors = strip.convert("RGBA")
+        white = Image.new("RGBA", colors.size, (255, 255, 255, 255))
+        rgb.paste(Image.alpha_composite(white, colors).convert("RGB"), (0, top))
     return rgb
 
 
-def _rows(image: Image.Image, top: int, count: int) -> Image.Image:
-    return image.crop((0, top, image.width, min(top + count, image.height)))
-
-
-def _hash_of_image(image: Image.Image) -> bytes:
-    """The ``pixel_hash`` of an RGB image."""
-    digest = hashlib.sha256()
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield some rows of an image at a time, behind the number of the first, to bound the memory."""
     step = max(1, STRIP_PIXELS // image.width)
     for top in range(0, image.height, step):
-        digest.update((image if step >= image.height else _rows(image, top, step)).tobytes())
-    digest.update(f"{image.height}×{image.width}".encode())
-    return digest.digest()[:16]
+        whole = step >= image.height
+        yield top, image if whole else image.crop((0, top, image.width, min(top + step, image.height)))
 
 
 def pixel_hash(pixels: Pixels) -> bytes:
-    """Sixteen bytes that two images share only if their pixels are the same."""
-    height, width = pixels.shape[:2]
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).data)  # fastest here: processors have instructions for it
-    digest.update(f"{height}×{width}".encode())
+    """Return sixteen bytes that two images share only if their pixels are the same."""
+    return _hash([np.ascontiguousarray(pixels).data], pixels.shape[:2])
+
+
+def _hash(parts: Iterable[bytes | memoryview], size: tuple[int, ...]) -> bytes:
+    """Hash the pixels of an image that come in parts, and its (height, width)."""
+    digest = hashlib.sha256()  # fastest here: processors have instructions for it
+    for part in parts:
+        digest.update(part)
+    digest.update("×".join(map(str, size)).encode())
     return digest.digest()[:16]
 
 

@@ -18,26 +18,29 @@ WANTED = "JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, JPEG 2000, AVIF or HEIC"
 _HEIF = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
 _AVIF = {b"avif", b"avis"}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # sizes of the header behind the first 14 bytes
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"MM*\0", b"II\0*")
-_JPEG2000 = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
-_UNREAD = (
-    (b"%!PS", "PostScript"),
-    (b"\xc5\xd0\xd3\xc6", "PostScript"),
-    (b"%PDF", "PDF"),
-    (b"8BPS", "Photoshop"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\0\0\1\0", "ICO"),
-    (b"DDS ", "DDS"),
-    (b"BLP", "BLP"),
-    (b"SIMPLE  =", "FITS"),
-    (b"\x89HDF", "HDF5"),
-    (b"\xd7\xcd\xc6\x9a", "WMF"),
-    (b"\0\0\2\0\0", "TGA"),
-    (b"\x0a\x05\1\x08", "PCX"),
-    (b"version https://git-lfs", "a Git LFS pointer"),
-    (b"<svg", "SVG"),
-)
+_BEGINNINGS: dict[str, bytes | tuple[bytes, ...]] = {
+    "JPEG": b"\xff\xd8\xff",
+    "PNG": b"\x89PNG\r\n\x1a\n",
+    "GIF": (b"GIF87a", b"GIF89a"),
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"MM*\0", b"II\0*"),
+    "JPEG2000": (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n"),
+}
+_UNREAD: dict[str, bytes | tuple[bytes, ...]] = {
+    "PostScript": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+    "PDF": b"%PDF",
+    "Photoshop": b"8BPS",
+    "JPEG XL": (b"\xff\x0a", b"\0\0\0\x0cJXL "),
+    "ICO": b"\0\0\1\0",
+    "DDS": b"DDS ",
+    "BLP": b"BLP",
+    "FITS": b"SIMPLE  =",
+    "HDF5": b"\x89HDF",
+    "WMF": b"\xd7\xcd\xc6\x9a",
+    "TGA": b"\0\0\2\0\0",
+    "PCX": b"\x0a\x05\1\x08",
+    "a Git LFS pointer": b"version https://git-lfs",
+    "SVG": b"<svg",
+}
 
 
 def format_of(head: bytes) -> str:
@@ -48,18 +51,11 @@ def format_of(head: bytes) -> str:
     Returns:
         One of ``READ``; empty where it is none of them.
     """
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF"
+    for name, beginnings in _BEGINNINGS.items():
+        if head.startswith(beginnings):
+            return name
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return "WEBP"
-    if head.startswith(_TIFF):
-        return "TIFF"
-    if head.startswith(_JPEG2000):
-        return "JPEG2000"
     if head.startswith(b"BM") and len(head) >= 18 and struct.unpack_from("<I", head, 14)[0] in _BMP_HEADERS:
         return "BMP"
     if head[:1] == b"P" and head[1:2] in b"123456f" and head[2:3].isspace() and _numbers_follow(head[3:]):
@@ -73,7 +69,7 @@ def _numbers_follow(text: bytes) -> bool:
 
 
 def _format_of_box(head: bytes) -> str:
-    """AVIF or HEIF by the brands of an ISO file; empty for a film."""
+    """Tell AVIF from HEIF by the brands of an ISO file; empty for a film."""
     size = min(struct.unpack_from(">I", head)[0], len(head))
     brands = [head[8:12], *(head[place : place + 4] for place in range(16, size - 3, 4))]
     if brands[0] in _AVIF:
@@ -90,4 +86,6 @@ def name_of_unread(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text[:9].lower() == b"<!doctype" or text[:5].lower() == b"<html":
         return "HTML"
-    return next((name for start, name in _UNREAD if head.startswith(start) or text.startswith(start)), "")
+    return next(
+        (name for name, beginnings in _UNREAD.items() if head.startswith(beginnings) or text.startswith(beginnings)), ""
+    )

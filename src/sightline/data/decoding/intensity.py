@@ -1,7 +1,7 @@
-"""Images of more than 8 bits a channel: which of their values are shown as black and as white. Height H, width W, channels C.
+"""Images of more than 8 bits a channel: which values are shown as black and white. Height H, width W, channels C.
 
-A file of 16 bits seldom uses all of them: a camera or scanner of 12 bits writes 0 to 4,095. The range is measured, on the
-training images of a set, and the same range is used for every image afterwards.
+A file of 16 bits seldom uses all of them: a camera or scanner of 12 bits writes 0 to 4,095. The range is measured, on
+the training images of a set, and the same range is used for every image afterwards.
 """
 
 import hashlib
@@ -32,8 +32,8 @@ class Wide:
     def __init__(self, image: Image.Image, low: Image.Image | None = None) -> None:
         """
         Args:
-            image: the values, of a mode with more than 8 bits; or the upper bytes of colors, where ``low`` holds the lower
-                ones. A fourth channel is the opacity.
+            image: the values, of a mode with more than 8 bits; or the upper bytes of colors, where ``low`` holds the
+                lower ones. A fourth channel is the opacity.
             low: lower bytes.
         """
         self.image, self.low = image, low
@@ -57,7 +57,7 @@ class Wide:
             yield slice(box[1], box[3]), values.astype(self.kind)
 
     def extremes(self) -> Range:
-        """The values that all but a thousandth of the pixels lie between; (0, 0) where no value is finite."""
+        """Return the values that all but a thousandth of the pixels lie between; (0, 0) where no value is finite."""
         if self.kind == np.uint16:
             counts = np.zeros(LEVELS_16, np.int64)
             for _, values in self.strips():
@@ -75,7 +75,7 @@ class Wide:
         return float(some[tail]), float(some[len(some) - 1 - tail])
 
     def shown(self, low: float, high: float) -> Image.Image:
-        """The image in 8 bits, with low as 0 and high as 255, and its opacity."""
+        """Return the image in 8 bits, with low as 0 and high as 255, and its opacity."""
         image = Image.new("L" if self.low is None else "RGB", self.image.size)
         scale = 255 / (high - low) if high > low else 0.0
         table = _shown(np.arange(LEVELS_16), low, scale)
@@ -87,7 +87,7 @@ class Wide:
         return image
 
     def hash(self) -> bytes:
-        """Sixteen bytes that two images share only if their values are the same."""
+        """Return sixteen bytes that two images share only if their values are the same."""
         digest = hashlib.sha256()
         for _, values in self.strips():
             digest.update(np.ascontiguousarray(values).data)
@@ -105,9 +105,10 @@ def _shown(values: Array, low: float, scale: float) -> Array:
 
 
 def wide_values(image: Image.Image, again: Image.Image | None) -> Wide | None:
-    """The values of an image whose channels have more than 8 bits; None of any other.
+    """Return the values of an image whose channels have more than 8 bits; None of any other.
 
-    Pillow keeps the upper bytes of colors only. The lower ones are had by reading the file again with its bytes swapped.
+    Pillow keeps the upper bytes of colors only. The lower ones are had by reading the file again with its bytes
+    swapped.
 
     Args:
         image: loaded.
@@ -117,15 +118,15 @@ def wide_values(image: Image.Image, again: Image.Image | None) -> Wide | None:
         return Wide(image)
     if again is None or not _swap_bytes(again):
         return None
-    grey = _raw_mode(again) == "RGBA"
+    gray = _raw_mode(again) == "RGBA"
     again.load()
-    if grey:  # upper and lower bytes, and those of the opacity
+    if gray:  # upper and lower bytes, and those of the opacity
         return Wide(image, Image.merge("RGB", (again.getchannel("G"),) * 3))
     return Wide(image, again)
 
 
 def has_wide_colors(image: Any) -> bool:
-    """Whether an opened file, not loaded, has 16 bits a color, of which Pillow would keep the upper ones."""
+    """Return whether an opened file, not loaded, has 16 bits a color, of which Pillow would keep the upper ones."""
     return image.mode in ("RGB", "RGBA") and ";16" in _raw_mode(image)
 
 
@@ -168,14 +169,14 @@ def whole_bits(low: float, high: float) -> Range:
 
 
 def joint_range(extremes_N2: Array) -> Range:
-    """The range of some images, from the extremes of each, (N, 2)."""
+    """Return the range of some images, from the extremes of each, (N, 2)."""
     low = float(np.quantile(extremes_N2[:, 0], SPARED, method="lower"))
     high = float(np.quantile(extremes_N2[:, 1], 1 - SPARED, method="higher"))
     return whole_bits(low, high)
 
 
 def describe_range(intensity: Intensity) -> str:
-    """A range in words: ``0 to 4,095``."""
+    """Return a range in words: ``0 to 4,095``."""
     if not isinstance(intensity, tuple):
         return "each file's own" if intensity == "own" else "0 to 65,535"
     return " to ".join(f"{value:,.0f}" if value == int(value) else f"{value:,.6g}" for value in intensity)

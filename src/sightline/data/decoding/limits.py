@@ -1,8 +1,8 @@
 """Limits on what decoding one file, and all files at once, may cost. Nothing here loads Pillow.
 
-What of a file would cost Pillow far more time or memory than its bytes is cut out or refused before it is opened: metadata
-that comes in many parts, is listed many times over, or is unpacked again and again. A file as cameras and programs write it
-passes untouched. The memory of decoding is shared by all threads.
+What of a file would cost Pillow far more time or memory than its bytes is cut out or refused before it is opened:
+metadata that comes in many parts, is listed many times over, or is unpacked again and again. A file as cameras and
+programs write it passes untouched. The memory of decoding is shared by all threads.
 """
 
 import ctypes
@@ -70,7 +70,7 @@ def refuse_bloated_exif(exif: bytes) -> None:
 
 
 def refuse_bloated_tags(data: bytes) -> None:
-    """Refuse a TIFF, or EXIF, whose first directory lists more bytes than there are: each is read as often as it is listed."""
+    """Refuse a TIFF, or EXIF, whose first directory lists more bytes than there are, each read as often as listed."""
     if len(data) < 16:
         return
     order = "<" if data.startswith(b"I") else ">"
@@ -91,7 +91,7 @@ def refuse_bloated_tags(data: bytes) -> None:
 
 
 def _refuse_exif_in_parts(data: bytes) -> None:
-    """Refuse a JPEG whose EXIF comes in many parts: Pillow copies all of it for each. Markers are followed as Pillow does."""
+    """Refuse a JPEG whose EXIF comes in many parts, each of which Pillow copies; markers are followed as it does."""
     place, parts = 2, []
     while place + 4 <= len(data):
         if data[place] != 0xFF:
@@ -149,12 +149,12 @@ def without_gif_comments(data: bytes) -> bytes:
 
 
 def _palette(flags: int) -> int:
-    """Bytes of the palette that flags tell of."""
+    """Return the bytes of the palette that flags tell of."""
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
 def _end_of_extension(data: bytes, place: int, first: bool) -> int:
-    """Where an extension ends that is no comment; Pillow reads its first sub-block whatever that is."""
+    """Return where an extension ends that is no comment; Pillow reads its first sub-block whatever that is."""
     after = _after_block(data, place + 1)
     if first and data[place] == 0xFF and data[place + 2 : after].startswith(b"NETSCAPE2.0"):
         after = _after_block(data, after)
@@ -166,7 +166,7 @@ def _after_block(data: bytes, place: int) -> int:
 
 
 def _end_of_blocks(data: bytes, place: int) -> int:
-    """Where the sub-blocks that begin at a place end."""
+    """Return where the sub-blocks that begin at a place end."""
     while place < len(data) and data[place]:
         place += 1 + data[place]
     return min(place + 1, len(data))
@@ -176,7 +176,7 @@ def _end_of_blocks(data: bytes, place: int) -> int:
 
 
 def most_pixels(kind: str | None) -> int:
-    """The pixels of the largest image of a format, by Pillow's name, that the memory suffices for; None for no file."""
+    """Return the most pixels that the memory suffices for, by Pillow's name of the format; None for no file."""
     return MEMORY // BYTES_PER_PIXEL.get(kind or "", USUAL_BYTES)
 
 
@@ -189,27 +189,28 @@ def memory_for(kind: str | None, pixels: int) -> Iterator[None]:
         pixels: at most ``most_pixels``.
     """
     global _taken
-    wanted = pixels * BYTES_PER_PIXEL.get(kind or "", USUAL_BYTES)
-    if wanted < UNCOUNTED:
+    needed = pixels * BYTES_PER_PIXEL.get(kind or "", USUAL_BYTES)
+    if needed < UNCOUNTED:
         yield
         return
     with _freed:
-        _freed.wait_for(lambda: _taken + wanted <= MEMORY)
-        _taken += wanted
+        _freed.wait_for(lambda: _taken + needed <= MEMORY)
+        _taken += needed
     try:
         yield
     finally:
         with _freed:
-            _taken -= wanted
+            _taken -= needed
             _freed.notify_all()
-        if wanted >= LARGE:
-            _give_back(wanted)
+        if needed >= LARGE:
+            _give_back(needed)
 
 
 def _give_back(freed: int) -> None:
     """Let glibc give freed memory back to the system, once for as much as may be taken.
 
-    Each thread keeps what it freed, as much as its largest image; of many threads that is more than all of them may take.
+    Each thread keeps what it freed, as much as its largest image; of many threads that is more than all of them may
+    take.
     """
     global _kept
     with _freed:

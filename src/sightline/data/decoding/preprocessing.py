@@ -1,4 +1,4 @@
-"""How the pixels of a file become those that a network sees, beyond their size. A run keeps it, and every verb applies it.
+"""The steps from the pixels of a file to those that a network sees, beyond their size; a run keeps them for every verb.
 
 Nothing here loads Pillow, numpy or torch.
 """
@@ -20,9 +20,9 @@ class Preprocessing:
     fit: Fit = "crop"
     """How an image of another shape becomes square."""
     intensity: Intensity = "own"
-    """Which values of files with more than 8 bits a channel are shown as 0 and as 255: those of train, (low, high); or those of
-    each file alone (own), where train has no such files; or all that 16 bits can hold (upper bits), as before these were
-    measured."""
+    """Which values of files with more than 8 bits a channel are shown as 0 and as 255: those of train, (low, high); or
+    those of each file alone (own), where train has no such files; or all that 16 bits can hold (upper bits), as before
+    these were measured."""
 
     def kept(self) -> dict[str, Any]:
         """Return what ``model.json`` keeps; read back by ``preprocessing_of``."""
@@ -33,7 +33,7 @@ DEFAULT = Preprocessing()
 
 
 def preprocessing_of(model: Mapping[str, Any]) -> Preprocessing:
-    """The preprocessing of the run of a ``model.json``; of an older run, what was done then."""
+    """Return the preprocessing of the run of a ``model.json``; of an older run, what was done then."""
     if "intensity" not in model:
         return Preprocessing(intensity="upper bits")
     low_high = model["intensity"]

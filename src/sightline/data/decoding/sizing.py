@@ -1,4 +1,4 @@
-"""The size at which images are trained on and cached, and how one of another shape is brought to it. Height H, width W."""
+"""The size at which images are trained on and cached, and how others are brought to it. Height H, width W."""
 
 import statistics
 from collections.abc import Sequence
@@ -60,26 +60,26 @@ def training_size(
 
 
 def median_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The median (height, width) of some images, each side on its own."""
+    """Return the median (height, width) of some images, each side on its own."""
     height, width = (round(statistics.median(side)) for side in zip(*sizes, strict=True))
     return height, width
 
 
 def hidden_share(size: tuple[int, int], target: tuple[int, int]) -> float:
-    """The share of an image that cropping it to the shape of a target hides; both are (height, width)."""
-    wide, wanted = size[1] / size[0], target[1] / target[0]
-    return 1 - min(wide / wanted, wanted / wide)
+    """Return the share of an image that cropping it to the shape of a target hides; both are (height, width)."""
+    wide, target_wide = size[1] / size[0], target[1] / target[0]
+    return 1 - min(wide / target_wide, target_wide / wide)
 
 
 def warn_of_hidden(size: tuple[int, int], target: tuple[int, int], fit: Fit) -> list[str]:
-    """A sentence where the crop hides much of the median image; (height, width) in pixels."""
+    """Return a sentence where the crop hides much of the median image; (height, width) in pixels."""
     share = hidden_share(size, target)
     if fit != "crop" or share <= HIDDEN_MUCH:
         return []
     height, width = size
     return [
-        f"warning: the crop to the center hides {share:.0%} of the median image ({width} × {height} px); --data.fit squash or pad"
-        " shows all of it"
+        f"warning: the crop to the center hides {share:.0%} of the median image ({width} × {height} px); --data.fit"
+        " squash or pad shows all of it"
     ]
 
 
@@ -89,8 +89,8 @@ def resize(pixels: Pixels | Image.Image, height: int, width: int, fit: Fit = "cr
     Args:
         pixels: an array, or a Pillow image.
         height, width: wanted.
-        fit: ``crop`` scales so that the image just covers the size, and cuts the center out; ``squash`` scales both sides on
-            their own; ``pad`` scales so that all of it fits in, on black.
+        fit: ``crop`` scales so that the image just covers the size, and cuts the center out; ``squash`` scales both
+            sides on their own; ``pad`` scales so that all of it fits in, on black.
     """
     if isinstance(pixels, Image.Image):
         image = pixels

@@ -1,8 +1,8 @@
 """A folder of images packed as an archive, which is streamed and never unpacked to disk. Nothing here loads torch.
 
 An archive comes from a stranger: a few bytes of it can claim or unpack to more than any memory holds. So each member is
-bounded in bytes and in how far it expands, and so are all of them together. ``tarfile``'s own filters guard an unpacking
-to disk and mend what they find (a leading slash); here nothing is unpacked, and such a member is refused.
+bounded in bytes and in how far it expands, and so are all of them together. ``tarfile``'s own filters guard an
+unpacking to disk and mend what they find (a leading slash); here nothing is unpacked, and such a member is refused.
 """
 
 import bz2
@@ -74,7 +74,7 @@ class _ArchiveSource(FileTree):
         return digest([size_and_time(self.path), *([] if self.classes is None else [self.classes])])
 
     def _checked(self, name: str, *, folder: bool = False, link: bool = False, special: bool = False) -> str:
-        """A member's name, refused where unpacking it could write outside a folder, or make more than plain files."""
+        """Return a member's name; refuse what could be unpacked outside a folder, or is more than a plain file."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
         plain = "/".join(part for part in parts if part != ".")
         outside = ".." in parts or name.startswith(("/", "\\")) or name[1:2] == ":"
@@ -109,8 +109,8 @@ class _ArchiveSource(FileTree):
         """Refuse an archive whose members, together, are more than any set of images expands to."""
         if unpacked > max(TOTAL_FREE_BYTES, TOTAL_RATIO * packed):
             raise DataError(
-                f"archive {self.path} is refused: its {packed:,} bytes unpack to {unpacked:,} or more, over {TOTAL_RATIO} times"
-                " as many; if you trust it, unpack it and name the folder."
+                f"archive {self.path} is refused: its {packed:,} bytes unpack to {unpacked:,} or more, over"
+                f" {TOTAL_RATIO} times as many; if you trust it, unpack it and name the folder."
             )
 
 
@@ -144,7 +144,7 @@ class ZipSource(_ArchiveSource):
                 yield index, _unpacked(archive, members.get(entry.path))
 
     def _name(self, member: zipfile.ZipInfo) -> str:
-        """A member's name: where the flag for UTF-8 is missing, UTF-8 all the same if it can be (as macOS packs)."""
+        """Return a member's name: also without the flag for UTF-8 that, if it can be (as macOS packs)."""
         name = member.orig_filename
         if not member.flag_bits & UTF8_NAME and not name.isascii():
             try:
@@ -163,7 +163,7 @@ class ZipSource(_ArchiveSource):
 
 
 def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo | None) -> bytes | OSError:
-    """The bytes of a member of a zip, or why there are none."""
+    """Return the bytes of a member of a zip, or why there are none."""
     if member is None:
         return OSError("it is not in the archive")
     refused = _too_much(member.file_size, member.compress_size)
@@ -193,7 +193,10 @@ def _beginning(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
 
 
 def _from_bzip2(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int = MEMBER_BYTES) -> bytes:
-    """The bytes of a member, and not one more than it claims: of a few bytes bzip2 makes gigabytes at once, and so does zipfile."""
+    """Return the bytes of a member, and not one more than it claims.
+
+    Of a few bytes bzip2 makes gigabytes at once, and so does zipfile.
+    """
     assert archive.filename is not None
     with open(archive.filename, "rb") as file:
         file.seek(member.header_offset)
@@ -209,7 +212,7 @@ def _from_bzip2(archive: zipfile.ZipFile, member: zipfile.ZipInfo, most: int = M
 
 
 def _too_much(unpacked: int, packed: int) -> OSError | None:
-    """Why a member is not read that is, or claims to be, more than an image."""
+    """Return why a member is not read that is, or claims to be, more than an image."""
     if unpacked > MEMBER_BYTES:
         return OSError(f"unpacks to {unpacked:,} bytes, more than {MEMBER_BYTES:,}")
     if unpacked > max(FREE_BYTES, MEMBER_RATIO * packed):
@@ -218,7 +221,7 @@ def _too_much(unpacked: int, packed: int) -> OSError | None:
 
 
 def _holes(member: tarfile.TarInfo) -> list[tuple[int, int]] | None:
-    """Where a sparse file has bytes, as (offset, size): it is as long as it says, which costs its archive nothing."""
+    """Return where a sparse file has bytes, as (offset, size): its length costs its archive nothing."""
     return getattr(member, "sparse", None)
 
 
@@ -272,7 +275,7 @@ class TarSource(_ArchiveSource):
                     unpacked += tarfile.BLOCKSIZE + (0 if _holes(member) else member.size)
                     self._refuse_bomb(unpacked, packed)
                     yield archive, member
-                    archive.members = []  # type: ignore[attr-defined]  # tarfile remembers every member; a million of them would fill the memory
+                    archive.members = []  # type: ignore[attr-defined]  # a million members would fill the memory
 
     def _mode(self, file: BinaryIO) -> Any:
         """Choose the mode in which ``tarfile`` unpacks a file, by its first bytes."""

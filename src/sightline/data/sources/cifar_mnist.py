@@ -34,7 +34,7 @@ _CHUNK = 1000  # images turned to RGB at once
 _BROKEN = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error)  # what a damaged archive raises
 
 Array = np.ndarray[Any, Any]
-Part = tuple[str, Array, Array]  # split; class indices, (N,); pixels, (N, 3, H, W) or grey (N, H, W)
+Part = tuple[str, Array, Array]  # split; class indices, (N,); pixels, (N, 3, H, W) or gray (N, H, W)
 
 
 @dataclass(frozen=True)
@@ -91,18 +91,18 @@ class _Member:
 
 @dataclass(frozen=True)
 class Idx:
-    """Four files of MNIST's kind: grey images and labels, of train and of test."""
+    """Four files of MNIST's kind: gray images and labels, of train and of test."""
 
     files: tuple[PublishedFile, ...]
     """Images and labels of train, then of test."""
     names: tuple[str, ...]
 
     def classes(self, folder: Path) -> list[str]:
-        """Names in index order."""
+        """Return the names in index order."""
         return list(self.names)
 
     def parts(self, folder: Path) -> Iterator[Part]:
-        """The images, in the order of the files."""
+        """Yield the images, in the order of the files."""
         train_images, train_labels, test_images, test_labels = self.files
         for split, images, labels in (("train", train_images, train_labels), ("test", test_images, test_labels)):
             pixels_NHW, labels_N = self._read(folder / images.name, 3), self._read(folder / labels.name, 1)
@@ -113,7 +113,7 @@ class Idx:
 
     @staticmethod
     def _read(path: Path, dimensions: int) -> Array:
-        """An idx file: two zeros, 8 for bytes, the number of dimensions, their sizes (big-endian), the values."""
+        """Read an idx file: two zeros, 8 for bytes, the number of dimensions, their sizes (big-endian), the values."""
         with _whole(path), gzip.open(path) as file:
             data = file.read()
         start = 4 + 4 * dimensions
@@ -170,13 +170,13 @@ class NamedSource(ImageSource):
         self.download()
         index_of = {entry.path: index for index, entry in enumerate(entries)}
         for split, start, labels, pixels in self._numbered():
-            found = [(index_of.get(_path(split, start + row)), row) for row in range(len(labels))]
-            wanted = [(index, row) for index, row in found if index is not None]
-            if wanted:
-                yield from zip((index for index, _ in wanted), _to_rgb(pixels[[row for _, row in wanted]]), strict=True)
+            rows = [(index_of.get(_path(split, start + row)), row) for row in range(len(labels))]
+            chosen = [(index, row) for index, row in rows if index is not None]
+            if chosen:
+                yield from zip((index for index, _ in chosen), _to_rgb(pixels[[row for _, row in chosen]]), strict=True)
 
     def _numbered(self) -> Iterator[tuple[str, int, Array, Array]]:
-        """The parts of the set, each with the number of its first image within its split."""
+        """Yield the parts of the set, each with the number of its first image within its split."""
         done: Counter[str] = Counter()
         for split, labels, pixels in self._set.parts(self.folder):
             yield split, done[split], labels, pixels
@@ -188,7 +188,7 @@ def _path(split: str, number: int) -> str:
 
 
 def _to_rgb(pixels: Array) -> Array:
-    """(N, 3, H, W), or grey (N, H, W), to (N, H, W, 3)."""
+    """Turn (N, 3, H, W), or gray (N, H, W), into (N, H, W, 3)."""
     if pixels.ndim == 3:
         return np.repeat(pixels[..., None], 3, axis=3)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))

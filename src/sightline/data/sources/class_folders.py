@@ -1,7 +1,7 @@
 """What the folders of a set are: splits, classes, folders around them, or images without a class. Names alone are read.
 
-The folders at the top are the classes, or splits with the classes below them. A folder whose name is a split's never becomes
-a class by itself: what does not fit is refused, with both ways to read it.
+The folders at the top are the classes, or splits with the classes below them. A folder whose name is a split's never
+becomes a class by itself: what does not fit is refused, with both ways to read it.
 """
 
 from collections import defaultdict
@@ -52,8 +52,8 @@ def arrange(folders: set[Folder], visible: set[Folder], location: str, classes: 
         folders: those that hold images themselves, as the parts of their names.
         visible: all that are not hidden, also empty ones.
         location: of the set, for messages.
-        classes: ``top`` takes every folder at the top for a class; ``leaf`` every folder that holds images, but for splits;
-            None those at the top, but for splits.
+        classes: ``top`` takes every folder at the top for a class; ``leaf`` every folder that holds images, but for
+            splits; None those at the top, but for splits.
     Raises:
         DataError: the folders can be read in two ways.
     """
@@ -84,10 +84,10 @@ class _Reading:
         self.others = tops - self.splits.keys()
 
     def _look_through(self, top: str) -> Folder:
-        """Return the folder of a split in which its classes lie: itself, or one within that is doubled (``seg_train/seg_train``).
+        """Return the folder of a split in which its classes lie: itself, or a doubled one (``seg_train/seg_train``).
 
-        A folder whose name says nothing (``train/images/``) is looked through, too, unless another split has a class of that
-        name.
+        A folder whose name says nothing (``train/images/``) is looked through, too, unless another split has a class of
+        that name.
         """
         start: Folder = next(folder[: self.depth + 1] for folder in self.folders if folder[self.depth] == top)
         while len(within := _within(self.folders, start)) == 1:
@@ -119,12 +119,12 @@ class _Reading:
             flat = sorted(top for top in self.named - self.labeled if self.splits[top] == "train")
             if flat:
                 raise DataError(
-                    f"{self.location} holds the split {flat[0]!r} without class folders beside {_list(self.labeled)} with"
-                    f" class folders; sort the images of {flat[0]} into folders named after the classes."
+                    f"{self.location} holds the split {flat[0]!r} without class folders beside {_list(self.labeled)}"
+                    f" with class folders; sort the images of {flat[0]} into folders named after the classes."
                 )
 
     def _refuse_splits_beside_others(self) -> None:
-        """Refuse splits beside other folders, unless those are the classes and the splits hold more of them, or no classes."""
+        """Refuse splits beside others, unless those are the classes and the splits hold more of them, or none."""
         conflicts = []
         for top, split in self.splits.items():
             if top not in self.labeled:
@@ -140,9 +140,9 @@ class _Reading:
         else:
             as_splits, as_classes = f"is the {self.splits[conflicts[0]]} split", "it is a class, rename it"
         raise DataError(
-            f"{self.location} holds {listed} beside other folders of images ({others}); wanted either splits or classes."
-            f" If {listed} {as_splits}, move {others} into the splits or away; if {as_classes}, or say --data.classes top,"
-            " which takes every folder at the top for a class."
+            f"{self.location} holds {listed} beside other folders of images ({others}); wanted either splits or"
+            f" classes. If {listed} {as_splits}, move {others} into the splits or away; if {as_classes}, or say"
+            " --data.classes top, which takes every folder at the top for a class."
         )
 
     # ── classes ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -165,20 +165,20 @@ class _Reading:
             bad = sorted(name for name in leaves.values() if is_split_name(name.rpartition("/")[2]))
             if bad:
                 raise DataError(
-                    f"{self.location} holds a folder {bad[0]!r} that looks like a split, and images that lie in none; as a"
-                    " class, it needs another name; as a split, every image must lie in one."
+                    f"{self.location} holds a folder {bad[0]!r} that looks like a split, and images that lie in none;"
+                    " as a class, it needs another name; as a split, every image must lie in one."
                 )
         elif deeper and len(distinct) != len(tops):
             notes.append(
                 f"{len(deeper):,} deeper folder{'s hold' if len(deeper) > 1 else ' holds'} images, which count for the"
-                f" {len(tops):,} classes at the top; --data.classes leaf makes each of the {len(distinct):,} folders that"
-                " hold images a class"
+                f" {len(tops):,} classes at the top; --data.classes leaf makes each of the {len(distinct):,} folders"
+                " that hold images a class"
             )
         for folder, (chain, split) in chains.items():
             self.arranged.places[folder] = (leaves[chain] if classes == "leaf" else chain[0]), split
 
     def _chains(self) -> dict[Folder, tuple[Folder, str | None]]:
-        """Return the names from the class on, and the split, of the folders that lie in a class; the others are placed."""
+        """Return the names from the class on, and the split, of folders in a class; the others are placed."""
         chains: dict[Folder, tuple[Folder, str | None]] = {}
         for folder in self.folders:
             top = folder[self.depth]
@@ -242,8 +242,8 @@ class _Reading:
         left = sorted(self.splits.keys() - named)
         if left and not self.arranged.doubt:
             self.arranged.doubt = (
-                f"{_list(left)} {'were' if len(left) > 1 else 'was'} taken for images without a class (--data.classes top"
-                " takes every folder at the top for a class)"
+                f"{_list(left)} {'were' if len(left) > 1 else 'was'} taken for images without a class (--data.classes"
+                " top takes every folder at the top for a class)"
             )
 
 
@@ -275,7 +275,7 @@ def _wrapper_depth(folders: set[Folder], visible: set[Folder]) -> int:
 
 
 def _refuse_nested(chains: dict[Folder, tuple[Folder, str | None]], depth: int, location: str) -> None:
-    """Refuse splits in splits; one class that is called like a split may lie among others in all of them (a train, say)."""
+    """Refuse splits in splits; one class that is called like a split (a train) may lie among others in all of them."""
     within: dict[str, set[str]] = defaultdict(set)
     for folder, (chain, split) in chains.items():
         if split is not None:
@@ -286,15 +286,15 @@ def _refuse_nested(chains: dict[Folder, tuple[Folder, str | None]], depth: int, 
         return
     top, name = min((top, name) for top, names in within.items() for name in names & nested)
     raise DataError(
-        f"{location} holds {top}/{name}/, a split within a split; as a split, {name} has to lie beside {top}; as a class, it"
-        " needs another name, or has to be there in every split, among others."
+        f"{location} holds {top}/{name}/, a split within a split; as a split, {name} has to lie beside {top}; as a"
+        " class, it needs another name, or has to be there in every split, among others."
     )
 
 
 def _splits_within(
     chains: dict[Folder, tuple[Folder, str | None]], location: str, classes: Classes | None
 ) -> dict[Folder, tuple[Folder, str | None]]:
-    """The same where every class folder holds its splits (``cat/train``, ``cat/test``): these are taken off the chain."""
+    """Take the splits off the chains where every class folder holds its own (``cat/train``, ``cat/test``)."""
     if classes == "top":
         return chains
     looks = splits_among({name for chain, _ in chains.values() for name in chain[1:]})
@@ -311,20 +311,21 @@ def _splits_within(
     if suspect:
         one = "/".join(suspect[0][:2])
         raise DataError(
-            f"{location} holds {one}/, which looks like the {split_of_name(suspect[0][1])} split of its class, beside images"
-            f" that lie in no split; wanted either every image in a split, or none. If it is a split, sort the other images"
-            f" into splits, too; if it is a part of the class like any other, rename it, or say --data.classes top."
+            f"{location} holds {one}/, which looks like the {split_of_name(suspect[0][1])} split of its class, beside"
+            " images that lie in no split; wanted either every image in a split, or none. If it is a split, sort the"
+            " other images into splits, too; if it is a part of the class like any other, rename it, or say"
+            " --data.classes top."
         )
     return chains
 
 
 def _undoubled(chain: Folder) -> Folder:
-    """Names of folders from the class on, a folder in one of the same name once."""
+    """Return the names of folders from the class on, a folder in one of the same name once."""
     return tuple(name for place, name in enumerate(chain) if not place or name != chain[place - 1])
 
 
 def _leaf_names(chains: set[Folder]) -> dict[Folder, str]:
-    """A class for each folder that holds images: its own name, with those above it where another has the same."""
+    """Return a class for each folder with images: its own name, with those above it where another has the same."""
     same: dict[str, int] = defaultdict(int)
     for chain in chains:
         same[chain[-1]] += 1

@@ -1,4 +1,4 @@
-"""Read a table of text as it comes: its separator, encoding and byte-order mark are found out. Nothing here loads torch.
+"""Read a table of text as it comes: separator, encoding and byte-order mark are found out. Nothing here loads torch.
 
 Separated values (comma, semicolon, tab, bar) in UTF-8, UTF-16 or UTF-32, and JSON lines. A row that does not fit its
 header is refused with its line: a comma that was not quoted would move every cell behind it.
@@ -126,25 +126,25 @@ def choose(table: Table, ranks: Sequence[Sequence[str]]) -> int | None:
         DataError: several columns could be meant.
     """
     for names in ranks:
-        found = [index for index, column in enumerate(table.columns) if _normal(column) in names]
-        if len(found) > 1:
-            columns = " and ".join(shown(table.columns[index]) for index in found)
+        matches = [index for index, column in enumerate(table.columns) if _normal(column) in names]
+        if len(matches) > 1:
+            columns = " and ".join(shown(table.columns[index]) for index in matches)
             raise DataError(
                 f"{table.what} has the columns {columns}, and only one can be meant; name that one {ranks[0][0]!r}, or"
                 " delete the others."
             )
-        if found:
-            return found[0]
+        if matches:
+            return matches[0]
     return None
 
 
 def is_json_lines(path: Path) -> bool:
-    """Whether a file's name says that it holds an object a line."""
+    """Return whether a file's name says that it holds an object a line."""
     return path.suffix.lower() in (".jsonl", ".ndjson")
 
 
 def is_table(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's name says that it is a table, or a ``.txt`` file has the header of one."""
+    """Return whether a file's name says that it is a table, or a ``.txt`` file has the header of one."""
     name = os.fspath(path).lower()
     if name.endswith(TABLE_SUFFIXES):
         return True
@@ -219,7 +219,7 @@ def decode_text(data: bytes, what: str, errors: str = "strict") -> str:
 
 
 def _separator(text: str, what: str) -> str:
-    """The separator by which the header has the most names that are known, then the most cells."""
+    """Return the separator by which the header has the most names that are known, then the most cells."""
     known = {name for ranks in (PATHS, LABELS, (("split", "group"),)) for names in ranks for name in names}
     best, refused = (-1, -1, ""), None
     for separator in SEPARATORS:
@@ -238,7 +238,7 @@ def _separator(text: str, what: str) -> str:
 
 
 def _cells(text: str, separator: str, line: int, what: str) -> Iterator[tuple[int, list[str]]]:
-    """(line, cells) of each row that is not blank."""
+    """Yield (line, cells) of each row that is not blank."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     begun = line + 1
     try:
@@ -258,7 +258,7 @@ def _cells(text: str, separator: str, line: int, what: str) -> Iterator[tuple[in
 def _fitting(
     rows: Iterator[tuple[int, list[str]]], columns: list[str], separator: str, what: str
 ) -> Iterator[tuple[int, list[str]]]:
-    """The rows behind the header, each filled up to its length."""
+    """Yield the rows behind the header, each filled up to its length."""
     next(rows, None)
     for line, cells in rows:
         extra = [cell for cell in cells[len(columns) :] if cell.strip()]
@@ -272,17 +272,17 @@ def _fitting(
 
 
 def _objects(text: str, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line, object) of each line of JSON."""
+    """Yield (line, object) of each line of JSON."""
     for line, part in enumerate(text.split("\n"), 1):
         if not part.strip():
             continue
         try:
-            found = json.loads(part)
+            value = json.loads(part)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{what}, line {line}: no JSON ({error}); mend or delete the line.") from error
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             raise DataError(f"{what}, line {line}: {shown(part.strip())} is no JSON object; wanted {{...}} a line.")
-        yield line, found
+        yield line, value
 
 
 def _text(value: Any, where: str) -> str | None:

@@ -92,7 +92,10 @@ def check_space(folder: Path, size: int, what: str, remedy: str) -> None:
 
 
 def within(seconds: float, work: Callable[[], Any]) -> Any:
-    """The result of ``work``, or a TimeoutError: a connection's own limit covers neither looking a name up nor retries."""
+    """Return the result of some work, or raise a TimeoutError.
+
+    A connection's own limit covers neither looking a name up nor retries.
+    """
     results: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
 
     def run() -> None:
@@ -112,7 +115,7 @@ def within(seconds: float, work: Callable[[], Any]) -> Any:
 
 
 def reachable(url: str, seconds: float) -> bool:
-    """Whether the host of a URL, or the proxy on the way to it, takes a connection within some seconds."""
+    """Return whether the host of a URL, or the proxy on the way to it, takes a connection within some seconds."""
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
@@ -138,10 +141,10 @@ def ask_for(url: str, seconds: float) -> None:
 def _fetch(file: PublishedFile, folder: Path, report: Callable[[int], None]) -> None:
     whole, partial = folder / file.name, folder / f"{file.name}.partial"
     if whole.exists():
-        found = _sha256(whole)
-        if found != file.sha256:
+        checksum = _sha256(whole)
+        if checksum != file.sha256:
             raise DataError(
-                f"{whole} is not the published file: its SHA-256 is {found[:16]}..., wanted {file.sha256[:16]}...;"
+                f"{whole} is not the published file: its SHA-256 is {checksum[:16]}..., wanted {file.sha256[:16]}...;"
                 " delete it and start again."
             )
         report(file.size)
@@ -168,10 +171,10 @@ def _receive(url: str, file: PublishedFile, partial: Path, report: Callable[[int
     if begun < file.size:
         with _ask(url, begun) as answer:
             goes_on = answer.status == http.HTTPStatus.PARTIAL_CONTENT
-            wanted = file.size - (begun if goes_on else 0)
+            expected = file.size - (begun if goes_on else 0)
             length = answer.headers.get("Content-Length")
-            if length is not None and int(length) != wanted:
-                raise _FetchError(f"offers {int(length):,} bytes instead of {wanted:,}")
+            if length is not None and int(length) != expected:
+                raise _FetchError(f"offers {int(length):,} bytes instead of {expected:,}")
             with partial.open("ab" if goes_on else "wb") as out:
                 while out.tell() <= file.size and (block := _read(answer)):
                     out.write(block)
@@ -181,10 +184,10 @@ def _receive(url: str, file: PublishedFile, partial: Path, report: Callable[[int
     size = partial.stat().st_size
     if size < file.size:
         raise _FetchError(f"broke off at {size:,} of {file.size:,} bytes, which are kept")
-    found = _sha256(partial)
-    if found != file.sha256:
+    checksum = _sha256(partial)
+    if checksum != file.sha256:
         partial.unlink()
-        raise _FetchError(f"sent another file: its SHA-256 is {found[:16]}..., wanted {file.sha256[:16]}...")
+        raise _FetchError(f"sent another file: its SHA-256 is {checksum[:16]}..., wanted {file.sha256[:16]}...")
 
 
 def _ask(url: str, begun: int) -> Any:

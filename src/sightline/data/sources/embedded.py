@@ -1,4 +1,4 @@
-"""The image sets in the package: handwritten digits and photographs of groceries; no network needed. Nothing here loads torch."""
+"""The image sets in the package: handwritten digits and photographs of groceries. Nothing here loads torch."""
 
 import csv
 import hashlib
@@ -35,8 +35,8 @@ class DigitsSource(ImageSource):
         return Listing([Entry(f"{label}/{i:04d}.png", str(label)) for i, label in enumerate(labels)], Counter())
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, "np.ndarray[Any, Any]"]]:
-        grey = (self._bunch().images * (255 / 16)).round().astype(np.uint8)  # 17 levels, 0 to 16
-        yield from enumerate(np.repeat(grey[..., None], 3, axis=3))
+        gray = (self._bunch().images * (255 / 16)).round().astype(np.uint8)  # 17 levels, 0 to 16
+        yield from enumerate(np.repeat(gray[..., None], 3, axis=3))
 
     @staticmethod
     def _bunch() -> Any:
@@ -53,7 +53,7 @@ class GroceriesSource(ZipSource):
         self.name = self.location = GROCERIES
 
     def fingerprint(self) -> str:
-        """Hash of the archive: the same wherever and whenever the package was installed."""
+        """Return the hash of the archive: the same wherever and whenever the package was installed."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def scan(self) -> Listing:

@@ -1,4 +1,4 @@
-"""Find the image set that DATA names: embedded or published, a folder, an archive or a manifest. Nothing here loads torch."""
+"""Find the image set that DATA names: embedded, published, a folder, an archive or a manifest. No torch here."""
 
 import os
 import stat
@@ -46,15 +46,15 @@ def find_source(data: str | os.PathLike[str], classes: Classes | None = None) ->
     if classes is not None:
         if not _has_folders(source):
             raise ConfigError(
-                f"--data.classes {classes} has no effect: {source.name} names the class of each image, and folders have no say;"
-                " leave the option out."
+                f"--data.classes {classes} has no effect: {source.name} names the class of each image, and folders have"
+                " no say; leave the option out."
             )
         source.classes = classes
     return source
 
 
 def source_of_run(model: Mapping[str, Any]) -> ImageSource:
-    """The image set that a run was trained on, with the classes that it had, by its ``model.json``.
+    """Return the image set that a run was trained on, with the classes that it had, by its ``model.json``.
 
     Raises:
         DataError: it is not there any more.
@@ -68,12 +68,12 @@ def source_of_run(model: Mapping[str, Any]) -> ImageSource:
 
 
 def _has_folders(source: ImageSource) -> TypeGuard[FileTree]:
-    """Whether it is the folders of a source that say which classes there are."""
+    """Return whether it is the folders of a source that say which classes there are."""
     return isinstance(source, FileTree) and not isinstance(source, GroceriesSource)
 
 
 def _classes_of(source: ImageSource) -> set[str]:
-    """The classes of a source; none where it is refused."""
+    """Return the classes of a source; none where it is refused."""
     try:
         return {entry.label for entry in source.scan().entries}
     except DataError:
@@ -81,7 +81,7 @@ def _classes_of(source: ImageSource) -> set[str]:
 
 
 def find_like_run(data: str | os.PathLike[str], model: Mapping[str, Any]) -> ImageSource:
-    """Another image set than that of a run, in which the same folders are the classes: those at the top, or at the bottom."""
+    """Find another image set than that of a run, with the same folders as classes: at the top, or at the bottom."""
     source = find_source(data)
     if _has_folders(source):
         source.classes = model["data"].get("classes")
@@ -118,7 +118,7 @@ def _named_source(data: str | os.PathLike[str]) -> ImageSource:
 
 
 def always_labelled(text: str) -> bool:
-    """Whether a text names an image set that has classes in any case: an embedded or published set, or a manifest."""
+    """Return whether a text names a set that has classes in any case: an embedded or published one, or a manifest."""
     named = text in EMBEDDED or text in NAMED or text.startswith(PREFIX)
     return named or text.lower().endswith(".parquet") or is_table(text)
 
@@ -127,7 +127,8 @@ def refuse_address(text: str) -> None:
     """Refuse the address of a file elsewhere: nothing is fetched."""
     if ADDRESS.match(text):
         raise DataError(
-            f"{shown(text)} is an address, and images are not fetched from there; download it, then name the file or folder."
+            f"{shown(text)} is an address, and images are not fetched from there; download it, then name the file or"
+            " folder."
         )
 
 

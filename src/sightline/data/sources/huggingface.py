@@ -1,4 +1,4 @@
-"""Image sets of the Hugging Face hub: ``hf:OWNER/NAME``, read from their Parquet files. The only door to huggingface_hub.
+"""Image sets of the Hugging Face hub: ``hf:OWNER/NAME``, read from their Parquet files by huggingface_hub.
 
 A set is asked for once; from then on its commit and the names of its files are kept in the cache folder, so that a
 later training sees the same images, with or without a connection. The files themselves lie in the hub's own cache.
@@ -119,11 +119,11 @@ class HubSource(ImageSource):
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
         self.download()
-        wanted: dict[str, dict[int, int]] = {}
+        rows_of: dict[str, dict[int, int]] = {}
         for index, entry in enumerate(entries):
             file, _, number = entry.path.rpartition("/")
-            wanted.setdefault(f"{file}.parquet", {})[int(number)] = index
-        for path, index_of in wanted.items():
+            rows_of.setdefault(f"{file}.parquet", {})[int(number)] = index
+        for path, index_of in rows_of.items():
             table = self._tables[path]
             for row, data in table.images(table.column("images", "image", "img"), sorted(index_of)):
                 yield index_of[row], data
@@ -131,7 +131,7 @@ class HubSource(ImageSource):
     # ── the hub ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _pinned(self) -> tuple[str, list[File]]:
-        """(commit, files) of the set: as they were kept, or else as the hub has them now."""
+        """Return (commit, files) of the set: as they were kept, or else as the hub has them now."""
         if self._found is None and self._record.exists():
             kept = json.loads(self._record.read_text("utf-8"))
             self._found = kept["commit"], [(path, size) for path, size in kept["files"]]
@@ -161,16 +161,16 @@ class HubSource(ImageSource):
         return commit, [file for file in files if _subset(file[0]) == subset]
 
     def _list(self, revision: str | None) -> tuple[str, list[File]]:
-        """(commit, Parquet files) of a branch; None is the main one."""
+        """Return (commit, Parquet files) of a branch; None is the main one."""
         from huggingface_hub import HfApi
 
         self._reach(revision)
-        found = self._ask(
+        info = self._ask(
             lambda: HfApi().dataset_info(self.repository, revision=revision, timeout=LIST_SECONDS, files_metadata=True),
             LIST_SECONDS,
         )
-        files = [(str(file.rfilename), int(file.size or 0)) for file in found.siblings or []]
-        return str(found.sha), sorted(file for file in files if file[0].endswith(".parquet"))
+        files = [(str(file.rfilename), int(file.size or 0)) for file in info.siblings or []]
+        return str(info.sha), sorted(file for file in files if file[0].endswith(".parquet"))
 
     def _reach(self, revision: str | None) -> None:
         """Ask for little, once: the client repeats the requests for files for half a minute."""
@@ -186,7 +186,7 @@ class HubSource(ImageSource):
         return try_to_load_from_cache(self.repository, path, repo_type="dataset", revision=commit)
 
     def _ask(self, work: Callable[[], Any], seconds: float | None = None) -> Any:
-        """An answer of the hub; every failure becomes one sentence."""
+        """Ask the hub; every failure becomes one sentence."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         try:
@@ -208,13 +208,13 @@ class HubSource(ImageSource):
             ) from error
         except Exception as error:  # whatever the hub's client raises, which changed with its versions
             raise DataError(
-                f"{self.location} could not be read from the hub ({_reason(error)}); start again with a connection (what has"
-                " arrived is kept), or download the set and name its file or folder."
+                f"{self.location} could not be read from the hub ({_reason(error)}); start again with a connection"
+                " (what has arrived is kept), or download the set and name its file or folder."
             ) from error
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, where it lies below the layers of a client; else the client's first line."""
+    """Return what the system said, where it lies below the layers of a client; else the client's first line."""
     below: BaseException | None = error
     while below is not None:
         if isinstance(below, OSError) and below.strerror:
@@ -224,18 +224,18 @@ def _reason(error: BaseException) -> str:
 
 
 def split_of(path: str) -> str | None:
-    """The split that a file of the hub belongs to: ``data/train-00000-of-00002.parquet``, ``default/test/0000.parquet``."""
+    """Return the split of a file of the hub: ``data/train-00000-of-00002.parquet``, ``default/test/0000.parquet``."""
     parts = PurePosixPath(path).with_suffix("").parts
     folder = parts[-2].lower() if len(parts) > 1 else ""
     for words in ([folder], re.split(r"[-_.\s]", parts[-1].lower())):
-        found = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
-        if found:
-            return found
+        split = next((SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES), None)
+        if split:
+            return split
     return None
 
 
 def _subset(path: str) -> str:
-    """The subset that a file belongs to: its first folder, unless that is a split's or the usual ``data``."""
+    """Return the subset that a file belongs to: its first folder, unless that is a split's or the usual ``data``."""
     parts = PurePosixPath(path).parts
     first = parts[0] if len(parts) > 1 else "data"
     return "default" if first == "data" or first.lower() in SPLIT_NAMES else first
@@ -243,7 +243,7 @@ def _subset(path: str) -> str:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Ours is shown: two bars would fight for the line."""
+    """Hide the hub's bars, since ours is shown: two would fight for the line."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     before = are_progress_bars_disabled()

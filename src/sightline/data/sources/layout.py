@@ -77,7 +77,7 @@ class Entry:
 
 
 def composed(text: str) -> str:
-    """A name in the one spelling (NFC) of letters with accents, of which file systems and archives have two."""
+    """Return a name in the one spelling (NFC) of letters with accents, of which file systems and archives have two."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
@@ -143,8 +143,8 @@ def lay_out(
         begin: reads the first bytes of a file; None where that cannot be done.
         left: what the source has left out itself.
     Raises:
-        DataError: no images, one class, a class without images, classes that differ only in case, or folders that can be
-            read as classes and as splits.
+        DataError: no images, one class, a class without images, classes that differ only in case, or folders that can
+            be read as classes and as splits.
     """
     left = LeftOut() if left is None else left
     files, folders = without_own_output(files, folders, left, begin)
@@ -156,12 +156,12 @@ def lay_out(
     if not kept:
         if left.counts[OWN]:
             raise DataError(
-                f"no images in {location} but those that sightline itself wrote there; name the folder of your images, or"
-                " the one with generated images itself."
+                f"no images in {location} but those that sightline itself wrote there; name the folder of your images,"
+                " or the one with generated images itself."
             )
         raise DataError(
-            f"no images in {location} ({sum(left.counts.values())} other files); wanted folders named after the classes,"
-            f" with {WANTED} files."
+            f"no images in {location} ({sum(left.counts.values())} other files); wanted folders named after the"
+            f" classes, with {WANTED} files."
         )
     arranged = arrange({parts[:-1] for parts in kept}, visible, location, classes)
     entries = []
@@ -188,7 +188,7 @@ def lay_out(
 
 
 def image_names(files: Sequence[str], left: LeftOut, begin: Callable[[str], bytes] | None = None) -> list[str]:
-    """Those of some files that are images, by their names or else their first bytes; the others are counted."""
+    """Return those of some files that are images, by their names or else their first bytes; the others are counted."""
     kept = []
     for name in files:
         if is_hidden(name):
@@ -211,7 +211,8 @@ def check_labels(labels: list[str], location: str, least: int = 2) -> None:
         twins = list(same)
         if len(twins) > 1:
             raise DataError(
-                f"classes {twins[0]!r} and {twins[1]!r} in {location} differ only in case; name both {folded!r} or rename one."
+                f"classes {twins[0]!r} and {twins[1]!r} in {location} differ only in case; name both {folded!r} or"
+                " rename one."
             )
 
 
@@ -238,7 +239,7 @@ def without_own_output(
 
 
 def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What was left out, by reason and suffix, as lines such as ``left out: 3 other files (2 .txt, 1 .md)``."""
+    """Return what was left out, by reason and suffix, as lines such as ``left out: 3 other files (2 .txt, 1 .md)``."""
     lines = []
     for reason, count in counts.items():
         if not count:
@@ -253,10 +254,10 @@ def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, 
 
 
 def class_folder(name: str) -> str:
-    """The name of a folder for a class, which is read back as a class: its own wherever a file system takes that.
+    """Return the name of a folder for a class, which is read back as that class: its own where file systems take it.
 
-    Letters that some file system refuses, and what would be taken for hidden or for a split, are written as in an address:
-    ``a/b`` is ``a%2Fb``, and ``train`` is ``%74rain``.
+    Letters that some file system refuses, and what would be taken for hidden or for a split, are written as in an
+    address: ``a/b`` is ``a%2Fb``, and ``train`` is ``%74rain``.
     """
     last = len(name) - 1
     odd = name.startswith(".") or name == "__MACOSX" or is_split_name(name)
@@ -271,7 +272,7 @@ def class_folder(name: str) -> str:
 
 
 def is_image_name(name: str, begin: Callable[[str], bytes] | None = None) -> bool:
-    """Whether a file is an image: by a suffix that images usually have, or else by its first bytes.
+    """Return whether a file is an image: by a suffix that images usually have, or else by its first bytes.
 
     So no file of a usual set is read to list it, and no other name hides an image.
 
@@ -286,5 +287,5 @@ def is_image_name(name: str, begin: Callable[[str], bytes] | None = None) -> boo
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is a system's own: ``.DS_Store``, ``__MACOSX/``, ``.git/``."""
+    """Return whether a file or folder is a system's own: ``.DS_Store``, ``__MACOSX/``, ``.git/``."""
     return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

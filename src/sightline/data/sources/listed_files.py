@@ -1,4 +1,4 @@
-"""Find the files that a table names: relative or absolute, without their suffix, with a Windows separator. No torch here."""
+"""Find the files that a table names: relative, absolute, without suffix, with Windows separators. No torch here."""
 
 import os
 import re
@@ -35,7 +35,7 @@ class FileFinder:
         self._missing: tuple[str, str] | None = None
 
     def find(self, row: Row) -> str:
-        """Return the name of a row's file, relative to the table's folder where it lies below it; a missing one keeps its own.
+        """Return the name of a row's file, relative to the table's folder if below it; a missing one keeps its own.
 
         Raises:
             DataError: it is an address, a folder, a device or a pipe, or several files could be meant.
@@ -46,7 +46,8 @@ class FileFinder:
             path = path.replace("\\", "/")
         if os.name != "nt" and DRIVE.match(path) and not os.path.lexists(os.path.join(self.root, path)):
             raise DataError(
-                f"{where}: {shown(path)} is a path of Windows, which is not on this machine; write it relative to the table."
+                f"{where}: {shown(path)} is a path of Windows, which is not on this machine; write it relative to the"
+                " table."
             )
         full = os.path.normpath(os.path.join(self.root, path))
         try:
@@ -71,19 +72,19 @@ class FileFinder:
         if self._missing is not None and not self._found:
             where, full = self._missing
             raise DataError(
-                f"{where}: there is no file {shown(full)}, nor any other that the table lists; write the paths relative to"
-                " the table's folder, or absolute."
+                f"{where}: there is no file {shown(full)}, nor any other that the table lists; write the paths relative"
+                " to the table's folder, or absolute."
             )
 
     def _alike(self, full: str, path: str, where: str, mode: int) -> str:
-        """The one file that is meant by a path that is none."""
+        """Return the one file that is meant by a path that is none."""
         folder, name = os.path.split(full)
         if folder not in self._folders:
             self._folders[folder] = _Names(_files_of(folder))
-        found = self._folders[folder].alike(name, where)
-        if found is not None:
+        similar = self._folders[folder].alike(name, where)
+        if similar is not None:
             self._found += 1
-            return os.path.join(folder, found)
+            return os.path.join(folder, similar)
         if mode:
             raise DataError(f"{where}: {shown(path)} is {kind_of(mode)}; wanted an image file.")
         self._missing = self._missing or (where, full)
@@ -114,7 +115,8 @@ class MemberFinder:
         joined = os.path.normpath(f"{self._folder}/{name}" if self._folder else name).replace(os.sep, "/")
         if name.startswith("/") or re.match("[A-Za-z]:/", name) or joined.split("/")[0] == "..":
             raise DataError(
-                f"{where}: {shown(path)} lies outside the set; only a table that is named itself may list files elsewhere."
+                f"{where}: {shown(path)} lies outside the set; only a table that is named itself may list files"
+                " elsewhere."
             )
         if joined in self._files:
             return joined
@@ -124,8 +126,8 @@ class MemberFinder:
             for file in self._files:
                 names.setdefault(file.rpartition("/")[0], []).append(file.rpartition("/")[2])
             self._folders = {within: _Names(there) for within, there in names.items()}
-        found = self._folders[folder].alike(last, where) if folder in self._folders else None
-        return joined if found is None else f"{folder}/{found}".lstrip("/")
+        similar = self._folders[folder].alike(last, where) if folder in self._folders else None
+        return joined if similar is None else f"{folder}/{similar}".lstrip("/")
 
 
 class _Names:
@@ -163,8 +165,8 @@ def refuse_odd(path: str, where: str) -> None:
 
 def _files_of(folder: str) -> Iterable[str]:
     try:
-        with os.scandir(folder) as found:
-            return [item.name for item in found if item.is_file()]
+        with os.scandir(folder) as items:
+            return [item.name for item in items if item.is_file()]
     except (OSError, ValueError):
         return []
 

@@ -13,7 +13,7 @@ LISTED: ContextVar[dict[str, Any] | None] = ContextVar("LISTED", default=None)
 
 @contextmanager
 def listed_once() -> Iterator[None]:
-    """List every folder once: what a command itself writes into a folder must not change the image set that it reads there."""
+    """List every folder once: what a command writes must not change the image set that it reads there."""
     if LISTED.get() is not None:  # a verb within a command
         yield
         return

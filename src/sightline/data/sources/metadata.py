@@ -1,6 +1,7 @@
-"""Tables of labels beside images, as Hugging Face lays them: ``metadata.csv`` or ``metadata.jsonl`` in a folder. No torch here."""
+"""Tables of labels beside images, as Hugging Face has them: ``metadata.csv``, ``metadata.jsonl``. No torch here."""
 
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose, read_
 from sightline.data.sources.layout import Entry, Listing, is_hidden, is_image_name
 from sightline.data.sources.listed_files import MemberFinder
 from sightline.data.sources.split_names import SPLIT_NAMES, split_of_name
-from sightline.data.sources.table_rows import list_rows, table_rows
+from sightline.data.sources.table_rows import Row, list_rows, table_rows
 from sightline.errors import DataError
 
 __all__ = ["labeled_by"]
@@ -50,17 +51,17 @@ def labeled_by(
     try:
         folders = arrange()
     except DataError as error:
-        tables = _read_tables(source, names)
-        if _labels(tables):
-            return _listing(source, files, tables, before)
+        tables = _Tables(source, names, files)
+        if tables.label():
+            return tables.listing(before)
         raise DataError(
-            f"{str(error).removesuffix('.')} (nor has {tables[0].what} columns file_name and label)."
+            f"{str(error).removesuffix('.')} (nor has {tables.first} columns file_name and label)."
         ) from error
     try:
-        tables = _read_tables(source, names)
-        if not _labels(tables) or not _names_any(tables, names, files):
+        tables = _Tables(source, names, files)
+        if not tables.label() or not tables.name_any():
             return folders
-        listing = _listing(source, files, tables, before)
+        listing = tables.listing(before)
     except DataError:  # of whatever it is a table, the folders are classes
         return folders
     labels = {entry.path: entry.label for entry in folders.entries}
@@ -68,75 +69,66 @@ def labeled_by(
     if other is not None:
         raise DataError(
             f"{source.location} can be read in two ways: {shown(other.path)} is {shown(other.label)} by {names[0]}, and"
-            f" {shown(labels.get(other.path) or 'no image of a class')} by its folder; name the table itself to train by it,"
-            " or move it away."
+            f" {shown(labels.get(other.path) or 'no image of a class')} by its folder; name the table itself to train"
+            " by it, or move it away."
         )
     return folders
 
 
-def _read_tables(source: _Files, names: list[str]) -> list[Table]:
-    return [_read(source, name, data) for name, data in _contents(source, names)]
+class _Tables:
+    """The tables of metadata of a set, and the files that their rows name."""
 
+    def __init__(self, source: _Files, names: list[str], files: Sequence[str]) -> None:
+        self.source, self.files = source, files
+        self.tables: list[Table] = []
+        self.finders: dict[str, MemberFinder] = {}
+        self.first = f"{names[0]} of {source.location}"
+        contents = dict(source.read([Entry(name, "") for name in names]))
+        for index, name in enumerate(names):
+            what, data = f"{name} of {source.location}", contents.get(index, OSError("it is listed and not there"))
+            if isinstance(data, OSError):
+                raise DataError(f"{what} cannot be read ({data.strerror or data}); mend it or delete it.")
+            self.tables.append(read_table(data, what, lines=name.lower().endswith("l")))
+            self.finders[what] = MemberFinder(files, name.rpartition("/")[0])
 
-def _labels(tables: list[Table]) -> bool:
-    """Whether all tables have columns of file names and labels."""
-    return all(choose(table, PATHS) is not None and choose(table, LABELS) is not None for table in tables)
+    def label(self) -> bool:
+        """Return whether all have columns of file names and labels."""
+        return all(choose(table, PATHS) is not None and choose(table, LABELS) is not None for table in self.tables)
 
+    def rows(self) -> Iterator[Row]:
+        """Return the rows of all tables."""
+        return itertools.chain.from_iterable(map(table_rows, self.tables))
 
-def _names_any(tables: list[Table], names: list[str], files: Sequence[str]) -> bool:
-    """Whether a table names a file that is there; one of classes, say, has an ``id`` and a ``label`` as well."""
-    there = set(files)
-    for table, name in zip(tables, names, strict=True):
-        finder = MemberFinder(files, name.rpartition("/")[0])
-        for row in table_rows(table):
+    def find(self, row: Row) -> str:
+        """Return the file of a row."""
+        return self.finders[row.what].find(row)
+
+    def name_any(self) -> bool:
+        """Return whether a row names a file that is there; a table of classes has an ``id`` and a ``label`` as well."""
+        there = set(self.files)
+        for row in self.rows():
             with contextlib.suppress(DataError):
-                if finder.find(row) in there:
+                if self.find(row) in there:
                     return True
-    return False
+        return False
 
-
-def _listing(source: _Files, files: Sequence[str], tables: list[Table], left: Mapping[str, int]) -> Listing:
-    """The listing by tables of metadata."""
-    finders = {
-        table.what: MemberFinder(files, table.what.removesuffix(_of(source)).rpartition("/")[0]) for table in tables
-    }
-    listing = list_rows(
-        (row for table in tables for row in table_rows(table)),
-        lambda row: finders[row.what].find(row),
-        source.location,
-        source.least,
-    )
-    listed = {entry.path for entry in listing.entries}
-    if not listed & set(files):
-        first = listing.entries[0].path
-        raise DataError(
-            f"{tables[0].what} names no file that is there (the first, {shown(first)}); write the names relative to the table."
-        )
-    images = [name for name in files if not is_hidden(name) and is_image_name(name, source.begin)]
-    others = sum(name not in listed for name in images)
-    ignored = Counter({**left, **listing.ignored, UNLISTED: others})
-    entries = [replace(entry, split=entry.split or _split_of(entry.path)) for entry in listing.entries]
-    return Listing(entries, +ignored, unlabeled=listing.ignored.total() + others)
-
-
-def _contents(source: _Files, names: list[str]) -> Iterator[tuple[str, bytes | OSError]]:
-    found = dict(source.read([Entry(name, "") for name in names]))
-    for index, name in enumerate(names):
-        yield name, found.get(index, OSError("it is listed and not there"))
-
-
-def _read(source: _Files, name: str, data: bytes | OSError) -> Table:
-    what = name + _of(source)
-    if isinstance(data, OSError):
-        raise DataError(f"{what} cannot be read ({data.strerror or data}); mend it or delete it.")
-    return read_table(data, what, lines=name.lower().endswith("l"))
+    def listing(self, left: Mapping[str, int]) -> Listing:
+        """Return the listing by the tables."""
+        listing = list_rows(self.rows(), self.find, self.source.location, self.source.least)
+        listed = {entry.path for entry in listing.entries}
+        if not listed & set(self.files):
+            raise DataError(
+                f"{self.first} names no file that is there (the first, {shown(listing.entries[0].path)}); write the"
+                " names relative to the table."
+            )
+        images = [name for name in self.files if not is_hidden(name) and is_image_name(name, self.source.begin)]
+        others = sum(name not in listed for name in images)
+        ignored = Counter({**left, **listing.ignored, UNLISTED: others})
+        entries = [replace(entry, split=entry.split or _split_of(entry.path)) for entry in listing.entries]
+        return Listing(entries, +ignored, unlabeled=listing.ignored.total() + others)
 
 
 def _split_of(path: str) -> str | None:
-    """The split that a folder around an image names."""
+    """Return the split that a folder around an image names."""
     splits = (split_of_name(part) for part in path.split("/")[:-1])
     return next((split for split in splits if split in SPLIT_NAMES.values()), None)
-
-
-def _of(source: _Files) -> str:
-    return f" of {source.location}"

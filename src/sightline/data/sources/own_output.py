@@ -1,7 +1,7 @@
 """Folders inside an image set that sightline itself has written: runs, checks, studies, generated images.
 
-They are known by the files that the commands leave in them, never by a folder's name alone: a class may be called ``runs``.
-Nothing here reads an image.
+They are known by the files that the commands leave in them, never by a folder's name alone: a class may be called
+``runs``. Nothing here reads an image.
 """
 
 from collections import defaultdict
@@ -36,7 +36,7 @@ class OwnOutput:
     """What each is, by its name; none of them lies in another."""
 
     def holds(self, name: str) -> bool:
-        """Whether a file or folder is one of these folders, or lies in one."""
+        """Return whether a file or folder is one of these folders, or lies in one."""
         return bool(self.folders) and any(part in self.folders for part in _above(name))
 
 
@@ -60,17 +60,17 @@ def find_own_output(
         if file in _MARKING and folder:
             inside[folder].add(file)
     kinds = {folder: _kind(folder, names, begin) for folder, names in inside.items()}
-    found = {folder: kind for folder, kind in kinds.items() if kind is not None}
-    if not found and not any(name.strip("/").rpartition("/")[2] in OUTPUT_FOLDERS for name in folders):
+    outputs = {folder: kind for folder, kind in kinds.items() if kind is not None}
+    if not outputs and not any(name.strip("/").rpartition("/")[2] in OUTPUT_FOLDERS for name in folders):
         return OwnOutput({})
     holding = {name.rpartition("/")[0] for name in files}
     images = {name.rpartition("/")[0] for name in files if is_image(name)}
-    found = _with_containers(found, {above for name in {*holding, *folders} for above in _above(name)}, images)
+    outputs = _with_containers(outputs, {above for name in {*holding, *folders} for above in _above(name)}, images)
     return OwnOutput(
         {
             name: kind
-            for name, kind in found.items()
-            if not any(above in found for above in _above(name) if above != name)
+            for name, kind in outputs.items()
+            if not any(above in outputs for above in _above(name) if above != name)
         }
     )
 
@@ -87,13 +87,13 @@ def _kind(folder: str, names: set[str], begin: Callable[[str], bytes] | None) ->
     return None
 
 
-def _with_containers(found: dict[str, str], everything: set[str], images: set[str]) -> dict[str, str]:
+def _with_containers(known: dict[str, str], everything: set[str], images: set[str]) -> dict[str, str]:
     """Also the folders that hold nothing but output (``runs/``), and those made for it that hold no image yet."""
     below: dict[str, set[str]] = defaultdict(set)
     for name in everything:
         if "/" in name:
             below[name.rpartition("/")[0]].add(name)
-    result = dict(found)
+    result = dict(known)
     for name in sorted(everything, key=lambda name: -name.count("/")):  # the innermost first
         if name in result or name in images:
             continue
@@ -119,6 +119,6 @@ def _holds_images(name: str, below: dict[str, set[str]], images: set[str], outpu
 
 
 def _above(name: str) -> list[str]:
-    """A name and all folders that it lies in, the outermost first."""
+    """Return a name and all folders that it lies in, the outermost first."""
     parts = name.strip("/").split("/")
     return ["/".join(parts[:count]) for count in range(1, len(parts) + 1)] if parts[0] else []

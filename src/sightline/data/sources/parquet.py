@@ -47,21 +47,21 @@ class ImageTable:
         self._features = _features(schema.metadata or {})
 
     def column(self, what: str, *names: str) -> str:
-        """The first of these columns that is there.
+        """Return the first of these columns that is there.
 
         Raises:
             DataError: none is; the sentence names the columns that are.
         """
-        found = next((name for name in names if name in self.types), None)
-        if found is None:
+        present = next((name for name in names if name in self.types), None)
+        if present is None:
             raise DataError(
                 f"{self.location} has no column of {what} ({' or '.join(map(repr, names))}; found:"
                 f" {', '.join(self.types) or 'nothing'}); rename the column that is meant."
             )
-        return found
+        return present
 
     def is_text(self, column: str) -> bool:
-        """Whether a column holds words."""
+        """Return whether a column holds words."""
         import pyarrow.types as kinds
 
         kind = self.types[column]
@@ -69,7 +69,7 @@ class ImageTable:
         return bool(kinds.is_string(inner) or kinds.is_large_string(inner))
 
     def texts(self, column: str) -> list[str | None]:
-        """A column of words or whole numbers; None where it is empty or NaN, or -1 among named classes.
+        """Return a column of words or whole numbers; None where it is empty or NaN, or -1 among named classes.
 
         Raises:
             DataError: it holds something else, or a number without a name.
@@ -104,7 +104,7 @@ class ImageTable:
         return texts
 
     def _whole(self, value: float, where: str) -> str | None:
-        """A whole number that pandas made a fraction of because its column has gaps, which are NaN."""
+        """Return a whole number that pandas made a fraction of because its column has gaps, which are NaN."""
         if math.isnan(value):
             return None
         if not value.is_integer():
@@ -112,7 +112,7 @@ class ImageTable:
         return str(int(value))
 
     def images(self, column: str, rows: Sequence[int]) -> Iterator[tuple[int, Image]]:
-        """The images of some rows, as (row, bytes), in ascending order.
+        """Yield the images of some rows, as (row, bytes), in ascending order.
 
         Raises:
             DataError: the column holds no bytes.
@@ -127,21 +127,21 @@ class ImageTable:
                 f"column {column!r} of {self.location} holds {kind}; wanted the bytes of image files, or structs with"
                 " bytes and path: write it anew."
             )
-        wanted = set(rows)
-        for start, array in self._batches(column, wanted):
+        chosen = set(rows)
+        for start, array in self._batches(column, chosen):
             values = array.flatten()[kind.get_field_index("bytes")] if struct else array
             for row, value in enumerate(values, start):
-                if row in wanted:
+                if row in chosen:
                     data = value.as_py()
                     yield row, data if data is not None else OSError(f"row {row} holds no bytes")
 
-    def _batches(self, column: str, wanted: set[int]) -> Iterator[tuple[int, Any]]:
-        """(first row, values) of one row group after another, without those groups of which no row is wanted."""
+    def _batches(self, column: str, chosen: set[int]) -> Iterator[tuple[int, Any]]:
+        """Yield (first row, values) of one row group after another, without those groups of which no row is wanted."""
         row = 0
         with self._file() as file:
             for group in range(file.num_row_groups):
                 end = row + file.metadata.row_group(group).num_rows
-                if not wanted.isdisjoint(range(row, end)):
+                if not chosen.isdisjoint(range(row, end)):
                     for batch in file.iter_batches(ROWS, [group], [column], use_threads=False):
                         yield row, batch.column(0)
                         row += batch.num_rows
@@ -164,7 +164,7 @@ class ImageTable:
 
 
 def _features(metadata: dict[bytes, bytes]) -> dict[str, dict[str, Any]]:
-    """What Hugging Face says of each column: ``{"label": {"_type": "ClassLabel", "names": [...]}}``."""
+    """Return what Hugging Face says of each column: ``{"label": {"_type": "ClassLabel", "names": [...]}}``."""
     try:
         features = json.loads(metadata.get(b"huggingface", b"{}"))["info"]["features"]
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
@@ -211,7 +211,7 @@ class ParquetSource(ManifestSource):
         return ImageTable(self.path, self.what)
 
     def _images(self, table: ImageTable) -> str | None:
-        """The column that holds images, if one does."""
+        """Return the column that holds images, if one does."""
         column = next((name for name in table.types if name.lower() in IMAGES and not table.is_text(name)), None)
         if column is not None and "path" in table.types:
             raise DataError(f"{table.location} has the columns {column} and path; leave one of them out.")

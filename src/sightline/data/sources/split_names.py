@@ -1,9 +1,9 @@
 """Which names of folders stand for the splits of a set. Nothing here reads a file.
 
-A name is cut into words: at anything that is no letter, and where a capital follows a small letter. It is a split where one
-of the words is the word of a split and all others are affixes that say nothing (``seg_train``, ``train_images``, ``x-val``,
-``TestSet``, ``val2017``). Any other words are taken for an affix where another folder beside it has the same ones and is
-another split: ``asl_alphabet_train`` beside ``asl_alphabet_test``; ``crash_test`` by itself is a class.
+A name is cut into words: at anything that is no letter, and where a capital follows a small letter. It is a split where
+one of the words is the word of a split and all others are affixes that say nothing (``seg_train``, ``train_images``,
+``x-val``, ``TestSet``, ``val2017``). Any other words are taken for an affix where another folder beside it has the same
+ones and is another split: ``asl_alphabet_train`` beside ``asl_alphabet_test``; ``crash_test`` by itself is a class.
 """
 
 import re
@@ -78,24 +78,24 @@ def split_of_name(name: str) -> str | None:
 
 
 def is_split_name(name: str) -> bool:
-    """Whether a folder of this name is taken for a split, or for images without classes."""
+    """Return whether a folder of this name is taken for a split, or for images without classes."""
     return split_of_name(name) is not None
 
 
 def speaks_of_split(name: str) -> bool:
-    """Whether a split is one of the words of a folder's name, though others are there that no split has."""
+    """Return whether a split is one of the words of a folder's name, though others are there that no split has."""
     split, rest = _read(name)
     return split is not None and split != UNLABELED and bool(rest)
 
 
 def is_affix(name: str) -> bool:
-    """Whether a folder's name says nothing of what it holds: ``images``, ``my data``, ``files2``."""
+    """Return whether a folder's name says nothing of what it holds: ``images``, ``my data``, ``files2``."""
     words = _words(name)
     return bool(words) and all(word in AFFIXES or word in UNLABELED_NAMES for word in words)
 
 
 def splits_among(names: Iterable[str]) -> dict[str, str]:
-    """The split of each of some folders that lie beside each other and look like one."""
+    """Return the split of each of some folders that lie beside each other and look like one."""
     read = {name: _read(name) for name in names}
     by_affix: dict[tuple[str, ...], set[str]] = defaultdict(set)
     for split, rest in read.values():
@@ -110,7 +110,7 @@ def splits_among(names: Iterable[str]) -> dict[str, str]:
 
 @lru_cache(maxsize=4096)
 def _read(name: str) -> tuple[str | None, tuple[str, ...]]:
-    """The split that a name speaks of, and its other words, those that say nothing left out."""
+    """Return the split that a name speaks of, and its other words, those that say nothing left out."""
     if "%" in name:
         return None, (name,)  # a class that is called like a split, as ``layout.class_folder`` writes it
     joined = [(word, _JOINED.fullmatch(word)) for word in _words(name)]

@@ -1,4 +1,4 @@
-"""From a table of labels to the entries of a set: columns, missing labels, spellings of one class, contradictions. No torch here."""
+"""From a table of labels to the entries of a set: columns, missing labels, spellings, contradictions. No torch here."""
 
 import re
 from collections import Counter
@@ -42,7 +42,7 @@ class Row:
         return f"{self.what}, {self.place}"
 
     def named(self) -> str:
-        """The path.
+        """Return the path.
 
         Raises:
             DataError: there is none.
@@ -54,7 +54,7 @@ class Row:
 
 
 def table_rows(table: Table, *, labeled: bool = True) -> Iterator[Row]:
-    """The rows of a table, by the usual names of its columns.
+    """Return the rows of a table, by the usual names of its columns.
 
     Args:
         table: with a header.
@@ -70,10 +70,10 @@ def table_rows(table: Table, *, labeled: bool = True) -> Iterator[Row]:
     }
     missing = [name for name in ("path", "label") if columns[name] is None and (labeled or name == "path")]
     if missing:
-        found = ", ".join(table.columns)
+        listed = ", ".join(table.columns)
         raise DataError(
             f"{table.what} has no column {' and no column '.join(map(repr, missing))} (found:"
-            f" {found[:200] + '...' if len(found) > 200 else found or 'nothing'}); its first line must name"
+            f" {listed[:200] + '...' if len(listed) > 200 else listed or 'nothing'}); its first line must name"
             f" {WANTED if labeled else 'path (or file, image, id)'}."
         )
     chosen = {name: index for name, index in columns.items() if index is not None}
@@ -81,7 +81,7 @@ def table_rows(table: Table, *, labeled: bool = True) -> Iterator[Row]:
 
 
 def _split_column(table: Table) -> int | None:
-    """The column ``split``, or one of a usual name that holds names of splits alone."""
+    """Return the column ``split``, or one of a usual name that holds names of splits alone."""
     column = choose(table, (("split",),))
     if column is not None:
         return column
@@ -154,7 +154,7 @@ def _split(cell: str | None, where: str) -> str | None:
 
 
 def _one_spelling(labels: set[str]) -> dict[str, str]:
-    """The class of each label: numbers that are equal are one (``0`` and ``0.0``, which pandas makes of a column with gaps)."""
+    """Return the class of each label: equal numbers are one (``0`` and pandas's ``0.0``)."""
     values = {label: _value(label) for label in labels}
     whole = all(value is not None and value == value.to_integral_value() for value in values.values())
     spellings: dict[Decimal, list[str]] = {}
@@ -187,7 +187,7 @@ def _refuse_two_labels(rows: list[Row], entries: list[Entry]) -> None:
         files = len({entries[index].path for _, index in contradictions})
         more = f" (and {files - 1} more such files)" if files > 1 else ""
         raise DataError(
-            f"{rows[one].what} gives {shown(entries[one].path)} two labels, {shown(entries[one].label)} ({rows[one].place}) and"
-            f" {shown(entries[other].label)} ({rows[other].place}){more}; a classifier learns one class an image: delete"
-            " the wrong line."
+            f"{rows[one].what} gives {shown(entries[one].path)} two labels, {shown(entries[one].label)}"
+            f" ({rows[one].place}) and {shown(entries[other].label)} ({rows[other].place}){more}; a classifier learns"
+            " one class an image: delete the wrong line."
         )

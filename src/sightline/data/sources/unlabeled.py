@@ -1,4 +1,4 @@
-"""Images without classes, which a classifier is asked about: files, folders, archives, manifests, patterns, standard input.
+"""Images without classes, to ask a classifier about: files, folders, archives, manifests, patterns, standard input.
 
 Nothing here loads torch.
 """
@@ -55,7 +55,7 @@ class PlainFiles:
 
 
 def plain_files(what: str | os.PathLike[str] | PlainFiles) -> PlainFiles:
-    """The images of a file, a folder, an archive, a manifest or a pattern (``photos/*.jpg``), or those listed on standard input (``-``).
+    """Return the images of a file, folder, archive, manifest or pattern, or those listed on standard input (``-``).
 
     Raises:
         DataError: nothing is there, no images are in it, or a manifest cannot be used.
@@ -83,7 +83,7 @@ def plain_files(what: str | os.PathLike[str] | PlainFiles) -> PlainFiles:
 
 
 def names_images(text: str) -> bool:
-    """Whether a text names images, rather than a run that is not there."""
+    """Return whether a text names images, rather than a run that is not there."""
     return text == "-" or _exists(text) or glob.has_magic(text) or ADDRESS.match(text) is not None
 
 
@@ -104,7 +104,7 @@ def _images_of(source: FileTree, text: str) -> PlainFiles:
 def _numbered(
     source: FileTree | ManifestSource, entries: list[Entry], folder: str, text: str, left: LeftOut | None = None
 ) -> PlainFiles:
-    """The entries of a source, under names below a folder."""
+    """Return the entries of a source, under names below a folder."""
     if not entries:
         raise DataError(f"no images in {text!r}; wanted {WANTED} files.")
     names = [os.path.join(folder, entry.path) for entry in entries]
@@ -134,7 +134,7 @@ def _read(path: str) -> bytes | OSError:
 
 
 def _bounded(file: BinaryIO, most: int, what: str) -> bytes:
-    """All that a pipe gives, unless it never ends."""
+    """Return all that a pipe gives, unless it never ends."""
     pieces: list[bytes] = []
     held = 0
     while piece := file.read(1 << 20):
@@ -154,7 +154,7 @@ def _joined(parts: list[PlainFiles]) -> PlainFiles:
 
 
 def _matching(pattern: str) -> PlainFiles:
-    """The files that match a pattern, and the images of the folders and archives that do."""
+    """Return the files that match a pattern, and the images of the folders and archives that do."""
     parts = []
     for path in sorted(glob.glob(pattern, recursive=True)):
         if not os.path.isdir(path):
@@ -168,7 +168,7 @@ def _matching(pattern: str) -> PlainFiles:
 
 
 def _listed(data: bytes) -> PlainFiles:
-    """The files of a list: a path a line (or between NULs, as ``find -print0`` writes them), or a table with a header."""
+    """Return the files of a list: a path a line (or between NULs, as by ``find -print0``), or a table with a header."""
     what = "the list on standard input"
     if b"\0" in data and not data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         lines = [os.fsdecode(part) for part in data.split(b"\0")]

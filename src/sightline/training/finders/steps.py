@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from sightline.config import OptimizerConfig, Recipe, SpeednetConfig
 from sightline.data.batches import Array, Batch, TrainingBatches, derived_seed
-from sightline.inference.architecture import fit_to_images
 from sightline.machine.devices import arithmetic, seed_generators
 from sightline.models.base import Network
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.module import balanced_weights, classification_loss
+from sightline.training.network import fit_to_images
 from sightline.training.optimizers import build_optimizer
 from sightline.training.phases import frozen_modules, layers_of, phases_of, shares_of
 
