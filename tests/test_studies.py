@@ -169,7 +169,10 @@ def test_what_changed_is_named(written) -> None:
         ({"backbones": [{"name": "idle"}]}, "no variant starts from the backbone 'idle'"),
         ({"recipe": "smal"}, "there is no recipe or file 'smal'"),
         ({"variants": {"a": {}}}, "wanted a list of"),
-        (with_variants({"name": "a"}, {"name": "b", "settings": ["fit"]}), "variants.2.settings is ['fit']; wanted settings as"),
+        (
+            with_variants({"name": "a"}, {"name": "b", "settings": ["fit"]}),
+            "variants.2.settings is ['fit']; wanted settings as",
+        ),
     ],
 )
 def test_a_study_is_refused_in_a_sentence(changed: dict[str, Any], sentence: str, written) -> None:

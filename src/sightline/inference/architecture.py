@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, RunConfig, resolve
 from sightline.config.building import build as build_settings
@@ -16,6 +16,8 @@ from sightline.models.build import build_network
 __all__ = ["architecture_of", "build_trained", "fill", "head_of"]
 
 Tensors = Mapping[str, Tensor]
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 
 def build_trained(model: Mapping[str, Any], tensors: Tensors, where: str, *, trust_code: bool) -> Network:
@@ -41,22 +43,22 @@ def build_trained(model: Mapping[str, Any], tensors: Tensors, where: str, *, tru
 
     if not isinstance(config, HubConfig):  # whose code is run once
         with suppress(RuntimeError), torch.device("meta"):  # of another library's network that computes in its making
-            refuse_misfits(build(), tensors, where)
+            refuse_other_weights(build(), tensors, where)
     return fill(build(), tensors, where)
 
 
-def fill(network: Network, tensors: Tensors, where: str) -> Network:
+def fill(network: AnyNetwork, tensors: Tensors, where: str) -> AnyNetwork:
     """Put weights into a network of which they are all; returns it.
 
     Raises:
         RunError: they do not fit.
     """
-    refuse_misfits(network, tensors, where)
+    refuse_other_weights(network, tensors, where)
     network.load_state_dict(tensors)
     return network
 
 
-def refuse_misfits(network: Network, tensors: Tensors, where: str) -> None:
+def refuse_other_weights(network: nn.Module, tensors: Tensors, where: str) -> None:
     """Refuse weights of other names, shapes or kinds of numbers than a network has."""
     expected = network.state_dict()
     conflicts = [f"{name} is missing" for name in expected if name not in tensors]
