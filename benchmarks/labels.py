@@ -54,7 +54,7 @@ def judge(run: str | Path, images: CachedImages, rows: np.ndarray, given: np.nda
     features = Encoder(load(run)).encode_rows(images.pixels, rows)
     encoded = time.perf_counter()
     probabilities = out_of_fold(features, given, folds_of([images.hashes[row] for row in rows]), len(images.classes))
-    suspects = suspected_labels(probabilities, given)
+    suspects = suspected_labels(probabilities, given, "noise rate")
     judged = time.perf_counter()
     quality = label_quality(probabilities, given)
     first = np.argsort(quality, kind="stable")[: wrong.sum()]

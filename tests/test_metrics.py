@@ -259,3 +259,25 @@ def test_suspects_are_cleanlabs_in_its_order_but_for_those_that_no_class_claims_
             claiming[labels_N[row]] = False
             assert not (claiming & (chances_NK[row] > chances_NK[row, labels_N[row]])).any()
         assert len(set(theirs) - set(ours)) < 0.1 * len(theirs)
+
+
+@pytest.mark.parametrize(("seed", "classes", "count"), [(0, 3, 3000), (1, 10, 3000), (2, 5, 60), (3, 40, 800)])
+def test_suspects_by_noise_rate_are_those_that_cleanlab_prunes(seed: int, classes: int, count: int) -> None:
+    cleanlab = pytest.importorskip("cleanlab.filter")
+    logits_NK, labels_N = random_answers(count, classes, seed)
+    generator = np.random.default_rng(seed)
+    changed = generator.choice(count, count // 20, replace=False)
+    labels_N[changed] = (labels_N[changed] + 1) % classes
+    chances_NK = probabilities(2 * logits_NK)
+    ours = suspected_labels(chances_NK, labels_N, "noise rate").tolist()
+    theirs = cleanlab.find_label_issues(
+        labels_N,
+        chances_NK,
+        filter_by="prune_by_noise_rate",
+        return_indices_ranked_by="normalized_margin",
+        n_jobs=1,
+    ).tolist()
+    theirs = [row for row in theirs if chances_NK[row].argmax() != labels_N[row]]
+    either, both = set(ours) | set(theirs), set(ours) & set(theirs)
+    assert len(both) >= 0.97 * len(either) - 1  # cleanlab rounds the counts of a row so that their sum stays
+    assert [row for row in ours if row in both] == [row for row in theirs if row in both]

@@ -187,7 +187,7 @@ def _suspected_labels(
             label=int(labels[place]),
             score=round(float(quality[place]), 6),
         )
-        for place in suspected_labels(probabilities, labels).tolist()
+        for place in suspected_labels(probabilities, labels, "noise rate").tolist()
     ]
     about = (
         f"Labels were judged by heads on the features of {run}, which gave {(predicted == labels).mean():.1%} of the"

@@ -1,7 +1,7 @@
 """Measures of a classifier, on plain arrays. N images, K classes. Logits are natural logarithms up to a constant."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -150,33 +150,58 @@ def label_quality(probabilities_NK: Array, labels_N: Array) -> Array:
     return (1 + _margins(probabilities_NK, labels_N)) / 2
 
 
-def suspected_labels(probabilities_NK: Array, labels_N: Array) -> Array:
-    """List the rows whose labels are suspected to be wrong, the most suspect first, by the rule of confident learning.
+def suspected_labels(
+    probabilities_NK: Array, labels_N: Array, rule: Literal["claimed", "noise rate"] = "claimed"
+) -> Array:
+    """List the rows whose labels are suspected to be wrong, the most suspect first, by confident learning.
 
-    A class claims an image where its probability is at least its mean probability on the images that bear its name. An
-    image is suspect where a class that claims it is more probable than its own label. The rank is that of the
-    normalized margin. (cleanlab can prune by the estimated rate of noise instead: of the labels changed in 5,000 and
-    10,000 test images of CIFAR-10 (JPEG), 5 % and 10 %, that suspects 0.89 and 0.91 with a precision of 0.48 and 0.68,
-    this rule 0.81 and 0.78 with 0.56 and 0.74, in much the same order.)
+    A class claims an image where its probability is at least its mean probability on the images that bear its name. By
+    the first rule an image is suspect where a class that claims it is more probable than its own label. By the second,
+    which finds more of the wrong labels and suspects more of the right ones, the claims say how many images of each
+    class bear the name of each other one, and as many are suspect, those of the largest margin first (pruning by noise
+    rate, the default of the library cleanlab). Of the labels changed in 5,000 and 10,000 test images of CIFAR-10
+    (JPEG), 5 % and 10 %, the first finds 0.81 and 0.78 with a precision of 0.56 and 0.74, the second 0.89 and 0.91 with
+    0.48 and 0.68.
 
     Args:
         probabilities_NK: of images that the classifier has not learned from.
         labels_N: the class each image is said to be of.
+        rule: by which a label is suspect.
     Returns:
-        Rows, (n,).
+        Rows, (n,), ranked by the normalized margin.
     Source:
-        Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, sections 3.1 and 4.
+        Northcutt et al., "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021, sections 3 and 4.
     """
     rows, classes = np.arange(len(labels_N)), probabilities_NK.shape[1]
     own_N = probabilities_NK[rows, labels_N]
     counts_K = np.bincount(labels_N, minlength=classes)
     thresholds_K = np.bincount(labels_N, own_N, minlength=classes) / np.maximum(counts_K, 1)
     thresholds_K[counts_K == 0] = np.inf  # of a class without images nothing is known
-    claiming_NK = (probabilities_NK >= thresholds_K - DECIMALS) & (probabilities_NK > own_N[:, None])
-    suspects = np.flatnonzero(claiming_NK.any(axis=1))
+    claiming_NK = probabilities_NK >= thresholds_K - DECIMALS
+    if rule == "claimed":
+        suspects = np.flatnonzero((claiming_NK & (probabilities_NK > own_N[:, None])).any(axis=1))
+    else:
+        suspects = _by_noise_rate(probabilities_NK, labels_N, claiming_NK, counts_K)
     margins = _margins(probabilities_NK[suspects], labels_N[suspects])
     ranked: Array = suspects[np.argsort(margins, kind="stable")]
     return ranked
+
+
+def _by_noise_rate(probabilities_NK: Array, labels_N: Array, claiming_NK: Array, counts_K: Array) -> Array:
+    """List as many rows of each label and other class as the confident joint counts, of the largest margin first."""
+    claimed = claiming_NK.any(axis=1)
+    claimant_N = np.where(claiming_NK, probabilities_NK, -1).argmax(axis=1)
+    joint_KK = np.zeros((len(counts_K), len(counts_K)))
+    np.add.at(joint_KK, (labels_N[claimed], claimant_N[claimed]), 1)
+    np.fill_diagonal(joint_KK, np.maximum(joint_KK.diagonal(), 1))
+    joint_KK = np.rint(joint_KK / joint_KK.sum(axis=1, keepdims=True) * counts_K[:, None]).astype(np.int64)
+    suspect_N = np.zeros(len(labels_N), bool)
+    for label, other in zip(*np.nonzero(joint_KK), strict=True):
+        rows = np.flatnonzero(labels_N == label)
+        if label != other and len(rows) > 1:
+            margins = probabilities_NK[rows, label] - probabilities_NK[rows, other]
+            suspect_N[rows[np.argsort(margins, kind="stable")[: joint_KK[label, other]]]] = True
+    return np.flatnonzero(suspect_N & (probabilities_NK.argmax(axis=1) != labels_N))
 
 
 def _margins(probabilities_NK: Array, labels_N: Array) -> Array:
