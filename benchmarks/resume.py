@@ -112,7 +112,7 @@ def _die_inside(kind: str, occasion: int) -> None:
     from sightline.evaluation import evaluate
     from sightline.inference import classifier
     from sightline.training import module
-    from sightline.training.callbacks import saving
+    from sightline.training.callbacks import checkpoints
 
     count = -1
 
@@ -130,7 +130,7 @@ def _die_inside(kind: str, occasion: int) -> None:
         return wrapped
 
     if kind == "checkpoint":
-        saving.torch.save = die_or(saving.torch.save)
+        checkpoints.torch.save = die_or(checkpoints.torch.save)
     elif kind == "validation":
         module.ClassifierLearner.validation_step = die_or(module.ClassifierLearner.validation_step)
     else:

@@ -22,7 +22,7 @@ from sightline.errors import ConfigError, TrainingError
 from sightline.machine import memory
 from sightline.models.build import build_network
 from sightline.runs import folder
-from sightline.training import conflicts, preparation, train
+from sightline.training import image_conflicts, preparation, train
 from sightline.training.callbacks import cost
 from sightline.training.finders import batch, rate
 from sightline.training.finders import range_test as rangetest
@@ -483,7 +483,7 @@ def test_accumulation_and_processes_bound_the_batches_that_are_tried(plan, monke
     )
     assert found.search.largest.images == 13  # 39 in three batches
     assert found.search.bound == "images"
-    monkeypatch.setattr(conflicts, "refuse_processes", lambda *_: None)
+    monkeypatch.setattr(image_conflicts, "refuse_processes", lambda *_: None)
     shared = search_batch(plan(fit={"processes": 2}), BatchSearchConfig(memory_limit=8), QUIET)
     assert shared.search.tried[0].batch_size == 8
     assert shared.search.limit == 4e9  # each of two processes has half

@@ -7,9 +7,9 @@ import pytest
 
 from sightline.data.cache import open_images
 from sightline.data.remarks import remarks
+from sightline.data.sources.entries import OWN
 from sightline.data.sources.find_source import find_source, source_of_run
 from sightline.data.sources.folder import CIRCLES, DANGLING, SPECIAL, TWICE
-from sightline.data.sources.layout import OWN
 from sightline.data.sources.listing import listed_once
 from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import DataError

@@ -21,8 +21,8 @@ from sightline.data.decoding import limits
 from sightline.data.decoding.decode import UnreadableImageError, decode, open_header
 from sightline.data.decoding.formats import READ, format_of
 from sightline.data.decoding.limits import without_gif_comments
+from sightline.data.sources.entries import is_image_name
 from sightline.data.sources.find_source import find_source
-from sightline.data.sources.layout import is_image_name
 from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import DataError
 

@@ -19,8 +19,8 @@ from sightline.cli.main import main
 from sightline.config import KeepConfig, SamplingConfig
 from sightline.config.resolving import merge
 from sightline.data.batches import prepare
+from sightline.data.sources.entries import class_folder, lay_out
 from sightline.data.sources.find_source import find_source
-from sightline.data.sources.layout import class_folder, lay_out
 from sightline.errors import ConfigError, RunError, StorageError
 from sightline.generation import generate as generating
 from sightline.generation.filter import Filter

@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from sightline.data.sources.class_folders import OUTSIDE
-from sightline.data.sources.layout import class_folder, lay_out
+from sightline.data.sources.entries import class_folder, lay_out
+from sightline.data.sources.layout import OUTSIDE
 from sightline.data.sources.split_names import is_split_name, split_of_name, splits_among
 from sightline.errors import DataError
 

@@ -12,7 +12,7 @@ import torch
 from sightline.errors import RunError, StorageError
 from sightline.runs.folder import mark_done
 from sightline.runs.locking import LOCK, alone
-from sightline.training.checkpoints import LAST, PARTS, PREVIOUS, checkpoint_to_resume, settle_checkpoints, steps_done
+from sightline.training.resume_point import LAST, PARTS, PREVIOUS, checkpoint_to_resume, settle_checkpoints, steps_done
 
 HOLD = """
 import sys

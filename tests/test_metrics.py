@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from sightline.evaluation.calibration import fit_temperature
 from sightline.measures.metrics import (
     calibration_error,
     confusion_matrix,
     cross_entropy,
-    fit_temperature,
     per_class,
     probabilities,
     suspected_labels,

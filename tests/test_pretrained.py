@@ -13,8 +13,8 @@ from conftest import Finished
 from sightline.config import HubConfig, ResNet18Config, TimmConfig, TorchvisionConfig
 from sightline.errors import ConfigError
 from sightline.models import pretrained
+from sightline.models.adapters import ForeignNetwork
 from sightline.models.build import build_network
-from sightline.models.foreign import ForeignNetwork
 from sightline.models.pretrained import load_weights
 from sightline.models.resnet import ResNet18
 from sightline.models.weights import put_in

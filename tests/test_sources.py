@@ -12,8 +12,8 @@ import pytest
 
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import decode, pixel_hash
+from sightline.data.sources.entries import is_image_name
 from sightline.data.sources.find_source import always_labelled, find_source
-from sightline.data.sources.layout import is_image_name
 from sightline.data.sources.unlabeled import plain_files
 from sightline.data.splits import split
 from sightline.errors import DataError, SightlineError

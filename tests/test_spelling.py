@@ -11,8 +11,8 @@ import pytest
 
 from sightline.data.cache import open_images
 from sightline.data.excluding import read_excluded
+from sightline.data.sources.entries import Entry, composed
 from sightline.data.sources.find_source import find_source
-from sightline.data.sources.layout import Entry, composed
 from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import ConfigError, DataError
 

@@ -24,10 +24,10 @@ from sightline.errors import ConfigError, DataError, Interrupted, RunError, Stor
 from sightline.inference.predict import load
 from sightline.models.flops import flops_per_image
 from sightline.runs import folder as runs
-from sightline.training import checkpoints, conflicts, finish, module, preparation
+from sightline.training import finish, image_conflicts, module, preparation, resume_point
 from sightline.training import fit as fitting
 from sightline.training import network as architecture
-from sightline.training.callbacks import saving
+from sightline.training.callbacks import checkpoints
 
 
 @pytest.fixture
@@ -352,7 +352,7 @@ def interrupt(
         pytest.param(module.ClassifierLearner, "training_step", 1, id="before the first checkpoint"),
         pytest.param(module.ClassifierLearner, "training_step", 6, id="within an epoch"),
         pytest.param(module.ClassifierLearner, "validation_step", 2, id="in validation"),
-        pytest.param(saving.os, "fsync", 5, id="in a checkpoint"),
+        pytest.param(checkpoints.os, "fsync", 5, id="in a checkpoint"),
         pytest.param(finish, "evaluate_rows", 0, id="in the final evaluation"),
         pytest.param(finish, "write_weights", 0, id="before the weights are written"),
         pytest.param(finish, "mark_done", 0, id="before DONE"),
@@ -525,7 +525,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(finished: Finished, tm
         with pytest.raises(Killed):
             sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run")
     (tmp_path / "run" / "last.ckpt").write_bytes(b"half of it")
-    assert checkpoints.checkpoint_to_resume(tmp_path / "run") == tmp_path / "run" / "previous.ckpt"
+    assert resume_point.checkpoint_to_resume(tmp_path / "run") == tmp_path / "run" / "previous.ckpt"
     resumed = sightline.train(run=tmp_path / "run", resume=True)
     assert resumed is not None
     assert same_bits(finished.run, resumed)
@@ -630,7 +630,7 @@ def test_ctrl_c_within_the_writing_of_a_checkpoint_is_still_ctrl_c(colours: Path
         save(checkpoint, PressedInTheThirdWrite(file) if count == 2 else file)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(saving.torch, "save", pressed)
+    monkeypatch.setattr(checkpoints.torch, "save", pressed)
     with pytest.raises(Interrupted):
         sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
     signal.signal(signal.SIGINT, before)
@@ -644,7 +644,7 @@ def test_a_full_disk_is_an_error_that_says_so(colours: Path, tmp_path: Path, mon
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(saving.os, "fsync", full)
+    monkeypatch.setattr(checkpoints.os, "fsync", full)
     with pytest.raises(StorageError, match=r"disk of .* is full; free space"):
         sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
 
@@ -659,7 +659,7 @@ def test_a_checkpoint_on_a_disk_that_fills_keeps_the_one_before(colours: Path, t
             raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
         save(checkpoint, file)
 
-    monkeypatch.setattr(saving.torch, "save", filling)
+    monkeypatch.setattr(checkpoints.torch, "save", filling)
     with pytest.raises(StorageError):
         sightline.train(colours, recipe="small", settings=QUICK, run=tmp_path / "run")
     kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
@@ -707,7 +707,7 @@ def test_padding_that_is_lost_in_what_larger_images_are_cached_with_is_refused(i
     def cropped(padding: int, cached: int, size: int) -> None:
         images = in_memory([0, 1], size=(size, size), pixels=np.zeros((2, cached, cached, 3), np.uint8))
         recipe = resolve({"augment": {"crop": {"kind": "pad_crop", "padding": padding}}})
-        conflicts.refuse_small_padding(recipe, images)
+        image_conflicts.refuse_small_padding(recipe, images)
 
     with pytest.raises(
         ConfigError, match=r"--augment.crop.padding \(4\) has no effect: .* up to 9 px; choose 9 or more"
@@ -758,7 +758,7 @@ def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, sca
     fast = resolve(read_recipe("fast"))
     fitted = preparation.settle_scales(fast, {}, side)
     assert fitted.augment.scales == (fast.augment.scales if scales is None else scales)
-    conflicts.refuse_conflicts_with_size(fitted, side)
+    image_conflicts.refuse_conflicts_with_size(fitted, side)
 
 
 def test_without_data_the_embedded_photographs_are_trained_on_and_that_is_said() -> None:
@@ -800,7 +800,7 @@ def test_the_saturation_of_grey_images_is_not_varied_and_asking_for_it_is_refuse
 
 def test_one_coloured_pixel_in_the_last_image_makes_a_set_coloured() -> None:
     pixels = np.full((2_500, 2, 2, 3), 7, np.uint8)
-    assert conflicts.is_gray(pixels, np.arange(2_500))
+    assert image_conflicts.is_gray(pixels, np.arange(2_500))
     pixels[2_499, 1, 1, 2] = 8
-    assert not conflicts.is_gray(pixels, np.arange(2_500))
-    assert conflicts.is_gray(pixels, np.arange(2_499))
+    assert not image_conflicts.is_gray(pixels, np.arange(2_500))
+    assert image_conflicts.is_gray(pixels, np.arange(2_499))

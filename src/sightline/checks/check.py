@@ -18,10 +18,10 @@ from sightline.checks.oddities import Header, light_of, name_depths, odd_files, 
 from sightline.checks.problems import Finding
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.ranges import notes_on_reading, with_range_of
-from sightline.data.sources.class_folders import Classes
 from sightline.data.sources.downloads import Progress
+from sightline.data.sources.entries import say_left_out
 from sightline.data.sources.find_source import find_source
-from sightline.data.sources.layout import say_left_out
+from sightline.data.sources.layout import Classes
 from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import Splits, split, statistics

@@ -26,7 +26,7 @@ from sightline.data.decoding.decode import (
 from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.decoding.sizing import SMALL_SIDE, SMALLEST_SIDE, median_size, training_size
 from sightline.data.sources.downloads import Progress
-from sightline.data.sources.layout import Entry
+from sightline.data.sources.entries import Entry
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.errors import DataError, StorageError
 

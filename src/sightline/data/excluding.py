@@ -23,7 +23,7 @@ from sightline.data.sources.csv_table import (
     read_regular,
     read_table,
 )
-from sightline.data.sources.layout import composed
+from sightline.data.sources.entries import composed
 from sightline.data.splits import Splits
 from sightline.errors import ConfigError, DataError
 

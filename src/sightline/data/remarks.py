@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import PurePosixPath
 
 from sightline.data.cache import CachedImages
-from sightline.data.sources.layout import say_left_out
+from sightline.data.sources.entries import say_left_out
 from sightline.display.terminal import natural_key
 
 __all__ = ["LISTED", "remarks"]

@@ -3,15 +3,16 @@
 N images, V views, K classes. All of it is written to ``model.json`` and travels with the weights.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from sightline.inference.views import Views, combine
 from sightline.measures.conformal import COVERAGES, FREE_RANKS, PENALTY, class_scores, classes_within, threshold
-from sightline.measures.metrics import calibration_error, energies, fit_temperature, probabilities, reliability
+from sightline.measures.metrics import calibration_error, cross_entropy, energies, probabilities, reliability
 
-__all__ = ["calibrate", "measure_sets"]
+__all__ = ["calibrate", "fit_temperature", "measure_sets"]
 
 SHOWN = (0.90, 0.95)  # coverages whose sets are measured
 OWN_UNKNOWN = 0.05  # share of a classifier's own images that it calls unknown
@@ -85,3 +86,22 @@ def measure_sets(scores_NK: Array, labels_N: Array, limits: dict[str, float | No
             "empty": float((~within.any(axis=1)).mean()),
         }
     return measured
+
+
+def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
+    """Find the temperature of least cross-entropy, by golden-section search of its logarithm between 1/20 and 20.
+
+    Cross-entropy is convex in 1/T, so it has one valley.
+
+    Source:
+        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
+    """
+    low, high = math.log(1 / 20), math.log(20)
+    golden = (math.sqrt(5) - 1) / 2
+    for _ in range(40):  # shrinks the bracket by 2e8
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if cross_entropy(logits_NK, labels_N, math.exp(left)) < cross_entropy(logits_NK, labels_N, math.exp(right)):
+            high = right
+        else:
+            low = left
+    return math.exp((low + high) / 2)

@@ -19,7 +19,7 @@ import numpy as np
 
 from sightline.config import KeepConfig, SamplingConfig, chosen_classes, sampling_of
 from sightline.config.checks import INFINITY, within
-from sightline.data.sources.layout import class_folder
+from sightline.data.sources.entries import class_folder
 from sightline.display.pictures import encode_png
 from sightline.errors import ConfigError, RunError
 from sightline.generation.sequence import COLUMNS, ImageSequence, fingerprint, name_of, weights_of

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sightline.config import SamplingConfig
-from sightline.data.sources.layout import class_folder
+from sightline.data.sources.entries import class_folder
 from sightline.errors import RunError
 
 __all__ = ["COLUMNS", "ImageSequence", "fingerprint", "name_of", "weights_of"]

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES
+from sightline.data.sources.entries import LeftOut, Listing
 from sightline.data.sources.find_source import always_labelled, find_source
-from sightline.data.sources.layout import LeftOut, Listing
 from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.unlabeled import plain_files

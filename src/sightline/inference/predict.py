@@ -13,7 +13,7 @@ import numpy as np
 
 from sightline.data.decoding.decode import in_parallel
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
-from sightline.data.sources.layout import LeftOut
+from sightline.data.sources.entries import LeftOut
 from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.errors import DataError
 from sightline.inference.inputs import paths_of, try_decode

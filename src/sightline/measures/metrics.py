@@ -10,7 +10,6 @@ __all__ = [
     "confusion_matrix",
     "cross_entropy",
     "energies",
-    "fit_temperature",
     "label_quality",
     "per_class",
     "probabilities",
@@ -124,25 +123,6 @@ def energies(logits_NK: Array) -> Array:
     top = logits.max(axis=1)
     energies_N: Array = -(top + np.log(np.exp(logits - top[:, None]).sum(axis=1)))
     return energies_N
-
-
-def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
-    """Find the temperature of least cross-entropy, by golden-section search of its logarithm between 1/20 and 20.
-
-    Cross-entropy is convex in 1/T, so it has one valley.
-
-    Source:
-        Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2.
-    """
-    low, high = math.log(1 / 20), math.log(20)
-    golden = (math.sqrt(5) - 1) / 2
-    for _ in range(40):  # shrinks the bracket by 2e8
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        if cross_entropy(logits_NK, labels_N, math.exp(left)) < cross_entropy(logits_NK, labels_N, math.exp(right)):
-            high = right
-        else:
-            low = left
-    return math.exp((low + high) / 2)
 
 
 def label_quality(probabilities_NK: Array, labels_N: Array) -> Array:

@@ -21,6 +21,7 @@ from sightline.config import (
     SelfAttentionHeadConfig,
 )
 from sightline.errors import ConfigError, ShapeError
+from sightline.models.adapters import answer
 from sightline.models.attention import (
     EncoderBlock,
     GraphAttention,
@@ -30,7 +31,6 @@ from sightline.models.attention import (
     weighted_sums,
 )
 from sightline.models.base import Network, recorded
-from sightline.models.foreign import answer
 
 __all__ = ["AttentionEncoder", "AttentionPool", "HeadedNetwork", "PatchEmbedding"]
 

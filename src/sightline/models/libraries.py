@@ -16,8 +16,8 @@ from sightline.config.backbones import BACKBONES
 from sightline.config.checks import nearest
 from sightline.data.sources.downloads import PATIENCE, reachable
 from sightline.errors import ConfigError
+from sightline.models.adapters import ForeignNetwork, TimmNetwork, start_small
 from sightline.models.base import Network
-from sightline.models.foreign import ForeignNetwork, TimmNetwork, start_small
 from sightline.models.resnet import SMALL_SIDE, small_stem
 from sightline.models.weights import LISTED
 

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from sightline.errors import ConfigError
+from sightline.models.adapters import start_small
 from sightline.models.base import Network
-from sightline.models.foreign import start_small
 from sightline.models.resnet import SMALL_SIDE
 
 __all__ = ["LISTED", "LoadedWeights", "put_in", "timm_names"]

@@ -21,12 +21,12 @@ from sightline.machine.devices import arithmetic, choose_device, keep_freed_memo
 from sightline.runs.folder import create_run, run_to_help
 from sightline.runs.locking import LOCK, alone
 from sightline.training.base import Plan
-from sightline.training.checkpoints import settle_checkpoints
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finetune import train_from_probe
 from sightline.training.preparation import prepare_any
 from sightline.training.request import Request
 from sightline.training.resume import run_to_resume
+from sightline.training.resume_point import settle_checkpoints
 from sightline.training.summary import describe_training
 
 __all__ = ["execute"]

@@ -19,10 +19,10 @@ from sightline.training.batch_picture import draw_batch
 from sightline.training.callbacks.averaging import put_in_chosen
 from sightline.training.callbacks.cost import CostMeter, Deadline
 from sightline.training.callbacks.epochs import EpochLog
-from sightline.training.checkpoints import checkpoint_to_resume
 from sightline.training.datamodule import ImageData
 from sightline.training.module import Learner
 from sightline.training.resume import as_found, changes_since
+from sightline.training.resume_point import checkpoint_to_resume
 from sightline.training.summary import show_kept
 from sightline.training.trackers import Tracker, tracked
 from sightline.training.trainer import build_trainer, callback_of

@@ -25,9 +25,9 @@ from sightline.data.seen import Seen, number_of, numbers_of, read_seen, write_se
 from sightline.data.splits import Splits
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.inference.architecture import architecture_of, head_of
+from sightline.models.adapters import answer
 from sightline.models.base import Network
 from sightline.models.build import build_network
-from sightline.models.foreign import answer
 from sightline.models.heads import HeadedNetwork
 from sightline.models.pretrained import load_weights
 from sightline.models.weights import LoadedWeights, put_in

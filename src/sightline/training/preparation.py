@@ -40,7 +40,8 @@ from sightline.models.build import build_generator
 from sightline.models.pretrained import native_size, refuse_missing_weights
 from sightline.training.base import Plan, R, with_settings
 from sightline.training.classifier_plan import ClassifierPlan
-from sightline.training.conflicts import (
+from sightline.training.generator_plan import GeneratorPlan, scaled_to
+from sightline.training.image_conflicts import (
     SMALLEST_SIDE,
     refuse_conflicts,
     refuse_lone_program,
@@ -48,7 +49,6 @@ from sightline.training.conflicts import (
     refuse_split_options,
     refuse_without_effect,
 )
-from sightline.training.generator_plan import GeneratorPlan, scaled_to
 from sightline.training.kept_features import settle_features
 from sightline.training.network import build, with_whole_paths
 from sightline.training.optimizer_choice import settle_optimizer

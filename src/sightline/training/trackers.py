@@ -26,7 +26,7 @@ from sightline.config.resolving import flatten, to_mapping
 from sightline.data.sources.downloads import reachable
 from sightline.display.terminal import show
 from sightline.runs.writing import write_atomically
-from sightline.training.checkpoints import steps_done
+from sightline.training.resume_point import steps_done
 
 __all__ = ["TRACKERS", "Tracker", "final_numbers", "tracked"]
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from sightline.data.sources.downloads import Progress, PublishedFile, fetch
-from sightline.data.sources.layout import Entry, Listing
+from sightline.data.sources.entries import Entry, Listing
 from sightline.data.sources.source import ImageSource
 from sightline.errors import DataError
 from sightline.machine.folders import cache_folder

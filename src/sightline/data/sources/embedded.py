@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sightline.data.sources.archive import ZipSource
-from sightline.data.sources.layout import Entry, Listing
+from sightline.data.sources.entries import Entry, Listing
 from sightline.data.sources.source import ImageSource
 
 __all__ = ["DIGITS", "EMBEDDED", "GROCERIES", "DigitsSource", "GroceriesSource"]

@@ -9,11 +9,11 @@ from typing import Any, TypeGuard
 from sightline.config.checks import nearest, shown
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.data.sources.cifar_mnist import NAMED, NamedSource
-from sightline.data.sources.class_folders import Classes
 from sightline.data.sources.csv_table import is_table, kind_of
 from sightline.data.sources.embedded import EMBEDDED, GroceriesSource
 from sightline.data.sources.folder import FolderSource
 from sightline.data.sources.huggingface import PREFIX, HubSource
+from sightline.data.sources.layout import Classes
 from sightline.data.sources.listed_files import ADDRESS
 from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.parquet import ParquetSource

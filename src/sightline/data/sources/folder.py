@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 
-from sightline.data.sources.layout import OWN, Entry, LeftOut, Listing, without_own_output
+from sightline.data.sources.entries import OWN, Entry, LeftOut, Listing, without_own_output
 from sightline.data.sources.listing import LISTED
 from sightline.data.sources.source import FileTree, digest, read_files, size_and_time
 from sightline.errors import DataError

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sightline.data.sources.downloads import Progress, check_space, within
-from sightline.data.sources.layout import Entry, Listing, check_labels
+from sightline.data.sources.entries import Entry, Listing, check_labels
 from sightline.data.sources.parquet import ImageTable
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.split_names import SPLIT_NAMES

@@ -1,291 +1,337 @@
-"""From the names of files to classes and splits. Nothing here loads torch, or reads a file."""
+"""What the folders of a set are: splits, classes, folders around them, or images without a class. Names alone are read.
 
-import itertools
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+The folders at the top are the classes, or splits with the classes below them. A folder whose name is a split's never
+becomes a class by itself: what does not fit is refused, with both ways to read it.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from urllib.parse import quote
+from typing import Literal
 
-from sightline.data.decoding.formats import WANTED, format_of
-from sightline.data.sources.class_folders import Classes, arrange
-from sightline.data.sources.own_output import GENERATED, OwnOutput, find_own_output
-from sightline.data.sources.split_names import is_split_name
+from sightline.data.sources.split_names import (
+    SPLIT_NAMES,
+    UNLABELED,
+    is_affix,
+    is_split_name,
+    speaks_of_split,
+    split_of_name,
+    splits_among,
+)
 from sightline.errors import DataError
 
-__all__ = [
-    "OWN",
-    "Entry",
-    "LeftOut",
-    "Listing",
-    "check_labels",
-    "class_folder",
-    "composed",
-    "image_names",
-    "is_hidden",
-    "is_image_name",
-    "lay_out",
-    "say_left_out",
-    "without_own_output",
-]
+__all__ = ["OUTSIDE", "Arrangement", "Classes", "arrange"]
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c"),
-        *(".avif", ".avifs", ".heic", ".heif", ".heics", ".heifs", ".hif"),
-    )
-)
-"""Of files that are images without a look into them: whether they can be read is said of each when it is decoded."""
-RAW_SUFFIXES = frozenset(
-    (
-        *(".nef", ".nrw", ".cr2", ".arw", ".sr2", ".srf", ".dng", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".erf"),
-        *(".kdc", ".dcr", ".mos", ".iiq"),
-    )
-)
-"""Of cameras' raw files. By their header many are TIFF files; what would be read of them is a thumbnail."""
-HIDDEN, OTHER, OWN = "hidden files", "other files", "files that sightline wrote"
-UNSAFE = frozenset('/\\:*?"<>|%')  # in names of folders, on some system
-_PLURAL = re.compile(r"^((?:other |hidden |unreadable |test )?)(file|link|image|row)s")
-NAMED = 4  # suffixes, or folders of our own, that a sentence names; the rest are counted
+OLD_NAMES = frozenset(("train", "training", "val", "valid", "validation", "test", "testing"))  # plain names of splits
+OUTSIDE = "images outside the class folders"
+PLACEHOLDERS = frozenset(("unknown", "all", "all_classes", "none", "dummy"))  # folders of images whose class is unknown
+SHOWN = 5  # folders that a sentence names
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One image file of a set."""
-
-    path: str
-    """Name inside the set, with forward slashes."""
-    label: str
-    split: str | None = None
-    """``train``, ``val`` or ``test`` where the set says so."""
-    group: str | None = None
-    """What must stay on one side of every split: a person, a patient, a scene."""
-
-    def __post_init__(self) -> None:
-        for field_name in ("label", "group"):
-            text = getattr(self, field_name)
-            if text is not None and not text.isascii():
-                object.__setattr__(self, field_name, composed(text))
-
-    @property
-    def name(self) -> str:
-        """The path as it is shown, written to tables and compared; ``path`` opens the file."""
-        return composed(self.path)
-
-
-def composed(text: str) -> str:
-    """Return a name in the one spelling (NFC) of letters with accents, of which file systems and archives have two."""
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+Classes = Literal["top", "leaf"]
+Folder = tuple[str, ...]
+Place = tuple[str, str | None]  # class and split
 
 
 @dataclass
-class LeftOut:
-    """Files that are no images of a class."""
+class Arrangement:
+    """The class and split of each folder that holds images."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    """How many, by the reason."""
-    suffixes: dict[str, Counter[str]] = field(default_factory=dict)
-    """How many of each suffix, by the reason."""
-
-    def add(self, reason: str, name: str) -> None:
-        self.counts[reason] += 1
-        suffix = PurePosixPath(name).suffix.lower()
-        self.suffixes.setdefault(reason, Counter())[suffix] += 1
-
-    def copy(self) -> "LeftOut":
-        return LeftOut(self.counts.copy(), {reason: suffixes.copy() for reason, suffixes in self.suffixes.items()})
-
-    def add_all(self, others: "LeftOut") -> None:
-        self.counts.update(others.counts)
-        for reason, suffixes in others.suffixes.items():
-            self.suffixes.setdefault(reason, Counter()).update(suffixes)
-
-    def sentences(self) -> list[str]:
-        return say_left_out(self.counts, self.suffixes)
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What a source holds, before any image is decoded."""
-
-    entries: list[Entry]
-    ignored: Counter[str]
-    """Files that are no images of a class, counted by what they are."""
-    suffixes: dict[str, Counter[str]] = field(default_factory=dict)
-    """The same, counted by their suffixes as well; a reason may be missing where no files were listed."""
+    places: dict[Folder, Place | str] = field(default_factory=dict)
+    """The class and the split of its images, or why they are left out."""
+    expected: set[str] = field(default_factory=set)
+    """Classes that have a folder, whether or not it holds images."""
     notes: list[str] = field(default_factory=list)
-    """How the folders were read, where another reading is possible: for the user to judge."""
-    unlabeled: int = 0
-    """Images that are left out since they have no class."""
+    doubt: str = ""
+    """What may be the reason where there are too few classes."""
 
 
-def lay_out(
-    files: Sequence[str],
-    folders: Sequence[str],
-    location: str,
-    least: int = 2,
-    *,
-    classes: Classes | None = None,
-    begin: Callable[[str], bytes] | None = None,
-    left: LeftOut | None = None,
-) -> Listing:
-    """Find classes and splits in the names of files and folders.
+def arrange(folders: set[Folder], visible: set[Folder], location: str, classes: Classes | None) -> Arrangement:
+    """Find out what the folders of a set are.
 
     Args:
-        files: names with forward slashes, in the source's order.
-        folders: names of folders, so that an empty one is noticed.
+        folders: those that hold images themselves, as the parts of their names.
+        visible: all that are not hidden, also empty ones.
         location: of the set, for messages.
-        least: classes, at least; where one suffices, as it does to measure, a class folder may be empty.
-        classes: which folders are the classes; None for those at the top, and the splits that their names speak of.
-        begin: reads the first bytes of a file; None where that cannot be done.
-        left: what the source has left out itself.
+        classes: ``top`` takes every folder at the top for a class; ``leaf`` every folder that holds images, but for
+            splits; None those at the top, but for splits.
     Raises:
-        DataError: no images, one class, a class without images, classes that differ only in case, or folders that can
-            be read as classes and as splits.
+        DataError: the folders can be read in two ways.
     """
-    left = LeftOut() if left is None else left
-    files, folders = without_own_output(files, folders, left, begin)
-    kept = [tuple(name.split("/")) for name in image_names(files, left, begin)]
-    holding = {name.rpartition("/")[0] for name in files}  # an archive need not list its folders
-    visible = {
-        tuple(name.strip("/").split("/")) for name in {*folders, *holding} if name.strip("/") and not is_hidden(name)
-    }
-    if not kept:
-        if left.counts[OWN]:
-            raise DataError(
-                f"no images in {location} but those that sightline itself wrote there; name the folder of your images,"
-                " or the one with generated images itself."
-            )
-        raise DataError(
-            f"no images in {location} ({sum(left.counts.values())} other files); wanted folders named after the"
-            f" classes, with {WANTED} files."
-        )
-    arranged = arrange({parts[:-1] for parts in kept}, visible, location, classes)
-    entries = []
-    for parts in kept:
-        place = arranged.places[parts[:-1]]
-        if isinstance(place, str):
-            left.add(place, parts[-1])
+    reading = _Reading(folders, visible, location, classes)
+    reading.refuse_conflicts()
+    reading.place()
+    reading.expect(visible)
+    reading.note()
+    return reading.arranged
+
+
+class _Reading:
+    """What the folders at the top of a set are, below those that merely wrap it, and the arrangement that follows."""
+
+    def __init__(self, folders: set[Folder], visible: set[Folder], location: str, classes: Classes | None) -> None:
+        self.location, self.classes = location, classes
+        self.depth = depth = _wrapper_depth(folders, visible)
+        self.folders = [folder for folder in folders if len(folder) > depth]
+        self.arranged = Arrangement({folder: OUTSIDE for folder in folders if len(folder) <= depth})
+        tops = {folder[depth] for folder in self.folders}
+        self.splits = {} if classes == "top" else splits_among(tops)
+        """The split that each folder looks like."""
+        self.around = {top: self._look_through(top) for top in self.splits}
+        """The folder in which the classes of a split lie."""
+        self.named = {top for top, split in self.splits.items() if split != UNLABELED}
+        self.labeled = {top for top in self.named if _within(self.folders, self.around[top])}
+        """Splits that hold class folders."""
+        self.others = tops - self.splits.keys()
+
+    def _look_through(self, top: str) -> Folder:
+        """Return the folder of a split in which its classes lie: itself, or a doubled one (``seg_train/seg_train``).
+
+        A folder whose name says nothing (``train/images/``) is looked through, too, unless another split has a class of
+        that name.
+        """
+        start: Folder = next(folder[: self.depth + 1] for folder in self.folders if folder[self.depth] == top)
+        while len(within := _within(self.folders, start)) == 1:
+            (only,) = within
+            doubled = only.casefold() == start[-1].casefold() or split_of_name(only) == self.splits[top]
+            says_nothing = is_affix(only) or only.lower() in PLACEHOLDERS
+            if not doubled and not (says_nothing and self._is_no_class(only, top)):
+                break
+            start = (*start, only)
+        return start
+
+    def _is_no_class(self, name: str, top: str) -> bool:
+        """Return whether no split but one holds a folder of a name, or every split that does holds it alone."""
+        within: dict[str, set[str]] = defaultdict(set)
+        for folder in self.folders:
+            if len(folder) > self.depth + 1 and folder[self.depth] in self.splits:
+                within[folder[self.depth]].add(folder[self.depth + 1])
+        elsewhere = any(name in names for split, names in within.items() if split != top)
+        return not elsewhere or all(len(names) == 1 for names in within.values() if name in names)
+
+    def refuse_conflicts(self) -> None:
+        """Refuse folders that can be read as splits and as classes."""
+        if self.others:
+            self._refuse_splits_beside_others()
+        elif self.splits and not self.named & self.labeled:
+            look = "look" if len(self.splits) > 1 else "looks"
+            self.arranged.doubt = f"{_list(self.splits)} {look} like splits, which hold class folders"
         else:
-            entries.append(Entry("/".join(parts), *place))
-    labels = {entry.label for entry in entries}
-    empty = sorted(set(map(composed, arranged.expected)) - labels)
-    if empty and least > 1:
-        more = f" ({len(empty)} such folders)" if len(empty) > 1 else ""
-        raise DataError(
-            f"class folder {empty[0]!r} in {location} holds no images{more}; add some or delete the folder."
-        )
-    try:
-        check_labels(list(labels), location, least)
-    except DataError as error:
-        if not arranged.doubt:
-            raise
-        raise DataError(f"{str(error).removesuffix('.')}; {arranged.doubt}.") from error
-    return Listing(entries, left.counts, left.suffixes, arranged.notes, len(kept) - len(entries))
+            flat = sorted(top for top in self.named - self.labeled if self.splits[top] == "train")
+            if flat:
+                raise DataError(
+                    f"{self.location} holds the split {flat[0]!r} without class folders beside {_list(self.labeled)}"
+                    f" with class folders; sort the images of {flat[0]} into folders named after the classes."
+                )
 
-
-def image_names(files: Sequence[str], left: LeftOut, begin: Callable[[str], bytes] | None = None) -> list[str]:
-    """Return those of some files that are images, by their names or else their first bytes; the others are counted."""
-    kept = []
-    for name in files:
-        if is_hidden(name):
-            left.add(HIDDEN, name)
-        elif not is_image_name(name, begin):
-            left.add(OTHER, name)
+    def _refuse_splits_beside_others(self) -> None:
+        """Refuse splits beside others, unless those are the classes and the splits hold more of them, or none."""
+        conflicts = []
+        for top, split in self.splits.items():
+            if top not in self.labeled:
+                if split in ("train", "val"):
+                    conflicts.append(top)
+            elif split == "train" or not _within(self.folders, self.around[top]) <= self.others:
+                conflicts.append(top)
+        if not conflicts:
+            return
+        listed, others = _list(conflicts), _list(self.others)
+        if len(conflicts) > 1:
+            as_splits, as_classes = "are splits", "they are classes, rename them"
         else:
-            kept.append(name)
-    return kept
+            as_splits, as_classes = f"is the {self.splits[conflicts[0]]} split", "it is a class, rename it"
+        raise DataError(
+            f"{self.location} holds {listed} beside other folders of images ({others}); wanted either splits or"
+            f" classes. If {listed} {as_splits}, move {others} into the splits or away; if {as_classes}, or say"
+            " --data.classes top, which takes every folder at the top for a class."
+        )
 
+    # ── classes ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-def check_labels(labels: list[str], location: str, least: int = 2) -> None:
-    """Refuse labels that no classifier can be trained on."""
-    classes = sorted(set(labels))
-    if not classes:
-        raise DataError(f"no labelled images in {location}; wanted at least two classes with images.")
-    if len(classes) < least:
-        raise DataError(f"only one class, {classes[0]!r}, in {location}; a classifier needs at least two.")
-    for folded, same in itertools.groupby(sorted(classes, key=str.casefold), key=str.casefold):
-        twins = list(same)
-        if len(twins) > 1:
-            raise DataError(
-                f"classes {twins[0]!r} and {twins[1]!r} in {location} differ only in case; name both {folded!r} or"
-                " rename one."
+    def place(self) -> None:
+        """Give each folder its class and split, or the reason why its images are left out."""
+        notes, classes = self.arranged.notes, self.classes
+        chains = self._chains()
+        _refuse_nested(chains, self.depth, self.location)
+        if self.splits.keys() <= self.others or not any(split for _, split in chains.values()):
+            before, chains = chains, _splits_within(chains, self.location, classes)
+            if chains is not before:
+                notes.append("folders taken for splits: those within each class folder")
+        chains = {folder: (_undoubled(chain), split) for folder, (chain, split) in chains.items()}
+        distinct = {chain for chain, _ in chains.values()}
+        leaves = _leaf_names(distinct)
+        tops = {chain[0] for chain in distinct}
+        deeper = {chain for chain in distinct if len(chain) > 1}
+        if classes == "leaf":
+            bad = sorted(name for name in leaves.values() if is_split_name(name.rpartition("/")[2]))
+            if bad:
+                raise DataError(
+                    f"{self.location} holds a folder {bad[0]!r} that looks like a split, and images that lie in none;"
+                    " as a class, it needs another name; as a split, every image must lie in one."
+                )
+        elif deeper and len(distinct) != len(tops):
+            notes.append(
+                f"{len(deeper):,} deeper folder{'s hold' if len(deeper) > 1 else ' holds'} images, which count for the"
+                f" {len(tops):,} classes at the top; --data.classes leaf makes each of the {len(distinct):,} folders"
+                " that hold images a class"
+            )
+        for folder, (chain, split) in chains.items():
+            self.arranged.places[folder] = (leaves[chain] if classes == "leaf" else chain[0]), split
+
+    def _chains(self) -> dict[Folder, tuple[Folder, str | None]]:
+        """Return the names from the class on, and the split, of folders in a class; the others are placed."""
+        chains: dict[Folder, tuple[Folder, str | None]] = {}
+        for folder in self.folders:
+            top = folder[self.depth]
+            chain = self._chain(folder)
+            if chain:
+                chains[folder] = chain, None if top in self.others else self.splits[top]
+            elif top not in self.labeled:
+                why = "is unlabeled by its name" if _within(self.folders, self.around[top]) else "has no class folders"
+                self.arranged.places[folder] = f"images in {top}/, which {why}"
+            else:
+                self.arranged.places[folder] = OUTSIDE
+        return chains
+
+    def _chain(self, folder: Folder) -> Folder:
+        """Return the names of a folder from its class on; empty where it lies in none."""
+        top = folder[self.depth]
+        if top in self.others:
+            return folder[self.depth :]
+        if top not in self.labeled or folder[: len(self.around[top])] != self.around[top]:
+            return ()
+        return folder[len(self.around[top]) :]
+
+    def expect(self, visible: set[Folder]) -> None:
+        """Note the classes that have a folder, and splits that hold nothing."""
+        visible_below = [folder for folder in visible if len(folder) > self.depth]
+        looks = {}
+        if self.classes != "top":
+            looks = splits_among({folder[self.depth] for folder in visible_below} | self.others)
+        above = {folder[:-1] for folder in visible}
+        for folder in visible_below:
+            empty_class = self.others and folder[self.depth] not in looks
+            chain = folder[self.depth :] if empty_class else self._chain(folder)
+            if chain and self.classes != "leaf":
+                self.arranged.expected.add(chain[0])
+            elif chain and folder not in above and folder not in self.arranged.places:
+                self.arranged.expected.add("/".join(chain))
+        empty = {top for top in looks if top not in self.around and top not in self.others}
+        if empty:
+            self.arranged.notes.append(f"no images in {', '.join(f'{top}/' for top in sorted(empty))}")
+
+    def note(self) -> None:
+        """Note which folders were taken for which split, where that is not plain from their names."""
+        named, others = self.named & self.labeled, self.others
+        by_split = {
+            split: _list(top for top in named if self.splits[top] == split)
+            for split in dict.fromkeys(SPLIT_NAMES.values())
+        }
+        plain = all(top.lower() in OLD_NAMES for top in named)
+        if named and (not plain or others or len({self.splits[top] for top in named}) < len(named)):
+            listed = "; ".join(f"{split} {tops}" for split, tops in by_split.items() if tops)
+            beside = "; the class folders beside them train" if others else ""
+            self.arranged.notes.append(f"folders taken for splits: {listed}{beside}")
+        loose = sorted(top for top in others if speaks_of_split(top))
+        if loose and len(loose) < len(others):
+            taken, them, splits = "were taken for classes", "them", "they are splits"
+            if len(loose) == 1:
+                taken, them, splits = "was taken for a class", "it", "it is a split"
+            self.arranged.notes.append(
+                f"{_list(loose)} {taken}; move {them} away, or rename {them} (test, val), if {splits}"
+            )
+        left = sorted(self.splits.keys() - named)
+        if left and not self.arranged.doubt:
+            self.arranged.doubt = (
+                f"{_list(left)} {'were' if len(left) > 1 else 'was'} taken for images without a class (--data.classes"
+                " top takes every folder at the top for a class)"
             )
 
 
-def without_own_output(
-    files: Sequence[str], folders: Sequence[str], left: LeftOut, begin: Callable[[str], bytes] | None
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the files and folders without those that sightline has written, which are counted.
+def _within(folders: Iterable[Folder], start: Folder) -> set[str]:
+    """Return the names of the folders directly within a folder."""
+    return {folder[len(start)] for folder in folders if len(folder) > len(start) and folder[: len(start)] == start}
 
-    Generated images are kept where they are all that there is, and can be trained on.
+
+def _wrapper_depth(folders: set[Folder], visible: set[Folder]) -> int:
+    """Count the folders that merely wrap the set, as in an archive of one folder; a single ``test/`` stays a split.
+
+    Images that lie loose beside the next folder are no reason to stop where several folders follow further down.
     """
-    own = find_own_output(files, folders, is_image_name, begin)
-    if GENERATED in own.folders.values() and not any(
-        is_image_name(name, begin) and not is_hidden(name) and not own.holds(name) for name in files
-    ):
-        own = OwnOutput({name: kind for name, kind in own.folders.items() if kind != GENERATED})
-    if not own.folders:
-        return files, folders
-    for name in files:
-        if own.holds(name):
-            left.add(OWN, name)
-    if not left.counts[OWN]:
-        left.suffixes.setdefault(OWN, Counter())
-    return [name for name in files if not own.holds(name)], [name for name in folders if not own.holds(name)]
+    depth = 0
+    strict: int | None = None
+    while True:
+        tops = {folder[depth] for folder in folders if len(folder) > depth}
+        siblings = {folder[depth] for folder in visible if len(folder) > depth}
+        if strict is None and not all(len(folder) > depth + 1 for folder in folders):
+            strict = depth
+        split = len(tops) == 1 and next(iter(tops)).lower() in OLD_NAMES
+        stop = split or len(tops) != 1
+        if not stop and siblings - tops:  # beside it folders without images: annotations, say
+            within = {folder[depth + 1] for folder in folders if len(folder) > depth + 1}
+            stop = splits_among(within).keys() != within
+        if stop:
+            return depth if strict is None or split or len(tops) > 1 else strict
+        depth += 1
 
 
-def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Return what was left out, by reason and suffix, as lines such as ``left out: 3 other files (2 .txt, 1 .md)``."""
-    lines = []
-    for reason, count in counts.items():
-        if not count:
-            continue
-        by_suffix = sorted(suffixes.get(reason, {}).items(), key=lambda pair: (-pair[1], pair[0]))
-        named = [f"{number:,} {suffix or 'without a suffix'}" for suffix, number in by_suffix[:NAMED]]
-        rest = sum(number for _, number in by_suffix[NAMED:])
-        named += [f"{rest:,} others"] if rest else []
-        what = _PLURAL.sub(r"\1\2", reason, count=1) if count == 1 else reason
-        lines.append(f"left out: {count:,} {what}" + (f" ({', '.join(named)})" if named else ""))
-    return lines
-
-
-def class_folder(name: str) -> str:
-    """Return the name of a folder for a class, which is read back as that class: its own where file systems take it.
-
-    Letters that some file system refuses, and what would be taken for hidden or for a split, are written as in an
-    address: ``a/b`` is ``a%2Fb``, and ``train`` is ``%74rain``.
-    """
-    last = len(name) - 1
-    odd = name.startswith(".") or name == "__MACOSX" or is_split_name(name)
-    return "".join(
-        quote(letter, safe="")
-        if letter in UNSAFE or not letter.isprintable()
-        else f"%{ord(letter):02X}"
-        if (odd and place == 0) or (place == last and letter in ". ")
-        else letter
-        for place, letter in enumerate(name)
+def _refuse_nested(chains: dict[Folder, tuple[Folder, str | None]], depth: int, location: str) -> None:
+    """Refuse splits in splits; one class that is called like a split (a train) may lie among others in all of them."""
+    within: dict[str, set[str]] = defaultdict(set)
+    for folder, (chain, split) in chains.items():
+        if split is not None:
+            within[folder[depth]].add(chain[0])
+    every = set().union(*within.values())
+    nested = {name for name in every if is_split_name(name)}
+    if not nested or (len(nested) == 1 and every != nested and all(nested <= names for names in within.values())):
+        return
+    top, name = min((top, name) for top, names in within.items() for name in names & nested)
+    raise DataError(
+        f"{location} holds {top}/{name}/, a split within a split; as a split, {name} has to lie beside {top}; as a"
+        " class, it needs another name, or has to be there in every split, among others."
     )
 
 
-def is_image_name(name: str, begin: Callable[[str], bytes] | None = None) -> bool:
-    """Return whether a file is an image: by a suffix that images usually have, or else by its first bytes.
+def _splits_within(
+    chains: dict[Folder, tuple[Folder, str | None]], location: str, classes: Classes | None
+) -> dict[Folder, tuple[Folder, str | None]]:
+    """Take the splits off the chains where every class folder holds its own (``cat/train``, ``cat/test``)."""
+    if classes == "top":
+        return chains
+    looks = splits_among({name for chain, _ in chains.values() for name in chain[1:]})
+    looks = {name: split for name, split in looks.items() if split != UNLABELED}
+    splits = {folder: {looks[name] for name in chain[1:] if name in looks} for folder, (chain, _) in chains.items()}
+    if splits and all(len(kinds) == 1 for kinds in splits.values()):
+        return {
+            folder: ((chain[0], *(name for name in chain[1:] if name not in looks)), next(iter(splits[folder])))
+            for folder, (chain, _) in chains.items()
+        }
+    suspect = sorted(
+        chain for chain, _ in chains.values() if len(chain) > 1 and split_of_name(chain[1]) in ("val", "test")
+    )
+    if suspect:
+        one = "/".join(suspect[0][:2])
+        raise DataError(
+            f"{location} holds {one}/, which looks like the {split_of_name(suspect[0][1])} split of its class, beside"
+            " images that lie in no split; wanted either every image in a split, or none. If it is a split, sort the"
+            " other images into splits, too; if it is a part of the class like any other, rename it, or say"
+            " --data.classes top."
+        )
+    return chains
 
-    So no file of a usual set is read to list it, and no other name hides an image.
 
-    Args:
-        name: with forward slashes.
-        begin: reads the first bytes of a file by its name; None where that cannot be done.
-    """
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return True
-    return begin is not None and suffix not in RAW_SUFFIXES and bool(format_of(begin(name)))
+def _undoubled(chain: Folder) -> Folder:
+    """Return the names of folders from the class on, a folder in one of the same name once."""
+    return tuple(name for place, name in enumerate(chain) if not place or name != chain[place - 1])
 
 
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is a system's own: ``.DS_Store``, ``__MACOSX/``, ``.git/``."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+def _leaf_names(chains: set[Folder]) -> dict[Folder, str]:
+    """Return a class for each folder with images: its own name, with those above it where another has the same."""
+    same: dict[str, int] = defaultdict(int)
+    for chain in chains:
+        same[chain[-1]] += 1
+    return {chain: chain[-1] if same[chain[-1]] == 1 else "/".join(chain) for chain in chains}
+
+
+def _list(names: Iterable[str]) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:SHOWN]) + (f" and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from sightline.config.checks import shown
 from sightline.data.sources.csv_table import kind_of
-from sightline.data.sources.layout import composed, is_image_name
+from sightline.data.sources.entries import composed, is_image_name
 from sightline.data.sources.table_rows import Row
 from sightline.errors import DataError
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sightline.data.sources.csv_table import read_manifest_file
-from sightline.data.sources.layout import Entry, Listing
+from sightline.data.sources.entries import Entry, Listing
 from sightline.data.sources.listed_files import FileFinder
 from sightline.data.sources.source import ImageSource, digest, read_files, size_and_time
 from sightline.data.sources.table_rows import Row, list_rows, table_rows

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from sightline.config.checks import shown
 from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose, read_table
-from sightline.data.sources.layout import Entry, Listing, is_hidden, is_image_name
+from sightline.data.sources.entries import Entry, Listing, is_hidden, is_image_name
 from sightline.data.sources.listed_files import MemberFinder
 from sightline.data.sources.split_names import SPLIT_NAMES, split_of_name
 from sightline.data.sources.table_rows import Row, list_rows, table_rows

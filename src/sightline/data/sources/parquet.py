@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose
-from sightline.data.sources.layout import Entry, Listing
+from sightline.data.sources.entries import Entry, Listing
 from sightline.data.sources.manifest import RULES, ManifestSource
 from sightline.data.sources.source import digest, size_and_time
 from sightline.data.sources.table_rows import Row, list_rows

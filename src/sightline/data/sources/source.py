@@ -12,9 +12,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sightline.data.sources.class_folders import Classes
 from sightline.data.sources.csv_table import read_regular
-from sightline.data.sources.layout import Entry, LeftOut, Listing, lay_out
+from sightline.data.sources.entries import Entry, LeftOut, Listing, lay_out
+from sightline.data.sources.layout import Classes
 from sightline.data.sources.metadata import labeled_by
 
 __all__ = ["DownloadedSource", "FileTree", "ImageSource", "SharedSource", "digest", "read_files", "size_and_time"]

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from sightline.config.checks import shown
 from sightline.data.sources.csv_table import LABELS, PATHS, Table, choose
-from sightline.data.sources.layout import Entry, Listing, check_labels, composed
+from sightline.data.sources.entries import Entry, Listing, check_labels, composed
 from sightline.data.sources.split_names import SPLIT_NAMES, split_of_name
 from sightline.errors import DataError
 from sightline.runs.writing import plain_text

@@ -26,9 +26,9 @@ from sightline.data.sources.csv_table import (
     read_regular,
     read_table,
 )
+from sightline.data.sources.entries import Entry, LeftOut, image_names
 from sightline.data.sources.find_source import find_source, open_archive, refuse_address, refuse_special
 from sightline.data.sources.folder import FolderSource
-from sightline.data.sources.layout import Entry, LeftOut, image_names
 from sightline.data.sources.listed_files import ADDRESS, FileFinder, refuse_odd
 from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import FileTree

@@ -13,8 +13,8 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from sightline.runs.writing import storage_error
-from sightline.training.checkpoints import LAST, PREVIOUS
 from sightline.training.module import Learner
+from sightline.training.resume_point import LAST, PREVIOUS
 
 __all__ = ["AtomicCheckpointIO", "AtomicCheckpoints"]
 
