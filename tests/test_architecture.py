@@ -1,6 +1,7 @@
 """The rooms and their doors: what may import what, and what stays unloaded."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -93,6 +94,17 @@ def test_rooms_are_few_and_empty_at_the_door() -> None:
     assert len(entries) <= 20, sorted(entries)
     filled = {path for path, tree in files().items() if path.endswith("/__init__.py") and tree.body}
     assert filled <= {"config/__init__.py"}
+
+
+def test_files_functions_and_lists_of_parameters_are_of_a_size_to_read() -> None:
+    spec = importlib.util.spec_from_file_location("code_size", ROOT.parents[1] / "benchmarks" / "code.py")
+    assert spec is not None
+    assert spec.loader is not None
+    measuring = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(measuring)
+    assert list(measuring.too_large(ROOT)) == []
+    long = "def f():\n" + "    x = 1\n" * 61
+    assert measuring.code_lines(f'"""Text."""\n# comment\n\n{long}') == 62
 
 
 def test_each_big_library_has_one_door() -> None:

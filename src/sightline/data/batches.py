@@ -128,8 +128,8 @@ class TrainingBatches:
     """The training images, epoch after epoch, in a new order each; every image once an epoch, unless they are balanced.
 
     Iterating yields the rest of the current epoch; ``state_dict`` says where it stands, for Lightning's checkpoints.
-    The batches of an epoch differ in size by one image at most, so none is too small for batch-norm. What a batch is
-    made of, how, where and for which process are set apart, each by its name: thirteen arguments.
+    The batches of an epoch differ in size by one image at most, so none is too small for batch-norm. Thirteen
+    parameters because what a batch is made of, how, where and for which process is set apart, each by its name.
     """
 
     def __init__(

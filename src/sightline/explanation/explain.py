@@ -63,7 +63,7 @@ def explain(
 ) -> Explanations:
     """Show which pixels spoke for a class: a sheet for each image.
 
-    Its ten parameters are the arguments and options of ``sightline explain``.
+    Ten parameters because they are the arguments and options of ``sightline explain``.
 
     Args:
         run: Folder of a finished run, or its model.safetensors alone.

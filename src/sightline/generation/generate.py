@@ -76,7 +76,7 @@ def generate(
     (n = 200 images of digits, 1 and 2 threads). A program of one's own that asks for several starts below
     ``if __name__ == "__main__":``, as Python wants it of whatever starts processes.
 
-    Its ten parameters are the arguments and options of ``sightline generate``.
+    Ten parameters because they are the arguments and options of ``sightline generate``.
 
     Args:
         run: Folder of a finished run of a generator (sightline train DATA --recipe ddpm).

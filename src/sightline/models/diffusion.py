@@ -179,7 +179,8 @@ def sample(
 ) -> Tensor:
     """Make images of classes out of noise.
 
-    Every image has a generator of its own, so it does not depend on those that are made beside it.
+    Every image has a generator of its own, so it does not depend on those that are made beside it. Ten parameters
+    because they are the knobs that papers on samplers compare.
 
     Args:
         net: the network, in evaluation mode, on the device of the labels.

@@ -47,7 +47,7 @@ def tune(
     """Search a space of settings for the recipe with the best validation (Optuna).
 
     With one worker the same seed draws the same settings, interrupted or not; with several it depends on which trial
-    ends first. Its twelve parameters are the flags of the command: what is tuned, how, and where.
+    ends first. Twelve parameters because they are the flags of the command: what is tuned, how, and where.
 
     Args:
         data: An image set, as train has it. No trial reads its test split.
