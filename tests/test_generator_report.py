@@ -23,7 +23,7 @@ from sightline.errors import ConfigError, RunError
 from sightline.reports.generator_page import EARLIER, _bounded, _next_commands
 from sightline.reports.sentences import learning_charts
 from sightline.runs.folder import read_model
-from sightline.training import train
+from sightline.training import generator_plan
 from test_acgan import TINY as TINY_ACGAN
 from test_generating import TINY as TINY_DDPM
 from test_reporting import change, pictures_of_self_contained
@@ -274,7 +274,7 @@ def test_a_report_that_fails_costs_a_line_and_no_training(
 
     monkeypatch.setenv("SIGHTLINE_CACHE", str(made[0].cache))
     monkeypatch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1e9)
-    monkeypatch.setattr(train, "report", fail)
+    monkeypatch.setattr(generator_plan, "report", fail)
     console = Console(file=io.StringIO(), width=300)
     settings = {"fit": {"epochs": 2}}
     run = sightline.train(recipe=made[0].run / "recipe.yaml", settings=settings, run=tmp_path / "new", console=console)

@@ -19,6 +19,7 @@ from sightline.config import KeepConfig, SamplingConfig
 from sightline.errors import ConfigError, RunError
 from sightline.generation import generate as generating
 from sightline.generation.generate import generate
+from sightline.generation.generator import load_generator
 from sightline.generation.workers import Task, make_side_by_side
 
 TINY = {
@@ -89,7 +90,7 @@ def test_two_processes_make_the_images_and_the_manifest_of_one_with_chosen_class
 def test_more_processes_than_batches_are_cut_and_none_is_started_for_one_batch(
     generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generating, "make_side_by_side", None)
+    monkeypatch.setattr("sightline.generation.workers.make_side_by_side", None)
     assert generate(generator, out=tmp_path / "made", per_class=1, how=QUICKLY, processes=99).made == 3
 
 
@@ -185,9 +186,9 @@ def test_no_processes_are_refused_before_anything_is_made(
 def test_several_processes_on_one_gpu_are_refused_and_make_no_folder(
     generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, model = generating.load_generator(generator)
+    made, model = load_generator(generator)
     made.device = type("Device", (), {"type": "cuda"})()
-    monkeypatch.setattr(generating, "load_generator", lambda run: (made, model))
+    monkeypatch.setattr("sightline.generation.generator.load_generator", lambda run: (made, model))
     with pytest.raises(ConfigError, match="--processes 2: the images are made on one GPU"):
         generate(generator, out=tmp_path / "made", processes=2)
     assert not (tmp_path / "made").exists()

@@ -547,7 +547,7 @@ def test_a_trial_is_judged_by_the_weights_that_it_hands_on(tmp_path: Path) -> No
     )
     (tmp_path / "model.json").write_text('{"format": 1}')
     assert trials._judged(tmp_path, "val_acc") == (0.625, 4, 4.5)  # of the last validation
-    (tmp_path / "model.json").write_text('{"format": 1, "kept": {"epoch": 2}}')
+    (tmp_path / "model.json").write_text('{"format": 1, "kept": {"epoch": 2, "monitor": "val_loss", "value": 0.7}}')
     assert trials._judged(tmp_path, "val_loss") == (0.7, 4, 4.5)
 
 

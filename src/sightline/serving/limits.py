@@ -119,20 +119,22 @@ class RequestLog:
             raw = scope.get("raw_path") or scope["path"].encode("utf-8", "replace")
             path = plain(raw.partition(b"?")[0].decode("latin-1"), 200).replace(" ", "%20")
             milliseconds = 1000 * (time.perf_counter() - begun)
+            declared = Headers(scope=scope).get("content-length", "")
+            whole = status not in (GONE, 408) and not (declared.isdecimal() and int(declared[:19]) > facts.bytes_in)
             self._write(
-                status,
+                whole,
                 f"{facts.request_id} {scope['method']} {path} {status} {milliseconds:.1f} ms {facts.bytes_in} B"
                 f" {facts.images} images",
             )
 
-    def _write(self, status: int, line: str) -> None:
+    def _write(self, whole: bool, line: str) -> None:
         now, minute = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), int(time.time() // 60)
         if minute != self._minute:
             if (left_out := self._unfinished - UNFINISHED_LINES) > 0:
                 self.log(f"{now} {left_out:,} more requests in an earlier minute were never whole")
             self._minute, self._unfinished = minute, 0
-        self._unfinished += status in (GONE, 408)
-        if status not in (GONE, 408) or self._unfinished <= UNFINISHED_LINES:
+        self._unfinished += not whole
+        if whole or self._unfinished <= UNFINISHED_LINES:
             self.log(f"{now} {line}")
 
 
