@@ -5,7 +5,7 @@
 A small training of ``digits``, or of another image set, runs under ``sys.setprofile`` up to its first step. On the way are
 the functions of this package that are being executed, so stand on the stack, at three moments:
 
-- where the network is built (the call of ``architecture.build``, which itself does not count): what is trained;
+- where the network is built (the call of ``training.network.build``, which itself does not count): what is trained;
 - where the first batch is made (``TrainingBatches.make`` within the fit): on what;
 - where the loss of the first step is computed (``classification_loss``): what is computed.
 
@@ -39,7 +39,7 @@ SETTINGS = (
 MOST_FILES, MOST_LINES = 8, 500
 
 MOMENTS = {
-    ("build", "architecture.py"): "network",
+    ("build", "network.py"): "network",
     ("TrainingBatches.make", "batches.py"): "batch",
     ("classification_loss", "module.py"): "loss",
 }
