@@ -138,14 +138,18 @@ def test_the_interval_is_as_wide_as_halves_of_the_images_say():
     # halves whose estimates are right but for what 50 images leave open: their deviation is that of 50 answers
     open_ = np.sqrt(0.8 * 0.2 / 50)
     assert corrected_interval(accuracies, sizes, 100, [(0.8 + open_, 0.8), (0.8 - open_, 0.8)]) == plain
-    # estimates that deviate by 0.3: half of that variance, and t(49)
-    low, high = corrected_interval(accuracies, sizes, 100, [(0.8 + 0.3, 0.8), (0.8 - 0.3, 0.8)])
-    half = 2.0096 * np.sqrt((0.3**2 - open_**2) / 2)
-    assert low == pytest.approx(0.84 - half, 1e-3)
+    # estimates that deviate by 0.3: half of that variance, and t(49); a fifth more images might have added a little
+    wide = [(0.8 + 0.3, 0.8), (0.8 - 0.3, 0.8)]
+    low, high = corrected_interval(accuracies, sizes, 100, wide)
+    missing = 0.04 * 20 / 30
+    assert low == pytest.approx(0.84 - 2.0096 * np.sqrt((0.3**2 - open_**2) / 2 + missing**2), 1e-3)
     assert high == 1
-    # a bias of 0.2 is half as large at twice the images
-    low, _ = corrected_interval(accuracies, sizes, 100, [(0.6 + open_, 0.8), (0.6 - open_, 0.8)])
-    assert low == pytest.approx(0.84 - 2.0096 * 0.1, 1e-3)
+    # of 20 series of 5 images the other half leaves more open
+    low, _ = corrected_interval(accuracies, sizes, 100, wide, units=20)
+    assert low == pytest.approx(0.84 - 2.0096 * np.sqrt((0.3**2 - 0.8 * 0.2 / 10) / 2 + missing**2), 1e-3)
+    # 30 images more than half have added 0.2: the 20 of a fold would have added two thirds of that at most
+    low, _ = corrected_interval(accuracies, sizes, 100, [(0.64, 0.64), (0.64, 0.64)])
+    assert low == pytest.approx(0.84 - 2.0096 * np.sqrt((0.2 * 20 / 30) ** 2 - 0.64 * 0.36 / 100), 1e-3)
 
 
 def test_the_paired_interval_knows_which_answers_changed():

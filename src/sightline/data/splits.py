@@ -19,7 +19,7 @@ from sightline.data.cache import CachedImages
 from sightline.data.seen import Kept, numbers_of, read_kept, read_own_kept
 from sightline.errors import ConfigError, DataError
 
-__all__ = ["RULE", "Splits", "brings_validation", "deal_folds", "split", "split_as", "statistics"]
+__all__ = ["RULE", "Splits", "brings_validation", "deal_folds", "split", "split_as", "statistics", "unit_count"]
 
 TEST_SHARE = 1 / 5
 VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 1 / 10, 500, 5000
@@ -233,6 +233,11 @@ def deal_folds(images: CachedImages, rows: Array, count: int, seed: int) -> Arra
             fold_of |= dict.fromkeys(units[by_class[label][index]], place % count)
             place += 1
     return np.array([fold_of[row] for row in rows.tolist()], np.int64)
+
+
+def unit_count(images: CachedImages, rows: Array) -> float:
+    """Count groups, and images by themselves, as if all were of one size: n² over the sum of their squared sizes."""
+    return float(len(rows) ** 2 / sum(len(members) ** 2 for members in _units(images, rows).values()))
 
 
 def statistics(images: CachedImages, rows: Array) -> tuple[list[float], list[float]]:

@@ -149,7 +149,11 @@ def detectable_difference(comparisons: int, degrees: int, power: float = POWER) 
 
 
 def corrected_interval(
-    accuracies: Sequence[float], sizes: Sequence[int], images: int, halves: Sequence[tuple[float, float]] = ()
+    accuracies: Sequence[float],
+    sizes: Sequence[int],
+    images: int,
+    halves: Sequence[tuple[float, float]] = (),
+    units: float | None = None,
 ) -> tuple[float, float]:
     """Compute the interval of 95 % around an accuracy that repeated cross-validation has estimated.
 
@@ -157,15 +161,17 @@ def corrected_interval(
     is taken as ``(1 / J + n2 / n1)`` times that of one, with J estimates, n1 images to fit to and n2 to measure on. Of
     few images all folds may agree by luck; so each end is at least as far out as Wilson's for so many images. Neither
     knows how much depends on which images a head was fitted to; halves of the images show it, and each end is at least
-    as far
-    out as they say: the squared error of a half's estimate, without what the finite other half adds to it, taken as
-    half as large at all images (its bias as half as large before it is squared).
+    as far out as they say: the variance of a half's error, without what the finite other half adds to it, is half as
+    large at all images. What a fold's images would have added to the accuracy is no more than what as many have added
+    between half of the images and nine tenths, as learning curves flatten.
 
     Args:
         accuracies: of each fold of each repeat.
         sizes: images that each was measured on.
         images: in all.
         halves: of halves of the images: the cross-validated accuracy, and that on the other half.
+        units: of images that are dealt together, such as series, as many as would count the same if they were of one
+            size; None: each by itself.
     Source:
         Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003, eq. 9; halves of the
         images, there for the variance of the estimate alone, in section 4.2.
@@ -176,9 +182,10 @@ def corrected_interval(
     variance *= 1 / len(sizes) + measured / (images - measured)
     if halves:
         estimated, reached = np.array(halves).T
-        error, share = estimated - reached, float(reached.mean())
-        of_halves = (float(error.var()) - share * (1 - share) / (images / 2)) / 2
-        variance = max(variance, of_halves + float(error.mean() / 2) ** 2)
+        share = float(reached.mean())
+        finite = share * (1 - share) / ((units or images) / 2)
+        missing = max(0.0, mean - share) * measured / max(measured, images / 2 - measured)
+        variance = max(variance, (float((estimated - reached).var()) - finite) / 2 + missing**2)
     half = float(special.stdtrit(len(sizes) - 1, 0.5 + CONFIDENCE / 2)) * math.sqrt(variance)
     low, high = wilson_interval(round(mean * images), images)
     return max(0.0, min(mean - half, low)), min(1.0, max(mean + half, high))

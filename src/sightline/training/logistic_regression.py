@@ -200,6 +200,7 @@ def cross_validate(
     penalty: float | None = None,
     progress: Callable[[int, int], None] | None = None,
     *,
+    units: float | None = None,
     folds: int = FOLDS,
     repeats: int = REPEATS,
 ) -> CrossValidation:
@@ -214,6 +215,7 @@ def cross_validate(
         deal: deals the images into so many folds by a seed: the fold of each image, (N,).
         penalty: that is used; None chooses it.
         progress: called with (folds done, folds in all).
+        units: as ``corrected_interval`` has them.
         folds, repeats: folds of a repeat, and repeats.
     Source:
         Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003.
@@ -245,7 +247,7 @@ def cross_validate(
         for side in range(2):
             halves.append(_measure_half(examples, half_N == side, fold_N, penalties))
             progress(repeats * folds + 2 * halving + side + 1, repeats * folds + 2 * HALVINGS)
-    interval = corrected_interval(accuracies, sizes, len(examples), halves)
+    interval = corrected_interval(accuracies, sizes, len(examples), halves, units)
     return CrossValidation(logits_NK, float(np.average(accuracies, weights=sizes)), interval, folds, repeats)
 
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sightline.data.splits import deal_folds
+from sightline.data.splits import deal_folds, unit_count
 from sightline.display.terminal import show
 from sightline.display.waiting import Progress
 from sightline.inference.feature_store import FeatureStore
@@ -85,7 +85,7 @@ def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
     if held_out is None:
         with Progress(console, "Cross-validating") as progress:
             deal = partial(deal_folds, images, splits.train)
-            crossed = cross_validate(train, deal, penalty, progress)
+            crossed = cross_validate(train, deal, penalty, progress, units=unit_count(images, splits.train))
     if penalty is None:
         telling = held_out if held_out is not None and len(held_out) >= FEW_VALIDATION else None
         head = choose_head(train, deal_folds(images, splits.train, FOLDS, plan.recipe.data.split_seed), telling)
