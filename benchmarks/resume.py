@@ -111,8 +111,7 @@ def _die_inside(kind: str, occasion: int) -> None:
     """Make this process kill itself when an event comes round for the ``occasion``-th time, counted from 0."""
     from sightline.evaluation import evaluate
     from sightline.inference import classifier
-    from sightline.training import module
-    from sightline.training.callbacks import checkpoints
+    from sightline.training import checkpoints, module
 
     count = -1
 

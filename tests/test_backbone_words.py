@@ -29,7 +29,7 @@ from sightline.errors import ConfigError
 from sightline.machine import extras
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights, native_size, refuse_missing_weights
-from sightline.models.weights import BLOCKS, LoadedWeights, timm_names
+from sightline.models.transfer import BLOCKS, LoadedWeights, timm_names
 from sightline.runs.tensors import read_tensors
 from sightline.training import preparation
 

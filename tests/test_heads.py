@@ -38,7 +38,7 @@ from sightline.models.attention import (
 from sightline.models.build import build_network, summarize
 from sightline.models.flops import flops_per_image
 from sightline.models.heads import AttentionEncoder, AttentionPool, HeadedNetwork, PatchEmbedding
-from sightline.models.weights import put_in
+from sightline.models.transfer import put_in
 from sightline.training.optimizers import build_optimizer
 
 CLASSES = 5

@@ -17,7 +17,7 @@ from sightline.models.adapters import ForeignNetwork
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights
 from sightline.models.resnet import ResNet18
-from sightline.models.weights import put_in
+from sightline.models.transfer import put_in
 
 CLONE = str(Path(__file__).parent / "hub_clone")
 SMALL, LARGE = (32, 32), (96, 96)

@@ -12,7 +12,7 @@ from sightline.config import AdamWConfig, MuonConfig, Recipe, SGDConfig, read_re
 from sightline.config.resolving import to_mapping
 from sightline.errors import ConfigError
 from sightline.models.build import build_network
-from sightline.models.weights import LoadedWeights
+from sightline.models.transfer import LoadedWeights
 from sightline.runs import folder
 from sightline.training import optimizer_choice, preparation
 from sightline.training.network import Built

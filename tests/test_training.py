@@ -24,10 +24,9 @@ from sightline.errors import ConfigError, DataError, Interrupted, RunError, Stor
 from sightline.inference.predict import load
 from sightline.models.flops import flops_per_image
 from sightline.runs import folder as runs
-from sightline.training import finish, image_conflicts, module, preparation, resume_point
+from sightline.training import checkpoints, finish, image_conflicts, module, preparation, resume_point
 from sightline.training import fit as fitting
 from sightline.training import network as architecture
-from sightline.training.callbacks import checkpoints
 
 
 @pytest.fixture

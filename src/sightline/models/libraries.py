@@ -19,7 +19,7 @@ from sightline.errors import ConfigError
 from sightline.models.adapters import ForeignNetwork, TimmNetwork, start_small
 from sightline.models.base import Network
 from sightline.models.resnet import SMALL_SIDE, small_stem
-from sightline.models.weights import LISTED
+from sightline.models.transfer import LISTED
 
 __all__ = ["build_foreign", "timm_body", "timm_weights_entry", "torchvision_models"]
 

@@ -22,7 +22,7 @@ from sightline.errors import ConfigError
 from sightline.machine.extras import packaged_weights
 from sightline.models.base import Network
 from sightline.models.libraries import timm_body, timm_weights_entry, torchvision_models
-from sightline.models.weights import LoadedWeights, put_in, timm_names
+from sightline.models.transfer import LoadedWeights, put_in, timm_names
 from sightline.runs.tensors import METADATA_KEY, read_tensors
 
 __all__ = ["load_weights", "native_size", "refuse_missing_weights"]

@@ -30,7 +30,7 @@ from sightline.models.base import Network
 from sightline.models.build import build_network
 from sightline.models.heads import HeadedNetwork
 from sightline.models.pretrained import load_weights
-from sightline.models.weights import LoadedWeights, put_in
+from sightline.models.transfer import LoadedWeights, put_in
 from sightline.runs.folder import read_model_of_finished, read_weights
 
 __all__ = [

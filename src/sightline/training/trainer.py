@@ -17,12 +17,12 @@ from rich.console import Console
 from sightline.config import AnyRecipe, Recipe, phase_epochs
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.training.callbacks.averaging import Averaging, Chosen
-from sightline.training.callbacks.checkpoints import AtomicCheckpointIO, AtomicCheckpoints
 from sightline.training.callbacks.cost import CostMeter, SharedCores
 from sightline.training.callbacks.epochs import AfterEpoch, EpochLog
 from sightline.training.callbacks.freezing import Finetuning, SteadyNorms
 from sightline.training.callbacks.progress import EpochBar
 from sightline.training.callbacks.steps import Accumulation, CompiledSteps
+from sightline.training.checkpoints import AtomicCheckpointIO, AtomicCheckpoints
 
 __all__ = ["build_trainer", "callback_of"]
 
