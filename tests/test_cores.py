@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import sightline
 from sightline.machine import cores
 from sightline.machine.cores import CoreShare
 
@@ -79,3 +80,24 @@ def test_a_cache_folder_that_cannot_be_written_shares_nothing(tmp_path: Path, mo
     with CoreShare(CPU, torch.bfloat16) as share:
         assert not share.adjust()
         assert torch.get_num_threads() == 4
+
+
+@pytest.mark.parametrize(
+    ("fit", "threads"),
+    [({}, 2), ({"precision": "float32"}, 4), ({"deterministic": True}, 4)],
+)
+def test_a_training_shares_only_where_its_bits_are_not_promised(
+    fit: dict[str, object], threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.machine.devices.has_fast_bfloat16", lambda device: True)
+    seen: list[int] = []
+    settings = {"fit": {"epochs": 1} | fit, "network": {"widths": [8, 16, 16]}, "data": {"fraction": 0.1}}
+    with CoreShare(CPU, torch.bfloat16):  # another program
+        sightline.train(
+            "digits",
+            recipe="small",
+            settings=settings,
+            run=tmp_path / "run",
+            after_epoch=lambda epoch, row: seen.append(torch.get_num_threads()),
+        )
+    assert seen == [threads]

@@ -51,5 +51,5 @@ class ACGANConfig(Kind, frozen=True, kw_only=True, tag="acgan"):
 
     @property
     def side_multiple(self) -> int:
-        """What the sides of images must be a multiple of, in pixels."""
+        """The number that the sides of images must be a multiple of, in pixels."""
         return int(self.patch * 2 ** len(self.widths))

@@ -99,7 +99,7 @@ class CutmixConfig(Kind, frozen=True, kw_only=True, tag="cutmix"):
 
 
 class AugmentConfig(Block, frozen=True, kw_only=True):
-    """How training images are varied; each image of a batch gets its own random numbers."""
+    """Variation of the training images; each image of a batch gets its own random numbers."""
 
     flip: Literal["none", "random", "alternating"] = "random"
     """Mirror left and right: not at all, at random, or at random in the first epoch and the other way in each next."""

@@ -58,7 +58,7 @@ LITE_PACKAGES = {
 
 @dataclass(frozen=True)
 class Backbone:
-    """What a word stands for."""
+    """A network and its weights, as a word stands for them."""
 
     name: str
     """timm's name of the network."""

@@ -16,7 +16,7 @@ __all__ = ["CLASSIFIER", "EVERY", "GENERATOR", "Conflict", "refuse_conflicts", "
 
 
 class Facts:
-    """What a recipe makes of its epochs, and the kinds of its blocks that can be off."""
+    """Facts that conflicts ask for: the epochs of a recipe by phase, and the kinds of its blocks that can be off."""
 
     def __init__(self, recipe: Any) -> None:
         schedule, averaging, every = recipe.schedule, recipe.averaging, recipe.fit.validate_every

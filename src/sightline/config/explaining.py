@@ -45,7 +45,7 @@ OWN_ARITHMETIC: frozenset[Method] = frozenset({"grad_cam", "attention"})
 
 
 class AttributionConfig(Block, frozen=True, kw_only=True):
-    """How the maps are computed; null leaves a number to the method."""
+    """Settings of computing maps; null leaves a number to the method."""
 
     layer: str | None = None
     """Layer whose map is shown (grad_cam); null: the deepest of at least 7×7 positions."""

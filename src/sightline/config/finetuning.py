@@ -64,7 +64,7 @@ class _LayeredConfig(Kind, frozen=True, kw_only=True):
 
 
 class _PhasedConfig(_LayeredConfig, frozen=True, kw_only=True):
-    """What both schedules of phases have."""
+    """Settings that both schedules of phases have."""
 
     restore_best: Restore = "none"
     """Which weights of a phase the next one begins with: its last (none), or those of its validation with the best accuracy

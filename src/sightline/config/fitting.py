@@ -40,7 +40,7 @@ __all__ = [
 
 
 class DataConfig(Block, frozen=True, kw_only=True):
-    """Which images are trained on, and at what size."""
+    """Settings of the images that are trained on, and their size."""
 
     validation: Count | None = None
     """Images kept out of train to validate on, where the set has no validation split of its own; null: a tenth of
@@ -142,7 +142,7 @@ class EarlyStoppingConfig(Kind, frozen=True, kw_only=True, tag="patience"):
 
 
 class FitConfig(Block, frozen=True, kw_only=True):
-    """How long, how fast and how reproducibly to train."""
+    """Settings of the fit: how long, how fast and how reproducibly to train."""
 
     epochs: Count = 8
     """Passes over the training images."""
@@ -222,7 +222,7 @@ class FitConfig(Block, frozen=True, kw_only=True):
 
 
 class EvaluationConfig(Block, frozen=True, kw_only=True):
-    """How the finished classifier reads an image, and what it is measured on."""
+    """Settings of the finished classifier: how it reads an image, and what it is measured on."""
 
     views: Literal["one", "flip", "six"] = "one"
     """Views of an image whose logits are averaged: itself; with its mirror image; both also shifted by a pixel
@@ -234,7 +234,7 @@ class EvaluationConfig(Block, frozen=True, kw_only=True):
 
 
 class TrackConfig(Block, frozen=True, kw_only=True):
-    """Where the numbers of a training go besides its run folder; ``metrics.csv`` is written always."""
+    """Places that the numbers of a training go to besides its run folder; ``metrics.csv`` is written always."""
 
     to: tuple[Literal["tensorboard", "wandb", "csv"], ...] = ()
     """Trackers, several at once: all settings, the rates step by step, the epochs and the final numbers, below logs/ in

@@ -18,7 +18,7 @@ EPOCHS = 100  # unless a recipe, the images or the user say otherwise
 
 
 class FlipConfig(Block, frozen=True, kw_only=True):
-    """How a generator's training images are varied: whatever else is done to them, it would learn to do."""
+    """Variation of a generator's training images: whatever else is done to them, it would learn to do."""
 
     flip: Literal["none", "random", "alternating"] = "none"
     """Mirror left and right: not at all, at random, or at random in the first epoch and the other way in each next."""

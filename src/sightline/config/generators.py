@@ -78,7 +78,7 @@ class DiffusionConfig(Kind, frozen=True, kw_only=True, tag="diffusion"):
 
     @property
     def side_multiple(self) -> int:
-        """What the sides of images must be a multiple of, in pixels."""
+        """The number that the sides of images must be a multiple of, in pixels."""
         return int(self.patch * 2 ** (len(self.widths) - 1))
 
 
@@ -86,7 +86,7 @@ GeneratorConfig = DiffusionConfig | ACGANConfig
 
 
 class SamplingConfig(Block, frozen=True, kw_only=True):
-    """How images are made by diffusion."""
+    """Settings of making images by diffusion."""
 
     guidance: Finite = 1.8
     """How far beyond the class, away from images of any class: w in (1 + w) conditional - w unconditional; 0: not at all."""
@@ -133,7 +133,7 @@ class SamplingConfig(Block, frozen=True, kw_only=True):
 
 
 class KeepConfig(Block, frozen=True, kw_only=True):
-    """Which generated images are kept."""
+    """Settings of the filter: the generated images that are kept."""
 
     run: str
     """Run of a classifier that must take an image for its class."""
@@ -153,7 +153,7 @@ class KeepConfig(Block, frozen=True, kw_only=True):
 
     @property
     def criteria(self) -> str:
-        """What passes, without whose word it is."""
+        """The rule of what passes, without whose word it is."""
         return f"{self.least:g} to {self.most:g}, copies {self.copies:g}"
 
 

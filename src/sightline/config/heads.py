@@ -22,7 +22,7 @@ __all__ = [
 
 
 class _HeadConfig(Kind, frozen=True, kw_only=True):
-    """What every head has."""
+    """Settings of every head."""
 
     layer: str | None = None
     """Layer of the network whose map is read, such as groups.1 or layer3, and behind which the network ends; null: the
@@ -34,7 +34,7 @@ class LinearHeadConfig(_HeadConfig, frozen=True, kw_only=True, tag="linear"):
 
 
 class _AttentionConfig(_HeadConfig, frozen=True, kw_only=True):
-    """What every head with attention has."""
+    """Settings of every head with attention."""
 
     heads: Annotated[int, Meta(ge=1, le=64)] = 8
     """Attentions side by side, each with its own weights."""
@@ -54,7 +54,7 @@ class _AttentionConfig(_HeadConfig, frozen=True, kw_only=True):
 
 
 class _EncoderConfig(_AttentionConfig, frozen=True, kw_only=True):
-    """What the two encoders have."""
+    """Settings of the two encoders."""
 
     patch: Annotated[int, Meta(ge=1, le=64)] = 2
     """Side of a patch, in positions of the map; a border that fills no patch is left out."""

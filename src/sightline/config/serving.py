@@ -12,7 +12,7 @@ SHORTEST_TOKEN = 8  # letters
 
 @dataclass(frozen=True, kw_only=True)
 class ServeConfig:
-    """Where a server listens, whom it answers, and how much it takes at once."""
+    """Settings of a server: where it listens, whom it answers, and how much it takes at once."""
 
     host: str = "127.0.0.1"
     """Address to listen at; 0.0.0.0 answers other machines too."""

@@ -55,18 +55,18 @@ class Recipe(Block, frozen=True, kw_only=True):
 
     @property
     def shows_two_views(self) -> bool:
-        """Whether every image is shown in training as it is, or mirrored, and in no other way."""
+        """True where every image is shown in training as it is, or mirrored, and in no other way."""
         return not shown_in_new_ways(self.augment)
 
     @property
     def keeps_features(self) -> bool:
-        """Whether what the frozen layers make of the training images is computed once and kept in memory."""
+        """True where what the frozen layers make of the training images is computed once and kept in memory."""
         frozen = isinstance(self.finetune, FrozenConfig) and self.finetune.features == "keep"
         return frozen or isinstance(self.finetune, UpperConfig)
 
     @property
     def selects(self) -> bool:
-        """Whether validation chooses anything while training; half of it is then kept from that, to calibrate."""
+        """True where validation chooses anything while training; half of it is then kept from that, to calibrate."""
         plateau = isinstance(self.schedule, PlateauConfig) and self.schedule.monitor != "train_acc"
         restores = isinstance(self.finetune, GradualConfig | PhasesConfig) and self.finetune.restore_best != "none"
         return plateau or restores or self.early_stopping is not None or self.fit.keep != "last"

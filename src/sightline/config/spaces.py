@@ -128,7 +128,7 @@ class Space:
 
     @property
     def size(self) -> float:
-        """How many drawings there are; infinite where a number is drawn without steps."""
+        """The number of drawings that there are; infinite where a number is drawn without steps."""
 
         def size(dimension: Dimension) -> float:
             if isinstance(dimension, Choice):

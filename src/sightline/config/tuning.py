@@ -22,7 +22,7 @@ STUDY_FORMAT = 1  # rises when an older sightline could misread study.yaml
 
 
 class TuneConfig(Block, frozen=True, kw_only=True):
-    """How a space is searched."""
+    """Settings of the search of a space."""
 
     trials: Count = 20
     """Trials in all, those included that are ended early or fail."""
@@ -79,7 +79,7 @@ def refuse_hopeless_space(
 
 @dataclass(frozen=True)
 class Study:
-    """What a tuning was begun with."""
+    """The recipe, space and settings that a tuning was begun with."""
 
     recipe: Recipe
     space: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""What a user should know of how an image set was read: another reading of its folders, and what was left out."""
+"""Remarks on how an image set was read: another reading of its folders, and what was left out."""
 
 from collections import Counter
 from pathlib import PurePosixPath

@@ -1,4 +1,4 @@
-"""Which images a run has trained on, validated on and tested on: ``seen.npz`` in its folder. N images.
+"""The images that a run has trained on, validated on and tested on: ``seen.npz`` in its folder. N images.
 
 A network that starts from an earlier run must not be tested on images that the run has learned from, and a set that has
 grown may keep the splits of an earlier run. Images are known by their pixels, wherever they lie now. Nothing here loads

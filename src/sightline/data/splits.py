@@ -1,4 +1,4 @@
-"""Who is trained on, who chooses, who calibrates, who tests.
+"""Splits: the images that are trained on, choose, calibrate and test.
 
 Images are dealt by the rank of a hash of their pixels (of their group where there is one) and the split seed, never by
 the run's seed, so every run on a set has the same test images. Identical images, and images of one group, stay on one

@@ -37,7 +37,7 @@ Array = np.ndarray[Any, Any]
 
 
 class _Digests(msgspec.Struct):
-    """What is read of the index of kept features: SHA-256 of their files."""
+    """The index of kept features: SHA-256 of their files."""
 
     rows: str
     features: str

@@ -1,4 +1,4 @@
-"""Which device computes, in which number format, and how fast it is just now."""
+"""The device that computes, its number format, and its speed just now."""
 
 import ctypes
 import os

@@ -169,7 +169,7 @@ def settle(network: nn.Module) -> None:
 
 @dataclass(frozen=True)
 class Losses:
-    """What one step has to lower, and its parts, each a scalar."""
+    """The loss that one step has to lower, and its parts, each a scalar."""
 
     total: Tensor
     source: Tensor

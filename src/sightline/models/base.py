@@ -1,4 +1,4 @@
-"""What every network gives. B images, height H, width W, D features, K classes."""
+"""The base of every network. B images, height H, width W, D features, K classes."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager

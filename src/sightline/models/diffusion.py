@@ -36,7 +36,7 @@ fainter noise, which is at few of the times; asked about it, it leaves as much i
 
 
 class NoisePredictor(Protocol):
-    """What predicts noise."""
+    """A network that predicts noise."""
 
     @property
     def no_class(self) -> int: ...

@@ -21,7 +21,7 @@ NONCOMMERCIAL = ("cc-by-nc-4.0", "fair-noncommercial-research-license", "apple-a
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """Which of a network's tensors were taken from where."""
+    """The tensors of a network that were taken over, and their source."""
 
     source: str
     loaded: int

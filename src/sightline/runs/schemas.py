@@ -78,7 +78,7 @@ class Data(Struct):
 
 
 class Cost(Struct):
-    """What a training took. Numbers that older versions did not write are None."""
+    """The cost of a training. Numbers that older versions did not write are None."""
 
     fit_seconds: float | None
     evaluation_seconds: float = 0.0
@@ -202,7 +202,7 @@ class Probe(Struct):
 
 
 class Found(Struct, rename={"start": "from"}):
-    """What a search before the training found, and where it started."""
+    """The settings that a search before the training found, and where it started."""
 
     start: dict[str, Any]
     settings: dict[str, Any]

@@ -27,7 +27,7 @@ class Connection(H11Protocol):
 
     @property
     def waits(self) -> bool:
-        """Whether a request has not come, or not whole."""
+        """True while a request has not come, or not whole."""
         return self.cycle is None or self.cycle.response_complete or self.cycle.more_body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

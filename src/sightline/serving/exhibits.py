@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Selection:
-    """Which answers to show, and in what order."""
+    """The answers to show, and their order."""
 
     right: bool
     true: int | None = None

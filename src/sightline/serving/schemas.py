@@ -105,7 +105,7 @@ class Chance(Described):
 
 
 class Explanation(Described):
-    """Which pixels spoke for a class."""
+    """A map of the pixels that spoke for a class."""
 
     method: Method
     class_: str = Field(alias="class")
@@ -115,7 +115,7 @@ class Explanation(Described):
 
 
 class Answer(Described):
-    """What a classifier says of an image."""
+    """The answer of a classifier to an image."""
 
     file: str
     """Base name of the file."""
@@ -133,7 +133,7 @@ class Answer(Described):
 
 
 class Answers(Identified):
-    """What a classifier says of images."""
+    """The answers of a classifier to images."""
 
     images: list[Answer]
     """In the order in which they were sent."""
@@ -142,7 +142,7 @@ class Answers(Identified):
 
 
 class Health(Identified):
-    """Whether the server is there."""
+    """The state of the server."""
 
     status: Literal["ok"]
     uptime_seconds: Annotated[float, Field(ge=0)]
@@ -161,7 +161,7 @@ class Accuracy(Described):
 
 
 class Calibration(Described):
-    """How the probabilities were scaled, and how far they are off."""
+    """The scaling of the probabilities, and how far they are off."""
 
     temperatures: dict[str, float]
     """By views."""
@@ -179,7 +179,7 @@ class Rate(Described):
 
 
 class Unknown(Described):
-    """How often images of other kinds are called none of the classes."""
+    """The share of images of other kinds that are called none of the classes."""
 
     share_of_own: Probability
     rates: dict[str, Rate]
@@ -199,7 +199,7 @@ class Limits(Described):
 
 
 class Model(Identified):
-    """What the classifier is and how good."""
+    """The classifier: its network, its classes, and how good it is."""
 
     classes: list[str]
     """In the order of their indices."""

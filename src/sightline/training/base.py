@@ -51,7 +51,7 @@ def with_settings(recipe: R, block: str, **settings: Any) -> R:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is known of a training when its weights are settled, besides them."""
+    """The facts of a training when its weights are settled, besides them."""
 
     seconds: float
     """Of all that made it, features and those before a resumption included."""
@@ -89,7 +89,7 @@ class Plan(ABC):
     @property
     @abstractmethod
     def network(self) -> Countable:
-        """What is trained."""
+        """The network that is trained."""
 
     @property
     def seen(self) -> Seen | None:

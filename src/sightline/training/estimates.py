@@ -1,4 +1,4 @@
-"""How long a training takes and how much memory it holds: its operations are counted, and one step of it is timed."""
+"""Estimates of the time and the memory of a training: its operations are counted, and one step of it is timed."""
 
 import copy
 import time
@@ -27,7 +27,7 @@ LEARNING_BYTES = 12  # a number that learns: its gradient and two numbers of the
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a training costs."""
+    """The estimated cost of a training."""
 
     seconds: float
     speed: float

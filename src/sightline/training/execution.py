@@ -1,8 +1,7 @@
 """The steps of ``sightline.train``, from the request to the finished run folder. Loads torch.
 
 What is trained is a plan, and this is what all plans have in common, from the run folder to the last step. Lightning
-is loaded
-by the fit alone: a probe that nothing follows does without.
+is loaded by the fit alone: a probe that nothing follows does without.
 """
 
 import os
@@ -11,6 +10,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from sightline.display.pictures import drawing
@@ -64,9 +64,10 @@ def execute(
             if not restart:
                 settle_checkpoints(begun)
         plan = prepare_any(request, console)
-        if plan.recipe.fit.deterministic or plan.recipe.fit.processes > 1:
+        fit = plan.recipe.fit
+        if fit.deterministic or fit.processes > 1 or arithmetic(fit.precision, device) != torch.bfloat16:
             share.end()
-        if after_epoch is not None and plan.recipe.fit.processes > 1:
+        if after_epoch is not None and fit.processes > 1:
             raise ConfigError("--fit.processes must be 1 where the end of an epoch is waited for; leave it out.")
         if helping is not None:
             from sightline.training.fit import help_fit

@@ -1,4 +1,4 @@
-"""What fine-tuning more or fewer layers of a network would cost here, by timing a step of each."""
+"""The cost of fine-tuning more or fewer layers of a network here, by timing a step of each."""
 
 import copy
 import time

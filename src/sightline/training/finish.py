@@ -1,4 +1,4 @@
-"""What follows the last step of a classifier: calibrate it, read the test split once, write what the run saves.
+"""Finish a classifier after its last step: calibrate it, read the test split once, write what the run saves.
 
 N images, V views, K classes. Nothing here loads Lightning.
 """

@@ -1,4 +1,4 @@
-"""What a frozen backbone makes of images, computed once and kept. N images, V views, B images of a batch.
+"""Features of a frozen backbone, computed once and kept. N images, V views, B images of a batch.
 
 Where nothing below the head learns and images are shown as they are, or mirrored, the backbone's output for an image
 is one of two. They are computed when they are first asked for, kept in memory on the device, and the epochs train the

@@ -1,4 +1,4 @@
-"""What Lightning trains: one short LightningModule a kind. The arithmetic is plain functions. B images, K classes."""
+"""The LightningModules: one short LightningModule a kind. The arithmetic is plain functions. B images, K classes."""
 
 from bisect import bisect_right
 from collections.abc import Callable

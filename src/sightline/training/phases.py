@@ -1,4 +1,4 @@
-"""Which parameters of a network learn in which epochs, and at which share of the rate: fine-tuning, as plain functions.
+"""Phases: the parameters that learn in each epoch, and their share of the rate; fine-tuning, as plain functions.
 
 A layer is what an image runs through as one piece: a child of the network, or a child of one that holds nearly all of
 it.

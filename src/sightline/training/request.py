@@ -23,7 +23,7 @@ __all__ = ["Request", "read_request"]
 
 @dataclass(frozen=True)
 class Request:
-    """What a training is asked for."""
+    """The recipe, settings and image set that a training was asked for."""
 
     named: dict[str, Any] | None
     """The content of the recipe that was named; None where it is chosen by the images."""

@@ -144,7 +144,7 @@ class Best:
 
 
 class Plateau:
-    """What the rate is multiplied by so far, by the measurements since the training began."""
+    """The factor of the rate so far, by the measurements since the training began."""
 
     def __init__(self, config: PlateauConfig) -> None:
         self.config = config

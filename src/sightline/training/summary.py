@@ -1,4 +1,4 @@
-"""What a training prints before its first step and after its last, on a console that may be a log."""
+"""The lines that a training prints before its first step and after its last, on a console that may be a log."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -39,7 +39,7 @@ FINISH_SECONDS = 60.0  # for it to upload what is left at the end; then the rest
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tracker writes, and from where it goes on."""
+    """The place that a tracker writes to, and from where it goes on."""
 
     run: Path
     step: int

@@ -13,7 +13,7 @@ __all__ = ["Mixing", "cut", "draw_mixing", "mix"]
 
 @dataclass(frozen=True)
 class Mixing:
-    """Who is mixed with whom, and how much."""
+    """The partners of a batch, and the share of each."""
 
     partner_B: Tensor
     """Position in the batch of the image that is mixed in; a permutation, so some may meet themselves."""

@@ -71,7 +71,7 @@ class TooManyPixelsError(UnreadableImageError):
 
 @dataclass(frozen=True)
 class Decoded:
-    """What a file shows."""
+    """An image as its file shows it."""
 
     pixels: Pixels
     """(H, W, 3)."""

@@ -1,4 +1,4 @@
-"""Which format a file is in, by its first bytes: its name does not count. Nothing here loads Pillow.
+"""The format of a file, by its first bytes: its name does not count. Nothing here loads Pillow.
 
 ``READ`` is the one list of formats that are decoded anywhere, for a training as for a stranger's upload. It holds what
 image sets are made of. Pillow knows many more; one of them starts another program (EPS, Ghostscript), and the others

@@ -109,7 +109,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a source holds, before any image is decoded."""
+    """The entries of a source, before any image is decoded."""
 
     entries: list[Entry]
     ignored: Counter[str]

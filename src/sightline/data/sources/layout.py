@@ -1,4 +1,4 @@
-"""What the folders of a set are: splits, classes, folders around them, or images without a class. Names alone are read.
+"""The layout of a set: which folders are splits, classes, around them, or hold images without a class, by names alone.
 
 The folders at the top are the classes, or splits with the classes below them. A folder whose name is a split's never
 becomes a class by itself: what does not fit is refused, with both ways to read it.
@@ -66,7 +66,7 @@ def arrange(folders: set[Folder], visible: set[Folder], location: str, classes: 
 
 
 class _Reading:
-    """What the folders at the top of a set are, below those that merely wrap it, and the arrangement that follows."""
+    """A reading of the folders at the top of a set, below those that merely wrap it, and the arrangement that follows."""
 
     def __init__(self, folders: set[Folder], visible: set[Folder], location: str, classes: Classes | None) -> None:
         self.location, self.classes = location, classes

@@ -1,4 +1,4 @@
-"""What every kind of image set on a disk can do.
+"""Image sets on a disk: what every kind of them can do.
 
 A source lists its files once (``scan``), hands out their bytes in its own order (``read``), and changes its
 ``fingerprint`` when any file changes. Nothing here loads torch.

@@ -1,4 +1,4 @@
-"""Which names of folders stand for the splits of a set. Nothing here reads a file.
+"""The names of folders that stand for the splits of a set. Nothing here reads a file.
 
 A name is cut into words: at anything that is no letter, and where a capital follows a small letter. It is a split where
 one of the words is the word of a split and all others are affixes that say nothing (``seg_train``, ``train_images``,

@@ -52,7 +52,7 @@ class Asked:
 
 
 class Page:
-    """What a page shows, and what it does; the values that visitors set come in, pieces of the page go out."""
+    """The events of a page: what it shows and does; the values that visitors set come in, pieces of the page go out."""
 
     def __init__(self, asker: Asker, run: Path | None, limits: ServeConfig) -> None:
         self.asker = asker

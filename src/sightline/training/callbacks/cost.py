@@ -1,4 +1,4 @@
-"""What a training costs, the cores that it shares with other programs, and the epoch at which its time is up."""
+"""The cost of a training, the cores that it shares with other programs, and the epoch at which its time is up."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""What one sees while a training runs: a live bar on a terminal, a plain line an epoch in a log."""
+"""Progress of a training: a live bar on a terminal, a plain line an epoch in a log."""
 
 import time
 from typing import Any

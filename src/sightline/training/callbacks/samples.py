@@ -1,4 +1,4 @@
-"""What a generator makes while it is trained: a picture after some of the epochs, always from the same noise."""
+"""Samples of a generator while it is trained: a picture after some of the epochs, always from the same noise."""
 
 from math import ceil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How the steps of a training are taken: compiled, and over how many batches each."""
+"""The steps of a training: compiled, and over how many batches each."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which batch size: training steps with ever larger batches, their memory and their speed."""
+"""The search of a batch size: training steps with ever larger batches, their memory and their speed."""
 
 import copy
 import gc
@@ -41,7 +41,7 @@ class FoundBatch:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What to lay over the recipe."""
+        """The settings to lay over the recipe."""
         return {"fit": {"batch_size": self.taken.batch_size}}
 
     def rows(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:

@@ -38,7 +38,7 @@ SomeNetwork = TypeVar("SomeNetwork", bound=nn.Module)
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What the loss did while the rate rose."""
+    """The losses while the rate rose."""
 
     rates: list[float]
     """Of the steps that were taken, rising."""

@@ -1,4 +1,4 @@
-"""Which learning rate: a range test, and short trainings that check what it suggests."""
+"""The search of a learning rate: a range test, and short trainings that check what it suggests."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ class FoundRate:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What to lay over the recipe."""
+        """The settings to lay over the recipe."""
         return {"optimizer": {"kind": self.optimizer.kind, **_rates(self.optimizer)}}
 
     def to_json(self) -> dict[str, Any]:

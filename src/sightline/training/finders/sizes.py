@@ -1,4 +1,4 @@
-"""Which batch sizes fit into memory, and which are fast: a search over sizes that are really tried. No torch."""
+"""Batch sizes that fit into memory, and that are fast: a search over sizes that are really tried. No torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ FINE = 30  # binary search ends where the bounds lie a thirtieth apart
 
 @dataclass(frozen=True)
 class Tried:
-    """What a training step with one batch size took."""
+    """The time and memory of a training step with one batch size."""
 
     batch_size: int
     images: int
