@@ -255,6 +255,7 @@ def evaluate_rows(
         logits_VNK = _view_logits(classifier, images, rows, progress)
     logits = combine(logits_VNK, views)
     measured = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
+    measured["arithmetic"] = str(classifier.dtype).removeprefix("torch.")
     if classifier.trust is not None:
         chances = metrics.probabilities(logits, classifier.model["temperatures"][views])
         uniforms = image_uniforms(images.pixels[row] for row in rows)
