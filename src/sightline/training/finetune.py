@@ -264,7 +264,8 @@ def _prepare_rival(plan: ClassifierPlan, settings: Mapping[str, Any]) -> Classif
     own["data"] = {**(own.get("data") or {}), "fit": plan.recipe.data.fit}  # which may have been chosen by the images
     named = read_recipe(plan.rival)
     try:
-        return prepare_classifier(Request(named, own, plan.source, False, resolve(named, own)), Console(quiet=True))
+        request = Request(named, own, plan.source, False, resolve(named, own), plan.splits.rule)
+        return prepare_classifier(request, Console(quiet=True))
     except ConfigError:
         return None
 

@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sightline.data.splits import deal_folds, unit_count
+from sightline.data.splits import deal_folds
+from sightline.data.units import unit_count
 from sightline.display.terminal import show
 from sightline.display.waiting import Progress
 from sightline.inference.feature_store import FeatureStore
