@@ -2,8 +2,8 @@
 
     python benchmarks/explain.py RUN... [--images 200] [--method all] [--out FOLDER] [--data SET]
 
-The images are drawn from the run's own test split, the same ones each time, as evenly over the classes as they go; of
-a run that was cross-validated from the test split of a set that --data names. Intervals of 95 % are Student's over the
+The images are drawn from the run's own test split, the same ones each time, as evenly over the classes as they go; or of
+a set that --data names: its test split, else all of it. Intervals of 95 % are Student's over the
 images; those against a random map are paired by image.
 """
 
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--method", nargs="+", default=["all"])
     parser.add_argument("--out", type=Path, help="keep the sheets below this folder")
-    parser.add_argument("--data", help="a set that brings a test split, in place of the run's own")
+    parser.add_argument("--data", help="a set in place of the run's own")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for number, run in enumerate(options.runs, 1):
@@ -92,7 +92,11 @@ def write_test_images(run: Path, count: int, folder: Path, data: str | None = No
     recipe, model = read_run_recipe(run), read_model_of_finished(run)
     exactly = (tuple(model["size"]), tuple(model["resize"]))
     images = open_as_trained(find_source(data or model["data"]["location"]), recipe.data.size, exactly)
-    test = split_as(recipe, images, model["data"].get("split_rule", 1), run).test
+    if data is None:
+        test = split_as(recipe, images, model["data"].get("split_rule", 1), run).test
+    else:
+        of_test = [row for row in images.readable.tolist() if images.splits[row] == "test"]
+        test = np.array(of_test or images.readable, np.int64)
     shuffled = np.random.default_rng(SEED).permutation(test)
     labels = images.labels[shuffled]
     turns = np.zeros(len(shuffled), np.int64)  # whether an image is the first of its class, the second, ...

@@ -28,6 +28,7 @@ __all__ = [
     "dunnett_critical",
     "mcnemar",
     "mean_interval",
+    "measure_accuracy",
     "paired_interval",
     "unequal_deviations",
 ]
@@ -218,6 +219,17 @@ def accuracy_interval(right_N: Array, groups_N: Array | None = None) -> tuple[fl
         return wilson_interval(groups if right == n else round(groups * right / n), groups)
     drawn_low, drawn_high = _drawn_interval(right_N.astype(float), groups_N)
     return min(low, drawn_low), max(high, drawn_high)
+
+
+def measure_accuracy(right_N: Array, groups_N: Array | None = None) -> dict[str, Any]:
+    """Measure an accuracy as a run notes it: n, its interval, and of how many groups where there are any.
+
+    Args:
+        right_N, groups_N: as ``accuracy_interval`` has them.
+    """
+    low, high = accuracy_interval(right_N, groups_N)
+    measured = {"n": len(right_N), "accuracy": float(right_N.mean()), "accuracy_interval": [low, high]}
+    return measured if groups_N is None else measured | {"groups": int(groups_N.max()) + 1}
 
 
 def paired_interval(right_N: Array, baseline_N: Array, groups_N: Array | None = None) -> tuple[float, float, float]:
