@@ -15,6 +15,7 @@ from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs.folder import list_runs, read_any_recipe, read_facts, read_model
 from sightline.runs.schemas import Begun
 from sightline.training.base import Plan
+from sightline.training.classifier_plan import ClassifierPlan
 
 __all__ = ["as_found", "changes", "changes_since", "run_to_resume"]
 
@@ -63,7 +64,8 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: P) -> tuple[Path | N
 
 
 def as_found(plan: P, run: Path) -> P:
-    """Return the plan with the numbers that a run's own searches found from the same start."""
+    """Return the plan with the numbers that a run's own searches found from the same start, and mirrored as it was."""
+    plan = _mirrored_as(plan, run)
     searched = _model_of(run).get("found", {})
     known = flatten(to_mapping(plan.recipe))
     settled = [
@@ -78,6 +80,18 @@ def as_found(plan: P, run: Path) -> P:
         settings = merge(settings, searched[name]["settings"])
     recipe: Any = resolve(to_mapping(plan.recipe), settings)
     return replace(plan, recipe=recipe, searches=tuple(name for name in plan.searches if name not in settled))
+
+
+def _mirrored_as(plan: P, run: Path) -> P:
+    """Return the plan with what a run decided on mirroring, where it was left open: an older one did not ask."""
+    if not isinstance(plan, ClassifierPlan) or not plan.mirrored.open or not (run / "recipe.yaml").exists():
+        return plan
+    before = flatten(to_mapping(read_any_recipe(run)))
+    settings: dict[str, Any] = {}
+    for name in plan.mirrored.open:
+        block, setting = name.split(".")
+        settings = merge(settings, {block: {setting: before[name]}})
+    return replace(plan, recipe=resolve(to_mapping(plan.recipe), settings))
 
 
 def changes_since(run: Path, plan: Plan) -> list[str]:
