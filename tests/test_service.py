@@ -398,10 +398,10 @@ def test_a_bomb_is_refused_by_its_header_and_costs_nothing(client: TestClient, i
 
 
 def test_too_many_images_and_too_many_bytes_are_refused(client: TestClient, images: list[Path]) -> None:
-    assert "at most 20" in refusal(client.post("/api/predict", files=form(*[images[0]] * 1000)), 413)
+    assert "at most 20" in refusal(client.post("/api/predict", files=form(*[images[0]] * 1000)), 422)
     assert client.post("/api/predict", files=form(*[images[0]] * 20)).status_code == 200
     explained = client.post("/api/predict", files=form(*[images[0]] * 17), data={"explain": "grad_cam"})
-    assert "at most 16 are explained" in refusal(explained, 413)
+    assert "at most 16 are explained" in refusal(explained, 422)
     sentence = refusal(client.post("/api/predict", files=form(("a.jpg", bytes(5_000_000)))), 413)
     assert "5.0 MB; at most 4 MB" in sentence
     assert refusal(client.post("/event-of-the-page", content=bytes(5_000_000)), 404), "in base64 a file is longer"

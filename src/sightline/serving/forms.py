@@ -86,7 +86,7 @@ class _Parser(MultiPartParser):
     def on_headers_finished(self) -> None:
         """Refuse a part that nobody asked for."""
         if self._current_files == self.max_files and b"filename" in (self._current_part.content_disposition or b""):
-            raise HTTPException(413, f"more than {self.max_files} images; send at most {self.max_files} in a request.")
+            raise HTTPException(422, f"more than {self.max_files} images; send at most {self.max_files} in a request.")
         super().on_headers_finished()
         name = self._current_part.field_name
         if self._current_part.file is None:

@@ -24,9 +24,9 @@ ERRORS = {
     404: "There is no such path.",
     405: "The path has no such method.",
     408: "The body did not come.",
-    413: "Too many bytes, images or pixels.",
+    413: "Too many bytes or pixels.",
     415: "The body is no form.",
-    422: "An image cannot be read, or a field has a value that is unknown or of no effect.",
+    422: "An image cannot be read, there are too many of them, or a field has a value that is unknown or of no effect.",
     500: "Something went wrong in the server.",
     503: "Too many requests wait; `Retry-After` says after how many seconds to come again.",
 }

@@ -275,8 +275,9 @@ class _Predictor:
         if method is not None:
             AttributionConfig(layer=question.layer).refuse_unused([method])
             if len(question.images) > EXPLAINED:
-                sentence = f"{len(question.images)} images to explain; at most {EXPLAINED} are explained in a request."
-                raise HTTPException(413, sentence)
+                raise ConfigError(
+                    f"{len(question.images)} images to explain; at most {EXPLAINED} are explained in a request."
+                )
             if reason := self.maps.left_out.get(method):
                 raise ConfigError(f"{method} cannot be given here: {reason}.")
         if question.coverage is not None:
