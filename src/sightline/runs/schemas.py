@@ -71,6 +71,7 @@ class Data(Struct):
     location: str | None = None
     classes: Literal["top", "leaf"] | None = None
     split_rule: int = 1
+    batch_rule: int = 1
     shared_with_test: Count | None = None
     left_out: Count | None = None
     excluded: str | None = None
