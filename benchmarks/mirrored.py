@@ -19,7 +19,6 @@ from sightline.checks.mirroring import SWAPPED, UNLIKE, measure_mirroring
 from sightline.data.cache import open_images
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
-from sightline.measures.metrics import wilson_interval
 
 EACH, SIDE = 80, 96
 
@@ -63,9 +62,8 @@ def report_trainings(out: Path) -> None:
             if not (run / "DONE").exists():
                 train(folder, settings=settings, run=run)
             model = json.loads((run / "model.json").read_text())
-            measured = model.get("test") or model["crossvalidation"]
-            accuracy, n = measured["accuracy"], measured["n"]
-            low, high = wilson_interval(round(accuracy * n), n)
+            measured = model["metrics"]
+            accuracy, n, (low, high) = measured["accuracy"], measured["n"], measured["accuracy_interval"]
             print(
                 f"| {kind} | {name} | {model['recipe']} | {accuracy:.3f} | {n} | {low:.3f} to {high:.3f} |", flush=True
             )
