@@ -73,6 +73,7 @@ class Data(Struct):
     location: str | None = None
     classes: Literal["top", "leaf"] | None = None
     split_rule: int = 1
+    batch_rule: int = 1
     split_notes: list[str] = []
     shared_with_test: Count | None = None
     left_out: Count | None = None
