@@ -315,6 +315,7 @@ def measures(
         "loss": metrics.cross_entropy(logits, labels_N, temperature),
         "loss_unscaled": metrics.cross_entropy(logits, labels_N),
         "calibration_error": metrics.calibration_error(chances, labels_N),
+        "classwise_calibration_error": metrics.classwise_calibration_error(chances, labels_N),
         "calibration_error_unscaled": metrics.calibration_error(metrics.probabilities(logits), labels_N),
         "temperature": temperature,
         "reliability": metrics.reliability(chances, labels_N),

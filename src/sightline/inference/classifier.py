@@ -200,9 +200,16 @@ class Classifier:
                 parts.append(logits_of_views(self.network, images, views).cpu())
                 if progress:
                     progress(min(start + step, len(rows)))
-        logits = torch.cat(parts, 1)
+        logits = torch.cat(parts, 1) + torch.from_numpy(self.prior_shift(views))
         # the arithmetic may overflow though all weights are finite
         return torch.where(torch.isfinite(logits).all(-1, keepdim=True), logits, 0.0).numpy()
+
+    def prior_shift(self, views: Views) -> Array:
+        """Return what the known frequencies of classes add to the logits of views, (K,), in float32; zeros before."""
+        shift: list[float] | None = self.model.get("prior_shift")
+        if shift is None:
+            return np.zeros(len(self.classes), np.float32)
+        return np.asarray(shift, np.float32) * np.float32(self.model["temperatures"][views])
 
     def prepare(self, pixels_BHWC: Array) -> torch.Tensor:
         """Return uint8 images of the cached size as the network reads them, (B, 3, H, W), on its device."""

@@ -49,7 +49,7 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", console: Conso
     classifier = Classifier(network, model, choose_device())
     with Progress(console, "Calibrating and testing") as progress:
         logits_VNK = _calibrate(classifier, plan, trained, progress)
-        unanswered = _count_unanswered(logits_VNK, run)
+        unanswered = _count_unanswered(logits_VNK - classifier.prior_shift(classifier.views), run)
         measured = _measure(classifier, plan, run, trained, logits_VNK, progress)
     seconds = time.perf_counter() - start
     model["cost"] = {
@@ -101,7 +101,11 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     views: list[Views] = [name for name, count in VIEWS.items() if count <= VIEWS[used]]
     labels = images.labels[rows]
     uniforms = image_uniforms(images.pixels[row] for row in rows)
-    model["temperatures"], model["trust"] = calibrate(logits_VNK, labels, uniforms, views)
+    shifts = plan.prior_shifts()
+    model["temperatures"], model["trust"] = calibrate(logits_VNK, labels, uniforms, views, shifts)
+    if shifts is not None and shifts.answers_K.any():
+        model["prior_shift"] = shifts.answers_K.tolist()
+    logits_VNK = logits_VNK + classifier.prior_shift(used)
     model["calibrated_on"] = len(labels)
     answers = combine(logits_VNK, used).argmax(1)
     model["validation"] = measure_accuracy(answers == labels, group_numbers(images, rows))
@@ -138,7 +142,9 @@ def _measure(
     if crossed is None:
         model["test_readings"] += recipe.evaluation.on == "test"
         write_json(run / "model.json", model)  # before the reading: one that is interrupted has been read, too
-        logits_VNK = trained.ask(rows, progress) if trained.ask else None  # type: ignore[assignment]
+        logits_VNK = None  # type: ignore[assignment]
+        if trained.ask is not None:
+            logits_VNK = trained.ask(rows, progress) + classifier.prior_shift(recipe.evaluation.views)
     measured, table = evaluate_rows(classifier, images, rows, progress, logits_VNK=logits_VNK)
     measured["split"] = recipe.evaluation.on
     if crossed is not None:

@@ -85,9 +85,13 @@ def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
         store.features(rows, progress)
     seconds = time.perf_counter() - start
 
+    shifts = plan.prior_shifts()
+    shift_K = None if shifts is None else torch.from_numpy(shifts.answers_K).float()
+
     def examples(rows: Array, weighted: bool = False) -> Examples:
         labels_N = torch.from_numpy(images.labels[rows])
-        return Examples(store.features(rows), labels_N, classes, _weights(plan, labels_N) if weighted else None)
+        weights_N = _weights(plan, labels_N) if weighted else None
+        return Examples(store.features(rows), labels_N, classes, weights_N, shift_K)
 
     train = examples(splits.train, weighted=True)
     held_out = None if splits.cross_validated else examples(splits.validation)
