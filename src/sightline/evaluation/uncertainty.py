@@ -46,7 +46,8 @@ def _about_calibration(facts: Facts, trust: Mapping[str, Any]) -> Section | None
     about = (
         "Its probabilities are scaled by one number, the temperature, that was fitted on"
         f" {number(facts.model.get('calibrated_on'), ',')} validation images. Calibration error: the mean distance of"
-        " confidence and accuracy over 15 bins of confidence; 0 is perfect. Class by class: the same of every class’s probability and frequency."
+        " confidence and accuracy over 15 bins of confidence; 0 is perfect. Over all classes: the same of"
+        " every class’s probability and frequency."
     )
     if facts.model.get("prior_shift"):
         about += (
@@ -57,7 +58,7 @@ def _about_calibration(facts: Facts, trust: Mapping[str, Any]) -> Section | None
         low, high = trust["temperature_interval"]
         temperature = facts.model["temperatures"][trust["views"]]
         about += f" The temperature is {temperature:.3f} (95 % interval {low:.3f} to {high:.3f})."
-    table = Table(("images", "calibration error before scaling", "after", "class by class"), rows)
+    table = Table(("images", "calibration error before scaling", "after", "over all classes"), rows)
     legend = [(name, draw_swatch(style, "sure")) for style, (name, _) in enumerate(shown)]
     return Section("How sure it is", about, table, charts, legend=legend)
 

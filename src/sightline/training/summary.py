@@ -190,7 +190,7 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
     table.add_row("loss", f"{measured['loss']:.4f}")
     table.add_row("calibration error (15 bins)", f"{measured['calibration_error']:.4f}")
     if "classwise_calibration_error" in measured:
-        table.add_row("  class by class", f"{measured['classwise_calibration_error']:.4f}")
+        table.add_row("  over all classes", f"{measured['classwise_calibration_error']:.4f}")
     table.add_row("  before temperature scaling", f"{measured['calibration_error_unscaled']:.4f}")
     for coverage, found in measured.get("sets", {}).items():
         held = f"{found['coverage']:.4f}, with {found['mean_size']:.2f} classes"
