@@ -19,7 +19,8 @@ import sightline
 from sightline.data.cache import open_as_trained
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
-from sightline.display.pages import print_table
+from sightline.display.events import Table
+from sightline.display.lines import Lines
 from sightline.explanation.explain import summarize_explanations
 from sightline.machine.devices import choose_device, describe
 from sightline.runs.folder import read_model_of_finished, read_run_recipe
@@ -53,7 +54,8 @@ def report(run: Path, images: Path, out: Path) -> None:
         image.predicted == Path(file).parent.name for file, image in zip(found.files, found.images, strict=True)
     )
     title = f"{run}: {recipe.network.kind}, {size} px; {len(found.files)} test images, {right} of them told right; {seconds:.0f} s"
-    print_table(Console(width=120), title, summarize_explanations(found.images))
+    table = summarize_explanations(found.images)
+    Lines(Console(width=120))(Table(title, table.columns, table.rows))
     for method, reason in found.left_out.items():
         print(f"left out {method}: {reason}")
     versions = ", ".join(f"{name} {version(name)}" for name in ("sightline-vision", "torch", "captum"))

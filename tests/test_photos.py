@@ -17,6 +17,7 @@ from rich.console import Console
 import sightline
 from sightline.config import AugmentConfig, Recipe, read_recipe, resolve
 from sightline.data.cache import cached
+from sightline.display.lines import Lines
 from sightline.errors import ConfigError, DataError
 from sightline.runs.folder import read_model, read_run_recipe
 from sightline.training import finetune, finetune_costs, preparation, probe
@@ -44,7 +45,7 @@ def train(data: Path, run: Path, settings: dict[str, Any] | None = None, **named
     """Train by the recipe photos; returns model.json and what was printed."""
     console = Console(file=io.StringIO(), width=300)
     merged = resolve_layers(SIZE, settings or {})
-    sightline.train(data, settings=merged, run=run, console=console, **named)
+    sightline.train(data, settings=merged, run=run, on_event=Lines(console), **named)
     return read_model(run), console.file.getvalue()  # type: ignore[attr-defined]
 
 

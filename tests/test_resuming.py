@@ -16,6 +16,8 @@ from rich.console import Console
 import sightline
 from conftest import Finished
 from sightline.cli.main import main
+from sightline.display.events import ignore
+from sightline.display.lines import Lines
 from sightline.errors import ConfigError, RunError
 from sightline.runs import folder
 from sightline.runs.locking import alone
@@ -76,7 +78,7 @@ def test_damaged_checkpoints_are_said_and_only_restart_begins_at_the_first_epoch
 def test_an_older_checkpoint_is_taken_aloud(begun: Path) -> None:
     (begun / "last.ckpt").write_bytes(b"half of it")
     text = io.StringIO()
-    assert sightline.train(run=begun, resume=True, console=Console(file=text, width=500))
+    assert sightline.train(run=begun, resume=True, on_event=Lines(Console(file=text, width=500)))
     assert f"Continuing {begun}. last.ckpt cannot be read (" in text.getvalue()
     assert "): going on from previous.ckpt, which is older." in text.getvalue()
 
@@ -176,7 +178,7 @@ def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
 
     def train() -> object:
         console = Console(file=text, width=500)
-        return sightline.train(recipe=finished.run / "recipe.yaml", run=run, console=console)
+        return sightline.train(recipe=finished.run / "recipe.yaml", run=run, on_event=Lines(console))
 
     if share == 1:
         with pytest.raises(TrainingError, match=r"every validation image with no finite number.* is not finished"):
@@ -213,7 +215,7 @@ def test_a_training_in_a_notebook_shows_its_progress(finished: Finished, tmp_pat
     assert [line.split()[1] for line in said.splitlines() if line.startswith("epoch ")] == ["1/4", "2/4", "3/4", "4/4"]
     assert "accuracy" in said
     assert "\x1b" not in said
-    sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "quiet", console=Console(quiet=True))
+    sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "quiet", on_event=ignore)
     assert capsys.readouterr().out == ""
 
 

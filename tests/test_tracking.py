@@ -16,6 +16,8 @@ import sightline
 from conftest import QUICK, coloured_folder
 from sightline.cli.main import main
 from sightline.config import TrackConfig, read_recipe, resolve
+from sightline.display.events import ignore
+from sightline.display.lines import Lines
 from sightline.errors import ConfigError
 from sightline.machine import extras
 from sightline.runs import folder
@@ -58,7 +60,14 @@ def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(data: Path, run: Path, *trackers: str, resume: bool = False, console: Console | None = None) -> Path:
     settings = SHORT | ({"track": {"to": trackers, "every": 1}} if trackers else {})
-    made = sightline.train(data, recipe="small", settings=settings, run=run, resume=resume, console=console)
+    made = sightline.train(
+        data,
+        recipe="small",
+        settings=settings,
+        run=run,
+        resume=resume,
+        on_event=ignore if console is None else Lines(console),
+    )
     assert made is not None
     return made
 
@@ -280,7 +289,7 @@ def test_weights_and_biases_without_a_key_keeps_the_run_in_its_folder_and_resume
     with monkeypatch.context() as patch:
         stop_at(patch, 4)
         with pytest.raises(SystemError):
-            train(colours, tmp_path / "run", "wandb", console=console)
+            train(colours, tmp_path / "run", "wandb", on_event=ignore if console is None else Lines(console))
     with pytest.warns(UserWarning, match="there is no key"):  # where nothing is printed
         run = train(colours, tmp_path / "run", "wandb", resume=True)
     assert (

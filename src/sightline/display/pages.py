@@ -11,10 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
-from sightline.display.terminal import Table as Lines
-from sightline.display.terminal import show
 from sightline.runs.writing import write_atomically
 
 __all__ = [
@@ -27,7 +24,6 @@ __all__ = [
     "Table",
     "data_uri",
     "fragment",
-    "print_table",
     "render_html",
     "write_markdown",
     "write_page",
@@ -239,16 +235,3 @@ def data_uri(pixels_HWC: "np.ndarray[Any, Any]", side: int, *, lossless: bool = 
     # method 2: 403 bytes an image of CIFAR-10, a JPEG file 622
     image.save(file, "WEBP", quality=80, method=2, lossless=lossless)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def print_table(console: Console, title: str, table: Table) -> None:
-    """Print a table on a console."""
-    from rich import box
-
-    apart = any("\n" in str(cell) for row in table.rows for cell in row)
-    lines = Lines(title, box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
-    for index, name in enumerate(table.columns):
-        lines.add_column(name, justify="left" if index < table.texts else "right", overflow="fold")
-    for row in table.rows:
-        lines.add_row(*map(str, row))
-    show(lines, console)

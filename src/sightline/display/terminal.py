@@ -25,7 +25,6 @@ __all__ = [
     "natural_order",
     "prepare_output",
     "readable",
-    "reporting_console",
     "screen",
     "show",
     "show_rows",
@@ -150,12 +149,3 @@ def in_notebook() -> bool:
     """Tell whether this process is the kernel of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and (hasattr(shell, "kernel") or type(shell).__name__ == "ZMQInteractiveShell")
-
-
-def reporting_console(console: Console | None) -> Console:
-    """Choose where a verb reports: its console; else the cell of a notebook, and nowhere outside of one."""
-    if console is not None:
-        return console
-    if in_notebook():  # in lines, as in a log: its bars need a package of their own
-        return Console(force_terminal=False, force_jupyter=False, width=110)
-    return Console(quiet=True)

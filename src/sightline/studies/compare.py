@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from sightline.config.checks import nearest, within
 from sightline.config.studies import Study, named_studies, read_study
 from sightline.data.sources.find_source import find_source
-from sightline.display.pages import Page, print_table, write_markdown, write_page
-from sightline.display.terminal import reporting_console, show
+from sightline.display import pages
+from sightline.display.events import Listener, Message, Table, ignore
+from sightline.display.pages import Page, write_markdown, write_page
+from sightline.display.reporting import reporting
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs.folder import create_run
 from sightline.runs.outcomes import (
@@ -35,6 +35,7 @@ STUDIES = Path("studies")
 STUDY = "study.yaml"  # in the folder of a study
 
 
+@reporting
 def compare(
     *what: str | os.PathLike[str],
     data: str | None = None,
@@ -42,7 +43,7 @@ def compare(
     fraction: float | None = None,
     out: str | os.PathLike[str] | None = None,
     workers: int | None = None,
-    console: Console | None = None,
+    on_event: Listener = ignore,
 ) -> Path:
     """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
 
@@ -55,7 +56,7 @@ def compare(
         out: Folder to write to; studies/<study>-<data>[-<fraction>] unless named, or studies/runs-<n>.
         workers: Runs of a study that are trained side by side, each with its share of the threads and of the GPUs; 1
             unless named. Its seconds are then those of a busy machine.
-        console: Where to report; None reports nothing, but in a notebook.
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Returns:
         The page, ``study.html`` or ``runs.html``, among its words in Markdown and tables in CSV.
     Raises:
@@ -63,17 +64,16 @@ def compare(
             after the page on the others is written.
         Interrupted: Ctrl-C; a study can be continued.
     """
-    console = reporting_console(console)
     names = [os.fspath(one) for one in what]
     if any(map(_is_study, names)):
         side_by_side = 1 if workers is None else workers
         within("workers", side_by_side, 1, os.cpu_count() or 1)
         study, folder = _find_study(names, {"data": data, "seeds": seeds, "fraction": fraction}, out)
-        return _compare_study(study, folder, side_by_side, console)
+        return _compare_study(study, folder, side_by_side, on_event)
     for flag, value in (("data", data), ("seeds", seeds), ("fraction", fraction), ("workers", workers)):
         if value is not None and names:
             raise ConfigError(f"--{flag} has no effect on runs that are finished; leave it out, or name a study.")
-    return _compare_runs(_read_runs(names), out, console)
+    return _compare_runs(_read_runs(names), out, on_event)
 
 
 # ── finished runs ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +99,7 @@ def _read_runs(names: Sequence[str]) -> list[Outcome]:
     return outcomes
 
 
-def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, console: Console) -> Path:
+def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, on_event: Listener) -> Path:
     if out is not None and (Path(out) / STUDY).exists():
         raise RunError(f"{out} holds a study; choose another --out.")
     folder = create_run("runs", below=STUDIES) if out is None else Path(out)
@@ -110,9 +110,9 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, c
         " with several seeds, tells recipes apart."
     ]
     page = runs_page(outcomes, lead, unlike_images(outcomes))
-    show("", console)
-    print_table(console, "results", runs_table(outcomes, brief=True))
-    return _write(folder / "runs.html", page, outcomes, outcomes, console)
+    on_event(Message(""))
+    on_event(_listed("results", runs_table(outcomes, brief=True)))
+    return _write(folder / "runs.html", page, outcomes, outcomes, on_event)
 
 
 # ── studies ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -145,11 +145,11 @@ def _find_study(
     return study, STUDIES / "-".join(parts) if out is None else Path(out)
 
 
-def _compare_study(study: Study, folder: Path, workers: int, console: Console) -> Path:
+def _compare_study(study: Study, folder: Path, workers: int, on_event: Listener) -> Path:
     from sightline.studies.runner import jobs, open_study, train_study  # loads torch
 
     study = open_study(folder, study)
-    failures = train_study(study, folder, console, workers=workers)
+    failures = train_study(study, folder, on_event, workers=workers)
     compared = {variant.name for variant in study.variants}
     runs = {
         (job.variant.name, job.seed): read_outcome(job.run, job.variant.name)
@@ -159,13 +159,13 @@ def _compare_study(study: Study, folder: Path, workers: int, console: Console) -
     if not runs:
         raise RunError(f"no run of {folder} was finished: {next(iter(failures.values()))}")
     findings, outcomes = study_findings(study, runs, failures), list(runs.values())
-    show("", console)
+    on_event(Message(""))
     for sentence in findings.lead:
-        show(sentence, console)
-    print_table(console, f"{study.name}, ranked by validation", ranking_table(study, findings, brief=True))
+        on_event(Message(sentence))
+    on_event(_listed(f"{study.name}, ranked by validation", ranking_table(study, findings, brief=True)))
     write_csv(folder / "study.csv", STUDY_COLUMNS, study_rows(findings))
     first = [row.outcomes[0] for row in findings.ranked if row.outcomes]
-    page = _write(folder / "study.html", study_page(study, findings, outcomes), outcomes, first, console, *OF_SEEDS)
+    page = _write(folder / "study.html", study_page(study, findings, outcomes), outcomes, first, on_event, *OF_SEEDS)
     if failures:
         raise RunError(
             f"{len(failures)} of {len(jobs(study, folder))} runs are not finished (the first:"
@@ -183,7 +183,7 @@ def _write(
     page: Page,
     outcomes: Sequence[Outcome],
     first: Sequence[Outcome],
-    console: Console,
+    on_event: Listener,
     *left_out: str,
 ) -> Path:
     """Write a page, its words in Markdown and its tables in CSV.
@@ -193,7 +193,7 @@ def _write(
         page: what it says.
         outcomes: all runs.
         first: those whose settings are compared.
-        console: where warnings are printed.
+        on_event: where warnings are printed.
         left_out: settings that are not compared.
     """
     names = [one.name for one in first]
@@ -203,5 +203,10 @@ def _write(
     write_markdown(path.with_suffix(".md"), page)
     write_page(path, page)
     for sentence in page.warnings:
-        show(f"warning: {sentence}", console)
+        on_event(Message(f"warning: {sentence}"))
     return path
+
+
+def _listed(title: str, table: pages.Table) -> Table:
+    """Return a table of a page as the event that shows it."""
+    return Table(title, table.columns, table.rows, table.texts)

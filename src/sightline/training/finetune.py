@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from torch import Tensor
 
 from sightline.config import UpperConfig, read_recipe, resolve
 from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
 from sightline.config.resolving import to_mapping
-from sightline.display.terminal import show
-from sightline.display.waiting import Progress, spoken_seconds
+from sightline.display.events import Listener, Message, ignore, stage
+from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError
 from sightline.inference.classifier import Classifier
 from sightline.inference.views import combine
@@ -50,7 +49,7 @@ def train_from_probe(
     settings: Mapping[str, Any],
     run: Path,
     started: float,
-    console: Console,
+    on_event: Listener,
     after_epoch: AfterEpoch | None,
 ) -> None:
     """Solve for a linear head, try what may be better, keep the better of the two, and finish the run.
@@ -60,7 +59,7 @@ def train_from_probe(
         settings: what the user set over its recipe.
         run: its folder.
         started: by ``time.monotonic``, when the training was called.
-        console: where it is reported.
+        on_event: where it is reported.
         after_epoch: as ``sightline.train`` has it.
     """
     begun = (run / "model.json").exists()
@@ -68,18 +67,18 @@ def train_from_probe(
     if plan.rival and not plan.splits.cross_validated and not begun:
         rival = _prepare_rival(plan, settings)
     minutes = plan.recipe.probe.minutes if plan.recipe.probe else None
-    probed = run_probe(plan, console)
-    if rival is not None and _rival_fits(rival, plan, probed, started, console):
-        _train_rival(plan, probed, rival, run, console, after_epoch)
+    probed = run_probe(plan, on_event)
+    if rival is not None and _rival_fits(rival, plan, probed, started, on_event):
+        _train_rival(plan, probed, rival, run, on_event, after_epoch)
         return
     if not begun:
-        plan, searched = plan_finetuning(plan, probed, started, console)
+        plan, searched = plan_finetuning(plan, probed, started, on_event)
         plan.begin(run, {"found": searched} if searched else {})
     if isinstance(plan.recipe.finetune, UpperConfig):
         plan.network.cut_after(plan.recipe.finetune.after)
     assert plan.recipe.probe is not None
     if plan.recipe.probe.then == "nothing":
-        _finish_with_probe(plan, probed, run, console)
+        _finish_with_probe(plan, probed, run, on_event)
         return
     from sightline.training.fit import fitted
 
@@ -89,8 +88,8 @@ def train_from_probe(
         measuring = (len(plan.splits.test) + len(plan.splits.validation)) / probed.images_per_second
         deadline = started + minutes * 60 - measuring - RESERVE
     flops = _speed(probed)
-    with fitted(plan, run, console, after_epoch, deadline) as trained:
-        compared = keep_better(plan, probed, before, console)
+    with fitted(plan, run, on_event, after_epoch, deadline) as trained:
+        compared = keep_better(plan, probed, before, on_event)
         trained = replace(
             trained,
             seconds=probed.seconds + trained.seconds,
@@ -98,7 +97,7 @@ def train_from_probe(
             facts={"probe": probed.facts | compared} | trained.facts,
             ask=_asks(plan, probed) if compared["kept"] == "probe" else None,
         )
-        plan.finish(run, trained, console)
+        plan.finish(run, trained, on_event)
 
 
 def _train_rival(
@@ -106,25 +105,25 @@ def _train_rival(
     probed: Probed,
     rival: ClassifierPlan,
     run: Path,
-    console: Console,
+    on_event: Listener,
     after_epoch: AfterEpoch | None,
 ) -> None:
     """Train the rival of a probe by steps, and finish the run with the better of the two."""
     from sightline.training.fit import fitted
 
     rival.begin(run)
-    with fitted(rival, run, console, after_epoch) as trained:
-        compared = _compare_rival(plan, probed, rival, console)
+    with fitted(rival, run, on_event, after_epoch) as trained:
+        compared = _compare_rival(plan, probed, rival, on_event)
         trained = replace(trained, seconds=probed.seconds + trained.seconds, facts={"probe": probed.facts | compared})
         if compared["kept"] != "probe":
-            rival.finish(run, trained, console)
+            rival.finish(run, trained, on_event)
             return
         plan = replace(plan, recipe=with_settings(plan.recipe, "probe", then="nothing", minutes=None), searches=())
         plan.begin(run)
-        plan.finish(run, replace(trained, phases=(), epochs=0, ask=_asks(plan, probed)), console)
+        plan.finish(run, replace(trained, phases=(), epochs=0, ask=_asks(plan, probed)), on_event)
 
 
-def _finish_with_probe(plan: ClassifierPlan, probed: Probed, run: Path, console: Console) -> None:
+def _finish_with_probe(plan: ClassifierPlan, probed: Probed, run: Path, on_event: Listener) -> None:
     """Finish a run of which the probe is all that there is."""
     write_csv(run / "metrics.csv", ("epoch", "train_loss", "train_acc", "val_loss", "val_acc"), [])
     trained = Trained(
@@ -134,7 +133,7 @@ def _finish_with_probe(plan: ClassifierPlan, probed: Probed, run: Path, console:
         ask=_asks(plan, probed),
         crossed=probed.crossed,
     )
-    plan.finish(run, trained, console)
+    plan.finish(run, trained, on_event)
 
 
 def _speed(probed: Probed) -> float:
@@ -148,7 +147,7 @@ def _asks(plan: ClassifierPlan, probed: Probed) -> Any:
 
 
 def plan_finetuning(
-    plan: ClassifierPlan, probed: Probed, started: float, console: Console
+    plan: ClassifierPlan, probed: Probed, started: float, on_event: Listener
 ) -> tuple[ClassifierPlan, dict[str, Any]]:
     """Decide how many epochs of how many layers follow the probe within the time, or none.
 
@@ -156,7 +155,7 @@ def plan_finetuning(
         plan: whose recipe may leave it open (``probe.then`` auto).
         probed: the probe.
         started: by ``time.monotonic``, when the command was called.
-        console: where the decision is said.
+        on_event: where the decision is said.
     Returns:
         The plan with everything settled, and what was settled, for ``model.json``.
     """
@@ -188,7 +187,7 @@ def plan_finetuning(
             f"fine-tuning: {epochs} epochs of {layers}, about {spoken_seconds(chosen.once + epochs * chosen.epoch)}; it is kept"
             " only if it is better on validation"
         )
-    show(why, console)
+    on_event(Message(why))
     searched = {"from": {"probe.then": "auto", "probe.minutes": probe.minutes}, "settings": settings}
     recipe = resolve(to_mapping(plan.recipe), settings)
     return replace(plan, recipe=recipe, searches=()), {"fit.epochs": searched}
@@ -215,40 +214,41 @@ def _choose(options: list[Candidate], left: float) -> tuple[Candidate | None, st
     )
 
 
-def keep_better(plan: ClassifierPlan, probed: Probed, before: dict[str, Tensor], console: Console) -> dict[str, Any]:
+def keep_better(plan: ClassifierPlan, probed: Probed, before: dict[str, Tensor], on_event: Listener) -> dict[str, Any]:
     """Compare the fine-tuned network with the probe on validation, and put the better one into the plan's network.
 
     Args:
         plan: whose network is fine-tuned.
         probed: the probe.
         before: tensors of the network with the probe's head.
-        console: where the outcome is said.
+        on_event: where the outcome is said.
     Returns:
         Both, their paired difference, and which was ``kept``, for ``model.json``.
     """
     rows = plan.splits.validation
     classifier = Classifier(plan.network, plan.describe(), probed.store.device)
-    with Progress(console, "Comparing on validation") as progress:
+    with stage(on_event, "Comparing on validation") as progress:
         tuned_NK = classifier.view_logits(
             plan.images.pixels, "one", rows=rows, progress=lambda done: progress(done, len(rows))
         )[0]
-    compared = _compared(plan, probed, tuned_NK, "fine-tuned", console)
+    compared = _compared(plan, probed, tuned_NK, "fine-tuned", on_event)
     if compared["kept"] == "probe":
         plan.network.load_state_dict(before)
     return compared
 
 
-def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str, console: Console) -> dict[str, Any]:
+def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str, on_event: Listener) -> dict[str, Any]:
     """Compare another classifier's logits of the validation images with the probe's."""
     labels_N = plan.images.labels[plan.splits.validation]
     right_N, other_right_N = (logits.argmax(1) == labels_N for logits in (probed.logits_NK, logits_NK))
     probe, other = measure_logits(probed.logits_NK, labels_N), measure_logits(logits_NK, labels_N)
     better = (other["accuracy"], -other["loss"]) > (probe["accuracy"], -probe["loss"])
     difference, low, high = paired_interval(other_right_N, right_N)
-    show(
-        f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f} (difference"
-        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}); {name if better else 'the probe'} is kept",
-        console,
+    on_event(
+        Message(
+            f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f} (difference"
+            f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}); {name if better else 'the probe'} is kept"
+        )
     )
     return {
         "other": name,
@@ -264,12 +264,14 @@ def _prepare_rival(plan: ClassifierPlan, settings: Mapping[str, Any]) -> Classif
     own["data"] = {**(own.get("data") or {}), "fit": plan.recipe.data.fit}  # which may have been chosen by the images
     named = read_recipe(plan.rival)
     try:
-        return prepare_classifier(Request(named, own, plan.source, False, resolve(named, own)), Console(quiet=True))
+        return prepare_classifier(Request(named, own, plan.source, False, resolve(named, own)), ignore)
     except ConfigError:
         return None
 
 
-def _rival_fits(rival: ClassifierPlan, plan: ClassifierPlan, probed: Probed, started: float, console: Console) -> bool:
+def _rival_fits(
+    rival: ClassifierPlan, plan: ClassifierPlan, probed: Probed, started: float, on_event: Listener
+) -> bool:
     """Tell whether there is time to train the rival of a probe; it is said either way."""
     probe = plan.recipe.probe
     assert probe is not None
@@ -287,11 +289,11 @@ def _rival_fits(rival: ClassifierPlan, plan: ClassifierPlan, probed: Probed, sta
     line += "; it is kept only if it is better on validation"
     if seconds > left:
         line = f"recipe {name} would take {spoken_seconds(seconds)} and there are {spoken_seconds(left)}: not tried"
-    show(line, console)
+    on_event(Message(line))
     return seconds <= left
 
 
-def _compare_rival(plan: ClassifierPlan, probed: Probed, rival: ClassifierPlan, console: Console) -> dict[str, Any]:
+def _compare_rival(plan: ClassifierPlan, probed: Probed, rival: ClassifierPlan, on_event: Listener) -> dict[str, Any]:
     """Compare a rival that was trained with the probe, on the validation images that both kept out."""
     rows = rival.splits.validation
     if [rival.images.paths[row] for row in rows] != [plan.images.paths[row] for row in plan.splits.validation]:
@@ -299,4 +301,4 @@ def _compare_rival(plan: ClassifierPlan, probed: Probed, rival: ClassifierPlan, 
     model = rival.describe()
     classifier = Classifier(rival.network, model, probed.store.device)
     logits_NK = combine(classifier.view_logits(rival.images.pixels, model["views"], rows=rows), model["views"])
-    return _compared(plan, probed, logits_NK, f"recipe {rival.recipe.name}", console)
+    return _compared(plan, probed, logits_NK, f"recipe {rival.recipe.name}", on_event)

@@ -4,13 +4,12 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import BaseFinetuning, Callback
-from rich.console import Console
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from sightline.config import Recipe
-from sightline.display.terminal import show
+from sightline.display.events import Listener, Message
 from sightline.errors import TrainingError
 from sightline.training.callbacks.averaging import Averaging, BestWeights
 from sightline.training.module import ClassifierLearner, validated
@@ -51,11 +50,11 @@ class Finetuning(BaseFinetuning):
     mode, normalising by the batch.
     """
 
-    def __init__(self, recipe: Recipe, averaging: Averaging | None, console: Console | None) -> None:
+    def __init__(self, recipe: Recipe, averaging: Averaging | None, on_event: Listener) -> None:
         super().__init__()
         restore = getattr(recipe.finetune, "restore_best", "none")
         self.averaging = averaging
-        self.console = console
+        self.on_event = on_event
         self.kept = None if restore == "none" else BestWeights(restore, averaging)  # of this phase
         self._said = -1
 
@@ -122,5 +121,4 @@ class Finetuning(BaseFinetuning):
         self.kept = BestWeights(kept.best.monitor, self.averaging)
 
     def _say(self, line: str) -> None:
-        if self.console is not None:
-            show(line, self.console)
+        self.on_event(Message(line))
