@@ -71,7 +71,7 @@ train: install
 
 test: install .venv/pillow13
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
-	PYTHONPATH=.venv/pillow13 $(BIN)/python -m pytest tests/test_decoding.py tests/test_corruptions.py tests/test_oddities.py
+	PYTHONPATH=.venv/pillow13 $(BIN)/python -m pytest tests/test_decode.py tests/test_corruptions.py tests/test_oddities.py
 
 # gradio wants a Pillow below 13, so .venv has 12; without the extra app one gets 13
 .venv/pillow13: .venv/installed

@@ -33,7 +33,7 @@ from sightline.training.callbacks.averaging import Averaging
 from sightline.training.module import ClassifierLearner
 from sightline.training.trainer import build_trainer
 from test_averaging import Images
-from test_training import Killed, epochs_of, interrupt, same_bits
+from test_train import Killed, epochs_of, interrupt, same_bits
 
 BATCHES = 3
 OPTIMIZERS = ["sgd", "adamw", "muon", "adam", "adagrad", "rmsprop"]

@@ -22,7 +22,7 @@ from sightline.errors import ConfigError, DataError
 from sightline.runs.folder import read_model, read_run_recipe
 from sightline.training import finetune, finetune_costs, preparation, probe
 from sightline.training.callbacks import cost
-from test_training import Killed, same_bits
+from test_train import Killed, same_bits
 
 SIZE = {"data": {"size": 64}}
 KINDS = {"blue": (40, 60, 200), "green": (40, 190, 60), "red": (210, 50, 40)}

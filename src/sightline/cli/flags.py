@@ -20,7 +20,8 @@ SETTINGS = Group("Settings", help="Each overrides the recipe; sightline recipes 
 BACKBONE = (
     "backbone",
     str,
-    f"The network and its pretrained weights in a word: {', '.join(BACKBONES)}, or a name of timm; in place of --network.",
+    f"The network and its pretrained weights in a word: {', '.join(BACKBONES)}, or a name of timm; in place of"
+    " --network.",
 )
 
 
@@ -129,7 +130,9 @@ def _is_whole(word: str) -> bool:
 
 
 def nest(settings: dict[str, Any]) -> dict[str, Any]:
-    """Turn ``{"fit.epochs": 3}`` into ``{"fit": {"epochs": 3}}``; the word of a block comes before the block's settings."""
+    """Turn ``{"fit.epochs": 3}`` into ``{"fit": {"epochs": 3}}``; the word of a block comes before the block's
+    settings.
+    """
     if "backbone" in settings and (beside := next((name for name in settings if name.startswith("network")), None)):
         raise ConfigError(f"--backbone and --{beside.replace('_', '-')} both name the network; leave one of them out.")
     nested: dict[str, Any] = {}

@@ -17,11 +17,14 @@ Channels = Annotated[int, Meta(ge=1, le=4096)]
 
 
 class ACGANConfig(Kind, frozen=True, kw_only=True, tag="acgan"):
-    """A generator, and a discriminator that also names the class; they learn against each other, a step each in turn."""
+    """A generator, and a discriminator that also names the class; they learn against each other, a step each in
+    turn.
+    """
 
     patch: Annotated[int, Meta(ge=1, le=16)] = 1
-    """Pixels of a side that are one to both networks: images are made so much smaller and enlarged, and judged as small. Where
-    images have no finer detail, nothing is lost; a generator that could draw finer would hide there what tells the class."""
+    """Pixels of a side that are one to both networks: images are made so much smaller and enlarged, and judged as
+    small. Where images have no finer detail, nothing is lost; a generator that could draw finer would hide there what
+    tells the class."""
     grey: bool = False
     """Draw without color, which a generator of gray images would also write the class into."""
     noise_width: Annotated[int, Meta(ge=1, le=10_000)] = 100
@@ -33,13 +36,13 @@ class ACGANConfig(Kind, frozen=True, kw_only=True, tag="acgan"):
     dropout: Dropout = 0.5
     """Share of the discriminator's maps that is left out at random while training."""
     spectral: bool = False
-    """Hold the largest factor by which a layer of the discriminator stretches its input at 1 (spectral normalization), in
-    place of its norms."""
+    """Hold the largest factor by which a layer of the discriminator stretches its input at 1 (spectral normalization),
+    in place of its norms."""
     gradient_penalty: Finite = 0.0
     """Weight of R1, which keeps the discriminator flat around real images; 0: none."""
     disguises: tuple[Disguise, ...] = ()
-    """Changes (color, translation, cutout) in which the discriminator sees real and made images, so that it cannot learn few
-    real ones by heart (differentiable augmentation)."""
+    """Changes (color, translation, cutout) in which the discriminator sees real and made images, so that it cannot
+    learn few real ones by heart (differentiable augmentation)."""
 
     def _check(self) -> None:
         for name in ("widths", "discriminator_widths"):

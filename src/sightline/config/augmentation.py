@@ -135,5 +135,7 @@ class AugmentConfig(Block, frozen=True, kw_only=True):
             )
 
     def scale(self, epoch: int, epochs: int) -> float:
-        """Return the share of the training side in an epoch, counted from 0; a change within an epoch comes at its start."""
+        """Return the share of the training side in an epoch, counted from 0; a change within an epoch comes at its
+        start.
+        """
         return self.scales[-(-(epoch + 1) * len(self.scales) // epochs) - 1] if self.scales else 1.0

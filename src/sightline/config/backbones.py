@@ -87,7 +87,8 @@ BACKBONES = {
         PRETRAINED,
         224,
         "Apache-2.0",
-        "the same with four times the weights, for a GPU; DINOv3 has a license of its own, which restricts what it is used for",
+        "the same with four times the weights, for a GPU; DINOv3 has a license of its own, which restricts what it is"
+        " used for",
     ),
 }
 """Words that a backbone may be called by; any other word is a name of timm, with its published weights."""
@@ -106,8 +107,8 @@ def spell_backbone(layer: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError("--backbone and --network both name the network; leave one of them out.")
     if not isinstance(word, str) or not word.strip() or ":" in word:
         raise ConfigError(
-            f"--backbone is {shown(word)}; wanted one of {', '.join(BACKBONES)}, or a name of timm such as resnet18.a1_in1k"
-            " (other networks: --network)."
+            f"--backbone is {shown(word)}; wanted one of {', '.join(BACKBONES)}, or a name of timm such as"
+            " resnet18.a1_in1k (other networks: --network)."
         )
     known = BACKBONES.get(word)
     name, weights = (known.name, known.weights) if known else (word, PRETRAINED)

@@ -1,7 +1,8 @@
 """Blocks of settings, and how they are made from plain YAML values: by msgspec, its errors said in our sentences.
 
 A block is a frozen ``msgspec.Struct``: types, ranges (``Annotated``) and, where one of several techniques is chosen, a
-``kind`` (its tag). msgspec checks a block that is read; a block that Python makes is checked at birth by the same types.
+``kind`` (its tag). msgspec checks a block that is read; a block that Python makes is checked at birth by the same
+types.
 """
 
 import math
@@ -163,7 +164,8 @@ def build(annotation: Any, value: Any, where: str) -> Any:
         value: a value as YAML holds it.
         where: the dotted name of the setting, for messages.
     Raises:
-        ConfigError: a setting is unknown, missing, of a wrong type or out of range; a string is never taken for a number.
+        ConfigError: a setting is unknown, missing, of a wrong type or out of range; a string is never taken for a
+            number.
     """
     with suppress(msgspec.ValidationError):
         return msgspec.convert(value, annotation)
@@ -175,7 +177,9 @@ def build(annotation: Any, value: Any, where: str) -> Any:
 
 
 def _parts(annotation: Any, value: Any, where: str) -> Iterator[tuple[Any, Any, Any, str]]:
-    """Yield (type, name or index, value, dotted name) of each known part of a value; blocks in a list are counted from 1."""
+    """Yield (type, name or index, value, dotted name) of each known part of a value; blocks in a list are counted from
+    1.
+    """
     blocks = blocks_in(annotation)
     if isinstance(value, Mapping) and blocks:
         kind = value.get("kind")

@@ -75,8 +75,8 @@ def _patience(block: str, more: int, only: str = "") -> tuple[Conflict, Conflict
 
     Args:
         block: its name in the recipe.
-        more: measurements until the patience has run out, beyond it: the first, which is the best so far, and the one that is
-            not borne any more.
+        more: measurements until the patience has run out, beyond it: the first, which is the best so far, and the one
+            that is not borne any more.
         only: the kind of the block that waits; empty for every kind.
     """
     flag, here = f"--{block.replace('_', '-')}", f"{{r.{block}.monitor}}"
@@ -109,13 +109,13 @@ EVERY: tuple[Conflict, ...] = (
     ),
     (
         lambda r, f: r.schedule.kind == "one_cycle" and r.schedule.peak_epoch >= f.shortest,
-        "--schedule.peak-epoch ({r.schedule.peak_epoch:g}) must be shorter than {f.short_span} ({f.shortest}); the learning"
-        " rate would never come down.",
+        "--schedule.peak-epoch ({r.schedule.peak_epoch:g}) must be shorter than {f.short_span} ({f.shortest}); the"
+        " learning rate would never come down.",
     ),
     (
         lambda r, f: f.warmup >= f.shortest,
-        "--schedule.warmup-epochs ({f.warmup:g}) must be shorter than {f.short_span} ({f.shortest}); the learning rate would"
-        " never come down.",
+        "--schedule.warmup-epochs ({f.warmup:g}) must be shorter than {f.short_span} ({f.shortest}); the learning rate"
+        " would never come down.",
     ),
     (
         lambda r, f: f.cuts[-1] >= f.longest,
@@ -128,14 +128,14 @@ EVERY: tuple[Conflict, ...] = (
     ),
     (
         lambda r, f: r.schedule.kind == "cyclic" and r.schedule.period_epochs > f.unwarmed,
-        "--schedule.period-epochs ({r.schedule.period_epochs:g}) is more than the {f.unwarmed:g} epochs that {f.short_span}"
-        " and the warm-up leave; the learning rate would never come back down.",
+        "--schedule.period-epochs ({r.schedule.period_epochs:g}) is more than the {f.unwarmed:g} epochs that"
+        " {f.short_span} and the warm-up leave; the learning rate would never come back down.",
     ),
     *_patience("schedule", 2, only="plateau"),
     (
         lambda r, f: f.averaging == "ema" and f.averaged < 1,
-        "--averaging.start {r.averaging.start:g} of --fit.epochs {f.epochs} leaves less than an epoch to average; choose an"
-        " earlier start.",
+        "--averaging.start {r.averaging.start:g} of --fit.epochs {f.epochs} leaves less than an epoch to average;"
+        " choose an earlier start.",
     ),
 )
 """For every recipe."""
@@ -143,8 +143,8 @@ EVERY: tuple[Conflict, ...] = (
 CLASSIFIER: tuple[Conflict, ...] = (
     (
         lambda r, f: f.averaging == "swa" and r.schedule.kind == "plateau",
-        "--averaging.kind swa and --schedule.kind plateau both set the rate of the last epochs; choose another schedule, or"
-        " --averaging.kind ema.",
+        "--averaging.kind swa and --schedule.kind plateau both set the rate of the last epochs; choose another"
+        " schedule, or --averaging.kind ema.",
     ),
     (
         lambda r, f: f.averaging == "swa" and r.early_stopping,
@@ -153,8 +153,8 @@ CLASSIFIER: tuple[Conflict, ...] = (
     ),
     (
         lambda r, f: f.averaging == "swa" and f.averaged < 2,
-        "--averaging.start {r.averaging.start:g} of --fit.epochs {f.epochs} leaves {f.averaged:g} epochs to average; two or more are"
-        " needed: choose an earlier start, or more epochs.",
+        "--averaging.start {r.averaging.start:g} of --fit.epochs {f.epochs} leaves {f.averaged:g} epochs to average;"
+        " two or more are needed: choose an earlier start, or more epochs.",
     ),
     (
         lambda r, f: f.averaging == "swa" and r.averaging.anneal_epochs >= f.averaged,
@@ -163,21 +163,21 @@ CLASSIFIER: tuple[Conflict, ...] = (
     ),
     (
         lambda r, f: f.averaging == "swa" and f.start < f.peak,
-        "--averaging.start {r.averaging.start:g} is epoch {f.start:g}, before the peak of {f.last_schedule} (epoch {f.peak:g});"
-        " choose a later start.",
+        "--averaging.start {r.averaging.start:g} is epoch {f.start:g}, before the peak of {f.last_schedule} (epoch"
+        " {f.peak:g}); choose a later start.",
     ),
     (
         lambda r, f: f.phased and f.phases > 1 and r.early_stopping,
-        "--early-stopping would end the training before all phases of --finetune.kind {r.finetune.kind} have begun; leave it"
-        " out (--fit.keep saves the best weights, --finetune.restore-best begins a phase with them).",
+        "--early-stopping would end the training before all phases of --finetune.kind {r.finetune.kind} have begun;"
+        " leave it out (--fit.keep saves the best weights, --finetune.restore-best begins a phase with them).",
     ),
     (
         lambda r, f: (
             f.phased and r.finetune.restore_best != "none" and (min(f.validations) < 1 or max(f.validations) < 2)
         ),
-        "--finetune.restore-best {r.finetune.restore_best} needs a validation in each phase before the last, and two or more in"
-        " one of them; with --fit.validate-every {r.fit.validate_every} they have {f.validations}: validate more often, or give the"
-        " phases more epochs.",
+        "--finetune.restore-best {r.finetune.restore_best} needs a validation in each phase before the last, and two or"
+        " more in one of them; with --fit.validate-every {r.fit.validate_every} they have {f.validations}: validate"
+        " more often, or give the phases more epochs.",
     ),
     *_patience("early_stopping", 1),
     (
@@ -187,18 +187,18 @@ CLASSIFIER: tuple[Conflict, ...] = (
     ),
     (
         lambda r, f: r.fit.class_weights == r.data.sampling == "balanced",
-        "--fit.class-weights balanced and --data.sampling balanced both make up for rare classes, together twice over; choose"
-        " one.",
+        "--fit.class-weights balanced and --data.sampling balanced both make up for rare classes, together twice over;"
+        " choose one.",
     ),
     (
         lambda r, f: r.augment.cutout and r.data.size is not None and r.augment.cutout.size > r.data.size,
-        "--augment.cutout.size ({r.augment.cutout.size}) is larger than the images (--data.size {r.data.size}); a hole must fit"
-        " into the image.",
+        "--augment.cutout.size ({r.augment.cutout.size}) is larger than the images (--data.size {r.data.size}); a hole"
+        " must fit into the image.",
     ),
     (
         lambda r, f: f.finetune == "upper" and f.new_ways,
-        "--augment.{f.new_ways} has no effect with --finetune upper, which keeps the maps of an image as it is, and mirrored;"
-        " leave one of the two out.",
+        "--augment.{f.new_ways} has no effect with --finetune upper, which keeps the maps of an image as it is, and"
+        " mirrored; leave one of the two out.",
     ),
     (
         lambda r, f: f.finetune == "upper" and r.fit.compile,
@@ -210,22 +210,23 @@ CLASSIFIER: tuple[Conflict, ...] = (
     ),
     (
         lambda r, f: f.finetune == "frozen" and r.finetune.features and f.new_ways,
-        "--finetune.features {r.finetune.features} has no effect with --augment.{f.new_ways}, which shows an image in ever new"
-        " ways; leave one of the two out.",
+        "--finetune.features {r.finetune.features} has no effect with --augment.{f.new_ways}, which shows an image in"
+        " ever new ways; leave one of the two out.",
     ),
     (
         lambda r, f: f.finetune == "frozen" and r.finetune.features == "keep" and r.fit.compile,
-        "--fit.compile has no effect on frozen layers that compute once (--finetune.features keep); leave one of the two out.",
+        "--fit.compile has no effect on frozen layers that compute once (--finetune.features keep); leave one of the"
+        " two out.",
     ),
     (
         lambda r, f: f.head in ("graph_attention", "self_attention") and r.augment.scales,
-        "--augment.scales shows smaller images first, and --head {r.head.kind} reads one size only: it learns a position and"
-        " weights for each patch of the map; add --augment.no-scales, or choose --head attention_pool.",
+        "--augment.scales shows smaller images first, and --head {r.head.kind} reads one size only: it learns a"
+        " position and weights for each patch of the map; add --augment.no-scales, or choose --head attention_pool.",
     ),
     (
         lambda r, f: r.probe and r.network.kind != "run" and not getattr(r.network, "weights", None),
-        "{r.probe.flag} needs a network that has learned already, and {r.network.kind} starts from nothing; add --backbone box,"
-        " or take --recipe photos.",
+        "{r.probe.flag} needs a network that has learned already, and {r.network.kind} starts from nothing; add"
+        " --backbone box, or take --recipe photos.",
     ),
     (
         lambda r, f: r.probe and r.head,
@@ -237,8 +238,8 @@ CLASSIFIER: tuple[Conflict, ...] = (
     ),
     (
         lambda r, f: r.probe and f.finetune == "frozen",
-        "--finetune frozen has no effect behind a probe, which is the best head of the frozen network; leave it out, or add"
-        " --probe.kind none.",
+        "--finetune frozen has no effect behind a probe, which is the best head of the frozen network; leave it out, or"
+        " add --probe.kind none.",
     ),
 )
 """For a classifier's."""
@@ -254,8 +255,8 @@ GENERATOR: tuple[Conflict, ...] = (
     ),
     (
         lambda r, f: r.generator.kind == "acgan" and r.fit.processes > 1,
-        "--fit.processes {r.fit.processes}: in each step of --generator.kind acgan only one of two networks learns, which several"
-        " processes cannot settle beforehand; leave it out.",
+        "--fit.processes {r.fit.processes}: in each step of --generator.kind acgan only one of two networks learns,"
+        " which several processes cannot settle beforehand; leave it out.",
     ),
     (
         lambda r, f: r.generator.kind == "acgan" and r.fit.compile,

@@ -50,8 +50,8 @@ class AttributionConfig(Block, frozen=True, kw_only=True):
     layer: str | None = None
     """Layer whose map is shown (grad_cam); null: the deepest of at least 7×7 positions."""
     steps: Annotated[int, Meta(ge=2, le=LARGEST)] | None = None
-    """Points on the way from the mean image to the image (integrated_gradients, integrated_gradients_smoothgrad); null: 64,
-    and where the map does not add up to within 1 % four times as many, and again; with noise 16."""
+    """Points on the way from the mean image to the image (integrated_gradients, integrated_gradients_smoothgrad); null:
+    64, and where the map does not add up to within 1 % four times as many, and again; with noise 16."""
     samples: Count | None = None
     """Noisy copies of an image (integrated_gradients_smoothgrad, 8; gradient_shap, 64)."""
     noise: AboveZero | None = None

@@ -67,11 +67,11 @@ class BatchSearchConfig(Block, frozen=True, kw_only=True):
     """Training steps with ever larger batches."""
 
     how: Literal["power", "binary"] = "power"
-    """Double the batch while it fits; or then also halve the distance between the largest that fits and the smallest that
-    does not, down to a thirtieth."""
+    """Double the batch while it fits; or then also halve the distance between the largest that fits and the smallest
+    that does not, down to a thirtieth."""
     memory_limit: AboveZero | None = None
-    """GB that the training processes of this machine may hold together on a processor, or each on its GPU; null: what they
-    hold before and four fifths of what is free, and on a GPU all that is free."""
+    """GB that the training processes of this machine may hold together on a processor, or each on its GPU; null: what
+    they hold before and four fifths of what is free, and on a GPU all that is free."""
 
 
 def refuse_range_test(fit: FitConfig, finetune: FinetuneConfig | None, images: int, subject: str) -> None:
@@ -86,18 +86,18 @@ def refuse_range_test(fit: FitConfig, finetune: FinetuneConfig | None, images: i
     if isinstance(fit.accumulate, dict):
         spoken = " ".join(f"{epoch}:{count}" for epoch, count in fit.accumulate.items())
         raise ConfigError(
-            f"{subject} looks for one rate, and --fit.accumulate {spoken} changes the images of a step while training, each"
-            " of which wants a rate of its own; name one number of batches, or the rate."
+            f"{subject} looks for one rate, and --fit.accumulate {spoken} changes the images of a step while training,"
+            " each of which wants a rate of its own; name one number of batches, or the rate."
         )
     if len(phase_epochs(finetune, fit.epochs)) > 1:
         raise ConfigError(
-            f"{subject} looks for one rate, and each phase of --finetune trains other layers, which want rates of their own;"
-            " name the rate."
+            f"{subject} looks for one rate, and each phase of --finetune trains other layers, which want rates of their"
+            " own; name the rate."
         )
     if images < FEWEST_IMAGES:
         raise ConfigError(
-            f"{subject} needs {FEWEST_IMAGES} training images or more, of which a fifth is held out to compare two rates;"
-            f" there are {images}: name the rate."
+            f"{subject} needs {FEWEST_IMAGES} training images or more, of which a fifth is held out to compare two"
+            f" rates; there are {images}: name the rate."
         )
 
 
@@ -115,7 +115,7 @@ def batches_within(fit: FitConfig, images: int) -> tuple[int, int]:
     if largest < smallest:
         many = f" in {batches} batches (--fit.accumulate)" if batches > 1 else ""
         raise ConfigError(
-            f"a search for a batch size begins with {smallest} images, and there are {images} training images{many}; name"
-            " --fit.batch-size."
+            f"a search for a batch size begins with {smallest} images, and there are {images} training images{many};"
+            " name --fit.batch-size."
         )
     return smallest, largest

@@ -34,9 +34,9 @@ class FrozenConfig(Kind, frozen=True, kw_only=True, tag="frozen"):
     """Only the head learns; what lies below it is frozen, in evaluation mode, batch-norm's statistics included."""
 
     features: Literal["keep", "recompute"] | None = None
-    """Whether what the frozen layers make of an image and of its mirror image is computed once and kept in memory, or anew in
-    every epoch, with the same result but for rounding. null: kept where images are shown as they are, or mirrored, and
-    there is memory for it."""
+    """Whether what the frozen layers make of an image and of its mirror image is computed once and kept in memory, or
+    anew in every epoch, with the same result but for rounding. null: kept where images are shown as they are, or
+    mirrored, and there is memory for it."""
 
 
 class UpperConfig(Kind, frozen=True, kw_only=True, tag="upper"):
@@ -67,19 +67,21 @@ class _PhasedConfig(_LayeredConfig, frozen=True, kw_only=True):
     """Settings that both schedules of phases have."""
 
     restore_best: Restore = "none"
-    """Which weights of a phase the next one begins with: its last (none), or those of its validation with the best accuracy
-    or loss; the optimizer then forgets its momentum. Half of validation then chooses, and only the other half calibrates."""
+    """Which weights of a phase the next one begins with: its last (none), or those of its validation with the best
+    accuracy or loss; the optimizer then forgets its momentum. Half of validation then chooses, and only the other half
+    calibrates."""
 
 
 class GradualConfig(_PhasedConfig, frozen=True, kw_only=True, tag="gradual"):
-    """Gradual unfreezing: the head learns alone at first, then with the layers below it, deeper and deeper, at last all.
+    """Gradual unfreezing: the head learns alone at first, then with the layers below it, deeper and deeper, at last
+    all.
 
     Each phase goes through the schedule anew. `sightline plan` shows the phases, and writes them as YAML to edit.
     """
 
     phases: Annotated[int, Meta(ge=2, le=LARGEST)] = 3
-    """Phases that the epochs are shared among: the first trains the head, the last everything, and those between as many
-    layers more each as can be shared out evenly."""
+    """Phases that the epochs are shared among: the first trains the head, the last everything, and those between as
+    many layers more each as can be shared out evenly."""
     growth: Annotated[float, Meta(ge=1, le=10)] = 1.0
     """How many times as many epochs a phase takes as the one before it: 1: all the same; 2: 1, 2 and 4 of 7."""
 
@@ -105,8 +107,8 @@ class PhasesConfig(_PhasedConfig, frozen=True, kw_only=True, tag="phases"):
     def _check(self) -> None:
         if not self.phases:
             raise ConfigError(
-                "--finetune.kind phases needs its phases, which are written in YAML: `sightline plan DATA --out plan.yaml`"
-                " writes some to start from; train with --config plan.yaml."
+                "--finetune.kind phases needs its phases, which are written in YAML: `sightline plan DATA --out"
+                " plan.yaml` writes some to start from; train with --config plan.yaml."
             )
         super()._check()
         for number, phase in enumerate(self.phases, start=1):
@@ -138,8 +140,8 @@ FinetuneConfig = FrozenConfig | UpperConfig | GradualConfig | PhasesConfig | Dis
 def phase_epochs(finetune: FinetuneConfig | None, epochs: int) -> tuple[int, ...]:
     """Return how many epochs each phase takes of those of a training; one phase takes all where there are none.
 
-    The epochs of a gradual schedule are shared out so that each phase ends at the epoch at which its share does, rounded
-    down, and takes one epoch at least; so later phases get what is left over.
+    The epochs of a gradual schedule are shared out so that each phase ends at the epoch at which its share does,
+    rounded down, and takes one epoch at least; so later phases get what is left over.
 
     Raises:
         ConfigError: they do not fit into the training.
@@ -176,8 +178,8 @@ def lies_in(name: str, layer: str) -> bool:
 def same_as_before(number: int) -> str:
     """Return the sentence for a phase, counted from 1, that is the one before again."""
     return (
-        f"phase {number} of finetune trains the same as phase {number - 1}, at the same rate; make them one (for a rate that"
-        " rises again there is --schedule.kind cyclic)."
+        f"phase {number} of finetune trains the same as phase {number - 1}, at the same rate; make them one (for a rate"
+        " that rises again there is --schedule.kind cyclic)."
     )
 
 

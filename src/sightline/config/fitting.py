@@ -55,23 +55,23 @@ class DataConfig(Block, frozen=True, kw_only=True):
     size: Annotated[int, Meta(ge=16, le=1024)] | None = None
     """Side of the images that the network sees, in pixels; null: their own up to 64, else at most 128."""
     fit: Literal["crop", "squash", "pad"] = "crop"
-    """How an image that is wider or higher than the network's is brought to its shape: the center is cut out; its sides are
-    scaled on their own; or black is laid around it. Without a recipe, squash is chosen where the crop would hide more than
-    half of the median image."""
+    """How an image that is wider or higher than the network's is brought to its shape: the center is cut out; its sides
+    are scaled on their own; or black is laid around it. Without a recipe, squash is chosen where the crop would hide
+    more than half of the median image."""
     exclude: str | None = None
     """File that lists images to leave out of training and validation: a CSV with a column file, such as the exclude.csv
-    of sightline check, or a text file with a path a line. All others stay where they are. Listed test images stay, too: a
-    result from which the hard images were taken would mean nothing."""
+    of sightline check, or a text file with a path a line. All others stay where they are. Listed test images stay, too:
+    a result from which the hard images were taken would mean nothing."""
     classes: Literal["top", "leaf"] | None = None
-    """Which folders are the classes: top, each folder at the top, even where its name is that of a split; leaf, each folder
-    that holds images, however deep, below the splits; null: those at the top, or below the splits."""
+    """Which folders are the classes: top, each folder at the top, even where its name is that of a split; leaf, each
+    folder that holds images, however deep, below the splits; null: those at the top, or below the splits."""
     keep_split: str | None = None
-    """Folder of an earlier run: its training, validation and test images stay what they were for it, and only images that it
-    did not have are dealt. For a folder that has grown, with or without new classes, also where the network is that run's
-    (--network run:FOLDER)."""
+    """Folder of an earlier run: its training, validation and test images stay what they were for it, and only images
+    that it did not have are dealt. For a folder that has grown, with or without new classes, also where the network is
+    that run's (--network run:FOLDER)."""
     synthetic: str | None = None
-    """Generated images to train on beside the set: a folder of class folders, as sightline generate writes it. Validation and
-    test stay as they are, and so do the mean and deviation of the pixels."""
+    """Generated images to train on beside the set: a folder of class folders, as sightline generate writes it.
+    Validation and test stay as they are, and so do the mean and deviation of the pixels."""
     synthetic_share: ShareAboveZero | None = None
     """Share of the training images that are generated ones; null: all that there are; 1: no real ones, whose mean and
     deviation are then not used either."""
@@ -79,8 +79,8 @@ class DataConfig(Block, frozen=True, kw_only=True):
     def _check(self) -> None:
         if self.synthetic_share is not None and self.synthetic is None:
             raise ConfigError(
-                f"--data.synthetic-share {self.synthetic_share:g} has no effect without --data.synthetic; name a folder of"
-                " generated images."
+                f"--data.synthetic-share {self.synthetic_share:g} has no effect without --data.synthetic; name a folder"
+                " of generated images."
             )
 
 
@@ -148,22 +148,23 @@ class FitConfig(Block, frozen=True, kw_only=True):
     """Passes over the training images."""
     batch_size: Annotated[int, Meta(ge=2, le=LARGEST)] = 128
     """Images a batch, over all processes; the batches of an epoch differ by one image at most. An optimizer step sees
-    so many times ``accumulate``. auto: the smallest that is about as fast as the fastest that fits into memory, found before
-    the training."""
+    so many times ``accumulate``. auto: the smallest that is about as fast as the fastest that fits into memory, found
+    before the training."""
     accumulate: Count | dict[Whole, Count] = 1
-    """Batches whose gradients are averaged for one optimizer step: a number, or one from each of some epochs on, counted
-    from 0; in YAML {0: 8, 4: 4, 8: 1}, as a flag 0:8 4:4 8:1. The last step of an epoch sees what is left, and each image
-    weighs the same in it."""
+    """Batches whose gradients are averaged for one optimizer step: a number, or one from each of some epochs on,
+    counted from 0; in YAML {0: 8, 4: 4, 8: 1}, as a flag 0:8 4:4 8:1. The last step of an epoch sees what is left, and
+    each image weighs the same in it."""
     label_smoothing: Dropout = 0.0
     """Share of the target that is spread evenly over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
-    """How much an image counts in the training loss: each the same, or by the number of train images, over classes times
-    images of its class. Validation and test are not weighted."""
+    """How much an image counts in the training loss: each the same, or by the number of train images, over classes
+    times images of its class. Validation and test are not weighted."""
     validate_every: ZeroOrMore = 1
     """Epochs between two validations; 0: only after the last."""
     keep: Literal["last", "val_acc", "val_loss"] = "last"
     """Which weights are saved: those of the last epoch, or of the validation with the best accuracy or loss. Half of
-    validation then chooses, and only the other half calibrates; so too with early stopping and plateau on validation."""
+    validation then chooses, and only the other half calibrates; so too with early stopping and plateau on
+    validation."""
     checkpoint_seconds: Finite = 60.0
     """Seconds between two checkpoints within an epoch; there is one at the end of every epoch too."""
     seed: ZeroOrMore = 42
@@ -171,15 +172,15 @@ class FitConfig(Block, frozen=True, kw_only=True):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Number format of the arithmetic; auto: bfloat16 where the processor or GPU computes it fast, else float32."""
     processes: Annotated[int, Meta(ge=1, le=1024)] = 1
-    """Processes that train together, each on a GPU of its own, or on its share of a processor's cores; each takes its part
-    of every batch. Batch-norm sees the part of its process only."""
+    """Processes that train together, each on a GPU of its own, or on its share of a processor's cores; each takes its
+    part of every batch. Batch-norm sees the part of its process only."""
     deterministic: bool = False
-    """Refuse every operation whose result may differ from run to run. On a processor nothing differs either way, but that
-    trainings in bfloat16 which run at once share its cores, unless this is set or OMP_NUM_THREADS is."""
+    """Refuse every operation whose result may differ from run to run. On a processor nothing differs either way, but
+    that trainings in bfloat16 which run at once share its cores, unless this is set or OMP_NUM_THREADS is."""
     compile: bool = False
-    """Compile the network for the training steps (torch.compile), anew for every batch size and scale: for long trainings
-    on a GPU. Where it was tried, on 2 busy cores, each took one to two minutes (a few seconds the next time) and the steps
-    were not faster. Losses differ in the last digits."""
+    """Compile the network for the training steps (torch.compile), anew for every batch size and scale: for long
+    trainings on a GPU. Where it was tried, on 2 busy cores, each took one to two minutes (a few seconds the next time)
+    and the steps were not faster. Losses differ in the last digits."""
 
     def _check(self) -> None:
         within("fit.validate-every", self.validate_every, 0, self.epochs)
@@ -209,8 +210,8 @@ class FitConfig(Block, frozen=True, kw_only=True):
             raise ConfigError(f"--fit.accumulate is {spoken or 'empty'}; its epochs must begin with 0 and rise.")
         if epochs[-1] >= self.epochs:
             raise ConfigError(
-                f"--fit.accumulate {epochs[-1]}:{counts[-1]} has no effect: the epochs of --fit.epochs {self.epochs} are"
-                f" 0 to {self.epochs - 1}; leave it out."
+                f"--fit.accumulate {epochs[-1]}:{counts[-1]} has no effect: the epochs of --fit.epochs {self.epochs}"
+                f" are 0 to {self.epochs - 1}; leave it out."
             )
         same = next(
             (epoch for epoch, (one, other) in zip(epochs[1:], pairwise(counts), strict=True) if one == other), None
@@ -244,7 +245,8 @@ class TrackConfig(Block, frozen=True, kw_only=True):
     project: str | None = None
     """Project of Weights & Biases; null: sightline."""
     offline: bool = False
-    """Keep the run of Weights & Biases in logs/wandb, for `wandb sync`; without a key or a network it stays there too."""
+    """Keep the run of Weights & Biases in logs/wandb, for `wandb sync`; without a key or a network it stays there
+    too."""
 
     def _check(self) -> None:
         for name in {name for name in self.to if self.to.count(name) > 1}:

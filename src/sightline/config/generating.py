@@ -64,9 +64,9 @@ def indivisible(side: int, generator: GeneratorConfig) -> ConfigError:
     near = near if near >= 16 else -(-16 // multiple) * multiple
     acgan = isinstance(generator, ACGANConfig)
     return ConfigError(
-        f"images of {side} px cannot be halved {len(generator.widths) - (not acgan)} times in patches of {generator.patch} px"
-        f" (--generator.widths, --generator.patch): the side must be a multiple of {multiple}; choose --data.size {near}, fewer"
-        f" {'widths' if acgan else 'levels'} or smaller patches."
+        f"images of {side} px cannot be halved {len(generator.widths) - (not acgan)} times in patches of"
+        f" {generator.patch} px (--generator.widths, --generator.patch): the side must be a multiple of {multiple};"
+        f" choose --data.size {near}, fewer {'widths' if acgan else 'levels'} or smaller patches."
     )
 
 

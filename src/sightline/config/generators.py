@@ -40,15 +40,15 @@ class DiffusionConfig(Kind, frozen=True, kw_only=True, tag="diffusion"):
     """Noise that is taken away step by step (DDPM), by a U-Net that knows the class."""
 
     widths: tuple[Annotated[int, Meta(ge=NORM_GROUPS, le=2048)], ...] = (32, 64, 64)
-    """Channels of the levels of the U-Net, the finest first; each level has half the side of the one before it. Where neither
-    recipe nor flag names them, the number of images decides, and their side decides the patch."""
+    """Channels of the levels of the U-Net, the finest first; each level has half the side of the one before it. Where
+    neither recipe nor flag names them, the number of images decides, and their side decides the patch."""
     blocks: Annotated[int, Meta(ge=1, le=8)] = 1
     """Residual blocks of a level on the way down; on the way up there is one more."""
     attention: tuple[Count, ...] = ()
     """Levels, counted from 1, whose blocks on the way down end in self-attention; the middle always has one."""
     patch: Annotated[int, Meta(ge=1, le=16)] = 1
-    """Side of the squares of pixels that the first layer takes as one position: 2 makes a quarter of the positions of 1, and
-    takes about a quarter of the time."""
+    """Side of the squares of pixels that the first layer takes as one position: 2 makes a quarter of the positions of
+    1, and takes about a quarter of the time."""
     dropout: Dropout = 0.0
     """Share of a residual block's channels that is left out at random while training."""
     noise_steps: Annotated[int, Meta(ge=2, le=10_000)] = 500
@@ -89,15 +89,18 @@ class SamplingConfig(Block, frozen=True, kw_only=True):
     """Settings of making images by diffusion."""
 
     guidance: Finite = 1.8
-    """How far beyond the class, away from images of any class: w in (1 + w) conditional - w unconditional; 0: not at all."""
+    """How far beyond the class, away from images of any class: w in (1 + w) conditional - w unconditional; 0: not at
+    all."""
     steps: Count = 20
     """Times that the network is asked for each image."""
     sampler: Sampler = "dpm++"
-    """How noise is taken away: step by step with some put back (ddpm), without (ddim), or by steps of second order (dpm++)."""
+    """How noise is taken away: step by step with some put back (ddpm), without (ddim), or by steps of second order
+    (dpm++)."""
     tell_above: Share | None = None
-    """Tell the class, and guide, while noise is stronger than this: its deviation as a multiple of the image's share. What is
-    left to decide below is no longer what is to be seen, and the class would be written into traces that only a classifier
-    finds. From 0, to the end, to 1, where it is as strong as the image; None: 0.3, or 0 where the generator does not know images without their class."""
+    """Tell the class, and guide, while noise is stronger than this: its deviation as a multiple of the image's share.
+    What is left to decide below is no longer what is to be seen, and the class would be written into traces that only a
+    classifier finds. From 0, to the end, to 1, where it is as strong as the image; None: 0.3, or 0 where the generator
+    does not know images without their class."""
 
     def settled(self, generator: DiffusionConfig) -> "SamplingConfig":
         """Return the same, with what the generator decides where it was left open."""
@@ -112,23 +115,23 @@ class SamplingConfig(Block, frozen=True, kw_only=True):
         """
         if isinstance(generator, ACGANConfig):
             raise ConfigError(
-                "--guidance, --steps, --sampler and --tell-above have no effect on this generator, which makes an image in one"
-                " pass; leave them out."
+                "--guidance, --steps, --sampler and --tell-above have no effect on this generator, which makes an image"
+                " in one pass; leave them out."
             )
         if self.guidance > 0 and generator.drop_labels == 0:
             raise ConfigError(
-                f"--guidance {self.guidance:g} needs a generator that also knows images without their class, and this one was"
-                " trained with --generator.drop-labels 0; choose --guidance 0."
+                f"--guidance {self.guidance:g} needs a generator that also knows images without their class, and this"
+                " one was trained with --generator.drop-labels 0; choose --guidance 0."
             )
         if self.tell_above and generator.drop_labels == 0:
             raise ConfigError(
-                f"--tell-above {self.tell_above:g} needs a generator that also knows images without their class, and this one"
-                " was trained with --generator.drop-labels 0; leave the option out."
+                f"--tell-above {self.tell_above:g} needs a generator that also knows images without their class, and"
+                " this one was trained with --generator.drop-labels 0; leave the option out."
             )
         if self.steps > generator.noise_steps:
             raise ConfigError(
-                f"--steps is {self.steps}, and the noise of this generator has {generator.noise_steps} steps; choose at most"
-                " so many."
+                f"--steps is {self.steps}, and the noise of this generator has {generator.noise_steps} steps; choose at"
+                " most so many."
             )
 
 
@@ -148,7 +151,8 @@ class KeepConfig(Block, frozen=True, kw_only=True):
     def _check(self) -> None:
         if self.least > self.most:
             raise ConfigError(
-                f"--keep-least {self.least:g} is more than --keep-most {self.most:g}, so no image would pass; exchange them."
+                f"--keep-least {self.least:g} is more than --keep-most {self.most:g}, so no image would pass; exchange"
+                " them."
             )
 
     @property
@@ -172,7 +176,9 @@ def sampling_of(generator: GeneratorConfig, sampling: SamplingConfig | None) -> 
 
 
 def glimpse_of(generator: GeneratorConfig) -> SamplingConfig | None:
-    """Return how a generator makes the pictures that are drawn while it learns; None of one that makes images in one pass."""
+    """Return how a generator makes the pictures that are drawn while it learns; None of one that makes images in one
+    pass.
+    """
     if isinstance(generator, ACGANConfig):
         return None
     guidance = GLIMPSE_GUIDANCE if generator.drop_labels else 0

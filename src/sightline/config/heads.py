@@ -42,14 +42,15 @@ class _AttentionConfig(_HeadConfig, frozen=True, kw_only=True):
     """Features of a node, or of what a query pools, of which each head has its part; null: as many as the map has
     channels."""
     dropout: Dropout = 0.1
-    """Share of the attention weights, and in an encoder of the outputs within a block, that is dropped while training."""
+    """Share of the attention weights, and in an encoder of the outputs within a block, that is dropped while
+    training."""
 
     def _check(self) -> None:
         if self.width is not None and self.width % self.heads:
             below = self.width - self.width % self.heads
             raise ConfigError(
-                f"--head.width ({self.width}) must divide by --head.heads ({self.heads}), for each head has an equal part; choose"
-                f" {below if below >= 8 else below + self.heads}."
+                f"--head.width ({self.width}) must divide by --head.heads ({self.heads}), for each head has an equal"
+                f" part; choose {below if below >= 8 else below + self.heads}."
             )
 
 
@@ -63,7 +64,9 @@ class _EncoderConfig(_AttentionConfig, frozen=True, kw_only=True):
 
 
 class GraphAttentionHeadConfig(_EncoderConfig, frozen=True, kw_only=True, tag="graph_attention"):
-    """Graph attention over patches of the map: pairs are scored by the sum of a query and a key, then a linear layer."""
+    """Graph attention over patches of the map: pairs are scored by the sum of a query and a key, then a linear
+    layer.
+    """
 
 
 class SelfAttentionHeadConfig(_EncoderConfig, frozen=True, kw_only=True, tag="self_attention"):
@@ -92,8 +95,8 @@ def refuse_unknown_layer(layer: str, layers: tuple[str, ...], network: str) -> N
     """
     if not layers:
         raise ConfigError(
-            f"--head.layer {layer} cannot be read: only the last map of the network {network} is known; leave the option"
-            " out, or choose a network of sightline's own."
+            f"--head.layer {layer} cannot be read: only the last map of the network {network} is known; leave the"
+            " option out, or choose a network of sightline's own."
         )
     if layer not in layers:
         raise ConfigError(f"--head.layer {layer} is no layer of the network {network}; {nearest(layer, layers)}")

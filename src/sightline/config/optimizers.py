@@ -82,13 +82,13 @@ class MuonConfig(Kind, frozen=True, kw_only=True, tag="muon"):
     """Muon (orthogonalized momentum, filters kept at unit norm) for filters; Nesterov SGD for head and biases."""
 
     learning_rate: AboveZero = 0.24
-    """Peak learning rate of the filters; auto: found by a range test before the training, which scales the other two by the
-    same factor."""
+    """Peak learning rate of the filters; auto: found by a range test before the training, which scales the other two by
+    the same factor."""
     momentum: OpenShare = 0.6
     """Momentum of the filters."""
     head_learning_rate: AboveZero = 0.02
-    """Peak learning rate of the last layer, divided by the nodes that it reads side by side (one unless a head has more),
-    and of the biases, norms and positions of a head."""
+    """Peak learning rate of the last layer, divided by the nodes that it reads side by side (one unless a head has
+    more), and of the biases, norms and positions of a head."""
     bias_learning_rate: AboveZero = 106.0
     """Peak learning rate of the biases and norms before the head; it is this large because the head, and so their
     gradient, is small."""

@@ -52,8 +52,8 @@ def resolve(*layers: Mapping[str, Any]) -> Recipe:
     """
     if trains_generator(*layers):
         raise ConfigError(
-            "these settings train a generator, which only `sightline train` does, by a recipe such as --recipe ddpm; name a"
-            " classifier's recipe here."
+            "these settings train a generator, which only `sightline train` does, by a recipe such as --recipe ddpm;"
+            " name a classifier's recipe here."
         )
     return _resolved(Recipe(), layers)
 
@@ -96,7 +96,8 @@ def _resolved(below: R, layers: Iterable[Mapping[str, Any]]) -> R:
 def searches(*layers: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the settings that layers, lowest first, leave to a search, in the order of the searches.
 
-    A recipe itself holds numbers only: for such a setting the one below the ``auto``, until ``train`` has found another.
+    A recipe itself holds numbers only: for such a setting the one below the ``auto``, until ``train`` has found
+    another.
     """
     nothing: Mapping[str, Any] = {}
     merged = flatten(reduce(merge, map(spell_out, layers), nothing))
@@ -111,7 +112,8 @@ def _without_auto(layer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refuse_hopeless(settings: Mapping[str, Any]) -> None:
-    """Refuse settings that fit none of the named recipes, before an image set is read or downloaded to choose among them.
+    """Refuse settings that fit none of the named recipes, before an image set is read or downloaded to choose among
+    them.
 
     Raises:
         ConfigError: what the last of them says.
@@ -165,8 +167,8 @@ def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> d
         block: the dataclass, or union of them, that the settings are of; None: the recipe that they are of.
         where: the dotted name of the block, for messages.
     Raises:
-        ConfigError: a setting is missing behind the kind, or there are none to give; or ``backbone`` is no word, or stands
-            beside ``network``.
+        ConfigError: a setting is missing behind the kind, or there are none to give; or ``backbone`` is no word, or
+            stands beside ``network``.
     """
     if block is None:
         layer = spell_backbone(layer)
@@ -234,7 +236,9 @@ def field_texts(block: Any) -> dict[str, str]:
 
 @cache
 def _class_bodies(module: str) -> dict[str, list[ast.stmt]]:
-    """Return the statements in each class of a module; parsed once, where ``inspect.getsource`` does so for each class."""
+    """Return the statements in each class of a module; parsed once, where ``inspect.getsource`` does so for each
+    class.
+    """
     tree = ast.parse(inspect.getsource(sys.modules[module]))
     return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
 

@@ -82,8 +82,8 @@ class MultiStepConfig(Kind, frozen=True, kw_only=True, tag="multi_step"):
     def _check(self) -> None:
         if not self.epochs or any(later <= earlier for earlier, later in pairwise(self.epochs)):
             raise ConfigError(
-                f"--schedule.epochs is {' '.join(map(str, self.epochs)) or 'empty'}; name one epoch or more, each later than"
-                " the one before."
+                f"--schedule.epochs is {' '.join(map(str, self.epochs)) or 'empty'}; name one epoch or more, each later"
+                " than the one before."
             )
 
 

@@ -19,8 +19,8 @@ class ServeConfig:
     port: int = 7860
     """Port to listen at; 0 takes a free one."""
     token: str | None = None
-    """What a caller must know: in the header "Authorization: Bearer TOKEN" of the service, once as ?token=TOKEN in a browser. At
-    least 8 letters; null answers everyone who reaches the address."""
+    """What a caller must know: in the header "Authorization: Bearer TOKEN" of the service, once as ?token=TOKEN in a
+    browser. At least 8 letters; null answers everyone who reaches the address."""
     max_megabytes: float = 20.0
     """Megabytes of a request, at most."""
     max_megapixels: float = 50.0

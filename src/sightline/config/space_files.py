@@ -61,8 +61,8 @@ def build_space(written: Mapping[str, Any], base: Recipe, fixed: Mapping[str, An
         raise ConfigError("nothing varies in the space; name a setting, such as augment: {flip: [none, random]}.")
     if base.fit.processes > 1:
         raise ConfigError(
-            f"--fit.processes {base.fit.processes} has no place in a tuning: a trial is trained by one process; train several"
-            f" side by side with --workers {base.fit.processes}."
+            f"--fit.processes {base.fit.processes} has no place in a tuning: a trial is trained by one process; train"
+            f" several side by side with --workers {base.fit.processes}."
         )
     space = Space(dimensions)
     _refuse_unfit(space)
@@ -111,8 +111,8 @@ def _within_block(
         else:
             if base.get(name) is None:
                 raise ConfigError(
-                    f"{dotted} is off in the recipe, so nothing in it can be drawn; choose a --{dotted.replace('_', '-')}.kind,"
-                    f" or draw the block: {name}: [null, {{kind: ...}}]."
+                    f"{dotted} is off in the recipe, so nothing in it can be drawn; choose a"
+                    f" --{dotted.replace('_', '-')}.kind, or draw the block: {name}: [null, {{kind: ...}}]."
                 )
             inner = block_of_kind(blocks_in(kinds_of[name]), base[name], dotted)
             yield from _within_block(inner, value, base[name], here, f"{prefix}{name}.")
@@ -120,8 +120,8 @@ def _within_block(
 
 def _does_not_vary(dotted: str, value: Any) -> str:
     return (
-        f"{dotted} is {shown(value)} in the space, and one value does not vary; name several in a list, give a range such as"
-        " {low: 1, high: 8}, or set it in the recipe or by a flag."
+        f"{dotted} is {shown(value)} in the space, and one value does not vary; name several in a list, give a range"
+        f" such as {{low: 1, high: 8}}, or set it in the recipe or by a flag."
     )
 
 
@@ -223,8 +223,8 @@ def _blocks_of_kinds(blocks: tuple[Any, ...], value: Mapping[str, Any], dotted: 
         for name in value:
             if name not in known:
                 raise ConfigError(
-                    f"{dotted}.{name} is no setting of kind {shown(kind)}; draw a list of blocks in the space, each with its own"
-                    f" settings: {dotted.split('.')[-1]}: [{{kind: {kind}, ...}}, ...]."
+                    f"{dotted}.{name} is no setting of kind {shown(kind)}; draw a list of blocks in the space, each"
+                    f" with its own settings: {dotted.split('.')[-1]}: [{{kind: {kind}, ...}}, ...]."
                 )
     return [{**value, "kind": kind} for kind in value["kind"]]
 
@@ -249,7 +249,9 @@ def _refuse_fixed(space: Space, fixed: Mapping[str, Any]) -> None:
 
 
 def _refuse_impossible(space: Space, base: Recipe) -> None:
-    """Refuse an end of a range, or an option, that goes with no drawing of the rest; and trials that cannot be compared."""
+    """Refuse an end of a range, or an option, that goes with no drawing of the rest; and trials that cannot be
+    compared.
+    """
     generator, settings = random.Random(0), to_mapping(base)
     choosing = set()
     for chosen, dimension in space.everywhere():
@@ -273,7 +275,8 @@ def _refuse_impossible(space: Space, base: Recipe) -> None:
     if len(choosing) > 1:
         raise ConfigError(
             "some trials of the space choose by validation while they train (fit.keep, early_stopping, or plateau on"
-            " validation) and see half of it, others see all of it, which cannot be compared; let all of them choose, or none."
+            " validation) and see half of it, others see all of it, which cannot be compared; let all of them choose,"
+            " or none."
         )
 
 

@@ -86,7 +86,9 @@ class Space:
     dimensions: tuple[Dimension, ...]
 
     def settings(self, draw: Callable[[Dimension], Any]) -> dict[str, Any]:
-        """Return the settings of one drawing, nested as in a recipe; ``draw`` is asked for each dimension that belongs to it."""
+        """Return the settings of one drawing, nested as in a recipe; ``draw`` is asked for each dimension that belongs
+        to it.
+        """
         settings: dict[str, Any] = {}
         for dimension in self.dimensions:
             drawn = draw(dimension)

@@ -56,7 +56,8 @@ class Study(Block, frozen=True, kw_only=True, dict=True):
     settings: dict[str, Any] = msgspec.field(default_factory=dict)
     """What all variants set over it."""
     fraction: ShareAboveZero | None = None
-    """Share of the training images to use; None: what the settings say. A backbone with images of its own uses them all."""
+    """Share of the training images to use; None: what the settings say. A backbone with images of its own uses them
+    all."""
     seeds: tuple[ZeroOrMore, ...] = (0, 1, 2)
     """Seeds of the runs. The images of train, validation and test are the same for all."""
     variants: tuple[Variant, ...]
@@ -223,7 +224,9 @@ def study_to_yaml(study: Study) -> str:
 
 
 def differences(before: Study, now: Study) -> list[str]:
-    """Say what a study has otherwise than before, as ``seeds was [0, 1] and is [0, 1, 2]``, but for its descriptions."""
+    """Say what a study has otherwise than before, as ``seeds was [0, 1] and is [0, 1, 2]``, but for its
+    descriptions.
+    """
     old, new = (dict(_flat(_mapping(study))) for study in (before, now))
     names = [name for name in {**old, **new} if not name.endswith("about")]
     return [f"{name} was {old.get(name)} and is {new.get(name)}" for name in names if old.get(name) != new.get(name)]
@@ -263,7 +266,9 @@ def _study(content: Mapping[str, Any]) -> Study:
 
 
 def _filled(content: Any) -> Any:
-    """Return the content of a study or variant with its settings and recipes written in full; what is neither, as it is."""
+    """Return the content of a study or variant with its settings and recipes written in full; what is neither, as it
+    is.
+    """
     if not isinstance(content, Mapping):
         return content
     filled = dict(content)

@@ -29,9 +29,10 @@ class TuneConfig(Block, frozen=True, kw_only=True):
     judge: Literal["val_acc", "val_loss"] = "val_acc"
     """What is best: the highest accuracy or the lowest loss on validation, of the weights that a trial saves."""
     pruner: Literal["median", "halving", "hyperband", "none"] | None = None
-    """Which trials are ended early, by validation after their epochs: those that have never been better than half of the
-    finished ones were by then, once five are finished (median); all but the best third after 1, 3, 9, ... epochs (halving);
-    the same, with some spared at first (hyperband); or none. null: median, where trials are validated before they end."""
+    """Which trials are ended early, by validation after their epochs: those that have never been better than half of
+    the finished ones were by then, once five are finished (median); all but the best third after 1, 3, 9, ... epochs
+    (halving); the same, with some spared at first (hyperband); or none. null: median, where trials are validated before
+    they end."""
     seed: ZeroOrMore = 42
     """Seed of the drawing; the trials are all trained with that of the recipe."""
 
@@ -56,7 +57,8 @@ def choose_pruner(config: TuneConfig, recipe: Recipe, space: Space) -> str:
 def refuse_hopeless_space(
     written: Mapping[str, Any], named: Mapping[str, Any], fixed: Mapping[str, Any], config: TuneConfig
 ) -> None:
-    """Refuse a space, before any image is read, that fits the recipe that was named, or where none was, any that may be chosen.
+    """Refuse a space, before any image is read, that fits the recipe that was named, or where none was, any that may be
+    chosen.
 
     Args:
         written: the space as its YAML has it.

@@ -50,7 +50,9 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_number)
 
 
 def named_texts(folder: str) -> dict[str, str]:
-    """Return the names of the YAML files that come with sightline in a folder of its resources, with the text of each."""
+    """Return the names of the YAML files that come with sightline in a folder of its resources, with the text of
+    each.
+    """
     entries = (resources.files("sightline") / "resources" / folder).iterdir()
     files = sorted((entry for entry in entries if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
     return {entry.name.removesuffix(".yaml"): entry.read_text("utf-8") for entry in files}
@@ -148,7 +150,8 @@ def _refuse_large(root: yaml.Node, where: str) -> None:
     values, depth = extent(root)
     if values > VALUES:
         raise ConfigError(
-            f"{where} stands for more than {VALUES:,} values, as its aliases (*name) repeat them; write out what is meant."
+            f"{where} stands for more than {VALUES:,} values, as its aliases (*name) repeat them; write out what is"
+            " meant."
         )
     if depth > DEPTH:
         raise ConfigError(f"{where} holds blocks deeper within each other than {DEPTH}; write out what is meant.")

@@ -148,8 +148,8 @@ def write_columns(
         labels: class indices, (N,).
         texts: paths, splits, groups and hashes.
         index: the header.
-        extremes: lowest and highest value of each image of more than 8 bits a channel, (N, 2), NaN of the others; nothing is
-            written where there are only others.
+        extremes: lowest and highest value of each image of more than 8 bits a channel, (N, 2), NaN of the others;
+            nothing is written where there are only others.
     """
     np.save(folder / LABELS, labels)
     write_texts(folder, texts)

@@ -113,8 +113,8 @@ class CachedImages:
     preprocessing: Preprocessing = DEFAULT
     """How the pixels were made of the files."""
     extremes: Array | None = None
-    """Lowest and highest value of each image of more than 8 bits a channel, (N, 2), NaN of the others; None where there are only
-    others."""
+    """Lowest and highest value of each image of more than 8 bits a channel, (N, 2), NaN of the others; None where there
+    are only others."""
 
     @property
     def readable(self) -> Array:
@@ -196,7 +196,8 @@ def open_as_trained(
     progress: Progress | None = None,
     preprocessing: Preprocessing = DEFAULT,
 ) -> CachedImages:
-    """Open an image set at the sizes at which a run was trained on it, from the cache of that training where it is there.
+    """Open an image set at the sizes at which a run was trained on it, from the cache of that training where it is
+    there.
 
     A run remembers its sizes: how a size is decided where none was asked for may have changed since.
 

@@ -66,7 +66,8 @@ def open_own(
 
 
 def affordable(counts: list[int], side: int, *, most: int, pixels: int) -> tuple[int, int]:
-    """Choose how many pictures of each group to show, and how large, so that all of them stay within a number of pixels.
+    """Choose how many pictures of each group to show, and how large, so that all of them stay within a number of
+    pixels.
 
     Args:
         counts: pictures that each group has.

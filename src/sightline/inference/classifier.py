@@ -60,9 +60,10 @@ class Classifier:
         """Classify one image or many; by whatever way an image comes, the answer is the same.
 
         Args:
-            images: a path, the bytes of a file, an open binary file, a Pillow image, or an array, (H, W) or (H, W, C) with
-                channels as a file has them: RGB, and its opacity; or a list of these, mixed as you like, or an array of many,
-                (N, H, W, C). Of colors with 16 bits a Pillow image that is loaded holds the upper 8: give its file.
+            images: a path, the bytes of a file, an open binary file, a Pillow image, or an array, (H, W) or (H, W, C)
+                with channels as a file has them: RGB, and its opacity; or a list of these, mixed as you like, or an
+                array of many, (N, H, W, C). Of colors with 16 bits a Pillow image that is loaded holds the upper 8:
+                give its file.
             views: views to average; None takes those of the recipe.
             coverage: of prediction sets, such as 0.9; None makes none.
         Returns:
@@ -160,7 +161,9 @@ class Classifier:
 
     @property
     def trust(self) -> dict[str, Any] | None:
-        """Return ``trust`` of ``model.json``; None where a threshold is missing, as in runs from before there were any."""
+        """Return ``trust`` of ``model.json``; None where a threshold is missing, as in runs from before there were
+        any.
+        """
         trust = self.model.get("trust") or {}
         limits = [(trust.get(part) or {}).get("thresholds", {}) for part in ("sets", "unknown")]
         return trust if all(self.model["temperatures"].keys() <= views.keys() for views in limits) else None

@@ -1,8 +1,9 @@
 """Features of a frozen backbone, computed once and kept on disk. N images, D features, B images of a batch.
 
-They lie in the cache folder beside the decoded sets, known by all that they depend on: the decoded set (its files, size and
-resize rule), the weights, the normalization and the number format. A second training, and a study, start from them at once.
-Every batch is filled up to the same size, so that an image's features do not depend on which images are computed with it.
+They lie in the cache folder beside the decoded sets, known by all that they depend on: the decoded set (its files, size
+and resize rule), the weights, the normalization and the number format. A second training, and a study, start from them
+at once. Every batch is filled up to the same size, so that an image's features do not depend on which images are
+computed with it.
 """
 
 import errno

@@ -48,8 +48,8 @@ def as_list(images: ImageLike | Iterable[ImageLike]) -> tuple[list[Any], bool]:
     if isinstance(images, Iterable):
         return list(images), False
     raise DataError(
-        f"{type(images).__name__} is no image; wanted a path, bytes, an open file, a Pillow image or an array, or a list of"
-        " these."
+        f"{type(images).__name__} is no image; wanted a path, bytes, an open file, a Pillow image or an array, or a"
+        " list of these."
     )
 
 

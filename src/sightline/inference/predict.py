@@ -43,7 +43,8 @@ def load(
     """Load the classifier of a finished run, or of a ``model.safetensors`` alone.
 
     Args:
-        run: the run's folder, or its weights file; None for the example classifier, which tells CIFAR-10's classes apart.
+        run: the run's folder, or its weights file; None for the example classifier, which tells CIFAR-10's classes
+            apart.
         network: makes the network from the number of classes, for a network that is not one of sightline's.
         device: ``cpu``, ``cuda``, ...; None takes the best there is.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
@@ -105,15 +106,15 @@ def predict(
     """Classify images.
 
     Args:
-        run: Folder of a finished run, or its model.safetensors alone. Where none is named the example classifier answers,
-            which tells the ten classes of CIFAR-10 apart.
-        images: Files, folders (searched to the bottom), archives, manifests (CSV, TSV, JSON lines, Parquet), patterns such as
-            'photos/*.jpg', and - for a list of paths on standard input, one a line.
-        out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like none
-            of the classes.
+        run: Folder of a finished run, or its model.safetensors alone. Where none is named the example classifier
+            answers, which tells the ten classes of CIFAR-10 apart.
+        images: Files, folders (searched to the bottom), archives, manifests (CSV, TSV, JSON lines, Parquet), patterns
+            such as 'photos/*.jpg', and - for a list of paths on standard input, one a line.
+        out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like
+            none of the classes.
         views: Views of each image to average; those of the recipe unless named. One view is fastest.
-        sets: Also give for each image the classes among which the true one is, in this share of all images: 0.8 to 0.99. A
-            set may be empty where the classifier is right more often than that.
+        sets: Also give for each image the classes among which the true one is, in this share of all images: 0.8 to
+            0.99. A set may be empty where the classifier is right more often than that.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:

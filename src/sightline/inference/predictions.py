@@ -18,7 +18,8 @@ class Prediction:
     unknown: bool | None = None
     """Whether the image looks like none of the classes; None of a classifier that has no threshold for it."""
     within: tuple[str, ...] | None = None
-    """The classes of a set that holds the true one as often as was asked for, most probable first; None if not asked."""
+    """The classes of a set that holds the true one as often as was asked for, most probable first; None if not
+    asked."""
 
 
 def csv_header(sets: float | None = None) -> list[str]:

@@ -1,7 +1,7 @@
 """The processor's cores, shared among the programs of ours that compute at once in bfloat16.
 
-Threads of oneDNN's bfloat16 kernels wait for each other in a loop that never sleeps: two trainings of two threads each on
-two cores took 10.9 times as long as one, and 1.1 times with one thread each. So each program holds a lock while it
+Threads of oneDNN's bfloat16 kernels wait for each other in a loop that never sleeps: two trainings of two threads each
+on two cores took 10.9 times as long as one, and 1.1 times with one thread each. So each program holds a lock while it
 computes, counts how many are held, and takes that share of its threads.
 """
 

@@ -66,7 +66,8 @@ def arithmetic(precision: str, device: torch.device) -> torch.dtype:
 def set_determinism(enabled: bool) -> None:
     """Let PyTorch refuse operations whose result may differ from run to run, or allow them again.
 
-    It comes before the first product of matrices: cuBLAS, and PyTorch's check of it, read the variable once and keep it.
+    It comes before the first product of matrices: cuBLAS, and PyTorch's check of it, read the variable once and keep
+    it.
     """
     if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

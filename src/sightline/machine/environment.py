@@ -55,7 +55,9 @@ def _line(line: Callable[[], str]) -> str:
 
 
 def _without_home(text: str) -> str:
-    """Return text without the home folder and its owner's name; of other paths within a sentence the last part stays."""
+    """Return text without the home folder and its owner's name; of other paths within a sentence the last part
+    stays.
+    """
     home = os.path.expanduser("~")
     text = text.replace(home, "~") if home not in ("~", "", "/") else text
     return re.sub(r"(?<![\w~.])/(?:[^\s/'\"):,]+/)+", ".../", text) if not text.startswith(("~", "/")) else text

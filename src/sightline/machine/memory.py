@@ -64,8 +64,8 @@ def held_memory(device: torch.device) -> int:
 def measured_peak(device: torch.device) -> Iterator[Peak]:
     """Measure the most memory that what happens meanwhile holds; what was freed before is given back first.
 
-    On a processor it is the high-water mark of resident memory less the file pages: ``ru_maxrss`` cannot be set back and
-    begins at a parent's. The mark is set back for the whole process, so nothing else may measure meanwhile.
+    On a processor it is the high-water mark of resident memory less the file pages: ``ru_maxrss`` cannot be set back
+    and begins at a parent's. The mark is set back for the whole process, so nothing else may measure meanwhile.
     """
     peak = Peak()
     if device.type == "cuda":

@@ -1,4 +1,5 @@
-"""Attention rollout: the places that an attention head looks at. B images, h × w positions of a map, N nodes, Q queries, H heads.
+"""Attention rollout: the places that an attention head looks at. B images, h × w positions of a map, N nodes, Q
+queries, H heads.
 
 Source:
     Abnar and Zuidema, "Quantifying Attention Flow in Transformers", ACL 2020.

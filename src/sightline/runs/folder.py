@@ -12,8 +12,8 @@ model.safetensors  the weights, with model.json inside
 evaluation.json    the measures; predictions.csv: one line a test image
 logs/              what trackers write, where any are named
 DONE               written last; after it only the trackers get their final numbers, and the report is written
-report.html        how good, on what, where wrong, how sure, how to repeat it; of a generator how it learnt and what it makes
-PRUNED             in its place where a tuning ended the training early, and why
+report.html        how good, on what, where wrong, how sure, how to repeat it; of a generator how it learnt and what it
+makes PRUNED             in its place where a tuning ended the training early, and why
 """
 
 import os

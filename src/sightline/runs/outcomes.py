@@ -1,4 +1,6 @@
-"""Outcomes of finished runs: what they reached and cost, and the settings in which they differ. Nothing here loads torch."""
+"""Outcomes of finished runs: what they reached and cost, and the settings in which they differ. Nothing here loads
+torch.
+"""
 
 import csv
 import os

@@ -157,7 +157,9 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) 
 
 
 def to_bytes(text: str) -> bytes:
-    """Return a text in UTF-8, with the original bytes of names that are not UTF-8; other lone surrogates as they are."""
+    """Return a text in UTF-8, with the original bytes of names that are not UTF-8; other lone surrogates as they
+    are.
+    """
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # JSON may hold them, as \\ud83d

@@ -39,8 +39,8 @@ def serve(
     The page is at ``/``, the service below ``/api``; it answers until it is stopped.
 
     Args:
-        run: Folder of a finished run, or its model.safetensors alone; without it the example classifier, which tells the ten
-            classes of CIFAR-10 apart.
+        run: Folder of a finished run, or its model.safetensors alone; without it the example classifier, which tells
+            the ten classes of CIFAR-10 apart.
         settings: Where to listen, whom to answer, and how much to take at once.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         announce: Called with the address and a sentence on the classifier as soon as callers are let in.

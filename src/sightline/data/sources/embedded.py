@@ -46,7 +46,9 @@ class DigitsSource(ImageSource):
 
 
 class GroceriesSource(ZipSource):
-    """An embedded image set: 300 photographs of 10 kinds of groceries from the Grocery Store Dataset, grouped by scene."""
+    """An embedded image set: 300 photographs of 10 kinds of groceries from the Grocery Store Dataset, grouped by
+    scene.
+    """
 
     def __init__(self) -> None:
         super().__init__(PHOTOGRAPHS)

@@ -66,7 +66,9 @@ def arrange(folders: set[Folder], visible: set[Folder], location: str, classes: 
 
 
 class _Reading:
-    """A reading of the folders at the top of a set, below those that merely wrap it, and the arrangement that follows."""
+    """A reading of the folders at the top of a set, below those that merely wrap it, and the arrangement that
+    follows.
+    """
 
     def __init__(self, folders: set[Folder], visible: set[Folder], location: str, classes: Classes | None) -> None:
         self.location, self.classes = location, classes

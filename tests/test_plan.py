@@ -13,7 +13,7 @@ from conftest import Finished
 from sightline.cli.main import main
 from sightline.config import PhaseConfig, PhasesConfig, read_recipe, resolve
 from sightline.errors import ConfigError
-from test_training import epochs_of, same_bits
+from test_train import epochs_of, same_bits
 
 FIT = {"epochs": 3, "batch_size": 16}
 

@@ -26,8 +26,8 @@ from sightline.reports.sentences import learning_charts
 from sightline.runs.folder import read_model
 from sightline.training import generator_plan
 from test_acgan import TINY as TINY_ACGAN
-from test_generating import TINY as TINY_DDPM
-from test_reporting import change, pictures_of_self_contained
+from test_generate import TINY as TINY_DDPM
+from test_report import change, pictures_of_self_contained
 
 SETTINGS: dict[str, Mapping[str, Any]] = {"ddpm": TINY_DDPM, "acgan": TINY_ACGAN}
 
