@@ -8,6 +8,7 @@ The images are drawn from the run's own test split, the same ones each time, as 
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +20,6 @@ import sightline
 from sightline.data.cache import open_as_trained
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
-from sightline.display.events import Table
 from sightline.display.lines import Lines
 from sightline.explanation.explain import summarize_explanations
 from sightline.machine.devices import choose_device, describe
@@ -54,8 +54,7 @@ def report(run: Path, images: Path, out: Path) -> None:
         image.predicted == Path(file).parent.name for file, image in zip(found.files, found.images, strict=True)
     )
     title = f"{run}: {recipe.network.kind}, {size} px; {len(found.files)} test images, {right} of them told right; {seconds:.0f} s"
-    table = summarize_explanations(found.images)
-    Lines(Console(width=120))(Table(title, table.columns, table.rows))
+    Lines(Console(width=120))(replace(summarize_explanations(found.images), title=title))
     for method, reason in found.left_out.items():
         print(f"left out {method}: {reason}")
     versions = ", ".join(f"{name} {version(name)}" for name in ("sightline-vision", "torch", "captum"))

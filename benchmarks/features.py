@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import sightline
-from sightline.display.events import ignore
+from sightline.display.reporting import ignore
 from sightline.runs.folder import read_weights
 
 BACKBONE = {

@@ -24,7 +24,7 @@ from sightline.checks.label_errors import folds_of, out_of_fold
 from sightline.data.batches import derived_seed
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
-from sightline.display.events import ignore
+from sightline.display.reporting import ignore
 from sightline.inference.encoder import Encoder
 from sightline.inference.predict import load
 from sightline.measures.metrics import label_quality, suspected_labels

@@ -19,8 +19,8 @@ from torch import nn
 import sightline
 from conftest import Finished, coloured_folder
 from sightline.config import resolve
-from sightline.display.events import ignore
 from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, TrainingError
 from sightline.models.base import Network
 from sightline.runs import folder as runs

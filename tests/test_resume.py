@@ -16,8 +16,8 @@ from rich.console import Console
 import sightline
 from conftest import Finished
 from sightline.cli.main import main
-from sightline.display.events import ignore
 from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, RunError
 from sightline.runs import folder
 from sightline.runs.locking import alone

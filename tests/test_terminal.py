@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import unicodedata
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,9 @@ from rich.console import Console
 from sightline.cli.bars import Bars
 from sightline.cli.main import main
 from sightline.display import events
-from sightline.display.events import Event, Listener, Message, ignore, stage
+from sightline.display.events import Event
 from sightline.display.lines import Lines
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.display.terminal import Table, in_notebook, natural_order, readable, show, show_rows
 
 NO_UTF_8 = os.fsdecode(b"caf\xe9.png")
@@ -102,8 +103,8 @@ def test_tables_of_pages_and_the_titles_of_bars_show_names_as_they_are() -> None
         for terminal in (False, True):
             file = io.StringIO()
             console = Console(file=file, width=300, force_terminal=terminal)
-            with (Bars if terminal else Lines)(console) as draw:
-                draw(events.Table(name, (name, "n"), [(name, "1")]))
+            with closing((Bars if terminal else Lines)(console)) as draw:
+                draw(events.Table((name, "n"), [(name, "1")], title=name))
                 with stage(draw, f"Reading {name}") as progress:
                     progress(1, 2)
             file.getvalue().encode("utf-8")
@@ -181,7 +182,7 @@ def test_names_are_in_the_order_that_people_expect() -> None:
 @reporting
 def count(on_event: Listener = ignore) -> Listener:
     """A verb that reports a line."""
-    on_event(Message("epoch 1/4"))
+    on_event("epoch 1/4")
     return on_event
 
 
@@ -190,7 +191,7 @@ def test_outside_of_a_notebook_nothing_is_reported_unless_it_is_listened_to(monk
     assert count() is ignore
     heard: list[Event] = []
     count(on_event=heard.append)
-    assert heard == [Message("epoch 1/4")]
+    assert heard == ["epoch 1/4"]
     assert capsys.readouterr().out == ""
 
     class Shell:

@@ -16,8 +16,8 @@ import sightline
 from conftest import QUICK, coloured_folder
 from sightline.cli.main import main
 from sightline.config import TrackConfig, read_recipe, resolve
-from sightline.display.events import ignore
 from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError
 from sightline.machine import extras
 from sightline.runs import folder

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from sightline.cli.bars import Bars
-from sightline.display.events import stage
 from sightline.display.lines import PATIENCE, Lines
+from sightline.display.reporting import stage
 from sightline.display.waiting import LINE_EVERY
 
 

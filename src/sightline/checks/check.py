@@ -25,8 +25,7 @@ from sightline.data.sources.layout import Classes
 from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import Splits, split, statistics
-from sightline.display.events import Listener, ignore, stage
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import DataError
 from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled

@@ -10,7 +10,7 @@ import os
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any
@@ -86,7 +86,7 @@ def _command(name: str, verb: Verb) -> Callable[..., None]:
             if "on_event" in parameters:
                 from sightline.cli.bars import drawer
 
-                arguments["on_event"] = stack.enter_context(drawer(error=verb.reports_on_error))
+                arguments["on_event"] = stack.enter_context(closing(drawer(error=verb.reports_on_error)))
             if "announce" in parameters:
                 arguments["announce"] = announce
             result = function(*words, **arguments)

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.display.events import Measured, Table
+from sightline.display.events import Measured
 from sightline.display.lines import Lines
-from sightline.display.terminal import screen, show, show_rows
+from sightline.display.terminal import show, show_rows
 
 if TYPE_CHECKING:
     from sightline.checks.check import Check
@@ -54,7 +54,7 @@ def show_evaluation(
         show(f"{measured['rate']:.1%} of {measured['n']:,} images are called none of the classes")
         return
     _warn(measured["data"]["remarks"])
-    Lines(screen())(Measured(measured))
+    Lines()(Measured(measured))
     if generated:
         show(_about_fidelity(run, measured["fidelity"]))
     if fid:
@@ -111,8 +111,7 @@ def show_explanations(explanations: "Explanations", *, out: Path, **_: Any) -> N
     _warn(explanations.no_images)
     _warn_of_unreadable(explanations.unreadable)
     _warn(f"left out {name}: {reason}" for name, reason in explanations.left_out.items())
-    table = summarize_explanations(explanations.images)
-    Lines(screen())(Table("", table.columns, table.rows))
+    Lines()(summarize_explanations(explanations.images))
     count = len(explanations.files)
     show(f"{count:,} sheet{'s' if count > 1 else ''} and explanations.csv in {out}")
 

@@ -1,30 +1,10 @@
-"""What a verb reports while it works: sentences and numbers, to a listener that draws them, or computes with them."""
+"""What a verb reports while it works: sentences and numbers."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = [
-    "Epoch",
-    "Event",
-    "Listener",
-    "Measured",
-    "Message",
-    "Progress",
-    "Table",
-    "TrainingEnded",
-    "Trial",
-    "ignore",
-    "stage",
-]
-
-
-@dataclass(frozen=True)
-class Message:
-    """A sentence, or a line of a list."""
-
-    text: str
+__all__ = ["Epoch", "Event", "Measured", "Progress", "Table", "Trial"]
 
 
 @dataclass(frozen=True)
@@ -52,19 +32,12 @@ class Epoch:
     """Batches of this epoch."""
     total: int
     metrics: Mapping[str, float]
-    """``train_loss``, ``train_acc``; at the end of a validated epoch also ``val_loss``, ``val_acc``."""
+    """``train_loss`` and ``train_acc`` so far; at its end the line of ``metrics.csv``."""
     learning_rate: float
     images_per_second: float
     seconds_left: float
     """Of the training."""
     ended: bool = False
-
-
-@dataclass(frozen=True)
-class TrainingEnded:
-    """The last step was taken, or the training was stopped; ``epochs`` have ended."""
-
-    epochs: int
 
 
 @dataclass(frozen=True)
@@ -76,13 +49,17 @@ class Measured:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts."""
+    """A table of texts, of a screen or of a page; a cell of two lines has its main thing in the first."""
 
-    title: str
     columns: Sequence[str]
+    """Empty names: a table without a heading."""
     rows: Sequence[Sequence[object]]
     texts: int = 1
     """How many of the first columns are words; the others are numbers."""
+    look: str = ""
+    """On a page: ``matrix`` for a confusion matrix, ``matrix long`` where names stand upright over their columns."""
+    title: str = ""
+    """On a screen."""
 
 
 @dataclass(frozen=True)
@@ -101,27 +78,5 @@ class Trial:
     """All of it in words."""
 
 
-Event = Message | Progress | Epoch | TrainingEnded | Measured | Table | Trial
-Listener = Callable[[Event], None]
-
-
-def ignore(event: Event) -> None:
-    """Take an event that nobody waits for."""
-
-
-@contextmanager
-def stage(on_event: Listener, name: str, *, brief: bool = False) -> Iterator[Callable[[int, int], None]]:
-    """Report a stage of work from its begin to its end, whatever ends it.
-
-    Args:
-        on_event: hears of it.
-        name: what is done, such as ``Reading flowers``.
-        brief: it mostly ends at once.
-    Yields:
-        A function to call with how much is done of how much.
-    """
-    on_event(Progress(name, brief=brief))
-    try:
-        yield lambda done, total: on_event(Progress(name, done, total, brief=brief))
-    finally:
-        on_event(Progress(name, ended=True, brief=brief))
+Event = str | Progress | Epoch | Measured | Table | Trial
+"""A str is a sentence, or a line of a list."""

@@ -3,14 +3,13 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import TracebackType
 from typing import Any
 
 from rich import box
 from rich.console import Console
 
 from sightline.display import terminal
-from sightline.display.events import Epoch, Event, Measured, Message, Progress, Table, Trial
+from sightline.display.events import Epoch, Event, Measured, Progress, Table, Trial
 from sightline.display.terminal import natural_order, show
 from sightline.display.waiting import Waiting, spoken_seconds
 
@@ -22,16 +21,21 @@ SHOWN_CLASSES = 30
 
 
 class Lines:
-    """A listener that prints events on a console, none of which moves; as a context, it ends what it has begun."""
+    """A listener that prints events on a console, where nothing moves."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console, self._clock = console, clock
+    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            console: where to; None for this process's own output.
+            clock: the time in seconds.
+        """
+        self.console, self._clock = console or terminal.screen(), clock
         self._stages: dict[str, Waiting] = {}
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Message(text):
-                show(text, self.console)
+            case str():
+                show(event, self.console)
             case Progress():
                 self.progress(event)
             case Epoch():
@@ -72,14 +76,6 @@ class Lines:
         """End whatever is drawn still."""
         while self._stages:
             self._stages.popitem()[1].end()
-
-    def __enter__(self) -> "Lines":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _draw(self, table: Table) -> None:
         rows = [[str(cell) for cell in row] for row in table.rows]
@@ -136,5 +132,5 @@ def _tables_of_measures(measured: Mapping[str, Any]) -> tuple[Table, Table]:
         for name in natural_order(measured["classes"])[:SHOWN_CLASSES]
         for row in [measured["classes"][name]]
     ]
-    by_class = Table("by class", ("class", "n", "precision", "recall", "F1"), classes)
-    return Table(title, ("measure", "value"), rows), by_class
+    by_class = Table(("class", "n", "precision", "recall", "F1"), classes, title="by class")
+    return Table(("measure", "value"), rows, title=title), by_class

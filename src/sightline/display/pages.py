@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from sightline.display.events import Table
 from sightline.runs.writing import write_atomically
 
 __all__ = [
@@ -46,19 +47,6 @@ class Link:
 
     def __str__(self) -> str:
         return self.text
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts; a cell of two lines has its main thing in the first."""
-
-    columns: Sequence[str]
-    """Empty names: a table without a heading."""
-    rows: Sequence[Sequence[str | Link]]
-    texts: int = 1
-    """How many of the first columns are words; the others are numbers."""
-    look: str = ""
-    """``matrix`` for a confusion matrix, ``matrix long`` where names stand upright over their columns."""
 
 
 @dataclass(frozen=True)

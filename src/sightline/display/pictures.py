@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from sightline.display.events import Listener, Message
+from sightline.display.reporting import Listener
 from sightline.runs.writing import write_atomically
 
 if TYPE_CHECKING:
@@ -385,4 +385,4 @@ def drawing(name: str, on_event: Listener) -> Iterator[None]:
         yield
     except Exception as error:  # whatever a drawing library may raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        on_event(Message(f"no {name}: {reason}"))
+        on_event(f"no {name}: {reason}")

@@ -1,16 +1,45 @@
-"""Where the events of a verb go: to its listener; unless there is one, to the cell of a notebook, or nowhere."""
+"""How a verb reports: to a listener that draws the events, or computes with them.
+
+Unless one is named that is the cell of a notebook, or nobody.
+"""
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
-from sightline.display.events import Event, Listener, Progress, ignore
+from sightline.display.events import Event, Progress
 from sightline.display.terminal import in_notebook
 
-__all__ = ["reporting"]
+__all__ = ["Listener", "ignore", "reporting", "stage"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Take an event that nobody waits for; a warning becomes one of Python's."""
+    if isinstance(event, str) and event.startswith("warning: "):
+        warnings.warn(event.removeprefix("warning: "), stacklevel=3)
+
+
+@contextmanager
+def stage(on_event: Listener, name: str, *, brief: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Report a stage of work from its begin to its end, whatever ends it.
+
+    Args:
+        on_event: hears of it.
+        name: what is done, such as ``Reading flowers``.
+        brief: it mostly ends at once.
+    Yields:
+        A function to call with how much is done of how much.
+    """
+    on_event(Progress(name, brief=brief))
+    try:
+        yield lambda done, total: on_event(Progress(name, done, total, brief=brief))
+    finally:
+        on_event(Progress(name, ended=True, brief=brief))
 
 
 def reporting(verb: F) -> F:

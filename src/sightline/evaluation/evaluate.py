@@ -15,8 +15,7 @@ from sightline.data.sources.find_source import find_like_run, find_source, sourc
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.table_rows import canonical_label
 from sightline.data.splits import Splits, split_as
-from sightline.display.events import Listener, ignore, stage
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
 from sightline.inference.predict import load

@@ -15,10 +15,9 @@ import numpy as np
 
 from sightline.config import SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
 from sightline.data.sources.unlabeled import PlainFiles
-from sightline.display.events import Listener, ignore, stage
 from sightline.display.pages import Table
 from sightline.display.pictures import Panel, draw_explanation
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.inference.predict import decoded_batches, load, sources_of
 from sightline.machine.extras import refuse_missing_captum
 from sightline.runs.folder import read_model_of_finished, refuse_filled

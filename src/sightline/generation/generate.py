@@ -20,9 +20,8 @@ import numpy as np
 from sightline.config import KeepConfig, SamplingConfig, chosen_classes, sampling_of
 from sightline.config.checks import INFINITY, within
 from sightline.data.sources.entries import class_folder
-from sightline.display.events import Listener, ignore, stage
 from sightline.display.pictures import encode_png
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, RunError
 from sightline.generation.sequence import COLUMNS, ImageSequence, fingerprint, name_of, weights_of
 from sightline.runs.folder import generator_settings, read_model_of_finished, refuse_filled

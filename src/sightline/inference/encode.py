@@ -19,8 +19,7 @@ from sightline.data.sources.find_source import always_labelled, find_source
 from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.unlabeled import plain_files
-from sightline.display.events import Listener, ignore, stage
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError
 from sightline.inference.inputs import paths_of
 from sightline.inference.predict import decoded_batches, load

@@ -15,8 +15,7 @@ from sightline.data.decoding.decode import in_parallel
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
 from sightline.data.sources.entries import LeftOut
 from sightline.data.sources.unlabeled import PlainFiles, plain_files
-from sightline.display.events import Listener, ignore, stage
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import DataError
 from sightline.inference.inputs import paths_of, try_decode
 from sightline.inference.predictions import Prediction, csv_header, csv_rows

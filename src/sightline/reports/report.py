@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sightline.data.thumbnails import Thumbnails, open_own
-from sightline.display.events import Listener, ignore, stage
 from sightline.display.pages import Page, Section, write_page
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError, StorageError
 from sightline.evaluation.answers import Answers, read_answers, read_measures
 from sightline.evaluation.results import about_classes, about_cost, warnings

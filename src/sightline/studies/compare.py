@@ -3,16 +3,15 @@
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sightline.config.checks import nearest, within
 from sightline.config.studies import Study, named_studies, read_study
 from sightline.data.sources.find_source import find_source
-from sightline.display import pages
-from sightline.display.events import Listener, Message, Table, ignore
 from sightline.display.pages import Page, write_markdown, write_page
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs.folder import create_run
 from sightline.runs.outcomes import (
@@ -110,8 +109,8 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, o
         " with several seeds, tells recipes apart."
     ]
     page = runs_page(outcomes, lead, unlike_images(outcomes))
-    on_event(Message(""))
-    on_event(_listed("results", runs_table(outcomes, brief=True)))
+    on_event("")
+    on_event(replace(runs_table(outcomes, brief=True), title="results"))
     return _write(folder / "runs.html", page, outcomes, outcomes, on_event)
 
 
@@ -159,10 +158,10 @@ def _compare_study(study: Study, folder: Path, workers: int, on_event: Listener)
     if not runs:
         raise RunError(f"no run of {folder} was finished: {next(iter(failures.values()))}")
     findings, outcomes = study_findings(study, runs, failures), list(runs.values())
-    on_event(Message(""))
+    on_event("")
     for sentence in findings.lead:
-        on_event(Message(sentence))
-    on_event(_listed(f"{study.name}, ranked by validation", ranking_table(study, findings, brief=True)))
+        on_event(sentence)
+    on_event(replace(ranking_table(study, findings, brief=True), title=f"{study.name}, ranked by validation"))
     write_csv(folder / "study.csv", STUDY_COLUMNS, study_rows(findings))
     first = [row.outcomes[0] for row in findings.ranked if row.outcomes]
     page = _write(folder / "study.html", study_page(study, findings, outcomes), outcomes, first, on_event, *OF_SEEDS)
@@ -203,10 +202,5 @@ def _write(
     write_markdown(path.with_suffix(".md"), page)
     write_page(path, page)
     for sentence in page.warnings:
-        on_event(Message(f"warning: {sentence}"))
+        on_event(f"warning: {sentence}")
     return path
-
-
-def _listed(title: str, table: pages.Table) -> Table:
-    """Return a table of a page as the event that shows it."""
-    return Table(title, table.columns, table.rows, table.texts)

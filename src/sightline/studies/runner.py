@@ -27,7 +27,7 @@ from sightline.config import to_yaml
 from sightline.config.resolving import to_mapping
 from sightline.config.studies import Study, Variant, differences, read_study, study_to_yaml
 from sightline.data.sources.find_source import find_source
-from sightline.display.events import Listener, Message
+from sightline.display.reporting import Listener
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError
 from sightline.machine.devices import share_of_machine
@@ -187,7 +187,7 @@ def _train_side_by_side(
             while waiting or busy:
                 while free and (job := _next(waiting, [one for one, _ in busy.values()])) is not None:
                     waiting.remove(job)
-                    on_event(Message(f"[{everything.index(job) + 1}/{len(everything)}] {job.name}"))
+                    on_event(f"[{everything.index(job) + 1}/{len(everything)}] {job.name}")
                     worker = free.pop(0)
                     busy[pool.submit(work, job, worker)] = job, worker
                 for ended in wait(busy, return_when=FIRST_COMPLETED).done:
@@ -198,7 +198,7 @@ def _train_side_by_side(
                     except SightlineError as error:
                         failures[job.variant.name, job.seed] = str(error)
                         line = f"failed: {error}"
-                    on_event(Message(f"  {f'{job.name}: ' if workers > 1 else ''}{line}"))
+                    on_event(f"  {f'{job.name}: ' if workers > 1 else ''}{line}")
         except BaseException:  # Ctrl-C, here or in a training; the others are ended before the pool is left
             stopping.set()
             raise
@@ -325,7 +325,7 @@ def _held(folder: Path, on_event: Listener) -> Iterator[int | None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            on_event(Message(f"Waiting for a training of {folder} that still runs."))
+            on_event(f"Waiting for a training of {folder} that still runs.")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:

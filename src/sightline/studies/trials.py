@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 import yaml
 
-from sightline.display.events import ignore
+from sightline.display.reporting import ignore
 from sightline.errors import SightlineError, StorageError
 from sightline.machine.devices import share_of_machine
 from sightline.runs.folder import PRUNED, mark_pruned, read_model

@@ -19,8 +19,7 @@ from sightline.config.checks import within
 from sightline.config.resolving import to_mapping
 from sightline.config.space_files import read_space
 from sightline.config.tuning import TuneConfig, begun_study, refuse_hopeless_space
-from sightline.display.events import Listener, ignore
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
 from sightline.machine.extras import require
 from sightline.training.request import read_request

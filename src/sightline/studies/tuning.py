@@ -13,7 +13,8 @@ from sightline.config.resolving import to_mapping
 from sightline.config.space_files import build_space
 from sightline.config.tuning import STUDY, Study, TuneConfig, choose_pruner, study_text
 from sightline.display import events
-from sightline.display.events import Listener, Message, Table
+from sightline.display.events import Table
+from sightline.display.reporting import Listener
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError, DataError, Interrupted, TrainingError
 from sightline.runs.folder import create_run
@@ -98,7 +99,7 @@ def search_space(
             f" {counts['validation']:,} images; no trial reads the test split"
         )
         for line in (about, *odd_images(plan.images, plan.splits), *facts):
-            on_event(Message(line))
+            on_event(line)
         del plan  # its network, which each trial builds for itself
         try:
             tuning.train(workers)
@@ -249,9 +250,9 @@ class _Tuning:
             facts.append(f"the recipe as it was: trial 1, {self._value(trials[0])}")
         facts += ["Next:", f"  sightline train --config {self.folder}/best.yaml   trains it, and reads the test split"]
         columns = ["trial", self.judge, "epochs", "seconds", "settings"]
-        self.on_event(Table("the best trials", columns, rows, texts=len(columns)))
+        self.on_event(Table(columns, rows, texts=len(columns), title="the best trials"))
         for fact in facts:
-            self.on_event(Message(fact))
+            self.on_event(fact)
 
     def _value(self, trial: Trial) -> str:
         """Return what a trial is judged by, and how far that may be off by the choice of images alone."""

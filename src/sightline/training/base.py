@@ -23,7 +23,7 @@ from sightline.data.seen import Seen
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import RULE, Splits
 from sightline.data.synthetic import generated_fingerprint
-from sightline.display.events import Listener
+from sightline.display.reporting import Listener
 from sightline.errors import TrainingError
 from sightline.machine.extras import own_version
 from sightline.models.flops import Countable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sightline.config import FrozenConfig, Recipe
 from sightline.config.backbones import BOX
 from sightline.data.seen import Seen
-from sightline.display.events import Listener
+from sightline.display.reporting import Listener
 from sightline.machine.devices import choose_device
 from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork

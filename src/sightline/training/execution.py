@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from sightline.display.events import Listener, Message, ignore
+from sightline.display.events import Epoch, Event
 from sightline.display.pictures import drawing
+from sightline.display.reporting import Listener, ignore
 from sightline.errors import ConfigError
 from sightline.machine.cores import sharing_cores
 from sightline.machine.devices import arithmetic, choose_device, keep_freed_memory
@@ -75,7 +76,7 @@ def execute(
             help_fit(plan, helping)
         folder, plan = run_to_resume(run, plan) if resume else (None, plan)
         if folder is not None and (folder / "DONE").exists():
-            on_event(Message(f"{folder} is finished already; nothing was done."))
+            on_event(f"{folder} is finished already; nothing was done.")
             return folder
         describe_training(on_event, plan)
         if dry_run:
@@ -88,9 +89,20 @@ def execute(
             return folder
         older = settle_checkpoints(folder, restart=restart)
         if resume:
-            on_event(Message(f"Continuing {folder}. {older}".rstrip()))
-        _train(plan, request.settings, folder, started, on_event, after_epoch)
+            on_event(f"Continuing {folder}. {older}".rstrip())
+        _train(plan, request.settings, folder, started, _telling(on_event, after_epoch))
     return folder
+
+
+def _telling(on_event: Listener, after_epoch: Callable[[int, dict[str, float]], None] | None) -> Listener:
+    """Return a listener that also tells an epoch that has ended, and its numbers, to ``after_epoch``."""
+
+    def hear(event: Event) -> None:
+        on_event(event)
+        if isinstance(event, Epoch) and event.ended and after_epoch is not None:
+            after_epoch(event.epoch, dict(event.metrics))
+
+    return on_event if after_epoch is None else hear
 
 
 def _is_unfinished(run: Path) -> bool:
@@ -103,18 +115,17 @@ def _train(
     run: Path,
     started: float,
     on_event: Listener,
-    after_epoch: Callable[[int, dict[str, float]], None] | None,
 ) -> None:
     """Train in a folder that this process holds: by a probe or by steps, from where its run stands."""
     if plan.recipe.probe is not None:
         assert isinstance(plan, ClassifierPlan)  # a generator has none
-        train_from_probe(plan, settings, run, started, on_event, after_epoch)
+        train_from_probe(plan, settings, run, started, on_event)
         return
     from sightline.training.fit import fitted
 
     if not (run / "model.json").exists():
         plan = _begin(plan, run, on_event)
-    with fitted(plan, run, on_event, after_epoch) as trained:
+    with fitted(plan, run, on_event) as trained:
         plan.finish(run, trained, on_event)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sightline.config import BatchSearchConfig, RangeTestConfig, refuse_range_test
-from sightline.display.events import Listener, Message, Table, ignore
-from sightline.display.reporting import reporting
+from sightline.display.events import Table
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
 from sightline.runs.folder import refuse_filled
 from sightline.runs.writing import create_folder, write_atomically, write_csv, write_json
@@ -102,7 +102,7 @@ def find_batch(
 
     found = search_batch(plan, search or BatchSearchConfig(), on_event)
     columns, rows = found.rows()
-    on_event(Table("", [column.replace("_", " ") for column in columns], rows, texts=0))
+    on_event(Table([column.replace("_", " ") for column in columns], rows, texts=0))
     _say(on_event, found.lines())
     if out is not None:
         write_csv(_finish(Path(out), found) / "sizes.csv", *found.rows())
@@ -139,4 +139,4 @@ def _finish(folder: Path, found: "FoundRate | FoundBatch") -> Path:
 
 def _say(on_event: Listener, lines: Sequence[str]) -> None:
     for line in lines:
-        on_event(Message(line))
+        on_event(line)

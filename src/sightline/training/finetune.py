@@ -4,7 +4,7 @@ That is fine-tuning from the probe's head, or a rival: another recipe, trained f
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from sightline.config import UpperConfig, read_recipe, resolve
 from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
 from sightline.config.resolving import to_mapping
-from sightline.display.events import Listener, Message, ignore, stage
+from sightline.display.reporting import Listener, ignore, stage
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError
 from sightline.inference.classifier import Classifier
@@ -41,7 +41,6 @@ START_UP, WRITE = 5.0, 15.0  # seconds: until the verb is called; to load Lightn
 RESERVE = 10.0  # seconds, of a training with a limit: to write the run
 
 Array = np.ndarray[Any, Any]
-AfterEpoch = Callable[[int, dict[str, float]], None]
 
 
 def train_from_probe(
@@ -50,7 +49,6 @@ def train_from_probe(
     run: Path,
     started: float,
     on_event: Listener,
-    after_epoch: AfterEpoch | None,
 ) -> None:
     """Solve for a linear head, try what may be better, keep the better of the two, and finish the run.
 
@@ -60,7 +58,6 @@ def train_from_probe(
         run: its folder.
         started: by ``time.monotonic``, when the training was called.
         on_event: where it is reported.
-        after_epoch: as ``sightline.train`` has it.
     """
     begun = (run / "model.json").exists()
     rival = None
@@ -69,7 +66,7 @@ def train_from_probe(
     minutes = plan.recipe.probe.minutes if plan.recipe.probe else None
     probed = run_probe(plan, on_event)
     if rival is not None and _rival_fits(rival, plan, probed, started, on_event):
-        _train_rival(plan, probed, rival, run, on_event, after_epoch)
+        _train_rival(plan, probed, rival, run, on_event)
         return
     if not begun:
         plan, searched = plan_finetuning(plan, probed, started, on_event)
@@ -88,7 +85,7 @@ def train_from_probe(
         measuring = (len(plan.splits.test) + len(plan.splits.validation)) / probed.images_per_second
         deadline = started + minutes * 60 - measuring - RESERVE
     flops = _speed(probed)
-    with fitted(plan, run, on_event, after_epoch, deadline) as trained:
+    with fitted(plan, run, on_event, deadline) as trained:
         compared = keep_better(plan, probed, before, on_event)
         trained = replace(
             trained,
@@ -106,13 +103,12 @@ def _train_rival(
     rival: ClassifierPlan,
     run: Path,
     on_event: Listener,
-    after_epoch: AfterEpoch | None,
 ) -> None:
     """Train the rival of a probe by steps, and finish the run with the better of the two."""
     from sightline.training.fit import fitted
 
     rival.begin(run)
-    with fitted(rival, run, on_event, after_epoch) as trained:
+    with fitted(rival, run, on_event) as trained:
         compared = _compare_rival(plan, probed, rival, on_event)
         trained = replace(trained, seconds=probed.seconds + trained.seconds, facts={"probe": probed.facts | compared})
         if compared["kept"] != "probe":
@@ -187,7 +183,7 @@ def plan_finetuning(
             f"fine-tuning: {epochs} epochs of {layers}, about {spoken_seconds(chosen.once + epochs * chosen.epoch)}; it is kept"
             " only if it is better on validation"
         )
-    on_event(Message(why))
+    on_event(why)
     searched = {"from": {"probe.then": "auto", "probe.minutes": probe.minutes}, "settings": settings}
     recipe = resolve(to_mapping(plan.recipe), settings)
     return replace(plan, recipe=recipe, searches=()), {"fit.epochs": searched}
@@ -245,10 +241,8 @@ def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str,
     better = (other["accuracy"], -other["loss"]) > (probe["accuracy"], -probe["loss"])
     difference, low, high = paired_interval(other_right_N, right_N)
     on_event(
-        Message(
-            f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f} (difference"
-            f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}); {name if better else 'the probe'} is kept"
-        )
+        f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f} (difference"
+        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}); {name if better else 'the probe'} is kept"
     )
     return {
         "other": name,
@@ -289,7 +283,7 @@ def _rival_fits(
     line += "; it is kept only if it is better on validation"
     if seconds > left:
         line = f"recipe {name} would take {spoken_seconds(seconds)} and there are {spoken_seconds(left)}: not tried"
-    on_event(Message(line))
+    on_event(line)
     return seconds <= left
 
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline.data.sources.downloads import Progress
-from sightline.display.events import Listener, Measured, Message, ignore, stage
+from sightline.display.events import Measured
 from sightline.display.pictures import drawing
+from sightline.display.reporting import Listener, ignore, stage
 from sightline.errors import TrainingError
 from sightline.evaluation.calibration import calibrate
 from sightline.evaluation.evaluate import evaluate_rows
@@ -72,15 +73,13 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: List
         on_event(Measured(measured))
     if unanswered:
         on_event(
-            Message(
-                f"warning: the answers to {unanswered:,} of {logits_VNK.shape[1]:,} validation images are not finite, though the"
-                " weights are, and count as the same probability for every class; try a smaller rate or --fit.precision float32"
-            )
+            f"warning: the answers to {unanswered:,} of {logits_VNK.shape[1]:,} validation images are not finite, though the"
+            " weights are, and count as the same probability for every class; try a smaller rate or --fit.precision float32"
         )
     with drawing(REPORT, on_event):
         report(run, on_event=ignore, trust_code=getattr(recipe.network, "trust_code", False))
     for line in _next_steps(run, model):
-        on_event(Message(line))
+        on_event(line)
 
 
 def _next_steps(run: Path, model: dict[str, Any]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -10,8 +10,8 @@ from typing import NoReturn
 import lightning as L
 import torch
 
-from sightline.display.events import Listener, Message, ignore
 from sightline.display.pictures import drawing
+from sightline.display.reporting import Listener, ignore
 from sightline.errors import ConfigError, Interrupted, RunError, TrainingError, shortened
 from sightline.runs.folder import helped, read_model, run_to_help
 from sightline.training.base import Plan, Trained
@@ -36,12 +36,11 @@ def fitted(
     plan: Plan,
     run: Path,
     on_event: Listener,
-    after_epoch: Callable[[int, dict[str, float]], None] | None,
     deadline: float | None = None,
 ) -> Iterator[Trained]:
     """Fit a plan, and give its trackers what the finished run was measured at; arguments as ``fit`` has them."""
     with tracked(plan.recipe, run, on_event) as trackers:
-        trained = fit(plan, run, trackers, on_event, after_epoch, deadline)
+        trained = fit(plan, run, trackers, on_event, deadline)
         yield trained
         for tracker in trackers:
             tracker.log_final(read_model(run), trained.steps)
@@ -52,7 +51,6 @@ def fit(
     run: Path,
     trackers: list[Tracker],
     on_event: Listener,
-    after_epoch: Callable[[int, dict[str, float]], None] | None = None,
     deadline: float | None = None,
 ) -> Trained:
     """Train the network of a plan, from the run's last checkpoint where there is one.
@@ -62,14 +60,13 @@ def fit(
         run: its folder.
         trackers: what gets the numbers, too.
         on_event: where progress is drawn.
-        after_epoch: is told each epoch, from 1, and its numbers.
         deadline: by ``time.monotonic``, when the last epoch must have ended; a fit that would pass it ends earlier.
     Raises:
         Interrupted: Ctrl-C; the run can be resumed.
         TrainingError: a loss was not finite.
     """
     more = [Deadline(deadline, on_event)] if deadline is not None else []
-    trainer = build_trainer(plan.recipe, run, on_event, trackers, after_epoch, [*more, *plan.callbacks(run, on_event)])
+    trainer = build_trainer(plan.recipe, run, on_event, trackers, [*more, *plan.callbacks(run, on_event)])
     checkpoint = checkpoint_to_resume(run)
     if checkpoint is None and run_to_help() is None:
         _picture(plan, run, on_event)
@@ -87,7 +84,7 @@ def fit(
     if kept is not None:
         epochs = plan.recipe.fit.epochs
         stopped = f"stopped early, after epoch {kept['stopped_after']} of {epochs}; " if kept["stopped_after"] else ""
-        on_event(Message(f"{stopped}weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}"))
+        on_event(f"{stopped}weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}")
     rows = callback_of(trainer, EpochLog).rows
     return Trained(
         seconds=meter.seconds,

@@ -13,8 +13,8 @@ from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, Gene
 from sightline.config.resolving import to_mapping
 from sightline.data.augment.augment import centre
 from sightline.data.cache import CachedImages
-from sightline.display.events import Listener, Message, ignore
 from sightline.display.pictures import drawing
+from sightline.display.reporting import Listener, ignore
 from sightline.machine.devices import choose_device, describe
 from sightline.models.acgan import ACGAN
 from sightline.models.flops import training_flops
@@ -98,7 +98,7 @@ class GeneratorPlan(Plan):
         with drawing(REPORT, on_event):
             report(run, on_event=ignore)
         for line in _reached(run, trained.losses, len(self.splits.validation)):
-            on_event(Message(line))
+            on_event(line)
 
     def _operations(self, epochs: int) -> int:
         """Return the floating-point operations of so many epochs."""

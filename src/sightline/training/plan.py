@@ -11,8 +11,7 @@ import yaml
 from sightline.config import read_recipe
 from sightline.config.finetuning import ALL, lies_in
 from sightline.config.resolving import merge, spell_out, to_mapping
-from sightline.display.events import Listener, ignore
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.runs.folder import refuse_to_overwrite
 from sightline.runs.writing import write_atomically
 from sightline.training.request import read_request

@@ -31,7 +31,7 @@ from sightline.data.sources.downloads import Progress
 from sightline.data.sources.embedded import GROCERIES
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import Splits, brings_validation
-from sightline.display.events import Listener, Message, stage
+from sightline.display.reporting import Listener, stage
 from sightline.errors import ConfigError
 from sightline.generation.generator import FULL_RANGE
 from sightline.machine.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
@@ -88,7 +88,7 @@ def prepare_any(request: Request, on_event: Listener) -> Plan:
     fit = merge(request.named or {}, request.settings).get("fit")
     refuse_lone_program(fit.get("processes") if isinstance(fit, Mapping) else None)  # before any image is read
     if request.by_default:
-        on_event(Message(UNNAMED))
+        on_event(UNNAMED)
     if isinstance(request.recipe, GeneratorRecipe):
         return prepare_generator(request, request.recipe, on_event)
     return prepare_classifier(request, on_event)

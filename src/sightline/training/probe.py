@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sightline.data.splits import deal_folds, unit_count
-from sightline.display.events import Listener, Message, stage
+from sightline.display.reporting import Listener, stage
 from sightline.inference.feature_store import FeatureStore
 from sightline.measures.metrics import cross_entropy, wilson_interval
 from sightline.training.classifier_plan import ClassifierPlan
@@ -167,10 +167,8 @@ def _say(on_event: Listener, plan: ClassifierPlan, probed: Probed) -> None:
         accuracy, n = (probed.facts["validation"][name] for name in ("accuracy", "n"))
         (low, high), where = wilson_interval(round(accuracy * n), n), f"on {n:,} validation images"
     if probed.store.note:
-        on_event(Message(probed.store.note))
+        on_event(probed.store.note)
     on_event(
-        Message(
-            f"probe: accuracy {accuracy:.4f} {where} (95 % interval {low:.4f} to {high:.4f}); features {kept},"
-            f" {probed.seconds:.1f} s"
-        )
+        f"probe: accuracy {accuracy:.4f} {where} (95 % interval {low:.4f} to {high:.4f}); features {kept},"
+        f" {probed.seconds:.1f} s"
     )

@@ -11,7 +11,8 @@ from sightline.data.cache import CachedImages
 from sightline.data.ranges import notes_on_reading
 from sightline.data.remarks import remarks
 from sightline.data.splits import Splits
-from sightline.display.events import Listener, Message, Table, ignore
+from sightline.display.events import Table
+from sightline.display.reporting import Listener, ignore
 from sightline.display.terminal import natural_order
 from sightline.display.waiting import spoken_seconds
 from sightline.machine.devices import choose_device, describe
@@ -43,26 +44,22 @@ def describe_training(on_event: Listener, plan: "Plan") -> None:
         return
     recipe, images, network, counts = plan.recipe, plan.images, plan.network, plan.splits.counts()
     classes = ", ".join(natural_order(images.classes)[:10]) + (", ..." if len(images.classes) > 10 else "")
-
-    def say(line: str) -> None:
-        on_event(Message(line))
-
-    say(f"{images.name}: {len(images.classes)} classes ({classes})")
+    on_event(f"{images.name}: {len(images.classes)} classes ({classes})")
     notes = f" ({'; '.join(plan.splits.notes)})" if plan.splits.notes else ""
-    say("images: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()) + notes)
+    on_event("images: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()) + notes)
     for line in odd_images(images, plan.splits):
-        say(line)
-    say(f"recipe: {recipe.name} ({plan.why})")
+        on_event(line)
+    on_event(f"recipe: {recipe.name} ({plan.why})")
     for note in plan.notes():
-        say(note)
+        on_event(note)
     on_event(_table_of_layers(recipe, network, images.size))
     if isinstance(recipe, Recipe) and recipe.probe is not None and isinstance(network, Network):
         speed = features_per_second(network, images.size, recipe.fit.precision)
         for sentence in _estimated_probe(recipe.probe, counts, speed):
-            say(sentence)
+            on_event(sentence)
         if recipe.probe.then != "finetune":
             return
-    say(_estimated(recipe, estimate_training(recipe, network, images.size, counts["train"], counts["validation"])))
+    on_event(_estimated(recipe, estimate_training(recipe, network, images.size, counts["train"], counts["validation"])))
 
 
 def _table_of_layers(recipe: AnyRecipe, network: Countable, size: tuple[int, int]) -> Table:
@@ -76,7 +73,8 @@ def _table_of_layers(recipe: AnyRecipe, network: Countable, size: tuple[int, int
     ]
     parameters = sum(line.parameters for line in lines)
     rows.append(("total", "", "", f"{parameters:,}", f"{parameters * 4 / 1e6:.3f}"))
-    return Table(f"{name} on {size[0]}×{size[1]} px", ("layer", "type", "output", "parameters", "MB"), rows, texts=3)
+    title = f"{name} on {size[0]}×{size[1]} px"
+    return Table(("layer", "type", "output", "parameters", "MB"), rows, texts=3, title=title)
 
 
 def _estimated_probe(probe: ProbeConfig, counts: Mapping[str, int], speed: float) -> list[str]:

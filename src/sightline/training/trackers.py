@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 from sightline.config import AnyRecipe, TrackConfig
 from sightline.config.resolving import flatten, to_mapping
 from sightline.data.sources.downloads import reachable
-from sightline.display.events import Listener, Message, ignore
+from sightline.display.reporting import Listener
 from sightline.runs.writing import write_atomically
 from sightline.training.resume_point import steps_done
 
@@ -61,18 +61,13 @@ def tracked(recipe: AnyRecipe, run: Path, on_event: Listener) -> Iterator[list["
     Args:
         recipe: names the trackers.
         run: folder of the run.
-        on_event: where to say that one failed; a quiet one gets a Python warning instead.
+        on_event: where to say that one failed.
     """
 
-    def say(sentence: str) -> None:
-        on_event(Message(sentence))
-
     def warn(sentence: str) -> None:
-        if on_event is ignore:
-            warnings.warn(sentence, stacklevel=2)
-        say(f"warning: {sentence}")
+        on_event(f"warning: {sentence}")
 
-    place = Place(run, steps_done(run) if recipe.track.to else 0, recipe.track, say, warn)
+    place = Place(run, steps_done(run) if recipe.track.to else 0, recipe.track, on_event, warn)
     trackers = [Tracker(name, place) for name in recipe.track.to]
     settings = flatten(to_mapping(recipe))
     ended = 1

@@ -8,8 +8,7 @@ from typing import Any
 
 from sightline.data.sources.embedded import GROCERIES
 from sightline.data.sources.listing import listed_once
-from sightline.display.events import Listener, ignore
-from sightline.display.reporting import reporting
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
 from sightline.runs.folder import refuse_existing
 from sightline.training.request import read_request

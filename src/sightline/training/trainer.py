@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +14,11 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from sightline.config import AnyRecipe, Recipe, phase_epochs
-from sightline.display.events import Listener, ignore
+from sightline.display.reporting import Listener, ignore
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.training.callbacks.averaging import Averaging, Chosen
 from sightline.training.callbacks.cost import CostMeter, SharedCores
-from sightline.training.callbacks.epochs import AfterEpoch, EpochLog
+from sightline.training.callbacks.epochs import EpochLog
 from sightline.training.callbacks.freezing import Finetuning, SteadyNorms
 from sightline.training.callbacks.progress import EpochProgress
 from sightline.training.callbacks.steps import Accumulation, CompiledSteps
@@ -38,7 +38,6 @@ def build_trainer(
     run: Path,
     on_event: Listener = ignore,
     trackers: Sequence[Logger] = (),
-    after_epoch: Callable[[int, dict[str, float]], None] | None = None,
     more: Sequence[Callback] = (),
 ) -> L.Trainer:
     """Make the Lightning Trainer of a run.
@@ -48,7 +47,6 @@ def build_trainer(
         run: folder of the run; checkpoints and ``metrics.csv`` go there.
         on_event: where the live bar is drawn; None draws nothing.
         trackers: what gets the rates of the steps and the numbers of the epochs.
-        after_epoch: is told each epoch, from 1, and its numbers.
         more: callbacks of a kind of learner, called before the checkpoints are written.
     """
     # of Lightning's own: about its internals, or about choices that are made here on purpose
@@ -85,7 +83,7 @@ def build_trainer(
             CostMeter(dtype),
             SharedCores(on_event),
             log,
-            *([EpochProgress(on_event)] if on_event is not ignore else []),
+            *([EpochProgress(log, on_event)] if on_event is not ignore else []),
             *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
             *([averaging] if averaging else []),
             *([Chosen(classifier, averaging)] if classifier and chooses else []),
@@ -94,7 +92,6 @@ def build_trainer(
             *([LearningRateMonitor("step")] if trackers else []),
             *([CompiledSteps()] if fit.compile else []),
             *more,
-            *([AfterEpoch(log, after_epoch)] if after_epoch else []),
             AtomicCheckpoints(run, fit.checkpoint_seconds),
         ],
         plugins=[AtomicCheckpointIO()],

@@ -8,7 +8,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from sightline.display.events import Listener, Message
+from sightline.display.reporting import Listener
 from sightline.machine.cores import adjust_threads, current_share
 from sightline.machine.devices import convolution_flops
 
@@ -84,10 +84,8 @@ class SharedCores(Callback):
         if share is not None and share.programs > 1:
             threads = torch.get_num_threads()
             self.on_event(
-                Message(
-                    f"{share.programs} programs of sightline share the cores: {threads} thread{'s' * (threads > 1)}"
-                    " for this one; its last digits depend on that"
-                )
+                f"{share.programs} programs of sightline share the cores: {threads} thread{'s' * (threads > 1)}"
+                " for this one; its last digits depend on that"
             )
 
 
@@ -119,13 +117,10 @@ class Deadline(Callback):
         scale, after = (pl_module.recipe.augment.scale(epoch, trainer.max_epochs) for epoch in (done - 1, done))
         if now + (now - self._began) * (after / scale) ** 2 > self.at:
             self.stopped = trainer.should_stop = True
-            if self.on_event is not None:
-                self.on_event(
-                    Message(
-                        f"stopped after epoch {done} of {trainer.max_epochs}: the machine has become"
-                        " slower, and the time is used up"
-                    )
-                )
+            self.on_event(
+                f"stopped after epoch {done} of {trainer.max_epochs}: the machine has become slower, and the time is"
+                " used up"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"stopped": self.stopped}

@@ -9,7 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from sightline.config import Recipe
-from sightline.display.events import Listener, Message
+from sightline.display.reporting import Listener
 from sightline.errors import TrainingError
 from sightline.training.callbacks.averaging import Averaging, BestWeights
 from sightline.training.module import ClassifierLearner, validated
@@ -100,7 +100,7 @@ class Finetuning(BaseFinetuning):
         for module in frozen_modules(learner.network, self.layers, trained):
             module.training = False
         if index != self._said:
-            self._say(describe_phase(learner.phases, index, learner.network, learner.trainer.optimizers[0]))
+            self.on_event(describe_phase(learner.phases, index, learner.network, learner.trainer.optimizers[0]))
             self._said = index
 
     def _restore(self, kept: BestWeights, learner: ClassifierLearner, optimizer: Optimizer) -> None:
@@ -117,8 +117,5 @@ class Finetuning(BaseFinetuning):
             for value in state.values():
                 if isinstance(value, Tensor):
                     value.zero_()  # as each of our optimizers begins; Adagrad makes its sums only once
-        self._say(f"weights of epoch {kept.epoch}: best {kept.best.monitor} of the phase, {kept.best.value:.4f}")
+        self.on_event(f"weights of epoch {kept.epoch}: best {kept.best.monitor} of the phase, {kept.best.value:.4f}")
         self.kept = BestWeights(kept.best.monitor, self.averaging)
-
-    def _say(self, line: str) -> None:
-        self.on_event(Message(line))

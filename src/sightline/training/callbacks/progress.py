@@ -6,8 +6,9 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from sightline.display.events import Epoch, Listener, TrainingEnded
-from sightline.training.module import validated
+from sightline.display.events import Epoch
+from sightline.display.reporting import Listener
+from sightline.training.callbacks.epochs import EpochLog
 from sightline.training.optimizers import main_rate
 
 __all__ = ["EpochProgress"]
@@ -17,10 +18,13 @@ REFRESH_SECONDS = 0.5
 
 
 class EpochProgress(Callback):
-    """Epoch, loss and accuracy of train and validation, learning rate, images a second, time left."""
+    """Reports epoch, loss and accuracy of train and validation, learning rate, images a second, time left.
 
-    def __init__(self, on_event: Listener) -> None:
-        self.on_event = on_event
+    It comes before the checkpoint, so an epoch that a resumed training does not repeat was told and borne.
+    """
+
+    def __init__(self, log: EpochLog, on_event: Listener) -> None:
+        self.epochs, self.on_event = log, on_event  # Lightning gives a callback a ``log`` of its own
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._started = time.perf_counter()
@@ -47,17 +51,8 @@ class EpochProgress(Callback):
             self._refreshed = now
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        splits = ("train", "val") if validated(trainer) else ("train",)
-        names = [f"{split}_{measure}" for split in splits for measure in ("loss", "acc")]
-        known = trainer.callback_metrics
-        metrics = {name: float(known[name]) for name in names if name in known}
-        self._report(trainer, metrics, int(trainer.num_training_batches), ended=True)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._end(trainer)
-
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._end(trainer)
+        pl_module.refuse_non_finite()
+        self._report(trainer, self.epochs.rows[-1], int(trainer.num_training_batches), ended=True)
 
     def _report(self, trainer: L.Trainer, metrics: dict[str, float], done: int, *, ended: bool = False) -> None:
         if not trainer.is_global_zero:
@@ -84,7 +79,3 @@ class EpochProgress(Callback):
         total = trainer.num_training_batches * trainer.max_epochs
         fresh = max(done - self._batches_before, 1)
         return (time.perf_counter() - self._started) / fresh * (total - done)
-
-    def _end(self, trainer: L.Trainer) -> None:
-        if trainer.is_global_zero:
-            self.on_event(TrainingEnded(trainer.current_epoch))

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import Callback
 
 from sightline.config import GLIMPSE_STEPS, SHOWN_CLASSES, GeneratorRecipe, glimpse_of
 from sightline.data.batches import derived_seed
-from sightline.display.events import Listener, Message
 from sightline.display.pictures import draw_samples
+from sightline.display.reporting import Listener
 from sightline.generation.generator import Generator
 from sightline.machine.devices import arithmetic
 from sightline.runs.folder import SAMPLES
@@ -54,7 +54,7 @@ class SampleGrid(Callback):
                 self._draw(epoch, trainer, pl_module)
             except Exception as error:  # whatever a drawing library, or a full disk, may raise
                 reason = " ".join(str(error).split()) or type(error).__name__
-                self.on_event(Message(f"no picture of samples: {reason}"))
+                self.on_event(f"no picture of samples: {reason}")
 
     def _draw(self, epoch: int, trainer: L.Trainer, learner: Learner) -> None:
         assert isinstance(learner.recipe, GeneratorRecipe)

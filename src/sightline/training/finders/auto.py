@@ -11,7 +11,7 @@ from typing import Any
 from sightline.config import BatchSearchConfig, RangeTestConfig, resolve
 from sightline.config.building import SEARCHED
 from sightline.config.resolving import to_mapping
-from sightline.display.events import Listener, Message
+from sightline.display.reporting import Listener
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.batch import FoundBatch, search_batch
 from sightline.training.finders.rate import FoundRate, search_rate
@@ -42,7 +42,7 @@ def find_auto_settings(
         else:
             outcome = search_batch(plan, BatchSearchConfig(), on_event, for_speed=True)
         for line in outcome.lines():
-            on_event(Message(line))
+            on_event(line)
         facts[name] = outcome.to_json() | {"seconds": round(time.perf_counter() - start, 1)}  # no part of the fit's
         plan = replace(plan, recipe=resolve(to_mapping(plan.recipe), outcome.settings))
     return replace(plan, searches=()), facts, rate

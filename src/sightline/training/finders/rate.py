@@ -13,8 +13,8 @@ from sightline.config import OptimizerConfig, RangeTestConfig
 from sightline.config.resolving import to_mapping
 from sightline.data.batches import Array, Batch, EvaluationBatches, derived_seed
 from sightline.data.sources.downloads import Progress
-from sightline.display.events import Listener, stage
 from sightline.display.pictures import draw_range
+from sightline.display.reporting import Listener, stage
 from sightline.errors import TrainingError
 from sightline.machine.devices import arithmetic, choose_device, generators_kept
 from sightline.models.base import Network
