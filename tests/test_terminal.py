@@ -18,7 +18,7 @@ from sightline.display import events
 from sightline.display.events import Event
 from sightline.display.lines import Lines
 from sightline.display.reporting import Listener, ignore, reporting, stage
-from sightline.display.terminal import Table, in_notebook, natural_order, readable, show, show_rows
+from sightline.display.terminal import in_notebook, natural_order, readable, show, show_rows
 
 NO_UTF_8 = os.fsdecode(b"caf\xe9.png")
 ODD = {
@@ -46,19 +46,12 @@ def written(encoding: str, *, console: bool, table: bool) -> str:
     """All odd names as a stream of an encoding gets them."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, newline="")
-    to = Console(file=stream, width=300) if console else None
     for name in ODD.values():
-        content: Table | str = name
-        if table:
-            content = Table(name)
-            content.add_column(name)
-            content.add_row(name)
-        if to is None:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(sys, "stdout", stream)
-                show(content)
-        else:
-            show(content, to)
+        content = events.Table((name,), [(name,)], title=name) if table else name
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            to = Lines(Console(file=stream, width=300)) if console else Lines() if table else show
+            to(content)  # type: ignore[operator]
     stream.flush()
     return raw.getvalue().decode(encoding)
 

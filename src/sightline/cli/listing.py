@@ -1,6 +1,5 @@
 """The verbs that list what there is."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,10 +7,9 @@ from cyclopts import Parameter
 
 from sightline.config import named_recipes
 from sightline.config.studies import named_studies
-from sightline.display import terminal
 from sightline.display.events import Table
 from sightline.display.lines import Lines
-from sightline.display.terminal import screen, show
+from sightline.display.terminal import show
 
 __all__ = ["cache", "environment", "recipes", "runs", "studies"]
 
@@ -68,16 +66,14 @@ def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
 
 def environment() -> None:
     """Describe this machine and what is installed, for a bug report."""
-    from rich import box
-
     from sightline.machine.environment import environment as work
 
-    table = terminal.Table(box=box.MARKDOWN)  # pasted into a report, it is a table there too
-    table.add_column("what", no_wrap=True)
-    table.add_column("found", overflow="fold")
-    for row in work().items():
-        table.add_row(*row)
-    show(table, screen(width=None if sys.stdout.isatty() else 200))
+    facts = work()  # pasted into a report, their table is one there too
+    width = max(map(len, facts))
+    show(f"| {'what':<{width}} | found |")
+    show(f"|{'-' * (width + 2)}|-------|")
+    for what, found in facts.items():
+        show(f"| {what:<{width}} | {found} |")
 
 
 def _list_named(what: str, about: str, texts: dict[str, str]) -> None:

@@ -18,7 +18,6 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from sightline.cli.flags import BACKBONE, every_setting, nest, setting_flag, setting_value
-from sightline.cli.results import announce
 from sightline.cli.verbs import Verb
 from sightline.config import AnyRecipe, Recipe, read_recipe
 from sightline.config.building import members
@@ -29,7 +28,7 @@ from sightline.machine.extras import own_version
 __all__ = ["application"]
 
 TRAINS_ALL = "train"  # the verb that takes the settings of generators, too
-REPORTING = ("on_event", "announce", "after_epoch")  # parameters that are no flags
+REPORTING = ("on_event", "after_epoch")  # parameters that are no flags
 CONFIG = inspect.Parameter(
     "config",
     inspect.Parameter.KEYWORD_ONLY,
@@ -87,8 +86,6 @@ def _command(name: str, verb: Verb) -> Callable[..., None]:
                 from sightline.cli.bars import drawer
 
                 arguments["on_event"] = stack.enter_context(closing(drawer(error=verb.reports_on_error)))
-            if "announce" in parameters:
-                arguments["announce"] = announce
             result = function(*words, **arguments)
         verb.show(result, **dict(zip(parameters, words, strict=False)) | arguments)
 

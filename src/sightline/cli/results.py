@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sightline.inference.predict import Predictions
 
 __all__ = [
-    "announce",
     "show_check",
     "show_evaluation",
     "show_explanations",
@@ -154,12 +153,6 @@ def show_check(check: "Check", **_: Any) -> None:
             " exclude.csv"
         )
     show_path(check.folder)
-
-
-def announce(address: str, about: str) -> None:
-    """Print where a server listens, and who answers there."""
-    show(about)
-    show(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)")
 
 
 def _warn(lines: Iterable[str]) -> None:

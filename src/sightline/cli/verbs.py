@@ -73,7 +73,7 @@ VERBS = {
         results.show_generated,
         names={"keep.run": "keep-if", **{f"keep.{name}": f"keep-{name}" for name in ("least", "most", "copies")}},
     ),
-    "serve": Verb("sightline.serving.serve:serve"),
+    "serve": Verb("sightline.serving.serve:serve", reports_on_error=False),
     "check": Verb("sightline.checks.check:check", results.show_check, names={"classes": "data.classes"}),
     "compare": Verb("sightline.studies.compare:compare", reports_on_error=False),
     "studies": Verb("sightline.cli.listing:studies"),

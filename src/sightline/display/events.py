@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Epoch", "Event", "Measured", "Progress", "Table", "Trial"]
+__all__ = ["Epoch", "Event", "Measured", "Progress", "Serving", "Table", "Trial"]
 
 
 @dataclass(frozen=True)
@@ -78,5 +78,14 @@ class Trial:
     """All of it in words."""
 
 
-Event = str | Progress | Epoch | Measured | Table | Trial
+@dataclass(frozen=True)
+class Serving:
+    """A server lets callers in."""
+
+    address: str
+    about: str
+    """Who answers there, in a sentence."""
+
+
+Event = str | Progress | Epoch | Measured | Table | Trial | Serving
 """A str is a sentence, or a line of a list."""

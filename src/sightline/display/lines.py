@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import rich.table
 from rich import box
 from rich.console import Console
 
-from sightline.display import terminal
-from sightline.display.events import Epoch, Event, Measured, Progress, Table, Trial
-from sightline.display.terminal import natural_order, show
+from sightline.display.events import Epoch, Event, Measured, Progress, Serving, Table, Trial
+from sightline.display.terminal import cell, natural_order, screen, show
 from sightline.display.waiting import Waiting, spoken_seconds
 
 __all__ = ["Lines", "epoch_numbers"]
@@ -29,7 +29,7 @@ class Lines:
             console: where to; None for this process's own output.
             clock: the time in seconds.
         """
-        self.console, self._clock = console or terminal.screen(), clock
+        self.console, self._clock = console or screen(), clock
         self._stages: dict[str, Waiting] = {}
 
     def __call__(self, event: Event) -> None:
@@ -47,6 +47,9 @@ class Lines:
                 self._draw(event)
             case Trial():
                 self.trial(event)
+            case Serving(address, about):
+                show(about, self.console)
+                show(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)", self.console)
 
     def progress(self, event: Progress) -> None:
         """Print a line when a stage begins, and at times how far it is."""
@@ -78,13 +81,13 @@ class Lines:
             self._stages.popitem()[1].end()
 
     def _draw(self, table: Table) -> None:
-        rows = [[str(cell) for cell in row] for row in table.rows]
-        apart = any("\n" in cell for row in rows for cell in row)
-        drawn = terminal.Table(table.title, box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
+        apart = any("\n" in str(content) for row in table.rows for content in row)
+        title = cell(table.title) if table.title else None
+        drawn = rich.table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
         for index, name in enumerate(table.columns):
-            drawn.add_column(name, justify="left" if index < table.texts else "right", overflow="fold")
-        for row in rows:
-            drawn.add_row(*row)
+            drawn.add_column(cell(name), justify="left" if index < table.texts else "right", overflow="fold")
+        for row in table.rows:
+            drawn.add_row(*map(cell, row))
         show(drawn, self.console)
 
 

@@ -18,7 +18,6 @@ from rich.text import Text
 from sightline.runs.writing import to_bytes, write_rows
 
 __all__ = [
-    "Table",
     "cell",
     "in_notebook",
     "natural_key",
@@ -38,7 +37,9 @@ _INVISIBLE = re.compile(
 _DIGITS = re.compile("([0-9]{1,18})")
 
 
-def show(content: "str | Table", console: Console | None = None, *, error: bool = False, lines: bool = False) -> None:
+def show(
+    content: str | rich.table.Table, console: Console | None = None, *, error: bool = False, lines: bool = False
+) -> None:
     """Print a line or a table.
 
     Args:
@@ -63,9 +64,9 @@ def show(content: "str | Table", console: Console | None = None, *, error: bool 
         console.print(content)
 
 
-def screen(*, error: bool = False, width: int | None = None) -> Console:
+def screen(*, error: bool = False) -> Console:
     """Open a console of this process's output, or of its standard error."""
-    console = Console(stderr=error, width=width)
+    console = Console(stderr=error)
     _tolerant(console.file)
     return console
 
@@ -95,23 +96,6 @@ def _escaped(match: re.Match[str]) -> str:
 def cell(content: object) -> Text:
     """Make a text for a table or a bar of rich, of which nothing is taken for markup."""
     return Text(readable(str(content)))
-
-
-class Table(rich.table.Table):
-    """A table whose title, headings and cells are printed as they are."""
-
-    def __init__(self, title: str = "", **how: Any) -> None:
-        super().__init__(
-            title=Text(readable(title), style="table.title") if title else None, title_justify="left", **how
-        )
-
-    def add_column(self, header: str = "", **how: Any) -> None:  # type: ignore[override]
-        """Add a column with a heading."""
-        super().add_column(cell(header), **how)
-
-    def add_row(self, *cells: str, **how: Any) -> None:  # type: ignore[override]
-        """Add a row of cells."""
-        super().add_row(*map(cell, cells), **how)
 
 
 def _tolerant(stream: Any) -> Any:
