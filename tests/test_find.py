@@ -17,6 +17,7 @@ from sightline.cli.main import main
 from sightline.config import BatchSearchConfig, RangeTestConfig, read_recipe, resolve
 from sightline.config.resolving import merge, searches, to_mapping
 from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError, RunError, TrainingError
 from sightline.runs import folder, writing
 from sightline.training import fit, module, preparation, resume
@@ -415,7 +416,7 @@ def test_of_two_processes_the_first_searches_and_both_train_with_what_it_found(c
 
 
 def test_a_helper_that_means_another_search_is_refused(colours: Path, tmp_path: Path, monkeypatch) -> None:
-    plan = preparation.prepare_training(colours, "small", AUTO, Console(quiet=True))
+    plan = preparation.prepare_training(colours, "small", AUTO, ignore)
     run = tmp_path / "run"
     run.mkdir()
     folder.write_recipe(run, resolve(to_mapping(plan.recipe), {"optimizer": {"learning_rate": 0.05}}))

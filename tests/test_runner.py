@@ -19,12 +19,13 @@ from rich.console import Console
 from conftest import Finished, coloured_folder
 from sightline.config.studies import Study, Variant
 from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.runs.folder import read_model, read_run_recipe
 from sightline.studies import runner
 from sightline.studies.runner import Job, jobs, open_study, train_in_child, train_study
 
-QUIET = Console(quiet=True)
+QUIET = ignore
 SMALL = {"network": {"kind": "speednet", "widths": [8, 16, 16]}, "fit": {"epochs": 2, "batch_size": 16}}
 
 

@@ -13,6 +13,7 @@ from sightline.data.decoding.sizing import hidden_share, training_size, warn_of_
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.find_source import find_source
 from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 
 
 def ends(color: int, number: int, height: int = 16, width: int = 160) -> np.ndarray:
@@ -118,12 +119,11 @@ def test_squashed_strips_are_told_apart_and_a_run_keeps_the_fit(strips, tmp_path
 
 @pytest.mark.parametrize(("width", "fit"), [(160, "squash"), (28, "crop")])
 def test_auto_squashes_only_where_over_half_would_be_hidden(folder, image_file, width, fit):
-    from rich.console import Console
 
     from sightline.training.preparation import prepare_training
 
     contents = {f"{name}/{n}.png": image_file(ends(0, n, 70, 70 * width // 16)) for name in "ab" for n in range(20)}
-    plan = prepare_training(folder(contents), "auto", {}, Console(quiet=True))
+    plan = prepare_training(folder(contents), "auto", {}, ignore)
     assert plan.recipe.data.fit == plan.images.preprocessing.fit == fit
     assert ("--data.fit squash: the crop to the center would hide 90% of the median image" in plan.why) == (
         fit == "squash"
@@ -131,11 +131,10 @@ def test_auto_squashes_only_where_over_half_would_be_hidden(folder, image_file, 
 
 
 def test_auto_leaves_a_fit_that_was_asked_for(strips):
-    from rich.console import Console
 
     from sightline.training.preparation import prepare_training
 
-    plan = prepare_training(strips, "auto", {"data": {"fit": "crop"}}, Console(quiet=True))
+    plan = prepare_training(strips, "auto", {"data": {"fit": "crop"}}, ignore)
     assert plan.recipe.data.fit == "crop"
 
 

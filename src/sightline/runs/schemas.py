@@ -154,6 +154,7 @@ class Trust(Struct):
     """Calibration, prediction sets, out-of-distribution images and corruptions."""
 
     n: Some
+    temperature_interval: tuple[Spread, Spread] | None = None
     reliability: list[Bin] = []
     calibration_error: float | None = None
     calibration_error_unscaled: float | None = None

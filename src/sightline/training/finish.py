@@ -18,6 +18,7 @@ from sightline.errors import TrainingError
 from sightline.evaluation.calibration import calibrate
 from sightline.evaluation.evaluate import evaluate_rows
 from sightline.evaluation.ood import measure_ood
+from sightline.evaluation.results import about_few_calibrated
 from sightline.evaluation.robustness import measure_corruptions
 from sightline.inference.classifier import Classifier
 from sightline.inference.views import VIEWS, Views, combine
@@ -71,6 +72,8 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: List
     mark_done(run)
     if measured is not None:
         on_event(Measured(measured))
+    for sentence in about_few_calibrated(model):
+        on_event(f"warning: {sentence}")
     if unanswered:
         on_event(
             f"warning: the answers to {unanswered:,} of {logits_VNK.shape[1]:,} validation images are not finite, though the"
