@@ -4,7 +4,6 @@ N images, V views, K classes. Nothing here loads Lightning.
 """
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,21 +80,20 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: List
         )
     with drawing(REPORT, on_event):
         report(run, on_event=ignore, trust_code=getattr(recipe.network, "trust_code", False))
-    for line in _next_steps(run, model):
-        on_event(line)
+    _report_next_steps(on_event, run, model)
 
 
-def _next_steps(run: Path, model: dict[str, Any]) -> Iterator[str]:
-    """Yield lines on what one may do with a finished run."""
+def _report_next_steps(on_event: Listener, run: Path, model: dict[str, Any]) -> None:
+    """Report what one may do with a finished run."""
     readings = model["test_readings"]
     if readings:
-        yield f"The test split was read {'once' if readings == 1 else f'{readings} times'}."
-    yield "Next:"
+        on_event(f"The test split was read {'once' if readings == 1 else f'{readings} times'}.")
+    on_event("Next:")
     if (run / REPORT).exists():
-        yield f"  {run / REPORT}   what it was trained on, how good, where wrong, how sure"
-    yield f"  sightline predict {run} IMAGES...      what it sees in other images"
-    yield f"  sightline evaluate {run} DATA          how good it is on another image set"
-    yield f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again"
+        on_event(f"  {run / REPORT}   what it was trained on, how good, where wrong, how sure")
+    on_event(f"  sightline predict {run} IMAGES...      what it sees in other images")
+    on_event(f"  sightline evaluate {run} DATA          how good it is on another image set")
+    on_event(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
 
 
 def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained", progress: Progress) -> Array:

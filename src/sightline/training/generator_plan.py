@@ -1,6 +1,6 @@
 """A generator's training that is settled and not begun: what the images say of its network, and how it is finished."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
@@ -97,8 +97,7 @@ class GeneratorPlan(Plan):
         mark_done(run)
         with drawing(REPORT, on_event):
             report(run, on_event=ignore)
-        for line in _reached(run, trained.losses, len(self.splits.validation)):
-            on_event(line)
+        _report_reached(on_event, run, trained.losses, len(self.splits.validation))
 
     def _operations(self, epochs: int) -> int:
         """Return the floating-point operations of so many epochs."""
@@ -106,20 +105,20 @@ class GeneratorPlan(Plan):
         return training_flops(self.network, [(self.images.size, learning)] * epochs, len(self.splits.train))
 
 
-def _reached(run: Path, losses: Mapping[str, float], n: int) -> Iterator[str]:
-    """Yield lines on what a finished generator reached, and on what one may do with it."""
+def _report_reached(on_event: Listener, run: Path, losses: Mapping[str, float], n: int) -> None:
+    """Report what a finished generator reached, and on what one may do with it."""
     if "val_generator_loss" in losses:
-        yield (
+        on_event(
             f"losses on {n:,} validation images: discriminator {losses['val_loss']:.4f}, generator"
             f" {losses['val_generator_loss']:.4f} (of a contest: neither says how good the images are)"
         )
     elif "val_loss" in losses:
-        yield f"loss on {n:,} validation images: {losses['val_loss']:.4f} (mean squared error of the noise)"
-    yield "Next:"
+        on_event(f"loss on {n:,} validation images: {losses['val_loss']:.4f} (mean squared error of the noise)")
+    on_event("Next:")
     if (run / REPORT).exists():
-        yield f"  {run / REPORT}   what it was trained on, how it learned, what it makes"
-    yield f"  {run / SAMPLES}   what it made after some of the epochs"
-    yield f"  sightline generate {run} --per-class 100 --out FOLDER   images of each class"
+        on_event(f"  {run / REPORT}   what it was trained on, how it learned, what it makes")
+    on_event(f"  {run / SAMPLES}   what it made after some of the epochs")
+    on_event(f"  sightline generate {run} --per-class 100 --out FOLDER   images of each class")
 
 
 def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> dict[str, Any]:
