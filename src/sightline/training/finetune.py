@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sightline.config import UpperConfig, read_recipe, resolve
 from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import merge, to_mapping
 from sightline.display.reporting import Listener, ignore, stage
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError
@@ -255,7 +255,10 @@ def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str,
 def _prepare_rival(plan: ClassifierPlan, settings: Mapping[str, Any]) -> ClassifierPlan | None:
     """Prepare the recipe that is tried besides a probe, on the same images; None where the settings do not suit it."""
     own = {name: value for name, value in settings.items() if name != "probe"}
-    own["data"] = {**(own.get("data") or {}), "fit": plan.recipe.data.fit}  # which may have been chosen by the images
+    data = plan.recipe.data  # of which these two may have been chosen by the images
+    own = merge(own, {"data": {"fit": data.fit} | ({"validation": data.validation} if data.validation else {})})
+    if plan.mirrored.left_out:
+        own = merge(own, {"augment": {"flip": "none"}, "evaluation": {"views": "one"}})
     named = read_recipe(plan.rival)
     try:
         return prepare_classifier(Request(named, own, plan.source, False, resolve(named, own)), ignore)

@@ -49,6 +49,7 @@ from sightline.training.image_conflicts import (
     refuse_without_effect,
 )
 from sightline.training.kept_features import settle_features
+from sightline.training.mirror_choice import Mirrored, set_aside, settle_mirroring
 from sightline.training.network import build, with_whole_paths
 from sightline.training.optimizer_choice import settle_optimizer
 from sightline.training.phases import phases_of
@@ -114,6 +115,7 @@ def prepare_classifier(request: Request, on_event: Listener) -> ClassifierPlan:
             source, recipe, settings, progress, UNMEASURED if pretrained else None
         )
     recipe = settle_scales(recipe, settings, min(images.size))
+    recipe, splits, mirrored, rival = _settle_mirroring(recipe, request, choice, images, splits)
     searched = searches(choice.recipe, settings)
     refuse_conflicts(recipe, choice.recipe, settings, searched, images, splits)
     torch.manual_seed(derived_seed(recipe.fit.seed, "network"))
@@ -138,8 +140,9 @@ def prepare_classifier(request: Request, on_event: Listener) -> ClassifierPlan:
         built=built,
         kept=kept,
         searches=searched,
-        rival=choice.rival,
+        rival=rival,
         replaced=replaced,
+        mirrored=mirrored,
         named_views=_names_views(choice.recipe, settings),
     )
 
@@ -276,6 +279,27 @@ def settle_scales(recipe: Recipe, settings: Mapping[str, Any], side: int) -> Rec
         scales = tuple(max(scale, min(1.0, SMALLEST_SIDE / side)) for scale in scales)
         scales = scales if min(scales, default=1.0) < 1 else ()
     return recipe if scales == recipe.augment.scales else with_settings(recipe, "augment", scales=scales)
+
+
+def _settle_mirroring(
+    recipe: Recipe, request: Request, choice: Choice, images: CachedImages, splits: Splits
+) -> tuple[Recipe, Splits, Mirrored, str]:
+    """Leave mirroring out where the images object, and name the recipe that is then tried besides a probe.
+
+    The backbone of a probe was trained on mirrored images and may not tell left from right: where ``auto`` chose it, a
+    recipe that trains from nothing is tried besides, for which images of a small set are set aside to validate on.
+    """
+    aside = None
+    probed_by_auto = request.named is None and recipe.probe is not None and recipe.probe.then == "auto"
+    if probed_by_auto and splits.cross_validated and not recipe.data.exclude and not recipe.data.synthetic:
+        aside = set_aside(recipe, images)
+    recipe, mirrored = settle_mirroring(recipe, choice.recipe, request.settings, images, aside[1] if aside else splits)
+    if not mirrored.left_out or not probed_by_auto:
+        return recipe, splits, mirrored, choice.rival
+    if aside is not None:
+        recipe, splits = with_settings(recipe, "data", validation=aside[0].data.validation), aside[1]
+    line = f"{mirrored.line}; the backbone learned from mirrored images, so recipe {RIVAL} is tried besides it"
+    return recipe, splits, mirrored._replace(line=line), RIVAL
 
 
 def _names_views(named: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
