@@ -106,6 +106,8 @@ def _tables_of_measures(measured: Mapping[str, Any]) -> tuple[Table, Table]:
     low, high = measured["accuracy_interval"]
     where = f" {measured['split']}" if "split" in measured else ""
     title, rule = f"measured on {measured['n']:,}{where} images", "Wilson"
+    if "groups" in measured:
+        rule = f"cluster bootstrap, {measured['groups']:,} groups"
     if "folds" in measured:
         title = (
             f"cross-validated on {measured['n']:,} images ({measured['folds']} folds, {measured['repeats']} repeats)"

@@ -71,7 +71,7 @@ def _how_good(facts: Facts) -> str:
         if validation is not None:
             text += (
                 f" On the {validation.n:,} validation images by which its probabilities were set, its accuracy was"
-                f" {validation.accuracy:.4f} ({_interval(*validation.interval)})."
+                f" {validation.accuracy:.4f} ({_interval(*validation.interval, validation.groups)})."
             )
         return f"{text} {of_test}"
     low, high = measured["accuracy_interval"]
@@ -86,12 +86,15 @@ def _how_good(facts: Facts) -> str:
     which = "that it had not seen" if facts.split == "test" else "by which its probabilities were set as well"
     return (
         f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {facts.split} images {which}"
-        f" ({_interval(low, high)}). {of_test}"
+        f" ({_interval(low, high, measured.get('groups'))}). {of_test}"
     )
 
 
-def _interval(low: float, high: float) -> str:
-    return f"95 % interval {low:.4f} to {high:.4f}, Wilson’s"
+def _interval(low: float, high: float, groups: int | None) -> str:
+    rule = "Wilson’s"
+    if groups is not None:
+        rule = f"by the cluster bootstrap over {groups:,} groups, whose images are not independent"
+    return f"95 % interval {low:.4f} to {high:.4f}, {rule}"
 
 
 def _most_confused(facts: Facts) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline.data.sources.downloads import Progress
+from sightline.data.units import group_numbers
 from sightline.display.events import Measured
 from sightline.display.pictures import drawing
 from sightline.display.reporting import Listener, ignore, stage
@@ -23,6 +24,7 @@ from sightline.inference.classifier import Classifier
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
 from sightline.measures.conformal import image_uniforms
+from sightline.measures.significance import measure_accuracy
 from sightline.reports.report import report
 from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
 from sightline.runs.writing import write_csv, write_json
@@ -113,7 +115,7 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     model["temperatures"], model["trust"] = calibrate(logits_VNK, labels, uniforms, views)
     model["calibrated_on"] = len(labels)
     answers = combine(logits_VNK, used).argmax(1)
-    model["validation"] = {"n": len(labels), "accuracy": float((answers == labels).mean())}
+    model["validation"] = measure_accuracy(answers == labels, group_numbers(images, rows))
     return logits_VNK
 
 

@@ -112,7 +112,7 @@ def prepare_classifier(request: Request, on_event: Listener) -> ClassifierPlan:
         recipe = _settle_recipe(recipe, source, choice.recipe, settings, progress)
         pretrained = isinstance(recipe.network, RunConfig) or getattr(recipe.network, "weights", None) is not None
         recipe, images, splits, normalization = _open_and_split(
-            source, recipe, settings, progress, UNMEASURED if pretrained else None
+            request, recipe, progress, UNMEASURED if pretrained else None
         )
     recipe = settle_scales(recipe, settings, min(images.size))
     recipe, splits, mirrored, rival = _settle_mirroring(recipe, request, choice, images, splits)
@@ -152,7 +152,7 @@ def prepare_generator(request: Request, recipe: GeneratorRecipe, on_event: Liste
     source, settings = request.source, request.settings
     with stage(on_event, f"Reading {source.name}") as progress:
         _settle_machine(recipe)
-        recipe, images, splits, _ = _open_and_split(source, recipe, settings, progress)
+        recipe, images, splits, _ = _open_and_split(request, recipe, progress)
     count, data = len(splits.train), recipe.data
     recipe = resolve_generator(scaled_to(images, count, recipe.generator), request.named or {}, settings)
     recipe = with_whole_paths(replace(recipe, data=data, image_set=source.location))
@@ -312,26 +312,25 @@ def _names_views(named: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
 
 
 def _open_and_split(
-    source: ImageSource,
+    request: Request,
     recipe: R,
-    settings: Mapping[str, Any],
     progress: Progress,
     known: Normalization | None = None,
 ) -> tuple[R, CachedImages, Splits, Normalization]:
     """Open the image set, decoding it where that was not done yet, and cut its splits.
 
     Args:
-        source: the image set.
+        request: the image set, what the user set, and the rule of the splits.
         recipe: every setting.
-        settings: what the user set.
         progress: is told how far the reading is.
         known: the normalization, where it is known; None measures it.
     Returns:
         The recipe, without a validation share where the set brings its own split; images, splits and normalization.
     """
+    source = request.source
     opened = open_images(source, recipe.data.size, progress, preprocessing=Preprocessing(recipe.data.fit))
-    refuse_split_options(recipe, settings, opened)
+    refuse_split_options(recipe, request.settings, opened)
     if brings_validation(opened):
         recipe = with_settings(recipe, "data", validation=None)
-    images, splits, normalization = prepare(source, recipe, progress, known, opened)
+    images, splits, normalization = prepare(source, recipe, progress, known, opened, request.split_rule)
     return recipe, images, splits, normalization

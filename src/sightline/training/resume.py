@@ -10,6 +10,7 @@ from sightline.config.building import AUTO
 from sightline.config.resolving import flatten, merge, to_mapping
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.seen import SEEN
+from sightline.data.splits import RULE
 from sightline.data.synthetic import generated_fingerprint
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs.folder import list_runs, read_any_recipe, read_facts, read_model
@@ -17,7 +18,7 @@ from sightline.runs.schemas import Begun
 from sightline.training.base import Plan, with_settings
 from sightline.training.classifier_plan import ClassifierPlan
 
-__all__ = ["as_found", "changes", "changes_since", "run_to_resume"]
+__all__ = ["as_found", "changes", "changes_since", "run_to_resume", "split_rule_of"]
 
 P = TypeVar("P", bound=Plan)
 
@@ -61,6 +62,12 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: P) -> tuple[Path | N
             f"{folder} cannot be continued: the images in {plan.source.location} have changed since it began; start a new run."
         )
     return folder, plan
+
+
+def split_rule_of(run: Path) -> int:
+    """Return the rule that a run's images were dealt by; today's where it has noted nothing yet."""
+    data = _model_of(run).get("data")
+    return RULE if data is None else int(data.get("split_rule", 1))
 
 
 def as_found(plan: P, run: Path) -> P:
