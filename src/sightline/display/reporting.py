@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
+from rich.console import Console
+
 from sightline.display.events import Event, Progress
+from sightline.display.lines import Lines
 from sightline.display.terminal import in_notebook
 
 __all__ = ["Listener", "ignore", "reporting", "stage"]
@@ -54,13 +57,8 @@ def reporting(verb: F) -> F:
         if on_event is None and progress is not None:
             on_event = functools.partial(_count, progress)
         if on_event is None and (console is not None or in_notebook()):
-            from rich.console import Console
-
-            from sightline.display.lines import Lines
-
             # in lines, as in a log: the bars of rich need a package of their own in a notebook
-            console = console or Console(force_terminal=False, force_jupyter=False, width=110)
-            on_event = ignore if console.quiet else Lines(console)
+            on_event = Lines(console or Console(force_terminal=False, force_jupyter=False, width=110))
         return verb(*args, on_event=on_event or ignore, **named)
 
     return cast(F, call)
