@@ -129,6 +129,8 @@ def _tables_of_measures(measured: Mapping[str, Any]) -> tuple[Table, Table]:
         rows.append((f"prediction sets for {float(coverage):.0%}: hold the true class", held))
     if "unknown_share" in measured:
         rows.append(("called none of the classes", f"{measured['unknown_share']:.4f}"))
+    if "arithmetic" in measured:
+        rows.append(("number format of the answers", measured["arithmetic"]))
     if "cost" in measured:
         seconds = measured["cost"]["fit_seconds"] + measured["cost"]["evaluation_seconds"]
         rows.append(("seconds of training and test", f"{seconds:.1f}"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -34,6 +34,7 @@ def serve(
     run: str | os.PathLike[str] | None = None,
     *,
     settings: ServeConfig | None = None,
+    precision: Literal["float32", "auto", "bfloat16", "float16"] | None = None,
     trust_code: bool = False,
     on_event: Listener = ignore,
 ) -> None:
@@ -45,6 +46,8 @@ def serve(
         run: Folder of a finished run, or its model.safetensors alone; without it the example classifier, which tells
             the ten classes of CIFAR-10 apart.
         settings: Where to listen, whom to answer, and how much to take at once.
+        precision: Number format of the arithmetic; that which the classifier was calibrated in unless named. auto takes
+            bfloat16 where it is fast; probabilities then differ by some hundredths.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         on_event: Called with each event (``display/events.py``), such as the address as soon as callers are let in; unless
             named, only a notebook shows them.
@@ -57,7 +60,7 @@ def serve(
         read_model_of_finished(run)
     settings = settings or ServeConfig()
     with _ended_by_sigterm() as signals, _listening(settings) as listener:  # a taken port is refused before all else
-        classifier = load(run, trust_code=trust_code)
+        classifier = load(run, trust_code=trust_code, precision=precision)
         import uvicorn
 
         from sightline.machine.devices import keep_freed_memory

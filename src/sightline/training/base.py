@@ -16,7 +16,7 @@ import torch
 from msgspec.structs import replace
 
 from sightline.config import AnyRecipe, GeneratorRecipe, Recipe
-from sightline.data.batches import Normalization, TrainingBatches, augmentation_of
+from sightline.data.batches import BATCH_RULE, Normalization, TrainingBatches, augmentation_of
 from sightline.data.cache import CachedImages
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.seen import Seen
@@ -152,6 +152,7 @@ class Plan(ABC):
                 "counts": self.splits.counts(),
                 "split_rule": self.splits.rule,
                 "split_notes": self.splits.notes,
+                "batch_rule": BATCH_RULE,
                 "shared_with_test": self.splits.shared_with_test,
                 "left_out": len(images.left_out),
                 "excluded": excluded_fingerprint(images, self.splits),
