@@ -289,7 +289,7 @@ def test_weights_and_biases_without_a_key_keeps_the_run_in_its_folder_and_resume
     with monkeypatch.context() as patch:
         stop_at(patch, 4)
         with pytest.raises(SystemError):
-            train(colours, tmp_path / "run", "wandb", on_event=ignore if console is None else Lines(console))
+            train(colours, tmp_path / "run", "wandb", console=console)
     with pytest.warns(UserWarning, match="there is no key"):  # where nothing is printed
         run = train(colours, tmp_path / "run", "wandb", resume=True)
     assert (
