@@ -259,6 +259,7 @@ def evaluate_rows(
     logits = combine(logits_VNK, views)
     groups = group_numbers(images, rows)
     measured = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"], groups)
+    measured["arithmetic"] = str(classifier.dtype).removeprefix("torch.")
     if classifier.trust is not None:
         chances = metrics.probabilities(logits, classifier.model["temperatures"][views])
         uniforms = image_uniforms(images.pixels[row] for row in rows)

@@ -32,7 +32,9 @@ AT_ONCE = 8 * BATCH  # images whose pixels are held at a time; a GPU is given as
 class Classifier:
     """A trained network with everything it needs to read an image; made by ``load``."""
 
-    def __init__(self, network: Network, model: dict[str, Any], device: torch.device) -> None:
+    def __init__(
+        self, network: Network, model: dict[str, Any], device: torch.device, precision: str | None = None
+    ) -> None:
         self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.model = model
         self.classes: list[str] = model["classes"]
@@ -41,7 +43,9 @@ class Classifier:
         self.preprocessing = preprocessing_of(model)
         self.views: Views = model["views"]
         self.device = device
-        self.dtype = arithmetic(model["precision"], device)
+        # older runs were calibrated in the format of their training, which depended on the machine where it was auto
+        precision = precision or model.get("answer_precision") or model["precision"]
+        self.dtype = arithmetic(precision, device, "--precision")
         self.mean, self.std = Normalization(**model["normalization"]).tensors(device)
 
     @overload

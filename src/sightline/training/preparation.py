@@ -224,6 +224,8 @@ def _settle_recipe(
 def _settle_machine(recipe: Recipe | GeneratorRecipe) -> None:
     """Refuse what the device cannot compute, and set whether results may differ from run to run."""
     arithmetic(recipe.fit.precision, choose_device())
+    if isinstance(recipe, Recipe):
+        arithmetic(recipe.evaluation.precision, choose_device(), "--evaluation.precision")
     set_determinism(recipe.fit.deterministic)
     if recipe.fit.compile:
         refuse_without_compiler(choose_device())
