@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 
 from sightline.config import FrozenConfig, Recipe
 from sightline.config.backbones import BOX
 from sightline.data.seen import Seen
+from sightline.display.reporting import Listener
 from sightline.evaluation.calibration import PriorShifts, prior_shifts
 from sightline.machine.devices import choose_device
 from sightline.models.base import Network
@@ -90,8 +90,8 @@ class ClassifierPlan(Plan):
         counts_K = np.bincount(self.images.labels[self.splits.train], minlength=len(self.images.classes))
         return prior_shifts(counts_K, balanced, recipe.evaluation.prior)
 
-    def finish(self, run: Path, trained: Trained, console: Console) -> None:
-        finish(self, run, trained, console)
+    def finish(self, run: Path, trained: Trained, on_event: Listener) -> None:
+        finish(self, run, trained, on_event)
 
     def notes(self) -> list[str]:
         """Return lines on a replaced optimizer, searches, the weights to start from, and which of them learn."""
