@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from sightline.config import FrozenConfig, Recipe
 from sightline.config.backbones import BOX
 from sightline.data.seen import Seen
+from sightline.display.reporting import Listener
 from sightline.machine.devices import choose_device
 from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork
@@ -79,8 +78,8 @@ class ClassifierPlan(Plan):
             weights = balanced_weights(self.images.labels[train], len(self.images.classes))
         return ClassifierLearner(self.network, self.recipe, -(-len(train) // fit.batch_size), weights)
 
-    def finish(self, run: Path, trained: Trained, console: Console) -> None:
-        finish(self, run, trained, console)
+    def finish(self, run: Path, trained: Trained, on_event: Listener) -> None:
+        finish(self, run, trained, on_event)
 
     def notes(self) -> list[str]:
         """Return lines on a replaced optimizer, searches, the weights to start from, and which of them learn."""
