@@ -335,7 +335,7 @@ def test_where_no_loss_is_finite_ever_smaller_rates_are_tried() -> None:
     assert rate.climb(lambda _: math.inf, 0) == -7
 
 
-@pytest.mark.parametrize(("suggestion", "taken"), [(10.0, [0.316]), (0.01, [0.0316, 0.1, 0.316])])
+@pytest.mark.parametrize(("suggestion", "taken"), [(5.0, [0.05, 0.158, 0.5]), (0.01, [0.0316, 0.1, 0.316])])
 def test_of_the_rates_that_are_tried_the_one_that_trains_best_is_taken(
     plan, monkeypatch: pytest.MonkeyPatch, suggestion: float, taken: list[float]
 ) -> None:
