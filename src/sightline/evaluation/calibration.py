@@ -10,12 +10,11 @@ import numpy as np
 
 from sightline.inference.views import Views, combine
 from sightline.measures.conformal import COVERAGES, FREE_RANKS, PENALTY, class_scores, classes_within, threshold
-from sightline.measures.metrics import calibration_error, cross_entropy, energies, probabilities, reliability
+from sightline.measures.metrics import calibration_error, cross_entropy, probabilities, reliability
 
 __all__ = ["calibrate", "fit_temperature", "measure_sets"]
 
 SHOWN = (0.90, 0.95)  # coverages whose sets are measured
-OWN_UNKNOWN = 0.05  # share of a classifier's own images that it calls unknown
 
 Array = np.ndarray[Any, Any]
 
@@ -38,14 +37,12 @@ def calibrate(
     rows = np.arange(len(labels_N))
     temperatures: dict[Views, float] = {}
     limits: dict[str, dict[str, float | None]] = {}
-    unknown: dict[str, float] = {}
     for views in all_views:
         logits = combine(logits_VNK, views)
         temperatures[views] = fit_temperature(logits, labels_N)
         chances = probabilities(logits, temperatures[views])
         scores_NK = class_scores(chances, uniforms_N)
         limits[views] = {f"{coverage:g}": threshold(scores_NK[rows, labels_N], coverage) for coverage in COVERAGES}
-        unknown[views] = float(np.quantile(energies(logits), 1 - OWN_UNKNOWN, method="higher"))
     # from here on of the views that the classifier is used with, the last
     sets = measure_sets(scores_NK, labels_N, limits[views])
     trust: dict[str, Any] = {
@@ -63,13 +60,6 @@ def calibrate(
                 for name, measured in sets.items()
             },
             "thresholds": limits,
-        },
-        "unknown": {
-            "score": "energy",
-            "share_of_own": OWN_UNKNOWN,
-            "threshold": unknown[views],
-            "thresholds": unknown,
-            "rates": {},
         },
     }
     return temperatures, trust

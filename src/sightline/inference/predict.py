@@ -59,13 +59,17 @@ def load(
     refuse_other_kind(model, path)
     from sightline.inference.architecture import build_trained, fill
     from sightline.inference.classifier import Classifier
+    from sightline.inference.ood import refuse_other_layer, split_reference
     from sightline.machine.devices import choose_device
 
+    tensors, reference = split_reference(tensors, model, str(weights))
     if network is None:
         filled = build_trained(model, tensors, str(weights), trust_code=trust_code)
     else:
         filled = fill(network(len(model["classes"])), tensors, str(weights))
-    return Classifier(filled, model, choose_device(device))
+    if reference is not None:
+        refuse_other_layer(filled, reference, str(weights))
+    return Classifier(filled, model, choose_device(device), reference)
 
 
 def about_box() -> str:

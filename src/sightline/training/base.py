@@ -68,6 +68,8 @@ class Trained:
     """For ``model.json``."""
     ask: Callable[[Array, Callable[[int, int], None]], Array] | None = None
     """Logits of rows of the set, (1, n, K), by kept features; None asks the network."""
+    kept_features: Callable[[Array, Callable[[int, int], None]], torch.Tensor] | None = None
+    """Features of rows of the set that the head reads, (n, D), of a frozen network; None asks the network."""
     crossed: CrossValidation | None = None
     """Where cross-validation measures, in place of a test split."""
 
