@@ -125,6 +125,12 @@ bench-contest: install
 bench-trust: install
 	$(BIN)/python benchmarks/trust.py $(RUN) digits $(SIGNS)
 
+bench-calibration: install
+	$(BIN)/python benchmarks/calibration.py calibration $(RUNS)
+
+bench-coverage: install
+	$(BIN)/python benchmarks/calibration.py coverage $(RUNS)
+
 bench-signs: install
 	$(BIN)/python benchmarks/signs.py $(SIGNS)
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,10 +19,13 @@ from conftest import Finished
 from sightline.cli.main import main
 from sightline.config import read_recipe, resolve, to_yaml
 from sightline.errors import TrainingError
+from sightline.measures.significance import paired_interval
 from sightline.studies import runner
+from sightline.studies.findings import points
 from sightline.studies.runner import Job
 
 SMALL = {"network": {"kind": "speednet", "widths": [8, 16, 16]}, "fit": {"epochs": 2, "batch_size": 16}}
+CLASSES = ["=blood", "grass", "ünder wasser"]
 GAINS = {"plain": 0.0, "good": 0.1, "same": 0.001}
 SHIFTS = ((0.0, 0.01, -0.01), (0.005, -0.005, 0.0), (-0.01, 0.0, 0.01))  # of a seed (rows) and a recipe
 
@@ -144,6 +148,30 @@ def test_two_runs_of_one_name_are_called_by_their_paths(finished: Finished, tmp_
     assert "none: the recipes are the same" in (tmp_path / "o" / "runs.html").read_text("utf-8")
 
 
+def test_runs_of_the_same_test_images_are_compared_image_by_image(finished: Finished, tmp_path: Path, capsys) -> None:
+    one, other = (copy(finished, tmp_path / name, 0.9) for name in ("one", "other"))
+    lines = (other / "predictions.csv").read_text("utf-8").splitlines()
+    measured = json.loads((other / "evaluation.json").read_text())
+    for place in range(13, 19):  # answers of the last class, which become wrong
+        cells = lines[place].split(",")
+        true = cells[1]
+        wrong = "grass"
+        at = cells.index(true, 2), cells.index(wrong, 2)
+        cells[at[0]], cells[at[1]] = wrong, true
+        lines[place] = ",".join(cells)
+        row = CLASSES.index(true)
+        measured["confusion_matrix"][row][row] -= 1
+        measured["confusion_matrix"][row][CLASSES.index(wrong)] += 1
+    (other / "predictions.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n", "utf-8")
+    (other / "evaluation.json").write_text(json.dumps(measured))
+    assert main(["compare", str(one), str(other), "--out", "o"]) == 0
+    assert "0, 6" in capsys.readouterr().out
+    words = (tmp_path / "o" / "runs.md").read_text("utf-8")
+    low, high = paired_interval(np.arange(18) < 12, np.ones(18, bool))[1:]
+    assert f"| other | 0, 6 | −33.33 ({points(low)} to {points(high)}) | 0.031 |" in words  # 2 / 2^6
+    assert "The same 18 test images, image by image, against one." in words
+
+
 # ── a study ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -203,6 +231,29 @@ def test_a_study_that_was_shown_is_shown_again_without_training(
     assert pretend == []
     assert (tmp_path / "o" / "study.html").read_bytes() == page
     assert "seeds was [0, 1] and is [0, 1, 2]" in refusal(capsys, path, "--out", "o")
+
+
+def test_without_a_recipe_a_study_is_shown_as_a_second_look_beside_its_page(
+    written, pretend: list[str], tmp_path: Path, capsys
+) -> None:
+    path = written()
+    assert "has not begun; train the study first" in refusal(capsys, path, "--without", "same", "--out", "o")
+    assert main(["compare", str(path), "--out", "o"]) == 0
+    page = (tmp_path / "o" / "study.html").read_bytes()
+    pretend.clear()
+    capsys.readouterr()
+    assert main(["compare", "o", "--without", "same"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == "o/study-without-same.html"
+    assert "A second look: same was left out after the results were known" in " ".join(printed.split())
+    assert pretend == []
+    assert (tmp_path / "o" / "study.html").read_bytes() == page
+    again = (tmp_path / "o" / "study-without-same.html").read_text("utf-8")
+    assert "critical value 4.303" in again  # Student's: one comparison with 2 degrees of freedom
+    assert "A second look" in again
+    assert "no such recipe" in refusal(capsys, "o", "--without", "sane")
+    assert "it is the baseline" in refusal(capsys, "o", "--without", "plain")
+    assert "--without has no effect on runs that are finished" in refusal(capsys, "a", "b", "--without", "c")
 
 
 def test_one_seed_is_shown_with_the_words_that_there_is_no_interval(written, pretend, tmp_path: Path, capsys) -> None:

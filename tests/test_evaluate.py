@@ -130,3 +130,38 @@ def test_images_that_are_its_own_are_at_no_distance_and_noise_is_far(
 def test_nothing_but_a_set_that_is_named_can_be_generated(finished: Finished, capsys) -> None:
     assert main(["evaluate", str(finished.run), "--generated"]) == 2
     assert "--generated measures a set of generated images: name the set" in capsys.readouterr().err
+
+
+def test_answers_to_groups_are_measured_by_groups_and_so_are_two_runs_compared(tmp_path: Path, capsys) -> None:
+    """Forty students with three photographs each: the interval is of forty, on the screen, in the run and its report."""
+    coloured_folder(tmp_path / "set", images=40)
+    lines = ["file,class,group"]
+    for path in sorted((tmp_path / "set").rglob("*.png")):
+        lines.append(f"{path.relative_to(tmp_path / 'set')},{path.parent.name},student {path.stem}")
+    (tmp_path / "set" / "list.csv").write_text("\n".join(lines), "utf-8")
+    settings = {"fit": {"epochs": 1, "batch_size": 16}, "network": {"kind": "speednet", "widths": [8, 16, 16]}}
+    runs = [
+        sightline.train(
+            tmp_path / "set" / "list.csv",
+            recipe="small",
+            settings=settings | {"fit": settings["fit"] | {"seed": seed}},
+            run=tmp_path / f"run-{seed}",
+        )
+        for seed in (0, 1)
+    ]
+    measured = json.loads((tmp_path / "run-0" / "evaluation.json").read_text())
+    assert (measured["n"], measured["groups"]) == (24, 8)
+    right, low = measured["accuracy"], measured["accuracy_interval"][0]
+    assert low <= wilson_interval(round(24 * right), 24)[0]
+    model = json.loads((tmp_path / "run-0" / "model.json").read_text())
+    assert model["validation"]["groups"] * 3 == model["validation"]["n"]
+    assert model["data"]["split_rule"] == 3
+    report = (tmp_path / "run-0" / "report.html").read_text("utf-8")
+    assert "by the cluster bootstrap over 8 groups" in report
+    assert "test: whole groups, 24 of 120 images (20.0%; a fifth wanted)" in report
+    assert main(["evaluate", str(runs[0])]) == 0
+    assert "cluster bootstrap, 8 groups" in capsys.readouterr().out
+    assert main(["compare", *map(str, runs), "--out", str(tmp_path / "o")]) == 0
+    assert "24 test images of 8 groups, image by image, against run-0" in (tmp_path / "o" / "runs.md").read_text(
+        "utf-8"
+    )

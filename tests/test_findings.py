@@ -36,7 +36,7 @@ def study(*names: str, unequal: str = "") -> Study:
 
 
 def outcome(name: str, seed: int, accuracy: float, *, flops: int = 10**9, test: bool = True) -> Outcome:
-    shift = NOISE[seed] * (-1) ** len(name)  # not the same for all recipes
+    shift = NOISE[(seed + name.startswith("s")) % 4] * (-1) ** len(name)  # not the same for all recipes
     return Outcome(
         name=name,
         run=Path("runs") / f"{name}-{seed}",
@@ -208,18 +208,18 @@ def test_other_images_are_told() -> None:
 
 
 def test_a_recipe_whose_seeds_scatter_far_more_than_others_is_named() -> None:
-    made = runs(plain=0.80, good=0.82, wild=0.30)
-    assert not any("scatter" in line for line in found(made, "plain", "good", "wild").warnings)
+    made = runs(plain=0.80, good=0.82, strange=0.30)
+    assert not any("scatter" in line for line in found(made, "plain", "good", "strange").warnings)
     for at, seed in enumerate(SEEDS):
-        one = made["wild", seed]
+        one = made["strange", seed]
         assert one.validation is not None
         spread = 0.3 + 100 * (one.validation.accuracy - 0.3) + 0.01 * at
-        made["wild", seed] = replace(one, validation=Measured(spread, 50))
-    warnings = [line for line in found(made, "plain", "good", "wild").warnings if "scatter" in line]
+        made["strange", seed] = replace(one, validation=Measured(spread, 50))
+    warnings = [line for line in found(made, "plain", "good", "strange").warnings if "scatter" in line]
     assert len(warnings) == 1  # on validation, not on test
-    assert warnings[0].startswith("On validation the seeds of wild scatter ")
-    assert "too narrow for wild and too wide for the others" in warnings[0]
-    (other,) = [line for line in found(made, "wild", "plain", "good").warnings if "scatter" in line]
+    assert warnings[0].startswith("On validation the seeds of strange scatter ")
+    assert "too narrow for strange and too wide for the others: see" in warnings[0]
+    (other,) = [line for line in found(made, "strange", "plain", "good").warnings if "scatter" in line]
     assert other.endswith(
-        "too narrow: every difference is one to wild. More seeds would show more, or another baseline."
+        "too narrow: every difference is one to strange. More seeds would show more, or another baseline."
     )

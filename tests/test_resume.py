@@ -237,3 +237,20 @@ def test_several_processes_in_a_notebook_are_refused_before_an_image_is_read(
         ):
             sightline.train("digits", recipe=recipe, settings=settings, run=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_continued_is_cut_by_the_rule_that_it_noted(begun: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = json.loads((begun / "model.json").read_text())
+    assert model["data"]["split_rule"] == 3
+    model["data"]["split_rule"] = 2
+    (begun / "model.json").write_text(json.dumps(model))
+    rules = []
+
+    def prepare_any(request: Any, console: Console) -> None:
+        rules.append(request.split_rule)
+        raise Killed
+
+    monkeypatch.setattr("sightline.training.execution.prepare_any", prepare_any)
+    with pytest.raises(Killed):
+        sightline.train(run=begun, resume=True)
+    assert rules == [2]

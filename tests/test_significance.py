@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from sightline.measures.metrics import wilson_interval
 from sightline.measures.significance import (
     POWER,
     Comparison,
+    accuracy_interval,
     compare_to_baseline,
     detectable_difference,
     dunnett_critical,
+    mcnemar,
     mean_interval,
+    paired_interval,
     unequal_deviations,
 )
 
@@ -170,19 +174,103 @@ def test_the_interval_of_a_mean_is_students() -> None:
 # ── is one deviation enough? ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_equal_deviations_are_called_unequal_as_seldom_as_the_probability_says() -> None:
+@pytest.mark.parametrize("effect", [0.0, 0.005, 0.03])
+@pytest.mark.parametrize(("recipes", "seeds"), [(3, 4), (5, 5)])
+def test_equal_deviations_are_called_unequal_as_seldom_as_the_probability_says(effect, recipes, seeds) -> None:
     random = np.random.default_rng(3)
-    chances = [unequal_deviations(random.normal(0.8, 0.01, (4, 5))) for _ in range(1000)]
-    assert np.mean(np.array(chances, dtype=float) < 0.05) == pytest.approx(0.05, abs=0.02)
+    chances = []
+    for _ in range(1000):
+        tested = unequal_deviations(random.normal(0, effect, seeds) + random.normal(0.8, 0.0025, (recipes, seeds)))
+        assert tested is not None
+        chances.append(tested[1])
+    assert np.mean(np.array(chances) < 0.05) == pytest.approx(0.05, abs=0.02)
 
 
-def test_a_recipe_that_scatters_seven_times_as_much_is_told() -> None:
+@pytest.mark.parametrize("effect", [0.0, 0.005, 0.03])
+def test_a_recipe_that_scatters_four_times_as_much_is_seen_whatever_the_seeds_bring_to_all(effect) -> None:
     random = np.random.default_rng(4)
-    noise = np.array([0.0025, 0.0025, 0.0025, 0.0025, 0.0175])[:, None]
-    chances = [unequal_deviations(0.8 + random.normal(0, noise, (5, 5))) for _ in range(200)]
-    assert np.mean(np.array(chances, dtype=float) < 0.01) > 0.8
+    noise = np.array([0.0025, 0.0025, 0.0025, 0.0025, 0.01])[:, None]
+    seen, deviations = [], []
+    for _ in range(400):
+        tested = unequal_deviations(0.8 + random.normal(0, effect, 5) + random.normal(0, noise, (5, 5)))
+        assert tested is not None
+        seen.append(tested[1] < 0.01)
+        deviations.append(tested[0])
+    assert np.mean(seen) > 0.55  # Bartlett's test of the accuracies themselves: 0.65, 0.05 and 0.01
+    variances = np.mean(np.square(deviations), axis=0)
+    assert np.sqrt(variances[-1]) == pytest.approx(0.01, rel=0.1)
 
 
-@pytest.mark.parametrize("values", [np.ones((1, 5)), np.ones((3, 2)), np.array([[0.1, 0.2, 0.3], [1.0, 1.0, 1.0]])])
+@pytest.mark.parametrize("values", [np.ones((1, 5)), np.ones((3, 2)), np.ones((3, 4)), np.ones((2, 4))])
 def test_where_deviations_cannot_be_compared_nothing_is_said(values: np.ndarray) -> None:
     assert unequal_deviations(values) is None
+
+
+# ── two classifiers on the same images ───────────────────────────────────────────────────────────────────────────────
+
+
+def answers(both: int, first: int, second: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
+    """Whether two classifiers answer right, from the counts of the four kinds of images."""
+    counts = (both, first, second, neither)
+    return np.repeat([True, True, False, False], counts), np.repeat([True, False, True, False], counts)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "expected"),
+    [
+        (150, 86, 3.715936e-5),  # Agresti's approval ratings
+        (1, 8, 0.0390625),
+        (5, 5, 1.0),
+        (0, 0, 1.0),
+    ],
+)
+def test_mcnemar_is_the_exact_test_of_the_answers_that_differ(gained, lost, expected) -> None:
+    right, baseline = answers(794, gained, lost, 570)
+    assert mcnemar(right, baseline) == pytest.approx(expected, rel=1e-4)
+    if gained + lost:
+        assert mcnemar(right, baseline) == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+
+
+def test_over_groups_of_one_image_each_mcnemar_is_the_same() -> None:
+    right, baseline = answers(50, 12, 3, 20)
+    assert mcnemar(right, baseline, np.arange(len(right))) == pytest.approx(mcnemar(right, baseline), abs=0.01)
+
+
+def test_mistakes_that_come_by_groups_show_less() -> None:
+    """One student, whose twelve images the first classifier alone reads, is one piece of evidence and not twelve."""
+    right, baseline = answers(0, 12, 0, 108)
+    students = np.repeat(np.arange(10), 12)
+    assert mcnemar(right, baseline) < 0.001
+    assert mcnemar(right, baseline, students) == 1.0
+    assert paired_interval(right, baseline)[1] > 0
+    assert paired_interval(right, baseline, students)[1] <= 0
+
+
+# ── an accuracy over groups ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_interval_without_groups_is_wilsons() -> None:
+    right = np.repeat([True, False], [90, 10])
+    assert accuracy_interval(right) == wilson_interval(90, 100)
+    low, high = accuracy_interval(right, np.arange(100))
+    assert (low, high) == pytest.approx(wilson_interval(90, 100), abs=0.02)
+
+
+def test_where_no_answer_is_wrong_a_group_counts_as_one_image() -> None:
+    assert accuracy_interval(np.ones(400, bool), np.arange(400) // 10) == wilson_interval(40, 40)
+
+
+@pytest.mark.parametrize(("groups", "least"), [(10, 0.85), (41, 0.89)])
+def test_the_interval_over_groups_holds_where_wilsons_does_not(groups, least) -> None:
+    random = np.random.default_rng(5)
+    held, held_by_wilson = 0, 0
+    for _ in range(150):
+        skill = random.beta(1.6, 0.4, groups)  # of a student, 0.8 on average
+        students = np.repeat(np.arange(groups), random.integers(5, 16, groups))
+        right = random.random(len(students)) < skill[students]
+        low, high = accuracy_interval(right, students)
+        held += low <= 0.8 <= high
+        low, high = wilson_interval(int(right.sum()), len(right))
+        held_by_wilson += low <= 0.8 <= high
+    assert held / 150 >= least
+    assert held_by_wilson / 150 < 0.75

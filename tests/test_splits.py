@@ -192,7 +192,41 @@ def test_a_group_stays_on_one_side(in_memory):
         sides = _sides(splits)
         assert all(len({sides[row] for row in range(200) if row % 20 == person}) == 1 for person in range(20))
         assert len(splits.test) == 40  # four of twenty patients
-        assert splits.notes[0] == "test: a fifth, class by class, whole groups"
+        assert splits.notes[:2] == [
+            "test: whole groups, 40 of 200 images (20.0%; a fifth wanted)",
+            "validation: whole groups, 30 of 160 images (18.8%; 32 wanted)",
+        ]
+
+
+def test_large_groups_are_dealt_toward_the_wanted_share(in_memory):
+    random = np.random.default_rng(0)
+    shares = []
+    for seed in range(200):
+        sizes = np.maximum(1, random.lognormal(2.0, 1.2, 15)).astype(int)
+        groups = [f"patient {person}" for person, size in enumerate(sizes) for _ in range(size)]
+        images = in_memory([row % 2 for row in range(len(groups))], groups=groups)
+        shares.append(len(split(images, seed=seed).test) / len(groups))
+    assert max(shares) < 0.3
+    assert np.mean(np.abs(np.array(shares) - 0.2)) < 0.01
+
+
+def test_of_three_large_groups_the_one_that_comes_nearest_tests_and_its_share_is_told(in_memory):
+    groups = ["large"] * 50 + ["middle"] * 30 + ["small"] * 20
+    for seed in range(5):
+        splits = split(in_memory([0, 1] * 50, groups=groups), seed=seed)
+        assert splits.counts() == {"train": 50, "validation": 30, "test": 20}
+        assert splits.notes[1] == "validation: whole groups, 30 of 80 images (37.5%; 16 wanted)"
+
+
+def test_groups_of_a_run_before_rule_3_are_dealt_as_they_were(in_memory):
+    """Digests of the splits of commit fb63afd."""
+    random = np.random.default_rng(1)
+    groups = [f"patient {value}" for value in random.integers(0, 12, 300)]
+    images = in_memory(random.integers(0, 3, 300).tolist(), groups=groups)
+    splits = split(images, selects=True, rule=2)
+    parts = (splits.train, splits.select, splits.calibrate, splits.test)
+    assert hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:16] == "d72751787ce4da3a"
+    assert split(images, selects=True).rule == 3
 
 
 def test_a_chain_of_groups_and_same_pixels_stays_on_one_side(in_memory):
@@ -313,7 +347,7 @@ def test_no_image_of_a_group_that_the_set_validates_on_is_cut_into_test(in_memor
     groups = ["shared" if row % 4 == 0 else f"group {row}" for row in range(40)]
     splits = ["val" if row in (0, 1) else None for row in range(40)]
     images = in_memory([row % 2 for row in range(40)], splits=splits, groups=groups)
-    parts = split(images, val_is_test=False)
+    parts = split(images, rule=1)
     assert len(parts.test) == 6  # a fifth of the 30 that are free to move
     assert not {row for row in parts.test.tolist() if groups[row] == "shared"}
 

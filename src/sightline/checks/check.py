@@ -1,4 +1,4 @@
-"""Look an image set over before a training: what is broken, odd, there twice, leaked into test, or mislabeled.
+"""Look an image set over before a training: what is broken, odd, there twice, leaked into test, mislabeled, or directed.
 
 Nothing here loads torch, unless labels are checked.
 """
@@ -64,7 +64,8 @@ def check(
     trust_code: bool = False,
     progress: Progress | None = None,
 ) -> Check:
-    """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors.
+    """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors,
+    and classes that look otherwise when mirrored.
 
     Args:
         data: An image set, as for sightline train.
@@ -96,10 +97,11 @@ def check(
     headers, unseen = _headers(source, images, progress)
     findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
     findings += problems.copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
+    learned = splits.train if splits is not None else images.readable
+    findings += problems.unlike_when_mirrored(images, learned)
     if labels is not None:
         suspected, quality = _suspected_labels(source, labels, trust_code, progress)
         findings, notes = [*findings, *suspected], [*notes, quality]
-    learned = splits.train if splits is not None else images.readable
     checked = Findings(
         images,
         parts,

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Pairs", "exact_duplicates", "likeness", "near_duplicates"]
+__all__ = ["LUMA", "Pairs", "exact_duplicates", "likeness", "near_duplicates", "shrink"]
 
 SIDE, LARGE_SIDE = 32, 64  # pixels of a thumbnail, and of images that have as many
 CELLS = 8  # a side of the coarse descriptor
@@ -109,7 +109,7 @@ def _descriptors(pixels_NHWC: Array, rows: Array) -> Array:
     descriptors = np.zeros((len(rows), CELLS * CELLS * 3), np.float32)
     for start in range(0, len(rows), CHUNK):
         part = slice(start, start + CHUNK)
-        cells = _shrink(pixels_NHWC[rows[part]], CELLS).reshape(-1, CELLS * CELLS * 3)
+        cells = shrink(pixels_NHWC[rows[part]], CELLS).reshape(-1, CELLS * CELLS * 3)
         cells -= cells.mean(axis=1, keepdims=True)
         length = np.linalg.norm(cells, axis=1, keepdims=True)
         blank = length < NOISE * np.sqrt(cells.shape[1])
@@ -156,7 +156,7 @@ def _once_each(pairs: Pairs) -> Pairs:
 # ── thumbnails ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _shrink(pixels_NHWC: Array, side: int) -> Array:
+def shrink(pixels_NHWC: Array, side: int) -> Array:
     """Average over the cells of a grid, (N, side, side, 3), in float32; a pixel across a border counts in parts."""
     height, width, channels = pixels_NHWC.shape[1:]
     if (height, width) == (side, side):
@@ -177,7 +177,7 @@ def _shares(pixels: int, cells: int) -> Array:
 def _detail(pixels_PHWC: Array) -> Array:
     """Subtract its blur from the luminance of the thumbnails, (P, S, S)."""
     side = LARGE_SIDE if min(pixels_PHWC.shape[1:3]) >= LARGE_SIDE else SIDE
-    gray = _shrink(pixels_PHWC, side) @ LUMA
+    gray = shrink(pixels_PHWC, side) @ LUMA
     return gray - _blurred(_blurred(gray).transpose(0, 2, 1)).transpose(0, 2, 1)
 
 

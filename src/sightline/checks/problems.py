@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sightline.checks.duplicates import Pairs, exact_duplicates
+from sightline.checks.mirroring import measure_mirroring
 from sightline.data.cache import CachedImages
 from sightline.data.splits import Splits
 from sightline.display.terminal import natural_key
@@ -28,6 +29,7 @@ __all__ = [
     "suggestions",
     "too_many_near",
     "too_many_suspects",
+    "unlike_when_mirrored",
     "unreadable",
 ]
 
@@ -114,6 +116,10 @@ KINDS = {
         "Classes with few images",
         "A classifier passes them over. Add images, or train with --fit.class-weights balanced or --data.sampling"
         " balanced.",
+    ),
+    "mirrored": Kind(
+        "Classes that look otherwise when mirrored",
+        "A training leaves out flips and mirrored views here, unless --augment.flip or --evaluation.views asks for them.",
     ),
 }
 """In the order in which a page shows them."""
@@ -261,6 +267,16 @@ def rare_classes(images: CachedImages, parts: Sequence[str]) -> list[Finding]:
         Finding("rare class", f"{count} training images; the largest class has {most:,}", label=label)
         for label, count in enumerate(counts.tolist())
         if count < FEW or count < RARE * most
+    ]
+
+
+def unlike_when_mirrored(images: CachedImages, rows: Array) -> list[Finding]:
+    """Find classes whose mirrored training images look like another class, or unlike their own; by a sample."""
+    measured, names = measure_mirroring(images, rows), images.classes
+    pairs = [pair for one, other in measured.pairs for pair in ((one, other), (other, one))]
+    return [
+        *(Finding("mirrored", f"mirrored, it looks like {names[other]}", label=one) for one, other in pairs),
+        *(Finding("mirrored", "mirrored, it looks unlike its own class", label=label) for label in measured.unlike),
     ]
 
 

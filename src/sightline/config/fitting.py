@@ -227,7 +227,8 @@ class EvaluationConfig(Block, frozen=True, kw_only=True):
 
     views: Literal["one", "flip", "six"] = "one"
     """Views of an image whose logits are averaged: itself; with its mirror image; both also shifted by a pixel
-    up-left and down-right (the shifted four share half of the weight)."""
+    up-left and down-right (the shifted four share half of the weight). Of a recipe it is one where a test finds that
+    mirrored images look like another class."""
     on: Literal["test", "validation", "none"] = "test"
     """What the finished classifier is measured on; the test split is read once."""
     robustness: bool = True

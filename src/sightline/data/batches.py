@@ -22,7 +22,7 @@ from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.excluding import leave_out
 from sightline.data.ranges import with_range_of
 from sightline.data.sources.source import ImageSource
-from sightline.data.splits import Splits, split_as, statistics
+from sightline.data.splits import RULE, Splits, split_as, statistics
 from sightline.data.synthetic import join_train
 
 __all__ = [
@@ -87,6 +87,7 @@ def prepare(
     progress: Callable[[int, int], None] | None = None,
     given: Normalization | None = None,
     images: CachedImages | None = None,
+    rule: int = RULE,
 ) -> tuple[CachedImages, Splits, Normalization]:
     """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay
     generated images beside it.
@@ -97,10 +98,11 @@ def prepare(
         progress: called with (images done, images in all).
         given: the normalization where it is known, as that of pretrained weights is; nothing is measured then.
         images: the set, where it has been opened already.
+        rule: by which it is dealt.
     """
     if images is None:
         images = open_images(source, recipe.data.size, progress, preprocessing=Preprocessing(recipe.data.fit))
-    splits = split_as(recipe, images)
+    splits = split_as(recipe, images, rule)
     if recipe.data.exclude is not None:
         splits = leave_out(images, splits, recipe.data.exclude)
     real = splits.train

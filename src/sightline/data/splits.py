@@ -17,15 +17,18 @@ import numpy as np
 from sightline.config import AnyRecipe
 from sightline.data.cache import CachedImages
 from sightline.data.seen import Kept, numbers_of, read_kept, read_own_kept
+from sightline.data.units import grouped, units_of
 from sightline.errors import ConfigError, DataError
 
-__all__ = ["RULE", "Splits", "brings_validation", "deal_folds", "split", "split_as", "statistics", "unit_count"]
+__all__ = ["RULE", "Splits", "brings_validation", "deal_folds", "split", "split_as", "statistics"]
 
 TEST_SHARE = 1 / 5
 VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 1 / 10, 500, 5000
 VALIDATION_LARGEST_SHARE = 1 / 5  # of train: a set of 1,000 images cannot spare 500
 FEW = 500  # images without a test split, below which a probe is cross-validated: accuracy on a fifth says little
-RULE = 2  # how images are dealt, as runs note it; 1: of a set with val and no test, a fifth of train was the test
+RULE = 3
+"""How images are dealt, as runs note it. Until 2 a group that went beyond the wanted number was cut off all the same; in 1,
+of a set with val and no test, a fifth of train was the test."""
 
 Array = np.ndarray[Any, Any]
 _NOTHING: Array = np.array([], np.int64)
@@ -51,6 +54,8 @@ class Splits:
     """Whether there are too few images to set any aside: all train, and cross-validation measures."""
     kept: Kept | None = None
     """The images of an earlier run, on whose sides those stay that are there."""
+    rule: int = RULE
+    """By which the images were dealt."""
 
     @property
     def validation(self) -> Array:
@@ -81,7 +86,7 @@ def split_as(recipe: AnyRecipe, images: CachedImages, rule: int = RULE, run: Pat
         seed=data.split_seed,
         selects=recipe.selects,
         few=FEW if recipe.probe is not None else 0,
-        val_is_test=rule > 1,
+        rule=rule,
         kept=kept,
     )
 
@@ -94,7 +99,7 @@ def split(
     seed: int = 0,
     selects: bool = False,
     few: int = 0,
-    val_is_test: bool = True,
+    rule: int = RULE,
     kept: Kept | None = None,
 ) -> Splits:
     """Deal the readable images of a set.
@@ -107,8 +112,7 @@ def split(
         selects: half of validation chooses while training (early stopping, restoring the best); else all of it
             calibrates.
         few: cross-validate where fewer images than this come without a test split and no ``validation`` is asked for.
-        val_is_test: whether a validation split that comes without a test split is the test; runs before version 0.2 cut
-            a fifth of train for it.
+        rule: by which they are dealt; see ``RULE``.
         kept: the images of an earlier run: they stay on its sides, and only the others are dealt.
     Raises:
         ConfigError: nothing can be kept: none of the images was in that run, or the set brings its splits.
@@ -121,7 +125,7 @@ def split(
     parts = (np.intersect1d(rows, np.array(dealt[name], np.int64)) for name in ("train", None, "val", "test"))
     own_train, free, held_out, test = parts
     notes: list[str] = []
-    if val_is_test and len(held_out) and not len(test):
+    if rule > 1 and len(held_out) and not len(test):
         held_out, test = _NOTHING, held_out
         notes.append("test: the set's val split, as it brings no other; validation is cut from train")
     train = np.concatenate([own_train, free])
@@ -133,18 +137,25 @@ def split(
     none_aside = not len(test) and not len(stay.test) and not len(stay.validation)
     if none_aside and len(train) < few and validation is None and fraction == 1:
         notes.append(f"too few to set any aside: cross-validation measures, all {len(train)} train")
-        return Splits(np.sort(train), _NOTHING, _NOTHING, _NOTHING, notes=notes, cross_validated=True, kept=stay.kept)
+        return Splits(
+            np.sort(train), _NOTHING, _NOTHING, _NOTHING, notes=notes, cross_validated=True, kept=stay.kept, rule=rule
+        )
     if not len(test):
-        outside = np.union1d(stay.train, stay.validation)
-        test, train = _cut(images, train, TEST_SHARE, seed, "test", held_out, stay.test, outside)
+        outside, count = np.union1d(stay.train, stay.validation), len(train)
+        test, train = _cut(images, train, TEST_SHARE, seed, "test", held_out, stay.test, outside, rule=rule)
         if not len(test):
             raise DataError(
                 f"{images.name} has too few images a class ({len(train)} in {len(images.classes)} classes) to cut a"
                 " fifth of each off for test; add images, or a test split of your own."
             )
-        notes.append("test: a fifth, class by class" + (", whole groups" if _grouped(images, rows) else ""))
+        notes.append("test: a fifth, class by class")
+        if grouped(images, rows):
+            notes[-1] = _reached("test", test, count, "a fifth")
     if not len(held_out):
-        held_out, train = _cut_validation(images, train, validation, seed, test, stay)
+        count = len(train)
+        held_out, train = _cut_validation(images, train, validation, seed, test, stay, rule)
+        if grouped(images, rows):
+            notes.append(_reached("validation", held_out, count, f"{validation or _default_validation(count):,}"))
     elif validation is not None:
         raise DataError(
             f"--data.validation {validation} has no effect: {images.name} brings a validation split of"
@@ -157,18 +168,19 @@ def split(
         raise DataError(
             f"class {missing[0]!r} of {images.name} has no training image; add some, or split the set another way."
         )
-    select, calibrate = _halves(images, held_out, seed, notes) if selects else (_NOTHING, held_out)
+    select, calibrate = _halves(images, held_out, seed, notes, rule) if selects else (_NOTHING, held_out)
     for kind, part in (("test", test), ("validation", held_out)):
         absent = _absent(images, part)
         if absent:
             notes.append(f"{kind} has no image of {', '.join(map(repr, absent[:5]))}")
     learned_from = {images.hashes[row] for row in np.concatenate([train, held_out])}
     shared = sum(images.hashes[row] in learned_from for row in test)
-    return Splits(np.sort(train), np.sort(select), np.sort(calibrate), np.sort(test), shared, notes, kept=stay.kept)
+    train, select, calibrate, test = (np.sort(part) for part in (train, select, calibrate, test))
+    return Splits(train, select, calibrate, test, shared, notes, kept=stay.kept, rule=rule)
 
 
 def _cut_validation(
-    images: CachedImages, train: Array, count: int | None, seed: int, test: Array, stay: "_Staying"
+    images: CachedImages, train: Array, count: int | None, seed: int, test: Array, stay: "_Staying", rule: int
 ) -> tuple[Array, Array]:
     """Cut images for validation off train: so many, or a tenth of it. Returns (validation, train)."""
     count = count or _default_validation(len(train))
@@ -176,7 +188,8 @@ def _cut_validation(
         raise DataError(
             f"--data.validation {count} leaves nothing of the {len(train)} training images; choose a smaller number."
         )
-    validation, left = _cut(images, train, count / len(train), seed, "validation", test, stay.validation, stay.train)
+    share = count / len(train)
+    validation, left = _cut(images, train, share, seed, "validation", test, stay.validation, stay.train, rule=rule)
     if not len(validation):
         raise DataError(
             f"{images.name} has too few images a class ({len(left)} training images in {len(images.classes)} classes)"
@@ -185,9 +198,9 @@ def _cut_validation(
     return validation, left
 
 
-def _halves(images: CachedImages, validation: Array, seed: int, notes: list[str]) -> tuple[Array, Array]:
+def _halves(images: CachedImages, validation: Array, seed: int, notes: list[str], rule: int) -> tuple[Array, Array]:
     """Cut validation into images that choose and images that calibrate."""
-    select, calibrate = _cut(images, validation, 1 / 2, seed, "select")
+    select, calibrate = _cut(images, validation, 1 / 2, seed, "select", rule=rule)
     if not len(select):
         raise DataError(
             f"{images.name} has too few validation images ({len(validation)} in {len(images.classes)} classes) to"
@@ -221,7 +234,7 @@ def deal_folds(images: CachedImages, rows: Array, count: int, seed: int) -> Arra
         The fold of each image, (n,), from 0. Folds of a class differ by one unit at most; what is left over of a class
         goes on where the class before it ended, so that the folds are of about the same size.
     """
-    units = _units(images, rows)
+    units = units_of(images, rows)
     by_class: dict[int, list[str]] = defaultdict(list)
     for unit, members in units.items():
         by_class[int(np.bincount(images.labels[members]).argmax())].append(unit)
@@ -233,11 +246,6 @@ def deal_folds(images: CachedImages, rows: Array, count: int, seed: int) -> Arra
             fold_of |= dict.fromkeys(units[by_class[label][index]], place % count)
             place += 1
     return np.array([fold_of[row] for row in rows.tolist()], np.int64)
-
-
-def unit_count(images: CachedImages, rows: Array) -> float:
-    """Count groups, and images by themselves, as if all were of one size: n² over the sum of their squared sizes."""
-    return float(len(rows) ** 2 / sum(len(members) ** 2 for members in _units(images, rows).values()))
 
 
 def statistics(images: CachedImages, rows: Array) -> tuple[list[float], list[float]]:
@@ -304,10 +312,6 @@ def _default_validation(train: int) -> int:
     return max(1, min(count, round(train * VALIDATION_LARGEST_SHARE)))
 
 
-def _grouped(images: CachedImages, rows: Array) -> bool:
-    return any(images.groups[row] is not None for row in rows)
-
-
 def _cut(
     images: CachedImages,
     rows: Array,
@@ -317,6 +321,8 @@ def _cut(
     fixed: Array = _NOTHING,
     inside: Array = _NOTHING,
     outside: Array = _NOTHING,
+    *,
+    rule: int = RULE,
 ) -> tuple[Array, Array]:
     """Cut some rows off, whole units at a time, in the order of their hashes.
 
@@ -336,12 +342,12 @@ def _cut(
     free: dict[int, list[str]] = defaultdict(list)
     total: dict[int, int] = defaultdict(int)
     taken: dict[int, int] = defaultdict(int)
-    grouped = _grouped(images, rows)
-    units = _units(images, np.concatenate([rows, fixed]))
+    whole_groups = grouped(images, rows)
+    units = units_of(images, np.concatenate([rows, fixed]))
     for unit, members in units.items():
         if not dealt.isdisjoint(members):
             continue
-        stratum = 0 if grouped else int(images.labels[members[0]])
+        stratum = 0 if whole_groups else int(images.labels[members[0]])
         total[stratum] += len(members)
         if not without.isdisjoint(members):
             taken[stratum] += len(within.intersection(members))
@@ -355,29 +361,38 @@ def _cut(
         count = max(1, round(total[stratum] * share))
         if within or without:  # however few were cut off before, at least half of what is new is left
             count = min(count, taken[stratum] + max(1, sum(len(units[unit]) for unit in names) // 2))
-        for unit in names[:-1] if purpose != "fraction" else names:  # something is left of every class
-            if taken[stratum] >= count:
-                break
-            cut.extend(units[unit])
-            taken[stratum] += len(units[unit])
-    chosen = np.array(sorted(cut), np.int64)
-    return chosen, np.setdiff1d(rows, chosen)
+        sizes = [len(units[unit]) for unit in names]
+        if whole_groups and rule > 2 and purpose != "fraction":  # a smaller fraction is a part of a larger one
+            chosen = _toward(count - taken[stratum], sizes)
+        else:  # of a class one is left
+            chosen = _up_to(count - taken[stratum], sizes if purpose == "fraction" else sizes[:-1])
+        cut += [row for place in chosen for row in units[names[place]]]
+    cut_off = np.array(sorted(cut), np.int64)
+    return cut_off, np.setdiff1d(rows, cut_off)
 
 
-def _units(images: CachedImages, rows: Array) -> dict[str, list[int]]:
-    """Group rows by what must stay together: joined by a group, by the same pixels, or by a chain of both."""
-    parent: dict[str, str] = {}
+def _up_to(wanted: int, sizes: Sequence[int]) -> list[int]:
+    """Return the places of the first units that hold so many images together; the last one may go beyond it."""
+    before = np.cumsum([0, *sizes])[:-1]
+    return np.flatnonzero(before < wanted).tolist()
 
-    def root(name: str) -> str:
-        while parent.setdefault(name, name) != name:
-            name = parent[name]
-        return name
 
-    for row in rows.tolist():
-        if images.groups[row] is not None:
-            pair = sorted((root(f"group {images.groups[row]}"), root(f"pixels {images.hashes[row]}")))
-            parent[pair[1]] = pair[0]  # the same name whatever the order of the rows
-    units: dict[str, list[int]] = defaultdict(list)
-    for row in rows.tolist():
-        units[root(f"pixels {images.hashes[row]}")].append(row)
-    return units
+def _toward(wanted: int, sizes: Sequence[int]) -> list[int]:
+    """Return the places of units that hold about so many images together: one at least, and never all.
+
+    Units are taken in their order where they fit; then one more where that comes nearer than none.
+    """
+    chosen: list[int] = []
+    missing = wanted
+    for place, size in enumerate(sizes):
+        if size <= missing:
+            chosen.append(place)
+            missing -= size
+    others = sorted((place for place in range(len(sizes)) if place not in chosen), key=lambda place: sizes[place])
+    if others and missing > 0 and (not chosen or sizes[others[0]] < 2 * missing):
+        chosen.append(others[0])
+    return chosen[:-1] if len(chosen) == len(sizes) else chosen
+
+
+def _reached(name: str, part: Array, of: int, wanted: str) -> str:
+    return f"{name}: whole groups, {len(part):,} of {of:,} images ({len(part) / of:.1%}; {wanted} wanted)"

@@ -32,6 +32,8 @@ class Answers:
     """Calibrated. Of the five most probable classes and of the true one; 0 for the others, each less than 1/6."""
     complete: bool
     """Whether the table has the probability of every true class; older ones do where it is among the five."""
+    groups_N: Array | None = None
+    """Number of the group of each image; None where the set has none."""
 
     @property
     def wrong(self) -> Array:
@@ -98,7 +100,8 @@ def _answers(rows: list[dict[str, str]], classes: Sequence[str]) -> Answers:
     predicted_N = np.array([index_of[row["class"]] for row in rows], np.int64)
     if not ((probabilities_NK >= 0) & (probabilities_NK <= 1)).all():
         raise ValueError("a probability is not between 0 and 1")
-    return Answers([row["file"] for row in rows], labels_N, predicted_N, probabilities_NK, complete)
+    groups_N = np.array([int(row["group"]) for row in rows], np.int64) if rows and "group" in rows[0] else None
+    return Answers([row["file"] for row in rows], labels_N, predicted_N, probabilities_NK, complete, groups_N)
 
 
 def _reason(error: Exception) -> str:

@@ -15,6 +15,7 @@ from sightline.data.sources.find_source import find_like_run, find_source, sourc
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.table_rows import canonical_label
 from sightline.data.splits import Splits, split_as
+from sightline.data.units import group_numbers
 from sightline.errors import ConfigError, DataError
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
 from sightline.inference.predict import load
@@ -22,6 +23,7 @@ from sightline.inference.predictions import csv_header, csv_rows
 from sightline.measures import metrics
 from sightline.measures.conformal import class_scores, image_uniforms
 from sightline.measures.fidelity import Fidelity, fidelity_of
+from sightline.measures.significance import measure_accuracy
 from sightline.runs.folder import read_model_of_finished, read_run_recipe
 from sightline.runs.writing import create_folder, write_csv, write_json
 
@@ -252,7 +254,8 @@ def evaluate_rows(
     views = classifier.views
     outputs = outputs or _outputs(classifier, images, rows, progress)
     logits = combine(outputs.logits_VNK, views)
-    measured = measures(outputs.logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"])
+    temperatures, groups = classifier.model["temperatures"], group_numbers(images, rows)
+    measured = measures(outputs.logits_VNK, labels, classifier.classes, views, temperatures, groups)
     if classifier.trust is not None:
         chances = metrics.probabilities(logits, classifier.model["temperatures"][views])
         uniforms = image_uniforms(images.pixels[row] for row in rows)
@@ -267,7 +270,11 @@ def evaluate_rows(
         true = classifier.classes[label]
         table.append([file, true, *cells, f"{answer.probabilities[true]:.6f}"])
     file, *columns = csv_header()
-    return measured, ([file, "true_class", *columns, "true_probability"], table)
+    header = [file, "true_class", *columns, "true_probability"]
+    if groups is not None:
+        header.append("group")
+        table = [[*line, str(group)] for line, group in zip(table, groups.tolist(), strict=True)]
+    return measured, (header, table)
 
 
 def _outputs(classifier: "Classifier", images: CachedImages, rows: Array, progress: Progress | None) -> "Outputs":
@@ -285,19 +292,21 @@ def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
 
 
 def measures(
-    logits_VNK: Array, labels_N: Array, classes: list[str], views: "Views", temperatures: dict[str, float]
+    logits_VNK: Array,
+    labels_N: Array,
+    classes: list[str],
+    views: "Views",
+    temperatures: dict[str, float],
+    groups_N: Array | None = None,
 ) -> dict[str, Any]:
-    """Compute every measure of a classifier, from the logits of its views and the true classes."""
+    """Compute every measure of a classifier, from the logits of its views, the true classes and the images' groups."""
     from sightline.inference.views import combine
 
     logits, temperature = combine(logits_VNK, views), temperatures[views]
     chances, predicted = metrics.probabilities(logits, temperature), logits.argmax(1)
-    right = int((predicted == labels_N).sum())
     confusion = metrics.confusion_matrix(predicted, labels_N, len(classes))
     measured: dict[str, Any] = {
-        "n": len(labels_N),
-        "accuracy": right / len(labels_N),
-        "accuracy_interval": list(metrics.wilson_interval(right, len(labels_N))),
+        **measure_accuracy(predicted == labels_N, groups_N),
         "accuracy_one_view": float((combine(logits_VNK, "one").argmax(1) == labels_N).mean()),
         "views": views,
         "loss": metrics.cross_entropy(logits, labels_N, temperature),

@@ -16,6 +16,7 @@ __all__ = [
     "Facts",
     "about_classes",
     "about_cost",
+    "about_few_calibrated",
     "about_left_out",
     "cost_section",
     "how_it_did",
@@ -26,6 +27,7 @@ __all__ = [
 
 CROSSED = "cross-validation"  # split of a run that was measured without a test split
 SURE = 0.9  # probability of an answer from which on the lead calls it sure
+UNDECIDED = 2  # factor between the ends of the temperature's interval from which on too few images fitted it
 CONFUSED = 3  # pairs of classes that are named in a sentence
 VIEWS = {"one": "one view", "flip": "with its mirror image", "six": "six views"}
 
@@ -69,7 +71,7 @@ def _how_good(facts: Facts) -> str:
         if validation is not None:
             text += (
                 f" On the {validation.n:,} validation images by which its probabilities were set, its accuracy was"
-                f" {validation.accuracy:.4f} ({_interval(*validation.interval)})."
+                f" {validation.accuracy:.4f} ({_interval(*validation.interval, validation.groups)})."
             )
         return f"{text} {of_test}"
     low, high = measured["accuracy_interval"]
@@ -84,12 +86,15 @@ def _how_good(facts: Facts) -> str:
     which = "that it had not seen" if facts.split == "test" else "by which its probabilities were set as well"
     return (
         f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {facts.split} images {which}"
-        f" ({_interval(low, high)}). {of_test}"
+        f" ({_interval(low, high, measured.get('groups'))}). {of_test}"
     )
 
 
-def _interval(low: float, high: float) -> str:
-    return f"95 % interval {low:.4f} to {high:.4f}, Wilson’s"
+def _interval(low: float, high: float, groups: int | None) -> str:
+    rule = "Wilson’s"
+    if groups is not None:
+        rule = f"by the cluster bootstrap over {groups:,} groups, whose images are not independent"
+    return f"95 % interval {low:.4f} to {high:.4f}, {rule}"
 
 
 def _most_confused(facts: Facts) -> str:
@@ -133,7 +138,20 @@ def warnings(facts: Facts) -> list[str]:
     """Say what one must know of the images before one believes the numbers."""
     shared = facts.model["data"].get("shared_with_test")
     text = f"{shared or 0:,} test images are also in train or validation, pixel for pixel."
-    return ([text] if shared else []) + about_left_out(facts.model)
+    return ([text] if shared else []) + about_left_out(facts.model) + about_few_calibrated(facts.model)
+
+
+def about_few_calibrated(model: Mapping[str, Any]) -> list[str]:
+    """Say that the images which fitted the temperature are too few, where they leave it open by a factor of two."""
+    trust = model.get("trust") or {}
+    low, high = trust.get("temperature_interval") or (1.0, 1.0)
+    if high <= UNDECIDED * low:
+        return []
+    return [
+        f"{trust['n']:,} images, with few mistakes among them, are too few to calibrate its probabilities well: the"
+        f" temperature, {model['temperatures'][trust['views']]:.2f}, may be anything from {low:.2f} to {high:.2f}. Take"
+        " them for an order, and more images for --data.validation."
+    ]
 
 
 def about_left_out(model: Mapping[str, Any]) -> list[str]:

@@ -50,6 +50,10 @@ def _about_calibration(facts: Facts, trust: Mapping[str, Any]) -> Section | None
         f" {number(facts.model.get('calibrated_on'), ',')} validation images. Calibration error: the mean distance of"
         " confidence and accuracy over 15 bins of confidence; 0 is perfect."
     )
+    if trust.get("temperature_interval"):
+        low, high = trust["temperature_interval"]
+        temperature = facts.model["temperatures"][trust["views"]]
+        about += f" The temperature is {temperature:.3f} (95 % interval {low:.3f} to {high:.3f})."
     table = Table(("images", "calibration error before scaling", "after"), rows)
     legend = [(name, draw_swatch(style, "sure")) for style, (name, _) in enumerate(shown)]
     return Section("How sure it is", about, table, charts, legend=legend)

@@ -21,11 +21,14 @@ __all__ = [
     "POWER",
     "Comparison",
     "Difference",
+    "accuracy_interval",
     "compare_to_baseline",
     "corrected_interval",
     "detectable_difference",
     "dunnett_critical",
+    "mcnemar",
     "mean_interval",
+    "measure_accuracy",
     "paired_interval",
     "unequal_deviations",
 ]
@@ -33,6 +36,8 @@ __all__ = [
 CONFIDENCE = 0.95  # that all intervals of a comparison hold the true differences at once
 POWER = 0.8  # chance to show a true difference of the size that is called detectable
 NODES = 160  # of each integral; the critical values are right to 1e-8
+DRAWS = 4000  # of groups, and of exchanges of answers
+STUDIES = 20_000  # of equal deviations
 TAIL = 1e-13  # probability that the integrals leave out on each side
 
 Array = np.ndarray[Any, Any]
@@ -191,12 +196,50 @@ def corrected_interval(
     return max(0.0, min(mean - half, low)), min(1.0, max(mean + half, high))
 
 
-def paired_interval(right_N: Array, baseline_N: Array) -> tuple[float, float, float]:
+def accuracy_interval(right_N: Array, groups_N: Array | None = None) -> tuple[float, float]:
+    """Compute the interval of 95 % around an accuracy: Wilson's, or over groups by the cluster bootstrap.
+
+    Images of a group are not independent, so whole groups are drawn with replacement. Each end is at least as far out as
+    Wilson's for so many images; where all answers are right, or all wrong, nothing says how mistakes gather in groups,
+    and a group counts as one image.
+
+    Args:
+        right_N: whether each image is answered correctly.
+        groups_N: the number of its group, from 0; None: each by itself.
+    Source:
+        Davison and Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8; the levels are expanded for
+        few groups as in Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015.
+    """
+    n, right = len(right_N), int(right_N.sum())
+    low, high = wilson_interval(right, n)
+    if groups_N is None:
+        return low, high
+    groups = int(groups_N.max()) + 1
+    if groups == 1 or right in (0, n):
+        return wilson_interval(groups if right == n else round(groups * right / n), groups)
+    drawn_low, drawn_high = _drawn_interval(right_N.astype(float), groups_N)
+    return min(low, drawn_low), max(high, drawn_high)
+
+
+def measure_accuracy(right_N: Array, groups_N: Array | None = None) -> dict[str, Any]:
+    """Measure an accuracy as a run notes it: n, its interval, and of how many groups where there are any.
+
+    Args:
+        right_N, groups_N: as ``accuracy_interval`` has them.
+    """
+    low, high = accuracy_interval(right_N, groups_N)
+    measured = {"n": len(right_N), "accuracy": float(right_N.mean()), "accuracy_interval": [low, high]}
+    return measured if groups_N is None else measured | {"groups": int(groups_N.max()) + 1}
+
+
+def paired_interval(right_N: Array, baseline_N: Array, groups_N: Array | None = None) -> tuple[float, float, float]:
     """Compute the difference of two accuracies on the same images, and its interval of 95 %.
 
     Args:
         right_N: whether each image is answered correctly.
         baseline_N: the same of what it is compared with.
+        groups_N: the number of its group, from 0: whole groups are drawn as in ``accuracy_interval``, and each end is at
+            least as far out as without them. None: each image by itself.
     Returns:
         (difference, low, high).
     Source:
@@ -209,7 +252,47 @@ def paired_interval(right_N: Array, baseline_N: Array) -> tuple[float, float, fl
     spread = math.sqrt(b + c - (b - c) ** 2 / m) / m
     half = float(special.ndtri(0.5 + CONFIDENCE / 2)) * spread
     middle = (b - c) / m
-    return (gained - lost) / n, max(-1.0, middle - half), min(1.0, middle + half)
+    low, high = max(-1.0, middle - half), min(1.0, middle + half)
+    if groups_N is not None and groups_N.max() > 0:
+        drawn_low, drawn_high = _drawn_interval(right_N.astype(float) - baseline_N, groups_N)
+        low, high = min(low, drawn_low), max(high, drawn_high)
+    return (gained - lost) / n, low, high
+
+
+def _drawn_interval(values_N: Array, groups_N: Array) -> tuple[float, float]:
+    """Draw whole groups with replacement, and return the quantiles of the mean of their images' values."""
+    sums_G, sizes_G = np.bincount(groups_N, values_N), np.bincount(groups_N)
+    groups, random = len(sizes_G), np.random.default_rng(0)
+    means: list[float] = []
+    for _ in range(DRAWS // 100):
+        counts_DG = random.multinomial(groups, np.full(groups, 1 / groups), size=100)
+        means += (counts_DG @ sums_G / (counts_DG @ sizes_G)).tolist()
+    student = float(special.stdtrit(groups - 1, (1 - CONFIDENCE) / 2)) * math.sqrt(groups / (groups - 1))
+    level = float(special.ndtr(student))
+    low, high = np.quantile(means, [level, 1 - level]).tolist()
+    return low, high
+
+
+def mcnemar(right_N: Array, baseline_N: Array, groups_N: Array | None = None) -> float:
+    """Compute McNemar's exact probability that two accuracies on the same images differ this much by chance.
+
+    Over groups it is that of the same test with the answers of a whole group exchanged at once, by ``DRAWS`` exchanges.
+
+    Args:
+        right_N, baseline_N, groups_N: as ``paired_interval`` has them.
+    Source:
+        Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
+        Psychometrika 12, 1947; exact: twice the smaller tail of the binomial distribution.
+    """
+    gains_N = right_N.astype(int) - baseline_N
+    if groups_N is None:
+        gained, lost = int((gains_N > 0).sum()), int((gains_N < 0).sum())
+        return min(1.0, 2 * float(special.bdtr(min(gained, lost), gained + lost, 0.5)))
+    gains_G = np.bincount(groups_N, gains_N)
+    gains_G, random = gains_G[gains_G != 0], np.random.default_rng(0)
+    drawn = [float(abs(random.choice([-1, 1], len(gains_G)) @ gains_G)) for _ in range(DRAWS)]
+    as_far = int((np.array(drawn) >= abs(gains_G.sum()) - 1e-9).sum())
+    return (1 + as_far) / (1 + DRAWS)
 
 
 def mean_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float, float] | None:
@@ -221,17 +304,46 @@ def mean_interval(values: Array, confidence: float = CONFIDENCE) -> tuple[float,
     return float(values.mean()) - half, float(values.mean()) + half
 
 
-def unequal_deviations(values_RS: Array) -> float | None:
-    """Test how likely deviations of the recipes' seeds would differ this much if they were one (Bartlett's test).
+def unequal_deviations(values_RS: Array) -> tuple[Array, float] | None:
+    """Estimate each recipe's deviation beside the seed's effect, and test whether one is larger than the others.
+
+    What a seed brings to all recipes is taken out: the statistic is the largest share of a recipe in the squared
+    residuals of the model recipe + seed. Residuals of a seed depend on each other, so what is usual is counted in
+    ``STUDIES`` drawn studies of equal deviations, where neither means nor effects of seeds matter.
 
     Returns:
-        The probability; None for a single recipe, fewer than three seeds, or a recipe whose seeds make no difference.
+        The deviations, (R,), 0 where the others explain it all, and the probability of so large a share. None below
+        three recipes, whose residuals mirror each other, below three seeds, or without any residual.
+    Source:
+        W. G. Cochran, "The distribution of the largest of a set of estimated variances as a fraction of their total",
+        Annals of Eugenics 11, 1941; the estimates: F. E. Grubbs, "On estimating precision of measuring instruments and
+        product variability", JASA 43, 1948.
     """
-    if values_RS.shape[0] < 2 or values_RS.shape[1] < 3 or not values_RS.std(axis=1).all():
+    recipes, seeds = values_RS.shape
+    if recipes < 3 or seeds < 3:
         return None
-    from scipy.stats import bartlett  # a second to import
+    squares_R = _residual_squares(values_RS)
+    if squares_R.sum() < 1e-24:  # rounding
+        return None
+    others = squares_R.sum() / (recipes * (recipes - 1))
+    variances_R = np.maximum(0, (squares_R - others) * recipes / (recipes - 2)) / (seeds - 1)
+    share = squares_R.max() / squares_R.sum()
+    return np.sqrt(variances_R), float((_usual_shares(recipes, seeds) >= share).mean())
 
-    return float(bartlett(*values_RS).pvalue)
+
+def _residual_squares(values_RS: Array) -> Array:
+    """Sum the squared residuals of the model recipe + seed of each recipe; of (..., R, S) values, (..., R)."""
+    residuals = values_RS - values_RS.mean(axis=-1, keepdims=True) - values_RS.mean(axis=-2, keepdims=True)
+    squares: Array = ((residuals + values_RS.mean(axis=(-2, -1), keepdims=True)) ** 2).sum(axis=-1)
+    return squares
+
+
+@cache
+def _usual_shares(recipes: int, seeds: int) -> Array:
+    """Draw the largest share where all deviations are one, (STUDIES,)."""
+    squares = _residual_squares(np.random.default_rng(0).normal(size=(STUDIES, recipes, seeds)))
+    shares: Array = squares.max(axis=-1) / squares.sum(axis=-1)
+    return shares
 
 
 def _over_ratios(of: Callable[[Array], Array], degrees: int) -> float:

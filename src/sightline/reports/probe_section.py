@@ -25,10 +25,11 @@ def about_probe(model: Mapping[str, Any]) -> list[Section]:
     if tuned := probe.get("finetuned"):
         other, difference = probe["other"], probe["difference"]
         networks["fine-tuned from it" if other == "fine-tuned" else f"{other}, trained from nothing"] = tuned
+        chance = f"; McNemar’s exact p = {difference['p']:.2g}" if "p" in difference else ""
         better = "the fine-tuned network was better and is"
         about = (
             f"On the same validation images the second changes the accuracy by {difference['estimate']:+.4f} (95 %"
-            f" interval {difference['low']:+.4f} to {difference['high']:+.4f}, paired);"
+            f" interval {difference['low']:+.4f} to {difference['high']:+.4f}, paired{chance});"
             f" {better if probe['kept'] == 'finetuned' else 'it was no better: the probe is'} what was saved."
         )
     rows = [

@@ -48,7 +48,9 @@ def lead(facts: RunFacts) -> list[str]:
     head, parameters = facts.outcome.recipe.head, facts.outcome.parameters
     name += f" with {head.kind} as its head" if head is not None else ""
     name += f" ({parameters:,} parameters)" if parameters is not None else ""
-    return [f"{name}, {trained_on(facts.model)}", *how_it_did(facts)]
+    notes = facts.model["data"].get("split_notes")
+    split = [f"How it was split: {'; '.join(notes)}."] if notes else []
+    return [f"{name}, {trained_on(facts.model)}", *split, *how_it_did(facts)]
 
 
 def trained_on(model: Mapping[str, Any]) -> str:

@@ -248,7 +248,9 @@ def _names(outcomes: Sequence[Outcome]) -> str:
 
 def measured_on(facts: Mapping[str, Any] | None) -> Measured | None:
     """Return an accuracy of ``model.json``; None where it has none."""
-    return None if facts is None else Measured(facts["accuracy"], facts["n"])
+    if facts is None:
+        return None
+    return Measured(facts["accuracy"], facts["n"], facts.get("accuracy_interval"), facts.get("groups"))
 
 
 def _of_backbones(recipe: Recipe) -> tuple[float | None, float | None]:

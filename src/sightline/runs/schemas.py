@@ -28,14 +28,16 @@ class Measured(Struct):
 
     accuracy: Share
     n: Some
+    accuracy_interval: tuple[float, float] | None = None
+    groups: Count | None = None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Return Wilson's interval of 95 %."""
-        return wilson_interval(round(self.accuracy * self.n), self.n)
+        """Return the interval of 95 % that was noted, or else Wilson's."""
+        return self.accuracy_interval or wilson_interval(round(self.accuracy * self.n), self.n)
 
 
-class Loss(Measured):
+class Loss(Measured, kw_only=True):
     """An accuracy with its loss."""
 
     loss: float | None
@@ -71,6 +73,7 @@ class Data(Struct):
     location: str | None = None
     classes: Literal["top", "leaf"] | None = None
     split_rule: int = 1
+    split_notes: list[str] = []
     shared_with_test: Count | None = None
     left_out: Count | None = None
     excluded: str | None = None
@@ -161,6 +164,7 @@ class Trust(Struct):
     """Calibration, prediction sets, out-of-distribution images and corruptions."""
 
     n: Some
+    temperature_interval: tuple[Spread, Spread] | None = None
     reliability: list[Bin] = []
     calibration_error: float | None = None
     calibration_error_unscaled: float | None = None
@@ -177,7 +181,7 @@ class Kept(Struct):
     value: float
 
 
-class Point(Measured):
+class Point(Measured, kw_only=True):
     """A point of a probe's learning curve."""
 
     images: Count
@@ -189,6 +193,7 @@ class Difference(Struct):
     estimate: float
     low: float
     high: float
+    p: float | None = None
 
 
 class Probe(Struct):
@@ -219,7 +224,6 @@ class Metrics(Measured):
     """Measures of a classifier on some split."""
 
     split: str = ""
-    accuracy_interval: tuple[float, float] | None = None
     calibration_error: float | None = None
     calibration_error_unscaled: float | None = None
     sets: dict[str, SetSize] | None = None

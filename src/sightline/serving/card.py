@@ -65,7 +65,8 @@ def summary(model: Mapping[str, Any]) -> str:
         return f"{about}."
     right, low, high = (f"{100 * share:.1f} %" for share in (metrics["accuracy"], *metrics["accuracy_interval"]))
     images = f"{metrics['n']:,} {metrics.get('split', 'test')} images"
-    return f"{about}; {right} right on {images} (95 % interval {low} to {high})."
+    of_groups = f", over {metrics['groups']:,} groups" if "groups" in metrics else ""
+    return f"{about}; {right} right on {images} (95 % interval {low} to {high}{of_groups})."
 
 
 def _trained_on(known: Facts) -> str:

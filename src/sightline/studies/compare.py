@@ -3,9 +3,11 @@
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
 from rich.console import Console
 
 from sightline.config.checks import nearest, within
@@ -28,6 +30,10 @@ from sightline.runs.outcomes import (
 from sightline.runs.writing import create_folder, write_csv
 from sightline.studies.compare_page import OF_SEEDS, ranking_table, runs_page, runs_table, study_page
 from sightline.studies.findings import STUDY_COLUMNS, study_findings, study_rows
+from sightline.studies.pairs import pair_section, pair_table, paired_runs
+
+if TYPE_CHECKING:
+    from sightline.studies.runner import Job
 
 __all__ = ["compare"]
 
@@ -42,6 +48,7 @@ def compare(
     fraction: float | None = None,
     out: str | os.PathLike[str] | None = None,
     workers: int | None = None,
+    without: str | None = None,
     console: Console | None = None,
 ) -> Path:
     """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
@@ -55,6 +62,8 @@ def compare(
         out: Folder to write to; studies/<study>-<data>[-<fraction>] unless named, or studies/runs-<n>.
         workers: Runs of a study that are trained side by side, each with its share of the threads and of the GPUs; 1
             unless named. Its seconds are then those of a busy machine.
+        without: Show a study that has begun once more without this recipe, as study-without-<recipe>.html beside its
+            page, marked as a second look; nothing is trained.
         console: Where to report; None reports nothing, but in a notebook.
     Returns:
         The page, ``study.html`` or ``runs.html``, among its words in Markdown and tables in CSV.
@@ -69,8 +78,11 @@ def compare(
         side_by_side = 1 if workers is None else workers
         within("workers", side_by_side, 1, os.cpu_count() or 1)
         study, folder = _find_study(names, {"data": data, "seeds": seeds, "fraction": fraction}, out)
+        if without is not None:
+            return _look_again(study, folder, without, workers, console)
         return _compare_study(study, folder, side_by_side, console)
-    for flag, value in (("data", data), ("seeds", seeds), ("fraction", fraction), ("workers", workers)):
+    options = {"data": data, "seeds": seeds, "fraction": fraction, "workers": workers, "without": without}
+    for flag, value in options.items():
         if value is not None and names:
             raise ConfigError(f"--{flag} has no effect on runs that are finished; leave it out, or name a study.")
     return _compare_runs(_read_runs(names), out, console)
@@ -106,12 +118,15 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, c
     create_folder(folder)
     lead = [
         f"{len(outcomes)} finished runs. Each is one training with one seed: a difference between two may be that of"
-        " another seed. The intervals are those of the images (95 %, Wilson's). A study, which trains every recipe"
+        " another seed. The intervals are those of the images (95 %, Wilson's, or over groups). A study, which trains every recipe"
         " with several seeds, tells recipes apart."
     ]
-    page = runs_page(outcomes, lead, unlike_images(outcomes))
+    pairs = paired_runs(outcomes)
+    page = runs_page(outcomes, lead, unlike_images(outcomes), [pair_section(pairs)] if pairs else [])
     show("", console)
     print_table(console, "results", runs_table(outcomes, brief=True))
+    if pairs:
+        print_table(console, "paired, image by image", pair_table(pairs))
     return _write(folder / "runs.html", page, outcomes, outcomes, console)
 
 
@@ -150,12 +165,7 @@ def _compare_study(study: Study, folder: Path, workers: int, console: Console) -
 
     study = open_study(folder, study)
     failures = train_study(study, folder, console, workers=workers)
-    compared = {variant.name for variant in study.variants}
-    runs = {
-        (job.variant.name, job.seed): read_outcome(job.run, job.variant.name)
-        for job in jobs(study, folder)
-        if job.variant.name in compared and job.finished
-    }
+    runs = _finished(study, jobs(study, folder))
     if not runs:
         raise RunError(f"no run of {folder} was finished: {next(iter(failures.values()))}")
     findings, outcomes = study_findings(study, runs, failures), list(runs.values())
@@ -173,6 +183,55 @@ def _compare_study(study: Study, folder: Path, workers: int, console: Console) -
             f" {shlex.quote(str(folder))}"
         )
     return page
+
+
+def _finished(study: Study, planned: "Sequence[Job]") -> dict[tuple[str, int], Outcome]:
+    """Read the finished runs of the recipes of a study, by recipe and seed."""
+    compared = {variant.name for variant in study.variants}
+    return {
+        (job.variant.name, job.seed): read_outcome(job.run, job.variant.name)
+        for job in planned
+        if job.variant.name in compared and job.finished
+    }
+
+
+def _look_again(study: Study, folder: Path, without: str, workers: int | None, console: Console) -> Path:
+    """Show a study without one of its recipes, from the runs that are finished."""
+    from sightline.studies.runner import jobs  # loads torch
+
+    names = [variant.name for variant in study.variants]
+    if without not in names:
+        raise ConfigError(f"--without {without}: {study.name} has no such recipe; {nearest(without, names)}")
+    if without == study.baseline:
+        raise ConfigError(f"--without {without}: it is the baseline, which the others are compared with; name another.")
+    if len(names) < 3:
+        raise ConfigError(f"--without {without} leaves one recipe of {study.name}, and nothing to compare it with.")
+    if workers is not None:
+        raise ConfigError("--workers has no effect with --without, which trains nothing; leave it out.")
+    if not (folder / STUDY).exists():
+        raise RunError(f"{folder} has not begun; train the study first: leave --without out.")
+    left_out = [variant for variant in study.variants if variant.name == without]
+    others = tuple(variant for variant in study.variants if variant.name != without)
+    started_from = any(variant.backbone == without for variant in others)
+    backbones = (*study.backbones, *left_out) if started_from else study.backbones
+    study = structs.replace(study, variants=others, backbones=backbones)
+    runs = _finished(study, jobs(study, folder))
+    if not runs:
+        raise RunError(f"no run of {folder} is finished; train the study first: leave --without out.")
+    findings, outcomes = study_findings(study, runs, {}), list(runs.values())
+    caution = (
+        f"A second look: {without} was left out after the results were known, which can make a difference look surer"
+        f" than it is. The study as it was planned is {folder / 'study.html'}."
+    )
+    findings = replace(findings, warnings=(caution, *findings.warnings))
+    page = study_page(study, findings, outcomes)
+    path = folder / f"study-without-{without}.html"
+    write_markdown(path.with_suffix(".md"), page)
+    write_page(path, page)
+    for sentence in (*page.warnings[:1], *findings.lead, *page.warnings[1:]):
+        show(sentence, console)
+    print_table(console, f"{study.name} without {without}", ranking_table(study, findings, brief=True))
+    return path
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────

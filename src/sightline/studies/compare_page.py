@@ -57,10 +57,19 @@ def study_page(study: Study, findings: Findings, outcomes: Sequence[Outcome]) ->
     return replace(page, about=study.about, lead=findings.lead, warnings=findings.warnings)
 
 
-def runs_page(outcomes: Sequence[Outcome], lead: Sequence[str], warnings: Sequence[str]) -> Page:
-    """Return the page of runs side by side, in their order."""
+def runs_page(
+    outcomes: Sequence[Outcome], lead: Sequence[str], warnings: Sequence[str], paired: Sequence[Section] = ()
+) -> Page:
+    """Return the page of runs side by side, in their order.
+
+    Args:
+        outcomes: the runs.
+        lead, warnings: in sentences.
+        paired: what is said of them image by image.
+    """
     groups = [Group(outcome.name, style, [outcome]) for style, outcome in enumerate(outcomes)]
-    sections = [Section("Results", table=runs_table(outcomes)), _settings_section(outcomes), *_charts_of(groups)]
+    sections = [Section("Results", table=runs_table(outcomes)), *paired, _settings_section(outcomes)]
+    sections += _charts_of(groups)
     page = _page(f"{len(outcomes)} runs side by side", groups, sections, _how_counted(outcomes))
     return replace(page, lead=lead, warnings=warnings)
 
@@ -296,10 +305,11 @@ def _method(study: Study, findings: Findings) -> list[str]:
     measured = next((row.outcomes[0].test for row in findings.ranked if row.test is not None and row.outcomes), None)
     if measured is not None:
         low, high = measured.interval
+        rule = "Wilson's" if measured.groups is None else f"over {measured.groups:,} groups"
         paragraphs.append(
             f"The seeds say what other seeds would bring on these very images, not what other images would: by its"
             f" {measured.n:,} test images alone, a single accuracy such as {measured.accuracy:.4f} is known to"
-            f" ±{points((high - low) / 2, '')} points ({_SURE}, Wilson's)."
+            f" ±{points((high - low) / 2, '')} points ({_SURE}, {rule})."
         )
     return paragraphs
 

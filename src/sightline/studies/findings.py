@@ -32,6 +32,7 @@ __all__ = [
 
 NO_DIFFERENCE = "no difference shown"
 UNLIKELY = 0.01  # that deviations differ so much by chance, from which on it is told
+HARDLY = 100  # times as much scatter, from which on that of the others is not worth a number
 UNEQUAL = 1.05  # most to least operations, from which on a study is told to differ in them
 
 Split = Literal["validation", "test"]
@@ -283,17 +284,22 @@ def _doubts(study: Study, findings: Findings) -> list[str]:
 def _scatter(findings: Findings, split: Split, baseline: str) -> str:
     """Return that one deviation does not fit all recipes, where it does not; else an empty text."""
     accuracies_RS = _accuracies({row.name: row.outcomes for row in findings.ranked}, split)
-    chance = None if accuracies_RS is None else unequal_deviations(accuracies_RS)
-    if findings.comparisons[split] is None or accuracies_RS is None or chance is None or chance >= UNLIKELY:
+    tested = None if accuracies_RS is None else unequal_deviations(accuracies_RS)
+    if findings.comparisons[split] is None or tested is None or tested[1] >= UNLIKELY:
         return ""
-    deviations = accuracies_RS.std(axis=1, ddof=1)
-    most, least = int(deviations.argmax()), int(deviations.argmin())
+    deviations, chance = tested
+    most = int(deviations.argmax())
+    others = float(np.sqrt((np.delete(deviations, most) ** 2).mean()))
     name = findings.ranked[most].name
+    factor = deviations[most] / others if others else np.inf
+    times = f"{factor:.1f} times as much as the others" if factor < HARDLY else "and the others hardly do"
     sentence = (
-        f"On {split} the seeds of {name} scatter {deviations[most] / deviations[least]:.1f} times as much as those of"
-        f" {findings.ranked[least].name}, which chance seldom does (p = {chance:.1g}); the intervals take one deviation"
-        " for all, so they are too narrow"
+        f"On {split} the seeds of {name} scatter {times}, beside what a seed brings to all recipes, which chance seldom"
+        f" does (p = {max(chance, 1e-4):.1g}); the intervals take one deviation for all, so they are too narrow"
     )
     if name == baseline:
         return f"{sentence}: every difference is one to {name}. More seeds would show more, or another baseline."
-    return f"{sentence} for {name} and too wide for the others: a study without it would show smaller differences."
+    return (
+        f"{sentence} for {name} and too wide for the others: see the study without it, a second look, by --without"
+        f" {name}."
+    )

@@ -22,7 +22,7 @@ from sightline.data.cache import CachedImages
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.seen import Seen
 from sightline.data.sources.source import ImageSource
-from sightline.data.splits import RULE, Splits
+from sightline.data.splits import Splits
 from sightline.data.synthetic import generated_fingerprint
 from sightline.errors import TrainingError
 from sightline.machine.extras import own_version
@@ -152,7 +152,8 @@ class Plan(ABC):
                 "fingerprint": images.fingerprint,
                 **({} if recipe.data.classes is None else {"classes": recipe.data.classes}),
                 "counts": self.splits.counts(),
-                "split_rule": RULE,
+                "split_rule": self.splits.rule,
+                "split_notes": self.splits.notes,
                 "shared_with_test": self.splits.shared_with_test,
                 "left_out": len(images.left_out),
                 "excluded": excluded_fingerprint(images, self.splits),

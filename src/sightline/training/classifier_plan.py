@@ -1,6 +1,6 @@
 """The plan of a classifier's training: in words, for ``model.json``, and how it is fitted and finished."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork
 from sightline.training.base import Plan, Trained
 from sightline.training.finish import finish
+from sightline.training.mirror_choice import Mirrored
 from sightline.training.network import Built, describe_network, fit_to_images
 from sightline.training.phases import layers_of, phases_of
 from sightline.training.summary import describe_phase
@@ -43,6 +44,8 @@ class ClassifierPlan(Plan):
     """Recipe that is tried besides, where ``auto`` chose this one; empty: none."""
     replaced: str = ""
     """Which optimizer takes the place of the recipe's, in words."""
+    mirrored: Mirrored = field(default_factory=Mirrored)
+    """Whether images are shown mirrored, and why not."""
     named_views: bool = False
     """Whether the user named how training images are varied, so that no search may leave that out."""
 
@@ -80,7 +83,7 @@ class ClassifierPlan(Plan):
 
     def notes(self) -> list[str]:
         """Return lines on a replaced optimizer, searches, the weights to start from, and which of them learn."""
-        lines = [self.replaced] if self.replaced else []
+        lines = [line for line in (self.replaced, self.mirrored.line) if line]
         lines += [f"{name}: auto, {SEARCHES[name]}" for name in self.searches]
         if self.built.weights is not None:
             lines += self.built.weights.lines()

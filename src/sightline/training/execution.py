@@ -7,6 +7,7 @@ is loaded by the fit alone: a probe that nothing follows does without.
 import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finetune import train_from_probe
 from sightline.training.preparation import prepare_any
 from sightline.training.request import Request
-from sightline.training.resume import run_to_resume
+from sightline.training.resume import run_to_resume, split_rule_of
 from sightline.training.resume_point import settle_checkpoints
 from sightline.training.summary import describe_training
 
@@ -63,6 +64,8 @@ def execute(
             held = begun
             if not restart:
                 settle_checkpoints(begun)
+        if begun is not None:
+            request = replace(request, split_rule=split_rule_of(begun))
         plan = prepare_any(request, console)
         fit = plan.recipe.fit
         if fit.deterministic or fit.processes > 1 or arithmetic(fit.precision, device) != torch.bfloat16:
@@ -74,6 +77,10 @@ def execute(
 
             help_fit(plan, helping)
         folder, plan = run_to_resume(run, plan) if resume else (None, plan)
+        if (
+            folder is not None and (rule := split_rule_of(folder)) != plan.splits.rule
+        ):  # of the newest, not of a named run
+            folder, plan = run_to_resume(folder, prepare_any(replace(request, split_rule=rule), console))
         if folder is not None and (folder / "DONE").exists():
             show(f"{folder} is finished already; nothing was done.", console)
             return folder

@@ -16,14 +16,15 @@ from torch import Tensor
 
 from sightline.config import UpperConfig, read_recipe, resolve
 from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import merge, to_mapping
+from sightline.data.units import group_numbers
 from sightline.display.terminal import show
 from sightline.display.waiting import Progress, spoken_seconds
 from sightline.errors import ConfigError
 from sightline.inference.classifier import Classifier
 from sightline.inference.views import combine
 from sightline.machine.devices import choose_device, convolution_flops
-from sightline.measures.significance import paired_interval
+from sightline.measures.significance import mcnemar, paired_interval
 from sightline.runs.writing import write_csv
 from sightline.training.base import Trained, with_settings
 from sightline.training.classifier_plan import ClassifierPlan
@@ -244,20 +245,22 @@ def keep_better(plan: ClassifierPlan, probed: Probed, before: dict[str, Tensor],
 
 def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str, console: Console) -> dict[str, Any]:
     """Compare another classifier's logits of the validation images with the probe's."""
-    labels_N = plan.images.labels[plan.splits.validation]
+    rows = plan.splits.validation
+    labels_N, groups_N = plan.images.labels[rows], group_numbers(plan.images, rows)
     right_N, other_right_N = (logits.argmax(1) == labels_N for logits in (probed.logits_NK, logits_NK))
-    probe, other = measure_logits(probed.logits_NK, labels_N), measure_logits(logits_NK, labels_N)
+    probe, other = (measure_logits(logits, labels_N, groups_N) for logits in (probed.logits_NK, logits_NK))
     better = (other["accuracy"], -other["loss"]) > (probe["accuracy"], -probe["loss"])
-    difference, low, high = paired_interval(other_right_N, right_N)
+    difference, low, high = paired_interval(other_right_N, right_N, groups_N)
+    chance = mcnemar(other_right_N, right_N, groups_N)
     show(
         f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f} (difference"
-        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}); {name if better else 'the probe'} is kept",
+        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, McNemar's p = {chance:.2g}); {name if better else 'the probe'} is kept",
         console,
     )
     return {
         "other": name,
         "finetuned": other,
-        "difference": {"estimate": difference, "low": low, "high": high},
+        "difference": {"estimate": difference, "low": low, "high": high, "p": chance},
         "kept": name if better else "probe",
     }
 
@@ -265,10 +268,14 @@ def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str,
 def _prepare_rival(plan: ClassifierPlan, settings: Mapping[str, Any]) -> ClassifierPlan | None:
     """Prepare the recipe that is tried besides a probe, on the same images; None where the settings do not suit it."""
     own = {name: value for name, value in settings.items() if name != "probe"}
-    own["data"] = {**(own.get("data") or {}), "fit": plan.recipe.data.fit}  # which may have been chosen by the images
+    data = plan.recipe.data  # of which these two may have been chosen by the images
+    own = merge(own, {"data": {"fit": data.fit} | ({"validation": data.validation} if data.validation else {})})
+    if plan.mirrored.left_out:
+        own = merge(own, {"augment": {"flip": "none"}, "evaluation": {"views": "one"}})
     named = read_recipe(plan.rival)
     try:
-        return prepare_classifier(Request(named, own, plan.source, False, resolve(named, own)), Console(quiet=True))
+        request = Request(named, own, plan.source, False, resolve(named, own), plan.splits.rule)
+        return prepare_classifier(request, Console(quiet=True))
     except ConfigError:
         return None
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sightline.config import RunConfig
 from sightline.data.splits import deal_folds
+from sightline.data.units import group_numbers
 from sightline.display.pictures import drawing
 from sightline.display.terminal import show
 from sightline.display.waiting import Progress
@@ -19,12 +20,14 @@ from sightline.errors import TrainingError
 from sightline.evaluation.calibration import calibrate
 from sightline.evaluation.evaluate import evaluate_rows
 from sightline.evaluation.ood import left_out_distances, measure_ood, set_threshold
+from sightline.evaluation.results import about_few_calibrated
 from sightline.evaluation.robustness import measure_corruptions
 from sightline.inference.classifier import Classifier, Outputs
 from sightline.inference.ood import HEAD, Reference, layer_from_scratch
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
 from sightline.measures.conformal import image_uniforms
+from sightline.measures.significance import measure_accuracy
 from sightline.reports.report import report
 from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
 from sightline.runs.writing import write_csv, write_json
@@ -78,6 +81,8 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", console: Conso
     mark_done(run)
     if measured is not None:
         show_measures(console, measured)
+    for sentence in about_few_calibrated(model):
+        show(f"warning: {sentence}", console)
     if unanswered:
         show(
             f"warning: the answers to {unanswered:,} of {outputs.logits_VNK.shape[1]:,} validation images are not finite, though the"
@@ -111,7 +116,7 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     classifier.reference, outputs, model["trust"]["unknown"] = set_threshold(classifier.reference, outputs, views)
     model["calibrated_on"] = len(labels)
     answers = combine(outputs.logits_VNK, used).argmax(1)
-    model["validation"] = {"n": len(labels), "accuracy": float((answers == labels).mean())}
+    model["validation"] = measure_accuracy(answers == labels, group_numbers(images, rows))
     return outputs
 
 

@@ -50,6 +50,7 @@ from sightline.training.image_conflicts import (
     refuse_without_effect,
 )
 from sightline.training.kept_features import settle_features
+from sightline.training.mirror_choice import Mirrored, set_aside, settle_mirroring
 from sightline.training.network import build, with_whole_paths
 from sightline.training.optimizer_choice import settle_optimizer
 from sightline.training.phases import phases_of
@@ -112,9 +113,10 @@ def prepare_classifier(request: Request, console: Console) -> ClassifierPlan:
         recipe = _settle_recipe(recipe, source, choice.recipe, settings, progress)
         pretrained = isinstance(recipe.network, RunConfig) or getattr(recipe.network, "weights", None) is not None
         recipe, images, splits, normalization = _open_and_split(
-            source, recipe, settings, progress, UNMEASURED if pretrained else None
+            request, recipe, progress, UNMEASURED if pretrained else None
         )
     recipe = settle_scales(recipe, settings, min(images.size))
+    recipe, splits, mirrored, rival = _settle_mirroring(recipe, request, choice, images, splits)
     searched = searches(choice.recipe, settings)
     refuse_conflicts(recipe, choice.recipe, settings, searched, images, splits)
     torch.manual_seed(derived_seed(recipe.fit.seed, "network"))
@@ -139,8 +141,9 @@ def prepare_classifier(request: Request, console: Console) -> ClassifierPlan:
         built=built,
         kept=kept,
         searches=searched,
-        rival=choice.rival,
+        rival=rival,
         replaced=replaced,
+        mirrored=mirrored,
         named_views=_names_views(choice.recipe, settings),
     )
 
@@ -150,7 +153,7 @@ def prepare_generator(request: Request, recipe: GeneratorRecipe, console: Consol
     source, settings = request.source, request.settings
     with Progress(console, f"Reading {source.name}") as progress:
         _settle_machine(recipe)
-        recipe, images, splits, _ = _open_and_split(source, recipe, settings, progress)
+        recipe, images, splits, _ = _open_and_split(request, recipe, progress)
     count, data = len(splits.train), recipe.data
     recipe = resolve_generator(scaled_to(images, count, recipe.generator), request.named or {}, settings)
     recipe = with_whole_paths(replace(recipe, data=data, image_set=source.location))
@@ -279,6 +282,27 @@ def settle_scales(recipe: Recipe, settings: Mapping[str, Any], side: int) -> Rec
     return recipe if scales == recipe.augment.scales else with_settings(recipe, "augment", scales=scales)
 
 
+def _settle_mirroring(
+    recipe: Recipe, request: Request, choice: Choice, images: CachedImages, splits: Splits
+) -> tuple[Recipe, Splits, Mirrored, str]:
+    """Leave mirroring out where the images object, and name the recipe that is then tried besides a probe.
+
+    The backbone of a probe was trained on mirrored images and may not tell left from right: where ``auto`` chose it, a
+    recipe that trains from nothing is tried besides, for which images of a small set are set aside to validate on.
+    """
+    aside = None
+    probed_by_auto = request.named is None and recipe.probe is not None and recipe.probe.then == "auto"
+    if probed_by_auto and splits.cross_validated and not recipe.data.exclude and not recipe.data.synthetic:
+        aside = set_aside(recipe, images)
+    recipe, mirrored = settle_mirroring(recipe, choice.recipe, request.settings, images, aside[1] if aside else splits)
+    if not mirrored.left_out or not probed_by_auto:
+        return recipe, splits, mirrored, choice.rival
+    if aside is not None:
+        recipe, splits = with_settings(recipe, "data", validation=aside[0].data.validation), aside[1]
+    line = f"{mirrored.line}; the backbone learned from mirrored images, so recipe {RIVAL} is tried besides it"
+    return recipe, splits, mirrored._replace(line=line), RIVAL
+
+
 def _names_views(named: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Tell whether the user named how training images are varied: over ``photos``, or in their own recipe."""
     augment = settings.get("augment") or {}
@@ -289,26 +313,25 @@ def _names_views(named: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
 
 
 def _open_and_split(
-    source: ImageSource,
+    request: Request,
     recipe: R,
-    settings: Mapping[str, Any],
     progress: Progress,
     known: Normalization | None = None,
 ) -> tuple[R, CachedImages, Splits, Normalization]:
     """Open the image set, decoding it where that was not done yet, and cut its splits.
 
     Args:
-        source: the image set.
+        request: the image set, what the user set, and the rule of the splits.
         recipe: every setting.
-        settings: what the user set.
         progress: is told how far the reading is.
         known: the normalization, where it is known; None measures it.
     Returns:
         The recipe, without a validation share where the set brings its own split; images, splits and normalization.
     """
+    source = request.source
     opened = open_images(source, recipe.data.size, progress, preprocessing=Preprocessing(recipe.data.fit))
-    refuse_split_options(recipe, settings, opened)
+    refuse_split_options(recipe, request.settings, opened)
     if brings_validation(opened):
         recipe = with_settings(recipe, "data", validation=None)
-    images, splits, normalization = prepare(source, recipe, progress, known, opened)
+    images, splits, normalization = prepare(source, recipe, progress, known, opened, request.split_rule)
     return recipe, images, splits, normalization

@@ -13,11 +13,13 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from sightline.data.splits import deal_folds, unit_count
+from sightline.data.splits import deal_folds
+from sightline.data.units import group_numbers, unit_count
 from sightline.display.terminal import show
 from sightline.display.waiting import Progress
 from sightline.inference.feature_store import FeatureStore
-from sightline.measures.metrics import cross_entropy, wilson_interval
+from sightline.measures.metrics import cross_entropy
+from sightline.measures.significance import measure_accuracy
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.estimates import features_per_second
 from sightline.training.logistic_regression import (
@@ -95,7 +97,9 @@ def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
     _put_in(plan, head)
     facts: dict[str, Any] = {"penalty": head.penalty, "features_computed": store.computed, "feature_seconds": seconds}
     if held_out is not None:
-        facts["validation"] = measure_logits(logits_NK, held_out.labels_N.numpy())
+        facts["validation"] = measure_logits(
+            logits_NK, held_out.labels_N.numpy(), group_numbers(images, splits.validation)
+        )
     facts["solve_seconds"] = time.perf_counter() - start - seconds
     facts["learning_curve"] = _learning_curve(plan, replace(train, weights_N=None), held_out, head)
     if store.computed >= FEW_VALIDATION:
@@ -109,10 +113,9 @@ def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
     return probed
 
 
-def measure_logits(logits_NK: Array, labels_N: Array) -> dict[str, Any]:
-    """Measure the accuracy and the loss of logits, (N, K)."""
-    accuracy = float((logits_NK.argmax(1) == labels_N).mean())
-    return {"n": len(labels_N), "accuracy": accuracy, "loss": cross_entropy(logits_NK, labels_N)}
+def measure_logits(logits_NK: Array, labels_N: Array, groups_N: Array | None = None) -> dict[str, Any]:
+    """Measure the accuracy and the loss of logits, (N, K), of images of some groups."""
+    return measure_accuracy(logits_NK.argmax(1) == labels_N, groups_N) | {"loss": cross_entropy(logits_NK, labels_N)}
 
 
 def _weights(plan: ClassifierPlan, labels_N: Tensor) -> Tensor | None:
@@ -166,8 +169,9 @@ def _say(console: Console, plan: ClassifierPlan, probed: Probed) -> None:
         accuracy, (low, high) = probed.crossed.accuracy, probed.crossed.interval
         where = f"by cross-validation of {len(plan.splits.train):,} images"
     else:
-        accuracy, n = (probed.facts["validation"][name] for name in ("accuracy", "n"))
-        (low, high), where = wilson_interval(round(accuracy * n), n), f"on {n:,} validation images"
+        measured = probed.facts["validation"]
+        accuracy, (low, high), where = (measured[name] for name in ("accuracy", "accuracy_interval", "n"))
+        where = f"on {where:,} validation images"
     if probed.store.note:
         show(probed.store.note, console)
     show(

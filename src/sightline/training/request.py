@@ -13,6 +13,7 @@ from sightline.data.excluding import read_excluded
 from sightline.data.seen import read_kept
 from sightline.data.sources.find_source import find_source
 from sightline.data.sources.source import ImageSource
+from sightline.data.splits import RULE
 from sightline.data.synthetic import find_generated
 from sightline.errors import DataError, RunError
 from sightline.machine.extras import packaged_weights, refuse_missing_trackers
@@ -34,6 +35,8 @@ class Request:
     """Whether no image set was named, and the source is the one to fall back on."""
     recipe: AnyRecipe | None
     """Every setting; None where the recipe is chosen by the images."""
+    split_rule: int = RULE
+    """By which the images are dealt; that of a run that is continued."""
 
 
 def read_request(

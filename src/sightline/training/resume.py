@@ -5,18 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sightline.config import AnyRecipe, resolve
+from sightline.config import AnyRecipe, read_recipe, resolve
 from sightline.config.building import AUTO
 from sightline.config.resolving import flatten, merge, to_mapping
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.seen import SEEN
+from sightline.data.splits import RULE
 from sightline.data.synthetic import generated_fingerprint
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs.folder import list_runs, read_any_recipe, read_facts, read_model
 from sightline.runs.schemas import Begun
-from sightline.training.base import Plan
+from sightline.training.base import Plan, with_settings
+from sightline.training.classifier_plan import ClassifierPlan
 
-__all__ = ["as_found", "changes", "changes_since", "run_to_resume"]
+__all__ = ["as_found", "changes", "changes_since", "run_to_resume", "split_rule_of"]
 
 P = TypeVar("P", bound=Plan)
 
@@ -62,8 +64,15 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: P) -> tuple[Path | N
     return folder, plan
 
 
+def split_rule_of(run: Path) -> int:
+    """Return the rule that a run's images were dealt by; today's where it has noted nothing yet."""
+    data = _model_of(run).get("data")
+    return RULE if data is None else int(data.get("split_rule", 1))
+
+
 def as_found(plan: P, run: Path) -> P:
-    """Return the plan with the numbers that a run's own searches found from the same start."""
+    """Return the plan with the numbers that a run's own searches found from the same start, and mirrored as it was."""
+    plan = _mirrored_as(plan, run)
     searched = _model_of(run).get("found", {})
     known = flatten(to_mapping(plan.recipe))
     settled = [
@@ -78,6 +87,17 @@ def as_found(plan: P, run: Path) -> P:
         settings = merge(settings, searched[name]["settings"])
     recipe: Any = resolve(to_mapping(plan.recipe), settings)
     return replace(plan, recipe=recipe, searches=tuple(name for name in plan.searches if name not in settled))
+
+
+def _mirrored_as(plan: P, run: Path) -> P:
+    """Return the plan with what a run decided on mirroring, where it was left open: an older one did not ask."""
+    if not isinstance(plan, ClassifierPlan) or not plan.mirrored.open or not (run / "recipe.yaml").exists():
+        return plan
+    before, recipe = flatten(read_recipe(run / "recipe.yaml")), plan.recipe
+    for name in plan.mirrored.open:
+        block, setting = name.split(".")
+        recipe = with_settings(recipe, block, **{setting: before.get(name, getattr(getattr(recipe, block), setting))})
+    return replace(plan, recipe=recipe)
 
 
 def changes_since(run: Path, plan: Plan) -> list[str]:

@@ -172,6 +172,8 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
     low, high = measured["accuracy_interval"]
     where = f" {measured['split']}" if "split" in measured else ""
     title, rule = f"measured on {measured['n']:,}{where} images", "Wilson"
+    if "groups" in measured:
+        rule = f"cluster bootstrap, {measured['groups']:,} groups"
     if "folds" in measured:
         title = (
             f"cross-validated on {measured['n']:,} images ({measured['folds']} folds, {measured['repeats']} repeats)"
