@@ -2,9 +2,10 @@
 
 python benchmarks/ood.py RUN choose           scores and layers on the choosing sets alone: digits and uniform noise against
                                               validation
-python benchmarks/ood.py RUN OTHER [...]      the rule of the product against the run's own test images: OTHER sets (their
+python benchmarks/ood.py RUN [N] OTHER [...]  the rule of the product against the run's own test images: OTHER sets (their
                                               test split where they bring one), own test images with shuffled patches,
-                                              corrupted ones apart, and the seconds that the score costs
+                                              at most N of each, corrupted ones apart, and the seconds that the score costs
+python benchmarks/ood.py RUN cost             those seconds alone; test is not read
 
 A run of a version without the reference gets one here, from its training images, as a training makes it.
 """
@@ -20,13 +21,14 @@ import numpy as np
 import torch
 
 import sightline
-from sightline.data.batches import derived_seed
+from sightline.data.batches import Normalization, derived_seed
 from sightline.data.cache import CachedImages, open_as_trained, open_images
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import Splits, split_as
 from sightline.evaluation.corruptions import CORRUPTIONS, corrupt
 from sightline.evaluation.ood import scrambled, set_threshold, unknown_share
-from sightline.inference.classifier import BATCH, Classifier
+from sightline.inference.classifier import BATCH, Classifier, Outputs
+from sightline.inference.feature_store import FeatureStore
 from sightline.inference.ood import HEAD, Reference, features_of, layer_from_scratch
 from sightline.inference.views import combine
 from sightline.machine.environment import environment
@@ -36,8 +38,8 @@ from sightline.runs.folder import read_run_recipe
 from sightline.training.finish import REFERENCE_IMAGES
 
 MOST = 1_000  # images of each choosing set
-REPORTED, CORRUPTED = 2_500, 500  # images of each reported set, and of each corruption, at most
-ROUNDS, SPEED_IMAGES = 7, 512
+REPORTED = 2_500  # images of each reported set, unless named; a fifth of them for each corruption
+ROUNDS, SPEED_PIXELS = 7, 3_000_000  # of the images that are timed
 DRAWS = 1_000  # of the bootstrap
 
 Array = np.ndarray[Any, Any]
@@ -54,11 +56,27 @@ def main(run: Path, others: list[str]) -> None:
         choose(classifier, own, train, spread(cut.calibrate, MOST))
         return
     if classifier.reference is None:
-        classifier.reference = Reference.fit(layer, classifier.features_at(layer, own.pixels, train))
-        outputs = classifier.outputs(own.pixels, "one", rows=cut.calibrate)
-        found = set_threshold(classifier.reference, outputs, ["one"])
-        classifier.reference, _, classifier.model["trust"]["unknown"] = found
-    report(classifier, own, cut, others)
+        refer(classifier, own, layer, train, cut.calibrate)
+    if others == ["cost"]:
+        cost(classifier, own.pixels[spread(cut.train, SPEED_PIXELS // (classifier.size[0] * classifier.size[1]))])
+        return
+    most = int(others.pop(0)) if others[0].isdigit() else REPORTED
+    report(classifier, own, cut, others, most)
+
+
+def refer(classifier: Classifier, own: CachedImages, layer: str, train: Array, held_out: Array) -> None:
+    """Give a classifier a reference and a threshold, of one view, as a training does."""
+    if layer == HEAD:
+        store = FeatureStore(classifier.network, own, Normalization(**classifier.model["normalization"]))
+        reference = Reference.fit(layer, store.features(train).numpy())
+        features_ND = store.features(held_out)
+        outputs = Outputs(
+            classifier.network.head(features_ND).detach().numpy()[None], reference.distances(features_ND.numpy())
+        )
+    else:
+        reference = classifier.reference = Reference.fit(layer, classifier.features_at(layer, own.pixels, train))
+        outputs = classifier.outputs(own.pixels, "one", rows=held_out)
+    classifier.reference, _, classifier.model["trust"]["unknown"] = set_threshold(reference, outputs, ["one"])
 
 
 def own_images(run: Path, classifier: Classifier) -> tuple[CachedImages, Splits]:
@@ -81,7 +99,7 @@ def other_images(name: str, classifier: Classifier) -> tuple[Array, Array]:
     source.least = 1
     images = open_images(source, None, exactly=(classifier.size, classifier.resize))
     test = [row for row in images.readable.tolist() if images.splits[row] == "test"]
-    return images.pixels, spread(np.array(test or images.readable.tolist()), REPORTED)
+    return images.pixels, np.array(test or images.readable.tolist())
 
 
 # ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -183,10 +201,10 @@ def vim(axes: Array, features: dict[str, Array], logits: dict[str, Array], name:
 # ── reporting ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def report(classifier: Classifier, own: CachedImages, cut: Splits, others: list[str]) -> None:
+def report(classifier: Classifier, own: CachedImages, cut: Splits, others: list[str], most: int) -> None:
     views = "one"  # the distance is that of the first view, however many there are
     limit = classifier.model["trust"]["unknown"]["thresholds"][views]
-    tested = spread(cut.test, REPORTED)
+    tested = spread(cut.test, most)
 
     def scores(pixels: Array, rows: Array | None = None) -> dict[str, Array]:
         outputs = classifier.outputs(pixels, views, rows=rows)
@@ -196,7 +214,10 @@ def report(classifier: Classifier, own: CachedImages, cut: Splits, others: list[
     test = scores(own.pixels, tested)
     held_out = scores(own.pixels, cut.calibrate)["energy"]
     limits = {"product": limit, "energy": float(np.quantile(held_out, 0.95, method="higher"))}
-    foreign = {Path(name).name.partition(".")[0]: scores(*other_images(name, classifier)) for name in others}
+    foreign = {}
+    for name in others:
+        pixels, rows = other_images(name, classifier)
+        foreign[Path(name).name.partition(".")[0]] = scores(pixels, spread(rows, most))
     foreign["own test, shuffled patches"] = in_parts(
         lambda pixels: scores(scrambled(pixels, random)), own.pixels, tested
     )
@@ -217,7 +238,7 @@ def report(classifier: Classifier, own: CachedImages, cut: Splits, others: list[
             )
         print(f"  mean AUROC {np.mean(list(areas.values())):.4f} ({of_mean[0]:.4f} to {of_mean[1]:.4f})")
     print("apart, since they are of its classes: own test images corrupted at severity 3, called none of the classes")
-    few = spread(cut.test, CORRUPTED)
+    few = spread(cut.test, most // 5)
     for kind in CORRUPTIONS:
         noise = torch.Generator().manual_seed(derived_seed("corruption", kind, 3))
         rates = in_parts(
@@ -229,7 +250,7 @@ def report(classifier: Classifier, own: CachedImages, cut: Splits, others: list[
             f"  {kind:28} n = {len(few):6,}  "
             + "  ".join(f"{rule} {unknown_share(values, limits[rule]):.4f}" for rule, values in rates.items())
         )
-    cost(classifier, own.pixels[spread(cut.train, SPEED_IMAGES)])
+    cost(classifier, own.pixels[spread(cut.train, SPEED_PIXELS // (classifier.size[0] * classifier.size[1]))])
     facts = environment()
     print(", ".join(f"{name} {facts[name]}" for name in ("processor", "torch", "sightline") if name in facts))
     print(f"{torch.get_num_threads()} thread(s), {classifier.dtype}")
@@ -265,19 +286,19 @@ def intervals(own: Array, foreign: dict[str, Array]) -> tuple[dict[str, float], 
 
 
 def cost(classifier: Classifier, pixels: Array) -> None:
-    """Print images/s with the score and without, in turns."""
+    """Print images a second of processor time with the score and without, in turns, so that nothing beside it counts."""
     reference, seconds = classifier.reference, {True: [], False: []}
     for turn in range(2 * ROUNDS + 2):
         classifier.reference = reference if turn % 2 else None
-        start = time.perf_counter()
+        start = time.process_time()
         classifier.outputs(pixels, classifier.views)
         if turn > 1:
-            seconds[bool(turn % 2)].append(time.perf_counter() - start)
+            seconds[bool(turn % 2)].append(time.process_time() - start)
     with_it, without = (statistics.median(seconds[key]) for key in (True, False))
     best = min(seconds[True]) / min(seconds[False])
     print(
-        f"cost, {classifier.views} views, {len(pixels)} images, median of {ROUNDS} in turns:"
-        f" {len(pixels) / without:.0f} images/s without and {len(pixels) / with_it:.0f} with the score: ratio"
+        f"cost, {classifier.views} view(s), {len(pixels)} images, median of {ROUNDS} in turns:"
+        f" {len(pixels) / without:.1f} images/s without and {len(pixels) / with_it:.1f} with the score: ratio"
         f" {with_it / without:.3f} (of the fastest {best:.3f})"
     )
     classifier.reference = reference

@@ -148,6 +148,13 @@ def test_a_run_from_before_there_were_references_answers_by_the_energy(finished:
     assert outputs.unknown_scores("one")[0] == pytest.approx(-np.log(np.exp(logits).sum()))
 
 
+def test_a_reference_in_another_number_format_is_read(finished: Finished, tmp_path: Path) -> None:
+    tensors, model = read_weights(finished.run / "model.safetensors")
+    tensors |= {name: tensor.bfloat16() for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    write_weights(tmp_path / "model.safetensors", tensors, model)
+    assert sightline.load(tmp_path / "model.safetensors").reference is not None
+
+
 def lacking(tensors: dict[str, Tensor]) -> None:
     del tensors[f"{PREFIX}axes"]
 

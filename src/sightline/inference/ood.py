@@ -23,6 +23,7 @@ from sightline.models.base import Network
 __all__ = [
     "HEAD",
     "MOST_BYTES",
+    "PREFIX",
     "Reference",
     "features_of",
     "layer_from_scratch",
@@ -81,7 +82,7 @@ class Reference:
         """Return its tensors by the names that they have in a weights file."""
         normal = self.normal
         numbers = (np.array([number], np.float32) for number in (normal.rest, self.energy_weight))
-        arrays = (normal.mean_D, normal.axes_RD, normal.variances_R, *numbers)
+        arrays = (normal.mean_D, normal.axes_RD.astype(np.float16), normal.variances_R, *numbers)
         return {PREFIX + name: torch.from_numpy(np.array(array)) for name, array in zip(NAMES, arrays, strict=True)}
 
 
@@ -128,7 +129,7 @@ def split_reference(
             f"{where}: the reference of out-of-distribution images is damaged ({problem}); copy the run again from where"
             " it was made."
         )
-    mean_D, axes_RD, variances_R, rest, energy = (parts[name].numpy() for name in NAMES)
+    mean_D, axes_RD, variances_R, rest, energy = (parts[name].float().numpy() for name in NAMES)
     normal = Normal(mean_D, axes_RD, variances_R, float(rest[0]))
     return own, Reference(str(unknown["layer"]), normal, float(energy[0]))
 

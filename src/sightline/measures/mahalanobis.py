@@ -26,7 +26,7 @@ class Normal:
 
     mean_D: Array
     axes_RD: Array
-    """Orthonormal, in half precision."""
+    """Orthonormal, of numbers that half precision has."""
     variances_R: Array
     rest: float
     """Variance along each direction at right angles to the axes."""
@@ -35,7 +35,7 @@ class Normal:
         """Compute the squared Mahalanobis distance of each image, (N,), at most ``FARTHEST``."""
         with np.errstate(over="ignore", invalid="ignore"):
             centered_ND = features_ND - self.mean_D
-            along_NR = centered_ND @ self.axes_RD.astype(np.float32).T
+            along_NR = centered_ND @ self.axes_RD.T
             across_N = ((centered_ND**2).sum(axis=1) - (along_NR**2).sum(axis=1)).clip(0)
             distances_N = (along_NR**2 / self.variances_R).sum(axis=1) + across_N / self.rest
         clipped_N: Array = np.nan_to_num(distances_N, nan=FARTHEST, posinf=FARTHEST).clip(None, FARTHEST)
@@ -60,9 +60,8 @@ def fit_normal(features_ND: Array) -> Normal:
         values, vectors = np.linalg.eigh(centered_ND.T @ centered_ND)
         axes_RD = vectors.T[::-1]
     most = max(1, min(MOST_AXES, width, count // IMAGES_AN_AXIS, MOST_BYTES // (2 * width)))
-    axes_RD = axes_RD[:most].astype(np.float16)
-    # of the axes as they are kept
-    variances_R = ((centered_ND @ axes_RD.astype(np.float64).T) ** 2).sum(axis=0) / max(count - 1, 1)
+    axes_RD = axes_RD[:most].astype(np.float16).astype(np.float32)
+    variances_R = ((centered_ND @ axes_RD.T) ** 2).sum(axis=0) / max(count - 1, 1)  # of the axes as they are kept
     total = float((centered_ND**2).sum()) / max(count - 1, 1)
     floor = max(float(variances_R.max()) * FAINTEST, float(np.finfo(np.float32).tiny))
     rest = (total - float(variances_R.sum())) / (width - most) if most < width else float(variances_R.max())
