@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import hflip, resized_crop
 
 from sightline.config import AugmentConfig, CutoutConfig, PadCropConfig, RandomResizedCropConfig
@@ -178,14 +179,34 @@ def test_a_part_that_is_enlarged_agrees_with_torchvision_away_from_its_border():
 
 def test_parts_lie_inside_and_have_the_areas_and_aspects_that_were_asked_for():
     config = AugmentConfig(crop=RandomResizedCropConfig(scale=(0.2, 0.5), ratio=(0.8, 1.25)))
-    numbers = draw(config, 5000, (40, 40), (32, 32), torch.Generator().manual_seed(0))
+    numbers = draw(config, 5000, (4000, 4000), (32, 32), torch.Generator().manual_seed(0))
     assert (numbers.top_B >= 0).all()
     assert (numbers.left_B >= 0).all()
-    assert (numbers.top_B + numbers.height_B <= 40.001).all()
-    assert (numbers.left_B + numbers.width_B <= 40.001).all()
-    area, ratio = numbers.height_B * numbers.width_B / 1600, numbers.width_B / numbers.height_B
+    assert (numbers.top_B + numbers.height_B <= 4000).all()
+    assert (numbers.left_B + numbers.width_B <= 4000).all()
+    area, ratio = numbers.height_B * numbers.width_B / 4000**2, numbers.width_B / numbers.height_B
     assert (area.min().item(), area.max().item()) == pytest.approx((0.2, 0.5), abs=0.002)
     assert (ratio.min().item(), ratio.max().item()) == pytest.approx((0.8, 1.25), abs=0.002)
+
+
+def test_parts_that_do_not_fit_are_drawn_again_as_torchvision_does():
+    """The mean area of 20,000 parts, and that of torchvision's own drawings, which cutting to the image would raise."""
+    config, image = AugmentConfig(crop=RandomResizedCropConfig(scale=(0.5, 1.0))), torch.zeros(3, 32, 32)
+    numbers = draw(config, 20_000, (32, 32), (32, 32), torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    boxes = [RandomResizedCrop.get_params(image, [0.5, 1.0], [0.75, 4 / 3]) for _ in range(20_000)]
+    reference = sum(height * width for _, _, height, width in boxes) / len(boxes) / 1024
+    assert (numbers.height_B * numbers.width_B).mean().item() / 1024 == pytest.approx(reference, abs=0.004)
+    assert reference == pytest.approx(0.704, abs=0.004)  # cut to the image it was 0.739
+
+
+@pytest.mark.parametrize(("cached", "box"), [((40, 40), (40, 40)), ((20, 60), (20, 30)), ((60, 20), (30, 20))])
+def test_where_no_part_fits_the_middle_is_taken_in_the_nearest_aspect(cached, box):
+    config = AugmentConfig(crop=RandomResizedCropConfig(scale=(1.0, 1.0), ratio=(2 / 3, 1.5)))
+    numbers = draw(config, 500, cached, (32, 32), torch.Generator().manual_seed(0))
+    assert set(zip(numbers.height_B.tolist(), numbers.width_B.tolist(), strict=True)) == {tuple(map(float, box))}
+    assert numbers.top_B.unique().tolist() == [(cached[0] - box[0]) / 2]
+    assert numbers.left_B.unique().tolist() == [(cached[1] - box[1]) / 2]
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -205,7 +226,8 @@ def test_each_image_of_a_batch_has_its_own_numbers(crop):
         elif isinstance(crop, PadCropConfig):
             assert found.tolist() == list(range(-2, 7))  # 4 pixels to either side of the middle
         else:
-            assert len(found) > 700  # a part that spans the image starts at 0
+            boxes = torch.stack([numbers.top_B, numbers.left_B, numbers.height_B, numbers.width_B])
+            assert len(boxes.unique(dim=1).T) > 700  # in whole pixels
 
 
 @pytest.mark.parametrize("crop", CROPS)

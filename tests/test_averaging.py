@@ -171,12 +171,12 @@ def test_accumulated_gradients_are_those_of_the_mean_over_all_images_of_a_step(f
     torch.testing.assert_close(seen.gradients[0], wanted, atol=1e-6, rtol=0)
 
 
-def test_the_last_shorter_step_of_an_epoch_weighs_each_image_like_any_other(fit) -> None:
-    """One batch where two would make a step: half of its mean gradient. Rate zero keeps the weights where they are."""
+def test_the_last_shorter_step_of_an_epoch_averages_over_what_it_has(fit) -> None:
+    """One batch where two would make a step: its mean gradient. Rate zero keeps the weights where they are."""
     seen = fit(batches=3, fit={"accumulate": 2}, optimizer={"kind": "sgd", "learning_rate": 1e-30})[2]
     torch.manual_seed(0)
     network, last = Tiny(), Images(3).batches[2]
-    (nn.functional.cross_entropy(network(last.images), last.labels) / 2).backward()
+    nn.functional.cross_entropy(network(last.images), last.labels).backward()
     torch.testing.assert_close(seen.gradients[1][9:15], network.head.weight.grad.flatten(), atol=1e-6, rtol=0)
 
 

@@ -229,19 +229,23 @@ def test_seeds_are_their_own_for_every_tuple_and_fit_into_a_generator():
     ("config", "digest"),
     [
         (resolve(read_recipe("fast")).augment, "ce62606fcfe0324c"),
-        (resolve(read_recipe("small")).augment, "71247d7887cd3ca3"),
-        (resolve(read_recipe("resnet18")).augment, "9a2369aaa7c7cfe1"),
+        (resolve(read_recipe("small")).augment, "a299aa67489f5049"),
+        (resolve(read_recipe("resnet18")).augment, "71233f197264c5d9"),
         (AugmentConfig(crop=PadCropConfig(padding=2, fill="zero"), cutout=CutoutConfig(size=3)), "da0e81b39bf86654"),
-        (AugmentConfig(crop=RandomResizedCropConfig(), cutout=CutoutConfig(size=3, holes=2)), "91657b0727ee621b"),
+        (AugmentConfig(crop=RandomResizedCropConfig(), cutout=CutoutConfig(size=3, holes=2)), "b1dddb30439c213c"),
         (AugmentConfig(flip="none"), "b77ba88dd1ccf08f"),
     ],
     ids=["fast", "small", "resnet18", "zero padding", "holes", "nothing"],
 )
 def test_settings_that_exist_keep_their_batches_to_the_bit_when_new_ones_are_added(batches, config, digest):
-    """Digests of quarters, made before rotation and its neighbours were; no value is within 0.00001 of a boundary."""
+    """Digests of quarters, made before rotation and its neighbours were; no value is within 0.00001 of a boundary.
+
+    Those of random resized crops were made when parts that do not fit came to be drawn again, as torchvision does.
+    """
     loader = batches(config)
     made = [loader.make(epoch, position, loader.order(epoch)).images for epoch, position in ((0, 1), (3, 2))]
-    quarters = torch.cat([images.mul(4).round().to(torch.int8).contiguous().flatten() for images in made])
+    shift = 0.11 if isinstance(config.crop, RandomResizedCropConfig) else 0  # means of levels lie on boundaries
+    quarters = torch.cat([images.mul(4).add(shift).round().to(torch.int8).contiguous().flatten() for images in made])
     assert hashlib.sha256(quarters.numpy().tobytes()).hexdigest()[:16] == digest
 
 

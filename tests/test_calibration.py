@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import sightline
@@ -67,6 +68,30 @@ def test_clean_accuracy_is_that_of_validation_and_the_same_again(finished: Finis
     assert found["clean"] == (answers == labels[rows]).mean()
     assert found == measure_corruptions(classifier, pixels, rows, labels[rows])
     assert measure_ood(classifier, pixels, rows) == measure_ood(classifier, pixels, rows)
+
+
+def test_a_run_answers_in_float32_whatever_it_was_trained_in_unless_another_format_is_asked_for(
+    finished: Finished, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.machine.devices.has_fast_bfloat16", lambda device: True)
+    assert read_model(run)["precision"] == "auto"
+    assert json.loads((run / "evaluation.json").read_text())["arithmetic"] == "float32"
+    pixels = np.random.default_rng(0).integers(0, 256, (8, *sightline.load(run).resize, 3), np.uint8)
+    exact = sightline.load(run).probabilities(pixels)
+    assert sightline.load(run).dtype == torch.float32
+    assert sightline.load(run, precision="bfloat16").dtype == torch.bfloat16
+    assert (sightline.load(run, precision="float32").probabilities(pixels) == exact).all()
+    model = read_model(run)
+    del model["answer_precision"]  # as runs from before had it
+    (run / "model.json").write_text(json.dumps(model))
+    assert sightline.load(run).dtype == torch.bfloat16
+
+
+def test_half_precision_of_answers_is_refused_before_the_training_on_a_processor(finished: Finished) -> None:
+    with pytest.raises(ConfigError, match=r"--evaluation.precision float16 needs a GPU"):
+        sightline.train(finished.data, settings={"evaluation": {"precision": "float16"}}, dry_run=True)
+    with pytest.raises(ConfigError, match=r"--precision half: wanted auto, float32"):
+        sightline.load(finished.run, precision="half")
 
 
 def test_robustness_can_be_left_out(tmp_path: Path) -> None:

@@ -10,9 +10,13 @@ import pytest
 import sightline
 from conftest import QUICK, Finished
 from sightline.cli.main import main
+from sightline.data.cache import open_images
 from sightline.data.excluding import excluded_fingerprint, leave_out, read_excluded
+from sightline.data.seen import trained_rows
+from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError
+from sightline.evaluation import evaluate
 from sightline.runs.folder import read_model, read_run_recipe
 from sightline.runs.writing import write_csv
 from sightline.training import module
@@ -190,3 +194,16 @@ def test_a_run_keeps_what_it_left_out_and_refuses_to_go_on_with_another_list(
     whole, left = (read_model(run)["data"]["counts"] for run in (finished.run, Path("run")))
     assert left["test"] == whole["test"]
     assert 1 <= whole["train"] + whole["validation"] - left["train"] - left["validation"] <= 3
+
+
+def test_what_was_left_out_is_not_compared_with_generated_images_as_trained_on(finished: Finished, tmp_path) -> None:
+    images = open_images(find_source(finished.data), None)
+    rows = split(images).train
+    settings = {**QUICK, "fit": {"epochs": 1}, "data": {"exclude": str(listing(tmp_path, images.paths[rows[0]]))}}
+    run = tmp_path / "run"
+    sightline.train(finished.data, recipe="small", settings={**settings, "evaluation": {"on": "none"}}, run=run)
+    model = read_model(run)
+    own, train = evaluate._trained_on(run, model, (tuple(model["size"]), tuple(model["resize"])))
+    assert [own.paths[row] for row in train] == [images.paths[row] for row in rows[1:]]
+    (run / "seen.npz").unlink()  # of a run that did not note its images
+    assert trained_rows(run, own, rows).tolist() == rows.tolist()

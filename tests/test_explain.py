@@ -18,7 +18,7 @@ from sightline.config import METHODS, AttributionConfig
 from sightline.data.decoding.decode import decode
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.explanation.attribution import attribute
-from sightline.explanation.explainer import Explainer
+from sightline.explanation.explainer import Explainer, quick_method, what_spoke
 from sightline.machine import extras
 
 GRASS, WATER = "grass", "ünder wasser"
@@ -100,6 +100,23 @@ def test_a_layer_and_the_numbers_of_a_method_reach_it(finished: Finished, tmp_pa
     assert np.array_equal(image.explanations[0].map_HW, wanted.maps_BHW[0].numpy())
     (other,) = Explainer(classifier, ["grad_cam"]).explain(pixels, faithfulness=False)
     assert not np.array_equal(other.explanations[0].map_HW, image.explanations[0].map_HW)
+
+
+def test_page_and_report_show_deeplift_and_grad_cam_where_it_is_not_possible(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = sightline.load(finished.run, device="cpu")
+    pixels = np.stack([decode((finished.data / GRASS / "001.png").read_bytes())])
+    assert quick_method(classifier) == "deeplift"
+    (image,) = Explainer(classifier, ["deeplift"]).explain(pixels, faithfulness=False)
+    maps = what_spoke(classifier, pixels, [classifier.classes.index(image.label)], "deeplift")
+    assert np.array_equal(maps[0], np.maximum(image.explanations[0].map_HW, 0))
+
+    def refuse(*_: object) -> None:
+        raise ConfigError("a layer has no rule.")
+
+    monkeypatch.setattr("sightline.explanation.requirements.refuse_without_rules", refuse)
+    assert quick_method(classifier) == "grad_cam"
 
 
 def test_broken_files_are_named_and_archives_are_read(

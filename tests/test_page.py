@@ -318,7 +318,7 @@ def test_an_example_is_clicked_and_explained_by_every_choice(visit: Callable[...
     page.page.click("#examples button[title='=blood']")
     page.answered("which shows =blood")
     caption = page.page.locator("#explanation figcaption >> nth=1")
-    assert "Grad-CAM: what speaks for =blood" in caption.inner_text()
+    assert "DeepLift: what speaks for =blood" in caption.inner_text()
 
     page.asked.clear()
     heat = page.page.locator("#explanation .heat")
@@ -330,6 +330,9 @@ def test_an_example_is_clicked_and_explained_by_every_choice(visit: Callable[...
         )
     assert page.asked == []  # the browser alone moved it
 
+    page.page.wait_for_selector("#layer", state="hidden")
+    page.choose("method", "Grad-CAM")
+    page.page.wait_for_selector("#explanation figcaption:has-text('Grad-CAM')")
     layers = page.choices("layer")
     assert len(layers) == 3
     assert [int(one.split("(")[1].split("×")[0]) for one in layers] == sorted(

@@ -190,6 +190,7 @@ def test_the_mistakes_come_surest_first_with_their_file_their_classes_and_their_
     assert places == sorted(places)
     assert gallery.count("labeled =blood, answer grass") == 3
     assert "grass: 0.980 · =blood (the label): 0.010 · ünder wasser: 0.010" in gallery
+    assert "what spoke for the answer (DeepLift)" in gallery
     assert gallery.count("what spoke for the answer") == 4  # three overlays, and the sentence above
 
 
@@ -307,7 +308,8 @@ def test_a_network_without_a_map_is_shown_without_what_spoke_for_its_answers(
     def refuse(*_: Any) -> None:
         raise ConfigError("the layer gives no map of the image; choose another layer.")
 
-    monkeypatch.setattr("sightline.models.gradcam.grad_cam", refuse)
+    monkeypatch.setattr("sightline.explanation.requirements.refuse_without_rules", refuse)
+    monkeypatch.setattr("sightline.explanation.attribution.grad_cam", refuse)
     page = page_of(mistaken)
     assert "What spoke for the wrong answers is not shown: the layer gives no map" in page
     assert page.count("<img") == 18 + 3 + 1

@@ -46,6 +46,21 @@ def damage(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
         torch.save(content, run / name)
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_the_crops_of_today_and_says_so(begun: Path) -> None:
+    model = json.loads((begun / "model.json").read_text())
+    assert model["data"].pop("batch_rule") == 2
+    screens = []
+    for _ in range(2):
+        screens.append(screen := io.StringIO())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sightline.training.execution._train", lambda *_: None)
+            sightline.train(run=begun, resume=True, console=Console(file=screen, width=1000))
+        (begun / "model.json").write_text(json.dumps(model))
+    today, earlier = (screen.getvalue() for screen in screens)
+    assert "earlier sightline" not in today
+    assert f"Continuing {begun}. It was begun by an earlier sightline: from here on random crops are drawn" in earlier
+
+
 def test_a_second_training_of_one_run_is_refused_and_the_run_stays_as_it_is(begun: Path, capsys) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in begun.iterdir()}
     with alone(begun, "trained"), pytest.MonkeyPatch.context() as patch:

@@ -256,21 +256,26 @@ def test_the_interval_without_groups_is_wilsons() -> None:
     assert (low, high) == pytest.approx(wilson_interval(90, 100), abs=0.02)
 
 
-def test_where_no_answer_is_wrong_a_group_counts_as_one_image() -> None:
-    assert accuracy_interval(np.ones(400, bool), np.arange(400) // 10) == wilson_interval(40, 40)
+def test_more_right_answers_never_widen_the_interval_and_none_wrong_says_less_than_so_many_images() -> None:
+    students, lows = np.repeat(np.arange(41), 10), []
+    for wrong in (4, 3, 2, 1, 0):  # of one student
+        right = np.arange(410) >= wrong
+        lows.append(accuracy_interval(right, students)[0])
+    assert lows[-1] < wilson_interval(410, 410)[0] - 0.02
+    assert max(lows) - lows[-1] < 0.003  # of 410 right answers as much is said as of 409
 
 
-@pytest.mark.parametrize(("groups", "least"), [(10, 0.85), (41, 0.89)])
-def test_the_interval_over_groups_holds_where_wilsons_does_not(groups, least) -> None:
+@pytest.mark.parametrize("share", [0.8, 0.95, 0.98])
+def test_the_interval_over_groups_holds_where_wilsons_does_not(share) -> None:
     random = np.random.default_rng(5)
     held, held_by_wilson = 0, 0
     for _ in range(150):
-        skill = random.beta(1.6, 0.4, groups)  # of a student, 0.8 on average
-        students = np.repeat(np.arange(groups), random.integers(5, 16, groups))
+        skill = random.beta(2 * share, 2 * (1 - share), 41)  # of a student
+        students = np.repeat(np.arange(41), random.integers(5, 16, 41))
         right = random.random(len(students)) < skill[students]
         low, high = accuracy_interval(right, students)
-        held += low <= 0.8 <= high
+        held += low <= share <= high
         low, high = wilson_interval(int(right.sum()), len(right))
-        held_by_wilson += low <= 0.8 <= high
-    assert held / 150 >= least
+        held_by_wilson += low <= share <= high
+    assert held / 150 >= 0.93
     assert held_by_wilson / 150 < 0.75

@@ -157,6 +157,7 @@ def test_a_bad_trial_ends_early_its_run_says_so_and_the_screen_shows_what_was_fo
         "2 trials: 1 finished, 1 ended early, 0 failed",
         "best: trial 1, val_acc ",
         "chosen by it: expect less on others",
+        "on 9 validation images (95 % interval ",
         "the recipe as it was: trial 1",
         f"sightline train --config {study}/best.yaml",
     ):

@@ -13,6 +13,7 @@ from sightline.errors import ConfigError
 __all__ = [
     "ALL",
     "COMPLETE",
+    "FAITHFUL",
     "METHODS",
     "OWN_ARITHMETIC",
     "SIGNED",
@@ -34,6 +35,18 @@ Method = Literal[
     "attention",
 ]
 METHODS: tuple[Method, ...] = get_args(Method)
+FAITHFUL: tuple[Method, ...] = (
+    "deeplift",
+    "integrated_gradients",
+    "gradient_shap",
+    "integrated_gradients_smoothgrad",
+    "occlusion",
+    "saliency",
+    "attention",
+    "grad_cam",
+)
+"""Methods, the most faithful first (docs/results/explanations.md); of the first four, which are close, DeepLift takes one
+pass and the others dozens."""
 ALL = "all"  # in place of their names: every method that the network has what it takes for
 
 SIGNED: frozenset[Method] = frozenset({"integrated_gradients", "deeplift", "occlusion", "gradient_shap"})

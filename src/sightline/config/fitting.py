@@ -231,6 +231,9 @@ class EvaluationConfig(Block, frozen=True, kw_only=True):
     mirrored images look like another class."""
     on: Literal["test", "validation", "none"] = "test"
     """What the finished classifier is measured on; the test split is read once."""
+    precision: Literal["float32", "auto", "bfloat16", "float16"] = "float32"
+    """Number format in which the finished classifier is calibrated, measured and answers, whatever it was trained in;
+    auto: bfloat16 where the processor or GPU computes it fast, which shifts probabilities by some hundredths."""
     robustness: bool = True
     """Measure on validation what the finished classifier does with corrupted images and with images of no class."""
 

@@ -26,6 +26,7 @@ from sightline.data.splits import RULE, Splits, split_as, statistics
 from sightline.data.synthetic import join_train
 
 __all__ = [
+    "BATCH_RULE",
     "Array",
     "Batch",
     "EvaluationBatches",
@@ -36,6 +37,10 @@ __all__ = [
     "derived_seed",
     "prepare",
 ]
+
+# how random parts of images are drawn, and a last, shorter step is averaged, as runs note it; 1: parts that do not fit
+# were cut to the image, and a shorter step was divided by the batches of a full one
+BATCH_RULE = 2
 
 Array = np.ndarray[Any, Any]
 

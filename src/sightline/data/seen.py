@@ -30,6 +30,7 @@ __all__ = [
     "read_kept",
     "read_own_kept",
     "read_seen",
+    "trained_rows",
     "write_seen_file",
 ]
 
@@ -86,6 +87,19 @@ def read_seen(run: Path) -> Seen:
             f"{run} cannot be a backbone: it has no {SEEN}, which tells the images it was trained on, and an earlier"
             f" sightline made it; train it again: sightline train --config {run}/recipe.yaml --run ANOTHER."
         ) from error
+
+
+def trained_rows(run: Path, images: CachedImages, rows: Array) -> Array:
+    """Return which rows of its train split a run has trained on: not those that a list excluded.
+
+    Of a run that did not note its images, all rows.
+    """
+    try:
+        trained = _read(run, "trained")["trained"]
+    except (FileNotFoundError, NotADirectoryError):
+        return rows
+    numbers = np.array([number_of(images.hashes[row]) for row in rows.tolist()], np.uint64)
+    return rows[np.isin(numbers, trained)]
 
 
 def read_kept(run: str | os.PathLike[str]) -> Kept:

@@ -10,6 +10,7 @@ import numpy as np
 from sightline.data.cache import CachedImages, open_as_trained, open_images
 from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.data.remarks import remarks
+from sightline.data.seen import trained_rows
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.find_source import find_like_run, find_source, source_of_run
 from sightline.data.sources.source import ImageSource
@@ -168,7 +169,7 @@ def _trained_on(
             f"the images in {own.location} are not those that {run} was trained on, so made images cannot be compared"
             " with them; bring them back, or leave --generated out."
         )
-    return own, _splits(run, model, own).train
+    return own, trained_rows(run, own, _splits(run, model, own).train)
 
 
 def evaluate_unknown(
@@ -256,6 +257,7 @@ def evaluate_rows(
     logits = combine(outputs.logits_VNK, views)
     temperatures, groups = classifier.model["temperatures"], group_numbers(images, rows)
     measured = measures(outputs.logits_VNK, labels, classifier.classes, views, temperatures, groups)
+    measured["arithmetic"] = str(classifier.dtype).removeprefix("torch.")
     if classifier.trust is not None:
         chances = metrics.probabilities(logits, classifier.model["temperatures"][views])
         uniforms = image_uniforms(images.pixels[row] for row in rows)

@@ -183,10 +183,14 @@ def about_cost(facts: Facts, backbone_flops: float | None = None) -> Section:
     parameters = facts.model.get("parameters")
     evaluation = (facts.model.get("cost") or {}).get("evaluation_seconds")
     name = "floating-point operations of the runs it starts from"
+    answers = facts.model.get("answer_precision") or "that of the training"
     return cost_section(
         facts.model,
         None if parameters is None else parameters * 4 / 1e6,
-        seconds=[("seconds of calibration and test", number(evaluation, ",.1f"))],
+        seconds=[
+            ("seconds of calibration and test", number(evaluation, ",.1f")),
+            ("number format of the answers", answers),
+        ],
         more=[(name, number(backbone_flops, ".3g"))] if backbone_flops else [],
     )
 
@@ -210,6 +214,7 @@ def cost_section(
         ("parameters", number(model.get("parameters"), ",")),
         ("weights, MB", number(megabytes, ".1f")),
         ("device", cost.get("device", MISSING)),
+        ("number format of the training", model.get("precision", MISSING)),
         ("seconds of training", number(cost.get("fit_seconds"), ",.1f")),
         *seconds,
         ("floating-point operations of the training", number(cost.get("training_flops"), ".3g")),

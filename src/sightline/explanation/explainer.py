@@ -17,7 +17,7 @@ from sightline.explanation.requirements import refuse_unfit
 from sightline.inference.classifier import Classifier
 from sightline.machine.extras import refuse_missing_captum
 
-__all__ = ["ExplainedImage", "Explainer", "Explanation"]
+__all__ = ["ExplainedImage", "Explainer", "Explanation", "quick_method", "what_spoke"]
 
 RANDOM = "random"  # what stands in for a method's name where the map is random
 
@@ -153,3 +153,31 @@ class Explainer:
         logits_BK: Tensor = self.classifier.network(images_BCHW)
         chances_BK: Tensor = (logits_BK.float() / temperatures["one"]).softmax(dim=1)
         return chances_BK
+
+
+def quick_method(classifier: Classifier) -> Method:
+    """Return the most faithful method that takes one pass: DeepLift, or Grad-CAM where that is not possible."""
+    try:
+        Explainer(classifier, ["deeplift"])
+    except ConfigError:
+        return "grad_cam"
+    return "deeplift"
+
+
+def what_spoke(classifier: Classifier, pixels_BHWC: Array, classes_B: Sequence[int], method: Method) -> Array:
+    """Compute what spoke for classes of uint8 images at the cached size, (B, H, W), from 0 up.
+
+    Args:
+        classifier: from ``load``.
+        pixels_BHWC: the images, (B, H, W, 3).
+        classes_B: an index for each.
+        method: see ``quick_method``.
+    Raises:
+        ConfigError: the network has no map of the images.
+    """
+    explainer = Explainer(classifier, [method])
+    images_BCHW = explainer.images(pixels_BHWC)
+    classes = torch.tensor(classes_B, device=images_BCHW.device)
+    maps_BHW = attribute(method, classifier.network, images_BCHW, classes, explainer.settings).maps_BHW
+    positive: Array = maps_BHW.float().clamp(min=0).cpu().numpy()
+    return positive

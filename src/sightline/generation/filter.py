@@ -18,6 +18,7 @@ import numpy as np
 from sightline.config import KeepConfig
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import resize
+from sightline.data.seen import trained_rows
 from sightline.data.sources.find_source import source_of_run
 from sightline.data.splits import split_as
 from sightline.errors import ConfigError, DataError
@@ -90,7 +91,8 @@ class Filter:
                 " them cannot be found; bring them back."
             )
         folder = Path(generator)
-        train = split_as(read_any_recipe(folder), images, model["data"].get("split_rule", 1), folder).train
+        splits = split_as(read_any_recipe(folder), images, model["data"].get("split_rule", 1), folder)
+        train = trained_rows(folder, images, splits.train)
         self._files = [images.paths[row] for row in train]
         self._features = self._encoder.encode_rows(images.pixels, train)
         # the distance that so small a share of the training images have a nearer other one than

@@ -51,7 +51,12 @@ class Classifier:
     """A trained network with everything it needs to read an image; made by ``load``."""
 
     def __init__(
-        self, network: Network, model: dict[str, Any], device: torch.device, reference: Reference | None = None
+        self,
+        network: Network,
+        model: dict[str, Any],
+        device: torch.device,
+        precision: str | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.model = model
@@ -62,7 +67,9 @@ class Classifier:
         self.preprocessing = preprocessing_of(model)
         self.views: Views = model["views"]
         self.device = device
-        self.dtype = arithmetic(model["precision"], device)
+        # older runs were calibrated in the format of their training, which depended on the machine where it was auto
+        precision = precision or model.get("answer_precision") or model["precision"]
+        self.dtype = arithmetic(precision, device, "--precision")
         self.mean, self.std = Normalization(**model["normalization"]).tensors(device)
 
     @overload

@@ -29,6 +29,7 @@ __all__ = ["Predictions", "about_box", "decoded_batches", "load", "predict", "so
 
 Array = np.ndarray[Any, Any]
 K = TypeVar("K", covariant=True)
+Precision = Literal["float32", "auto", "bfloat16", "float16"]
 
 
 def load(
@@ -37,6 +38,7 @@ def load(
     network: "Callable[[int], Network] | None" = None,
     device: str | None = None,
     trust_code: bool = False,
+    precision: Precision | None = None,
 ) -> "Classifier":
     """Load the classifier of a finished run, or of a ``model.safetensors`` alone.
 
@@ -46,6 +48,8 @@ def load(
         network: makes the network from the number of classes, for a network that is not one of sightline's.
         device: ``cpu``, ``cuda``, ...; None takes the best there is.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
+        precision: number format of the answers; None takes that which the classifier was calibrated in, float32 unless
+            the recipe named another. ``auto`` is bfloat16 where the device computes it fast.
     Raises:
         ConfigError: the network needs a library that is missing, or code that is not trusted.
         RunError: no run, not finished, made by a newer sightline, damaged, or its weights do not fit its network.
@@ -69,7 +73,7 @@ def load(
         filled = fill(network(len(model["classes"])), tensors, str(weights))
     if reference is not None:
         refuse_other_layer(filled, reference, str(weights))
-    return Classifier(filled, model, choose_device(device), reference)
+    return Classifier(filled, model, choose_device(device), precision, reference)
 
 
 def about_box() -> str:
@@ -101,6 +105,7 @@ def predict(
     out: str | os.PathLike[str] | None = None,
     views: Literal["one", "flip", "six"] | None = None,
     sets: float | None = None,
+    precision: Precision | None = None,
     trust_code: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Predictions:
@@ -116,6 +121,8 @@ def predict(
         views: Views of each image to average; those of the recipe unless named. One view is fastest.
         sets: Also give for each image the classes among which the true one is, in this share of all images: 0.8 to
             0.99. A set may be empty where the classifier is right more often than that.
+        precision: Number format of the arithmetic; that which the classifier was calibrated in unless named. auto takes
+            bfloat16 where it is fast; probabilities then differ by some hundredths.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         progress: Called with (images done, images in all).
     Raises:
@@ -124,7 +131,7 @@ def predict(
         RunError: no run, or not finished.
     """
     sources, left_out = sources_of(images)
-    classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
+    classifier = load(run, trust_code=trust_code, precision=precision)  # refuses before torch is loaded
     from sightline.machine.devices import keep_freed_memory
 
     keep_freed_memory()

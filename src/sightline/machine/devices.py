@@ -54,13 +54,20 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def arithmetic(precision: str, device: torch.device) -> torch.dtype:
-    """Return the number format that a precision setting means on a device."""
+def arithmetic(precision: str, device: torch.device, setting: str = "--fit.precision") -> torch.dtype:
+    """Return the number format that a precision setting, named so, means on a device.
+
+    Raises:
+        ConfigError: there is no such format, or not on this device.
+    """
     if precision == "auto":
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     if precision == "float16" and device.type == "cpu":
-        raise ConfigError("--fit.precision float16 needs a GPU; choose bfloat16 or float32 on a processor.")
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+        raise ConfigError(f"{setting} float16 needs a GPU; choose bfloat16 or float32 on a processor.")
+    formats = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if precision not in formats:
+        raise ConfigError(f"{setting} {precision}: wanted auto, float32, bfloat16 or float16.")
+    return formats[precision]
 
 
 def set_determinism(enabled: bool) -> None:

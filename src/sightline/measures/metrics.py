@@ -41,7 +41,7 @@ def cross_entropy(logits_NK: Array, labels_N: Array, temperature: float = 1.0) -
     return float((log_sum - scaled[np.arange(len(labels_N)), labels_N]).mean())
 
 
-def wilson_interval(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(right: float, n: float, z: float = 1.959964) -> tuple[float, float]:
     """Compute the interval that holds the true accuracy with 95 % confidence, given the right answers among n.
 
     Source:

@@ -199,9 +199,8 @@ def corrected_interval(
 def accuracy_interval(right_N: Array, groups_N: Array | None = None) -> tuple[float, float]:
     """Compute the interval of 95 % around an accuracy: Wilson's, or over groups by the cluster bootstrap.
 
-    Images of a group are not independent, so whole groups are drawn with replacement. Each end is at least as far out as
-    Wilson's for so many images; where all answers are right, or all wrong, nothing says how mistakes gather in groups,
-    and a group counts as one image.
+    Images of a group are not independent, so whole groups are drawn with replacement. Where few groups have mistakes,
+    that is too narrow; so each end is at least as far out as Wilson's of the effective number of images.
 
     Args:
         right_N: whether each image is answered correctly.
@@ -211,14 +210,32 @@ def accuracy_interval(right_N: Array, groups_N: Array | None = None) -> tuple[fl
         few groups as in Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 2015.
     """
     n, right = len(right_N), int(right_N.sum())
-    low, high = wilson_interval(right, n)
     if groups_N is None:
+        return wilson_interval(right, n)
+    effective = _effective_number(right_N, groups_N)
+    low, high = wilson_interval(right / n * effective, effective)
+    if groups_N.max() == 0:
         return low, high
-    groups = int(groups_N.max()) + 1
-    if groups == 1 or right in (0, n):
-        return wilson_interval(groups if right == n else round(groups * right / n), groups)
     drawn_low, drawn_high = _drawn_interval(right_N.astype(float), groups_N)
     return min(low, drawn_low), max(high, drawn_high)
+
+
+def _effective_number(right_N: Array, groups_N: Array) -> float:
+    """Estimate how many independent images would say as much: n over the design effect.
+
+    A group of the mean size, half of it answered correctly, is counted besides, so that a few groups without a mistake do
+    not pass for independent images.
+
+    Source:
+        Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
+        from survey data", Survey Methodology 24, 1998 (the effective number, without the group besides).
+    """
+    sums_G, sizes_G = np.bincount(groups_N, right_N), np.bincount(groups_N)
+    size = float(sizes_G.mean())
+    sums_G, sizes_G = np.append(sums_G, size / 2), np.append(sizes_G, size)
+    share, groups = sums_G.sum() / sizes_G.sum(), len(sizes_G)
+    variance = groups / (groups - 1) * ((sums_G - share * sizes_G) ** 2).sum()
+    return len(right_N) / max(1.0, float(variance / (sizes_G.sum() * share * (1 - share))))
 
 
 def measure_accuracy(right_N: Array, groups_N: Array | None = None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ SHOWN = 24  # mistakes, and suspected labels, that are shown
 SIDE = 128  # pixels of a mistake
 CELL_SIDE = 64  # pixels of an image behind a cell
 PIXELS = 3_000_000  # of all images behind cells: about 2 MB of page
-EXPLAINED = 8  # images that Grad-CAM looks at together
+EXPLAINED = 8  # images that are explained together
 
 Array = np.ndarray[Any, Any]
 Pair = tuple[int, int]
@@ -120,17 +120,18 @@ def mistake_sections(
     """Show the worst mistakes and the suspected labels.
 
     Returns:
-        The sections, and a sentence where Grad-CAM cannot explain the mistakes.
+        The sections, and a sentence where no map explains the mistakes.
     """
     worst = answers.wrong[:SHOWN].tolist()
     maps: list[Array] = []
-    unexplained = ""
+    unexplained = said = ""
     if thumbnails and worst:
-        maps, unexplained = _explained(facts, answers, thumbnails, worst, trust_code)
+        maps, said = _explained(facts, answers, thumbnails, worst, trust_code)
+        unexplained = "" if maps else said
     about = "The wrong answers that it was surest of."
     if maps:
         about += (
-            " Beside each image what spoke for the answer (Grad-CAM), yellow the most; how bright two images are cannot"
+            f" Beside each image what spoke for the answer ({said}), yellow the most; how bright two images are cannot"
             " be compared."
         )
     items = [_item(facts, answers, row, thumbnails, maps[place : place + 1]) for place, row in enumerate(worst)]
@@ -176,28 +177,26 @@ def _item(
 def _explained(
     facts: RunFacts, answers: Answers, thumbnails: Thumbnails, rows: Sequence[int], trust_code: bool
 ) -> tuple[list[Array], str]:
-    """Lay over images what spoke for the answers to them, by Grad-CAM; none, and why, where the network has no map."""
-    import torch
+    """Lay over images what spoke for the answers to them.
 
-    from sightline.data.augment.augment import normalize
+    Returns:
+        The images, and by which method; none, and why, where the network has no map.
+    """
     from sightline.display.pictures import overlaid
+    from sightline.explanation.explainer import quick_method, what_spoke
     from sightline.inference.predict import load
     from sightline.machine.devices import keep_freed_memory
-    from sightline.models.gradcam import default_layer, grad_cam
 
     keep_freed_memory()
     classifier = load(facts.outcome.run, trust_code=trust_code)
+    method = quick_method(classifier)
     overlays = []
     for start in range(0, len(rows), EXPLAINED):
         some = list(rows[start : start + EXPLAINED])
         pixels_BHWC = np.stack([thumbnails.pixels(answers.files[row]) for row in some])
-        on_device = torch.from_numpy(pixels_BHWC).to(classifier.device)
-        images_BCHW = normalize(on_device, classifier.mean, classifier.std, torch.float32)
-        predicted_B = torch.from_numpy(answers.predicted_N[some]).to(classifier.device)
         try:
-            layer = default_layer(classifier.network, images_BCHW)
-            heat_BHW = grad_cam(classifier.network, images_BCHW, predicted_B, layer).cpu().numpy()
+            heat_BHW = what_spoke(classifier, pixels_BHWC, answers.predicted_N[some].tolist(), method)
         except ConfigError as error:
             return [], f"What spoke for the wrong answers is not shown: {error}"
         overlays += [overlaid(*pair) for pair in zip(pixels_BHWC, heat_BHW, strict=True)]
-    return overlays, ""
+    return overlays, "DeepLift" if method == "deeplift" else "Grad-CAM"

@@ -12,6 +12,7 @@ from sightline.measures.metrics import wilson_interval
 __all__ = ["Begun", "Classifier", "Facts", "Generator", "Measured", "Measures"]
 
 Views = Literal["one", "flip", "six"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Some = Annotated[int, Meta(ge=1, le=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -73,6 +74,7 @@ class Data(Struct):
     location: str | None = None
     classes: Literal["top", "leaf"] | None = None
     split_rule: int = 1
+    batch_rule: int = 1
     split_notes: list[str] = []
     shared_with_test: Count | None = None
     left_out: Count | None = None
@@ -294,7 +296,7 @@ class Finished(Facts, kw_only=True):
     classes: Annotated[list[str], Meta(min_length=1)]
     size: Sides
     normalization: Normalization
-    precision: Literal["auto", "float32", "bfloat16", "float16"]
+    precision: Precision
     data: Data
     fit: Literal["crop", "squash", "pad"] = "crop"
     intensity: tuple[float, float] | None = None
@@ -311,6 +313,7 @@ class Classifier(Finished, kw_only=True):
     resize: Sides
     views: Views
     temperatures: dict[Views, Temperature]
+    answer_precision: Precision | None = None  # as it was trained
 
     def __post_init__(self) -> None:
         super().__post_init__()

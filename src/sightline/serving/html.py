@@ -101,16 +101,16 @@ def draw_grid(exhibits: Exhibits, rows: Sequence[int], heats: Sequence[Array] = 
     Args:
         exhibits: of the run.
         rows: of its answers.
-        heats: Grad-CAM of each; none where they are still being computed, or cannot be.
+        heats: what spoke for the answer in each; none where they are still being computed, or cannot be.
     """
     maps: Sequence[Array | None] = heats or [None] * len(rows)
     return draw("grid", cards=[_tile(exhibits, row, TILE, heat) for row, heat in zip(rows, maps, strict=True)])
 
 
-def draw_viewer(exhibits: Exhibits, row: int, heat_HW: Array | None) -> str:
+def draw_viewer(exhibits: Exhibits, row: int, heat_HW: Array | None, method: str | None = None) -> str:
     """Draw one image of a gallery, large, with its most probable classes."""
     card = _tile(exhibits, row, LARGE, heat_HW) | {"file": exhibits.name(row)}
-    notes = "" if heat_HW is None else f"Grad-CAM: what speaks for {card['predicted']}"
+    notes = "" if heat_HW is None or method is None else f"{spoken(method)}: what speaks for {card['predicted']}"
     return draw("viewer", card=card, shares=_shares(exhibits.likeliest(row, NEAREST)), notes=notes)
 
 

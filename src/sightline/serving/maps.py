@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from sightline.config import METHODS, AttributionConfig, Method
+from sightline.config import FAITHFUL, METHODS, AttributionConfig, Method
 from sightline.data.augment.augment import centre
 from sightline.errors import ConfigError
-from sightline.explanation.explainer import ExplainedImage, Explainer
+from sightline.explanation.explainer import ExplainedImage, Explainer, what_spoke
 from sightline.explanation.requirements import layer_named
 from sightline.inference.classifier import Classifier
 from sightline.machine.extras import refuse_missing_captum
@@ -45,13 +45,13 @@ class Maps:
         self.layers: list[Layer]
         """Coarse to fine."""
         self.left_out, self.layers = asker.do(lambda: _possible(asker.classifier)).result()
-        self.methods = sorted(
-            set(METHODS) - set(self.left_out), key=lambda one: (one != "grad_cam", METHODS.index(one))
-        )
-        """The others; Grad-CAM first."""
+        self.methods = [method for method in FAITHFUL if method not in self.left_out]
+        """The others, the most faithful first."""
+        self.quick: Method | None = next((one for one in self.methods if one in ("deeplift", "grad_cam")), None)
+        """The most faithful one that takes a single pass."""
 
-    def grad_cams(self, pixels_BHWC: Sequence[Array], classes_B: Sequence[int]) -> list[Array]:
-        """Return Grad-CAM of images at their cached size, each for a class by its index: maps, (H, W), from 0 up.
+    def quick_maps(self, pixels_BHWC: Sequence[Array], classes_B: Sequence[int]) -> list[Array]:
+        """Return what spoke in images at their cached size, each for a class by its index: maps, (H, W), from 0 up.
 
         Raises:
             ConfigError: the network has no map of the image.
@@ -63,11 +63,8 @@ class Maps:
         return maps
 
     def _some(self, pixels_BHWC: Sequence[Array], classes_B: Sequence[int]) -> list[Array]:
-        classifier = self._asker.classifier
-        images_BCHW = Explainer(classifier, ["grad_cam"]).images(np.stack(pixels_BHWC))
-        layer = layer_named(classifier.network, None, images_BCHW)
-        classes = torch.tensor(classes_B, device=classifier.device)
-        return list(grad_cam(classifier.network, images_BCHW, classes, layer).cpu().numpy())
+        assert self.quick is not None
+        return list(what_spoke(self._asker.classifier, np.stack(pixels_BHWC), classes_B, self.quick))
 
 
 def explain(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -31,6 +31,7 @@ def serve(
     run: str | os.PathLike[str] | None = None,
     *,
     settings: ServeConfig | None = None,
+    precision: Literal["float32", "auto", "bfloat16", "float16"] | None = None,
     trust_code: bool = False,
     announce: Callable[[str, str], None] | None = None,
 ) -> None:
@@ -42,6 +43,8 @@ def serve(
         run: Folder of a finished run, or its model.safetensors alone; without it the example classifier, which tells
             the ten classes of CIFAR-10 apart.
         settings: Where to listen, whom to answer, and how much to take at once.
+        precision: Number format of the arithmetic; that which the classifier was calibrated in unless named. auto takes
+            bfloat16 where it is fast; probabilities then differ by some hundredths.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         announce: Called with the address and a sentence on the classifier as soon as callers are let in.
     Raises:
@@ -53,7 +56,7 @@ def serve(
         read_model_of_finished(run)
     settings = settings or ServeConfig()
     with _ended_by_sigterm() as signals, _listening(settings) as listener:  # a taken port is refused before all else
-        classifier = load(run, trust_code=trust_code)
+        classifier = load(run, trust_code=trust_code, precision=precision)
         import uvicorn
 
         from sightline.machine.devices import keep_freed_memory

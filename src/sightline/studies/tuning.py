@@ -16,6 +16,7 @@ from sightline.config.space_files import build_space
 from sightline.config.tuning import STUDY, Study, TuneConfig, choose_pruner, study_text
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError, DataError, Interrupted, TrainingError
+from sightline.measures.metrics import wilson_interval
 from sightline.runs.folder import create_run
 from sightline.runs.locking import alone
 from sightline.runs.writing import create_folder, write_atomically, write_csv
@@ -244,7 +245,8 @@ class _Tuning:
         value = trial.ended.value or 0.0
         text = f"{self.judge} {value:.4f} on {self.images:,} validation images"
         if self.judge == "val_acc":
-            text += f" (standard error {math.sqrt(value * (1 - value) / self.images):.4f})"
+            low, high = wilson_interval(round(value * self.images), self.images)
+            text += f" (95 % interval {low:.4f} to {high:.4f})"
         return text
 
 

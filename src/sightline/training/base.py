@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from sightline.config import AnyRecipe, GeneratorRecipe, Recipe
-from sightline.data.batches import Normalization, TrainingBatches, augmentation_of
+from sightline.data.batches import BATCH_RULE, Normalization, TrainingBatches, augmentation_of
 from sightline.data.cache import CachedImages
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.seen import Seen
@@ -68,8 +68,10 @@ class Trained:
     """For ``model.json``."""
     ask: Callable[[Array, Callable[[int, int], None]], Array] | None = None
     """Logits of rows of the set, (1, n, K), by kept features; None asks the network."""
-    kept_features: Callable[[Array, Callable[[int, int], None]], torch.Tensor] | None = None
-    """Features of rows of the set that the head reads, (n, D), of a frozen network; None asks the network."""
+    reference_features: Callable[[Array, Callable[[int, int], None]], torch.Tensor] | None = None
+    """Features of training rows that the head reads, (n, D), kept of a frozen network; None asks the network."""
+    answer_features: Callable[[Array, Callable[[int, int], None]], torch.Tensor] | None = None
+    """The same of any rows, in the number format of the answers."""
     crossed: CrossValidation | None = None
     """Where cross-validation measures, in place of a test split."""
 
@@ -154,6 +156,7 @@ class Plan(ABC):
                 "counts": self.splits.counts(),
                 "split_rule": self.splits.rule,
                 "split_notes": self.splits.notes,
+                "batch_rule": BATCH_RULE,
                 "shared_with_test": self.splits.shared_with_test,
                 "left_out": len(images.left_out),
                 "excluded": excluded_fingerprint(images, self.splits),

@@ -63,6 +63,7 @@ class ClassifierPlan(Plan):
             **describe_network(self.built),
             "resize": list(self.images.pixels.shape[1:3]),
             "views": self.recipe.evaluation.views,
+            "answer_precision": self.recipe.evaluation.precision,
             "temperatures": {},
             "test_readings": 0,
         }

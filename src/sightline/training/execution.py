@@ -26,7 +26,7 @@ from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finetune import train_from_probe
 from sightline.training.preparation import prepare_any
 from sightline.training.request import Request
-from sightline.training.resume import run_to_resume, split_rule_of
+from sightline.training.resume import note_on_batches, run_to_resume, split_rule_of
 from sightline.training.resume_point import settle_checkpoints
 from sightline.training.summary import describe_training
 
@@ -95,7 +95,7 @@ def execute(
             return folder
         older = settle_checkpoints(folder, restart=restart)
         if resume:
-            show(f"Continuing {folder}. {older}".rstrip(), console)
+            show(" ".join(filter(None, (f"Continuing {folder}.", older, note_on_batches(folder, plan)))), console)
         _train(plan, request.settings, folder, started, console, after_epoch)
     return folder
 

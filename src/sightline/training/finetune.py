@@ -149,7 +149,8 @@ def _speed(probed: Probed) -> float:
 def _kept(plan: ClassifierPlan, probed: Probed) -> dict[str, Any]:
     """Return what answers from kept features, for ``Trained``: logits only where one view is used."""
     ask = probed.ask if plan.recipe.evaluation.views == "one" else None
-    return {"ask": ask, "kept_features": probed.store.features}
+    stores = {"reference_features": probed.store.features, "answer_features": probed.answer_store.features}
+    return {"ask": ask, **stores}
 
 
 def plan_finetuning(

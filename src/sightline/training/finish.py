@@ -4,11 +4,13 @@ N images, V views, K classes. Nothing here loads Lightning.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from torch import Tensor
 
 from sightline.config import RunConfig
 from sightline.data.splits import deal_folds
@@ -102,7 +104,7 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     layer = _compared_layer(plan)
     train = splits.train
     some = train[np.linspace(0, len(train) - 1, min(len(train), REFERENCE_IMAGES)).astype(np.int64)]
-    features_ND = _features(classifier, plan, trained, layer, some, progress)
+    features_ND = _features(classifier, plan, trained.reference_features, layer, some, progress)
     classifier.reference = Reference.fit(layer, features_ND)
     if trained.crossed is not None:  # of fewer images than a reference takes
         folds_N = deal_folds(images, some, FOLDS, recipe.data.split_seed)
@@ -127,11 +129,16 @@ def _compared_layer(plan: "ClassifierPlan") -> str:
 
 
 def _features(
-    classifier: Classifier, plan: "ClassifierPlan", trained: "Trained", layer: str, rows: Array, progress: Progress
+    classifier: Classifier,
+    plan: "ClassifierPlan",
+    kept: Callable[[Array, Callable[[int, int], None]], Tensor] | None,
+    layer: str,
+    rows: Array,
+    progress: Progress,
 ) -> Array:
     """Return the features of rows at a layer, (n, D): kept ones of a frozen network, or computed."""
-    if trained.kept_features is not None and layer == HEAD:
-        return trained.kept_features(rows, progress).numpy()
+    if kept is not None and layer == HEAD:
+        return kept(rows, progress).numpy()
     return classifier.features_at(layer, plan.images.pixels, rows, lambda done: progress(done, len(rows)))
 
 
@@ -144,7 +151,7 @@ def _outputs(
         report = lambda done: progress(done, len(rows))  # noqa: E731
         return classifier.outputs(plan.images.pixels, plan.recipe.evaluation.views, rows=rows, progress=report)
     logits_VNK = trained.ask(rows, progress)
-    features_ND = _features(classifier, plan, trained, reference.layer, rows, progress)
+    features_ND = _features(classifier, plan, trained.answer_features, reference.layer, rows, progress)
     return Outputs(logits_VNK, reference.distances(features_ND), reference.energy_weight)
 
 

@@ -64,9 +64,13 @@ def settle_mirroring(
     )
 
 
-def set_aside(recipe: Recipe, images: CachedImages) -> tuple[Recipe, Splits] | None:
+def set_aside(recipe: Recipe, images: CachedImages, rule: int) -> tuple[Recipe, Splits] | None:
     """Cut the splits of a set that would be cross-validated, so that validation can choose between two recipes.
 
+    Args:
+        recipe: every setting.
+        images: the set.
+        rule: that images are dealt by.
     Returns:
         The recipe, which says how many are validated on, and the splits; None where they would be too few to tell.
     """
@@ -75,7 +79,7 @@ def set_aside(recipe: Recipe, images: CachedImages) -> tuple[Recipe, Splits] | N
     if count < LEAST_ASIDE:
         return None
     recipe = with_settings(recipe, "data", validation=count)
-    return recipe, split_as(recipe, images)
+    return recipe, split_as(recipe, images, rule)
 
 
 def _asked(named: Mapping[str, Any], settings: Mapping[str, Any]) -> set[str]:

@@ -100,6 +100,14 @@ class Learner(L.LightningModule):
         seed_generators(self.device, derived_seed(self.recipe.fit.seed, batch.epoch, batch.position, self.global_rank))
         return batch.epoch * self.batches_per_epoch + batch.position
 
+    def share_of_step(self, loss: Tensor, batch: Batch) -> Tensor:
+        """Weigh a batch's loss so that its step averages over the batches that it has.
+
+        Lightning divides every loss by the batches of a full step, and the last step of an epoch may have fewer.
+        """
+        weight = self.recipe.fit.batches_a_step(batch.epoch) / self.steps.batches_beside(batch.epoch, batch.position)
+        return loss if weight == 1 else loss * weight
+
     def draws(self, *what: str | int) -> torch.Generator:
         """Return random numbers that depend on the seed and on what they are for."""
         return torch.Generator().manual_seed(derived_seed(self.recipe.fit.seed, *what))
@@ -233,7 +241,7 @@ class ClassifierLearner(Learner):
         self.network.train_whitening(self._whitening_learns(batch.epoch))
         loss, logits = classification_loss(self.network, batch, self.recipe.fit.label_smoothing, self.class_weights)
         self.training_totals.add(loss, logits, batch.main_labels, position)
-        return loss if batch.weight == 1 else loss * batch.weight
+        return self.share_of_step(loss if batch.weight == 1 else loss * batch.weight, batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         loss, logits = classification_loss(self.network, batch)
@@ -271,7 +279,7 @@ class DiffusionLearner(Learner):
             of=of,
         )
         self.training_totals.add(loss, None, batch.labels, position)
-        return loss if batch.weight == 1 else loss * batch.weight
+        return self.share_of_step(loss if batch.weight == 1 else loss * batch.weight, batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         drawn = self.draws("noise on validation", batch.position, self.global_rank)  # the same in every epoch
@@ -307,7 +315,7 @@ class ACGANLearner(Learner):
         else:
             loss = self._discriminator_loss(batch, drawn, self.config.gradient_penalty)
             self.training_totals.add(loss, None, batch.labels, position)
-        return loss
+        return self.share_of_step(loss, batch)
 
     def on_validation_epoch_start(self) -> None:
         acgan.settle(self.network.discriminator)  # of averaged weights, which are in place by now

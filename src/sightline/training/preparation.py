@@ -224,6 +224,8 @@ def _settle_recipe(
 def _settle_machine(recipe: Recipe | GeneratorRecipe) -> None:
     """Refuse what the device cannot compute, and set whether results may differ from run to run."""
     arithmetic(recipe.fit.precision, choose_device())
+    if isinstance(recipe, Recipe):
+        arithmetic(recipe.evaluation.precision, choose_device(), "--evaluation.precision")
     set_determinism(recipe.fit.deterministic)
     if recipe.fit.compile:
         refuse_without_compiler(choose_device())
@@ -293,7 +295,7 @@ def _settle_mirroring(
     aside = None
     probed_by_auto = request.named is None and recipe.probe is not None and recipe.probe.then == "auto"
     if probed_by_auto and splits.cross_validated and not recipe.data.exclude and not recipe.data.synthetic:
-        aside = set_aside(recipe, images)
+        aside = set_aside(recipe, images, splits.rule)
     recipe, mirrored = settle_mirroring(recipe, choice.recipe, request.settings, images, aside[1] if aside else splits)
     if not mirrored.left_out or not probed_by_auto:
         return recipe, splits, mirrored, choice.rival

@@ -18,6 +18,7 @@ from sightline.data.units import group_numbers, unit_count
 from sightline.display.terminal import show
 from sightline.display.waiting import Progress
 from sightline.inference.feature_store import FeatureStore
+from sightline.machine.devices import arithmetic
 from sightline.measures.metrics import cross_entropy
 from sightline.measures.significance import measure_accuracy
 from sightline.training.classifier_plan import ClassifierPlan
@@ -47,6 +48,8 @@ class Probed:
     """A solved probe, and what it says of validation."""
 
     store: FeatureStore
+    answer_store: FeatureStore
+    """Features in the number format of the answers; the other where it is the same."""
     head: Head
     crossed: CrossValidation | None
     logits_NK: Array
@@ -55,11 +58,11 @@ class Probed:
     seconds: float
     """Of the features and the solution."""
     images_per_second: float
-    """Of a forward pass; infinite where nobody asks."""
+    """Of a forward pass in the number format of the answers; infinite where nobody asks."""
 
     def ask(self, rows: Array, progress: Any = None) -> Array:
         """Return logits of rows of the set by the probe, (1, n, K)."""
-        return self.head.logits(self.store.features(rows, progress))[None]
+        return self.head.logits(self.answer_store.features(rows, progress))[None]
 
 
 def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
@@ -72,7 +75,12 @@ def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
     start = time.perf_counter()
     images, splits, classes = plan.images, plan.splits, len(plan.images.classes)
     rows = np.union1d(splits.train, splits.validation)
-    store = FeatureStore(plan.network, images, plan.normalization, plan.recipe.fit.precision)
+    precision, of_answers = plan.recipe.fit.precision, plan.recipe.evaluation.precision
+    if splits.cross_validated:  # answers to the images that it learns from calibrate it
+        precision = of_answers
+    store = answer_store = FeatureStore(plan.network, images, plan.normalization, precision)
+    if arithmetic(of_answers, store.device) != store.dtype:
+        answer_store = FeatureStore(plan.network, images, plan.normalization, of_answers)
     with Progress(console, "Computing features") as progress:
         store.features(rows, progress)
     seconds = time.perf_counter() - start
@@ -102,13 +110,13 @@ def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
         )
     facts["solve_seconds"] = time.perf_counter() - start - seconds
     facts["learning_curve"] = _learning_curve(plan, replace(train, weights_N=None), held_out, head)
-    if store.computed >= FEW_VALIDATION:
+    if store.computed >= FEW_VALIDATION and answer_store is store:
         speed = store.computed / seconds
     elif plan.recipe.probe is None or plan.recipe.probe.then == "nothing":
         speed = float("inf")
-    else:  # kept: what follows is timed by itself
-        speed = features_per_second(plan.network, images.size, plan.recipe.fit.precision)
-    probed = Probed(store, head, crossed, logits_NK, facts, time.perf_counter() - start, speed)
+    else:  # kept, or in another format: what follows is timed by itself
+        speed = features_per_second(plan.network, images.size, of_answers)
+    probed = Probed(store, answer_store, head, crossed, logits_NK, facts, time.perf_counter() - start, speed)
     _say(console, plan, probed)
     return probed
 

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sightline.config import AnyRecipe, read_recipe, resolve
+from sightline.config import AnyRecipe, RandomResizedCropConfig, read_recipe, resolve
 from sightline.config.building import AUTO
 from sightline.config.resolving import flatten, merge, to_mapping
+from sightline.data.batches import BATCH_RULE
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.seen import SEEN
 from sightline.data.splits import RULE
@@ -17,8 +18,9 @@ from sightline.runs.folder import list_runs, read_any_recipe, read_facts, read_m
 from sightline.runs.schemas import Begun
 from sightline.training.base import Plan, with_settings
 from sightline.training.classifier_plan import ClassifierPlan
+from sightline.training.resume_point import steps_done
 
-__all__ = ["as_found", "changes", "changes_since", "run_to_resume", "split_rule_of"]
+__all__ = ["as_found", "changes", "changes_since", "note_on_batches", "run_to_resume", "split_rule_of"]
 
 P = TypeVar("P", bound=Plan)
 
@@ -87,6 +89,23 @@ def as_found(plan: P, run: Path) -> P:
         settings = merge(settings, searched[name]["settings"])
     recipe: Any = resolve(to_mapping(plan.recipe), settings)
     return replace(plan, recipe=recipe, searches=tuple(name for name in plan.searches if name not in settled))
+
+
+def note_on_batches(run: Path, plan: Plan) -> str:
+    """Say that a run goes on with steps other than it began with; empty where it does not."""
+    data, fit = _model_of(run).get("data", {}), plan.recipe.fit
+    crops = isinstance(getattr(plan.recipe.augment, "crop", None), RandomResizedCropConfig)
+    accumulates = any(fit.batches_a_step(epoch) > 1 for epoch in range(fit.epochs))
+    if data.get("batch_rule", 1) == BATCH_RULE or not steps_done(run) or not (crops or accumulates):
+        return ""
+    changed = [
+        *(["random crops are drawn"] if crops else []),
+        *(["a last, shorter step is averaged"] if accumulates else []),
+    ]
+    return (
+        f"It was begun by an earlier sightline: from here on {' and '.join(changed)} in another way, so it ends otherwise than"
+        " it would have; --restart begins at the first epoch."
+    )
 
 
 def _mirrored_as(plan: P, run: Path) -> P:

@@ -58,6 +58,11 @@ class Steps:
         """Return the step that a batch of an epoch is part of."""
         return self.starts[epoch] + batch // self._fit.batches_a_step(self._first + epoch)
 
+    def batches_beside(self, epoch: int, batch: int) -> int:
+        """Count the batches of the step that a batch is part of; the last step of an epoch may have fewer."""
+        each = self._fit.batches_a_step(self._first + epoch)
+        return min(each, self._batches - batch // each * each)
+
     def at(self, epochs: float) -> float:
         """Count the steps that have been taken after so many epochs; fractions allowed."""
         epoch = min(int(epochs), len(self.starts) - 2)

@@ -195,6 +195,8 @@ def show_measures(console: Console, measured: dict[str, Any]) -> None:
         table.add_row(f"prediction sets for {float(coverage):.0%}: hold the true class", held)
     if "unknown_share" in measured:
         table.add_row("called none of the classes", f"{measured['unknown_share']:.4f}")
+    if "arithmetic" in measured:
+        table.add_row("number format of the answers", measured["arithmetic"])
     if "cost" in measured:
         cost = measured["cost"]
         seconds = cost["fit_seconds"] + cost["evaluation_seconds"]

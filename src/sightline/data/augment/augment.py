@@ -32,6 +32,8 @@ __all__ = [
     "shrunk_side",
 ]
 
+TRIES = 10  # drawings of a part, of which the first that fits into the image is taken
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -293,16 +295,22 @@ def _moved_levels(
 def _draw_resized_crop(
     config: RandomResizedCropConfig, count: int, cached: tuple[int, int], generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw parts of random area and aspect; a part that would not fit is cut to the image."""
+    """Draw parts of random area and aspect: of ten drawings the first that fits, or else the middle, as torchvision."""
     found_height, found_width = cached
     low, high = config.scale
-    area = (low + (high - low) * torch.rand(count, generator=generator)) * found_height * found_width
+    area_TB = (low + (high - low) * torch.rand(TRIES, count, generator=generator)) * found_height * found_width
     log_low, log_high = torch.log(torch.tensor(config.ratio)).tolist()
-    ratio = torch.exp(log_low + (log_high - log_low) * torch.rand(count, generator=generator))
-    width = (area * ratio).sqrt().clamp(1, found_width)
-    height = (area / ratio).sqrt().clamp(1, found_height)
-    top = torch.rand(count, generator=generator) * (found_height - height)
-    left = torch.rand(count, generator=generator) * (found_width - width)
+    ratio_TB = torch.exp(log_low + (log_high - log_low) * torch.rand(TRIES, count, generator=generator))
+    width_TB, height_TB = (area_TB * ratio_TB).sqrt().round(), (area_TB / ratio_TB).sqrt().round()
+    fits_TB = (width_TB > 0) & (width_TB <= found_width) & (height_TB > 0) & (height_TB <= found_height)
+    first_B, any_B = fits_TB.int().argmax(0, keepdim=True), fits_TB.any(0)
+    whole = min(max(found_width / found_height, config.ratio[0]), config.ratio[1])  # the widest part of allowed aspect
+    width = torch.where(any_B, width_TB.gather(0, first_B)[0], float(min(found_width, round(found_height * whole))))
+    height = torch.where(any_B, height_TB.gather(0, first_B)[0], float(min(found_height, round(found_width / whole))))
+    top, left = (
+        torch.where(any_B, torch.rand(count, generator=generator) * (found - part + 1), (found - part) / 2).floor()
+        for found, part in ((found_height, height), (found_width, width))
+    )
     return top, left, height, width
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from sightline.config import Method
 from sightline.config.serving import ServeConfig
 from sightline.data.decoding.decode import read_image
 from sightline.display.terminal import natural_key
@@ -25,6 +26,7 @@ from sightline.serving.html import (
     draw_sentence,
     draw_viewer,
     picture,
+    spoken,
 )
 from sightline.serving.maps import Maps, explain, seen
 from sightline.serving.uploads import read_upload
@@ -175,7 +177,7 @@ class Page:
             trues = exhibits.true_classes(right)
             count = sum(images for _, images in trues)
             shown += [
-                draw_sentence(_about_gallery(exhibits, right, count)),
+                draw_sentence(_about_gallery(exhibits, right, count, self.maps.quick)),
                 gr.update(visible=count > 0),
                 gr.update(choices=self._choices(trues)),
                 gr.update(choices=self._choices(exhibits.predicted_classes(right))),
@@ -217,15 +219,15 @@ class Page:
         if exhibits is None or not 0 <= row < len(exhibits.answers.files):
             return ""
         heats = self._heats(exhibits, [row])
-        return draw_viewer(exhibits, row, heats[0] if heats else None)
+        return draw_viewer(exhibits, row, heats[0] if heats else None, self.maps.quick)
 
     def _heats(self, exhibits: Exhibits, rows: Sequence[int]) -> list[Array]:
-        """Return Grad-CAM of the answers to images; none where the network has no map of them, or too much to do."""
-        if "grad_cam" in self.maps.left_out or not rows:
+        """Return what spoke for the answers to images; none where the network has no map, or too much to do."""
+        if self.maps.quick is None or not rows:
             return []
         pixels = [exhibits.thumbnails.cached(exhibits.answers.files[row]) for row in rows]
         try:
-            return self.maps.grad_cams(pixels, exhibits.answers.predicted_N[list(rows)].tolist())
+            return self.maps.quick_maps(pixels, exhibits.answers.predicted_N[list(rows)].tolist())
         except BusyError:
             return []
 
@@ -235,13 +237,13 @@ class Page:
         return [(f"any class ({total:,})", ANY), *sorted(named, key=lambda item: natural_key(item[0]))]
 
 
-def _about_gallery(exhibits: Exhibits, right: bool, count: int) -> str:
+def _about_gallery(exhibits: Exhibits, right: bool, count: int, method: Method | None) -> str:
     kind, total = "right" if right else "wrong", len(exhibits.answers.files)
     if not count:
         return f"None of its {total:,} answers is {kind}."
+    maps = "" if method is None else f" The maps show what spoke for the answer ({spoken(method)})."
     return (
-        f"{count:,} of its {total:,} answers to {exhibits.split} images are {kind}. The maps show what spoke for the"
-        " answer (Grad-CAM). Click an image to enlarge it."
+        f"{count:,} of its {total:,} answers to {exhibits.split} images are {kind}.{maps} Click an image to enlarge it."
     )
 
 

@@ -16,6 +16,7 @@ from sightline.training.module import balanced_weights, classification_loss
 from sightline.training.network import fit_to_images
 from sightline.training.optimizers import build_optimizer
 from sightline.training.phases import frozen_modules, layers_of, phases_of, shares_of
+from sightline.training.schedules import Steps
 
 __all__ = ["TrainingStep", "copied_network", "grouped", "optimizer_of", "training_batches"]
 
@@ -35,6 +36,7 @@ class TrainingStep:
         self.recipe: Recipe = plan.recipe
         self.device = device
         self.dtype = arithmetic(plan.recipe.fit.precision, device)
+        self._steps = Steps(plan.recipe.fit, -(-len(plan.splits.train) // plan.recipe.fit.batch_size))
         self._weights = None
         if plan.recipe.fit.class_weights == "balanced":
             labels = plan.images.labels[plan.splits.train]
@@ -71,7 +73,7 @@ class TrainingStep:
         network.train_whitening(isinstance(config, SpeednetConfig) and batch.epoch < config.whiten_bias_epochs)
         with self.autocast():
             loss, _ = classification_loss(network, batch, fit.label_smoothing, self._weights)
-        share = fit.batches_a_step(batch.epoch)  # by which a last, shorter step is divided, too
+        share = self._steps.batches_beside(batch.epoch, batch.position)
         self._scaler.scale(loss / share).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
