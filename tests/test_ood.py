@@ -16,9 +16,10 @@ from conftest import Finished
 from sightline.errors import RunError
 from sightline.evaluation.ood import left_out_distances, set_threshold, unknown_share
 from sightline.inference.classifier import Outputs
-from sightline.inference.ood import HEAD, MOST_BYTES, PREFIX, Reference
+from sightline.inference.ood import HEAD, MOST_BYTES, Reference
 from sightline.measures.mahalanobis import fit_normal
-from sightline.runs.folder import BOX, read_model, read_weights, write_weights
+from sightline.runs.folder import BOX, read_model, read_weights, read_weights_and_reference, write_weights
+from sightline.runs.tensors import REFERENCE_PREFIX
 
 
 def images_of(n: int, seed: int, width: int = 40, shift: float = 0.0) -> np.ndarray:
@@ -103,8 +104,7 @@ def test_few_images_are_measured_from_others_and_not_from_themselves() -> None:
 
 
 def test_the_reference_travels_in_the_weights_and_is_small(finished: Finished) -> None:
-    tensors, model = read_weights(finished.run / "model.safetensors")
-    parts = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    _, parts, model = read_weights_and_reference(finished.run / "model.safetensors")
     assert 0 < sum(tensor.numel() * tensor.element_size() for tensor in parts.values()) <= MOST_BYTES
     assert (model["trust"]["unknown"]["score"], model["trust"]["unknown"]["layer"]) == ("mahalanobis", "groups.1")
     alone = sightline.load(finished.run / "model.safetensors")
@@ -149,38 +149,38 @@ def test_a_run_from_before_there_were_references_answers_by_the_energy(finished:
 
 
 def test_a_reference_in_another_number_format_is_read(finished: Finished, tmp_path: Path) -> None:
-    tensors, model = read_weights(finished.run / "model.safetensors")
-    tensors |= {name: tensor.bfloat16() for name, tensor in tensors.items() if name.startswith(PREFIX)}
+    tensors, parts, model = read_weights_and_reference(finished.run / "model.safetensors")
+    tensors |= {name: tensor.bfloat16() for name, tensor in parts.items()}
     write_weights(tmp_path / "model.safetensors", tensors, model)
     assert sightline.load(tmp_path / "model.safetensors").reference is not None
 
 
 def lacking(tensors: dict[str, Tensor]) -> None:
-    del tensors[f"{PREFIX}axes"]
+    del tensors[f"{REFERENCE_PREFIX}axes"]
 
 
 def of_integers(tensors: dict[str, Tensor]) -> None:
-    tensors[f"{PREFIX}mean"] = torch.zeros(256, dtype=torch.int64)
+    tensors[f"{REFERENCE_PREFIX}mean"] = torch.zeros(256, dtype=torch.int64)
 
 
 def of_other_shapes(tensors: dict[str, Tensor]) -> None:
-    tensors[f"{PREFIX}axes"] = torch.zeros(3, 2)
+    tensors[f"{REFERENCE_PREFIX}axes"] = torch.zeros(3, 2)
 
 
 def too_large(tensors: dict[str, Tensor]) -> None:
-    tensors[f"{PREFIX}axes"] = torch.zeros(1_000, 1_000)
+    tensors[f"{REFERENCE_PREFIX}axes"] = torch.zeros(1_000, 1_000)
 
 
 def negative(tensors: dict[str, Tensor]) -> None:
-    tensors[f"{PREFIX}variances"] = -tensors[f"{PREFIX}variances"]
+    tensors[f"{REFERENCE_PREFIX}variances"] = -tensors[f"{REFERENCE_PREFIX}variances"]
 
 
 def infinite(tensors: dict[str, Tensor]) -> None:
-    tensors[f"{PREFIX}rest"] = torch.tensor([torch.inf])
+    tensors[f"{REFERENCE_PREFIX}rest"] = torch.tensor([torch.inf])
 
 
 def with_more(tensors: dict[str, Tensor]) -> None:
-    tensors[f"{PREFIX}code"] = torch.zeros(1)
+    tensors[f"{REFERENCE_PREFIX}code"] = torch.zeros(1)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,8 @@ def with_more(tensors: dict[str, Tensor]) -> None:
 def test_a_damaged_reference_is_refused_with_a_sentence(
     damage: Callable[[dict[str, Tensor]], None], sentence: str, finished: Finished, tmp_path: Path
 ) -> None:
-    tensors, model = read_weights(finished.run / "model.safetensors")
+    tensors, parts, model = read_weights_and_reference(finished.run / "model.safetensors")
+    tensors |= parts
     damage(tensors)
     write_weights(tmp_path / "model.safetensors", tensors, model)
     with pytest.raises(RunError, match=rf"{sentence}.*copy the run again"):
@@ -217,7 +218,8 @@ def test_a_damaged_reference_is_refused_with_a_sentence(
 def test_a_score_that_the_network_cannot_give_is_refused_when_it_is_loaded(
     change: dict[str, Any], sentence: str, finished: Finished, tmp_path: Path
 ) -> None:
-    tensors, model = read_weights(finished.run / "model.safetensors")
+    tensors, parts, model = read_weights_and_reference(finished.run / "model.safetensors")
+    tensors |= parts
     model["trust"]["unknown"] |= change
     write_weights(tmp_path / "model.safetensors", tensors, model)
     with pytest.raises(RunError, match=sentence):
@@ -226,9 +228,10 @@ def test_a_score_that_the_network_cannot_give_is_refused_when_it_is_loaded(
 
 @pytest.mark.parametrize("layer", ["groups.1.norm1.weight", "groups.2", "head", "maximum", "whiten"])
 def test_a_reference_to_another_layer_is_refused(layer: str, finished: Finished, tmp_path: Path) -> None:
-    tensors, model = read_weights(finished.run / "model.safetensors")
-    tensors[f"{PREFIX}mean"] = torch.zeros(7)
-    tensors[f"{PREFIX}axes"] = torch.zeros(len(tensors[f"{PREFIX}variances"]), 7)
+    tensors, parts, model = read_weights_and_reference(finished.run / "model.safetensors")
+    tensors |= parts
+    tensors[f"{REFERENCE_PREFIX}mean"] = torch.zeros(7)
+    tensors[f"{REFERENCE_PREFIX}axes"] = torch.zeros(len(tensors[f"{REFERENCE_PREFIX}variances"]), 7)
     model["trust"]["unknown"]["layer"] = layer
     write_weights(tmp_path / "model.safetensors", tensors, model)
 

@@ -19,21 +19,20 @@ from sightline.config.checks import shown
 from sightline.errors import RunError
 from sightline.measures.mahalanobis import Normal, fit_normal
 from sightline.models.base import Network
+from sightline.runs.tensors import REFERENCE_PREFIX
 
 __all__ = [
     "HEAD",
     "MOST_BYTES",
-    "PREFIX",
     "Reference",
     "features_of",
     "layer_from_scratch",
+    "reference_in",
     "refuse_other_layer",
-    "split_reference",
 ]
 
 HEAD = "head"  # the layer whose input is compared, rather than its output
 MOST_BYTES = 2_000_000
-PREFIX = "sightline.ood."  # of the tensors' names; no module is called so
 NAMES = ("mean", "axes", "variances", "rest", "energy")
 
 Array = np.ndarray[Any, Any]
@@ -83,13 +82,22 @@ class Reference:
         normal = self.normal
         numbers = (np.array([number], np.float32) for number in (normal.rest, self.energy_weight))
         arrays = (normal.mean_D, normal.axes_RD.astype(np.float16), normal.variances_R, *numbers)
-        return {PREFIX + name: torch.from_numpy(np.array(array)) for name, array in zip(NAMES, arrays, strict=True)}
+        return {
+            REFERENCE_PREFIX + name: torch.from_numpy(np.array(array))
+            for name, array in zip(NAMES, arrays, strict=True)
+        }
 
 
 def layer_from_scratch(network: Network) -> str:
-    """Return the name of the layer with the last map but one, or with the last where there is only one."""
+    """Return the name of the layer with the last map but one, or with the last where there is only one.
+
+    Of a network that does not say which layers have maps it is the head.
+    """
     name_of = {module: name for name, module in network.named_modules()}
-    maps = network.cam_layers
+    try:
+        maps = network.cam_layers
+    except NotImplementedError:
+        return HEAD
     name: str = name_of[maps[min(1, len(maps) - 1)]]
     return name
 
@@ -106,24 +114,20 @@ def features_of(layer: str, inputs: tuple[Any, ...], output: Any, count: int) ->
     return features_BD
 
 
-def split_reference(
-    tensors: Mapping[str, Tensor], model: Mapping[str, Any], where: str
-) -> tuple[dict[str, Tensor], Reference | None]:
-    """Split the tensors of a weights file into the network's and the reference; None where
-    ``model.json`` names another score.
+def reference_in(tensors: Mapping[str, Tensor], model: Mapping[str, Any], where: str) -> Reference | None:
+    """Return the reference in a weights file; None where ``model.json`` names another score, as in older ones.
 
     Args:
-        tensors: by name.
+        tensors: its tensors of reserved names.
         model: content of ``model.json``.
         where: the file, for messages.
     Raises:
         RunError: the reference is damaged, too large, or lacks a part.
     """
-    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(PREFIX)}
-    parts = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
     unknown = (model.get("trust") or {}).get("unknown") or {}
     if unknown.get("score", "energy") != "mahalanobis":
-        return own, None
+        return None
+    parts = {name.removeprefix(REFERENCE_PREFIX): tensor for name, tensor in tensors.items()}
     if problem := _problem(parts):
         raise RunError(
             f"{where}: the reference of out-of-distribution images is damaged ({problem}); copy the run again from where"
@@ -131,7 +135,7 @@ def split_reference(
         )
     mean_D, axes_RD, variances_R, rest, energy = (parts[name].float().numpy() for name in NAMES)
     normal = Normal(mean_D, axes_RD, variances_R, float(rest[0]))
-    return own, Reference(str(unknown["layer"]), normal, float(energy[0]))
+    return Reference(str(unknown["layer"]), normal, float(energy[0]))
 
 
 def refuse_other_layer(network: nn.Module, reference: Reference, where: str) -> None:

@@ -18,7 +18,13 @@ from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.errors import DataError
 from sightline.inference.inputs import paths_of, try_decode
 from sightline.inference.predictions import Prediction, csv_header, csv_rows
-from sightline.runs.folder import BOX, read_model_of_finished, read_weights, refuse_other_kind
+from sightline.runs.folder import (
+    BOX,
+    read_model_of_finished,
+    read_weights,
+    read_weights_and_reference,
+    refuse_other_kind,
+)
 from sightline.runs.writing import write_csv
 
 if TYPE_CHECKING:
@@ -58,15 +64,15 @@ def load(
     alone = path.suffix == ".safetensors"
     model = {} if alone else read_model_of_finished(path)
     weights = path if alone else path / "model.safetensors"
-    tensors, inside = read_weights(weights)
+    tensors, parts, inside = read_weights_and_reference(weights)
     model = model or inside
     refuse_other_kind(model, path)
     from sightline.inference.architecture import build_trained, fill
     from sightline.inference.classifier import Classifier
-    from sightline.inference.ood import refuse_other_layer, split_reference
+    from sightline.inference.ood import reference_in, refuse_other_layer
     from sightline.machine.devices import choose_device
 
-    tensors, reference = split_reference(tensors, model, str(weights))
+    reference = reference_in(parts, model, str(weights))
     if network is None:
         filled = build_trained(model, tensors, str(weights), trust_code=trust_code)
     else:

@@ -25,7 +25,6 @@ from sightline.data.seen import Seen, number_of, numbers_of, read_seen, write_se
 from sightline.data.splits import Splits
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.inference.architecture import architecture_of, head_of
-from sightline.inference.ood import split_reference
 from sightline.models.adapters import answer
 from sightline.models.base import Network
 from sightline.models.build import build_network
@@ -157,8 +156,7 @@ def _from_run(config: RunConfig, requested: HeadConfig | None, images: CachedIma
     head = own if requested is None else _on_what_is_left(requested, own, architecture, folder)
     head_size = tuple(model["size"]) if requested is None else images.size
     network = build_network(architecture, len(images.classes), size, head, head_size)
-    tensors, inside = read_weights(folder / "model.safetensors")
-    tensors, _ = split_reference(tensors, inside, str(folder / "model.safetensors"))
+    tensors, _ = read_weights(folder / "model.safetensors")
     same = model["classes"] == images.classes
     if requested is None:
         kept = {name: tensor for name, tensor in tensors.items() if same or not name.startswith("head.")}
