@@ -39,7 +39,7 @@ from sightline.training.finish import REFERENCE_IMAGES
 
 MOST = 1_000  # images of each choosing set
 REPORTED = 2_500  # images of each reported set, unless named; a fifth of them for each corruption
-ROUNDS, SPEED_PIXELS = 7, 3_000_000  # of the images that are timed
+ROUNDS, TIMED = 7, (64, 256)  # images of more than 64 px, and smaller ones
 DRAWS = 1_000  # of the bootstrap
 
 Array = np.ndarray[Any, Any]
@@ -58,7 +58,7 @@ def main(run: Path, others: list[str]) -> None:
     if classifier.reference is None:
         refer(classifier, own, layer, train, cut.calibrate)
     if others == ["cost"]:
-        cost(classifier, own.pixels[spread(cut.train, SPEED_PIXELS // (classifier.size[0] * classifier.size[1]))])
+        cost(classifier, own.pixels[spread(cut.train, TIMED[max(classifier.size) <= 64])])
         return
     most = int(others.pop(0)) if others[0].isdigit() else REPORTED
     report(classifier, own, cut, others, most)
@@ -250,7 +250,7 @@ def report(classifier: Classifier, own: CachedImages, cut: Splits, others: list[
             f"  {kind:28} n = {len(few):6,}  "
             + "  ".join(f"{rule} {unknown_share(values, limits[rule]):.4f}" for rule, values in rates.items())
         )
-    cost(classifier, own.pixels[spread(cut.train, SPEED_PIXELS // (classifier.size[0] * classifier.size[1]))])
+    cost(classifier, own.pixels[spread(cut.train, TIMED[max(classifier.size) <= 64])])
     facts = environment()
     print(", ".join(f"{name} {facts[name]}" for name in ("processor", "torch", "sightline") if name in facts))
     print(f"{torch.get_num_threads()} thread(s), {classifier.dtype}")

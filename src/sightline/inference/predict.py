@@ -72,11 +72,11 @@ def load(
     from sightline.inference.ood import reference_in, refuse_other_layer
     from sightline.machine.devices import choose_device
 
-    reference = reference_in(parts, model, str(weights))
     if network is None:
         filled = build_trained(model, tensors, str(weights), trust_code=trust_code)
     else:
         filled = fill(network(len(model["classes"])), tensors, str(weights))
+    reference = reference_in(parts, model, str(weights))
     if reference is not None:
         refuse_other_layer(filled, reference, str(weights))
     return Classifier(filled, model, choose_device(device), precision, reference)
