@@ -140,6 +140,9 @@ bench-signs: install
 bench-doctor: install
 	$(BIN)/python benchmarks/doctor.py $(CIFAR) $(SIGNS)
 
+bench-mirrored: install
+	$(BIN)/python benchmarks/mirrored.py $(or $(OUT),studies/mirrored) arrows power test digits groceries $(GROCERY) $(CIFAR) $(SIGNS)
+
 bench-labels: install
 	$(BIN)/python benchmarks/labels.py $(or $(RUN),own) $(CIFAR) $(or $(LABELS),0.1 500 3 16)
 

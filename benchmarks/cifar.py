@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 import sightline
+from sightline.display.lines import Lines
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
                 recipe=recipe,
                 settings={"fit": {"seed": seed}},
                 run=Path(folder) / str(seed),
-                console=Console(force_terminal=False),
+                on_event=Lines(Console(force_terminal=False)),
             )
             assert run is not None
             found.append(json.loads((run / "evaluation.json").read_text()))

@@ -11,6 +11,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,7 +23,8 @@ import sightline
 from sightline.data.cache import open_as_trained
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split_as
-from sightline.display.pages import Table, print_table
+from sightline.display.events import Table
+from sightline.display.lines import Lines
 from sightline.explanation.explain import summarize_explanations
 from sightline.explanation.explainer import ExplainedImage
 from sightline.machine.devices import choose_device, describe
@@ -60,9 +62,9 @@ def report(run: Path, images: Path, out: Path, methods: Sequence[str]) -> None:
         image.predicted == Path(file).parent.name for file, image in zip(results.files, results.images, strict=True)
     )
     title = f"{run}: {recipe.network.kind}, {size} px; {len(results.files)} test images, {right} answered right; {seconds:.0f} s"
-    console = Console(width=120)
-    print_table(console, title, summarize_explanations(results.images))
-    print_table(console, "with intervals of 95 %", intervals(results.images))
+    show = Lines(Console(width=120))
+    show(replace(summarize_explanations(results.images), title=title))
+    show(replace(intervals(results.images), title="with intervals of 95 %"))
     for method, reason in results.left_out.items():
         print(f"left out {method}: {reason}")
     versions = ", ".join(f"{name} {version(name)}" for name in ("sightline-vision", "torch", "captum"))

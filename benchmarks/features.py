@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 import sightline
+from sightline.display.reporting import ignore
 from sightline.runs.folder import read_weights
 
 BACKBONE = {
@@ -36,12 +36,11 @@ def main() -> None:
     archive = sys.argv[1]
     fraction = float(sys.argv[2]) if len(sys.argv) > 2 else 0.1
     epochs = int(sys.argv[3]) if len(sys.argv) > 3 else 5
-    quiet = Console(quiet=True)
     data = {"fraction": fraction, "validation": 1000}
     fit = {"epochs": epochs, "batch_size": 250, "precision": "float32", "validate_every": 1}
     with tempfile.TemporaryDirectory() as folder:
         backbone = Path(folder) / "backbone"
-        sightline.train(archive, recipe="fast", settings=BACKBONE | {"data": data}, run=backbone, console=quiet)
+        sightline.train(archive, recipe="fast", settings=BACKBONE | {"data": data}, run=backbone, on_event=ignore)
         found = {}
         for way in ("keep", "recompute"):
             settings = HEAD | {
@@ -50,7 +49,7 @@ def main() -> None:
                 "network": {"kind": "run", "folder": str(backbone)},
                 "finetune": {"kind": "frozen", "features": way},
             }
-            run = sightline.train(archive, recipe="fast", settings=settings, run=Path(folder) / way, console=quiet)
+            run = sightline.train(archive, recipe="fast", settings=settings, run=Path(folder) / way, on_event=ignore)
             assert run is not None
             with (run / "metrics.csv").open() as file:
                 rows = list(csv.DictReader(file))

@@ -18,11 +18,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 import sightline
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge, to_mapping
+from sightline.display.reporting import ignore
 from sightline.training import preparation
 from sightline.training.optimizers import scaled
 
@@ -67,7 +66,7 @@ def _settings(data: str, recipe: str, fraction: float, steps: int) -> dict[str, 
     """What makes a training of a recipe so short."""
     settings: dict[str, Any] = {"data": {"fraction": fraction}, "evaluation": {"on": "none"}}
     plain = resolve(read_recipe(recipe))
-    plan = preparation.prepare_training(data, recipe, settings, Console(quiet=True))
+    plan = preparation.prepare_training(data, recipe, settings, ignore)
     epochs = max(2, round(steps * plain.fit.batch_size / len(plan.splits.train)))
     settings["fit"] = {"epochs": epochs, "validate_every": 0}
     if plain.schedule.kind == "one_cycle":

@@ -18,13 +18,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 import sightline
 from sightline.checks.label_errors import folds_of, out_of_fold
 from sightline.data.batches import derived_seed
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
+from sightline.display.reporting import ignore
 from sightline.inference.encoder import Encoder
 from sightline.inference.predict import load
 from sightline.measures.metrics import label_quality, suspected_labels
@@ -127,7 +127,7 @@ def train(manifest: Path, run: Path, seed: int, epochs: int, exclude: Path | Non
         "data": {"exclude": None if exclude is None else str(exclude)},
         "evaluation": {"robustness": False},
     }
-    sightline.train(manifest, recipe="small", settings=settings, run=run, console=Console(quiet=True))
+    sightline.train(manifest, recipe="small", settings=settings, run=run, on_event=ignore)
     accuracy: float = json.loads((run / "evaluation.json").read_text())["accuracy"]
     print(f"{run.name}: {accuracy:.4f}", flush=True)
     return accuracy

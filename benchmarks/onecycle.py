@@ -18,6 +18,7 @@ from rich.console import Console
 import sightline
 from sightline.config import read_recipe, resolve
 from sightline.data.batches import Batch
+from sightline.display.lines import Lines
 from sightline.machine.devices import choose_device, convolution_flops, describe, has_fast_bfloat16, keep_freed_memory
 from sightline.models.build import build_network
 from sightline.training.module import classification_loss
@@ -39,7 +40,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         run = sightline.train(
-            sys.argv[1], recipe=RECIPE, run=Path(folder) / "run", console=Console(force_terminal=False)
+            sys.argv[1], recipe=RECIPE, run=Path(folder) / "run", on_event=Lines(Console(force_terminal=False))
         )
         assert run is not None
         measured = json.loads((run / "evaluation.json").read_text())

@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from sightline.data.batches import TrainingBatches
+from sightline.display.reporting import ignore
 from sightline.machine.devices import keep_freed_memory
 from sightline.models.build import build_network
 from sightline.training import fit, module, preparation
@@ -71,11 +71,10 @@ def compare_waiting(data: str, rounds: int) -> None:
 
 def measure(data: str, rounds: int) -> None:
     keep_freed_memory()  # as ``sightline train`` does; the bare loop in the same process has it, too
-    quiet = Console(quiet=True)
-    plan = preparation.prepare_training(data, "fast", SETTINGS, quiet)
+    plan = preparation.prepare_training(data, "fast", SETTINGS, ignore)
     extra = []
     for number in range(rounds):
-        pair = (bare(plan), ours(plan, quiet)) if number % 2 else (ours(plan, quiet), bare(plan))[::-1]
+        pair = (bare(plan), ours(plan)) if number % 2 else (ours(plan), bare(plan))[::-1]
         (steps, wall, processor), (_, our_wall, our_processor) = pair
         extra.append(((our_wall - wall) / steps * 1e3, (our_processor - processor) / steps * 1e3))
         print(
@@ -116,7 +115,7 @@ def bare(plan) -> tuple[int, float, float]:
     return recipe.fit.epochs * len(batches), time.perf_counter() - start, time.process_time() - processor
 
 
-def ours(plan, quiet: Console) -> tuple[int, float, float]:
+def ours(plan) -> tuple[int, float, float]:
     times = []
 
     class Timed(module.ClassifierLearner):
@@ -130,7 +129,7 @@ def ours(plan, quiet: Console) -> tuple[int, float, float]:
 
     module.ClassifierLearner = Timed
     with tempfile.TemporaryDirectory() as folder:
-        fitted = fit.fit(plan, Path(folder), [], quiet)
+        fitted = fit.fit(plan, Path(folder), [], ignore)
     (start, processor), (end, processor_end) = times[0], times[-1]
     return fitted.steps, end - start, processor_end - processor
 

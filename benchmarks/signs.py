@@ -17,7 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 import sightline
-from sightline.training.summary import show_measures
+from sightline.display.events import Measured
+from sightline.display.lines import Lines
 
 FIRST = 1118  # number of the first picture
 
@@ -56,7 +57,7 @@ def _measure(title: str, data: Path, run: Path, settings: dict) -> None:
 
     measured = json.loads((run / "evaluation.json").read_text())
     print(f"{title}: accuracy {measured['accuracy']:.4f}, n = {measured['n']}, {seconds:.0f} s with decoding")
-    show_measures(Console(), measured)
+    Lines(Console())(Measured(measured))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 The embedded digits with explicit splits (a fifth of each class is test, a tenth validation), and all but a twentieth of the
 eights taken out of train. The ways are compared by mean and standard deviation over seeds; nothing is chosen on test.
 
-    python benchmarks/unbalanced.py [SEEDS [EPOCHS [none|class_weights|sampling ...]]]
+    python benchmarks/unbalanced.py [SEEDS [EPOCHS [none|class_weights|sampling|equal ...]]]
 """
 
 import csv
@@ -22,6 +22,9 @@ WAYS = {
     "none": {},
     "class_weights": {"fit": {"class_weights": "balanced"}},
     "sampling": {"data": {"sampling": "balanced"}},
+    "equal": {"evaluation": {"prior": "equal"}},
+    "class_weights_equal": {"fit": {"class_weights": "balanced"}, "evaluation": {"prior": "equal"}},
+    "sampling_equal": {"data": {"sampling": "balanced"}, "evaluation": {"prior": "equal"}},
 }
 
 
@@ -31,13 +34,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = write_digits(Path(folder) / "digits")
         print(
-            f"{'':14} {'recall of ' + str(RARE):>17} {'accuracy':>17}   mean ± sd over {seeds} seeds, {epochs} epochs"
+            f"{'':20} {'recall of ' + str(RARE):>17} {'accuracy':>17}   mean ± sd over {seeds} seeds, {epochs} epochs"
         )
         for way, settings in WAYS.items():
             if sys.argv[3:] and way not in sys.argv[3:]:
                 continue
             runs = [_measure(data, Path(folder) / f"{way}-{seed}", settings, seed, epochs) for seed in range(seeds)]
-            print(f"{way:14} " + " ".join(f"{_spread(values):>17}" for values in zip(*runs, strict=True)), flush=True)
+            print(f"{way:20} " + " ".join(f"{_spread(values):>17}" for values in zip(*runs, strict=True)), flush=True)
 
 
 def write_digits(folder: Path) -> Path:

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from conftest import QUICK, coloured_folder
@@ -25,6 +24,7 @@ from sightline.cli.main import main
 from sightline.config import HubConfig, ResNet18Config, RunConfig, TimmConfig, TorchvisionConfig, resolve
 from sightline.config.backbones import BACKBONES, BOX_FILE, BOX_NETWORK, LITE_PACKAGES
 from sightline.config.resolving import read_recipe, spell_out
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError
 from sightline.machine import extras
 from sightline.models.build import build_network
@@ -143,7 +143,7 @@ def test_the_box_fills_a_network_without_any_connection(no_socket: None) -> None
 def test_a_training_with_the_box_is_settled_and_told(no_socket: None, tmp_path: Path) -> None:
     data = coloured_folder(tmp_path / "colours", images=8)
     settings = {"fit": QUICK["fit"], "backbone": "box"}
-    plan = preparation.prepare_training(data, "small", settings, Console(quiet=True))
+    plan = preparation.prepare_training(data, "small", settings, ignore)
     assert "weights: 245 of 247 tensors from the backbone in the box (EfficientNet-Lite0)" in plan.notes()
     assert plan.normalization.mean == [0.5, 0.5, 0.5]
 
@@ -412,5 +412,5 @@ def test_a_backbone_that_no_source_has_is_refused_before_an_image_is_read(
     data = coloured_folder(tmp_path / "colours", images=3)
     start = time.perf_counter()
     with pytest.raises(ConfigError, match=message):
-        preparation.prepare_training(data, recipe, {"backbone": word}, Console(quiet=True))
+        preparation.prepare_training(data, recipe, {"backbone": word}, ignore)
     assert time.perf_counter() - start < 3

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 import sightline
 from conftest import Finished
 from sightline.data.cache import open_images
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs import folder
 from sightline.training import module, preparation
@@ -50,9 +50,7 @@ def seen(run: Path, column: str) -> set[int]:
 
 
 def planned(images: Path, run: Path, **settings: Any) -> Any:
-    return preparation.prepare_training(
-        images, "small", QUICK | {"network": f"run:{run}"} | settings, Console(quiet=True)
-    )
+    return preparation.prepare_training(images, "small", QUICK | {"network": f"run:{run}"} | settings, ignore)
 
 
 def other_set(root: Path) -> Path:
@@ -199,7 +197,7 @@ def test_an_image_size_that_a_transformer_cannot_read_is_refused_before_the_firs
     fit = {"fit": {"epochs": 2, "batch_size": 16}}
     settings = fit | {"network": "timm:test_vit", "augment": {"scales": [0.5, 1]}}
     with pytest.raises(ConfigError, match=r"network timm \(--augment.scales 0.5\) cannot read images of 16×16 px"):
-        preparation.prepare_training(finished.data, "small", settings, Console(quiet=True))
+        preparation.prepare_training(finished.data, "small", settings, ignore)
 
 
 def test_the_statistics_of_the_weights_normalise_the_images(finished: Finished, tmp_path: Path) -> None:
@@ -207,7 +205,7 @@ def test_the_statistics_of_the_weights_normalise_the_images(finished: Finished, 
 
     torch.save(resnet18().state_dict(), tmp_path / "a.pth")
     settings = QUICK | {"network": {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}}
-    plan = preparation.prepare_training(finished.data, "small", settings, Console(quiet=True))
+    plan = preparation.prepare_training(finished.data, "small", settings, ignore)
     assert plan.describe()["normalization"]["mean"] == [0.485, 0.456, 0.406]
     assert plan.notes()[-1].endswith("mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225")
     assert plan.describe()["weights"]["fresh_stem"]  # of 32 px

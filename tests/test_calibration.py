@@ -14,10 +14,13 @@ import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
 from sightline.errors import ConfigError, DataError
-from sightline.evaluation.calibration import calibrate
+from sightline.evaluation.calibration import calibrate, prior_shifts
 from sightline.evaluation.ood import measure_ood
 from sightline.evaluation.robustness import measure_corruptions
+from sightline.explanation.explainer import Explainer
+from sightline.measures.metrics import probabilities
 from sightline.runs.folder import read_model, read_weights
+from sightline.training.logistic_regression import Examples, solve_head
 
 
 @pytest.fixture
@@ -68,6 +71,69 @@ def test_clean_accuracy_is_that_of_validation_and_the_same_again(finished: Finis
     assert found["clean"] == (answers == labels[rows]).mean()
     assert found == measure_corruptions(classifier, pixels, rows, labels[rows])
     assert measure_ood(classifier, pixels, rows) == measure_ood(classifier, pixels, rows)
+
+
+def drawn(n: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points of two classes, one of 5 %, their classes, and the known probability of the rare one."""
+    random = np.random.default_rng(seed)
+    labels_N = (random.random(n) < 0.05).astype(np.int64)
+    points_N = random.normal(size=n) + 2 * labels_N  # the logarithm of the densities' ratio is 2 x - 2
+    return points_N, labels_N, 1 / (1 + 19 * np.exp(2 - 2 * points_N))
+
+
+def test_a_classifier_of_balanced_weights_is_corrected_to_the_known_posterior() -> None:
+    points_N, labels_N, _ = drawn(40_000, 0)
+    counts_K = np.bincount(labels_N)
+    weights_N = torch.from_numpy((len(labels_N) / (2 * counts_K))[labels_N]).float()
+    features_N1 = torch.from_numpy(points_N[:, None]).float()
+    (head,) = solve_head(Examples(features_N1, torch.from_numpy(labels_N), 2, weights_N), (1e-6,))
+    points_N, labels_N, posterior_N = drawn(40_000, 1)
+    logits_NK = 0.5 * head.logits(torch.from_numpy(points_N[:, None]).float())  # too faint, besides
+    uniforms_N = np.random.default_rng(2).random(len(labels_N))
+    plain, _ = calibrate(logits_NK[None], labels_N, uniforms_N, ["one"])
+    assert probabilities(logits_NK, plain["one"])[:, 1].mean() > 0.15  # no temperature can make it right
+    shifts = prior_shifts(counts_K, True, "train")
+    temperatures, trust = calibrate(logits_NK[None], labels_N, uniforms_N, ["one"], shifts)
+    assert temperatures["one"] == pytest.approx(0.5, rel=0.05)
+    chances_N = probabilities(logits_NK / temperatures["one"] + shifts.answers_K)[:, 1]
+    assert chances_N.mean() == pytest.approx(0.05, abs=0.004)
+    assert np.abs(chances_N - posterior_N).mean() < 0.005
+    assert trust["classwise_calibration_error"] < 0.01
+    assert not prior_shifts(counts_K, True, "equal").answers_K.any()  # asked for as if equally frequent: as trained
+    equal = prior_shifts(counts_K, False, "equal")  # of one that was trained on the images as they come
+    assert equal.answers_K == pytest.approx(-shifts.answers_K)
+    assert not equal.own_K.any()
+
+
+def test_a_run_with_class_weights_keeps_its_correction_and_every_way_of_answering_has_it(tmp_path: Path) -> None:
+    data = coloured_folder(tmp_path / "colours", images=20)
+    for index in range(12, 20):
+        (data / "grass" / f"{index:03d}.png").unlink()
+    runs = {}
+    for prior in ("train", "equal"):
+        settings = {
+            "fit": {"epochs": 1, "class_weights": "balanced"},
+            "network": {"kind": "speednet", "widths": [8, 8, 8]},
+            "evaluation": {"robustness": False, "on": "none", "prior": prior},
+        }
+        run = sightline.train(data, recipe="small", settings=settings, run=tmp_path / prior)
+        assert run is not None
+        runs[prior] = sightline.load(run)
+    corrected, plain = runs["train"], runs["equal"]
+    assert "prior_shift" not in plain.model
+    assert corrected.model["prior_shift"][1] < -0.2  # grass
+    pixels = np.random.default_rng(0).integers(0, 256, (8, *plain.resize, 3), np.uint8)
+    views = plain.views
+    difference = corrected.view_logits(pixels, views) - plain.view_logits(pixels, views)
+    expected = np.array(corrected.model["prior_shift"]) * corrected.model["temperatures"][views]
+    assert difference == pytest.approx(np.broadcast_to(expected, difference.shape), abs=1e-4)
+    chances = corrected.probabilities(pixels, "one")
+    explainer = Explainer(corrected, ["grad_cam"])
+    with torch.no_grad():
+        of_curves = explainer._probabilities(explainer.images(pixels)).numpy()
+    assert of_curves == pytest.approx(chances, abs=1e-5)
+    answers = corrected.answers(pixels, "one")
+    assert [one.probabilities["grass"] for one in answers] == pytest.approx(chances[:, 1].tolist(), abs=1e-6)
 
 
 def test_a_run_answers_in_float32_whatever_it_was_trained_in_unless_another_format_is_asked_for(

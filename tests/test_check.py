@@ -20,6 +20,7 @@ from sightline.checks.duplicates import Pairs
 from sightline.checks.problems import KINDS, Finding, copies, part_of, rare_classes, staying_in_test, suggestions
 from sightline.cli.main import main
 from sightline.data.splits import split
+from sightline.display.lines import Lines
 from sightline.errors import DataError, RunError
 from test_duplicates import jpeg, scene
 
@@ -144,7 +145,7 @@ def test_a_training_takes_the_suggestions(ill: tuple[Path, Check], monkeypatch: 
     monkeypatch.setenv("SIGHTLINE_CACHE", str(ill[0].parent / "cache"))
     settings = QUICK | {"data": {"exclude": str(ill[1].folder / "exclude.csv")}}
     printed = io.StringIO()
-    sightline.train(ill[0], recipe="small", settings=settings, dry_run=True, console=Console(file=printed))
+    sightline.train(ill[0], recipe="small", settings=settings, dry_run=True, on_event=Lines(Console(file=printed)))
     assert "train 81, validation 12, test 22 (left out as listed: 6 of train, 0 of validation)" in printed.getvalue()
 
 

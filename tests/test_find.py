@@ -16,6 +16,8 @@ from conftest import QUICK, coloured_folder
 from sightline.cli.main import main
 from sightline.config import BatchSearchConfig, RangeTestConfig, read_recipe, resolve
 from sightline.config.resolving import merge, searches, to_mapping
+from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError, RunError, TrainingError
 from sightline.runs import folder, writing
 from sightline.training import fit, module, preparation, resume
@@ -89,7 +91,9 @@ def test_find_rate_leaves_a_picture_a_table_and_settings_that_train_takes(colour
 
 def test_find_batch_tells_memory_speed_and_headroom(colours: Path, tmp_path: Path, capsys) -> None:
     console = Console(record=True, width=120)
-    found = sightline.find_batch(colours, recipe="small", settings=TINY, out=tmp_path / "found", console=console)
+    found = sightline.find_batch(
+        colours, recipe="small", settings=TINY, out=tmp_path / "found", on_event=Lines(console)
+    )
     assert [size.batch_size for size in found.search.tried] == [4, 8, 16, 32]
     assert [size.images for size in found.search.tried] == [4, 8, 13, 20]  # of 39, cut evenly
     assert found.search.bound == "images"
@@ -412,7 +416,7 @@ def test_of_two_processes_the_first_searches_and_both_train_with_what_it_found(c
 
 
 def test_a_helper_that_means_another_search_is_refused(colours: Path, tmp_path: Path, monkeypatch) -> None:
-    plan = preparation.prepare_training(colours, "small", AUTO, Console(quiet=True))
+    plan = preparation.prepare_training(colours, "small", AUTO, ignore)
     run = tmp_path / "run"
     run.mkdir()
     folder.write_recipe(run, resolve(to_mapping(plan.recipe), {"optimizer": {"learning_rate": 0.05}}))

@@ -19,6 +19,8 @@ from torch import nn
 import sightline
 from conftest import Finished, coloured_folder
 from sightline.config import resolve
+from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, TrainingError
 from sightline.models.base import Network
 from sightline.runs import folder as runs
@@ -109,7 +111,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[
         recipe = resolve({"schedule": {"kind": "constant"}, "optimizer": {"kind": "sgd"}}, settings)
         torch.manual_seed(0)
         learner, watching = ClassifierLearner(Three(), recipe, BATCHES), Watching()
-        trainer = build_trainer(recipe, tmp_path, console)
+        trainer = build_trainer(recipe, tmp_path, ignore if console is None else Lines(console))
         trainer.callbacks.append(watching)  # type: ignore[attr-defined]
         trainer.fit(learner, Images(BATCHES))
         return trainer, learner, watching
@@ -320,7 +322,9 @@ def whole_runs(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> 
             settings = from_earlier(finished, **VARIANTS[variant])
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1.0)
-                sightline.train(finished.data, recipe="small", settings=settings, run=folder / variant, console=console)
+                sightline.train(
+                    finished.data, recipe="small", settings=settings, run=folder / variant, on_event=Lines(console)
+                )
             said[variant] = console.export_text()
         return folder / variant, said[variant]
 
@@ -409,7 +413,9 @@ def test_the_whitening_of_a_frozen_speednet_does_not_learn_and_one_is_told_that_
     console = saying()
     network = {"kind": "speednet", "widths": [8, 16, 16]}
     settings = from_earlier(finished, finetune="frozen", fit={"epochs": 1}) | {"network": network}
-    run = sightline.train(finished.data, recipe="small", settings=settings, run=tmp_path / "run", console=console)
+    run = sightline.train(
+        finished.data, recipe="small", settings=settings, run=tmp_path / "run", on_event=Lines(console)
+    )
     assert run is not None
     bias = runs.read_weights(run / "model.safetensors")[0]["whiten.bias"]
     assert bias.equal(torch.zeros_like(bias))  # as it begins, though it may learn for three epochs
@@ -437,7 +443,7 @@ def test_a_stem_that_is_new_and_frozen_is_told(
     torch.save(resnet18().state_dict(), tmp_path / "a.pth")
     network = {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}
     settings = from_earlier(finished, finetune=finetune) | {"network": network}
-    plan = preparation.prepare_training(finished.data, "small", settings, Console(quiet=True))
+    plan = preparation.prepare_training(finished.data, "small", settings, ignore)
     told = [line for line in plan.notes() if "random weights" in line]
     if until is None:
         assert told == []

@@ -21,6 +21,7 @@ from sightline.config.resolving import merge
 from sightline.data.batches import prepare
 from sightline.data.sources.entries import class_folder, lay_out
 from sightline.data.sources.find_source import find_source
+from sightline.display.lines import Lines
 from sightline.errors import ConfigError, RunError, StorageError
 from sightline.generation import generate as generating
 from sightline.generation.filter import Filter
@@ -211,7 +212,7 @@ def test_a_picture_of_samples_that_fails_costs_a_line_and_nothing_else(
 ) -> None:
     dying(monkeypatch, samples, "draw_samples", 1, OSError)
     console = Console(record=True, width=200)
-    run = sightline.train(recipe=generator / "recipe.yaml", run=tmp_path / "run", console=console)
+    run = sightline.train(recipe=generator / "recipe.yaml", run=tmp_path / "run", on_event=Lines(console))
     assert "no picture of samples: no more" in console.export_text()
     assert run is not None
     assert same_bits(generator, run)

@@ -19,6 +19,7 @@ import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
 from sightline.config import DiffusionConfig, SamplingConfig
+from sightline.display.lines import Lines
 from sightline.errors import ConfigError, RunError
 from sightline.reports.generator_page import EARLIER, _bounded, _next_commands
 from sightline.reports.sentences import learning_charts
@@ -41,7 +42,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         patch.setenv("SIGHTLINE_CACHE", str(root / "cache"))
         patch.setattr("sightline.training.callbacks.cost.convolution_flops", lambda *_: 1e9)
         run = sightline.train(
-            images, recipe=request.param, settings=SETTINGS[request.param], run=root / "run", console=console
+            images, recipe=request.param, settings=SETTINGS[request.param], run=root / "run", on_event=Lines(console)
         )
     assert run is not None
     return Finished(run, images, root / "cache"), console.file.getvalue()  # type: ignore[attr-defined]
@@ -277,7 +278,9 @@ def test_a_report_that_fails_costs_a_line_and_no_training(
     monkeypatch.setattr(generator_plan, "report", fail)
     console = Console(file=io.StringIO(), width=300)
     settings = {"fit": {"epochs": 2}}
-    run = sightline.train(recipe=made[0].run / "recipe.yaml", settings=settings, run=tmp_path / "new", console=console)
+    run = sightline.train(
+        recipe=made[0].run / "recipe.yaml", settings=settings, run=tmp_path / "new", on_event=Lines(console)
+    )
     assert run is not None
     assert (run / "DONE").exists()
     printed = console.file.getvalue()  # type: ignore[attr-defined]

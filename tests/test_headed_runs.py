@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 
 import sightline
 from conftest import coloured_folder
 from sightline.cli.main import main
 from sightline.config import LinearHeadConfig, resolve
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, RunError
 from sightline.models.heads import HeadedNetwork
 from sightline.runs import folder
@@ -53,7 +53,7 @@ def trained(colours: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable
 
 
 def planned(images: Path, **settings: Any) -> ClassifierPlan:
-    return preparation.prepare_training(images, "small", QUICK | settings, Console(quiet=True))
+    return preparation.prepare_training(images, "small", QUICK | settings, ignore)
 
 
 def model_of(run: Path) -> dict[str, Any]:

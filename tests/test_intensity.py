@@ -15,6 +15,7 @@ from sightline.data.decoding.intensity import describe_range, joint_range, whole
 from sightline.data.decoding.preprocessing import Preprocessing, preprocessing_of
 from sightline.data.ranges import notes_on_reading, with_range_of
 from sightline.data.sources.find_source import find_source
+from sightline.display.lines import Lines
 
 
 def deep(number: int, high: int, side: int = 24, low: int = 0) -> np.ndarray:
@@ -259,7 +260,7 @@ def test_a_training_says_keeps_and_applies_the_range(scans, tmp_path, image_file
         "data": {"validation": 4},
     }
     console = Console(file=said, width=200)
-    run = sightline.train(scans, recipe="small", settings=settings, run=tmp_path / "run", console=console)
+    run = sightline.train(scans, recipe="small", settings=settings, run=tmp_path / "run", on_event=Lines(console))
     assert "shown as black to white from 0 to 4,095" in said.getvalue()
     model = json.loads((run / "model.json").read_text())
     assert (model["fit"], model["intensity"]) == ("crop", [0.0, 4095.0])

@@ -10,6 +10,7 @@ import torch
 from sightline.evaluation.calibration import fit_temperature, temperature_interval
 from sightline.measures.metrics import (
     calibration_error,
+    classwise_calibration_error,
     confusion_matrix,
     cross_entropy,
     per_class,
@@ -179,6 +180,14 @@ def test_calibration_error_does_not_depend_on_the_order_of_images_or_classes() -
     images, classes = np.random.default_rng(1).permutation(300), np.array([3, 0, 4, 1, 2])
     assert calibration_error(chances_NK[images], labels_N[images]) == pytest.approx(before, abs=1e-12)
     assert calibration_error(chances_NK[:, classes], np.argsort(classes)[labels_N]) == pytest.approx(before, abs=1e-12)
+
+
+def test_the_classwise_error_sees_a_class_that_is_called_likely_everywhere() -> None:
+    chances_NK = np.array([[0.5, 0.3, 0.2]] * 10)
+    labels_N = np.array([0] * 5 + [1] * 5)
+    assert calibration_error(chances_NK, labels_N) == pytest.approx(0)
+    # each class's probabilities lie in one bin: 0.5 and 0.5, 0.3 and 0.5, 0.2 and 0
+    assert classwise_calibration_error(chances_NK, labels_N) == pytest.approx((0 + 0.2 + 0.2) / 3)
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])

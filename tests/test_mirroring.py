@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
-from rich.console import Console
 
 import sightline
 from sightline.checks.check import check
@@ -16,10 +15,11 @@ from sightline.checks.mirroring import SWAPPED, measure_mirroring
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
+from sightline.display.reporting import ignore
 from sightline.training.preparation import prepare_training
 from sightline.training.resume import as_found, changes_since
 
-QUIET = Console(quiet=True)
+QUIET = ignore
 TURNS = {"right": 0, "down": 1, "left": 2, "up": 3}  # quarter turns, clockwise
 
 Array = np.ndarray[Any, Any]

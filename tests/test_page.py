@@ -82,8 +82,8 @@ def tell(address):
     facts = {"address": address, "folder": os.environ["GRADIO_TEMP_DIR"], "began": began}
     print(json.dumps(facts), flush=True)
 
-def tell_whole(address, about):
-    tell(address.rstrip("/"))
+def tell_whole(event):
+    tell(event.address.rstrip("/"))
     from sightline.serving.page import layout
     layout.KEPT = 4
     weights = run / "model.safetensors"
@@ -94,7 +94,7 @@ def tell_whole(address, about):
     threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
     tell("http://127.0.0.1:%d" % listener.getsockname()[1])
 
-serve(run, settings=limits, announce=tell_whole)
+serve(run, settings=limits, on_event=tell_whole)
 """
 
 

@@ -11,7 +11,8 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from sightline.display.charts import Curve, Interval, Point, draw_curves, draw_intervals, draw_points, draw_swatch
-from sightline.display.pages import Chart, Page, Section, Table, print_table, write_markdown, write_page
+from sightline.display.lines import Lines
+from sightline.display.pages import Chart, Page, Section, Table, write_markdown, write_page
 
 EMPTY = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
 
@@ -114,7 +115,7 @@ def test_a_cell_of_two_lines_has_the_second_smaller(page: Path) -> None:
 
 def test_a_table_on_a_console_is_text_without_markup() -> None:
     console = Console(file=io.StringIO(), width=60)
-    print_table(console, "all [bold]", Table(("recipe", "n"), [("[red]a", "1\n2")]))
+    Lines(console)(Table(("recipe", "n"), [("[red]a", "1\n2")], title="all [bold]"))
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     for wanted in ("all [bold]", "[red]a", "recipe"):
         assert wanted in printed

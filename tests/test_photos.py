@@ -17,6 +17,8 @@ from rich.console import Console
 import sightline
 from sightline.config import AugmentConfig, Recipe, read_recipe, resolve
 from sightline.data.cache import cached
+from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError
 from sightline.runs.folder import read_model, read_run_recipe
 from sightline.training import finetune, finetune_costs, preparation, probe
@@ -44,7 +46,7 @@ def train(data: Path, run: Path, settings: dict[str, Any] | None = None, **named
     """Train by the recipe photos; returns model.json and what was printed."""
     console = Console(file=io.StringIO(), width=300)
     merged = resolve_layers(SIZE, settings or {})
-    sightline.train(data, settings=merged, run=run, console=console, **named)
+    sightline.train(data, settings=merged, run=run, on_event=Lines(console), **named)
     return read_model(run), console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -156,8 +158,8 @@ def test_a_probe_loads_no_lightning(tmp_path: Path) -> None:
 def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
     exact = resolve_layers(SIZE, {"fit": {"precision": "float32"}})
-    plan = preparation.prepare_training(data, "photos", exact, Console(quiet=True))
-    probed = probe.run_probe(plan, Console(quiet=True))
+    plan = preparation.prepare_training(data, "photos", exact, ignore)
+    probed = probe.run_probe(plan, ignore)
     pixels = torch.from_numpy(np.array(plan.images.pixels[plan.splits.validation]))
     from sightline.data.augment.augment import centre, normalize
 
@@ -170,9 +172,9 @@ def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> No
 def test_rare_classes_count_as_much_as_common_ones_where_that_is_asked_for(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 12)
     (data / "red" / "0.png").unlink()
-    plain = preparation.prepare_training(data, "photos", SIZE, Console(quiet=True))
+    plain = preparation.prepare_training(data, "photos", SIZE, ignore)
     balanced = preparation.prepare_training(
-        data, "photos", resolve_layers(SIZE, {"fit": {"class_weights": "balanced"}}), Console(quiet=True)
+        data, "photos", resolve_layers(SIZE, {"fit": {"class_weights": "balanced"}}), ignore
     )
     labels = torch.tensor([0] * 30 + [1] * 5 + [2])
     assert probe._weights(plain, labels) is None
@@ -257,7 +259,7 @@ def test_batch_norm_keeps_the_statistics_that_the_probe_was_solved_on(easy: Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finetune, "keep_better", keep)
         train(easy, tmp_path / "run", settings)
-    box = preparation.prepare_training(easy, "photos", SIZE, Console(quiet=True)).network.state_dict()
+    box = preparation.prepare_training(easy, "photos", SIZE, ignore).network.state_dict()
     statistics = [name for name in box if "running_" in name]
     assert len(statistics) > 40
     assert all(torch.equal(box[name], tuned[name]) for name in statistics)
@@ -265,10 +267,8 @@ def test_batch_norm_keeps_the_statistics_that_the_probe_was_solved_on(easy: Path
 
 
 def test_the_minutes_decide_how_many_epochs_of_how_many_layers(easy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = preparation.prepare_training(
-        easy, "photos", resolve_layers(SIZE, {"probe": {"minutes": 2}}), Console(quiet=True)
-    )
-    probed = replace(probe.run_probe(plan, Console(quiet=True)), images_per_second=1e9)
+    plan = preparation.prepare_training(easy, "photos", resolve_layers(SIZE, {"probe": {"minutes": 2}}), ignore)
+    probed = replace(probe.run_probe(plan, ignore), images_per_second=1e9)
     options = [
         finetune_costs.Candidate(None, 0.0, 29.0),
         finetune_costs.Candidate("body.blocks.2", 10.0, 10.0),
@@ -279,7 +279,7 @@ def test_the_minutes_decide_how_many_epochs_of_how_many_layers(easy: Path, monke
 
     def decided(elapsed: float) -> Recipe:
         plan.network._cut = 0  # type: ignore[assignment]
-        return finetune.plan_finetuning(plan, probed, 1000.0 - elapsed, Console(quiet=True))[0].recipe
+        return finetune.plan_finetuning(plan, probed, 1000.0 - elapsed, ignore)[0].recipe
 
     whole = decided(-100.0)  # 120 s and 100 more
     assert (whole.probe.then, whole.finetune) == ("finetune", None)  # type: ignore[union-attr]
@@ -347,7 +347,7 @@ def test_what_is_asked_of_fine_tuning_makes_it_follow(tmp_path: Path) -> None:
 
     def prepared(**settings: Any) -> Any:
         layers = resolve_layers(SIZE, settings)
-        return preparation.prepare_training(data, "photos", layers, Console(quiet=True)).recipe.probe
+        return preparation.prepare_training(data, "photos", layers, ignore).recipe.probe
 
     assert prepared().then == "auto"
     assert prepared(fit={"epochs": 3}).then == "finetune"
@@ -364,13 +364,13 @@ def test_what_is_asked_of_fine_tuning_makes_it_follow(tmp_path: Path) -> None:
 
 def test_photographs_are_shown_at_the_size_of_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = photographs(tmp_path / "pets", 4, side=300)
-    plan = preparation.prepare_training(data, "auto", {}, Console(quiet=True))
+    plan = preparation.prepare_training(data, "auto", {}, ignore)
     assert plan.recipe.name == "photos"
     assert plan.images.size == (224, 224)
     assert plan.recipe.data.size == 224
-    small = preparation.prepare_training(data, "small", {"backbone": "box"}, Console(quiet=True))
+    small = preparation.prepare_training(data, "small", {"backbone": "box"}, ignore)
     assert small.images.size == (224, 224)  # not 128, the cap of what starts from nothing
-    assert preparation.prepare_training(data, "small", {}, Console(quiet=True)).images.size == (128, 128)
+    assert preparation.prepare_training(data, "small", {}, ignore).images.size == (128, 128)
 
 
 def test_a_training_ends_before_the_epoch_that_would_pass_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -408,8 +408,8 @@ def test_a_crop_or_policy_that_the_user_names_is_never_dropped_though_the_recipe
     easy: Path, named: dict[str, Any]
 ) -> None:
     settings = resolve_layers(SIZE, {"augment": named} if named else {})
-    plan = preparation.prepare_training(easy, "photos", settings, Console(quiet=True))
-    recipe = preparation.prepare_training(easy, "photos", SIZE, Console(quiet=True)).recipe
+    plan = preparation.prepare_training(easy, "photos", settings, ignore)
+    recipe = preparation.prepare_training(easy, "photos", SIZE, ignore).recipe
     assert plan.recipe.augment == recipe.augment
     layers = [option.after for option in finetune_costs.candidates(plan)]
     assert layers[0] is None

@@ -18,6 +18,7 @@ from conftest import QUICK, Finished
 from sightline.cli.main import main
 from sightline.data.cache import CachedImages
 from sightline.data.thumbnails import Thumbnails, affordable
+from sightline.display.lines import Lines
 from sightline.errors import ConfigError, RunError
 from sightline.evaluation.answers import Answers, read_answers
 from sightline.measures.metrics import confusion_matrix, per_class, wilson_interval
@@ -414,7 +415,9 @@ def test_a_report_that_fails_costs_a_line_and_no_training(
     monkeypatch.setattr(finish, "report", fail)
     console = Console(file=io.StringIO(), width=200)
     settings = QUICK | {"fit": {"epochs": 1, "batch_size": 16}}
-    run = sightline.train(finished.data, recipe="small", settings=settings, run=tmp_path / "new", console=console)
+    run = sightline.train(
+        finished.data, recipe="small", settings=settings, run=tmp_path / "new", on_event=Lines(console)
+    )
     assert run is not None
     assert (run / "DONE").exists()
     assert not (run / "report.html").exists()

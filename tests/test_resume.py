@@ -16,6 +16,8 @@ from rich.console import Console
 import sightline
 from conftest import Finished
 from sightline.cli.main import main
+from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, RunError
 from sightline.runs import folder
 from sightline.runs.locking import alone
@@ -54,7 +56,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_the_crops_of_today_and_says_so
         screens.append(screen := io.StringIO())
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("sightline.training.execution._train", lambda *_: None)
-            sightline.train(run=begun, resume=True, console=Console(file=screen, width=1000))
+            sightline.train(run=begun, resume=True, on_event=Lines(Console(file=screen, width=1000)))
         (begun / "model.json").write_text(json.dumps(model))
     today, earlier = (screen.getvalue() for screen in screens)
     assert "earlier sightline" not in today
@@ -91,7 +93,7 @@ def test_damaged_checkpoints_are_said_and_only_restart_begins_at_the_first_epoch
 def test_an_older_checkpoint_is_taken_aloud(begun: Path) -> None:
     (begun / "last.ckpt").write_bytes(b"half of it")
     text = io.StringIO()
-    assert sightline.train(run=begun, resume=True, console=Console(file=text, width=500))
+    assert sightline.train(run=begun, resume=True, on_event=Lines(Console(file=text, width=500)))
     assert f"Continuing {begun}. last.ckpt cannot be read (" in text.getvalue()
     assert "): going on from previous.ckpt, which is older." in text.getvalue()
 
@@ -191,7 +193,7 @@ def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
 
     def train() -> object:
         console = Console(file=text, width=500)
-        return sightline.train(recipe=finished.run / "recipe.yaml", run=run, console=console)
+        return sightline.train(recipe=finished.run / "recipe.yaml", run=run, on_event=Lines(console))
 
     if share == 1:
         with pytest.raises(TrainingError, match=r"every validation image with no finite number.* is not finished"):
@@ -228,7 +230,7 @@ def test_a_training_in_a_notebook_shows_its_progress(finished: Finished, tmp_pat
     assert [line.split()[1] for line in said.splitlines() if line.startswith("epoch ")] == ["1/4", "2/4", "3/4", "4/4"]
     assert "accuracy" in said
     assert "\x1b" not in said
-    sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "quiet", console=Console(quiet=True))
+    sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "quiet", on_event=ignore)
     assert capsys.readouterr().out == ""
 
 

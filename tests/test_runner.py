@@ -18,12 +18,14 @@ from rich.console import Console
 
 from conftest import Finished, coloured_folder
 from sightline.config.studies import Study, Variant
+from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.runs.folder import read_model, read_run_recipe
 from sightline.studies import runner
 from sightline.studies.runner import Job, jobs, open_study, train_in_child, train_study
 
-QUIET = Console(quiet=True)
+QUIET = ignore
 SMALL = {"network": {"kind": "speednet", "widths": [8, 16, 16]}, "fit": {"epochs": 2, "batch_size": 16}}
 
 
@@ -79,7 +81,7 @@ def names(console: Console) -> list[str]:
 
 def test_runs_are_trained_seed_by_seed_each_after_the_one_it_starts_from(study: Study, pretend, tmp_path: Path) -> None:
     folder, console = tmp_path / "study", Console(file=io.StringIO(), width=200)
-    assert train_study(open_study(folder, study), folder, console, pretend) == {}
+    assert train_study(open_study(folder, study), folder, Lines(console), pretend) == {}
     assert names(console) == ["plain-0", "more-0", "smooth-0", "plain-1", "more-1", "smooth-1"]
     assert sorted(path.name for path in folder.iterdir()) == [".lock", "runs", "study.yaml", "work"]
 
@@ -95,7 +97,7 @@ def test_what_is_finished_is_not_trained_again(study: Study, pretend, tmp_path: 
         shutil.rmtree(job.run, ignore_errors=True)
         pretend(job)
 
-    assert train_study(open_study(folder, study), folder, console, again) == {}
+    assert train_study(open_study(folder, study), folder, Lines(console), again) == {}
     assert names(console) == ["more-0", "smooth-1"]
 
 
@@ -167,7 +169,7 @@ def test_runs_side_by_side_wait_for_those_they_start_from_and_for_no_others(
             assert (folder / "runs" / f"plain-{job.seed}" / "DONE").exists()
         pretend(job)
 
-    assert train_study(open_study(folder, study), folder, console, train, workers=2) == {}
+    assert train_study(open_study(folder, study), folder, Lines(console), train, workers=2) == {}
     assert names(console)[:2] == ["plain-0", "smooth-0"]
     assert sorted(names(console)) == ["more-0", "more-1", "plain-0", "plain-1", "smooth-0", "smooth-1"]
     assert console.file.getvalue().count("  smooth-1: validation ") == 1  # type: ignore[attr-defined]
@@ -271,7 +273,7 @@ def test_a_study_waits_for_a_training_that_outlived_the_one_that_was_killed(
         assert orphan.poll() is not None  # it has ended
         pretend(job)
 
-    assert train_study(study, folder, console, train) == {}
+    assert train_study(study, folder, Lines(console), train) == {}
     assert console.file.getvalue().startswith("Waiting for a training of")  # type: ignore[attr-defined]
 
 

@@ -16,6 +16,7 @@ import sightline
 from conftest import Finished, coloured_folder, wait_for_group_to_end
 from sightline.cli.main import main
 from sightline.config import KeepConfig, SamplingConfig
+from sightline.display.events import Event, Progress
 from sightline.errors import ConfigError, RunError
 from sightline.generation import generate as generating
 from sightline.generation.generate import generate
@@ -72,14 +73,17 @@ def test_two_processes_make_the_images_and_the_manifest_of_one_with_chosen_class
     generator: Path, finished: Finished, tmp_path: Path
 ) -> None:
     seen: list[int] = []
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Progress) and event.total is not None:
+            seen.append(event.done)
+
     asked = {
         **{"per_class": 9, "classes": ["ünder wasser", "grass"], "how": QUICKLY},
         "keep": KeepConfig(run=str(finished.run), least=0.0),
     }
     one = generate(generator, out=tmp_path / "one", **asked)
-    two = generate(
-        generator, out=tmp_path / "two", **asked, processes=2, progress=lambda done, total: seen.append(done)
-    )
+    two = generate(generator, out=tmp_path / "two", **asked, processes=2, on_event=hear)
     assert content(tmp_path / "two") == content(tmp_path / "one")
     assert 0 < two.images == one.images < 18
     assert two.refused == one.refused
@@ -146,13 +150,13 @@ def test_whatever_ends_two_processes_one_goes_on_to_the_same_bytes_and_no_worker
 def test_a_worker_that_is_killed_ends_the_generation_in_a_sentence_and_two_go_on_with_what_is_there(
     generator: Path, tmp_path: Path
 ) -> None:
-    def kill(done: int, total: int) -> None:
+    def kill(event: Event) -> None:
         for process in multiprocessing.active_children():
             process.kill()
 
     asked = {"per_class": 8, "how": QUICKLY}
     with pytest.raises(RunError, match=r"was ended by signal 9, as where memory runs out; what was made is kept: run"):
-        generate(generator, out=tmp_path / "made", **asked, processes=2, progress=kill)
+        generate(generator, out=tmp_path / "made", **asked, processes=2, on_event=kill)
     assert multiprocessing.active_children() == []
     there = lines(tmp_path / "made")
     assert 4 <= there < 24

@@ -12,6 +12,8 @@ from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.decoding.sizing import hidden_share, training_size, warn_of_hidden
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.find_source import find_source
+from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 
 
 def ends(color: int, number: int, height: int = 16, width: int = 160) -> np.ndarray:
@@ -101,7 +103,7 @@ def test_squashed_strips_are_told_apart_and_a_run_keeps_the_fit(strips, tmp_path
     said = io.StringIO()
     console = Console(file=said, width=200)
     settings = {**QUICK, "data": {"fit": "squash"}}
-    run = sightline.train(strips, recipe="small", settings=settings, run=tmp_path / "run", console=console)
+    run = sightline.train(strips, recipe="small", settings=settings, run=tmp_path / "run", on_event=Lines(console))
     assert "warning: the crop" not in said.getvalue()
     model = json.loads((run / "model.json").read_text())
     assert (model["fit"], model["intensity"]) == ("squash", None)
@@ -111,18 +113,17 @@ def test_squashed_strips_are_told_apart_and_a_run_keeps_the_fit(strips, tmp_path
     answers = load(run).predict(sorted(strips.glob("*/*.png")))
     assert [answer.label for answer in answers] == ["blue"] * 40 + ["red"] * 40
     dry = io.StringIO()
-    sightline.train(strips, recipe="small", settings=QUICK, dry_run=True, console=Console(file=dry, width=200))
+    sightline.train(strips, recipe="small", settings=QUICK, dry_run=True, on_event=Lines(Console(file=dry, width=200)))
     assert "warning: the crop to the center hides 90% of the median image (160 × 16 px)" in dry.getvalue()
 
 
 @pytest.mark.parametrize(("width", "fit"), [(160, "squash"), (28, "crop")])
 def test_auto_squashes_only_where_over_half_would_be_hidden(folder, image_file, width, fit):
-    from rich.console import Console
 
     from sightline.training.preparation import prepare_training
 
     contents = {f"{name}/{n}.png": image_file(ends(0, n, 70, 70 * width // 16)) for name in "ab" for n in range(20)}
-    plan = prepare_training(folder(contents), "auto", {}, Console(quiet=True))
+    plan = prepare_training(folder(contents), "auto", {}, ignore)
     assert plan.recipe.data.fit == plan.images.preprocessing.fit == fit
     assert ("--data.fit squash: the crop to the center would hide 90% of the median image" in plan.why) == (
         fit == "squash"
@@ -130,11 +131,10 @@ def test_auto_squashes_only_where_over_half_would_be_hidden(folder, image_file, 
 
 
 def test_auto_leaves_a_fit_that_was_asked_for(strips):
-    from rich.console import Console
 
     from sightline.training.preparation import prepare_training
 
-    plan = prepare_training(strips, "auto", {"data": {"fit": "crop"}}, Console(quiet=True))
+    plan = prepare_training(strips, "auto", {"data": {"fit": "crop"}}, ignore)
     assert plan.recipe.data.fit == "crop"
 
 

@@ -14,6 +14,8 @@ from sightline.data.excluding import read_excluded
 from sightline.data.sources.entries import Entry, composed
 from sightline.data.sources.find_source import find_source
 from sightline.data.sources.unlabeled import plain_files
+from sightline.display.events import Measured
+from sightline.display.lines import Lines
 from sightline.errors import ConfigError, DataError
 
 NFC, NFD = "café", unicodedata.normalize("NFD", "café")
@@ -107,8 +109,6 @@ def test_classes_are_listed_as_people_expect_and_indexed_by_code_points(
 ) -> None:
     from rich.console import Console
 
-    from sightline.training.summary import show_measures
-
     images = open_images(find_source(folder(files("10", "2", "1", "b", "A"))))
     assert images.classes == ["1", "10", "2", "A", "b"]  # as in torchvision, and in the runs of before
     row = {"n": 1, "precision": 1.0, "recall": None, "f1": None}
@@ -117,9 +117,9 @@ def test_classes_are_listed_as_people_expect_and_indexed_by_code_points(
         "calibration_error_unscaled": 0.1, "classes": dict.fromkeys(images.classes, row),
     }  # fmt: skip
     text = io.StringIO()
-    show_measures(Console(file=text, width=100), measured)
+    Lines(Console(file=text, width=100))(Measured(measured))
     lines = text.getvalue().split("by class")[1].splitlines()
-    assert [line.split()[1] for line in lines if line.startswith("│")] == ["1", "2", "10", "A", "b"]
+    assert [line.split()[0] for line in lines if line.rstrip().endswith("–")] == ["1", "2", "10", "A", "b"]
 
 
 def test_files_of_a_folder_are_asked_about_in_the_order_that_people_expect(

@@ -6,16 +6,19 @@ import os
 import subprocess
 import sys
 import unicodedata
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from sightline.cli.bars import Bars
 from sightline.cli.main import main
-from sightline.display.pages import Table as PageTable
-from sightline.display.pages import print_table
-from sightline.display.terminal import Table, in_notebook, natural_order, readable, reporting_console, show, show_rows
-from sightline.display.waiting import Progress
+from sightline.display import events
+from sightline.display.events import Event
+from sightline.display.lines import Lines
+from sightline.display.reporting import Listener, ignore, reporting, stage
+from sightline.display.terminal import in_notebook, natural_order, readable, show, show_rows
 
 NO_UTF_8 = os.fsdecode(b"caf\xe9.png")
 ODD = {
@@ -43,19 +46,12 @@ def written(encoding: str, *, console: bool, table: bool) -> str:
     """All odd names as a stream of an encoding gets them."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, newline="")
-    to = Console(file=stream, width=300) if console else None
     for name in ODD.values():
-        content: Table | str = name
-        if table:
-            content = Table(name)
-            content.add_column(name)
-            content.add_row(name)
-        if to is None:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(sys, "stdout", stream)
-                show(content)
-        else:
-            show(content, to)
+        content = events.Table((name,), [(name,)], title=name) if table else name
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "stdout", stream)
+            to = Lines(Console(file=stream, width=300)) if console else Lines() if table else show
+            to(content)  # type: ignore[operator]
     stream.flush()
     return raw.getvalue().decode(encoding)
 
@@ -100,9 +96,10 @@ def test_tables_of_pages_and_the_titles_of_bars_show_names_as_they_are() -> None
         for terminal in (False, True):
             file = io.StringIO()
             console = Console(file=file, width=300, force_terminal=terminal)
-            print_table(console, name, PageTable((name, "n"), [(name, "1")]))
-            with Progress(console, f"Reading {name}") as progress:
-                progress(1, 2)
+            with closing((Bars if terminal else Lines)(console)) as draw:
+                draw(events.Table((name, "n"), [(name, "1")], title=name))
+                with stage(draw, f"Reading {name}") as progress:
+                    progress(1, 2)
             file.getvalue().encode("utf-8")
             if "\x1b" in name:
                 assert name not in file.getvalue()
@@ -175,11 +172,20 @@ def test_names_are_in_the_order_that_people_expect() -> None:
     assert natural_order([unicodedata.normalize("NFD", "é"), "f"]) == [unicodedata.normalize("NFD", "é"), "f"]
 
 
-def test_outside_of_a_notebook_nothing_is_reported_unless_a_console_is_given(monkeypatch, capsys) -> None:
+@reporting
+def count(on_event: Listener = ignore) -> Listener:
+    """A verb that reports a line."""
+    on_event("epoch 1/4")
+    return on_event
+
+
+def test_outside_of_a_notebook_nothing_is_reported_unless_it_is_listened_to(monkeypatch, capsys) -> None:
     assert not in_notebook()
-    assert reporting_console(None).quiet
-    given = Console()
-    assert reporting_console(given) is given
+    assert count() is ignore
+    heard: list[Event] = []
+    count(on_event=heard.append)
+    assert heard == ["epoch 1/4"]
+    assert capsys.readouterr().out == ""
 
     class Shell:
         kernel = object()
@@ -189,7 +195,7 @@ def test_outside_of_a_notebook_nothing_is_reported_unless_a_console_is_given(mon
 
     monkeypatch.setitem(sys.modules, "IPython", IPython)
     assert in_notebook()
-    show("epoch 1/4", reporting_console(None))
+    count()
     assert capsys.readouterr().out == "epoch 1/4\n"
     monkeypatch.setattr(IPython, "get_ipython", staticmethod(lambda: None))
     assert not in_notebook()

@@ -16,6 +16,8 @@ import sightline
 from conftest import QUICK, coloured_folder
 from sightline.cli.main import main
 from sightline.config import TrackConfig, read_recipe, resolve
+from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError
 from sightline.machine import extras
 from sightline.runs import folder
@@ -58,7 +60,14 @@ def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(data: Path, run: Path, *trackers: str, resume: bool = False, console: Console | None = None) -> Path:
     settings = SHORT | ({"track": {"to": trackers, "every": 1}} if trackers else {})
-    made = sightline.train(data, recipe="small", settings=settings, run=run, resume=resume, console=console)
+    made = sightline.train(
+        data,
+        recipe="small",
+        settings=settings,
+        run=run,
+        resume=resume,
+        on_event=ignore if console is None else Lines(console),
+    )
     assert made is not None
     return made
 

@@ -20,6 +20,7 @@ import sightline
 from conftest import QUICK, Finished, coloured_folder
 from sightline.config import read_recipe, resolve
 from sightline.config.resolving import merge
+from sightline.display.lines import Lines
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
 from sightline.inference.predict import load
 from sightline.models.flops import flops_per_image
@@ -253,7 +254,7 @@ def test_evaluate_none_reads_no_test_image(colours: Path, tmp_path: Path) -> Non
 def test_a_dry_run_describes_and_makes_nothing(colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the process
-    assert sightline.train(colours, settings=QUICK, dry_run=True, console=console) is None
+    assert sightline.train(colours, settings=QUICK, dry_run=True, on_event=Lines(console)) is None
     text = console.export_text()
     for wanted in (
         "3 classes",
@@ -295,7 +296,7 @@ def test_a_picture_that_fails_is_reported_and_changes_no_bit(
 
     monkeypatch.setattr(fitting, "draw_batch", broken)
     console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: SIM115 - closed with the process
-    run = sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run", console=console)
+    run = sightline.train(recipe=finished.run / "recipe.yaml", run=tmp_path / "run", on_event=Lines(console))
     assert run is not None
     assert "no batch.png: no such font\n" in console.export_text()
     assert not (run / "batch.png").exists()
@@ -762,7 +763,7 @@ def test_a_recipe_chosen_by_auto_shows_no_image_too_small_to_read(side: int, sca
 
 def test_without_data_the_embedded_photographs_are_trained_on_and_that_is_said() -> None:
     console = Console(file=io.StringIO(), width=200)
-    assert sightline.train(settings={"data": {"size": 16}}, dry_run=True, console=console) is None
+    assert sightline.train(settings={"data": {"size": 16}}, dry_run=True, on_event=Lines(console)) is None
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert printed.startswith("No image set was named: this trains on groceries, the embedded photographs.")
     assert "images: train 300, validation 0, test 0 (too few to set any aside: cross-validation measures" in printed
@@ -770,7 +771,9 @@ def test_without_data_the_embedded_photographs_are_trained_on_and_that_is_said()
 
 def test_a_recipe_that_names_its_image_set_keeps_it(colours: Path) -> None:
     console = Console(file=io.StringIO(), width=200)
-    sightline.train(recipe=read_recipe("small") | QUICK | {"image_set": str(colours)}, dry_run=True, console=console)
+    sightline.train(
+        recipe=read_recipe("small") | QUICK | {"image_set": str(colours)}, dry_run=True, on_event=Lines(console)
+    )
     assert "groceries" not in console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -781,7 +784,7 @@ def test_where_training_is_only_prepared_an_image_set_is_asked_for() -> None:
 
 def test_images_below_16_px_are_trained_at_16_by_a_recipe_that_would_show_them_smaller() -> None:
     console = Console(file=io.StringIO(), width=200)
-    sightline.train("digits", recipe="fast", dry_run=True, console=console)
+    sightline.train("digits", recipe="fast", dry_run=True, on_event=Lines(console))
     assert "speednet on 16×16 px" in console.file.getvalue()  # type: ignore[attr-defined]
 
 

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sightline.display.waiting import LINE_EVERY, Progress
+from sightline.cli.bars import Bars
+from sightline.display.lines import PATIENCE, Lines
+from sightline.display.reporting import stage
+from sightline.display.waiting import LINE_EVERY
 
 
 class Clock:
@@ -31,7 +34,7 @@ def log(**options: Any) -> tuple[Console, Callable[[], list[str]]]:
 def test_a_log_gets_a_line_when_a_stage_starts_and_at_most_one_every_thirty_seconds() -> None:
     console, lines = log()
     clock = Clock()
-    with Progress(console, "Testing", clock=clock) as progress:
+    with stage(Lines(console, clock), "Testing") as progress:
         assert lines() == ["Testing"]
         for done in range(121):  # a report every second for two minutes
             progress(10 * done, 12000)
@@ -49,7 +52,7 @@ def test_work_that_reports_nothing_is_not_silent_either(monkeypatch: pytest.Monk
     monkeypatch.setattr("sightline.display.waiting.LOOK_EVERY", 0.001)
     console, lines = log()
     clock = Clock()
-    with Progress(console, "Calibrating", clock=clock):
+    with stage(Lines(console, clock), "Calibrating"):
         clock.now += LINE_EVERY
         until = time.monotonic() + 20
         while len(lines()) < 2 and time.monotonic() < until:
@@ -60,23 +63,23 @@ def test_work_that_reports_nothing_is_not_silent_either(monkeypatch: pytest.Monk
 def test_work_that_is_mostly_done_at_once_is_announced_only_when_it_is_not() -> None:
     console, lines = log()
     clock = Clock()
-    with Progress(console, "Predicting", patience=5, clock=clock) as progress:
+    with stage(Lines(console, clock), "Predicting", brief=True) as progress:
         progress(1, 2)
         assert lines() == []
-        clock.now += 5
+        clock.now += PATIENCE
         progress(2, 2)
     assert lines() == ["Predicting"]
 
 
 def test_a_title_is_printed_as_it_is() -> None:
     console, lines = log()
-    with Progress(console, "Reading [red]pets[/red]"):
+    with stage(Lines(console), "Reading [red]pets[/red]"):
         pass
     assert lines() == ["Reading [red]pets[/red]"]
 
 
-def fail(progress: Progress, clock: Clock) -> None:
-    with progress:
+def fail(console: Console, clock: Clock) -> None:
+    with stage(Lines(console, clock), "Testing") as progress:
         clock.now += 100
         progress(1, 2)
         raise ZeroDivisionError
@@ -86,7 +89,7 @@ def test_a_quiet_console_stays_quiet() -> None:
     console, lines = log(quiet=True)
     clock = Clock()
     with pytest.raises(ZeroDivisionError):
-        fail(Progress(console, "Testing", clock=clock), clock)
+        fail(console, clock)
     assert lines() == []
 
 
@@ -95,14 +98,14 @@ def test_work_that_fails_leaves_no_thread_behind() -> None:
     clock = Clock()
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError):
-        fail(Progress(console, "Testing", clock=clock), clock)
+        fail(console, clock)
     assert threading.active_count() == before
 
 
 def test_a_terminal_gets_a_bar_and_no_lines() -> None:
     console, lines = log(force_terminal=True)
     clock = Clock()
-    with Progress(console, "Testing", clock=clock) as progress:
+    with stage(Bars(console), "Testing") as progress:
         clock.now += 100
         progress(3, 8)
         progress(8, 8)

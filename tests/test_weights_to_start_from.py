@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from conftest import Finished
 from sightline.config import AdamWConfig, MuonConfig, Recipe, SGDConfig, read_recipe, resolve
 from sightline.config.resolving import to_mapping
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError
 from sightline.models.build import build_network
 from sightline.models.transfer import LoadedWeights
@@ -115,8 +115,8 @@ def test_a_plan_holds_the_optimizer_that_trains_and_its_notes_tell_it(finished: 
 
     torch.save(resnet18(num_classes=7).state_dict(), tmp_path / "a.pth")
     settings = {"network": {"kind": "resnet18", "weights": str(tmp_path / "a.pth")}, "fit": {"epochs": 2}}
-    plan = preparation.prepare_training(finished.data, "small", settings, Console(quiet=True))
+    plan = preparation.prepare_training(finished.data, "small", settings, ignore)
     assert plan.recipe.optimizer.kind == "adamw"
     assert plan.notes()[0].startswith("optimizer: adamw at 0.001 in place of the recipe's muon")
-    again = preparation.prepare_training(finished.data, to_mapping(plan.recipe), {}, Console(quiet=True))
+    again = preparation.prepare_training(finished.data, to_mapping(plan.recipe), {}, ignore)
     assert (again.recipe, again.replaced) == (plan.recipe, "")

@@ -14,6 +14,7 @@ import sightline
 from conftest import QUICK, Finished, coloured_folder
 from sightline.cli.main import main
 from sightline.data.sources import folder
+from sightline.display.lines import Lines
 from sightline.errors import DataError
 from sightline.runs.folder import read_model
 
@@ -32,7 +33,7 @@ def test_a_training_inside_the_set_that_it_reads_works_and_again(inside: Path) -
     text = io.StringIO()
     before = sorted(path for path in inside.rglob("*") if path.is_file())
     one = sightline.train(".", recipe="small", settings=ONE)
-    other = sightline.train(".", recipe="small", settings=ONE, console=Console(file=text, width=200))
+    other = sightline.train(".", recipe="small", settings=ONE, on_event=Lines(Console(file=text, width=200)))
     assert one is not None
     assert other is not None
     models = [read_model(run) for run in (one, other)]

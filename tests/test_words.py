@@ -11,10 +11,12 @@ from rich.console import Console
 
 from conftest import Finished
 from sightline.cli.main import main
+from sightline.display.events import Measured
+from sightline.display.lines import Lines
 from sightline.explanation.explain import summarize_explanations
 from sightline.explanation.explainer import ExplainedImage
 from sightline.training.optimizers import PARTS as OPTIMIZED
-from sightline.training.summary import PARTS, show_measures
+from sightline.training.summary import PARTS
 
 INTERNAL = re.compile(r"FLOP/s|probe_flops|\braps\b|head_biases|gap \(|of fit\b|× that|\benergy\b", re.IGNORECASE)
 
@@ -50,7 +52,7 @@ def test_no_name_of_ours_is_on_the_console_after_a_training(finished: Finished) 
     measured = json.loads((finished.run / "evaluation.json").read_text())
     assert {"fit_seconds", "probe_flops", "cost"} <= set(measured["cost"])  # where benchmarks read it
     console = Console(file=io.StringIO(), width=200)
-    show_measures(console, measured)
+    Lines(console)(Measured(measured))
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "seconds of training and test" in printed
     assert "prediction sets for 90%: hold the true class" in printed

@@ -25,6 +25,7 @@ from sightline.data.sources.layout import Classes
 from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import Splits, split, statistics
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import DataError
 from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
@@ -54,6 +55,7 @@ class Check:
     """Sentences: how many those are, and why; what a training cannot leave out, and what it does not see."""
 
 
+@reporting
 @listed_once()
 def check(
     data: str | os.PathLike[str],
@@ -62,7 +64,7 @@ def check(
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
     trust_code: bool = False,
-    progress: Progress | None = None,
+    on_event: Listener = ignore,
 ) -> Check:
     """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors,
     and classes that look otherwise when mirrored.
@@ -76,7 +78,7 @@ def check(
             checks/<data>-<n> unless named.
         classes: Which folders are the classes, as for sightline train.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
-        progress: Called with (done, all): of what, changes as the work goes on.
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
         DataError: there is no such image set, or it cannot be used.
         RunError: no finished run, or the folder to write to holds something.
@@ -86,36 +88,37 @@ def check(
         read_model_of_finished(labels)
     if out is not None:
         refuse_filled(out)
-    images = open_images(source, None, progress)
-    if min(images.size) < COMPARED:
-        height, width = (round(side * COMPARED / min(images.size)) for side in images.size)
-        images = open_images(source, None, progress, exactly=((height, width), (height, width)))
-    splits, notes = _split(images)
-    images = with_range_of(source, images, splits.train if splits is not None else images.readable, progress)
-    reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
-    parts = problems.part_of(images, splits)
-    headers, unseen = _headers(source, images, progress)
-    findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
-    findings += problems.copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
-    learned = splits.train if splits is not None else images.readable
-    findings += problems.unlike_when_mirrored(images, learned)
-    if labels is not None:
-        suspected, quality = _suspected_labels(source, labels, trust_code, progress)
-        findings, notes = [*findings, *suspected], [*notes, quality]
-    checked = Findings(
-        images,
-        parts,
-        [*notes, *unseen, *reading],
-        headers,
-        statistics(images, learned),
-        findings,
-        problems.suggestions(images, parts, findings),
-        problems.staying_in_test(images, parts, findings),
-    )
-    folder = _folder(images.name, out)
-    _write(folder, checked)
-    excluded = [images.paths[row] for row in sorted(checked.excluded)]
-    return Check(folder, findings, checked.counts, excluded, [*reading, *proposals(checked)])
+    with stage(on_event, "Checking", brief=True) as progress:
+        images = open_images(source, None, progress)
+        if min(images.size) < COMPARED:
+            height, width = (round(side * COMPARED / min(images.size)) for side in images.size)
+            images = open_images(source, None, progress, exactly=((height, width), (height, width)))
+        splits, notes = _split(images)
+        images = with_range_of(source, images, splits.train if splits is not None else images.readable, progress)
+        reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
+        parts = problems.part_of(images, splits)
+        headers, unseen = _headers(source, images, progress)
+        findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
+        findings += problems.copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
+        learned = splits.train if splits is not None else images.readable
+        findings += problems.unlike_when_mirrored(images, learned)
+        if labels is not None:
+            suspected, quality = _suspected_labels(source, labels, trust_code, progress)
+            findings, notes = [*findings, *suspected], [*notes, quality]
+        checked = Findings(
+            images,
+            parts,
+            [*notes, *unseen, *reading],
+            headers,
+            statistics(images, learned),
+            findings,
+            problems.suggestions(images, parts, findings),
+            problems.staying_in_test(images, parts, findings),
+        )
+        folder = _folder(images.name, out)
+        _write(folder, checked)
+        excluded = [images.paths[row] for row in sorted(checked.excluded)]
+        return Check(folder, findings, checked.counts, excluded, [*reading, *proposals(checked)])
 
 
 def _split(images: CachedImages) -> tuple[Splits | None, list[str]]:

@@ -1,6 +1,5 @@
 """The verbs that list what there is."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,9 @@ from cyclopts import Parameter
 
 from sightline.config import named_recipes
 from sightline.config.studies import named_studies
-from sightline.display.terminal import Table, screen, show
+from sightline.display.events import Table
+from sightline.display.lines import Lines
+from sightline.display.terminal import show
 
 __all__ = ["cache", "environment", "recipes", "runs", "studies"]
 
@@ -36,15 +37,13 @@ def runs(folder: Path = Path("runs"), /) -> None:
     if not listed:
         show(f"no runs in {folder}; make one with `sightline train DATA`.")
         return
-    table = Table()
-    for column in ("run", "state", "data", "recipe", "accuracy", "n"):
-        table.add_column(column, overflow="fold")
+    rows = []
     for run in listed:
         accuracy = "" if run.accuracy is None else f"{run.accuracy:.4f}"
         pruned = (run.folder / PRUNED).exists()
         state = "finished" if run.finished else "ended early" if pruned else "unfinished"
-        table.add_row(str(run.folder), state, run.data, run.recipe, accuracy, "" if run.n is None else f"{run.n:,}")
-    show(table, screen())
+        rows.append((run.folder, state, run.data, run.recipe, accuracy, "" if run.n is None else f"{run.n:,}"))
+    Lines()(Table(("run", "state", "data", "recipe", "accuracy", "n"), rows, texts=4))
 
 
 def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
@@ -59,35 +58,27 @@ def cache(*, clear: Annotated[bool, Parameter(negative=())] = False) -> None:
     if clear:
         show(f"freed {decoded.clear() / 1e6:,.0f} MB in {cache_folder()}")
         return
-    table = Table(str(cache_folder()))
-    for column in ("image set", "images", "MB", "from"):
-        table.add_column(column, overflow="fold")
-    for row in decoded.cached():
-        table.add_row(row["name"], f"{row['images']:,}", f"{row['bytes'] / 1e6:,.1f}", row["location"])
-    show(table, screen())
+    rows = [
+        (row["name"], row["location"], f"{row['images']:,}", f"{row['bytes'] / 1e6:,.1f}") for row in decoded.cached()
+    ]
+    Lines()(Table(("image set", "from", "images", "MB"), rows, texts=2, title=str(cache_folder())))
 
 
 def environment() -> None:
     """Describe this machine and what is installed, for a bug report."""
-    from rich import box
-
     from sightline.machine.environment import environment as work
 
-    table = Table(box=box.MARKDOWN)  # pasted into a report, it is a table there too
-    table.add_column("what", no_wrap=True)
-    table.add_column("found", overflow="fold")
-    for row in work().items():
-        table.add_row(*row)
-    show(table, screen(width=None if sys.stdout.isatty() else 200))
+    facts = work()  # pasted into a report, their table is one there too
+    width = max(map(len, facts))
+    show(f"| {'what':<{width}} | found |")
+    show(f"|{'-' * (width + 2)}|-------|")
+    for what, found in facts.items():
+        show(f"| {what:<{width}} | {found} |")
 
 
 def _list_named(what: str, about: str, texts: dict[str, str]) -> None:
     """Print the names of YAML texts, with what each says of itself."""
     import yaml
 
-    table = Table()
-    table.add_column(what)
-    table.add_column(about)
-    for name, text in texts.items():
-        table.add_row(name, yaml.safe_load(text)["about"])
-    show(table, screen())
+    rows = [(name, yaml.safe_load(text)["about"]) for name, text in texts.items()]
+    Lines()(Table((what, about), rows, texts=2))

@@ -1,7 +1,7 @@
 """From the signature and the docstring of a verb to its command.
 
 A parameter is a flag. One that is a block of settings (``SamplingConfig``) is a flag for each of them, and ``settings``
-of a training a flag for each setting of a recipe, with ``--config``. What a verb reports by (``console``, ``progress``)
+of a training a flag for each setting of a recipe, with ``--config``. What a verb reports by (``on_event``)
 is no flag.
 """
 
@@ -10,7 +10,7 @@ import os
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any
@@ -18,19 +18,17 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from sightline.cli.flags import BACKBONE, every_setting, nest, setting_flag, setting_value
-from sightline.cli.results import announce
 from sightline.cli.verbs import Verb
 from sightline.config import AnyRecipe, Recipe, read_recipe
 from sightline.config.building import members
 from sightline.config.resolving import field_texts, merge
-from sightline.display.terminal import screen
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.machine.extras import own_version
 
 __all__ = ["application"]
 
 TRAINS_ALL = "train"  # the verb that takes the settings of generators, too
-REPORTING = ("console", "progress", "announce", "after_epoch")  # parameters that are no flags
+REPORTING = ("on_event", "after_epoch")  # parameters that are no flags
 CONFIG = inspect.Parameter(
     "config",
     inspect.Parameter.KEYWORD_ONLY,
@@ -84,15 +82,10 @@ def _command(name: str, verb: Verb) -> Callable[..., None]:
         arguments = flags.arguments(named)
         words = _with_images(name, positional) if "images" in parameters else positional
         with ExitStack() as stack:
-            if "console" in parameters:
-                arguments["console"] = screen(error=verb.console_on_error)
-            if "announce" in parameters:
-                arguments["announce"] = announce
-            if "progress" in parameters:
-                from sightline.display.waiting import PATIENCE, Progress
+            if "on_event" in parameters:
+                from sightline.cli.bars import drawer
 
-                bar = Progress(screen(error=True), verb.working, patience=PATIENCE)
-                arguments["progress"] = stack.enter_context(bar)
+                arguments["on_event"] = stack.enter_context(closing(drawer(error=verb.reports_on_error)))
             result = function(*words, **arguments)
         verb.show(result, **dict(zip(parameters, words, strict=False)) | arguments)
 

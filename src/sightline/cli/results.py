@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.display.terminal import screen, show, show_rows
+from sightline.display.events import Measured
+from sightline.display.lines import Lines
+from sightline.display.terminal import show, show_rows
 
 if TYPE_CHECKING:
     from sightline.checks.check import Check
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from sightline.inference.predict import Predictions
 
 __all__ = [
-    "announce",
     "show_check",
     "show_evaluation",
     "show_explanations",
@@ -48,17 +49,33 @@ def show_evaluation(
     **_: Any,
 ) -> None:
     """Print the measures of a classifier."""
-    from sightline.training.summary import about_fidelity, about_standard_fid, show_measures
-
     if unknown:
         show(f"{measured['rate']:.1%} of {measured['n']:,} images are called none of the classes")
         return
     _warn(measured["data"]["remarks"])
-    show_measures(screen(), dict(measured))
+    Lines()(Measured(measured))
     if generated:
-        show(about_fidelity(run, measured["fidelity"]))
+        show(_about_fidelity(run, measured["fidelity"]))
     if fid:
-        show(about_standard_fid(measured["fidelity"]["standard_fid"]))
+        show(_about_standard_fid(measured["fidelity"]["standard_fid"]))
+
+
+def _about_fidelity(run: str, found: Mapping[str, Any]) -> str:
+    """Tell how near made images are to real ones, with what the numbers may be compared with."""
+    return (
+        f"in the features of {run}, {found['made']:,} made and {found['real']:,} real images: Fréchet distance"
+        f" {found['frechet']:.4g}, precision {found['precision']:.3f}, recall {found['recall']:.3f} (compare only with what the"
+        " same run measured of as many)"
+    )
+
+
+def _about_standard_fid(found: Mapping[str, Any]) -> str:
+    """Tell the distance that compares with papers, and what it depends on."""
+    height, width = found["size"]
+    return (
+        f"in the Inception features of the literature, {found['made']:,} made and {found['real']:,} real images of"
+        f" {height}×{width} px: standard FID {found['fid']:.4g} (compare only with one of as many: papers make 50,000)"
+    )
 
 
 def show_predictions(
@@ -88,13 +105,12 @@ def show_predictions(
 
 def show_explanations(explanations: "Explanations", *, out: Path, **_: Any) -> None:
     """Print how good the maps of each method are."""
-    from sightline.display.pages import print_table
     from sightline.explanation.explain import summarize_explanations
 
     _warn(explanations.no_images)
     _warn_of_unreadable(explanations.unreadable)
     _warn(f"left out {name}: {reason}" for name, reason in explanations.left_out.items())
-    print_table(screen(), "", summarize_explanations(explanations.images))
+    Lines()(summarize_explanations(explanations.images))
     count = len(explanations.files)
     show(f"{count:,} sheet{'s' if count > 1 else ''} and explanations.csv in {out}")
 
@@ -137,12 +153,6 @@ def show_check(check: "Check", **_: Any) -> None:
             " exclude.csv"
         )
     show_path(check.folder)
-
-
-def announce(address: str, about: str) -> None:
-    """Print where a server listens, and who answers there."""
-    show(about)
-    show(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)")
 
 
 def _warn(lines: Iterable[str]) -> None:

@@ -20,9 +20,7 @@ class Verb:
     """``module:function``; imported when it is called."""
     show: Callable[..., None] = results.show_path
     """Prints the result, given as the first argument, the others as the command line named them."""
-    working: str = ""
-    """What one reads while it works, for a verb that reports how far it is."""
-    console_on_error: bool = False
+    reports_on_error: bool = True
     """It reports on standard error, since standard output gets the result alone."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Flags by another name than the parameter's, or the setting's of a parameter that is a block of them."""
@@ -50,6 +48,7 @@ class Verb:
 VERBS = {
     "train": Verb(
         "sightline.training.train:train",
+        reports_on_error=False,
         short={
             "minutes": "probe.minutes",
             "seed": "fit.seed",
@@ -57,30 +56,28 @@ VERBS = {
             "deterministic": "fit.deterministic",
         },
     ),
-    "plan": Verb("sightline.training.plan:plan", results.show_plan, console_on_error=True),
-    "find rate": Verb("sightline.training.find:find_rate"),
-    "find batch": Verb("sightline.training.find:find_batch"),
-    "evaluate": Verb("sightline.evaluation.evaluate:evaluate", results.show_evaluation, "Evaluating"),
-    "report": Verb("sightline.reports.report:report", working="Writing the report"),
-    "predict": Verb("sightline.inference.predict:predict", results.show_predictions, "Predicting"),
+    "plan": Verb("sightline.training.plan:plan", results.show_plan),
+    "find rate": Verb("sightline.training.find:find_rate", reports_on_error=False),
+    "find batch": Verb("sightline.training.find:find_batch", reports_on_error=False),
+    "evaluate": Verb("sightline.evaluation.evaluate:evaluate", results.show_evaluation),
+    "report": Verb("sightline.reports.report:report"),
+    "predict": Verb("sightline.inference.predict:predict", results.show_predictions),
     "explain": Verb(
         "sightline.explanation.explain:explain",
         results.show_explanations,
-        "Explaining",
         names={"methods": "method"},
     ),
-    "encode": Verb("sightline.inference.encode:encode", results.show_features, "Encoding", required=("out",)),
+    "encode": Verb("sightline.inference.encode:encode", results.show_features, required=("out",)),
     "generate": Verb(
         "sightline.generation.generate:generate",
         results.show_generated,
-        "Generating",
         names={"keep.run": "keep-if", **{f"keep.{name}": f"keep-{name}" for name in ("least", "most", "copies")}},
     ),
-    "serve": Verb("sightline.serving.serve:serve"),
-    "check": Verb("sightline.checks.check:check", results.show_check, "Checking", names={"classes": "data.classes"}),
-    "compare": Verb("sightline.studies.compare:compare"),
+    "serve": Verb("sightline.serving.serve:serve", reports_on_error=False),
+    "check": Verb("sightline.checks.check:check", results.show_check, names={"classes": "data.classes"}),
+    "compare": Verb("sightline.studies.compare:compare", reports_on_error=False),
     "studies": Verb("sightline.cli.listing:studies"),
-    "tune": Verb("sightline.studies.tune:tune"),
+    "tune": Verb("sightline.studies.tune:tune", reports_on_error=False),
     "recipes": Verb("sightline.cli.listing:recipes"),
     "runs": Verb("sightline.cli.listing:runs"),
     "cache": Verb("sightline.cli.listing:cache"),

@@ -158,7 +158,8 @@ class FitConfig(Block, frozen=True, kw_only=True):
     """Share of the target that is spread evenly over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
     """How much an image counts in the training loss: each the same, or by the number of train images, over classes
-    times images of its class. Validation and test are not weighted."""
+    times images of its class. Validation and test are not weighted, and the answers are corrected to the frequencies
+    of the training images; see --evaluation.prior."""
     validate_every: ZeroOrMore = 1
     """Epochs between two validations; 0: only after the last."""
     keep: Literal["last", "val_acc", "val_loss"] = "last"
@@ -231,6 +232,10 @@ class EvaluationConfig(Block, frozen=True, kw_only=True):
     mirrored images look like another class."""
     on: Literal["test", "validation", "none"] = "test"
     """What the finished classifier is measured on; the test split is read once."""
+    prior: Literal["train", "equal"] = "train"
+    """How frequent the answers take classes to be: as among the training images, also after class weights or balanced
+    sampling, which train as if all were equally frequent; or equally frequent, which finds more images of rare classes
+    at the price of false ones, with probabilities that hold where all are as frequent."""
     precision: Literal["float32", "auto", "bfloat16", "float16"] = "float32"
     """Number format in which the finished classifier is calibrated, measured and answers, whatever it was trained in;
     auto: bfloat16 where the processor or GPU computes it fast, which shifts probabilities by some hundredths."""

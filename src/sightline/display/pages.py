@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 
-from sightline.display.terminal import Table as Lines
-from sightline.display.terminal import show
+from sightline.display.events import Table
 from sightline.runs.writing import write_atomically
 
 __all__ = [
@@ -27,7 +25,6 @@ __all__ = [
     "Table",
     "data_uri",
     "fragment",
-    "print_table",
     "render_html",
     "write_markdown",
     "write_page",
@@ -50,19 +47,6 @@ class Link:
 
     def __str__(self) -> str:
         return self.text
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts; a cell of two lines has its main thing in the first."""
-
-    columns: Sequence[str]
-    """Empty names: a table without a heading."""
-    rows: Sequence[Sequence[str | Link]]
-    texts: int = 1
-    """How many of the first columns are words; the others are numbers."""
-    look: str = ""
-    """``matrix`` for a confusion matrix, ``matrix long`` where names stand upright over their columns."""
 
 
 @dataclass(frozen=True)
@@ -239,16 +223,3 @@ def data_uri(pixels_HWC: "np.ndarray[Any, Any]", side: int, *, lossless: bool = 
     # method 2: 403 bytes an image of CIFAR-10, a JPEG file 622
     image.save(file, "WEBP", quality=80, method=2, lossless=lossless)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def print_table(console: Console, title: str, table: Table) -> None:
-    """Print a table on a console."""
-    from rich import box
-
-    apart = any("\n" in str(cell) for row in table.rows for cell in row)
-    lines = Lines(title, box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
-    for index, name in enumerate(table.columns):
-        lines.add_column(name, justify="left" if index < table.texts else "right", overflow="fold")
-    for row in table.rows:
-        lines.add_row(*map(str, row))
-    show(lines, console)

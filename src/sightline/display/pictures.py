@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from sightline.display.terminal import show
+from sightline.display.reporting import Listener
 from sightline.runs.writing import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.console import Console
 
 __all__ = [
     "Panel",
@@ -380,10 +379,10 @@ def _short(name: str, letters: int) -> str:
 
 
 @contextmanager
-def drawing(name: str, console: "Console") -> Iterator[None]:
+def drawing(name: str, on_event: Listener) -> Iterator[None]:
     """Report a picture that fails, which costs nothing else."""
     try:
         yield
     except Exception as error:  # whatever a drawing library may raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        show(f"no {name}: {reason}", console)
+        on_event(f"no {name}: {reason}")

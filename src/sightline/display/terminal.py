@@ -18,14 +18,12 @@ from rich.text import Text
 from sightline.runs.writing import to_bytes, write_rows
 
 __all__ = [
-    "Table",
     "cell",
     "in_notebook",
     "natural_key",
     "natural_order",
     "prepare_output",
     "readable",
-    "reporting_console",
     "screen",
     "show",
     "show_rows",
@@ -39,7 +37,9 @@ _INVISIBLE = re.compile(
 _DIGITS = re.compile("([0-9]{1,18})")
 
 
-def show(content: "str | Table", console: Console | None = None, *, error: bool = False, lines: bool = False) -> None:
+def show(
+    content: str | rich.table.Table, console: Console | None = None, *, error: bool = False, lines: bool = False
+) -> None:
     """Print a line or a table.
 
     Args:
@@ -64,9 +64,9 @@ def show(content: "str | Table", console: Console | None = None, *, error: bool 
         console.print(content)
 
 
-def screen(*, error: bool = False, width: int | None = None) -> Console:
+def screen(*, error: bool = False) -> Console:
     """Open a console of this process's output, or of its standard error."""
-    console = Console(stderr=error, width=width)
+    console = Console(stderr=error)
     _tolerant(console.file)
     return console
 
@@ -96,23 +96,6 @@ def _escaped(match: re.Match[str]) -> str:
 def cell(content: object) -> Text:
     """Make a text for a table or a bar of rich, of which nothing is taken for markup."""
     return Text(readable(str(content)))
-
-
-class Table(rich.table.Table):
-    """A table whose title, headings and cells are printed as they are."""
-
-    def __init__(self, title: str = "", **how: Any) -> None:
-        super().__init__(
-            title=Text(readable(title), style="table.title") if title else None, title_justify="left", **how
-        )
-
-    def add_column(self, header: str = "", **how: Any) -> None:  # type: ignore[override]
-        """Add a column with a heading."""
-        super().add_column(cell(header), **how)
-
-    def add_row(self, *cells: str, **how: Any) -> None:  # type: ignore[override]
-        """Add a row of cells."""
-        super().add_row(*map(cell, cells), **how)
 
 
 def _tolerant(stream: Any) -> Any:
@@ -150,12 +133,3 @@ def in_notebook() -> bool:
     """Tell whether this process is the kernel of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and (hasattr(shell, "kernel") or type(shell).__name__ == "ZMQInteractiveShell")
-
-
-def reporting_console(console: Console | None) -> Console:
-    """Choose where a verb reports: its console; else the cell of a notebook, and nowhere outside of one."""
-    if console is not None:
-        return console
-    if in_notebook():  # in lines, as in a log: its bars need a package of their own
-        return Console(force_terminal=False, force_jupyter=False, width=110)
-    return Console(quiet=True)

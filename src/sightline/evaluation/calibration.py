@@ -4,15 +4,28 @@ N images, V views, K classes. All of it is written to ``model.json`` and travels
 """
 
 import math
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from sightline.inference.views import Views, combine
 from sightline.measures.conformal import COVERAGES, FREE_RANKS, PENALTY, class_scores, classes_within, threshold
-from sightline.measures.metrics import calibration_error, cross_entropy, probabilities, reliability
+from sightline.measures.metrics import (
+    calibration_error,
+    classwise_calibration_error,
+    cross_entropy,
+    probabilities,
+    reliability,
+)
 
-__all__ = ["calibrate", "fit_temperature", "measure_sets", "temperature_interval"]
+__all__ = [
+    "PriorShifts",
+    "calibrate",
+    "fit_temperature",
+    "measure_sets",
+    "prior_shifts",
+    "temperature_interval",
+]
 
 SHOWN = (0.90, 0.95)  # coverages whose sets are measured
 LOG_DEVIATION = 0.75  # of the prior of log T: before any image is seen T is within a factor of 4.4 of 1 with 95 %
@@ -21,8 +34,38 @@ GRID = 49  # temperatures that are tried first
 Array = np.ndarray[Any, Any]
 
 
+class PriorShifts(NamedTuple):
+    """Logarithms to add to scaled logits, (K,), so that probabilities hold for other class frequencies."""
+
+    own_K: Array
+    """For the frequencies among the training images, which those of validation share."""
+    answers_K: Array
+    """For the frequencies that the answers assume."""
+
+
+def prior_shifts(counts_K: Array, balanced: bool, prior: Literal["train", "equal"]) -> PriorShifts:
+    """Compute how the frequencies of classes shift the answers of a network.
+
+    Args:
+        counts_K: training images of each class.
+        balanced: whether it was trained as if all classes were equally frequent, by weights or by sampling.
+        prior: the frequencies that its answers assume: those of the training images, or equal ones.
+    Source:
+        Saerens et al., "Adjusting the Outputs of a Classifier to New a Priori Probabilities", Neural Computation 2002,
+        eq. 2.4; Menon et al., "Long-Tail Learning via Logit Adjustment", ICLR 2021, section 4.
+    """
+    log_K = np.log(counts_K * len(counts_K) / counts_K.sum())
+    nothing_K = np.zeros_like(log_K)
+    own_K = log_K if balanced else nothing_K
+    return PriorShifts(own_K, own_K if prior == "train" else own_K - log_K)
+
+
 def calibrate(
-    logits_VNK: Array, labels_N: Array, uniforms_N: Array, all_views: list[Views]
+    logits_VNK: Array,
+    labels_N: Array,
+    uniforms_N: Array,
+    all_views: list[Views],
+    shifts: PriorShifts | None = None,
 ) -> tuple[dict[Views, float], dict[str, Any]]:
     """Fit the temperature and the thresholds for each number of views.
 
@@ -33,6 +76,7 @@ def calibrate(
         labels_N: their classes.
         uniforms_N: of ``image_uniforms``.
         all_views: the views that there are logits of; the last are those that the classifier is used with.
+        shifts: by which class frequencies shift the scaled logits; None: not at all.
     Returns:
         The temperature by views, and the block ``trust`` of ``model.json``.
     """
@@ -41,7 +85,9 @@ def calibrate(
     limits: dict[str, dict[str, float | None]] = {}
     for views in all_views:
         logits = combine(logits_VNK, views)
-        temperatures[views] = fit_temperature(logits, labels_N)
+        temperatures[views] = fit_temperature(logits, labels_N, shifts.own_K if shifts else 0.0)
+        if shifts is not None:
+            logits = logits + temperatures[views] * shifts.answers_K
         chances = probabilities(logits, temperatures[views])
         scores_NK = class_scores(chances, uniforms_N)
         limits[views] = {f"{coverage:g}": threshold(scores_NK[rows, labels_N], coverage) for coverage in COVERAGES}
@@ -53,6 +99,7 @@ def calibrate(
         "temperature_interval": list(temperature_interval(logits, labels_N, temperatures[views])),
         "reliability": reliability(chances, labels_N),
         "calibration_error": calibration_error(chances, labels_N),
+        "classwise_calibration_error": classwise_calibration_error(chances, labels_N),
         "calibration_error_unscaled": calibration_error(probabilities(logits), labels_N),
         "sets": {
             "score": "raps",
@@ -81,18 +128,22 @@ def measure_sets(scores_NK: Array, labels_N: Array, limits: dict[str, float | No
     return measured
 
 
-def fit_temperature(logits_NK: Array, labels_N: Array) -> float:
+def fit_temperature(logits_NK: Array, labels_N: Array, shift_K: Array | float = 0.0) -> float:
     """Find the most probable temperature: of least cross-entropy, with a prior that holds it near 1.
 
     Where every image is answered rightly, cross-entropy falls for ever as the temperature goes to 0. The prior, a normal
     distribution of log T around 0, decides there; it weighs as one constant against a sum over the images.
 
+    Args:
+        logits_NK: of images that nothing was learned from.
+        labels_N: their classes.
+        shift_K: added to the scaled logits; see ``prior_shifts``.
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2, without a prior.
     """
 
     def misfit(log_temperature: float) -> float:
-        return _misfit(logits_NK, labels_N, log_temperature)
+        return _misfit(logits_NK, labels_N, log_temperature, shift_K)
 
     grid = np.linspace(math.log(1e-3), math.log(1e3), GRID)  # the sum of two valleys may have two bottoms
     best, step = float(min(grid, key=misfit)), grid[1] - grid[0]
@@ -120,7 +171,8 @@ def temperature_interval(logits_NK: Array, labels_N: Array, temperature: float) 
     return math.exp(at - half), math.exp(at + half)
 
 
-def _misfit(logits_NK: Array, labels_N: Array, log_temperature: float) -> float:
+def _misfit(logits_NK: Array, labels_N: Array, log_temperature: float, shift_K: Array | float = 0.0) -> float:
     """Compute the negative logarithm of a temperature's posterior density, up to a constant."""
-    likelihood = len(labels_N) * cross_entropy(logits_NK, labels_N, math.exp(log_temperature))
+    temperature = math.exp(log_temperature)
+    likelihood = len(labels_N) * cross_entropy(logits_NK + temperature * shift_K, labels_N, temperature)
     return likelihood + (log_temperature / LOG_DEVIATION) ** 2 / 2

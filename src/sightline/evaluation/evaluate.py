@@ -17,6 +17,7 @@ from sightline.data.sources.source import ImageSource
 from sightline.data.sources.table_rows import canonical_label
 from sightline.data.splits import Splits, split_as
 from sightline.data.units import group_numbers
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
 from sightline.inference.predict import load
@@ -40,6 +41,7 @@ NO_GENERATED = "--generated measures a set of generated images: name the set, an
 TOP = 5  # top-5 accuracy says nothing of 5 classes or fewer
 
 
+@reporting
 def evaluate(
     run: str | os.PathLike[str],
     data: str | os.PathLike[str] | None = None,
@@ -49,7 +51,7 @@ def evaluate(
     generated: bool = False,
     fid: bool = False,
     trust_code: bool = False,
-    progress: Progress | None = None,
+    on_event: Listener = ignore,
 ) -> dict[str, Any]:
     """Measure a finished classifier on labeled images.
 
@@ -66,7 +68,7 @@ def evaluate(
             Inception network (96 MB, downloaded once), of all images of DATA and all that RUN was trained on. Papers
             take 50,000 of each. Without a GPU that is slow: a few images a second.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
-        progress: Called with (images done, images in all).
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Returns:
         The measures, as in ``evaluation.json``; for ``unknown`` those of ``evaluate_unknown``.
     Raises:
@@ -75,50 +77,51 @@ def evaluate(
         DataError: no such image set, a class that the classifier does not know, or the run's own set has changed.
         StorageError: ``out`` cannot be made or written.
     """
-    if unknown:
-        if data is None or out is not None:
-            raise ConfigError(
-                "--unknown measures an image set of other things and writes into the run: name the set, and leave --out"
-                " away."
-            )
-        if generated:
+    with stage(on_event, "Evaluating", brief=True) as progress:
+        if unknown:
+            if data is None or out is not None:
+                raise ConfigError(
+                    "--unknown measures an image set of other things and writes into the run: name the set, and leave"
+                    " --out away."
+                )
+            if generated:
+                raise ConfigError(NO_GENERATED)
+            return evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
+        if generated and data is None:
             raise ConfigError(NO_GENERATED)
-        return evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
-    if generated and data is None:
-        raise ConfigError(NO_GENERATED)
-    if fid and not generated:
-        raise ConfigError("--fid measures generated images: say --generated as well.")
-    model = read_model_of_finished(run)
-    source = source_of_run(model) if data is None else find_like_run(data, model)
-    if data is not None:
-        source.least = 1  # a classifier can be measured on one of its classes
-    weights = fetch_weights(progress) if fid else None
-    classifier = _loaded(run, trust_code)
-    if data is None:
-        exactly, preprocessing = (classifier.size, classifier.resize), classifier.preprocessing
-        images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, preprocessing)
-        rows = _own_test(Path(run), model, images)
-    else:
-        images = _opened_for(classifier, source, progress)
-        rows = _foreign_test(images)
-    if out is not None:
-        create_folder(Path(out))  # before the work, and before a reading is counted
-    if data is None:
-        model["test_readings"] += 1  # before the reading: one that is interrupted has been read, too
-        write_json(Path(run) / "model.json", model)
-    measured, table = evaluate_rows(classifier, images, rows, progress)
-    measured["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
-    measured["data"]["remarks"] = remarks(images)
-    if generated:
-        measured["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
-    if weights is not None:
-        network = Inception(weights, classifier.device)
-        fid_of = _standard_fid(network, Path(run), model, source, images, rows, progress)
-        measured["fidelity"]["standard_fid"] = asdict(fid_of)
-    if out is not None:
-        write_json(Path(out) / "evaluation.json", measured)
-        write_csv(Path(out) / "predictions.csv", *table)
-    return measured
+        if fid and not generated:
+            raise ConfigError("--fid measures generated images: say --generated as well.")
+        model = read_model_of_finished(run)
+        source = source_of_run(model) if data is None else find_like_run(data, model)
+        if data is not None:
+            source.least = 1  # a classifier can be measured on one of its classes
+        weights = fetch_weights(progress) if fid else None
+        classifier = _loaded(run, trust_code)
+        if data is None:
+            exactly, preprocessing = (classifier.size, classifier.resize), classifier.preprocessing
+            images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, preprocessing)
+            rows = _own_test(Path(run), model, images)
+        else:
+            images = _opened_for(classifier, source, progress)
+            rows = _foreign_test(images)
+        if out is not None:
+            create_folder(Path(out))  # before the work, and before a reading is counted
+        if data is None:
+            model["test_readings"] += 1  # before the reading: one that is interrupted has been read, too
+            write_json(Path(run) / "model.json", model)
+        measured, table = evaluate_rows(classifier, images, rows, progress)
+        measured["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
+        measured["data"]["remarks"] = remarks(images)
+        if generated:
+            measured["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
+        if weights is not None:
+            network = Inception(weights, classifier.device)
+            fid_of = _standard_fid(network, Path(run), model, source, images, rows, progress)
+            measured["fidelity"]["standard_fid"] = asdict(fid_of)
+        if out is not None:
+            write_json(Path(out) / "evaluation.json", measured)
+            write_csv(Path(out) / "predictions.csv", *table)
+        return measured
 
 
 def _loaded(run: str | os.PathLike[str], trust_code: bool) -> "Classifier":
@@ -314,6 +317,7 @@ def measures(
         "loss": metrics.cross_entropy(logits, labels_N, temperature),
         "loss_unscaled": metrics.cross_entropy(logits, labels_N),
         "calibration_error": metrics.calibration_error(chances, labels_N),
+        "classwise_calibration_error": metrics.classwise_calibration_error(chances, labels_N),
         "calibration_error_unscaled": metrics.calibration_error(metrics.probabilities(logits), labels_N),
         "temperature": temperature,
         "reliability": metrics.reliability(chances, labels_N),

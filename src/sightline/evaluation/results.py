@@ -148,7 +148,7 @@ def about_few_calibrated(model: Mapping[str, Any]) -> list[str]:
     if high <= UNDECIDED * low:
         return []
     return [
-        f"{trust['n']:,} images, with few mistakes among them, are too few to calibrate its probabilities well: the"
+        f"{trust['n']:,} images say too little to calibrate its probabilities well: the"
         f" temperature, {model['temperatures'][trust['views']]:.2f}, may be anything from {low:.2f} to {high:.2f}. Take"
         " them for an order, and more images for --data.validation."
     ]

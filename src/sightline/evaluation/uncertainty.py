@@ -32,10 +32,8 @@ def _about_calibration(facts: Facts, trust: Mapping[str, Any]) -> Section | None
         sources.append((f"validation, {trust['n']:,} images that set the temperature", trust))
     if not sources:
         return None
-    rows = [
-        (name, *(number(source.get(key), ".4f") for key in ("calibration_error_unscaled", "calibration_error")))
-        for name, source in sources
-    ]
+    keys = ("calibration_error_unscaled", "calibration_error", "classwise_calibration_error")
+    rows = [(name, *(number(source.get(key), ".4f") for key in keys)) for name, source in sources]
     shown = [(name, source["reliability"]) for name, source in sources if source.get("reliability")]
     charts = []
     if shown:
@@ -48,13 +46,19 @@ def _about_calibration(facts: Facts, trust: Mapping[str, Any]) -> Section | None
     about = (
         "Its probabilities are scaled by one number, the temperature, that was fitted on"
         f" {number(facts.model.get('calibrated_on'), ',')} validation images. Calibration error: the mean distance of"
-        " confidence and accuracy over 15 bins of confidence; 0 is perfect."
+        " confidence and accuracy over 15 bins of confidence; 0 is perfect. Over all classes: the same of"
+        " every class’s probability and frequency."
     )
+    if facts.model.get("prior_shift"):
+        about += (
+            " It was trained as if classes were equally frequent, or is to answer so: its probabilities are corrected by"
+            " the known frequencies."
+        )
     if trust.get("temperature_interval"):
         low, high = trust["temperature_interval"]
         temperature = facts.model["temperatures"][trust["views"]]
         about += f" The temperature is {temperature:.3f} (95 % interval {low:.3f} to {high:.3f})."
-    table = Table(("images", "calibration error before scaling", "after"), rows)
+    table = Table(("images", "calibration error before scaling", "after", "over all classes"), rows)
     legend = [(name, draw_swatch(style, "sure")) for style, (name, _) in enumerate(shown)]
     return Section("How sure it is", about, table, charts, legend=legend)
 

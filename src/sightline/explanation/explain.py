@@ -6,7 +6,7 @@ Nothing here loads Lightning, nor torch before there is an image to explain.
 import io
 import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from sightline.config import SIGNED, AttributionConfig, Method, methods_of, refu
 from sightline.data.sources.unlabeled import PlainFiles
 from sightline.display.pages import Table
 from sightline.display.pictures import Panel, draw_explanation
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.inference.predict import decoded_batches, load, sources_of
 from sightline.machine.extras import refuse_missing_captum
 from sightline.runs.folder import read_model_of_finished, refuse_filled
@@ -48,6 +49,7 @@ class Explanations:
     """Lines on files that were found and are no images, by reason and suffix."""
 
 
+@reporting
 def explain(
     run: str | os.PathLike[str],
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
@@ -59,7 +61,7 @@ def explain(
     arrays: bool = False,
     faithfulness: bool = True,
     trust_code: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    on_event: Listener = ignore,
 ) -> Explanations:
     """Show which pixels spoke for a class: a sheet for each image.
 
@@ -79,7 +81,7 @@ def explain(
         faithfulness: Measure deletion and insertion: how the probability falls and rises in the order of each map, and
             of a random one.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
-        progress: Called with (images done, images in all).
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
         ConfigError: the network lacks what a method needs, a class is unknown, or a setting has no effect.
         DataError: a path is missing, or nothing could be read.
@@ -89,33 +91,33 @@ def explain(
     names = methods_of(methods)
     chosen.refuse_unused(names)
     refuse_missing_captum(names)
-    sources, no_images = sources_of(images)
-    refuse_filled(out)
-    if target is not None and not os.fspath(run).endswith(".safetensors"):
-        refuse_unknown_class(target, read_model_of_finished(run)["classes"])
-    classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
-    if target is not None:
-        refuse_unknown_class(target, classifier.classes)
-    import torch
+    with stage(on_event, "Explaining", brief=True) as progress:
+        sources, no_images = sources_of(images)
+        refuse_filled(out)
+        if target is not None and not os.fspath(run).endswith(".safetensors"):
+            refuse_unknown_class(target, read_model_of_finished(run)["classes"])
+        classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
+        if target is not None:
+            refuse_unknown_class(target, classifier.classes)
+        import torch
 
-    from sightline.data.augment.augment import centre
-    from sightline.explanation.explainer import Explainer
-    from sightline.machine.devices import keep_freed_memory
+        from sightline.data.augment.augment import centre
+        from sightline.explanation.explainer import Explainer
+        from sightline.machine.devices import keep_freed_memory
 
-    keep_freed_memory()
-    explainer = Explainer(classifier, methods, chosen)
-    writer = _Writer(Path(out), arrays)
-    total = sum(len(source.names) for source in sources)
-    unreadable: list[tuple[str, str]] = []
-    for files, pixels in decoded_batches(sources, classifier.resize, AT_ONCE, unreadable, classifier.preprocessing):
-        explained = explainer.explain(pixels, target, faithfulness=faithfulness)
-        shown = centre(torch.from_numpy(pixels), classifier.size).numpy()
-        for name, image, result in zip(files, shown, explained, strict=True):
-            writer.write(name, image, result)
-        writer.write_table()  # each time, so that one who stops it early has what there is
-        if progress:
+        keep_freed_memory()
+        explainer = Explainer(classifier, methods, chosen)
+        writer = _Writer(Path(out), arrays)
+        total = sum(len(source.names) for source in sources)
+        unreadable: list[tuple[str, str]] = []
+        for files, pixels in decoded_batches(sources, classifier.resize, AT_ONCE, unreadable, classifier.preprocessing):
+            explained = explainer.explain(pixels, target, faithfulness=faithfulness)
+            shown = centre(torch.from_numpy(pixels), classifier.size).numpy()
+            for name, image, result in zip(files, shown, explained, strict=True):
+                writer.write(name, image, result)
+            writer.write_table()  # each time, so that one who stops it early has what there is
             progress(len(writer.files) + len(unreadable), total)
-    return Explanations(writer.files, writer.sheets, writer.images, unreadable, explainer.left_out, no_images)
+        return Explanations(writer.files, writer.sheets, writer.images, unreadable, explainer.left_out, no_images)
 
 
 def summarize_explanations(images: "Sequence[ExplainedImage]") -> Table:

@@ -150,8 +150,9 @@ class Explainer:
     def _probabilities(self, images_BCHW: Tensor) -> Tensor:
         """Compute calibrated probabilities of one view, (B, K), in float32: what the curves are made of."""
         temperatures = self.classifier.model["temperatures"]
-        logits_BK: Tensor = self.classifier.network(images_BCHW)
-        chances_BK: Tensor = (logits_BK.float() / temperatures["one"]).softmax(dim=1)
+        shift_K = torch.from_numpy(self.classifier.prior_shift("one")).to(images_BCHW.device)
+        logits_BK: Tensor = self.classifier.network(images_BCHW).float() + shift_K
+        chances_BK: Tensor = (logits_BK / temperatures["one"]).softmax(dim=1)
         return chances_BK
 
 

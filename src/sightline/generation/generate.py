@@ -9,7 +9,7 @@ order.
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from sightline.config import KeepConfig, SamplingConfig, chosen_classes, samplin
 from sightline.config.checks import INFINITY, within
 from sightline.data.sources.entries import class_folder
 from sightline.display.pictures import encode_png
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, RunError
 from sightline.generation.sequence import COLUMNS, ImageSequence, fingerprint, name_of, weights_of
 from sightline.runs.folder import generator_settings, read_model_of_finished, refuse_filled
@@ -55,6 +56,7 @@ class Generated:
     """Classes that were asked for and of which there is no image, since all were refused."""
 
 
+@reporting
 def generate(
     run: str | os.PathLike[str],
     *,
@@ -66,7 +68,7 @@ def generate(
     keep: KeepConfig | None = None,
     processes: int = 1,
     animation: str | os.PathLike[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    on_event: Listener = ignore,
 ) -> Generated:
     """Make images of classes with a trained generator.
 
@@ -90,7 +92,7 @@ def generate(
         processes: Processes that make images side by side on a processor, each with its share of the threads; no more
             than there are batches are started.
         animation: GIF file to write, of how the first images of each class come out of noise.
-        progress: Called with (images there, images in all).
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
         ConfigError: a class is not there, or the generator, or the device, cannot do what is asked for.
         RunError: no finished run of a generator, ``out`` holds something else, or a process was ended; what was made is
@@ -112,38 +114,42 @@ def generate(
     )
     begun = _rows_of(folder)
     images.refuse_others(begun, folder, per_class)
-    from sightline.generation.animation import animate, refuse_animation
-    from sightline.generation.filter import Filter
-    from sightline.generation.generator import load_generator
-    from sightline.generation.workers import Task, make_side_by_side
+    with stage(on_event, "Generating", brief=True) as progress:
+        from sightline.generation.animation import animate, refuse_animation
+        from sightline.generation.filter import Filter
+        from sightline.generation.generator import load_generator
+        from sightline.generation.workers import Task, make_side_by_side
 
-    if animation is not None:
-        refuse_animation(animation, how, begun is not None)
-    # in this process alone: it holds features of all training images, and computes by the same threads throughout
-    filter_ = None if keep is None else Filter(keep, run)
-    generator, _ = load_generator(run)
-    if processes > 1 and generator.device.type != "cpu":
-        raise ConfigError(
-            f"--processes {processes}: the images are made on one GPU, which one process fills; leave the option out."
-        )
-    labels = [model["classes"].index(name) for name in chosen]
-    if animation is not None:
-        animate(Path(animation), generator, images, labels)
-    there = _Folder(folder, images, per_class * len(chosen), begun)
-    before = len(there.rows)
-    size = BATCH if generator.device.type == "cpu" else GPU_BATCH
-    processes = min(processes, -(-there.total // size))  # and not by what is missing: threads are the same after a kill
-    batches = there.missing(size, filtered=filter_ is not None)
-    tasks = [Task([labels[n % len(labels)] for n in batch], [images.seed_of(n) for n in batch]) for batch in batches]
-    here = (generator.make(task.labels, task.seeds, how) for task in tasks)
-    with closing(here if processes == 1 else make_side_by_side(run, how, tasks, processes)) as pixels_of_batches:
-        for batch, task, pixels in zip(batches, tasks, pixels_of_batches, strict=True):
-            there.add(batch, pixels, filter_.look(pixels, task.labels) if filter_ else [None] * len(batch))
-            if progress:
+        if animation is not None:
+            refuse_animation(animation, how, begun is not None)
+        # in this process alone: it holds features of all training images, and computes by the same threads throughout
+        filter_ = None if keep is None else Filter(keep, run)
+        generator, _ = load_generator(run)
+        if processes > 1 and generator.device.type != "cpu":
+            raise ConfigError(
+                f"--processes {processes}: the images are made on one GPU, which one process fills; leave the option out."
+            )
+        labels = [model["classes"].index(name) for name in chosen]
+        if animation is not None:
+            animate(Path(animation), generator, images, labels)
+        there = _Folder(folder, images, per_class * len(chosen), begun)
+        before = len(there.rows)
+        size = BATCH if generator.device.type == "cpu" else GPU_BATCH
+        processes = min(
+            processes, -(-there.total // size)
+        )  # and not by what is missing: threads are the same after a kill
+        batches = there.missing(size, filtered=filter_ is not None)
+        tasks = [
+            Task([labels[n % len(labels)] for n in batch], [images.seed_of(n) for n in batch]) for batch in batches
+        ]
+        here = (generator.make(task.labels, task.seeds, how) for task in tasks)
+        with closing(here if processes == 1 else make_side_by_side(run, how, tasks, processes)) as pixels_of_batches:
+            for batch, task, pixels in zip(batches, tasks, pixels_of_batches, strict=True):
+                there.add(batch, pixels, filter_.look(pixels, task.labels) if filter_ else [None] * len(batch))
                 progress(min(batch.stop, there.total), there.total)
-    kept = {row["label"] for row in there.rows.values()}
-    without = [name for name in chosen if name not in kept]
-    return Generated(folder, len(there.rows), len(there.rows) - before, there.total, dict(there.refused), without)
+        kept = {row["label"] for row in there.rows.values()}
+        without = [name for name in chosen if name not in kept]
+        return Generated(folder, len(there.rows), len(there.rows) - before, there.total, dict(there.refused), without)
 
 
 # ── the folder ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -262,10 +262,17 @@ class Classifier:
                 features += [features_of(name, *call, len(images)) for name, call in calls[-1:]]
                 if progress:
                     progress(min(start + step, len(rows)))
-        logits_VNK = torch.cat(logits, 1)
+        logits_VNK = torch.cat(logits, 1) + torch.from_numpy(self.prior_shift(views))
         # the arithmetic may overflow though all weights are finite
         logits_VNK = torch.where(torch.isfinite(logits_VNK).all(-1, keepdim=True), logits_VNK, 0.0)
         return logits_VNK.numpy(), np.concatenate(features) if features else np.zeros((0, 0), np.float32)
+
+    def prior_shift(self, views: Views) -> Array:
+        """Return what the known frequencies of classes add to the logits of views, (K,), in float32; zeros before."""
+        shift: list[float] | None = self.model.get("prior_shift")
+        if shift is None:
+            return np.zeros(len(self.classes), np.float32)
+        return np.asarray(shift, np.float32) * np.float32(self.model["temperatures"][views])
 
     def prepare(self, pixels_BHWC: Array) -> torch.Tensor:
         """Return uint8 images of the cached size as the network reads them, (B, 3, H, W), on its device."""

@@ -19,6 +19,7 @@ from sightline.data.sources.find_source import always_labelled, find_source
 from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.unlabeled import plain_files
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError
 from sightline.inference.inputs import paths_of
 from sightline.inference.predict import decoded_batches, load
@@ -45,6 +46,7 @@ class Encoded:
     """Lines on files that were found and are no images, by reason and suffix."""
 
 
+@reporting
 def encode(
     run: str | os.PathLike[str],
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -52,7 +54,7 @@ def encode(
     out: str | os.PathLike[str] | None = None,
     layer: str = "features",
     trust_code: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    on_event: Listener = ignore,
 ) -> Encoded:
     """Write what a classifier makes of images, one vector an image, for use elsewhere.
 
@@ -63,7 +65,7 @@ def encode(
             and classes where all images have them.
         layer: Whose output to take: features, which the last layer reads, or a layer by its name; maps are averaged.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
-        progress: Called with (images done, images in all).
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
         ConfigError: there is no such layer, or the file is named otherwise.
         DataError: a path is missing, or nothing could be read.
@@ -74,37 +76,37 @@ def encode(
         raise DataError("no images were named; give files, folders, archives or image sets.")
     if out is not None and Path(out).suffix != ".npz":
         raise ConfigError(f"--out {out} must end in .npz, the format of the features.")
-    parts = [_part(path) for path in paths]
-    classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
-    from sightline.inference.classifier import BATCH
-    from sightline.inference.encoder import Encoder
-    from sightline.machine.devices import keep_freed_memory
+    with stage(on_event, "Encoding", brief=True) as progress:
+        parts = [_part(path) for path in paths]
+        classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
+        from sightline.inference.classifier import BATCH
+        from sightline.inference.encoder import Encoder
+        from sightline.machine.devices import keep_freed_memory
 
-    keep_freed_memory()
-    encoder = Encoder(classifier, layer)
-    total = sum(part.count for part in parts)
-    files: list[_File] = []
-    unreadable: list[tuple[_File, str]] = []
-    features: list[Array] = []
-    for some, pixels in decoded_batches(parts, classifier.resize, BATCH, unreadable, classifier.preprocessing):
-        features.append(encoder.encode(pixels))
-        files += some
-        if progress:
+        keep_freed_memory()
+        encoder = Encoder(classifier, layer)
+        total = sum(part.count for part in parts)
+        files: list[_File] = []
+        unreadable: list[tuple[_File, str]] = []
+        features: list[Array] = []
+        for some, pixels in decoded_batches(parts, classifier.resize, BATCH, unreadable, classifier.preprocessing):
+            features.append(encoder.encode(pixels))
+            files += some
             progress(len(files) + len(unreadable), total)
-    labels = [file.label for file in files]
-    names = sorted({label for label in labels if label is not None})
-    known = None not in labels
-    encoded = Encoded(
-        features=np.concatenate(features),
-        files=[file.name for file in files],
-        labels=np.array([names.index(label) for label in labels if label is not None], np.int64) if known else None,
-        classes=names if known else None,
-        unreadable=[(file.name, reason) for file, reason in unreadable],
-        left_out=[line for part in parts for line in part.left_out.sentences()],
-    )
-    if out is not None:
-        _write(Path(out), encoded, layer, _fingerprint(Path(run)))
-    return encoded
+        labels = [file.label for file in files]
+        names = sorted({label for label in labels if label is not None})
+        known = None not in labels
+        encoded = Encoded(
+            features=np.concatenate(features),
+            files=[file.name for file in files],
+            labels=np.array([names.index(label) for label in labels if label is not None], np.int64) if known else None,
+            classes=names if known else None,
+            unreadable=[(file.name, reason) for file, reason in unreadable],
+            left_out=[line for part in parts for line in part.left_out.sentences()],
+        )
+        if out is not None:
+            _write(Path(out), encoded, layer, _fingerprint(Path(run)))
+        return encoded
 
 
 # ── what is encoded ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from sightline.data.decoding.decode import in_parallel
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
 from sightline.data.sources.entries import LeftOut
 from sightline.data.sources.unlabeled import PlainFiles, plain_files
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import DataError
 from sightline.inference.inputs import paths_of, try_decode
 from sightline.inference.predictions import Prediction, csv_header, csv_rows
@@ -104,6 +105,7 @@ class Predictions:
     """Lines on files that were found and are no images, by reason and suffix."""
 
 
+@reporting
 def predict(
     run: str | os.PathLike[str] | None,
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
@@ -113,7 +115,7 @@ def predict(
     sets: float | None = None,
     precision: Precision | None = None,
     trust_code: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    on_event: Listener = ignore,
 ) -> Predictions:
     """Classify images.
 
@@ -130,33 +132,33 @@ def predict(
         precision: Number format of the arithmetic; that which the classifier was calibrated in unless named. auto takes
             bfloat16 where it is fast; probabilities then differ by some hundredths.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
-        progress: Called with (images done, images in all).
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
         ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
         DataError: a path is missing, or nothing could be read.
         RunError: no run, or not finished.
     """
-    sources, left_out = sources_of(images)
-    classifier = load(run, trust_code=trust_code, precision=precision)  # refuses before torch is loaded
-    from sightline.machine.devices import keep_freed_memory
+    with stage(on_event, "Predicting", brief=True) as progress:
+        sources, left_out = sources_of(images)
+        classifier = load(run, trust_code=trust_code, precision=precision)  # refuses before torch is loaded
+        from sightline.machine.devices import keep_freed_memory
 
-    keep_freed_memory()
-    if sets is not None:
-        classifier.limit(views or classifier.views, sets)
-    total = sum(len(source.names) for source in sources)
-    files: list[str] = []
-    predictions: list[Prediction] = []
-    unreadable: list[tuple[str, str]] = []
-    from sightline.inference.classifier import BATCH
+        keep_freed_memory()
+        if sets is not None:
+            classifier.limit(views or classifier.views, sets)
+        total = sum(len(source.names) for source in sources)
+        files: list[str] = []
+        predictions: list[Prediction] = []
+        unreadable: list[tuple[str, str]] = []
+        from sightline.inference.classifier import BATCH
 
-    for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable, classifier.preprocessing):
-        predictions.extend(classifier.answers(pixels, views, coverage=sets))
-        files.extend(names)
-        if progress:
+        for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable, classifier.preprocessing):
+            predictions.extend(classifier.answers(pixels, views, coverage=sets))
+            files.extend(names)
             progress(len(files) + len(unreadable), total)
-    if out is not None:
-        write_csv(Path(out), csv_header(sets), csv_rows(files, predictions))
-    return Predictions(files, predictions, unreadable, left_out)
+        if out is not None:
+            write_csv(Path(out), csv_header(sets), csv_rows(files, predictions))
+        return Predictions(files, predictions, unreadable, left_out)
 
 
 def sources_of(

@@ -7,6 +7,7 @@ import numpy as np
 
 __all__ = [
     "calibration_error",
+    "classwise_calibration_error",
     "confusion_matrix",
     "cross_entropy",
     "energies",
@@ -90,6 +91,22 @@ def calibration_error(probabilities_NK: Array, labels_N: Array, bins: int = 15) 
     """
     filled = reliability(probabilities_NK, labels_N, bins)
     return float(sum(one["n"] * abs(one["accuracy"] - one["confidence"]) for one in filled) / len(labels_N))
+
+
+def classwise_calibration_error(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> float:
+    """Compute the mean distance of each class's probability and its frequency over bins of that probability.
+
+    It sees what the error of the largest probability does not: a rare class that is called likely everywhere.
+
+    Source:
+        Kull et al., "Beyond Temperature Scaling", NeurIPS 2019, section 2.
+    """
+    distances = []
+    for index, chances_N in enumerate(probabilities_NK.T):
+        bin_of = np.clip(np.ceil(chances_N * bins).astype(int) - 1, 0, bins - 1)
+        gaps_N = (labels_N == index) - chances_N
+        distances.append(np.abs(np.bincount(bin_of, gaps_N, bins)).sum() / len(labels_N))
+    return float(np.mean(distances))
 
 
 def reliability(probabilities_NK: Array, labels_N: Array, bins: int = 15) -> list[dict[str, float]]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sightline.data.thumbnails import Thumbnails, open_own
 from sightline.display.pages import Page, Section, write_page
+from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError, StorageError
 from sightline.evaluation.answers import Answers, read_answers, read_measures
 from sightline.evaluation.results import about_classes, about_cost, warnings
@@ -32,12 +33,13 @@ sightline predict . IMAGES...                         # what it sees in other im
 """Commands that repeat and use a run, from within its folder."""
 
 
+@reporting
 def report(
     run: str | os.PathLike[str],
     *,
     out: str | os.PathLike[str] | None = None,
     trust_code: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    on_event: Listener = ignore,
 ) -> Path:
     """Write a finished run's report: how good, on what, where wrong, how sure, how to repeat it.
 
@@ -47,7 +49,7 @@ def report(
         run: Folder of a finished run.
         out: File to write (.html), one page that holds all it shows; report.html in the run unless named.
         trust_code: Run the code of the repository that a network of torch.hub is built by, to explain its mistakes.
-        progress: Called with (images done, images in all) where the image set must be decoded again.
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Returns:
         The page.
     Raises:
@@ -60,13 +62,16 @@ def report(
     if path.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {path} must end in .html, the format of the report.")
     folder, model = Path(run), read_model_of_finished(run, generator=None)
-    if not is_generator(model):
-        write_page(path, _classifier_page(folder, model, trust_code, progress))
-    elif trust_code:
-        raise ConfigError("--trust-code has no effect on the report of a generator, which runs no code; leave it out.")
-    else:
-        write_page(path, generator_page(folder, model))
-    return path
+    with stage(on_event, "Writing the report", brief=True) as progress:
+        if not is_generator(model):
+            write_page(path, _classifier_page(folder, model, trust_code, progress))
+        elif trust_code:
+            raise ConfigError(
+                "--trust-code has no effect on the report of a generator, which runs no code; leave it out."
+            )
+        else:
+            write_page(path, generator_page(folder, model))
+        return path
 
 
 def _classifier_page(

@@ -167,6 +167,7 @@ class Trust(Struct):
 
     n: Some
     temperature_interval: tuple[Spread, Spread] | None = None
+    classwise_calibration_error: Share | None = None
     reliability: list[Bin] = []
     calibration_error: float | None = None
     calibration_error_unscaled: float | None = None
@@ -228,6 +229,7 @@ class Metrics(Measured):
     split: str = ""
     calibration_error: float | None = None
     calibration_error_unscaled: float | None = None
+    classwise_calibration_error: Share | None = None
     sets: dict[str, SetSize] | None = None
     unknown_share: Share | None = None
     folds: Count | None = None
@@ -314,6 +316,7 @@ class Classifier(Finished, kw_only=True):
     views: Views
     temperatures: dict[Views, Temperature]
     answer_precision: Precision | None = None  # as it was trained
+    prior_shift: list[Level] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -321,6 +324,8 @@ class Classifier(Finished, kw_only=True):
             raise ValueError(f"resize {self.resize} is smaller than size {self.size}")
         if self.views not in self.temperatures:
             raise ValueError(f"temperatures: there is none for {self.views!r} views")
+        if self.prior_shift is not None and len(self.prior_shift) != len(self.classes):
+            raise ValueError(f"prior_shift: there are {len(self.prior_shift)} numbers for {len(self.classes)} classes")
 
 
 class Generator(Finished, kw_only=True):

@@ -6,7 +6,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,8 @@ from urllib.parse import quote
 import numpy as np
 
 from sightline.config import ServeConfig
+from sightline.display.events import Serving
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
 from sightline.inference.predict import about_box, load
 from sightline.machine.extras import require
@@ -27,13 +29,14 @@ PATIENCE = 2  # seconds in which answers that were begun are finished when the s
 LAST_PATIENCE = 0.5  # seconds that are then left to what the network is doing
 
 
+@reporting
 def serve(
     run: str | os.PathLike[str] | None = None,
     *,
     settings: ServeConfig | None = None,
     precision: Literal["float32", "auto", "bfloat16", "float16"] | None = None,
     trust_code: bool = False,
-    announce: Callable[[str, str], None] | None = None,
+    on_event: Listener = ignore,
 ) -> None:
     """Serve a finished classifier: a page to try it in a browser, and a service to call from programs.
 
@@ -46,7 +49,8 @@ def serve(
         precision: Number format of the arithmetic; that which the classifier was calibrated in unless named. auto takes
             bfloat16 where it is fast; probabilities then differ by some hundredths.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
-        announce: Called with the address and a sentence on the classifier as soon as callers are let in.
+        on_event: Called with each event (``display/events.py``), such as the address as soon as callers are let in; unless
+            named, only a notebook shows them.
     Raises:
         ConfigError: the address cannot be listened at, or the network needs a library that is missing.
         RunError: no run, or not finished.
@@ -73,8 +77,7 @@ def serve(
                 app = build_service(asker, settings)
                 mount_page(app, asker, None if run is None else Path(run), settings, folder)
                 listener.listen(BACKLOG)
-                if announce:
-                    announce(_address(listener, settings), _about(run, classifier.model))
+                on_event(Serving(_address(listener, settings), _about(run, classifier.model)))
                 config = uvicorn.Config(
                     app,
                     http=Connection,

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
-from rich.console import Console
 
 from sightline.config.checks import nearest, within
 from sightline.config.studies import Study, named_studies, read_study
 from sightline.data.sources.find_source import find_source
-from sightline.display.pages import Page, print_table, write_markdown, write_page
-from sightline.display.terminal import reporting_console, show
+from sightline.display.pages import Page, write_markdown, write_page
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.runs.folder import create_run
 from sightline.runs.outcomes import (
@@ -41,6 +40,7 @@ STUDIES = Path("studies")
 STUDY = "study.yaml"  # in the folder of a study
 
 
+@reporting
 def compare(
     *what: str | os.PathLike[str],
     data: str | None = None,
@@ -49,7 +49,7 @@ def compare(
     out: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     without: str | None = None,
-    console: Console | None = None,
+    on_event: Listener = ignore,
 ) -> Path:
     """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
 
@@ -64,7 +64,7 @@ def compare(
             unless named. Its seconds are then those of a busy machine.
         without: Show a study that has begun once more without this recipe, as study-without-<recipe>.html beside its
             page, marked as a second look; nothing is trained.
-        console: Where to report; None reports nothing, but in a notebook.
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Returns:
         The page, ``study.html`` or ``runs.html``, among its words in Markdown and tables in CSV.
     Raises:
@@ -72,20 +72,19 @@ def compare(
             after the page on the others is written.
         Interrupted: Ctrl-C; a study can be continued.
     """
-    console = reporting_console(console)
     names = [os.fspath(one) for one in what]
     if any(map(_is_study, names)):
         side_by_side = 1 if workers is None else workers
         within("workers", side_by_side, 1, os.cpu_count() or 1)
         study, folder = _find_study(names, {"data": data, "seeds": seeds, "fraction": fraction}, out)
         if without is not None:
-            return _look_again(study, folder, without, workers, console)
-        return _compare_study(study, folder, side_by_side, console)
+            return _look_again(study, folder, without, workers, on_event)
+        return _compare_study(study, folder, side_by_side, on_event)
     options = {"data": data, "seeds": seeds, "fraction": fraction, "workers": workers, "without": without}
     for flag, value in options.items():
         if value is not None and names:
             raise ConfigError(f"--{flag} has no effect on runs that are finished; leave it out, or name a study.")
-    return _compare_runs(_read_runs(names), out, console)
+    return _compare_runs(_read_runs(names), out, on_event)
 
 
 # ── finished runs ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -111,7 +110,7 @@ def _read_runs(names: Sequence[str]) -> list[Outcome]:
     return outcomes
 
 
-def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, console: Console) -> Path:
+def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, on_event: Listener) -> Path:
     if out is not None and (Path(out) / STUDY).exists():
         raise RunError(f"{out} holds a study; choose another --out.")
     folder = create_run("runs", below=STUDIES) if out is None else Path(out)
@@ -123,11 +122,11 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, c
     ]
     pairs = paired_runs(outcomes)
     page = runs_page(outcomes, lead, unlike_images(outcomes), [pair_section(pairs)] if pairs else [])
-    show("", console)
-    print_table(console, "results", runs_table(outcomes, brief=True))
+    on_event("")
+    on_event(replace(runs_table(outcomes, brief=True), title="results"))
     if pairs:
-        print_table(console, "paired, image by image", pair_table(pairs))
-    return _write(folder / "runs.html", page, outcomes, outcomes, console)
+        on_event(replace(pair_table(pairs), title="paired, image by image"))
+    return _write(folder / "runs.html", page, outcomes, outcomes, on_event)
 
 
 # ── studies ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -160,22 +159,22 @@ def _find_study(
     return study, STUDIES / "-".join(parts) if out is None else Path(out)
 
 
-def _compare_study(study: Study, folder: Path, workers: int, console: Console) -> Path:
+def _compare_study(study: Study, folder: Path, workers: int, on_event: Listener) -> Path:
     from sightline.studies.runner import jobs, open_study, train_study  # loads torch
 
     study = open_study(folder, study)
-    failures = train_study(study, folder, console, workers=workers)
+    failures = train_study(study, folder, on_event, workers=workers)
     runs = _finished(study, jobs(study, folder))
     if not runs:
         raise RunError(f"no run of {folder} was finished: {next(iter(failures.values()))}")
     findings, outcomes = study_findings(study, runs, failures), list(runs.values())
-    show("", console)
+    on_event("")
     for sentence in findings.lead:
-        show(sentence, console)
-    print_table(console, f"{study.name}, ranked by validation", ranking_table(study, findings, brief=True))
+        on_event(sentence)
+    on_event(replace(ranking_table(study, findings, brief=True), title=f"{study.name}, ranked by validation"))
     write_csv(folder / "study.csv", STUDY_COLUMNS, study_rows(findings))
     first = [row.outcomes[0] for row in findings.ranked if row.outcomes]
-    page = _write(folder / "study.html", study_page(study, findings, outcomes), outcomes, first, console, *OF_SEEDS)
+    page = _write(folder / "study.html", study_page(study, findings, outcomes), outcomes, first, on_event, *OF_SEEDS)
     if failures:
         raise RunError(
             f"{len(failures)} of {len(jobs(study, folder))} runs are not finished (the first:"
@@ -195,7 +194,7 @@ def _finished(study: Study, planned: "Sequence[Job]") -> dict[tuple[str, int], O
     }
 
 
-def _look_again(study: Study, folder: Path, without: str, workers: int | None, console: Console) -> Path:
+def _look_again(study: Study, folder: Path, without: str, workers: int | None, on_event: Listener) -> Path:
     """Show a study without one of its recipes, from the runs that are finished."""
     from sightline.studies.runner import jobs  # loads torch
 
@@ -229,8 +228,8 @@ def _look_again(study: Study, folder: Path, without: str, workers: int | None, c
     write_markdown(path.with_suffix(".md"), page)
     write_page(path, page)
     for sentence in (*page.warnings[:1], *findings.lead, *page.warnings[1:]):
-        show(sentence, console)
-    print_table(console, f"{study.name} without {without}", ranking_table(study, findings, brief=True))
+        on_event(sentence)
+    on_event(replace(ranking_table(study, findings, brief=True), title=f"{study.name} without {without}"))
     return path
 
 
@@ -242,7 +241,7 @@ def _write(
     page: Page,
     outcomes: Sequence[Outcome],
     first: Sequence[Outcome],
-    console: Console,
+    on_event: Listener,
     *left_out: str,
 ) -> Path:
     """Write a page, its words in Markdown and its tables in CSV.
@@ -252,7 +251,7 @@ def _write(
         page: what it says.
         outcomes: all runs.
         first: those whose settings are compared.
-        console: where warnings are printed.
+        on_event: where warnings are printed.
         left_out: settings that are not compared.
     """
     names = [one.name for one in first]
@@ -262,5 +261,5 @@ def _write(
     write_markdown(path.with_suffix(".md"), page)
     write_page(path, page)
     for sentence in page.warnings:
-        show(f"warning: {sentence}", console)
+        on_event(f"warning: {sentence}")
     return path

@@ -22,13 +22,12 @@ from typing import Any
 
 import yaml
 from msgspec.structs import replace
-from rich.console import Console
 
 from sightline.config import to_yaml
 from sightline.config.resolving import to_mapping
 from sightline.config.studies import Study, Variant, differences, read_study, study_to_yaml
 from sightline.data.sources.find_source import find_source
-from sightline.display.terminal import show
+from sightline.display.reporting import Listener
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError
 from sightline.machine.devices import share_of_machine
@@ -135,14 +134,14 @@ def open_study(folder: Path, study: Study) -> Study:
 
 
 def train_study(
-    study: Study, folder: Path, console: Console, train: Callable[[Job], None] | None = None, workers: int = 1
+    study: Study, folder: Path, on_event: Listener, train: Callable[[Job], None] | None = None, workers: int = 1
 ) -> dict[tuple[str, int], str]:
     """Train every run of a study that is not finished.
 
     Args:
         study: as ``open_study`` gives it.
         folder: of the study.
-        console: where a line a run is printed.
+        on_event: where a line a run is printed.
         train: what trains one run; None: a process of its own.
         workers: runs that are trained side by side, each with its share of the threads and of the GPUs.
     Returns:
@@ -153,9 +152,9 @@ def train_study(
     """
     everything = jobs(study, folder)
     try:
-        with _held(folder, console) as lock:
-            _refuse_early(everything, console)
-            return _train_side_by_side(everything, lock, console, train, workers)
+        with _held(folder, on_event) as lock:
+            _refuse_early(everything, on_event)
+            return _train_side_by_side(everything, lock, on_event, train, workers)
     except KeyboardInterrupt as stopped:
         raise Interrupted(folder, f"sightline compare {shlex.quote(str(folder))}") from stopped
 
@@ -163,7 +162,7 @@ def train_study(
 def _train_side_by_side(
     everything: Sequence[Job],
     lock: int | None,
-    console: Console,
+    on_event: Listener,
     train: Callable[[Job], None] | None,
     workers: int,
 ) -> dict[tuple[str, int], str]:
@@ -188,7 +187,7 @@ def _train_side_by_side(
             while waiting or busy:
                 while free and (job := _next(waiting, [one for one, _ in busy.values()])) is not None:
                     waiting.remove(job)
-                    show(f"[{everything.index(job) + 1}/{len(everything)}] {job.name}", console)
+                    on_event(f"[{everything.index(job) + 1}/{len(everything)}] {job.name}")
                     worker = free.pop(0)
                     busy[pool.submit(work, job, worker)] = job, worker
                 for ended in wait(busy, return_when=FIRST_COMPLETED).done:
@@ -199,7 +198,7 @@ def _train_side_by_side(
                     except SightlineError as error:
                         failures[job.variant.name, job.seed] = str(error)
                         line = f"failed: {error}"
-                    show(f"  {f'{job.name}: ' if workers > 1 else ''}{line}", console)
+                    on_event(f"  {f'{job.name}: ' if workers > 1 else ''}{line}")
         except BaseException:  # Ctrl-C, here or in a training; the others are ended before the pool is left
             stopping.set()
             raise
@@ -289,7 +288,7 @@ def _reached(job: Job) -> str:
     return ", ".join(f"{split} {one.accuracy:.4f}" for split, one in measured.items() if one) or "finished"
 
 
-def _refuse_early(everything: list[Job], console: Console) -> None:
+def _refuse_early(everything: list[Job], on_event: Listener) -> None:
     """Refuse before the first step what would be refused after hours: conflicts of settings, or other images.
 
     What starts from a run that is not there yet is seen when its turn comes, still with the first seed.
@@ -297,7 +296,7 @@ def _refuse_early(everything: list[Job], console: Console) -> None:
     first = {job.variant.name: job for job in reversed(everything) if not job.finished and job.backbone is None}
     for job in sorted(first.values(), key=everything.index):
         try:
-            plan = prepare_training(job.data, job.recipe, job.settings, console)
+            plan = prepare_training(job.data, job.recipe, job.settings, on_event)
         except SightlineError as error:
             raise type(error)(f"study {job.study.name!r}, {job.variant.name!r}: {error}") from error
         for other in everything:
@@ -311,7 +310,7 @@ def _refuse_early(everything: list[Job], console: Console) -> None:
 
 
 @contextmanager
-def _held(folder: Path, console: Console) -> Iterator[int | None]:
+def _held(folder: Path, on_event: Listener) -> Iterator[int | None]:
     """Hold the lock of a study's folder, of which this process and those that it passes it to let go when they end.
 
     A training whose study was killed goes on to its end; the study waits for it.
@@ -326,7 +325,7 @@ def _held(folder: Path, console: Console) -> Iterator[int | None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            show(f"Waiting for a training of {folder} that still runs.", console)
+            on_event(f"Waiting for a training of {folder} that still runs.")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:

@@ -25,8 +25,8 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from rich.console import Console
 
+from sightline.display.reporting import ignore
 from sightline.errors import SightlineError, StorageError
 from sightline.machine.devices import share_of_machine
 from sightline.runs.folder import PRUNED, mark_pruned, read_model
@@ -87,8 +87,7 @@ def train_trial(job: Job, go_on: Callable[[int, float], bool]) -> Outcome:
         return Outcome("pruned", *_judged(run, job.judge))
     settings = {**job.settings, "evaluation": {"on": "none", "robustness": False}}  # no trial ever sees a test image
     try:
-        quiet = Console(quiet=True)
-        train(recipe=job.recipe, settings=settings, run=run, resume=True, console=quiet, after_epoch=after_epoch)
+        train(recipe=job.recipe, settings=settings, run=run, resume=True, on_event=ignore, after_epoch=after_epoch)
     except _PrunedError as pruned:
         mark_pruned(run, str(pruned))
         return Outcome("pruned", *_judged(run, job.judge))

@@ -15,13 +15,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-
 from sightline.config.checks import within
 from sightline.config.resolving import to_mapping
 from sightline.config.space_files import read_space
 from sightline.config.tuning import TuneConfig, begun_study, refuse_hopeless_space
-from sightline.display.terminal import reporting_console
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
 from sightline.machine.extras import require
 from sightline.training.request import read_request
@@ -29,6 +27,7 @@ from sightline.training.request import read_request
 __all__ = ["tune"]
 
 
+@reporting
 def tune(
     data: str | os.PathLike[str] | None = None,
     *,
@@ -42,7 +41,7 @@ def tune(
     seed: int | None = None,
     workers: int = 1,
     resume: bool = False,
-    console: Console | None = None,
+    on_event: Listener = ignore,
 ) -> Path:
     """Search a space of settings for the recipe with the best validation (Optuna).
 
@@ -67,7 +66,7 @@ def tune(
         seed: Seed of the drawing, 42 unless named; all trials are trained with --fit.seed.
         workers: Processes that train trials side by side.
         resume: Continue --study as it was begun; only --trials and --workers may be others.
-        console: Where to report; None reports nothing, but in a notebook.
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Returns:
         The folder of the study, with ``best.yaml`` in it.
     Raises:
@@ -97,5 +96,5 @@ def tune(
         study=study,
         most=trials,
         workers=workers,
-        console=reporting_console(console),
+        on_event=on_event,
     )

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from sightline.config import Recipe, resolve, to_yaml
 from sightline.config.resolving import to_mapping
 from sightline.config.space_files import build_space
 from sightline.config.tuning import STUDY, Study, TuneConfig, choose_pruner, study_text
+from sightline.display import events
+from sightline.display.events import Table
+from sightline.display.reporting import Listener
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError, DataError, Interrupted, TrainingError
 from sightline.measures.metrics import wilson_interval
@@ -26,7 +27,7 @@ from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.preparation import prepare_classifier
 from sightline.training.request import Request
 from sightline.training.resume import changes
-from sightline.training.summary import TrialLines, describe_tuning, show_tuning
+from sightline.training.summary import odd_images
 
 __all__ = ["search_space"]
 
@@ -50,7 +51,7 @@ def search_space(
     study: str | os.PathLike[str] | None,
     most: int | None,
     workers: int,
-    console: Console,
+    on_event: Listener,
 ) -> Path:
     """Search as ``sightline.tune`` has it, which has read the space and the folder.
 
@@ -62,9 +63,9 @@ def search_space(
         study: its folder, or the one to make.
         most: trials that were asked for.
         workers: processes that train them.
-        console: where to report.
+        on_event: where to report.
     """
-    plan = prepare_classifier(request, console)
+    plan = prepare_classifier(request, on_event)
     tuned = Study(plan.recipe, written, config, plan.images.fingerprint)
     if begun is not None:
         _refuse_changes(Path(study or ""), begun, tuned)
@@ -83,7 +84,9 @@ def search_space(
         folder = create_run(f"{plan.source.name}-{plan.recipe.name}", study, below=TUNINGS, flag="--study")
     with alone(folder, "tuned"):
         write_atomically(folder / STUDY, study_text(tuned).encode())
-        tuning = _Tuning(folder, tuned, Search(folder / "tuning.db", space, config, pruner, plan.recipe), plan)
+        tuning = _Tuning(
+            folder, tuned, Search(folder / "tuning.db", space, config, pruner, plan.recipe), plan, on_event
+        )
         side_by_side = f", {workers} side by side" if workers > 1 else ""
         facts = [
             f"tuning {plan.recipe.name}: {', '.join(space.names)}",
@@ -91,14 +94,19 @@ def search_space(
             f" {ENDS[pruner]}{side_by_side}; in {folder}",
             *([plan.replaced] if plan.replaced else []),
         ]
-        describe_tuning(console, plan.images, plan.splits, facts)
+        counts = plan.splits.counts()
+        about = (
+            f"{plan.images.name}: {len(plan.images.classes)} classes; train {counts['train']:,}, validation"
+            f" {counts['validation']:,} images; no trial reads the test split"
+        )
+        for line in (about, *odd_images(plan.images, plan.splits), *facts):
+            on_event(line)
         del plan  # its network, which each trial builds for itself
         try:
-            with TrialLines(console, tuning.search.total) as lines:
-                tuning.train(lines, workers)
+            tuning.train(workers)
         except KeyboardInterrupt as error:
             raise Interrupted(folder, f"sightline tune --resume --study {shlex.quote(str(folder))}") from error
-        tuning.report(console)
+        tuning.report()
     return folder
 
 
@@ -123,25 +131,26 @@ def _refuse_changes(folder: Path, begun: Study, now: Study) -> None:
 class _Tuning:
     """Trains the trials of a search, and writes what they were."""
 
-    def __init__(self, folder: Path, study: Study, search: Search, plan: ClassifierPlan) -> None:
+    def __init__(self, folder: Path, study: Study, search: Search, plan: ClassifierPlan, on_event: Listener) -> None:
+        self.on_event = on_event
         self.folder, self.study, self.search = folder, study, search
         self.judge = study.config.judge
         self.names = _shortened(search.space.names)
         self.images = len(plan.splits.select if plan.recipe.selects else plan.splits.validation)
 
-    def train(self, lines: TrialLines, workers: int) -> None:
+    def train(self, workers: int) -> None:
         """Train all trials that are left."""
         self._write()  # of trials whose lines were not written before an interruption
         if workers == 1:
-            while (trial := self._next(lines)) is not None:
-                outcome = train_trial(self._job(trial), partial(self._go_on, lines, trial))
-                self._show(lines, self.search.end(trial, outcome))
+            while (trial := self._next()) is not None:
+                outcome = train_trial(self._job(trial), partial(self._go_on, trial))
+                self._report_end(self.search.end(trial, outcome))
             return
         busy: dict[int, Trial] = {}
         with Workers(workers) as crew:
             while True:
                 for worker in sorted(set(range(workers)) - set(busy)):
-                    if (trial := self._next(lines)) is not None:
+                    if (trial := self._next()) is not None:
                         busy[worker] = trial
                         crew.start(worker, self._job(trial))
                 if not busy:
@@ -150,27 +159,27 @@ class _Tuning:
                 if worker not in busy:  # one that had nothing to do was ended from outside
                     continue
                 if isinstance(heard, Outcome):
-                    self._show(lines, self.search.end(busy.pop(worker), heard))
+                    self._report_end(self.search.end(busy.pop(worker), heard))
                 else:
-                    crew.tell(worker, self._go_on(lines, busy[worker], *heard))
+                    crew.tell(worker, self._go_on(busy[worker], *heard))
 
-    def _next(self, lines: TrialLines) -> Trial | None:
+    def _next(self) -> Trial | None:
         """Return the next trial that must be trained."""
         while (trial := self.search.next()) is not None and trial.outcome is not None:
-            self._show(lines, trial)
+            self._report_end(trial)
         if trial is not None:
-            lines.running(trial.number, "begins")
+            self._report(trial, "running", None, 0, "begins")
         return trial
 
     def _job(self, trial: Trial) -> Job:
         run = self.folder / "trials" / f"{trial.number:03d}"
         return Job(str(run), to_mapping(self.study.recipe), trial.settings, self.judge)
 
-    def _go_on(self, lines: TrialLines, trial: Trial, epoch: int, value: float) -> bool:
-        lines.running(trial.number, f"epoch {epoch}, {self.judge} {value:.4f}")
+    def _go_on(self, trial: Trial, epoch: int, value: float) -> bool:
+        self._report(trial, "running", value, epoch, f"epoch {epoch}, {self.judge} {value:.4f}")
         return self.search.go_on(trial, epoch, value)
 
-    def _show(self, lines: TrialLines, trial: Trial) -> None:
+    def _report_end(self, trial: Trial) -> None:
         """Print how a trial ended and what was drawn for it, and write it down."""
         end = trial.ended
         if end.state == "failed":
@@ -179,8 +188,11 @@ class _Tuning:
             text = f"{self.judge} {math.nan if end.value is None else end.value:.4f}  "
             text += f"ended early after epoch {end.epochs}" if end.state == "pruned" else f"{end.epochs} epochs"
             text += f"  as trial {trial.same_as}" if trial.same_as else f"  {spoken_seconds(end.seconds)}"
-        lines.ended(trial.number, f"{text}  {self._drawn(trial)}")
+        self._report(trial, end.state, end.value, end.epochs, f"{text}  {self._drawn(trial)}")
         self._write()
+
+    def _report(self, trial: Trial, state: str, value: float | None, epochs: int, text: str) -> None:
+        self.on_event(events.Trial(trial.number, self.search.total, state, value, epochs, text))
 
     def _drawn(self, trial: Trial) -> str:
         """Return what was drawn for a trial, in words."""
@@ -214,7 +226,7 @@ class _Tuning:
         name = base.name if base.name.endswith(TUNED) else base.name + TUNED
         return resolve(to_mapping(base), best.settings, {"name": name, "about": about})
 
-    def report(self, console: Console) -> None:
+    def report(self) -> None:
         """Print the best trials.
 
         Raises:
@@ -238,7 +250,10 @@ class _Tuning:
         if self.search.begins_with_recipe and trials[0] in ranked:
             facts.append(f"the recipe as it was: trial 1, {self._value(trials[0])}")
         facts += ["Next:", f"  sightline train --config {self.folder}/best.yaml   trains it, and reads the test split"]
-        show_tuning(console, ["trial", self.judge, "epochs", "seconds", "settings"], rows, facts)
+        columns = ["trial", self.judge, "epochs", "seconds", "settings"]
+        self.on_event(Table(columns, rows, texts=len(columns), title="the best trials"))
+        for fact in facts:
+            self.on_event(fact)
 
     def _value(self, trial: Trial) -> str:
         """Return what a trial is judged by, and how far that may be off by the choice of images alone."""

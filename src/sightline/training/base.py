@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 from msgspec.structs import replace
-from rich.console import Console
 
 from sightline.config import AnyRecipe, GeneratorRecipe, Recipe
 from sightline.data.batches import BATCH_RULE, Normalization, TrainingBatches, augmentation_of
@@ -24,6 +23,7 @@ from sightline.data.seen import Seen
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import Splits
 from sightline.data.synthetic import generated_fingerprint
+from sightline.display.reporting import Listener
 from sightline.errors import TrainingError
 from sightline.machine.extras import own_version
 from sightline.models.flops import Countable
@@ -112,12 +112,12 @@ class Plan(ABC):
             fresh: whether it begins at the first step, so that the network is fitted to the images where it needs that.
         """
 
-    def callbacks(self, run: Path, console: Console) -> "list[Callback]":
+    def callbacks(self, run: Path, on_event: Listener) -> "list[Callback]":
         """Return the callbacks that only this kind of training has."""
         return []
 
     @abstractmethod
-    def finish(self, run: Path, trained: Trained, console: Console) -> None:
+    def finish(self, run: Path, trained: Trained, on_event: Listener) -> None:
         """Measure the trained network, write what the run saves, and report it."""
 
     def training_batches(

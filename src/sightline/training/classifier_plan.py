@@ -4,11 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+import numpy as np
 
 from sightline.config import FrozenConfig, Recipe
 from sightline.config.backbones import BOX
 from sightline.data.seen import Seen
+from sightline.display.reporting import Listener
+from sightline.evaluation.calibration import PriorShifts, prior_shifts
 from sightline.machine.devices import choose_device
 from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork
@@ -79,12 +81,26 @@ class ClassifierPlan(Plan):
             weights = balanced_weights(self.images.labels[train], len(self.images.classes))
         return ClassifierLearner(self.network, self.recipe, -(-len(train) // fit.batch_size), weights)
 
-    def finish(self, run: Path, trained: Trained, console: Console) -> None:
-        finish(self, run, trained, console)
+    def prior_shifts(self) -> PriorShifts | None:
+        """Return how class frequencies shift the answers; None where they do not."""
+        recipe = self.recipe
+        balanced = recipe.fit.class_weights == "balanced" or recipe.data.sampling == "balanced"
+        if not balanced and recipe.evaluation.prior == "train":
+            return None
+        counts_K = np.bincount(self.images.labels[self.splits.train], minlength=len(self.images.classes))
+        return prior_shifts(counts_K, balanced, recipe.evaluation.prior)
+
+    def finish(self, run: Path, trained: Trained, on_event: Listener) -> None:
+        finish(self, run, trained, on_event)
 
     def notes(self) -> list[str]:
         """Return lines on a replaced optimizer, searches, the weights to start from, and which of them learn."""
         lines = [line for line in (self.replaced, self.mirrored.line) if line]
+        shifts = self.prior_shifts()
+        if shifts is not None and shifts.answers_K.any():
+            known = "as among the training images" if self.recipe.evaluation.prior == "train" else "equal"
+            other = " (--evaluation.prior equal finds more of rare ones)" if known != "equal" else ""
+            lines.append(f"answers are corrected to class frequencies {known}{other}")
         lines += [f"{name}: auto, {SEARCHES[name]}" for name in self.searches]
         if self.built.weights is not None:
             lines += self.built.weights.lines()

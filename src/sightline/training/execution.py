@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
+from sightline.display.events import Epoch, Event
 from sightline.display.pictures import drawing
-from sightline.display.terminal import reporting_console, show
+from sightline.display.reporting import Listener, ignore
 from sightline.errors import ConfigError
 from sightline.machine.cores import sharing_cores
 from sightline.machine.devices import arithmetic, choose_device, keep_freed_memory
@@ -41,19 +41,20 @@ def execute(
     restart: bool,
     dry_run: bool,
     started: float,
-    console: Console | None,
+    on_event: Listener,
     after_epoch: Callable[[int, dict[str, float]], None] | None,
 ) -> Path | None:
     """Train as ``sightline.train`` has it, which has refused what needs no torch.
 
     Args:
         request: what is trained on what.
-        run, resume, restart, dry_run, console, after_epoch: as ``sightline.train`` has them.
+        run, resume, restart, dry_run, on_event, after_epoch: as ``sightline.train`` has them.
         started: by ``time.monotonic``, when it was called.
     """
     keep_freed_memory()
     helping = run_to_help()
-    console = Console(quiet=True) if helping else reporting_console(console)
+    if helping:
+        on_event = ignore
     begun = Path(run) if resume and run is not None else None
     with ExitStack() as stack:
         device = choose_device()
@@ -66,7 +67,7 @@ def execute(
                 settle_checkpoints(begun)
         if begun is not None:
             request = replace(request, split_rule=split_rule_of(begun))
-        plan = prepare_any(request, console)
+        plan = prepare_any(request, on_event)
         fit = plan.recipe.fit
         if fit.deterministic or fit.processes > 1 or arithmetic(fit.precision, device) != torch.bfloat16:
             share.end()
@@ -80,11 +81,11 @@ def execute(
         if (
             folder is not None and (rule := split_rule_of(folder)) != plan.splits.rule
         ):  # of the newest, not of a named run
-            folder, plan = run_to_resume(folder, prepare_any(replace(request, split_rule=rule), console))
+            folder, plan = run_to_resume(folder, prepare_any(replace(request, split_rule=rule), on_event))
         if folder is not None and (folder / "DONE").exists():
-            show(f"{folder} is finished already; nothing was done.", console)
+            on_event(f"{folder} is finished already; nothing was done.")
             return folder
-        describe_training(console, plan)
+        describe_training(on_event, plan)
         if dry_run:
             return None
         if folder is None:
@@ -95,9 +96,20 @@ def execute(
             return folder
         older = settle_checkpoints(folder, restart=restart)
         if resume:
-            show(" ".join(filter(None, (f"Continuing {folder}.", older, note_on_batches(folder, plan)))), console)
-        _train(plan, request.settings, folder, started, console, after_epoch)
+            on_event(" ".join(filter(None, (f"Continuing {folder}.", older, note_on_batches(folder, plan)))))
+        _train(plan, request.settings, folder, started, _telling(on_event, after_epoch))
     return folder
+
+
+def _telling(on_event: Listener, after_epoch: Callable[[int, dict[str, float]], None] | None) -> Listener:
+    """Return a listener that also tells an epoch that has ended, and its numbers, to ``after_epoch``."""
+
+    def hear(event: Event) -> None:
+        on_event(event)
+        if isinstance(event, Epoch) and event.ended and after_epoch is not None:
+            after_epoch(event.epoch, dict(event.metrics))
+
+    return on_event if after_epoch is None else hear
 
 
 def _is_unfinished(run: Path) -> bool:
@@ -109,23 +121,22 @@ def _train(
     settings: Mapping[str, Any],
     run: Path,
     started: float,
-    console: Console,
-    after_epoch: Callable[[int, dict[str, float]], None] | None,
+    on_event: Listener,
 ) -> None:
     """Train in a folder that this process holds: by a probe or by steps, from where its run stands."""
     if plan.recipe.probe is not None:
         assert isinstance(plan, ClassifierPlan)  # a generator has none
-        train_from_probe(plan, settings, run, started, console, after_epoch)
+        train_from_probe(plan, settings, run, started, on_event)
         return
     from sightline.training.fit import fitted
 
     if not (run / "model.json").exists():
-        plan = _begin(plan, run, console)
-    with fitted(plan, run, console, after_epoch) as trained:
-        plan.finish(run, trained, console)
+        plan = _begin(plan, run, on_event)
+    with fitted(plan, run, on_event) as trained:
+        plan.finish(run, trained, on_event)
 
 
-def _begin(plan: Plan, run: Path, console: Console) -> Plan:
+def _begin(plan: Plan, run: Path, on_event: Listener) -> Plan:
     """Write what a run knows before its first step; returns the plan with all numbers that were searched for."""
     if not plan.searches:
         plan.begin(run)
@@ -135,7 +146,7 @@ def _begin(plan: Plan, run: Path, console: Console) -> Plan:
     from sightline.training.finders.rate import write_range
 
     try:
-        plan, facts, rate = find_auto_settings(plan, console)
+        plan, facts, rate = find_auto_settings(plan, on_event)
     except BaseException:  # Ctrl-C, too
         with suppress(OSError):  # it is not empty: the training was begun before
             (run / LOCK).unlink(missing_ok=True)
@@ -143,6 +154,6 @@ def _begin(plan: Plan, run: Path, console: Console) -> Plan:
         raise
     plan.begin(run, {"found": facts})
     if rate is not None:
-        with drawing("range.png", console):
+        with drawing("range.png", on_event):
             write_range(run, rate)
     return plan

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from rich.console import Console
 
 from sightline.config import BatchSearchConfig, RangeTestConfig, refuse_range_test
-from sightline.display.terminal import Table, reporting_console, show
+from sightline.display.events import Table
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
 from sightline.runs.folder import refuse_filled
 from sightline.runs.writing import create_folder, write_atomically, write_csv, write_json
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["find_batch", "find_rate"]
 
 
+@reporting
 def find_rate(
     data: str | os.PathLike[str] | None = None,
     *,
@@ -30,7 +31,7 @@ def find_rate(
     settings: Mapping[str, Any] | None = None,
     test: RangeTestConfig | None = None,
     out: str | os.PathLike[str] | None = None,
-    console: Console | None = None,
+    on_event: Listener = ignore,
 ) -> "FoundRate":
     """Find the learning rate of a training by a range test, and check it by short trainings.
 
@@ -42,7 +43,7 @@ def find_rate(
         settings: What to set over the recipe, nested as in its YAML.
         test: Range and steps of the test.
         out: Folder to make: range.png, range.csv, found.json, and settings.yaml for sightline train --config.
-        console: Where to report; None reports nothing, but in a notebook.
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Returns:
         The rate, the range test, and the ``settings`` to train with.
     Raises:
@@ -54,7 +55,7 @@ def find_rate(
     request = read_request(data, recipe, settings)
     if request.recipe is not None:
         test.rates(request.recipe.optimizer.kind)  # refuses an end below the start
-    plan, console = _begin(request, out, console)
+    plan = _begin(request, out, on_event)
     from sightline.training.finders.rate import search_rate, write_range
 
     if "fit.batch_size" in plan.searches:
@@ -63,13 +64,14 @@ def find_rate(
             " name it."
         )
     refuse_range_test(plan.recipe.fit, plan.recipe.finetune, len(plan.splits.train), "a range test")
-    found = search_rate(plan, test, console)
-    _say(console, found.lines())
+    found = search_rate(plan, test, on_event)
+    _say(on_event, found.lines())
     if out is not None:
         write_range(_finish(Path(out), found), found)
     return found
 
 
+@reporting
 def find_batch(
     data: str | os.PathLike[str] | None = None,
     *,
@@ -77,7 +79,7 @@ def find_batch(
     settings: Mapping[str, Any] | None = None,
     search: BatchSearchConfig | None = None,
     out: str | os.PathLike[str] | None = None,
-    console: Console | None = None,
+    on_event: Listener = ignore,
 ) -> "FoundBatch":
     """Find how large a batch of a training fits into memory, and which size is fastest.
 
@@ -87,7 +89,7 @@ def find_batch(
         settings: What to set over the recipe, nested as in its YAML.
         search: How, and within which memory.
         out: Folder to make: sizes.csv, found.json, and settings.yaml for sightline train --config.
-        console: Where to report; None reports nothing, but in a notebook.
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Returns:
         The sizes that were tried, the largest that fits, and the ``settings`` to train with.
     Raises:
@@ -95,12 +97,13 @@ def find_batch(
     """
     if out is not None:
         refuse_filled(out)
-    plan, console = _begin(read_request(data, recipe, settings), out, console)
+    plan = _begin(read_request(data, recipe, settings), out, on_event)
     from sightline.training.finders.batch import search_batch
 
-    found = search_batch(plan, search or BatchSearchConfig(), console)
-    show(_table(found), console)
-    _say(console, found.lines())
+    found = search_batch(plan, search or BatchSearchConfig(), on_event)
+    columns, rows = found.rows()
+    on_event(Table([column.replace("_", " ") for column in columns], rows, texts=0))
+    _say(on_event, found.lines())
     if out is not None:
         write_csv(_finish(Path(out), found) / "sizes.csv", *found.rows())
     return found
@@ -109,34 +112,23 @@ def find_batch(
 def _begin(
     request: Request,
     out: str | os.PathLike[str] | None,
-    console: Console | None,
-) -> tuple["ClassifierPlan", Console]:
+    on_event: Listener,
+) -> "ClassifierPlan":
     from sightline.machine.devices import keep_freed_memory
     from sightline.training.preparation import prepare_classifier
 
     keep_freed_memory()
-    console = reporting_console(console)
-    plan = prepare_classifier(request, console)
+    plan = prepare_classifier(request, on_event)
     if out is not None:
         create_folder(Path(out))  # before the work: one that cannot be made costs nothing
     _say(
-        console,
+        on_event,
         [
             f"{plan.source.name}: {len(plan.splits.train):,} training images, recipe {plan.recipe.name} ({plan.why})",
             *([plan.replaced] if plan.replaced else []),
         ],
     )
-    return plan, console
-
-
-def _table(found: "FoundBatch") -> Table:
-    columns, rows = found.rows()
-    table = Table()
-    for column in columns:
-        table.add_column(column.replace("_", " "), justify="right")
-    for row in rows:
-        table.add_row(*map(str, row))
-    return table
+    return plan
 
 
 def _finish(folder: Path, found: "FoundRate | FoundBatch") -> Path:
@@ -145,6 +137,6 @@ def _finish(folder: Path, found: "FoundRate | FoundBatch") -> Path:
     return folder
 
 
-def _say(console: Console, lines: Sequence[str]) -> None:
+def _say(on_event: Listener, lines: Sequence[str]) -> None:
     for line in lines:
-        show(line, console)
+        on_event(line)

@@ -4,22 +4,21 @@ That is fine-tuning from the probe's head, or a rival: another recipe, trained f
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from torch import Tensor
 
 from sightline.config import UpperConfig, read_recipe, resolve
 from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
 from sightline.config.resolving import merge, to_mapping
 from sightline.data.units import group_numbers
-from sightline.display.terminal import show
-from sightline.display.waiting import Progress, spoken_seconds
+from sightline.display.reporting import Listener, ignore, stage
+from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError
 from sightline.inference.classifier import Classifier
 from sightline.inference.views import combine
@@ -44,7 +43,6 @@ START_UP, WRITE = 5.0, 15.0  # seconds: until the verb is called; to load Lightn
 RESERVE = 10.0  # seconds, of a training with a limit: to write the run
 
 Array = np.ndarray[Any, Any]
-AfterEpoch = Callable[[int, dict[str, float]], None]
 
 
 def train_from_probe(
@@ -52,8 +50,7 @@ def train_from_probe(
     settings: Mapping[str, Any],
     run: Path,
     started: float,
-    console: Console,
-    after_epoch: AfterEpoch | None,
+    on_event: Listener,
 ) -> None:
     """Solve for a linear head, try what may be better, keep the better of the two, and finish the run.
 
@@ -62,26 +59,25 @@ def train_from_probe(
         settings: what the user set over its recipe.
         run: its folder.
         started: by ``time.monotonic``, when the training was called.
-        console: where it is reported.
-        after_epoch: as ``sightline.train`` has it.
+        on_event: where it is reported.
     """
     begun = (run / "model.json").exists()
     rival = None
     if plan.rival and not plan.splits.cross_validated and not begun:
         rival = _prepare_rival(plan, settings)
     minutes = plan.recipe.probe.minutes if plan.recipe.probe else None
-    probed = run_probe(plan, console)
-    if rival is not None and _rival_fits(rival, plan, probed, started, console):
-        _train_rival(plan, probed, rival, run, console, after_epoch)
+    probed = run_probe(plan, on_event)
+    if rival is not None and _rival_fits(rival, plan, probed, started, on_event):
+        _train_rival(plan, probed, rival, run, on_event)
         return
     if not begun:
-        plan, searched = plan_finetuning(plan, probed, started, console)
+        plan, searched = plan_finetuning(plan, probed, started, on_event)
         plan.begin(run, {"found": searched} if searched else {})
     if isinstance(plan.recipe.finetune, UpperConfig):
         plan.network.cut_after(plan.recipe.finetune.after)
     assert plan.recipe.probe is not None
     if plan.recipe.probe.then == "nothing":
-        _finish_with_probe(plan, probed, run, console)
+        _finish_with_probe(plan, probed, run, on_event)
         return
     from sightline.training.fit import fitted
 
@@ -93,8 +89,8 @@ def train_from_probe(
         measuring = measured / probed.images_per_second
         deadline = started + minutes * 60 - measuring - RESERVE
     flops = _speed(probed)
-    with fitted(plan, run, console, after_epoch, deadline) as trained:
-        compared = keep_better(plan, probed, before, console)
+    with fitted(plan, run, on_event, deadline) as trained:
+        compared = keep_better(plan, probed, before, on_event)
         trained = replace(
             trained,
             seconds=probed.seconds + trained.seconds,
@@ -102,7 +98,7 @@ def train_from_probe(
             facts={"probe": probed.facts | compared} | trained.facts,
             **(_kept(plan, probed) if compared["kept"] == "probe" else {}),
         )
-        plan.finish(run, trained, console)
+        plan.finish(run, trained, on_event)
 
 
 def _train_rival(
@@ -110,25 +106,24 @@ def _train_rival(
     probed: Probed,
     rival: ClassifierPlan,
     run: Path,
-    console: Console,
-    after_epoch: AfterEpoch | None,
+    on_event: Listener,
 ) -> None:
     """Train the rival of a probe by steps, and finish the run with the better of the two."""
     from sightline.training.fit import fitted
 
     rival.begin(run)
-    with fitted(rival, run, console, after_epoch) as trained:
-        compared = _compare_rival(plan, probed, rival, console)
+    with fitted(rival, run, on_event) as trained:
+        compared = _compare_rival(plan, probed, rival, on_event)
         trained = replace(trained, seconds=probed.seconds + trained.seconds, facts={"probe": probed.facts | compared})
         if compared["kept"] != "probe":
-            rival.finish(run, trained, console)
+            rival.finish(run, trained, on_event)
             return
         plan = replace(plan, recipe=with_settings(plan.recipe, "probe", then="nothing", minutes=None), searches=())
         plan.begin(run)
-        plan.finish(run, replace(trained, phases=(), epochs=0, **_kept(plan, probed)), console)
+        plan.finish(run, replace(trained, phases=(), epochs=0, **_kept(plan, probed)), on_event)
 
 
-def _finish_with_probe(plan: ClassifierPlan, probed: Probed, run: Path, console: Console) -> None:
+def _finish_with_probe(plan: ClassifierPlan, probed: Probed, run: Path, on_event: Listener) -> None:
     """Finish a run of which the probe is all that there is."""
     write_csv(run / "metrics.csv", ("epoch", "train_loss", "train_acc", "val_loss", "val_acc"), [])
     trained = Trained(
@@ -138,7 +133,7 @@ def _finish_with_probe(plan: ClassifierPlan, probed: Probed, run: Path, console:
         crossed=probed.crossed,
         **_kept(plan, probed),
     )
-    plan.finish(run, trained, console)
+    plan.finish(run, trained, on_event)
 
 
 def _speed(probed: Probed) -> float:
@@ -154,7 +149,7 @@ def _kept(plan: ClassifierPlan, probed: Probed) -> dict[str, Any]:
 
 
 def plan_finetuning(
-    plan: ClassifierPlan, probed: Probed, started: float, console: Console
+    plan: ClassifierPlan, probed: Probed, started: float, on_event: Listener
 ) -> tuple[ClassifierPlan, dict[str, Any]]:
     """Decide how many epochs of how many layers follow the probe within the time, or none.
 
@@ -162,7 +157,7 @@ def plan_finetuning(
         plan: whose recipe may leave it open (``probe.then`` auto).
         probed: the probe.
         started: by ``time.monotonic``, when the command was called.
-        console: where the decision is said.
+        on_event: where the decision is said.
     Returns:
         The plan with everything settled, and what was settled, for ``model.json``.
     """
@@ -194,7 +189,7 @@ def plan_finetuning(
             f"fine-tuning: {epochs} epochs of {layers}, about {spoken_seconds(chosen.once + epochs * chosen.epoch)}; it is kept"
             " only if it is better on validation"
         )
-    show(why, console)
+    on_event(why)
     searched = {"from": {"probe.then": "auto", "probe.minutes": probe.minutes}, "settings": settings}
     recipe = resolve(to_mapping(plan.recipe), settings)
     return replace(plan, recipe=recipe, searches=()), {"fit.epochs": searched}
@@ -221,30 +216,30 @@ def _choose(options: list[Candidate], left: float) -> tuple[Candidate | None, st
     )
 
 
-def keep_better(plan: ClassifierPlan, probed: Probed, before: dict[str, Tensor], console: Console) -> dict[str, Any]:
+def keep_better(plan: ClassifierPlan, probed: Probed, before: dict[str, Tensor], on_event: Listener) -> dict[str, Any]:
     """Compare the fine-tuned network with the probe on validation, and put the better one into the plan's network.
 
     Args:
         plan: whose network is fine-tuned.
         probed: the probe.
         before: tensors of the network with the probe's head.
-        console: where the outcome is said.
+        on_event: where the outcome is said.
     Returns:
         Both, their paired difference, and which was ``kept``, for ``model.json``.
     """
     rows = plan.splits.validation
     classifier = Classifier(plan.network, plan.describe(), probed.store.device)
-    with Progress(console, "Comparing on validation") as progress:
+    with stage(on_event, "Comparing on validation") as progress:
         tuned_NK = classifier.view_logits(
             plan.images.pixels, "one", rows=rows, progress=lambda done: progress(done, len(rows))
         )[0]
-    compared = _compared(plan, probed, tuned_NK, "fine-tuned", console)
+    compared = _compared(plan, probed, tuned_NK, "fine-tuned", on_event)
     if compared["kept"] == "probe":
         plan.network.load_state_dict(before)
     return compared
 
 
-def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str, console: Console) -> dict[str, Any]:
+def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str, on_event: Listener) -> dict[str, Any]:
     """Compare another classifier's logits of the validation images with the probe's."""
     rows = plan.splits.validation
     labels_N, groups_N = plan.images.labels[rows], group_numbers(plan.images, rows)
@@ -253,10 +248,9 @@ def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str,
     better = (other["accuracy"], -other["loss"]) > (probe["accuracy"], -probe["loss"])
     difference, low, high = paired_interval(other_right_N, right_N, groups_N)
     chance = mcnemar(other_right_N, right_N, groups_N)
-    show(
+    on_event(
         f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f} (difference"
-        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, McNemar's p = {chance:.2g}); {name if better else 'the probe'} is kept",
-        console,
+        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, McNemar's p = {chance:.2g}); {name if better else 'the probe'} is kept"
     )
     return {
         "other": name,
@@ -276,12 +270,14 @@ def _prepare_rival(plan: ClassifierPlan, settings: Mapping[str, Any]) -> Classif
     named = read_recipe(plan.rival)
     try:
         request = Request(named, own, plan.source, False, resolve(named, own), plan.splits.rule)
-        return prepare_classifier(request, Console(quiet=True))
+        return prepare_classifier(request, ignore)
     except ConfigError:
         return None
 
 
-def _rival_fits(rival: ClassifierPlan, plan: ClassifierPlan, probed: Probed, started: float, console: Console) -> bool:
+def _rival_fits(
+    rival: ClassifierPlan, plan: ClassifierPlan, probed: Probed, started: float, on_event: Listener
+) -> bool:
     """Tell whether there is time to train the rival of a probe; it is said either way."""
     probe = plan.recipe.probe
     assert probe is not None
@@ -299,11 +295,11 @@ def _rival_fits(rival: ClassifierPlan, plan: ClassifierPlan, probed: Probed, sta
     line += "; it is kept only if it is better on validation"
     if seconds > left:
         line = f"recipe {name} would take {spoken_seconds(seconds)} and there are {spoken_seconds(left)}: not tried"
-    show(line, console)
+    on_event(line)
     return seconds <= left
 
 
-def _compare_rival(plan: ClassifierPlan, probed: Probed, rival: ClassifierPlan, console: Console) -> dict[str, Any]:
+def _compare_rival(plan: ClassifierPlan, probed: Probed, rival: ClassifierPlan, on_event: Listener) -> dict[str, Any]:
     """Compare a rival that was trained with the probe, on the validation images that both kept out."""
     rows = rival.splits.validation
     if [rival.images.paths[row] for row in rows] != [plan.images.paths[row] for row in plan.splits.validation]:
@@ -311,4 +307,4 @@ def _compare_rival(plan: ClassifierPlan, probed: Probed, rival: ClassifierPlan, 
     model = rival.describe()
     classifier = Classifier(rival.network, model, probed.store.device)
     logits_NK = combine(classifier.view_logits(rival.images.pixels, model["views"], rows=rows), model["views"])
-    return _compared(plan, probed, logits_NK, f"recipe {rival.recipe.name}", console)
+    return _compared(plan, probed, logits_NK, f"recipe {rival.recipe.name}", on_event)

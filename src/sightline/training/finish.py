@@ -5,19 +5,20 @@ N images, V views, K classes. Nothing here loads Lightning.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from torch import Tensor
 
 from sightline.config import RunConfig
+from sightline.data.sources.downloads import Progress
 from sightline.data.splits import deal_folds
 from sightline.data.units import group_numbers
+from sightline.display.events import Measured
 from sightline.display.pictures import drawing
-from sightline.display.terminal import show
-from sightline.display.waiting import Progress
+from sightline.display.reporting import Listener, ignore, stage
 from sightline.errors import TrainingError
 from sightline.evaluation.calibration import calibrate
 from sightline.evaluation.evaluate import evaluate_rows
@@ -35,7 +36,6 @@ from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
 from sightline.runs.writing import write_csv, write_json
 from sightline.training.estimates import training_operations
 from sightline.training.logistic_regression import FOLDS
-from sightline.training.summary import show_measures, show_next_steps
 
 if TYPE_CHECKING:
     from sightline.training.base import Trained
@@ -48,16 +48,16 @@ REFERENCE_IMAGES = 2_500  # of train, at most, that out-of-distribution images a
 Array = np.ndarray[Any, Any]
 
 
-def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", console: Console) -> None:
+def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: Listener) -> None:
     """Calibrate, measure on the test split (once) or by cross-validation, and write what is saved and shared."""
     start = time.perf_counter()
     network, recipe = plan.network, plan.recipe
     model = read_model(run) | trained.facts
     plan.refuse_bad_weights(run)
     classifier = Classifier(network, model, choose_device())
-    with Progress(console, "Calibrating and testing") as progress:
+    with stage(on_event, "Calibrating and testing") as progress:
         outputs = _calibrate(classifier, plan, trained, progress)
-        unanswered = _count_unanswered(outputs.logits_VNK, run)
+        unanswered = _count_unanswered(outputs.logits_VNK - classifier.prior_shift(classifier.views), run)
         measured = _measure(classifier, plan, run, trained, outputs, progress)
     seconds = time.perf_counter() - start
     model["cost"] = {
@@ -71,7 +71,7 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", console: Conso
         "device": describe(classifier.device),
     }
     if recipe.evaluation.robustness and not plan.splits.cross_validated:
-        model["cost"]["robustness_seconds"] = _stress(classifier, plan, console)
+        model["cost"]["robustness_seconds"] = _stress(classifier, plan, on_event)
     if measured is not None:
         measured["cost"] = model["cost"]
         left_to_table = ("classes", "confusion_matrix", "reliability", "cost")
@@ -82,18 +82,30 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", console: Conso
     write_json(run / "model.json", model)
     mark_done(run)
     if measured is not None:
-        show_measures(console, measured)
+        on_event(Measured(measured))
     for sentence in about_few_calibrated(model):
-        show(f"warning: {sentence}", console)
+        on_event(f"warning: {sentence}")
     if unanswered:
-        show(
+        on_event(
             f"warning: the answers to {unanswered:,} of {outputs.logits_VNK.shape[1]:,} validation images are not finite, though the"
-            " weights are, and count as the same probability for every class; try a smaller rate or --fit.precision float32",
-            console,
+            " weights are, and count as the same probability for every class; try a smaller rate or --fit.precision float32"
         )
-    with drawing(REPORT, console):
-        report(run, trust_code=getattr(recipe.network, "trust_code", False))
-    show_next_steps(console, run, plan.source.location, model)
+    with drawing(REPORT, on_event):
+        report(run, on_event=ignore, trust_code=getattr(recipe.network, "trust_code", False))
+    _report_next_steps(on_event, run, model)
+
+
+def _report_next_steps(on_event: Listener, run: Path, model: dict[str, Any]) -> None:
+    """Report what one may do with a finished run."""
+    readings = model["test_readings"]
+    if readings:
+        on_event(f"The test split was read {'once' if readings == 1 else f'{readings} times'}.")
+    on_event("Next:")
+    if (run / REPORT).exists():
+        on_event(f"  {run / REPORT}   what it was trained on, how good, where wrong, how sure")
+    on_event(f"  sightline predict {run} IMAGES...      what it sees in other images")
+    on_event(f"  sightline evaluate {run} DATA          how good it is on another image set")
+    on_event(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
 
 
 def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained", progress: Progress) -> Outputs:
@@ -114,7 +126,11 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     views: list[Views] = [name for name, count in VIEWS.items() if count <= VIEWS[used]]
     labels = images.labels[rows]
     uniforms = image_uniforms(images.pixels[row] for row in rows)
-    model["temperatures"], model["trust"] = calibrate(outputs.logits_VNK, labels, uniforms, views)
+    shifts = plan.prior_shifts()
+    model["temperatures"], model["trust"] = calibrate(outputs.logits_VNK, labels, uniforms, views, shifts)
+    if shifts is not None and shifts.answers_K.any():
+        model["prior_shift"] = shifts.answers_K.tolist()
+    outputs = replace(outputs, logits_VNK=outputs.logits_VNK + classifier.prior_shift(used))
     classifier.reference, outputs, model["trust"]["unknown"] = set_threshold(classifier.reference, outputs, views)
     model["calibrated_on"] = len(labels)
     answers = combine(outputs.logits_VNK, used).argmax(1)
@@ -150,7 +166,7 @@ def _outputs(
     if trained.ask is None or reference is None:
         report = lambda done: progress(done, len(rows))  # noqa: E731
         return classifier.outputs(plan.images.pixels, plan.recipe.evaluation.views, rows=rows, progress=report)
-    logits_VNK = trained.ask(rows, progress)
+    logits_VNK = trained.ask(rows, progress) + classifier.prior_shift(plan.recipe.evaluation.views)
     features_ND = _features(classifier, plan, trained.answer_features, reference.layer, rows, progress)
     return Outputs(logits_VNK, reference.distances(features_ND), reference.energy_weight)
 
@@ -200,7 +216,7 @@ def _measure(
     return measured
 
 
-def _stress(classifier: Classifier, plan: "ClassifierPlan", console: Console) -> float:
+def _stress(classifier: Classifier, plan: "ClassifierPlan", on_event: Listener) -> float:
     """Measure the classifier on corrupted images and on images of no class, into its ``trust``.
 
     Returns:
@@ -209,7 +225,7 @@ def _stress(classifier: Classifier, plan: "ClassifierPlan", console: Console) ->
     start = time.perf_counter()
     pixels, rows = plan.images.pixels, plan.splits.calibrate
     trust = classifier.model["trust"]
-    with Progress(console, "Trying corrupted images") as progress:
+    with stage(on_event, "Trying corrupted images") as progress:
         trust["corruptions"] = measure_corruptions(classifier, pixels, rows, plan.images.labels[rows], progress)
         trust["unknown"]["rates"] = measure_ood(classifier, pixels, rows)
     return time.perf_counter() - start

@@ -2,16 +2,16 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
 import lightning as L
 import torch
-from rich.console import Console
 
 from sightline.display.pictures import drawing
+from sightline.display.reporting import Listener, ignore
 from sightline.errors import ConfigError, Interrupted, RunError, TrainingError, shortened
 from sightline.runs.folder import helped, read_model, run_to_help
 from sightline.training.base import Plan, Trained
@@ -23,7 +23,6 @@ from sightline.training.datamodule import ImageData
 from sightline.training.module import Learner
 from sightline.training.resume import as_found, changes_since
 from sightline.training.resume_point import checkpoint_to_resume
-from sightline.training.summary import show_kept
 from sightline.training.trackers import Tracker, tracked
 from sightline.training.trainer import build_trainer, callback_of
 
@@ -36,13 +35,12 @@ PATIENCE = 5.0  # seconds in which a process that lost its connection sees that 
 def fitted(
     plan: Plan,
     run: Path,
-    console: Console,
-    after_epoch: Callable[[int, dict[str, float]], None] | None,
+    on_event: Listener,
     deadline: float | None = None,
 ) -> Iterator[Trained]:
     """Fit a plan, and give its trackers what the finished run was measured at; arguments as ``fit`` has them."""
-    with tracked(plan.recipe, run, console) as trackers:
-        trained = fit(plan, run, trackers, console, after_epoch, deadline)
+    with tracked(plan.recipe, run, on_event) as trackers:
+        trained = fit(plan, run, trackers, on_event, deadline)
         yield trained
         for tracker in trackers:
             tracker.log_final(read_model(run), trained.steps)
@@ -52,8 +50,7 @@ def fit(
     plan: Plan,
     run: Path,
     trackers: list[Tracker],
-    console: Console,
-    after_epoch: Callable[[int, dict[str, float]], None] | None = None,
+    on_event: Listener,
     deadline: float | None = None,
 ) -> Trained:
     """Train the network of a plan, from the run's last checkpoint where there is one.
@@ -62,19 +59,17 @@ def fit(
         plan: what is trained.
         run: its folder.
         trackers: what gets the numbers, too.
-        console: where progress is drawn.
-        after_epoch: is told each epoch, from 1, and its numbers.
+        on_event: where progress is drawn.
         deadline: by ``time.monotonic``, when the last epoch must have ended; a fit that would pass it ends earlier.
     Raises:
         Interrupted: Ctrl-C; the run can be resumed.
         TrainingError: a loss was not finite.
     """
-    screen = None if console.quiet else console
-    more = [Deadline(deadline, screen)] if deadline is not None else []
-    trainer = build_trainer(plan.recipe, run, screen, trackers, after_epoch, [*more, *plan.callbacks(run, console)])
+    more = [Deadline(deadline, on_event)] if deadline is not None else []
+    trainer = build_trainer(plan.recipe, run, on_event, trackers, [*more, *plan.callbacks(run, on_event)])
     checkpoint = checkpoint_to_resume(run)
     if checkpoint is None and run_to_help() is None:
-        _picture(plan, run, console)
+        _picture(plan, run, on_event)
     start = time.perf_counter()
     learner = plan.learner(fresh=checkpoint is None)
     learner.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -87,7 +82,9 @@ def fit(
     torch.set_num_threads(threads)  # of which Lightning gives each of several processes its share
     kept = put_in_chosen(trainer, learner)
     if kept is not None:
-        show_kept(console, kept, plan.recipe.fit.epochs)
+        epochs = plan.recipe.fit.epochs
+        stopped = f"stopped early, after epoch {kept['stopped_after']} of {epochs}; " if kept["stopped_after"] else ""
+        on_event(f"{stopped}weights of epoch {kept['epoch']}: best {kept['monitor']}, {kept['value']:.4f}")
     rows = callback_of(trainer, EpochLog).rows
     return Trained(
         seconds=meter.seconds,
@@ -114,7 +111,7 @@ def help_fit(plan: Plan, run: Path) -> NoReturn:
         raise ConfigError(f"{run} is trained with other settings: {'; '.join(changed)}; start one training a program.")
     try:
         with suppress(TrainingError):
-            fit(plan, run, [], Console(quiet=True))
+            fit(plan, run, [], ignore)
     except RuntimeError as error:  # how torch.distributed reports a partner that is gone
         until = time.monotonic() + PATIENCE
         while os.getppid() == first and time.monotonic() < until:
@@ -125,9 +122,9 @@ def help_fit(plan: Plan, run: Path) -> NoReturn:
     raise SystemExit(0)
 
 
-def _picture(plan: Plan, run: Path, console: Console) -> None:
+def _picture(plan: Plan, run: Path, on_event: Listener) -> None:
     """Write ``batch.png``, the first batch as the network sees it."""
-    with drawing("batch.png", console):
+    with drawing("batch.png", on_event):
         batches = plan.training_batches(torch.device("cpu"), torch.float32)
         draw_batch(run / "batch.png", batches.make(0, 0, batches.order(0)), plan.normalization, plan.images.classes)
 

@@ -1,12 +1,12 @@
 """A generator's training that is settled and not begun: what the images say of its network, and how it is finished."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from rich.console import Console
 from torch.nn import functional
 
 from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, GeneratorRecipe
@@ -14,15 +14,15 @@ from sightline.config.resolving import to_mapping
 from sightline.data.augment.augment import centre
 from sightline.data.cache import CachedImages
 from sightline.display.pictures import drawing
+from sightline.display.reporting import Listener, ignore
 from sightline.machine.devices import choose_device, describe
 from sightline.models.acgan import ACGAN
 from sightline.models.flops import training_flops
 from sightline.models.unet import UNet
 from sightline.reports.report import report
-from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
+from sightline.runs.folder import REPORT, SAMPLES, mark_done, read_model, write_weights
 from sightline.runs.writing import write_json
 from sightline.training.base import Plan, Trained
-from sightline.training.summary import show_generator
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -75,12 +75,12 @@ class GeneratorPlan(Plan):
             return ACGANLearner(self.built, self.recipe, batches)
         return DiffusionLearner(self.built, self.recipe, batches)
 
-    def callbacks(self, run: Path, console: Console) -> "list[Callback]":
+    def callbacks(self, run: Path, on_event: Listener) -> "list[Callback]":
         from sightline.training.callbacks.samples import SampleGrid
 
-        return [SampleGrid(run, self.images.classes, self.images.size, len(self.splits.train), console)]
+        return [SampleGrid(run, self.images.classes, self.images.size, len(self.splits.train), on_event)]
 
-    def finish(self, run: Path, trained: Trained, console: Console) -> None:
+    def finish(self, run: Path, trained: Trained, on_event: Listener) -> None:
         self.refuse_bad_weights(run)
         model = read_model(run)
         model["losses"] = {**trained.losses, "n": len(self.splits.validation)}
@@ -95,14 +95,30 @@ class GeneratorPlan(Plan):
         write_weights(run / "model.safetensors", saved.state_dict(), model)
         write_json(run / "model.json", model)
         mark_done(run)
-        with drawing(REPORT, console):
-            report(run)
-        show_generator(console, run, trained.losses, len(self.splits.validation))
+        with drawing(REPORT, on_event):
+            report(run, on_event=ignore)
+        _report_reached(on_event, run, trained.losses, len(self.splits.validation))
 
     def _operations(self, epochs: int) -> int:
         """Return the floating-point operations of so many epochs."""
         learning = frozenset(name for name, _ in self.network.named_parameters())
         return training_flops(self.network, [(self.images.size, learning)] * epochs, len(self.splits.train))
+
+
+def _report_reached(on_event: Listener, run: Path, losses: Mapping[str, float], n: int) -> None:
+    """Report what a finished generator reached, and on what one may do with it."""
+    if "val_generator_loss" in losses:
+        on_event(
+            f"losses on {n:,} validation images: discriminator {losses['val_loss']:.4f}, generator"
+            f" {losses['val_generator_loss']:.4f} (of a contest: neither says how good the images are)"
+        )
+    elif "val_loss" in losses:
+        on_event(f"loss on {n:,} validation images: {losses['val_loss']:.4f} (mean squared error of the noise)")
+    on_event("Next:")
+    if (run / REPORT).exists():
+        on_event(f"  {run / REPORT}   what it was trained on, how it learned, what it makes")
+    on_event(f"  {run / SAMPLES}   what it made after some of the epochs")
+    on_event(f"  sightline generate {run} --per-class 100 --out FOLDER   images of each class")
 
 
 def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> dict[str, Any]:

@@ -187,6 +187,11 @@ def refuse_without_effect(recipe: AnyRecipe, images: CachedImages, splits: Split
                     f"--{flag} balanced has no effect: every class of {images.name} has {counts[0]} training images; leave"
                     " it out."
                 )
+        if isinstance(recipe, Recipe) and recipe.evaluation.prior == "equal":
+            raise ConfigError(
+                f"--evaluation.prior equal has no effect: every class of {images.name} has {counts[0]} training images;"
+                " leave it out."
+            )
 
 
 def _refuse_saturation_of_gray(recipe: Recipe, images: CachedImages, splits: Splits) -> None:

@@ -43,6 +43,9 @@ class Examples:
     weights_N: Tensor | None = None
     """What each image counts in the mean loss, one on average; None: the same."""
 
+    shift_K: Tensor | None = None
+    """Added to logits before the largest answers, where the weights train as for other class frequencies; None: 0."""
+
     def __len__(self) -> int:
         return len(self.labels_N)
 
@@ -50,7 +53,7 @@ class Examples:
         """Return some of them, by a mask or by their positions."""
         index = torch.from_numpy(chosen)
         weights_N = None if self.weights_N is None else self.weights_N[index]
-        return Examples(self.features_ND[index], self.labels_N[index], self.classes, weights_N)
+        return Examples(self.features_ND[index], self.labels_N[index], self.classes, weights_N, self.shift_K)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Head:
 
     def right(self, examples: Examples) -> Array:
         """Return which of some examples it is right on, (N,)."""
-        answers: Array = self.logits(examples.features_ND).argmax(1) == examples.labels_N.numpy()
+        shift_K: Array | float = 0.0 if examples.shift_K is None else examples.shift_K.numpy()
+        answers: Array = (self.logits(examples.features_ND) + shift_K).argmax(1) == examples.labels_N.numpy()
         return answers
 
     def loss(self, examples: Examples) -> float:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from rich.console import Console
 
 from sightline.config import read_recipe
 from sightline.config.finetuning import ALL, lies_in
 from sightline.config.resolving import merge, spell_out, to_mapping
-from sightline.display.terminal import reporting_console
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.runs.folder import refuse_to_overwrite
 from sightline.runs.writing import write_atomically
 from sightline.training.request import read_request
@@ -24,13 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
+@reporting
 def plan(
     data: str | os.PathLike[str] | None = None,
     *,
     recipe: str | os.PathLike[str] | Mapping[str, Any] = "auto",
     settings: Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
-    console: Console | None = None,
+    on_event: Listener = ignore,
 ) -> str:
     """Write out which layers of a network learn in which epochs, as YAML to edit and to train with.
 
@@ -42,7 +42,7 @@ def plan(
         recipe: A recipe's name, a YAML file of one, or auto to choose by the images.
         settings: What to set over the recipe, nested as in its YAML; it becomes part of what is written.
         out: File to write (.yaml), for sightline train --config; without it the schedule is printed.
-        console: Where progress is shown; None shows none, but in a notebook.
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Returns:
         The YAML text.
     Raises:
@@ -57,7 +57,7 @@ def plan(
         refuse_to_overwrite(out)
     from sightline.training.preparation import prepare_classifier
 
-    settled = prepare_classifier(request, reporting_console(console))
+    settled = prepare_classifier(request, on_event)
     name = None if recipe == "auto" or isinstance(recipe, Mapping) else os.fspath(recipe)
     text = _written(settled, given, name, None if data is None else os.fspath(data), out)
     if out is not None:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from msgspec.structs import replace
-from rich.console import Console
 
 from sightline.config import (
     NetworkConfig,
@@ -28,11 +27,11 @@ from sightline.data.batches import Normalization, derived_seed, prepare
 from sightline.data.cache import CachedImages, open_images, survey
 from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.decoding.sizing import HIDDEN_MOST, hidden_share, training_size
+from sightline.data.sources.downloads import Progress
 from sightline.data.sources.embedded import GROCERIES
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import Splits, brings_validation
-from sightline.display.terminal import show
-from sightline.display.waiting import Progress
+from sightline.display.reporting import Listener, stage
 from sightline.errors import ConfigError
 from sightline.generation.generator import FULL_RANGE
 from sightline.machine.devices import arithmetic, choose_device, refuse_without_compiler, set_determinism
@@ -79,34 +78,34 @@ def prepare_training(
     data: str | os.PathLike[str] | None,
     recipe: str | os.PathLike[str] | Mapping[str, Any],
     settings: Mapping[str, Any],
-    console: Console,
+    on_event: Listener,
 ) -> ClassifierPlan:
     """Settle everything before the first step of a classifier; arguments as ``sightline.train`` has them."""
-    return prepare_classifier(read_request(data, recipe, settings), console)
+    return prepare_classifier(read_request(data, recipe, settings), on_event)
 
 
-def prepare_any(request: Request, console: Console) -> Plan:
+def prepare_any(request: Request, on_event: Listener) -> Plan:
     """Settle everything before the first step of a classifier, or of a generator where the recipe names one."""
     fit = merge(request.named or {}, request.settings).get("fit")
     refuse_lone_program(fit.get("processes") if isinstance(fit, Mapping) else None)  # before any image is read
     if request.by_default:
-        show(UNNAMED, console)
+        on_event(UNNAMED)
     if isinstance(request.recipe, GeneratorRecipe):
-        return prepare_generator(request, request.recipe, console)
-    return prepare_classifier(request, console)
+        return prepare_generator(request, request.recipe, on_event)
+    return prepare_classifier(request, on_event)
 
 
-def prepare_classifier(request: Request, console: Console) -> ClassifierPlan:
+def prepare_classifier(request: Request, on_event: Listener) -> ClassifierPlan:
     """Settle everything before the first step of a classifier.
 
     Args:
         request: what is trained on what.
-        console: where the reading of the images is shown.
+        on_event: where the reading of the images is shown.
     """
     source, settings = request.source, request.settings
     if request.named is None and "kind" in (network := settings.get("network") or {}):
         refuse_missing_weights(build_settings(NetworkConfig, network, "network"))  # before images are read to choose
-    with Progress(console, f"Reading {source.name}") as progress:
+    with stage(on_event, f"Reading {source.name}") as progress:
         choice = _choose(source, settings, progress) if request.named is None else Choice(request.named)
         recipe = request.recipe or resolve(choice.recipe, settings)
         assert isinstance(recipe, Recipe)
@@ -148,10 +147,10 @@ def prepare_classifier(request: Request, console: Console) -> ClassifierPlan:
     )
 
 
-def prepare_generator(request: Request, recipe: GeneratorRecipe, console: Console) -> GeneratorPlan:
+def prepare_generator(request: Request, recipe: GeneratorRecipe, on_event: Listener) -> GeneratorPlan:
     """Settle everything before the first step of a generator; ``recipe`` is that of the request."""
     source, settings = request.source, request.settings
-    with Progress(console, f"Reading {source.name}") as progress:
+    with stage(on_event, f"Reading {source.name}") as progress:
         _settle_machine(recipe)
         recipe, images, splits, _ = _open_and_split(request, recipe, progress)
     count, data = len(splits.train), recipe.data

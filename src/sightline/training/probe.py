@@ -10,13 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from sightline.data.splits import deal_folds
 from sightline.data.units import group_numbers, unit_count
-from sightline.display.terminal import show
-from sightline.display.waiting import Progress
+from sightline.display.reporting import Listener, stage
 from sightline.inference.feature_store import FeatureStore
 from sightline.machine.devices import arithmetic
 from sightline.measures.metrics import cross_entropy
@@ -65,12 +63,12 @@ class Probed:
         return self.head.logits(self.answer_store.features(rows, progress))[None]
 
 
-def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
+def run_probe(plan: ClassifierPlan, on_event: Listener) -> Probed:
     """Solve for the head on the features of the plan's network, and put it in.
 
     Args:
         plan: whose network is frozen, with the weights that it starts from.
-        console: where progress is drawn, and what it reached is said.
+        on_event: where progress is drawn, and what it reached is said.
     """
     start = time.perf_counter()
     images, splits, classes = plan.images, plan.splits, len(plan.images.classes)
@@ -81,19 +79,23 @@ def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
     store = answer_store = FeatureStore(plan.network, images, plan.normalization, precision)
     if arithmetic(of_answers, store.device) != store.dtype:
         answer_store = FeatureStore(plan.network, images, plan.normalization, of_answers)
-    with Progress(console, "Computing features") as progress:
+    with stage(on_event, "Computing features") as progress:
         store.features(rows, progress)
     seconds = time.perf_counter() - start
 
+    shifts = plan.prior_shifts()
+    shift_K = None if shifts is None else torch.from_numpy(shifts.answers_K).float()
+
     def examples(rows: Array, weighted: bool = False) -> Examples:
         labels_N = torch.from_numpy(images.labels[rows])
-        return Examples(store.features(rows), labels_N, classes, _weights(plan, labels_N) if weighted else None)
+        weights_N = _weights(plan, labels_N) if weighted else None
+        return Examples(store.features(rows), labels_N, classes, weights_N, shift_K)
 
     train = examples(splits.train, weighted=True)
     held_out = None if splits.cross_validated else examples(splits.validation)
     crossed, penalty = None, plan.recipe.probe.penalty if plan.recipe.probe else None
     if held_out is None:
-        with Progress(console, "Cross-validating") as progress:
+        with stage(on_event, "Cross-validating") as progress:
             deal = partial(deal_folds, images, splits.train)
             crossed = cross_validate(train, deal, penalty, progress, units=unit_count(images, splits.train))
     if penalty is None:
@@ -117,7 +119,7 @@ def run_probe(plan: ClassifierPlan, console: Console) -> Probed:
     else:  # kept, or in another format: what follows is timed by itself
         speed = features_per_second(plan.network, images.size, of_answers)
     probed = Probed(store, answer_store, head, crossed, logits_NK, facts, time.perf_counter() - start, speed)
-    _say(console, plan, probed)
+    _say(on_event, plan, probed)
     return probed
 
 
@@ -170,7 +172,7 @@ def _learning_curve(
     return curve
 
 
-def _say(console: Console, plan: ClassifierPlan, probed: Probed) -> None:
+def _say(on_event: Listener, plan: ClassifierPlan, probed: Probed) -> None:
     """Say what the probe reached, and how."""
     kept = "kept from before" if not probed.store.computed else f"{probed.store.computed:,} computed"
     if probed.crossed is not None:
@@ -181,9 +183,8 @@ def _say(console: Console, plan: ClassifierPlan, probed: Probed) -> None:
         accuracy, (low, high), where = (measured[name] for name in ("accuracy", "accuracy_interval", "n"))
         where = f"on {where:,} validation images"
     if probed.store.note:
-        show(probed.store.note, console)
-    show(
+        on_event(probed.store.note)
+    on_event(
         f"probe: accuracy {accuracy:.4f} {where} (95 % interval {low:.4f} to {high:.4f}); features {kept},"
-        f" {probed.seconds:.1f} s",
-        console,
+        f" {probed.seconds:.1f} s"
     )

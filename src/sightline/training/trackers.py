@@ -19,12 +19,11 @@ from urllib.parse import urlsplit
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from rich.console import Console
 
 from sightline.config import AnyRecipe, TrackConfig
 from sightline.config.resolving import flatten, to_mapping
 from sightline.data.sources.downloads import reachable
-from sightline.display.terminal import show
+from sightline.display.reporting import Listener
 from sightline.runs.writing import write_atomically
 from sightline.training.resume_point import steps_done
 
@@ -56,24 +55,19 @@ class Place:
 
 
 @contextmanager
-def tracked(recipe: AnyRecipe, run: Path, console: Console) -> Iterator[list["Tracker"]]:
+def tracked(recipe: AnyRecipe, run: Path, on_event: Listener) -> Iterator[list["Tracker"]]:
     """Open the trackers of a recipe, give them its settings, and close them however the training ends.
 
     Args:
         recipe: names the trackers.
         run: folder of the run.
-        console: where to say that one failed; a quiet one gets a Python warning instead.
+        on_event: where to say that one failed.
     """
 
-    def say(sentence: str) -> None:
-        show(sentence, console)
-
     def warn(sentence: str) -> None:
-        if console.quiet:
-            warnings.warn(sentence, stacklevel=2)
-        say(f"warning: {sentence}")
+        on_event(f"warning: {sentence}")
 
-    place = Place(run, steps_done(run) if recipe.track.to else 0, recipe.track, say, warn)
+    place = Place(run, steps_done(run) if recipe.track.to else 0, recipe.track, on_event, warn)
     trackers = [Tracker(name, place) for name in recipe.track.to]
     settings = flatten(to_mapping(recipe))
     ended = 1

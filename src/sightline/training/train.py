@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from sightline.data.sources.embedded import GROCERIES
 from sightline.data.sources.listing import listed_once
+from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
 from sightline.runs.folder import refuse_existing
 from sightline.training.request import read_request
@@ -18,6 +17,7 @@ __all__ = ["train"]
 
 
 @listed_once()
+@reporting
 def train(
     data: str | os.PathLike[str] | None = None,
     *,
@@ -27,7 +27,7 @@ def train(
     resume: bool = False,
     restart: bool = False,
     dry_run: bool = False,
-    console: Console | None = None,
+    on_event: Listener = ignore,
     after_epoch: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path | None:
     """Train a classifier on an image set, and measure it; or a generator of such images (--recipe ddpm).
@@ -43,7 +43,7 @@ def train(
         restart: With --resume: begin the run again at its first epoch, and delete its checkpoints, such as those of which none
             can be read.
         dry_run: Describe the training and stop before the first step.
-        console: Where to report; None reports nothing, but in a notebook.
+        on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
         after_epoch: Called with each epoch, counted from 1, and its line of ``metrics.csv``, before its checkpoint is
             written; what it raises ends the training.
     Returns:
@@ -68,6 +68,6 @@ def train(
         restart=restart,
         dry_run=dry_run,
         started=started,
-        console=console,
+        on_event=on_event,
         after_epoch=after_epoch,
     )

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,15 +12,15 @@ import torch
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
-from rich.console import Console
 
 from sightline.config import AnyRecipe, Recipe, phase_epochs
+from sightline.display.reporting import Listener, ignore
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.training.callbacks.averaging import Averaging, Chosen
 from sightline.training.callbacks.cost import CostMeter, SharedCores
-from sightline.training.callbacks.epochs import AfterEpoch, EpochLog
+from sightline.training.callbacks.epochs import EpochLog
 from sightline.training.callbacks.freezing import Finetuning, SteadyNorms
-from sightline.training.callbacks.progress import EpochBar
+from sightline.training.callbacks.progress import EpochProgress
 from sightline.training.callbacks.steps import Accumulation, CompiledSteps
 from sightline.training.checkpoints import AtomicCheckpointIO, AtomicCheckpoints
 
@@ -36,9 +36,8 @@ _NOTHING: AbstractContextManager[Any] = nullcontext()
 def build_trainer(
     recipe: AnyRecipe,
     run: Path,
-    console: Console | None,
+    on_event: Listener = ignore,
     trackers: Sequence[Logger] = (),
-    after_epoch: Callable[[int, dict[str, float]], None] | None = None,
     more: Sequence[Callback] = (),
 ) -> L.Trainer:
     """Make the Lightning Trainer of a run.
@@ -46,9 +45,8 @@ def build_trainer(
     Args:
         recipe: the settings.
         run: folder of the run; checkpoints and ``metrics.csv`` go there.
-        console: where the live bar is drawn; None draws nothing.
+        on_event: where the live bar is drawn; None draws nothing.
         trackers: what gets the rates of the steps and the numbers of the epochs.
-        after_epoch: is told each epoch, from 1, and its numbers.
         more: callbacks of a kind of learner, called before the checkpoints are written.
     """
     # of Lightning's own: about its internals, or about choices that are made here on purpose
@@ -83,18 +81,17 @@ def build_trainer(
         gradient_clip_algorithm=recipe.clip.kind if recipe.clip else None,
         callbacks=[
             CostMeter(dtype),
-            SharedCores(console),
+            SharedCores(on_event),
             log,
-            *([EpochBar(console)] if console else []),
+            *([EpochProgress(log, on_event)] if on_event is not ignore else []),
             *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
             *([averaging] if averaging else []),
             *([Chosen(classifier, averaging)] if classifier and chooses else []),
-            *([Finetuning(classifier, averaging, console)] if classifier and classifier.finetune else []),
+            *([Finetuning(classifier, averaging, on_event)] if classifier and classifier.finetune else []),
             *([SteadyNorms()] if classifier and classifier.probe else []),
             *([LearningRateMonitor("step")] if trackers else []),
             *([CompiledSteps()] if fit.compile else []),
             *more,
-            *([AfterEpoch(log, after_epoch)] if after_epoch else []),
             AtomicCheckpoints(run, fit.checkpoint_seconds),
         ],
         plugins=[AtomicCheckpointIO()],

@@ -7,9 +7,8 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 
-from sightline.display.terminal import show
+from sightline.display.reporting import Listener
 from sightline.machine.cores import adjust_threads, current_share
 from sightline.machine.devices import convolution_flops
 
@@ -70,8 +69,8 @@ class CostMeter(Callback):
 class SharedCores(Callback):
     """Trains on a share of the cores while other programs of ours compute, and says so."""
 
-    def __init__(self, console: Console | None) -> None:
-        self.console = console
+    def __init__(self, on_event: Listener) -> None:
+        self.on_event = on_event
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._say()
@@ -82,26 +81,25 @@ class SharedCores(Callback):
 
     def _say(self) -> None:
         share = current_share()
-        if self.console is not None and share is not None and share.programs > 1:
+        if share is not None and share.programs > 1:
             threads = torch.get_num_threads()
-            show(
+            self.on_event(
                 f"{share.programs} programs of sightline share the cores: {threads} thread{'s' * (threads > 1)}"
-                " for this one; its last digits depend on that",
-                self.console,
+                " for this one; its last digits depend on that"
             )
 
 
 class Deadline(Callback):
     """Ends a training before the epoch that would pass the time it was given; that it did travels in checkpoints."""
 
-    def __init__(self, at: float, console: Console | None) -> None:
+    def __init__(self, at: float, on_event: Listener) -> None:
         """
         Args:
             at: by ``time.monotonic``, when the last epoch must have ended; infinity of a training that is resumed.
-            console: where it is said.
+            on_event: where it is said.
         """
         self.at = at
-        self.console = console
+        self.on_event = on_event
         self.stopped = False
         self._began = 0.0
 
@@ -119,12 +117,10 @@ class Deadline(Callback):
         scale, after = (pl_module.recipe.augment.scale(epoch, trainer.max_epochs) for epoch in (done - 1, done))
         if now + (now - self._began) * (after / scale) ** 2 > self.at:
             self.stopped = trainer.should_stop = True
-            if self.console is not None:
-                show(
-                    f"stopped after epoch {done} of {trainer.max_epochs}: the machine has become"
-                    " slower, and the time is used up",
-                    self.console,
-                )
+            self.on_event(
+                f"stopped after epoch {done} of {trainer.max_epochs}: the machine has become slower, and the time is"
+                " used up"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"stopped": self.stopped}

@@ -1,7 +1,6 @@
-"""The numbers of each epoch: in ``metrics.csv``, in the trackers, and for whoever waits for the end of an epoch."""
+"""The numbers of each epoch: in ``metrics.csv`` and in the trackers."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from sightline.runs.writing import write_csv
 from sightline.training.module import validated
 from sightline.training.optimizers import main_rate
 
-__all__ = ["AfterEpoch", "EpochLog"]
+__all__ = ["EpochLog"]
 
 
 class EpochLog(Callback):
@@ -57,18 +56,3 @@ class EpochLog(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
-
-
-class AfterEpoch(Callback):
-    """Tells each epoch and its numbers to whoever may end the training by an exception.
-
-    It comes before the checkpoint, so an epoch that a resumed training does not repeat was told and borne.
-    """
-
-    def __init__(self, log: EpochLog, tell: Callable[[int, dict[str, float]], None]) -> None:
-        self.epochs = log  # Lightning gives a callback a ``log`` of its own
-        self.tell = tell
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        pl_module.refuse_non_finite()
-        self.tell(trainer.current_epoch + 1, dict(self.epochs.rows[-1]))

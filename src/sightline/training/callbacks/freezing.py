@@ -4,13 +4,12 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import BaseFinetuning, Callback
-from rich.console import Console
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from sightline.config import Recipe
-from sightline.display.terminal import show
+from sightline.display.reporting import Listener
 from sightline.errors import TrainingError
 from sightline.training.callbacks.averaging import Averaging, BestWeights
 from sightline.training.module import ClassifierLearner, validated
@@ -51,11 +50,11 @@ class Finetuning(BaseFinetuning):
     mode, normalising by the batch.
     """
 
-    def __init__(self, recipe: Recipe, averaging: Averaging | None, console: Console | None) -> None:
+    def __init__(self, recipe: Recipe, averaging: Averaging | None, on_event: Listener) -> None:
         super().__init__()
         restore = getattr(recipe.finetune, "restore_best", "none")
         self.averaging = averaging
-        self.console = console
+        self.on_event = on_event
         self.kept = None if restore == "none" else BestWeights(restore, averaging)  # of this phase
         self._said = -1
 
@@ -101,7 +100,7 @@ class Finetuning(BaseFinetuning):
         for module in frozen_modules(learner.network, self.layers, trained):
             module.training = False
         if index != self._said:
-            self._say(describe_phase(learner.phases, index, learner.network, learner.trainer.optimizers[0]))
+            self.on_event(describe_phase(learner.phases, index, learner.network, learner.trainer.optimizers[0]))
             self._said = index
 
     def _restore(self, kept: BestWeights, learner: ClassifierLearner, optimizer: Optimizer) -> None:
@@ -118,9 +117,5 @@ class Finetuning(BaseFinetuning):
             for value in state.values():
                 if isinstance(value, Tensor):
                     value.zero_()  # as each of our optimizers begins; Adagrad makes its sums only once
-        self._say(f"weights of epoch {kept.epoch}: best {kept.best.monitor} of the phase, {kept.best.value:.4f}")
+        self.on_event(f"weights of epoch {kept.epoch}: best {kept.best.monitor} of the phase, {kept.best.value:.4f}")
         self.kept = BestWeights(kept.best.monitor, self.averaging)
-
-    def _say(self, line: str) -> None:
-        if self.console is not None:
-            show(line, self.console)

@@ -1,46 +1,35 @@
-"""Progress of a training: a live bar on a terminal, a plain line an epoch in a log."""
+"""How far a training is, as events: within an epoch twice a second, and at its end."""
 
 import time
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from torch import Tensor
 
-from sightline.display.terminal import show
-from sightline.display.waiting import spoken_seconds
-from sightline.training.module import validated
+from sightline.display.events import Epoch
+from sightline.display.reporting import Listener
+from sightline.training.callbacks.epochs import EpochLog
 from sightline.training.optimizers import main_rate
 
-__all__ = ["EpochBar"]
+__all__ = ["EpochProgress"]
 
 READ_EVERY = 50  # steps between two looks at the loss on a GPU, where a look waits for it
 REFRESH_SECONDS = 0.5
 
 
-class EpochBar(Callback):
-    """Epoch, loss and accuracy of train and validation, learning rate, images a second, time left."""
+class EpochProgress(Callback):
+    """Reports epoch, loss and accuracy of train and validation, learning rate, images a second, time left.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.bar: Progress | None = None
-        self._validation = ""
+    It comes before the checkpoint, so an epoch that a resumed training does not repeat was told and borne.
+    """
+
+    def __init__(self, log: EpochLog, on_event: Listener) -> None:
+        self.epochs, self.on_event = log, on_event  # Lightning gives a callback a ``log`` of its own
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._started = time.perf_counter()
         self.on_train_epoch_start(trainer, pl_module)  # Lightning calls no start of an epoch that is resumed within
         self._batches_before = trainer.fit_loop.epoch_loop.total_batch_idx + 1  # of a resumed run
-        if self.console.is_terminal and trainer.is_global_zero:
-            self.bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
-                TextColumn("{task.fields[text]}", markup=False),
-                console=self.console,
-            )
-            self.task = self.bar.add_task("", text="")
-            self.bar.start()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._epoch_started, self._images, self._refreshed = time.perf_counter(), 0, 0.0
@@ -52,59 +41,41 @@ class EpochBar(Callback):
         now = time.perf_counter()
         self._images += len(batch.labels) * trainer.world_size
         self._speed = self._images / (now - self._epoch_started)
-        if self.bar is None:
-            return
         look = pl_module.device.type == "cpu" or batch_idx % READ_EVERY == 0
         if look and now - self._refreshed >= REFRESH_SECONDS:
-            loss, right, images = pl_module.training_totals.sums
-            accuracy = right / max(images, 1) if "acc" in pl_module.measures else None
-            text = _numbers("train", loss / max(images, 1), accuracy) + self._validation
-            text += f"  rate {self._rate:.3g}  {self._speed:,.0f} images/s  {self._left(trainer)} left"
-            self._show(trainer, text, batch_idx + 1)
+            loss, right, images = (float(total) for total in pl_module.training_totals.sums)
+            metrics = {"train_loss": loss / max(images, 1)}
+            if "acc" in pl_module.measures:
+                metrics["train_acc"] = right / max(images, 1)
+            self._report(trainer, metrics, batch_idx + 1)
             self._refreshed = now
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        pl_module.refuse_non_finite()
+        self._report(trainer, self.epochs.rows[-1], int(trainer.num_training_batches), ended=True)
+
+    def _report(self, trainer: L.Trainer, metrics: dict[str, float], done: int, *, ended: bool = False) -> None:
         if not trainer.is_global_zero:
             return
-        metrics = trainer.callback_metrics
-        text = _numbers("train", metrics["train_loss"], metrics.get("train_acc"))
-        if validated(trainer):
-            self._validation = "  " + _numbers("val", metrics["val_loss"], metrics.get("val_acc"))
-            text += self._validation
-        if self.bar is None:
-            done = trainer.current_epoch + 1
-            show(
-                f"epoch {done}/{trainer.max_epochs}  {text}  rate {self._rate:.3g}"
-                f"  {self._speed:,.0f} images/s  {self._left(trainer)} left",
-                self.console,
+        assert trainer.max_epochs is not None
+        self.on_event(
+            Epoch(
+                epoch=trainer.current_epoch + 1,
+                epochs=trainer.max_epochs,
+                done=done,
+                total=int(trainer.num_training_batches),
+                metrics=metrics,
+                learning_rate=self._rate,
+                images_per_second=self._speed,
+                seconds_left=self._left(trainer),
+                ended=ended,
             )
-        else:
-            self._show(trainer, text, trainer.num_training_batches)  # type: ignore[arg-type]
+        )
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self._stop()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._stop()
-
-    def _show(self, trainer: L.Trainer, text: str, done: int) -> None:
-        assert self.bar is not None
-        epoch = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
-        self.bar.update(self.task, description=epoch, completed=done, total=trainer.num_training_batches, text=text)
-
-    def _left(self, trainer: L.Trainer) -> str:
-        """Time left at the pace so far, validation included."""
+    def _left(self, trainer: L.Trainer) -> float:
+        """Seconds left at the pace so far, validation included."""
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         assert trainer.max_epochs is not None
         total = trainer.num_training_batches * trainer.max_epochs
         fresh = max(done - self._batches_before, 1)
-        return spoken_seconds((time.perf_counter() - self._started) / fresh * (total - done))
-
-    def _stop(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
-
-
-def _numbers(name: str, loss: float | Tensor, accuracy: float | Tensor | None) -> str:
-    return f"{name} loss {float(loss):.3f}" + ("" if accuracy is None else f" acc {float(accuracy):.3f}")
+        return (time.perf_counter() - self._started) / fresh * (total - done)

@@ -7,12 +7,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 
 from sightline.config import GLIMPSE_STEPS, SHOWN_CLASSES, GeneratorRecipe, glimpse_of
 from sightline.data.batches import derived_seed
 from sightline.display.pictures import draw_samples
-from sightline.display.terminal import show
+from sightline.display.reporting import Listener
 from sightline.generation.generator import Generator
 from sightline.machine.devices import arithmetic
 from sightline.runs.folder import SAMPLES
@@ -33,16 +32,16 @@ class SampleGrid(Callback):
     It draws no number that the training draws, and what goes wrong in it costs a line.
     """
 
-    def __init__(self, run: Path, classes: list[str], size: tuple[int, int], images: int, console: Console) -> None:
+    def __init__(self, run: Path, classes: list[str], size: tuple[int, int], images: int, on_event: Listener) -> None:
         """
         Args:
             run: its folder.
             classes: names in the order of their indices.
             size: (height, width) of the images in pixels.
             images: training images of an epoch.
-            console: where a failure is told.
+            on_event: where a failure is told.
         """
-        self.run, self.classes, self.size, self.console = run, classes[:SHOWN_CLASSES], size, console
+        self.run, self.classes, self.size, self.on_event = run, classes[:SHOWN_CLASSES], size, on_event
         self.columns = max(1, min(COLUMNS, IMAGES // len(self.classes)))
         # forward; a training step takes three times as long
         passes = 2 * GLIMPSE_STEPS * len(self.classes) * self.columns
@@ -55,7 +54,7 @@ class SampleGrid(Callback):
                 self._draw(epoch, trainer, pl_module)
             except Exception as error:  # whatever a drawing library, or a full disk, may raise
                 reason = " ".join(str(error).split()) or type(error).__name__
-                show(f"no picture of samples: {reason}", self.console)
+                self.on_event(f"no picture of samples: {reason}")
 
     def _draw(self, epoch: int, trainer: L.Trainer, learner: Learner) -> None:
         assert isinstance(learner.recipe, GeneratorRecipe)

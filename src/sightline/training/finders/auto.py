@@ -8,12 +8,10 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from rich.console import Console
-
 from sightline.config import BatchSearchConfig, RangeTestConfig, resolve
 from sightline.config.building import SEARCHED
 from sightline.config.resolving import to_mapping
-from sightline.display.terminal import show
+from sightline.display.reporting import Listener
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.batch import FoundBatch, search_batch
 from sightline.training.finders.rate import FoundRate, search_rate
@@ -22,7 +20,7 @@ __all__ = ["find_auto_settings"]
 
 
 def find_auto_settings(
-    plan: ClassifierPlan, console: Console
+    plan: ClassifierPlan, on_event: Listener
 ) -> tuple[ClassifierPlan, dict[str, Any], FoundRate | None]:
     """Search for every number that a plan leaves to it.
 
@@ -40,11 +38,11 @@ def find_auto_settings(
         start = time.perf_counter()
         outcome: FoundRate | FoundBatch
         if name == "optimizer.learning_rate":
-            outcome = rate = search_rate(plan, RangeTestConfig(), console)
+            outcome = rate = search_rate(plan, RangeTestConfig(), on_event)
         else:
-            outcome = search_batch(plan, BatchSearchConfig(), console, for_speed=True)
+            outcome = search_batch(plan, BatchSearchConfig(), on_event, for_speed=True)
         for line in outcome.lines():
-            show(line, console)
+            on_event(line)
         facts[name] = outcome.to_json() | {"seconds": round(time.perf_counter() - start, 1)}  # no part of the fit's
         plan = replace(plan, recipe=resolve(to_mapping(plan.recipe), outcome.settings))
     return replace(plan, searches=()), facts, rate

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from sightline.config import BatchSearchConfig, batches_within
-from sightline.display.waiting import Progress
+from sightline.display.reporting import Listener, stage
 from sightline.machine.devices import choose_device, generators_kept
 from sightline.machine.memory import free_memory, held_memory, measured_peak, ran_out, refuse_without_measure
 from sightline.models.base import Network
@@ -96,7 +95,7 @@ class FoundBatch:
 
 
 def search_batch(
-    plan: ClassifierPlan, config: BatchSearchConfig, console: Console, *, for_speed: bool = False
+    plan: ClassifierPlan, config: BatchSearchConfig, on_event: Listener, *, for_speed: bool = False
 ) -> FoundBatch:
     """Find how large a batch fits into memory, and how fast each is that was tried.
 
@@ -122,7 +121,7 @@ def search_batch(
         if config.memory_limit is not None:
             limit = config.memory_limit * 1e9 / here
         measure = _Measure(plan, network, device)
-        with Progress(console, "Batch sizes") as progress:
+        with stage(on_event, "Batch sizes") as progress:
 
             def counted(size: int) -> Tried:
                 tried = measure(size)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from sightline.config import OptimizerConfig, RangeTestConfig
 from sightline.config.resolving import to_mapping
 from sightline.data.batches import Array, Batch, EvaluationBatches, derived_seed
+from sightline.data.sources.downloads import Progress
 from sightline.display.pictures import draw_range
-from sightline.display.waiting import Progress
+from sightline.display.reporting import Listener, stage
 from sightline.errors import TrainingError
 from sightline.machine.devices import arithmetic, choose_device, generators_kept
 from sightline.models.base import Network
@@ -102,7 +102,7 @@ class FoundRate:
         return [*lines, f"found: {flags}"]
 
 
-def search_rate(plan: ClassifierPlan, config: RangeTestConfig, console: Console) -> FoundRate:
+def search_rate(plan: ClassifierPlan, config: RangeTestConfig, on_event: Listener) -> FoundRate:
     """Find the peak rate of a plan's optimizer by a range test, and try rates around it.
 
     The steepest descent is sometimes too large a rate for a whole training, and sometimes far too small: where each
@@ -128,7 +128,7 @@ def search_rate(plan: ClassifierPlan, config: RangeTestConfig, console: Console)
     with generators_kept(device):
         peak = recipe.optimizer.learning_rate
         optimizer = optimizer_of(plan, recipe.optimizer, network)
-        with Progress(console, "Range test") as progress:
+        with stage(on_event, "Range test") as progress:
             test = range_test(
                 network, optimizer, batches(), rates, TrainingStep(plan, device), peak=peak, progress=progress
             )
@@ -147,7 +147,7 @@ def search_rate(plan: ClassifierPlan, config: RangeTestConfig, console: Console)
 
         def held_out_loss(power: int) -> float:
             choice = choices[power] = scaled(recipe.optimizer, suggestion / peak * FACTOR**power)
-            with Progress(console, f"Short training {len(choices)}, rate {choice.learning_rate:g}") as progress:
+            with stage(on_event, f"Short training {len(choices)}, rate {choice.learning_rate:g}") as progress:
                 optimizer = optimizer_of(plan, choice, network)
                 loss = _short_training(network, optimizer, batches(), TrainingStep(plan, device), steps, held, progress)
             tried[choice.learning_rate] = loss

@@ -1,0 +1,69 @@
+"""How a verb reports: to a listener that draws the events, or computes with them.
+
+Unless one is named that is the cell of a notebook, or nobody.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from rich.console import Console
+
+from sightline.display.events import Event, Progress
+from sightline.display.lines import Lines
+from sightline.display.terminal import in_notebook
+
+__all__ = ["Listener", "ignore", "reporting", "stage"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Take an event that nobody waits for; a warning becomes one of Python's."""
+    if isinstance(event, str) and event.startswith("warning: "):
+        warnings.warn(event.removeprefix("warning: "), stacklevel=3)
+
+
+@contextmanager
+def stage(on_event: Listener, name: str, *, brief: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Report a stage of work from its begin to its end, whatever ends it.
+
+    Args:
+        on_event: hears of it.
+        name: what is done, such as ``Reading flowers``.
+        brief: it mostly ends at once.
+    Yields:
+        A function to call with how much is done of how much.
+    """
+    on_event(Progress(name, brief=brief))
+    try:
+        yield lambda done, total: on_event(Progress(name, done, total, brief=brief))
+    finally:
+        on_event(Progress(name, ended=True, brief=brief))
+
+
+def reporting(verb: F) -> F:
+    """Let a verb report, as ``on_event``; ``console`` and ``progress`` of 0.2.0 are taken once more, with a warning."""
+
+    @functools.wraps(verb)
+    def call(*args: Any, on_event: Listener | None = None, **named: Any) -> Any:
+        console, progress = named.pop("console", None), named.pop("progress", None)
+        if console is not None or progress is not None:
+            old = "console" if progress is None else "progress"
+            warnings.warn(f"{old}= is deprecated; use on_event=.", DeprecationWarning, stacklevel=2)
+        if on_event is None and progress is not None:
+            on_event = functools.partial(_count, progress)
+        if on_event is None and (console is not None or in_notebook()):
+            # in lines, as in a log: the bars of rich need a package of their own in a notebook
+            on_event = Lines(console or Console(force_terminal=False, force_jupyter=False, width=110))
+        return verb(*args, on_event=on_event or ignore, **named)
+
+    return cast(F, call)
+
+
+def _count(progress: Callable[[int, int], None], event: Event) -> None:
+    if isinstance(event, Progress) and event.total is not None:
+        progress(event.done, event.total)
