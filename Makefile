@@ -123,7 +123,10 @@ bench-contest: install
 	$(BIN)/python benchmarks/contest/run.py $(GROCERY) $(WEIGHTS) $(addprefix --fastai ,$(FASTAI)) $(addprefix --timm ,$(TIMM)) $(addprefix --scripts ,$(SCRIPTS)) $(ARGS)
 
 bench-trust: install
-	$(BIN)/python benchmarks/trust.py $(RUN) digits $(SIGNS)
+	$(BIN)/python benchmarks/trust.py $(RUN) $(ARGS)
+
+bench-ood: install
+	$(BIN)/python benchmarks/ood.py $(RUN) $(or $(ARGS),$(SIGNS) $(GROCERY))
 
 bench-calibration: install
 	$(BIN)/python benchmarks/calibration.py calibration $(RUNS)

@@ -15,18 +15,24 @@ import sightline
 from sightline.data.cache import open_as_trained
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
-from sightline.runs.folder import BOX, read_model_of_finished, read_run_recipe, read_weights, write_weights
+from sightline.runs.folder import (
+    BOX,
+    read_model_of_finished,
+    read_run_recipe,
+    read_weights_and_reference,
+    write_weights,
+)
 
 LARGEST = 6_000_000  # bytes
 
 
 def pack(run: Path) -> None:
     """Write the classifier of a run to its place in the package."""
-    tensors, model = read_weights(run / "model.safetensors")
+    tensors, reference, model = read_weights_and_reference(run / "model.safetensors")
     model = read_model_of_finished(run) | {"weights_format": "float16"}
     del model["data"]["location"]
     BOX.parent.mkdir(exist_ok=True)
-    write_weights(BOX, {name: tensor.half() for name, tensor in tensors.items()}, model)
+    write_weights(BOX, {name: tensor.half() for name, tensor in tensors.items()} | reference, model)
     assert BOX.stat().st_size <= LARGEST, f"{BOX} has {BOX.stat().st_size:,} bytes; wanted {LARGEST:,} at most"
 
 

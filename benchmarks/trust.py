@@ -1,8 +1,7 @@
-"""How far the numbers hold by which a classifier is to be trusted: sets, calibration, what is unknown to it.
+"""How far the numbers hold by which a classifier is to be trusted: sets and calibration.
 
-python benchmarks/trust.py RUN [OTHER ...]    what the run's own test said (read when it was trained; not read again
-                                              here), and how often images of other sets are called unknown
-python benchmarks/trust.py RUN choose         on validation only: sizes of sets by penalty, halves in turn
+python benchmarks/trust.py RUN           what the run's own test said (read when it was trained; not read again here)
+python benchmarks/trust.py RUN choose    on validation only: sizes of sets by penalty, halves in turn
 """
 
 import json
@@ -13,14 +12,13 @@ from pathlib import Path
 import numpy as np
 
 import sightline
-from sightline.data.cache import open_as_trained, open_images
+from sightline.data.cache import open_as_trained
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
-from sightline.evaluation.evaluate import evaluate_unknown
 from sightline.inference.views import combine
 from sightline.machine.environment import environment
 from sightline.measures.conformal import class_scores, classes_within, image_uniforms, threshold
-from sightline.measures.metrics import energies, probabilities
+from sightline.measures.metrics import probabilities
 from sightline.runs.folder import read_model, read_run_recipe
 
 PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.3)
@@ -28,8 +26,8 @@ COVERAGES = (0.9, 0.95)
 ROUNDS = 20
 
 
-def main(run: Path, others: list[str]) -> None:
-    if others == ["choose"]:
+def main(run: Path, words: list[str]) -> None:
+    if words == ["choose"]:
         choose(run)
         return
     trust, measured = read_model(run)["trust"], json.loads((run / "evaluation.json").read_text())
@@ -51,9 +49,6 @@ def main(run: Path, others: list[str]) -> None:
     print(f"called unknown: {measured['unknown_share']:.4f} of its own test images")
     for name, rate in trust["unknown"]["rates"].items():
         print(f"called unknown: {rate['rate']:.4f} of {rate['n']:,} images of {name}")
-    for other in others:
-        rate = evaluate_unknown(run, other)
-        print(f"called unknown: {rate['rate']:.4f} of {rate['n']:,} images of {other}; {ranking(run, other)}")
     corruptions = trust.get("corruptions")
     if corruptions:
         print(f"accuracy of {corruptions['n']:,} validation images with one view: {corruptions['clean']:.4f}")
@@ -81,28 +76,6 @@ def validation(run: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     classifier = sightline.load(run)
     logits = combine(classifier.view_logits(images.pixels, classifier.views, rows=cut.calibrate), classifier.views)
     return logits, images.labels[cut.calibrate], image_uniforms(images.pixels[row] for row in cut.calibrate)
-
-
-def ranking(run: Path, other: str) -> str:
-    """How well three scores tell the run's validation images from others: the area under ROC."""
-    classifier = sightline.load(run)
-    images = open_images(find_source(other), None, exactly=(classifier.size, classifier.resize))
-    views = classifier.views
-    strange = combine(classifier.view_logits(images.pixels, views, rows=images.readable[:5000]), views)
-    own = validation(run)[0]
-    scores = {
-        "energy": (energies(own), energies(strange)),
-        "largest logit": (-own.max(1), -strange.max(1)),
-        "largest probability": (-probabilities(own).max(1), -probabilities(strange).max(1)),
-    }
-    return "area under ROC by " + ", ".join(f"{name} {area(*pair):.4f}" for name, pair in scores.items())
-
-
-def area(low: np.ndarray, high: np.ndarray) -> float:
-    """The chance that one of the second is above one of the first; ties count half."""
-    below = np.searchsorted(np.sort(low), high, "left")
-    upto = np.searchsorted(np.sort(low), high, "right")
-    return float((below + upto).mean() / 2 / len(low))
 
 
 def choose(run: Path) -> None:

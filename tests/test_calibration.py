@@ -15,10 +15,9 @@ from conftest import Finished, coloured_folder
 from sightline.cli.main import main
 from sightline.errors import ConfigError, DataError
 from sightline.evaluation.calibration import calibrate, prior_shifts
-from sightline.evaluation.ood import measure_ood, unknown_share
+from sightline.evaluation.ood import measure_ood
 from sightline.evaluation.robustness import measure_corruptions
 from sightline.explanation.explainer import Explainer
-from sightline.inference.views import combine
 from sightline.measures.metrics import probabilities
 from sightline.runs.folder import read_model, read_weights
 from sightline.training.logistic_regression import Examples, solve_head
@@ -41,25 +40,11 @@ def logits_of(n: int, strength: float, seed: int = 0) -> tuple[np.ndarray, np.nd
 def test_each_number_of_views_has_its_temperature_and_thresholds() -> None:
     logits_VNK, labels = logits_of(2_000, 3.0)
     temperatures, trust = calibrate(logits_VNK, labels, np.random.default_rng(1).random(2_000), ["one", "flip"])
-    assert (
-        set(temperatures) == set(trust["sets"]["thresholds"]) == set(trust["unknown"]["thresholds"]) == {"one", "flip"}
-    )
+    assert set(temperatures) == set(trust["sets"]["thresholds"]) == {"one", "flip"}
     assert trust["views"] == "flip"
-    assert trust["unknown"]["threshold"] == trust["unknown"]["thresholds"]["flip"]
     assert trust["sets"]["coverages"]["0.9"]["threshold"] == trust["sets"]["thresholds"]["flip"]["0.9"]
     assert trust["calibration_error"] < trust["calibration_error_unscaled"] / 2  # the logits are too faint by far
     assert sum(one["n"] for one in trust["reliability"]) == trust["n"] == 2_000
-
-
-def test_a_twentieth_of_its_own_images_is_called_unknown_and_most_images_without_any_strong_answer() -> None:
-    logits_VNK, labels = logits_of(2_000, 8.0)
-    _, trust = calibrate(logits_VNK, labels, np.zeros(2_000), ["one", "flip"])
-    own, _ = logits_of(2_000, 8.0, seed=1)
-    strange, _ = logits_of(2_000, 0.0, seed=2)
-    limit = trust["unknown"]["threshold"]
-    shares = [unknown_share(combine(one, "flip"), limit) for one in (own, strange)]
-    assert shares[0] == pytest.approx(0.05, abs=0.02)
-    assert shares[1] > 0.99
 
 
 def test_a_run_keeps_what_it_is_to_be_trusted_with_and_the_weights_alone_do_too(finished: Finished) -> None:

@@ -125,9 +125,9 @@ def test_features_are_what_the_last_layer_reads_and_nodes_of_a_layer_are_average
 
 
 def test_a_run_of_before_there_were_heads_is_read_as_one_without(finished: Any, tmp_path: Path) -> None:
-    tensors, model = folder.read_weights(finished.run / "model.safetensors")
+    tensors, reference, model = folder.read_weights_and_reference(finished.run / "model.safetensors")
     assert model.pop("head") is None
-    folder.write_weights(tmp_path / "model.safetensors", tensors, model)
+    folder.write_weights(tmp_path / "model.safetensors", tensors | reference, model)
     image = finished.data / "grass" / "000.png"
     assert sightline.load(tmp_path / "model.safetensors", device="cpu").predict([image])[0].label == "grass"
     recipe = (finished.run / "recipe.yaml").read_text()

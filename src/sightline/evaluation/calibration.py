@@ -14,7 +14,6 @@ from sightline.measures.metrics import (
     calibration_error,
     classwise_calibration_error,
     cross_entropy,
-    energies,
     probabilities,
     reliability,
 )
@@ -29,7 +28,6 @@ __all__ = [
 ]
 
 SHOWN = (0.90, 0.95)  # coverages whose sets are measured
-OWN_UNKNOWN = 0.05  # share of a classifier's own images that it calls unknown
 LOG_DEVIATION = 0.75  # of the prior of log T: before any image is seen T is within a factor of 4.4 of 1 with 95 %
 GRID = 49  # temperatures that are tried first
 
@@ -85,7 +83,6 @@ def calibrate(
     rows = np.arange(len(labels_N))
     temperatures: dict[Views, float] = {}
     limits: dict[str, dict[str, float | None]] = {}
-    unknown: dict[str, float] = {}
     for views in all_views:
         logits = combine(logits_VNK, views)
         temperatures[views] = fit_temperature(logits, labels_N, shifts.own_K if shifts else 0.0)
@@ -94,7 +91,6 @@ def calibrate(
         chances = probabilities(logits, temperatures[views])
         scores_NK = class_scores(chances, uniforms_N)
         limits[views] = {f"{coverage:g}": threshold(scores_NK[rows, labels_N], coverage) for coverage in COVERAGES}
-        unknown[views] = float(np.quantile(energies(logits), 1 - OWN_UNKNOWN, method="higher"))
     # from here on of the views that the classifier is used with, the last
     sets = measure_sets(scores_NK, labels_N, limits[views])
     trust: dict[str, Any] = {
@@ -114,13 +110,6 @@ def calibrate(
                 for name, measured in sets.items()
             },
             "thresholds": limits,
-        },
-        "unknown": {
-            "score": "energy",
-            "share_of_own": OWN_UNKNOWN,
-            "threshold": unknown[views],
-            "thresholds": unknown,
-            "rates": {},
         },
     }
     return temperatures, trust

@@ -30,7 +30,7 @@ from sightline.runs.folder import read_model_of_finished, read_run_recipe
 from sightline.runs.writing import create_folder, write_csv, write_json
 
 if TYPE_CHECKING:
-    from sightline.inference.classifier import Classifier
+    from sightline.inference.classifier import Classifier, Outputs
     from sightline.inference.views import Views
 
 __all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
@@ -203,7 +203,6 @@ def evaluate_unknown(
     if classifier.trust is None:
         raise ConfigError(f"{run} was trained before classifiers knew what is unknown to them; train it again.")
     from sightline.evaluation.ood import unknown_share
-    from sightline.inference.views import combine
 
     images = _opened_for(classifier, source, progress)
     known = _class_indices(classifier.classes, images.classes)
@@ -215,8 +214,8 @@ def evaluate_unknown(
         )
     rows = _foreign_test(images)
     views = classifier.views
-    logits = combine(_view_logits(classifier, images, rows, progress), views)
-    measured = {"n": len(rows), "rate": unknown_share(logits, model["trust"]["unknown"]["thresholds"][views])}
+    scores = _outputs(classifier, images, rows, progress).unknown_scores(views)
+    measured = {"n": len(rows), "rate": unknown_share(scores, model["trust"]["unknown"]["thresholds"][views])}
     model["trust"]["unknown"]["rates"][images.name] = measured
     write_json(Path(run) / "model.json", model)
     return measured
@@ -228,7 +227,7 @@ def evaluate_rows(
     rows: Array,
     progress: Progress | None = None,
     *,
-    logits_VNK: Array | None = None,
+    outputs: "Outputs | None" = None,
 ) -> tuple[dict[str, Any], tuple[list[str], list[list[str]]]]:
     """Measure a classifier on some images of a set.
 
@@ -237,7 +236,7 @@ def evaluate_rows(
         images: the set.
         rows: of the images, (N,).
         progress: called with (images done, images in all).
-        logits_VNK: of those rows, where they are known already.
+        outputs: of those rows, where they are known already.
     Returns:
         The measures, and the table of predictions as (header, rows).
     Raises:
@@ -257,19 +256,19 @@ def evaluate_rows(
         )
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
     views = classifier.views
-    if logits_VNK is None:
-        logits_VNK = _view_logits(classifier, images, rows, progress)
-    logits = combine(logits_VNK, views)
-    groups = group_numbers(images, rows)
-    measured = measures(logits_VNK, labels, classifier.classes, views, classifier.model["temperatures"], groups)
+    outputs = outputs or _outputs(classifier, images, rows, progress)
+    logits = combine(outputs.logits_VNK, views)
+    temperatures, groups = classifier.model["temperatures"], group_numbers(images, rows)
+    measured = measures(outputs.logits_VNK, labels, classifier.classes, views, temperatures, groups)
     measured["arithmetic"] = str(classifier.dtype).removeprefix("torch.")
     if classifier.trust is not None:
         chances = metrics.probabilities(logits, classifier.model["temperatures"][views])
         uniforms = image_uniforms(images.pixels[row] for row in rows)
         limits = classifier.trust["sets"]["thresholds"][views]
         measured["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
-        measured["unknown_share"] = unknown_share(logits, classifier.trust["unknown"]["thresholds"][views])
-    answers = classifier.read(logits, views)
+        limit = classifier.trust["unknown"]["thresholds"][views]
+        measured["unknown_share"] = unknown_share(outputs.unknown_scores(views), limit)
+    answers = classifier.read(outputs, views)
     lines = csv_rows([images.paths[row] for row in rows], answers)
     table = []
     for (file, *cells), label, answer in zip(lines, labels, answers, strict=True):
@@ -283,9 +282,9 @@ def evaluate_rows(
     return measured, (header, table)
 
 
-def _view_logits(classifier: "Classifier", images: CachedImages, rows: Array, progress: Progress | None) -> Array:
+def _outputs(classifier: "Classifier", images: CachedImages, rows: Array, progress: Progress | None) -> "Outputs":
     report = (lambda done: progress(done, len(rows))) if progress else None
-    return classifier.view_logits(images.pixels, classifier.views, rows=rows, progress=report)
+    return classifier.outputs(images.pixels, classifier.views, rows=rows, progress=report)
 
 
 def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:

@@ -1,28 +1,78 @@
-"""Out-of-distribution images: how often a classifier calls an image none of its classes. N and B images, K classes.
+"""Out-of-distribution images: how often a classifier calls an image none of its classes. N images, V views, D features.
 
-An image is called so where the energy of its logits lies above a threshold, which ``calibration`` has fitted.
+An image is called so where its score lies above a threshold that some of the classifier's own images exceed; the score
+is in ``inference.ood``, and was the energy of the logits in older runs.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sightline.data.batches import derived_seed
-from sightline.inference.classifier import Classifier
-from sightline.inference.views import combine
+from sightline.inference.classifier import Classifier, Outputs
+from sightline.inference.ood import Reference
+from sightline.inference.views import Views, combine
 from sightline.measures.metrics import energies
 
-__all__ = ["measure_ood", "unknown_share"]
+__all__ = ["left_out_distances", "measure_ood", "scrambled", "set_threshold", "unknown_share"]
 
+OWN_UNKNOWN = 0.05  # share of a classifier's own images that it calls unknown
 IMAGES = 256  # of each kind
 PIECES = 4  # along each side of an image that is scrambled
 
 Array = np.ndarray[Any, Any]
 
 
-def unknown_share(logits_NK: Array, limit: float) -> float:
+def set_threshold(
+    reference: Reference, outputs: Outputs, all_views: list[Views]
+) -> tuple[Reference, Outputs, dict[str, Any]]:
+    """Weigh the energy, and set the threshold that a twentieth of a classifier's own images exceed.
+
+    Args:
+        reference: of the classifier, not weighed yet.
+        outputs: for images of its own that the reference was not fitted to.
+        all_views: views that the classifier is calibrated for; the last are those that it is used with.
+    Returns:
+        The reference and the outputs with the weight, and the block ``unknown`` of ``model.json``.
+    """
+    assert outputs.distances_N is not None
+    used = all_views[-1]
+    reference = reference.weighed(outputs.distances_N, energies(combine(outputs.logits_VNK, used)))
+    outputs = replace(outputs, energy_weight=reference.energy_weight)
+    limits = {
+        views: float(np.quantile(outputs.unknown_scores(views), 1 - OWN_UNKNOWN, method="higher"))
+        for views in all_views
+    }
+    unknown = {
+        "score": "mahalanobis",
+        "layer": reference.layer,
+        "share_of_own": OWN_UNKNOWN,
+        "threshold": limits[used],
+        "thresholds": limits,
+        "rates": {},
+    }
+    return reference, outputs, unknown
+
+
+def left_out_distances(layer: str, features_ND: Array, folds_N: Array) -> Array:
+    """Compute the distance of each image, (N,), from a reference that is fitted to the other folds.
+
+    Args:
+        layer: of the reference.
+        features_ND: of all images.
+        folds_N: the fold of each.
+    """
+    distances_N = np.zeros(len(features_ND))
+    for fold in np.unique(folds_N):
+        out_N = folds_N == fold
+        distances_N[out_N] = Reference.fit(layer, features_ND[~out_N]).distances(features_ND[out_N])
+    return distances_N
+
+
+def unknown_share(scores_N: Array, limit: float) -> float:
     """Return the share of images that are called none of the classes."""
-    return float((energies(logits_NK) > limit).mean())
+    return float((scores_N > limit).mean())
 
 
 def measure_ood(classifier: Classifier, pixels_NHWC: Array, rows: Array) -> dict[str, dict[str, float]]:
@@ -45,17 +95,20 @@ def measure_ood(classifier: Classifier, pixels_NHWC: Array, rows: Array) -> dict
     kinds = {
         "noise": random.integers(0, 256, shape, np.uint8),
         "plain colours": np.broadcast_to(random.integers(0, 256, (IMAGES, 1, 1, 3), np.uint8), shape).copy(),
-        "own images in pieces": _scrambled(pixels_NHWC[chosen], random),
+        "own images in pieces": scrambled(pixels_NHWC[chosen], random),
     }
     views = classifier.views
     limit = classifier.model["trust"]["unknown"]["thresholds"][views]
     return {
-        name: {"n": len(images), "rate": unknown_share(combine(classifier.view_logits(images, views), views), limit)}
+        name: {
+            "n": len(images),
+            "rate": unknown_share(classifier.outputs(images, views).unknown_scores(views), limit),
+        }
         for name, images in kinds.items()
     }
 
 
-def _scrambled(pixels_BHWC: Array, random: np.random.Generator) -> Array:
+def scrambled(pixels_BHWC: Array, random: np.random.Generator) -> Array:
     """Deal the pieces of images, 4 × 4 of equal size, anew; a border that fills no piece stays."""
     scrambled = np.array(pixels_BHWC)
     height, width = (side // PIECES for side in scrambled.shape[1:3])

@@ -92,9 +92,14 @@ def _about_unknown(facts: Facts, trust: Mapping[str, Any]) -> Section:
     if "unknown_share" in measured:
         shares.append((f"its own {facts.split}", measured["n"], measured["unknown_share"]))
     shares += [(name, one["n"], one["rate"]) for name, one in unknown.get("rates", {}).items()]
+    why = {
+        "energy": "where the network hardly responds to it with any class, less than to almost",
+        "mahalanobis": "where its features lie farther from those of the training images than those of almost",
+    }[unknown.get("score", "energy")]
     about = (
-        "An image is called “none of these” where the network hardly responds to it with any class, less than to almost"
-        " all images of validation. Of images that show none of the classes it should be many; of its own, few."
+        f"An image is called “none of these” {why} all images of validation. The threshold lets"
+        f" {unknown['share_of_own']:.0%} of them be called so. Of images that show none of the classes it should be many;"
+        " of its own, few."
     )
     rows = [(name, f"{n:,}", f"{share:.4f}") for name, n, share in shares]
     return Section("Images of no class", about, Table(("images of", "n", "called “none of these”"), rows))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -14,29 +15,52 @@ from sightline.data.decoding.decode import UnreadableImageError
 from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.errors import ConfigError, DataError
 from sightline.inference.inputs import ImageLike, as_list, read_input
+from sightline.inference.ood import Reference, features_of
 from sightline.inference.predictions import Prediction
 from sightline.inference.views import VIEWS, Views, combine, logits_of_views
 from sightline.machine.cores import adjust_threads
 from sightline.machine.devices import arithmetic
 from sightline.measures.conformal import class_scores, classes_within, image_uniforms
 from sightline.measures.metrics import energies, probabilities
-from sightline.models.base import Network
+from sightline.models.base import Network, recorded
 
-__all__ = ["BATCH", "Classifier"]
+__all__ = ["BATCH", "Classifier", "Outputs"]
 
 Array = np.ndarray[Any, Any]
 BATCH = 256  # images; larger batches fall out of the processor's cache
 AT_ONCE = 8 * BATCH  # images whose pixels are held at a time; a GPU is given as many
 
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a classifier computes of images, before it is compared with any threshold."""
+
+    logits_VNK: Array
+    distances_N: Array | None = None
+    """From the reference of ``inference.ood``, of the first view; None of a classifier without one."""
+    energy_weight: float = 0.0
+    """Of the reference."""
+
+    def unknown_scores(self, views: Views) -> Array:
+        """Return how little each image looks like the training images, (N,)."""
+        energies_N = energies(combine(self.logits_VNK, views))
+        return energies_N if self.distances_N is None else self.distances_N + self.energy_weight * energies_N
+
+
 class Classifier:
     """A trained network with everything it needs to read an image; made by ``load``."""
 
     def __init__(
-        self, network: Network, model: dict[str, Any], device: torch.device, precision: str | None = None
+        self,
+        network: Network,
+        model: dict[str, Any],
+        device: torch.device,
+        precision: str | None = None,
+        reference: Reference | None = None,
     ) -> None:
         self.network = network.to(device=device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.model = model
+        self.reference = reference
         self.classes: list[str] = model["classes"]
         self.size: tuple[int, int] = tuple(model["size"])
         self.resize: tuple[int, int] = tuple(model["resize"])
@@ -100,23 +124,23 @@ class Classifier:
         if coverage is not None:
             self.limit(views, coverage)  # refused before anything is computed
         uniforms = None if coverage is None else image_uniforms(pixels_BHWC)
-        return self.read(combine(self.view_logits(pixels_BHWC, views), views), views, coverage, uniforms)
+        return self.read(self.outputs(pixels_BHWC, views), views, coverage, uniforms)
 
     def read(
-        self, logits_BK: Array, views: Views, coverage: float | None = None, uniforms_B: Array | None = None
+        self, outputs: Outputs, views: Views, coverage: float | None = None, uniforms_B: Array | None = None
     ) -> list[Prediction]:
-        """Turn combined logits into predictions.
+        """Turn outputs into predictions.
 
         Args:
-            logits_BK: of the images.
-            views: that the logits were combined of.
+            outputs: of the images.
+            views: whose logits are combined.
             coverage: of the sets; None makes none.
             uniforms_B: of ``image_uniforms``, for sets.
         """
-        chances_BK = probabilities(logits_BK, self.model["temperatures"][views])
-        unknown: list[bool | None] = [None] * len(logits_BK)
+        chances_BK = probabilities(combine(outputs.logits_VNK, views), self.model["temperatures"][views])
+        unknown: list[bool | None] = [None] * len(chances_BK)
         if self.trust is not None:
-            unknown = (energies(logits_BK) > self.trust["unknown"]["thresholds"][views]).tolist()
+            unknown = (outputs.unknown_scores(views) > self.trust["unknown"]["thresholds"][views]).tolist()
         within: Array | None = None
         if coverage is not None and uniforms_B is not None:
             scores_BK = class_scores(chances_BK, uniforms_B)
@@ -180,29 +204,68 @@ class Classifier:
         rows: Array | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> Array:
-        """Return logits of each view, (V, B, K), in float32, of uint8 images already at the cached size.
+        """Return logits of each view, (V, N, K), in float32, as ``outputs`` does."""
+        return self._computed(pixels_NHWC, views, None, rows, progress)[0]
 
-        They are finite: where the network's are not, every class gets the same.
+    def outputs(
+        self,
+        pixels_NHWC: Array,
+        views: Views,
+        *,
+        rows: Array | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> Outputs:
+        """Return logits of each view and distances from the reference of uint8 images already at the cached size.
+
+        Logits are finite: where the network's are not, every class gets the same.
 
         Args:
             pixels_NHWC: the images, (N, H, W, 3); may be memory-mapped.
             views: which views.
-            rows: which of the images, (B,); None for all of them.
+            rows: which of the images, (n,); None for all of them.
             progress: called with the images done.
+        Raises:
+            RunError: the reference does not fit the network.
         """
+        reference = self.reference
+        layer = None if reference is None else reference.layer
+        logits_VNK, features_ND = self._computed(pixels_NHWC, views, layer, rows, progress)
+        if reference is None:
+            return Outputs(logits_VNK)
+        return Outputs(logits_VNK, reference.distances(features_ND), reference.energy_weight)
+
+    def features_at(
+        self, layer: str, pixels_NHWC: Array, rows: Array, progress: Callable[[int], None] | None = None
+    ) -> Array:
+        """Return the features that a reference is fitted to, (n, D), of rows of uint8 images."""
+        return self._computed(pixels_NHWC, "one", layer, rows, progress)[1]
+
+    def _computed(
+        self,
+        pixels_NHWC: Array,
+        views: Views,
+        layer: str | None,
+        rows: Array | None,
+        progress: Callable[[int], None] | None,
+    ) -> tuple[Array, Array]:
+        """Return logits, and the features of the first view at a layer; of none where no layer is named."""
         rows = np.arange(len(pixels_NHWC)) if rows is None else rows
-        parts = []
+        watched = {} if layer is None else {layer: self.network.get_submodule(layer)}
+        logits, features = [], []
         step = BATCH // VIEWS[views] if self.device.type == "cpu" else AT_ONCE
         with torch.inference_mode(), self.autocast():
             for start in range(0, len(rows), step):
                 adjust_threads()
                 images = self.prepare(pixels_NHWC[rows[start : start + step]])
-                parts.append(logits_of_views(self.network, images, views).cpu())
+                with recorded(watched, lambda inputs, output: (inputs, output)) as calls:
+                    logits.append(logits_of_views(self.network, images, views).cpu())
+                features += [features_of(name, *call, len(images)) for name, call in calls[-1:]]
                 if progress:
                     progress(min(start + step, len(rows)))
-        logits = torch.cat(parts, 1) + torch.from_numpy(self.prior_shift(views))
+        logits_VNK = torch.cat(logits, 1) + torch.from_numpy(self.prior_shift(views))
         # the arithmetic may overflow though all weights are finite
-        return torch.where(torch.isfinite(logits).all(-1, keepdim=True), logits, 0.0).numpy()
+        logits_VNK = torch.where(torch.isfinite(logits_VNK).all(-1, keepdim=True), logits_VNK, 0.0)
+        return logits_VNK.numpy(), np.concatenate(features) if features else np.zeros((0, 0), np.float32)
 
     def prior_shift(self, views: Views) -> Array:
         """Return what the known frequencies of classes add to the logits of views, (K,), in float32; zeros before."""

@@ -19,7 +19,13 @@ from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import DataError
 from sightline.inference.inputs import paths_of, try_decode
 from sightline.inference.predictions import Prediction, csv_header, csv_rows
-from sightline.runs.folder import BOX, read_model_of_finished, read_weights, refuse_other_kind
+from sightline.runs.folder import (
+    BOX,
+    read_model_of_finished,
+    read_weights,
+    read_weights_and_reference,
+    refuse_other_kind,
+)
 from sightline.runs.writing import write_csv
 
 if TYPE_CHECKING:
@@ -59,18 +65,22 @@ def load(
     alone = path.suffix == ".safetensors"
     model = {} if alone else read_model_of_finished(path)
     weights = path if alone else path / "model.safetensors"
-    tensors, inside = read_weights(weights)
+    tensors, parts, inside = read_weights_and_reference(weights)
     model = model or inside
     refuse_other_kind(model, path)
     from sightline.inference.architecture import build_trained, fill
     from sightline.inference.classifier import Classifier
+    from sightline.inference.ood import reference_in, refuse_other_layer
     from sightline.machine.devices import choose_device
 
     if network is None:
         filled = build_trained(model, tensors, str(weights), trust_code=trust_code)
     else:
         filled = fill(network(len(model["classes"])), tensors, str(weights))
-    return Classifier(filled, model, choose_device(device), precision)
+    reference = reference_in(parts, model, str(weights))
+    if reference is not None:
+        refuse_other_layer(filled, reference, str(weights))
+    return Classifier(filled, model, choose_device(device), precision, reference)
 
 
 def about_box() -> str:

@@ -38,7 +38,7 @@ from sightline.errors import ConfigError, RunError
 from sightline.runs.locking import LOCK
 from sightline.runs.reading import checked, parse, read_text
 from sightline.runs.schemas import Classifier, Facts, Generator, Measures
-from sightline.runs.tensors import METADATA_KEY, pack_tensors, read_tensors
+from sightline.runs.tensors import METADATA_KEY, REFERENCE_PREFIX, pack_tensors, read_tensors
 from sightline.runs.writing import storage_error, to_json, write_atomically
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ __all__ = [
     "read_model_of_finished",
     "read_run_recipe",
     "read_weights",
+    "read_weights_and_reference",
     "refuse_existing",
     "refuse_filled",
     "refuse_other_kind",
@@ -328,11 +329,19 @@ def generator_settings(model: Mapping[str, Any]) -> GeneratorConfig:
 
 
 def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """Read a weights file: the tensors by name, and what the classifier knows of itself.
+    """Read a weights file: the network's tensors by name, and what the classifier knows of itself.
 
     Raises:
         RunError: no such file, not written by sightline, or damaged.
     """
+    tensors, _, model = read_weights_and_reference(path)
+    return tensors, model
+
+
+def read_weights_and_reference(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, "Tensor"], dict[str, "Tensor"], dict[str, Any]]:
+    """Read a weights file as ``read_weights`` does, with the tensors that out-of-distribution images are told by."""
     tensors, metadata = read_tensors(path)
     if METADATA_KEY not in metadata:
         raise RunError(f"{str(path)!r} was not written by sightline: its metadata has no {METADATA_KEY!r}.")
@@ -341,7 +350,8 @@ def read_weights(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dic
         if not known or not bool(tensor.isfinite().all()):
             why = "values that are not finite" if known else f"numbers of {tensor.dtype}"
             raise RunError(f"the weights {str(path)!r} have {why} in {shown(name)}; copy the run again.")
-    return tensors, _finished(_described(metadata[METADATA_KEY], str(path)), str(path))
+    reference = {name: tensors.pop(name) for name in list(tensors) if name.startswith(REFERENCE_PREFIX)}
+    return tensors, reference, _finished(_described(metadata[METADATA_KEY], str(path)), str(path))
 
 
 def _described(text: str, where: str) -> dict[str, Any]:

@@ -140,6 +140,13 @@ class Unknown(Struct):
     share_of_own: Share
     thresholds: dict[Views, float] = {}
     rates: dict[str, Rate] = {}
+    score: Literal["energy", "mahalanobis"] = "energy"
+    layer: str | None = None
+    """Whose features are compared with the reference; of the energy there is none."""
+
+    def __post_init__(self) -> None:
+        if self.score == "mahalanobis" and self.layer is None:
+            raise ValueError("the layer of the reference is missing")
 
 
 class Corruptions(Struct):

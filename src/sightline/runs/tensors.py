@@ -9,9 +9,10 @@ from sightline.errors import RunError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["METADATA_KEY", "pack_tensors", "read_tensors"]
+__all__ = ["METADATA_KEY", "REFERENCE_PREFIX", "pack_tensors", "read_tensors"]
 
 METADATA_KEY = "sightline"  # under which a classifier's weights carry its ``model.json``
+REFERENCE_PREFIX = "sightline.ood."  # of the tensors of ``inference.ood``; no module of a network is called so
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, str]]:

@@ -29,6 +29,7 @@ from sightline.training.base import Trained, with_settings
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.estimates import estimate_training
 from sightline.training.finetune_costs import Candidate, candidates
+from sightline.training.finish import REFERENCE_IMAGES
 from sightline.training.preparation import prepare_classifier
 from sightline.training.probe import Probed, measure_logits, run_probe
 from sightline.training.request import Request
@@ -83,7 +84,9 @@ def train_from_probe(
     before = {name: tensor.clone() for name, tensor in plan.network.state_dict().items()}
     deadline = inf
     if minutes is not None and not begun:  # validation and test still have to fit
-        measuring = (len(plan.splits.test) + len(plan.splits.validation)) / probed.images_per_second
+        reference = min(len(plan.splits.train), REFERENCE_IMAGES)
+        measured = len(plan.splits.test) + len(plan.splits.validation) + reference
+        measuring = measured / probed.images_per_second
         deadline = started + minutes * 60 - measuring - RESERVE
     flops = _speed(probed)
     with fitted(plan, run, on_event, deadline) as trained:
@@ -93,7 +96,7 @@ def train_from_probe(
             seconds=probed.seconds + trained.seconds,
             probe_flops=flops,
             facts={"probe": probed.facts | compared} | trained.facts,
-            ask=_asks(plan, probed) if compared["kept"] == "probe" else None,
+            **(_kept(plan, probed) if compared["kept"] == "probe" else {}),
         )
         plan.finish(run, trained, on_event)
 
@@ -117,7 +120,7 @@ def _train_rival(
             return
         plan = replace(plan, recipe=with_settings(plan.recipe, "probe", then="nothing", minutes=None), searches=())
         plan.begin(run)
-        plan.finish(run, replace(trained, phases=(), epochs=0, ask=_asks(plan, probed)), on_event)
+        plan.finish(run, replace(trained, phases=(), epochs=0, **_kept(plan, probed)), on_event)
 
 
 def _finish_with_probe(plan: ClassifierPlan, probed: Probed, run: Path, on_event: Listener) -> None:
@@ -127,8 +130,8 @@ def _finish_with_probe(plan: ClassifierPlan, probed: Probed, run: Path, on_event
         probed.seconds,
         _speed(probed),
         facts={"probe": probed.facts},
-        ask=_asks(plan, probed),
         crossed=probed.crossed,
+        **_kept(plan, probed),
     )
     plan.finish(run, trained, on_event)
 
@@ -138,9 +141,11 @@ def _speed(probed: Probed) -> float:
     return convolution_flops(choose_device(), probed.store.dtype)
 
 
-def _asks(plan: ClassifierPlan, probed: Probed) -> Any:
-    """Return what answers from kept features, where one view is asked for."""
-    return probed.ask if plan.recipe.evaluation.views == "one" else None
+def _kept(plan: ClassifierPlan, probed: Probed) -> dict[str, Any]:
+    """Return what answers from kept features, for ``Trained``: logits only where one view is used."""
+    ask = probed.ask if plan.recipe.evaluation.views == "one" else None
+    stores = {"reference_features": probed.store.features, "answer_features": probed.answer_store.features}
+    return {"ask": ask, **stores}
 
 
 def plan_finetuning(

@@ -4,12 +4,17 @@ N images, V views, K classes. Nothing here loads Lightning.
 """
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
+from sightline.config import RunConfig
 from sightline.data.sources.downloads import Progress
+from sightline.data.splits import deal_folds
 from sightline.data.units import group_numbers
 from sightline.display.events import Measured
 from sightline.display.pictures import drawing
@@ -17,10 +22,11 @@ from sightline.display.reporting import Listener, ignore, stage
 from sightline.errors import TrainingError
 from sightline.evaluation.calibration import calibrate
 from sightline.evaluation.evaluate import evaluate_rows
-from sightline.evaluation.ood import measure_ood
+from sightline.evaluation.ood import left_out_distances, measure_ood, set_threshold
 from sightline.evaluation.results import about_few_calibrated
 from sightline.evaluation.robustness import measure_corruptions
-from sightline.inference.classifier import Classifier
+from sightline.inference.classifier import Classifier, Outputs
+from sightline.inference.ood import HEAD, Reference, layer_from_scratch
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
 from sightline.measures.conformal import image_uniforms
@@ -29,12 +35,15 @@ from sightline.reports.report import report
 from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
 from sightline.runs.writing import write_csv, write_json
 from sightline.training.estimates import training_operations
+from sightline.training.logistic_regression import FOLDS
 
 if TYPE_CHECKING:
     from sightline.training.base import Trained
     from sightline.training.classifier_plan import ClassifierPlan
 
-__all__ = ["finish"]
+__all__ = ["REFERENCE_IMAGES", "finish"]
+
+REFERENCE_IMAGES = 2_500  # of train, at most, that out-of-distribution images are compared with
 
 Array = np.ndarray[Any, Any]
 
@@ -47,9 +56,9 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: List
     plan.refuse_bad_weights(run)
     classifier = Classifier(network, model, choose_device())
     with stage(on_event, "Calibrating and testing") as progress:
-        logits_VNK = _calibrate(classifier, plan, trained, progress)
-        unanswered = _count_unanswered(logits_VNK - classifier.prior_shift(classifier.views), run)
-        measured = _measure(classifier, plan, run, trained, logits_VNK, progress)
+        outputs = _calibrate(classifier, plan, trained, progress)
+        unanswered = _count_unanswered(outputs.logits_VNK - classifier.prior_shift(classifier.views), run)
+        measured = _measure(classifier, plan, run, trained, outputs, progress)
     seconds = time.perf_counter() - start
     model["cost"] = {
         "fit_seconds": trained.seconds,
@@ -68,7 +77,8 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: List
         left_to_table = ("classes", "confusion_matrix", "reliability", "cost")
         model["metrics"] = {name: value for name, value in measured.items() if name not in left_to_table}
         write_json(run / "evaluation.json", measured)
-    write_weights(run / "model.safetensors", network.state_dict(), model)
+    assert classifier.reference is not None
+    write_weights(run / "model.safetensors", network.state_dict() | classifier.reference.tensors(), model)
     write_json(run / "model.json", model)
     mark_done(run)
     if measured is not None:
@@ -77,7 +87,7 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: List
         on_event(f"warning: {sentence}")
     if unanswered:
         on_event(
-            f"warning: the answers to {unanswered:,} of {logits_VNK.shape[1]:,} validation images are not finite, though the"
+            f"warning: the answers to {unanswered:,} of {outputs.logits_VNK.shape[1]:,} validation images are not finite, though the"
             " weights are, and count as the same probability for every class; try a smaller rate or --fit.precision float32"
         )
     with drawing(REPORT, on_event):
@@ -98,29 +108,67 @@ def _report_next_steps(on_event: Listener, run: Path, model: dict[str, Any]) -> 
     on_event(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
 
 
-def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained", progress: Progress) -> Array:
-    """Set temperature and thresholds into the classifier's model; returns the logits they were set by, (V, N, K)."""
+def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained", progress: Progress) -> Outputs:
+    """Set temperature, thresholds and reference into the classifier; returns the outputs they were set by."""
     recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
     rows = splits.train if splits.cross_validated else splits.calibrate
     used = recipe.evaluation.views
-    if trained.crossed is not None:
-        logits_VNK = trained.crossed.logits_NK[None]
-    elif trained.ask is not None:
-        logits_VNK = trained.ask(rows, progress)
+    layer = _compared_layer(plan)
+    train = splits.train
+    some = train[np.linspace(0, len(train) - 1, min(len(train), REFERENCE_IMAGES)).astype(np.int64)]
+    features_ND = _features(classifier, plan, trained.reference_features, layer, some, progress)
+    classifier.reference = Reference.fit(layer, features_ND)
+    if trained.crossed is not None:  # of fewer images than a reference takes
+        folds_N = deal_folds(images, some, FOLDS, recipe.data.split_seed)
+        outputs = Outputs(trained.crossed.logits_NK[None], left_out_distances(layer, features_ND, folds_N))
     else:
-        logits_VNK = classifier.view_logits(images.pixels, used, rows=rows)
+        outputs = _outputs(classifier, plan, trained, rows, progress)
     views: list[Views] = [name for name, count in VIEWS.items() if count <= VIEWS[used]]
     labels = images.labels[rows]
     uniforms = image_uniforms(images.pixels[row] for row in rows)
     shifts = plan.prior_shifts()
-    model["temperatures"], model["trust"] = calibrate(logits_VNK, labels, uniforms, views, shifts)
+    model["temperatures"], model["trust"] = calibrate(outputs.logits_VNK, labels, uniforms, views, shifts)
     if shifts is not None and shifts.answers_K.any():
         model["prior_shift"] = shifts.answers_K.tolist()
-    logits_VNK = logits_VNK + classifier.prior_shift(used)
+    outputs = replace(outputs, logits_VNK=outputs.logits_VNK + classifier.prior_shift(used))
+    classifier.reference, outputs, model["trust"]["unknown"] = set_threshold(classifier.reference, outputs, views)
     model["calibrated_on"] = len(labels)
-    answers = combine(logits_VNK, used).argmax(1)
+    answers = combine(outputs.logits_VNK, used).argmax(1)
     model["validation"] = measure_accuracy(answers == labels, group_numbers(images, rows))
-    return logits_VNK
+    return outputs
+
+
+def _compared_layer(plan: "ClassifierPlan") -> str:
+    """Return the layer whose features tell out-of-distribution images, by whether others have trained the network."""
+    pretrained = plan.built.weights is not None and not isinstance(plan.recipe.network, RunConfig)
+    return HEAD if pretrained else layer_from_scratch(plan.network)
+
+
+def _features(
+    classifier: Classifier,
+    plan: "ClassifierPlan",
+    kept: Callable[[Array, Callable[[int, int], None]], Tensor] | None,
+    layer: str,
+    rows: Array,
+    progress: Progress,
+) -> Array:
+    """Return the features of rows at a layer, (n, D): kept ones of a frozen network, or computed."""
+    if kept is not None and layer == HEAD:
+        return kept(rows, progress).numpy()
+    return classifier.features_at(layer, plan.images.pixels, rows, lambda done: progress(done, len(rows)))
+
+
+def _outputs(
+    classifier: Classifier, plan: "ClassifierPlan", trained: "Trained", rows: Array, progress: Progress
+) -> Outputs:
+    """Return the outputs for rows of the set: by kept features where the network is frozen, or by the network."""
+    reference = classifier.reference
+    if trained.ask is None or reference is None:
+        report = lambda done: progress(done, len(rows))  # noqa: E731
+        return classifier.outputs(plan.images.pixels, plan.recipe.evaluation.views, rows=rows, progress=report)
+    logits_VNK = trained.ask(rows, progress) + classifier.prior_shift(plan.recipe.evaluation.views)
+    features_ND = _features(classifier, plan, trained.answer_features, reference.layer, rows, progress)
+    return Outputs(logits_VNK, reference.distances(features_ND), reference.energy_weight)
 
 
 def _count_unanswered(logits_VNK: Array, run: Path) -> int:
@@ -139,7 +187,7 @@ def _count_unanswered(logits_VNK: Array, run: Path) -> int:
 
 
 def _measure(
-    classifier: Classifier, plan: "ClassifierPlan", run: Path, trained: "Trained", logits_VNK: Array, progress: Progress
+    classifier: Classifier, plan: "ClassifierPlan", run: Path, trained: "Trained", outputs: Outputs, progress: Progress
 ) -> dict[str, Any] | None:
     """Measure on what the recipe names, or by cross-validation; None where on nothing."""
     recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
@@ -153,10 +201,8 @@ def _measure(
     if crossed is None:
         model["test_readings"] += recipe.evaluation.on == "test"
         write_json(run / "model.json", model)  # before the reading: one that is interrupted has been read, too
-        logits_VNK = None  # type: ignore[assignment]
-        if trained.ask is not None:
-            logits_VNK = trained.ask(rows, progress) + classifier.prior_shift(recipe.evaluation.views)
-    measured, table = evaluate_rows(classifier, images, rows, progress, logits_VNK=logits_VNK)
+        outputs = _outputs(classifier, plan, trained, rows, progress)
+    measured, table = evaluate_rows(classifier, images, rows, progress, outputs=outputs)
     measured["split"] = recipe.evaluation.on
     if crossed is not None:
         measured |= {
