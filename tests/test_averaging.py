@@ -105,7 +105,7 @@ def fit(tmp_path: Any) -> Callable[..., tuple[Any, Any, Watching]]:
         recipe = resolve({"schedule": {"kind": "constant"}, "optimizer": {"kind": "sgd"}}, settings)
         torch.manual_seed(0)
         learner, watching = ClassifierLearner(Tiny(), recipe, batches), Watching()
-        trainer = build_trainer(recipe, tmp_path, None)
+        trainer = build_trainer(recipe, tmp_path)
         trainer.callbacks.insert(0, watching)  # type: ignore[attr-defined]
         trainer.fit(learner, Images(batches))
         return trainer, learner, watching

@@ -7,15 +7,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import sightline
 from conftest import coloured_folder, wait_for_group_to_end
 from sightline.errors import ConfigError
 from sightline.runs import folder
+from sightline.training.callbacks.cost import CostMeter
 
 PROGRAM = """
 import json, os, sys
@@ -141,6 +144,16 @@ def test_ctrl_c_and_a_kill_end_all_processes_and_the_training_goes_on_to_the_sam
     assert all(one[name].equal(two[name]) for name in one)
     tables = [(tmp_path / name / "predictions.csv").read_bytes() for name in ("whole", "stopped")]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_the_clock_of_the_first_process_decides_whether_all_of_them_time_the_machine(first: bool) -> None:
+    strategy = SimpleNamespace(broadcast=lambda due: first, reduce=lambda own, reduce_op: own)
+    meter = CostMeter(torch.float32)
+    meter._epoch_seconds = 14.999 if first else 15.001  # by the clock of another one
+    trainer, learner = SimpleNamespace(world_size=2, strategy=strategy), SimpleNamespace(device=torch.device("cpu"))
+    meter.on_train_epoch_start(trainer, learner)  # type: ignore[arg-type]
+    assert len(meter.probes) == first
 
 
 def test_more_processes_than_cores_are_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from sightline.runs.writing import storage_error
-from sightline.training.module import Learner
+from sightline.training.module import Learner, agreed
 from sightline.training.resume_point import LAST, PREVIOUS
 
 __all__ = ["AtomicCheckpointIO", "AtomicCheckpoints"]
@@ -38,7 +38,7 @@ class AtomicCheckpoints(Checkpoint):
         if (batch_idx + 1) % CHECK_EVERY == 0:
             pl_module.refuse_non_finite()
         last = batch_idx + 1 == trainer.num_training_batches  # the end of the epoch follows
-        due = self._agreed(trainer, time.monotonic() - self.saved_at >= self.seconds)
+        due = agreed(trainer, time.monotonic() - self.saved_at >= self.seconds)
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if due and stepped and not last:
             self._save(trainer, pl_module)
@@ -50,11 +50,6 @@ class AtomicCheckpoints(Checkpoint):
         learner.refuse_non_finite()
         trainer.save_checkpoint(self.path, weights_only=False)
         self.saved_at = time.monotonic()
-
-    @staticmethod
-    def _agreed(trainer: L.Trainer, due: bool) -> bool:
-        """Let rank zero decide, as clocks differ between processes."""
-        return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
 
 
 class AtomicCheckpointIO(CheckpointIO):

@@ -27,6 +27,7 @@ __all__ = [
     "ClassifierLearner",
     "DiffusionLearner",
     "Learner",
+    "agreed",
     "balanced_weights",
     "classification_loss",
     "validated",
@@ -63,6 +64,11 @@ def balanced_weights(labels: Array, classes: int) -> Tensor:
     """Return weights that let every class count the same in all: images / (classes · images of the class), (K,)."""
     counts = torch.bincount(torch.from_numpy(labels), minlength=classes)
     return len(labels) / (classes * counts.float())
+
+
+def agreed(trainer: L.Trainer, due: bool) -> bool:
+    """Return what the first process decides, as clocks differ between processes."""
+    return bool(trainer.strategy.broadcast(due)) if trainer.world_size > 1 else due
 
 
 def validated(trainer: L.Trainer) -> bool:

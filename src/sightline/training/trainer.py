@@ -45,7 +45,7 @@ def build_trainer(
     Args:
         recipe: the settings.
         run: folder of the run; checkpoints and ``metrics.csv`` go there.
-        on_event: where the live bar is drawn; None draws nothing.
+        on_event: what is told how far the training is.
         trackers: what gets the rates of the steps and the numbers of the epochs.
         more: callbacks of a kind of learner, called before the checkpoints are written.
     """
@@ -83,7 +83,7 @@ def build_trainer(
             CostMeter(dtype),
             SharedCores(on_event),
             log,
-            *([EpochProgress(log, on_event)] if on_event is not ignore else []),
+            EpochProgress(log, on_event),  # in every process, as all take part in what it asks at the end of an epoch
             *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
             *([averaging] if averaging else []),
             *([Chosen(classifier, averaging)] if classifier and chooses else []),

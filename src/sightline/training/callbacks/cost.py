@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from sightline.display.reporting import Listener
 from sightline.machine.cores import adjust_threads, current_share
 from sightline.machine.devices import convolution_flops
+from sightline.training.module import agreed
 
 __all__ = ["CostMeter", "Deadline", "SharedCores"]
 
@@ -38,7 +39,7 @@ class CostMeter(Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self._count()
         adjust_threads()
-        if self._epoch_seconds >= PROBE_WORTH:
+        if agreed(trainer, self._epoch_seconds >= PROBE_WORTH):  # all take part, or none
             own = torch.tensor(convolution_flops(pl_module.device, self.dtype), device=pl_module.device)
             self.probes.append(float(trainer.strategy.reduce(own, reduce_op="sum")))  # of all processes together
         self._since = time.perf_counter()
