@@ -21,15 +21,14 @@ import numpy as np
 import torch
 
 import sightline
-from sightline.data.batches import Normalization, derived_seed
+from sightline.data.batches import derived_seed
 from sightline.data.cache import CachedImages, open_as_trained, open_images
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import Splits, split_as
 from sightline.evaluation.corruptions import CORRUPTIONS, corrupt
 from sightline.evaluation.ood import scrambled, set_threshold, unknown_share
-from sightline.inference.classifier import BATCH, Classifier, Outputs
-from sightline.inference.feature_store import FeatureStore
-from sightline.inference.ood import HEAD, Reference, features_of, layer_from_scratch
+from sightline.inference.classifier import BATCH, Classifier
+from sightline.inference.ood import HEAD, Reference, compared_layer, features_of
 from sightline.inference.views import combine
 from sightline.machine.environment import environment
 from sightline.measures.metrics import energies
@@ -49,14 +48,12 @@ Rule = Callable[[Array, Array], Array]  # features of train and of images to a s
 def main(run: Path, others: list[str]) -> None:
     classifier = sightline.load(run)
     own, cut = own_images(run, classifier)
-    pretrained = bool(classifier.model.get("weights"))
-    layer = HEAD if pretrained else layer_from_scratch(classifier.network)
     train = spread(cut.train, REFERENCE_IMAGES)
     if others == ["choose"]:
         choose(classifier, own, train, spread(cut.calibrate, MOST))
         return
     if classifier.reference is None:
-        refer(classifier, own, layer, train, cut.calibrate)
+        refer(classifier, own, train, cut.calibrate)
     if others == ["cost"]:
         cost(classifier, own.pixels[spread(cut.train, TIMED[max(classifier.size) <= 64])])
         return
@@ -64,19 +61,15 @@ def main(run: Path, others: list[str]) -> None:
     report(classifier, own, cut, others, most)
 
 
-def refer(classifier: Classifier, own: CachedImages, layer: str, train: Array, held_out: Array) -> None:
+def refer(classifier: Classifier, own: CachedImages, train: Array, held_out: Array) -> None:
     """Give a classifier a reference and a threshold, of one view, as a training does."""
-    if layer == HEAD:
-        store = FeatureStore(classifier.network, own, Normalization(**classifier.model["normalization"]))
-        reference = Reference.fit(layer, store.features(train).numpy())
-        features_ND = store.features(held_out)
-        outputs = Outputs(
-            classifier.network.head(features_ND).detach().numpy()[None], reference.distances(features_ND.numpy())
-        )
-    else:
-        reference = classifier.reference = Reference.fit(layer, classifier.features_at(layer, own.pixels, train))
-        outputs = classifier.outputs(own.pixels, "one", rows=held_out)
-    classifier.reference, _, classifier.model["trust"]["unknown"] = set_threshold(reference, outputs, ["one"])
+    layer = compared_layer(classifier.network)
+    reference = classifier.reference = Reference.fit(layer, classifier.features_at(layer, own.pixels, train))
+    outputs = classifier.outputs(own.pixels, "one", rows=held_out)
+    pretrained = bool(classifier.model.get("weights"))
+    classifier.reference, _, classifier.model["trust"]["unknown"] = set_threshold(
+        reference, outputs, ["one"], pretrained
+    )
 
 
 def own_images(run: Path, classifier: Classifier) -> tuple[CachedImages, Splits]:

@@ -43,6 +43,23 @@ def test_features_are_those_of_the_network_and_are_computed_once(images, network
     assert (store.computed, again.computed) == (40, 0)
 
 
+def test_the_channels_of_the_last_map_but_one_are_kept_from_the_same_pass(images, network):
+    rows = images.readable[::3]
+    store = FeatureStore(network, images, GREY, "float32")
+    store.features(images.readable)
+    maps = []
+    handle = network.cam_layers[1].register_forward_hook(lambda module, inputs, output: maps.append(output))
+    pixels = torch.from_numpy(np.array(images.pixels[rows])).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        network.eval().features((pixels - 0.5) / 0.5)
+    handle.remove()
+    torch.testing.assert_close(store.compared(rows), maps[0].mean((2, 3)), rtol=1e-4, atol=1e-4)
+    again = FeatureStore(network, images, GREY, "float32")
+    assert torch.equal(again.compared(rows), store.compared(rows))
+    assert again.features(rows).shape == (len(rows), network.head.in_features)
+    assert (store.computed, again.computed) == (40, 0)
+
+
 def test_only_what_is_missing_is_computed_and_rows_keep_their_order(images, network):
     FeatureStore(network, images, GREY).features(np.arange(10, 30))
     store = FeatureStore(network, images, GREY)

@@ -74,7 +74,7 @@ def test_a_twentieth_of_its_own_images_is_called_unknown_and_others_are() -> Non
         logits[..., 0] += strength
         return Outputs(logits, reference.distances(features), weight)
 
-    weighed, own, unknown = set_threshold(reference, outputs(images_of(2_000, 1), 8.0), ["one", "flip"])
+    weighed, own, unknown = set_threshold(reference, outputs(images_of(2_000, 1), 8.0), ["one", "flip"], False)
     assert unknown["threshold"] == unknown["thresholds"]["flip"] != unknown["thresholds"]["one"]
     assert unknown_share(own.unknown_scores("flip"), unknown["threshold"]) == pytest.approx(0.05, abs=0.001)
     fresh, shifted, faint = (
@@ -86,10 +86,13 @@ def test_a_twentieth_of_its_own_images_is_called_unknown_and_others_are() -> Non
     assert min(shares[1:]) > 0.99  # by the features, and by the logits
 
 
-def test_of_a_pretrained_network_the_energy_does_not_count_and_lengths_do_not_either() -> None:
+def test_of_a_pretrained_network_the_energy_does_not_count_and_lengths_of_what_a_head_reads_do_not() -> None:
     features = images_of(500, 0)
+    outputs = Outputs(features[None, :, :4], np.arange(500.0))
+    for pretrained in (True, False):
+        weighed, _, _ = set_threshold(Reference.fit("maps", features), outputs, ["one"], pretrained)
+        assert (weighed.energy_weight == 0) == pretrained
     reference = Reference.fit(HEAD, features)
-    assert reference.weighed(np.arange(9.0), np.arange(9.0)).energy_weight == 0
     assert np.allclose(reference.distances(features), reference.distances(3 * features), rtol=1e-3)
     assert Reference.fit("maps", features).weighed(np.arange(9.0), np.zeros(9)).energy_weight == 0
 

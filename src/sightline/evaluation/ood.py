@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 
 
 def set_threshold(
-    reference: Reference, outputs: Outputs, all_views: list[Views]
+    reference: Reference, outputs: Outputs, all_views: list[Views], pretrained: bool
 ) -> tuple[Reference, Outputs, dict[str, Any]]:
     """Weigh the energy, and set the threshold that a twentieth of a classifier's own images exceed.
 
@@ -33,12 +33,14 @@ def set_threshold(
         reference: of the classifier, not weighed yet.
         outputs: for images of its own that the reference was not fitted to.
         all_views: views that the classifier is calibrated for; the last are those that it is used with.
+        pretrained: the weights that the network started from knew other classes, and its energy knows little more.
     Returns:
         The reference and the outputs with the weight, and the block ``unknown`` of ``model.json``.
     """
     assert outputs.distances_N is not None
     used = all_views[-1]
-    reference = reference.weighed(outputs.distances_N, energies(combine(outputs.logits_VNK, used)))
+    if not pretrained:
+        reference = reference.weighed(outputs.distances_N, energies(combine(outputs.logits_VNK, used)))
     outputs = replace(outputs, energy_weight=reference.energy_weight)
     limits = {
         views: float(np.quantile(outputs.unknown_scores(views), 1 - OWN_UNKNOWN, method="higher"))

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone, computed once and kept on disk. N images, D features, B images of a batch.
+"""Features of a frozen backbone, computed once and kept on disk. N images, D features, C channels, B images of a batch.
 
 They lie in the cache folder beside the decoded sets, known by all that they depend on: the decoded set (its files, size
 and resize rule), the weights, the normalization and the number format. A second training, and a study, start from them
@@ -23,14 +23,15 @@ from sightline.data.augment.augment import centre, normalize
 from sightline.data.batches import Normalization
 from sightline.data.cache import CachedImages
 from sightline.data.sources.downloads import Progress
+from sightline.inference.ood import HEAD, compared_layer, features_of
 from sightline.machine.cores import adjust_threads, sharing_cores
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.machine.folders import cache_folder
-from sightline.models.base import Network
+from sightline.models.base import Network, recorded
 
 __all__ = ["FeatureStore", "weights_digest"]
 
-FORMAT = 1  # rises when what is kept changes its meaning; older features are then computed anew
+FORMAT = 2  # rises when what is kept changes its meaning; older features are then computed anew
 BATCH = 32  # images; on a processor 224 px ran as fast with 16 as with 64
 ON_GPU = 256
 
@@ -38,14 +39,18 @@ Array = np.ndarray[Any, Any]
 
 
 class _Digests(msgspec.Struct):
-    """The index of kept features: SHA-256 of their files."""
+    """The index of kept features: SHA-256 of their files, and how many columns are features rather than channels."""
 
     rows: str
     features: str
+    width: int
 
 
 class FeatureStore:
-    """The pooled features of a set's images by one backbone, in float32: kept ones are read, missing ones computed."""
+    """The pooled features of a set's images by one backbone, in float32: kept ones are read, missing ones computed.
+
+    Kept with them, from the same pass, is what tells out-of-distribution images (``inference.ood``).
+    """
 
     def __init__(
         self, network: Network, images: CachedImages, normalization: Normalization, precision: str = "auto"
@@ -68,7 +73,9 @@ class FeatureStore:
         """Images whose features were not kept and have been computed."""
         self.note = ""
         """Why kept features could not be used, or new ones not be kept; empty where all went well."""
-        self._rows, self._features_ND = self._read()
+        self._layer = compared_layer(network)
+        self._width = 0
+        self._rows, self._features_ND = self._read()  # features and channels, (N, D + C)
 
     def features(self, rows: Array, progress: Progress | None = None) -> torch.Tensor:
         """Return features of some rows of the set, (n, D), on the CPU; those that are not kept yet are computed.
@@ -77,6 +84,14 @@ class FeatureStore:
             rows: of the images, (n,).
             progress: called with (images done, images in all) of those that are computed.
         """
+        return self._all(rows, progress)[:, : self._width]
+
+    def compared(self, rows: Array, progress: Progress | None = None) -> torch.Tensor:
+        """Return what a reference of ``inference.ood`` compares of some rows, (n, C), as ``features`` returns those."""
+        both = self._all(rows, progress)
+        return both if self._layer == HEAD else both[:, self._width :]
+
+    def _all(self, rows: Array, progress: Progress | None) -> torch.Tensor:
         missing = np.setdiff1d(rows, self._rows)
         if len(missing):
             computed = self._compute(missing, progress)
@@ -94,6 +109,7 @@ class FeatureStore:
         training = network.training
         network.eval()
         size = BATCH if self.device.type == "cpu" else ON_GPU
+        watched = {} if self._layer == HEAD else {self._layer: network.get_submodule(self._layer)}
         parts = []
         autocast = torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
         with autocast, sharing_cores(self.device, self.dtype):
@@ -104,8 +120,11 @@ class FeatureStore:
                 if len(some) < size and len(rows) > size:
                     pixels = torch.cat([pixels, pixels.new_zeros(size - len(some), *pixels.shape[1:])])
                 pixels = centre(pixels.to(self.device), self.images.size)
-                output = network.features(normalize(pixels, self._mean, self._std, self.dtype))
-                parts.append(output[: len(some)].float().cpu())
+                with recorded(watched, lambda inputs, output: (inputs, output)) as calls:
+                    output = network.features(normalize(pixels, self._mean, self._std, self.dtype))
+                self._width = output.shape[1]
+                channels = [torch.from_numpy(features_of(name, *call, len(some))) for name, call in calls]
+                parts.append(torch.cat([output[: len(some)].float().cpu(), *channels], 1))
                 if progress:
                     progress(min(start + size, len(rows)), len(rows))
         network.train(training)
@@ -121,6 +140,7 @@ class FeatureStore:
             content = {name: (self.folder / f"{name}.npy").read_bytes() for name in ("rows", "features")}
             if any(hashlib.sha256(data).hexdigest() != getattr(index, name) for name, data in content.items()):
                 raise ValueError("their checksum is wrong")
+            self._width = index.width
             rows, features = (np.load(io.BytesIO(content[name]), allow_pickle=False) for name in ("rows", "features"))
             return rows, features
         except (OSError, ValueError, TypeError, EOFError, RecursionError) as error:
@@ -135,11 +155,12 @@ class FeatureStore:
             file = io.BytesIO()
             np.save(file, values)  # type: ignore[arg-type]
             content[name] = file.getvalue()
-        index = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
+        index: dict[str, Any] = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
         index |= {
+            "width": self._width,
             "name": f"{self.images.name}, features",
             "location": self.images.location,
-            "images": len(self._rows),  # type: ignore[dict-item]
+            "images": len(self._rows),
         }
         partial = self.folder.with_name(f"{self.folder.name}.partial-{os.getpid()}")
         try:

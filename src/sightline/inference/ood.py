@@ -1,10 +1,9 @@
 """Out-of-distribution score: how far the features of an image lie from those of the training images.
 
-B images, D features, R axes. The score is a squared Mahalanobis distance to one normal distribution. Of a pretrained
-network it is that of what the head reads, at length 1. The last features of a network that was trained from scratch only
-know its classes: there it is that of the mean of each channel of the last map but one, and the energy of the logits is
-added, which knows what the map does not. What is compared with, the reference, travels in the weights file as tensors of
-reserved names. How it was chosen: docs/results/ood.md.
+B images, D features, R axes. The score is a squared Mahalanobis distance to one normal distribution, of the mean of each
+channel of the last map but one: the last features of a network know its classes and little else. Where the network was
+trained from scratch, the energy of the logits is added, which knows what the map does not. What is compared with, the
+reference, travels in the weights file as tensors of reserved names. How it was chosen: docs/results/ood.md.
 """
 
 from collections.abc import Mapping
@@ -25,13 +24,13 @@ __all__ = [
     "HEAD",
     "MOST_BYTES",
     "Reference",
+    "compared_layer",
     "features_of",
-    "layer_from_scratch",
     "reference_in",
     "refuse_other_layer",
 ]
 
-HEAD = "head"  # the layer whose input is compared, rather than its output
+HEAD = "head"  # the layer whose input is compared, rather than its output, where a network has no maps
 MOST_BYTES = 2_000_000
 NAMES = ("mean", "axes", "variances", "rest", "energy")
 
@@ -72,8 +71,6 @@ class Reference:
         Source:
             The sum is that of Wang et al., "ViM: Out-Of-Distribution with Virtual-logit Matching", CVPR 2022.
         """
-        if self.layer == HEAD:
-            return self
         spreads = [float(np.subtract(*np.quantile(one_N, (0.75, 0.25)))) for one_N in (distances_N, energies_N)]
         return replace(self, energy_weight=spreads[0] / spreads[1] if spreads[1] > 0 else 0.0)
 
@@ -88,7 +85,7 @@ class Reference:
         }
 
 
-def layer_from_scratch(network: Network) -> str:
+def compared_layer(network: Network) -> str:
     """Return the name of the layer with the last map but one, or with the last where there is only one.
 
     Of a network that does not say which layers have maps it is the head.

@@ -69,7 +69,7 @@ class Trained:
     ask: Callable[[Array, Callable[[int, int], None]], Array] | None = None
     """Logits of rows of the set, (1, n, K), by kept features; None asks the network."""
     reference_features: Callable[[Array, Callable[[int, int], None]], torch.Tensor] | None = None
-    """Features of training rows that the head reads, (n, D), kept of a frozen network; None asks the network."""
+    """What ``inference.ood`` compares of training rows, (n, C), kept of a frozen network; None asks the network."""
     answer_features: Callable[[Array, Callable[[int, int], None]], torch.Tensor] | None = None
     """The same of any rows, in the number format of the answers."""
     crossed: CrossValidation | None = None

@@ -26,7 +26,7 @@ from sightline.evaluation.ood import left_out_distances, measure_ood, set_thresh
 from sightline.evaluation.results import about_few_calibrated
 from sightline.evaluation.robustness import measure_corruptions
 from sightline.inference.classifier import Classifier, Outputs
-from sightline.inference.ood import HEAD, Reference, layer_from_scratch
+from sightline.inference.ood import Reference, compared_layer
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
 from sightline.measures.conformal import image_uniforms
@@ -113,7 +113,7 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
     rows = splits.train if splits.cross_validated else splits.calibrate
     used = recipe.evaluation.views
-    layer = _compared_layer(plan)
+    layer = compared_layer(plan.network)
     train = splits.train
     some = train[np.linspace(0, len(train) - 1, min(len(train), REFERENCE_IMAGES)).astype(np.int64)]
     features_ND = _features(classifier, plan, trained.reference_features, layer, some, progress)
@@ -131,17 +131,14 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     if shifts is not None and shifts.answers_K.any():
         model["prior_shift"] = shifts.answers_K.tolist()
     outputs = replace(outputs, logits_VNK=outputs.logits_VNK + classifier.prior_shift(used))
-    classifier.reference, outputs, model["trust"]["unknown"] = set_threshold(classifier.reference, outputs, views)
+    pretrained = plan.built.weights is not None and not isinstance(recipe.network, RunConfig)
+    classifier.reference, outputs, model["trust"]["unknown"] = set_threshold(
+        classifier.reference, outputs, views, pretrained
+    )
     model["calibrated_on"] = len(labels)
     answers = combine(outputs.logits_VNK, used).argmax(1)
     model["validation"] = measure_accuracy(answers == labels, group_numbers(images, rows))
     return outputs
-
-
-def _compared_layer(plan: "ClassifierPlan") -> str:
-    """Return the layer whose features tell out-of-distribution images, by whether others have trained the network."""
-    pretrained = plan.built.weights is not None and not isinstance(plan.recipe.network, RunConfig)
-    return HEAD if pretrained else layer_from_scratch(plan.network)
 
 
 def _features(
@@ -153,7 +150,7 @@ def _features(
     progress: Progress,
 ) -> Array:
     """Return the features of rows at a layer, (n, D): kept ones of a frozen network, or computed."""
-    if kept is not None and layer == HEAD:
+    if kept is not None:
         return kept(rows, progress).numpy()
     return classifier.features_at(layer, plan.images.pixels, rows, lambda done: progress(done, len(rows)))
 
