@@ -25,6 +25,7 @@ DOORS = {
     "huggingface_hub": ("data/sources/huggingface.py", "models/pretrained.py"),
     "matplotlib": ("display/pictures.py", "display/charts.py"),
     "scipy": ("measures/significance.py", "training/logistic_regression.py"),
+    "threadpoolctl": ("training/logistic_regression.py",),
     "jinja2": ("display/pages.py", "serving/wall.py"),
     "timm": ("models/libraries.py",),
     "captum": ("explanation/attribution.py",),
