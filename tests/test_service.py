@@ -831,6 +831,24 @@ def test_many_requests_that_never_come_whole_shut_nobody_out(
     assert len(lines) <= 16 + UNFINISHED_LINES
 
 
+def test_an_answer_before_the_rest_of_a_request_makes_no_other_connection_the_one_that_waited_longest(
+    asker: Asker, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sightline.serving.connections.MOST_CONNECTIONS", 2)
+    with listening(build_service(asker, ServeConfig(), lambda _: None), Connection) as port, ExitStack() as stack:
+        unfinished, slow = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(2)
+        )
+        unfinished.sendall(b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n")
+        answer = b""
+        while not whole(answer):
+            answer += unfinished.recv(65536)
+        assert b" 403 " in answer
+        assert b" 200 " in reply(port, b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        slow.sendall(request(images[0].read_bytes()))
+        assert b" 200 " in slow.recv(65536)
+
+
 def test_a_head_that_does_not_come_is_not_waited_for(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sightline.serving.connections.HEAD_SECONDS", 0.3)
     app = build_service(asker, ServeConfig(), lambda _: None)

@@ -79,7 +79,7 @@ def test_two_processes_make_the_images_and_the_manifest_of_one_with_chosen_class
             seen.append(event.done)
 
     asked = {
-        **{"per_class": 9, "classes": ["ünder wasser", "grass"], "how": QUICKLY},
+        **{"per_class": 9, "classes": ["ünder wasser", "=blood"], "how": QUICKLY},
         "keep": KeepConfig(run=str(finished.run), least=0.0),
     }
     one = generate(generator, out=tmp_path / "one", **asked)

@@ -44,8 +44,9 @@ class Connection(H11Protocol):
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Begin to wait for the next request."""
-        self.since = self.loop.time()
+        """Begin to wait for the next request, unless the rest of the one that was answered has not come yet."""
+        if not self.cycle.more_body:
+            self.since = self.loop.time()
         super().on_response_complete()
 
     def shutdown(self) -> None:
