@@ -63,10 +63,10 @@ def main(run: Path, others: list[str]) -> None:
 
 def refer(classifier: Classifier, own: CachedImages, train: Array, held_out: Array) -> None:
     """Give a classifier a reference and a threshold, of one view, as a training does."""
-    layer = compared_layer(classifier.network)
+    pretrained = bool(classifier.model.get("weights"))
+    layer = compared_layer(classifier.network, pretrained)
     reference = classifier.reference = Reference.fit(layer, classifier.features_at(layer, own.pixels, train))
     outputs = classifier.outputs(own.pixels, "one", rows=held_out)
-    pretrained = bool(classifier.model.get("weights"))
     classifier.reference, _, classifier.model["trust"]["unknown"] = set_threshold(
         reference, outputs, ["one"], pretrained
     )

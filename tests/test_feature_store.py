@@ -43,9 +43,9 @@ def test_features_are_those_of_the_network_and_are_computed_once(images, network
     assert (store.computed, again.computed) == (40, 0)
 
 
-def test_the_channels_of_the_last_map_but_one_are_kept_from_the_same_pass(images, network):
+def test_the_channels_of_a_late_map_are_kept_from_the_same_pass(images, network):
     rows = images.readable[::3]
-    store = FeatureStore(network, images, GREY, "float32")
+    store = FeatureStore(network, images, GREY, "float32", pretrained=False)
     store.features(images.readable)
     maps = []
     handle = network.cam_layers[1].register_forward_hook(lambda module, inputs, output: maps.append(output))
@@ -54,7 +54,7 @@ def test_the_channels_of_the_last_map_but_one_are_kept_from_the_same_pass(images
         network.eval().features((pixels - 0.5) / 0.5)
     handle.remove()
     torch.testing.assert_close(store.compared(rows), maps[0].mean((2, 3)), rtol=1e-4, atol=1e-4)
-    again = FeatureStore(network, images, GREY, "float32")
+    again = FeatureStore(network, images, GREY, "float32", pretrained=False)
     assert torch.equal(again.compared(rows), store.compared(rows))
     assert again.features(rows).shape == (len(rows), network.head.in_features)
     assert (store.computed, again.computed) == (40, 0)

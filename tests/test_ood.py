@@ -13,11 +13,14 @@ from torch import Tensor
 
 import sightline
 from conftest import Finished
+from sightline.config import TimmConfig
 from sightline.errors import RunError
 from sightline.evaluation.ood import left_out_distances, set_threshold, unknown_share
 from sightline.inference.classifier import Outputs
-from sightline.inference.ood import HEAD, MOST_BYTES, Reference
+from sightline.inference.ood import HEAD, MOST_BYTES, Reference, compared_layer
 from sightline.measures.mahalanobis import fit_normal
+from sightline.models.build import build_network
+from sightline.models.resnet import ResNet18
 from sightline.runs.folder import BOX, read_model, read_weights, read_weights_and_reference, write_weights
 from sightline.runs.tensors import REFERENCE_PREFIX
 
@@ -95,6 +98,16 @@ def test_of_a_pretrained_network_the_energy_does_not_count_and_lengths_of_what_a
     reference = Reference.fit(HEAD, features)
     assert np.allclose(reference.distances(features), reference.distances(3 * features), rtol=1e-3)
     assert Reference.fit("maps", features).weighed(np.arange(9.0), np.zeros(9)).energy_weight == 0
+
+
+def test_the_compared_layer_lies_deeper_in_a_pretrained_network() -> None:
+    config = TimmConfig(name="tf_efficientnet_lite0")
+    network = build_network(config, 2, (64, 64))
+    assert [compared_layer(network, pretrained) for pretrained in (True, False)] == ["body.blocks.5", "body.blocks.4"]
+    resnet = ResNet18(2, (32, 32))
+    names = dict(resnet.named_modules())
+    assert names[compared_layer(resnet, False)] is resnet.cam_layers[1]
+    assert names[compared_layer(resnet, True)] is resnet.cam_layers[0]
 
 
 def test_few_images_are_measured_from_others_and_not_from_themselves() -> None:

@@ -53,7 +53,12 @@ class FeatureStore:
     """
 
     def __init__(
-        self, network: Network, images: CachedImages, normalization: Normalization, precision: str = "auto"
+        self,
+        network: Network,
+        images: CachedImages,
+        normalization: Normalization,
+        precision: str = "auto",
+        pretrained: bool = True,
     ) -> None:
         """
         Args:
@@ -61,19 +66,21 @@ class FeatureStore:
             images: the decoded set.
             normalization: that the weights were trained with.
             precision: number format of the arithmetic, as ``fit.precision`` has it.
+            pretrained: whether others have trained the network, as ``compared_layer`` asks.
         """
         self.network, self.images = network, images
         self.device = choose_device()
         self.dtype = arithmetic(precision, self.device)
         self._mean, self._std = normalization.tensors(self.device)
-        parts = (FORMAT, images.folder.name, images.size, normalization, weights_digest(network), self.dtype)
+        self._layer = compared_layer(network, pretrained)
+        weights = weights_digest(network)
+        parts = (FORMAT, images.folder.name, images.size, normalization, weights, self.dtype, self._layer)
         digest = hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:20]
         self.folder = cache_folder() / f"{images.folder.name[:-21]}-features-{digest}"
         self.computed = 0
         """Images whose features were not kept and have been computed."""
         self.note = ""
         """Why kept features could not be used, or new ones not be kept; empty where all went well."""
-        self._layer = compared_layer(network)
         self._width = 0
         self._rows, self._features_ND = self._read()  # features and channels, (N, D + C)
 

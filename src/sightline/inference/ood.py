@@ -1,8 +1,8 @@
 """Out-of-distribution score: how far the features of an image lie from those of the training images.
 
 B images, D features, R axes. The score is a squared Mahalanobis distance to one normal distribution, of the mean of each
-channel of the last map but one: the last features of a network know its classes and little else. Where the network was
-trained from scratch, the energy of the logits is added, which knows what the map does not. What is compared with, the
+channel of a late map: the last features of a network know its classes and little else. Where the network was trained
+from scratch, the energy of the logits is added, which knows what the map does not. What is compared with, the
 reference, travels in the weights file as tensors of reserved names. How it was chosen: docs/results/ood.md.
 """
 
@@ -85,10 +85,12 @@ class Reference:
         }
 
 
-def compared_layer(network: Network) -> str:
-    """Return the name of the layer with the last map but one, or with the last where there is only one.
+def compared_layer(network: Network, pretrained: bool) -> str:
+    """Return the name of the layer whose channels are compared.
 
-    Of a network that does not say which layers have maps it is the head.
+    Of a network that was trained from scratch it is the last map but one, or the last where there is only one. In a
+    pretrained one that map still knows the camera, and would take every JPEG of lower quality for a foreign image; there it
+    is the layer that follows. Of a network that does not say which layers have maps it is the head.
     """
     name_of = {module: name for name, module in network.named_modules()}
     try:
@@ -96,7 +98,10 @@ def compared_layer(network: Network) -> str:
     except NotImplementedError:
         return HEAD
     name: str = name_of[maps[min(1, len(maps) - 1)]]
-    return name
+    room, _, last = name.rpartition(".")
+    beside = [child for child, _ in network.get_submodule(room).named_children()]
+    following = beside[beside.index(last) + 1 :]
+    return f"{room}.{following[0]}".lstrip(".") if pretrained and len(maps) > 1 and following else name
 
 
 def features_of(layer: str, inputs: tuple[Any, ...], output: Any, count: int) -> Array:

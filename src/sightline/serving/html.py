@@ -9,7 +9,7 @@ import numpy as np
 
 from sightline.config import SIGNED
 from sightline.display.pages import data_uri, fragment
-from sightline.display.pictures import heat_layer
+from sightline.display.pictures import heat_layer, smoothed
 from sightline.explanation.explainer import ExplainedImage
 from sightline.inference.predictions import Prediction
 from sightline.serving.exhibits import Exhibits
@@ -121,7 +121,7 @@ def _shares(classes: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
 def _tile(exhibits: Exhibits, row: int, side: int, heat_HW: Array | None) -> dict[str, Any]:
     """Return an image of a gallery and what is said of it, as the template takes it."""
     true, predicted = exhibits.true(row), exhibits.predicted(row)
-    layer = None if heat_HW is None else heat_layer(heat_HW, signed=False)
+    layer = None if heat_HW is None else heat_layer(smoothed(heat_HW), signed=False)
     return {
         "key": row,
         "picture": picture(exhibits.thumbnails.pixels(exhibits.answers.files[row]), true, side, layer),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sightline.config import FrozenConfig, Recipe
+from sightline.config import FrozenConfig, Recipe, RunConfig
 from sightline.config.backbones import BOX
 from sightline.data.seen import Seen
 from sightline.display.reporting import Listener
@@ -80,6 +80,11 @@ class ClassifierPlan(Plan):
         if fit.class_weights == "balanced":
             weights = balanced_weights(self.images.labels[train], len(self.images.classes))
         return ClassifierLearner(self.network, self.recipe, -(-len(train) // fit.batch_size), weights)
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether others have trained the network, on other classes."""
+        return self.built.weights is not None and not isinstance(self.recipe.network, RunConfig)
 
     def prior_shifts(self) -> PriorShifts | None:
         """Return how class frequencies shift the answers; None where they do not."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from sightline.config import RunConfig
 from sightline.data.sources.downloads import Progress
 from sightline.data.splits import deal_folds
 from sightline.data.units import group_numbers
@@ -113,7 +112,7 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     recipe, images, splits, model = plan.recipe, plan.images, plan.splits, classifier.model
     rows = splits.train if splits.cross_validated else splits.calibrate
     used = recipe.evaluation.views
-    layer = compared_layer(plan.network)
+    layer = compared_layer(plan.network, plan.pretrained)
     train = splits.train
     some = train[np.linspace(0, len(train) - 1, min(len(train), REFERENCE_IMAGES)).astype(np.int64)]
     features_ND = _features(classifier, plan, trained.reference_features, layer, some, progress)
@@ -131,9 +130,8 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     if shifts is not None and shifts.answers_K.any():
         model["prior_shift"] = shifts.answers_K.tolist()
     outputs = replace(outputs, logits_VNK=outputs.logits_VNK + classifier.prior_shift(used))
-    pretrained = plan.built.weights is not None and not isinstance(recipe.network, RunConfig)
     classifier.reference, outputs, model["trust"]["unknown"] = set_threshold(
-        classifier.reference, outputs, views, pretrained
+        classifier.reference, outputs, views, plan.pretrained
     )
     model["calibrated_on"] = len(labels)
     answers = combine(outputs.logits_VNK, used).argmax(1)

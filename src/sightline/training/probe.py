@@ -76,9 +76,10 @@ def run_probe(plan: ClassifierPlan, on_event: Listener) -> Probed:
     precision, of_answers = plan.recipe.fit.precision, plan.recipe.evaluation.precision
     if splits.cross_validated:  # answers to the images that it learns from calibrate it
         precision = of_answers
-    store = answer_store = FeatureStore(plan.network, images, plan.normalization, precision)
+    open_store = partial(FeatureStore, plan.network, images, plan.normalization, pretrained=plan.pretrained)
+    store = answer_store = open_store(precision)
     if arithmetic(of_answers, store.device) != store.dtype:
-        answer_store = FeatureStore(plan.network, images, plan.normalization, of_answers)
+        answer_store = open_store(of_answers)
     with stage(on_event, "Computing features") as progress:
         store.features(rows, progress)
     seconds = time.perf_counter() - start
