@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from sightline.config import read_recipe, resolve
+from sightline.config.resolving import read_recipe, resolve
 from sightline.data.batches import TrainingBatches, prepare
 from sightline.data.sources.find_source import find_source
 from sightline.machine.devices import arithmetic, choose_device, describe, keep_freed_memory

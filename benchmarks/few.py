@@ -14,7 +14,7 @@ import time
 import numpy as np
 import torch
 
-from sightline.config import TimmConfig
+from sightline.config.networks import TimmConfig
 from sightline.data.batches import Normalization
 from sightline.data.cache import open_images
 from sightline.data.sources.find_source import find_source

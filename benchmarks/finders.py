@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import sightline
-from sightline.config import read_recipe, resolve
-from sightline.config.resolving import merge, to_mapping
+from sightline.config.resolving import merge, read_recipe, resolve, to_mapping
 from sightline.display.reporting import ignore
 from sightline.training import preparation
 from sightline.training.optimizers import scaled

@@ -35,7 +35,7 @@ import numpy as np
 from PIL import Image
 
 from hostile_runs import made_run, mutate_json, mutate_weights, read_run, run_files
-from sightline.config import read_recipe, resolve_any
+from sightline.config.resolving import read_recipe, resolve_any
 from sightline.config.space_files import read_space
 from sightline.config.studies import read_study
 from sightline.data.cache import open_images

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 import sightline
-from sightline.config import read_recipe, resolve
+from sightline.config.resolving import read_recipe, resolve
 from sightline.data.batches import Batch
 from sightline.display.lines import Lines
 from sightline.machine.devices import choose_device, convolution_flops, describe, has_fast_bfloat16, keep_freed_memory

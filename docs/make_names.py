@@ -16,10 +16,13 @@ from sightline.checks.problems import KINDS
 from sightline.cli.flags import SETTINGS
 from sightline.cli.parser import application
 from sightline.cli.verbs import VERBS
-from sightline.config import METHODS, GeneratorRecipe, Recipe, TrackConfig, named_recipes
 from sightline.config.backbones import BACKBONES
 from sightline.config.building import blocks_in, fields_of, listed_block, members
-from sightline.config.resolving import field_texts
+from sightline.config.explaining import METHODS
+from sightline.config.fitting import TrackConfig
+from sightline.config.generating import GeneratorRecipe
+from sightline.config.resolving import field_texts, named_recipes
+from sightline.config.settings import Recipe
 from sightline.config.spaces import NOTATION
 from sightline.config.studies import named_studies
 from sightline.data.sources import archive, folder, manifest

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 import sightline
 from conftest import coloured_folder
-from sightline.config import ACGANConfig, SamplingConfig, resolve_any
+from sightline.config.acgan import ACGANConfig
+from sightline.config.generators import SamplingConfig
+from sightline.config.resolving import resolve_any
 from sightline.errors import ConfigError
 from sightline.generation.generator import load_generator
 from sightline.models.acgan import (

@@ -6,16 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import (
-    METHODS,
-    AttentionPoolHeadConfig,
-    AttributionConfig,
+from sightline.config.explaining import METHODS, AttributionConfig, Method
+from sightline.config.heads import AttentionPoolHeadConfig, GraphAttentionHeadConfig, SelfAttentionHeadConfig
+from sightline.config.networks import (
     CustomResNetConfig,
-    GraphAttentionHeadConfig,
-    Method,
     NetworkConfig,
     ResNet18Config,
-    SelfAttentionHeadConfig,
     SpeednetConfig,
     TimmConfig,
     TorchvisionConfig,

@@ -7,9 +7,9 @@ from torch.nn import functional
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.functional import hflip, resized_crop
 
-from sightline.config import AugmentConfig, CutoutConfig, PadCropConfig, RandomResizedCropConfig
+from sightline.config.augmentation import AugmentConfig, CutoutConfig, PadCropConfig, RandomResizedCropConfig
 from sightline.data.augment import augment
-from sightline.data.augment.augment import Parameters, apply, centre, cutout, draw, normalize, resample, shift_and_flip
+from sightline.data.augment.augment import Parameters, apply, center, cutout, draw, normalize, resample, shift_and_flip
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 CROPS = [None, PadCropConfig(padding=4), PadCropConfig(padding=4, fill="zero"), RandomResizedCropConfig()]
@@ -302,7 +302,7 @@ def test_the_middle_of_an_image_is_what_no_augmentation_shows():
     pixels = _pixels(3, 13, 12)
     config = AugmentConfig(flip="none")
     numbers = draw(config, 3, (13, 12), (8, 8), torch.Generator())
-    assert torch.equal(centre(pixels, (8, 8)), pixels[:, 2:10, 2:10])
+    assert torch.equal(center(pixels, (8, 8)), pixels[:, 2:10, 2:10])
     assert torch.equal(shift_and_flip(pixels, numbers, (8, 8)), pixels[:, 2:10, 2:10])
 
 

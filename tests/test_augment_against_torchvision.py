@@ -14,7 +14,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as reference
 
-from sightline.config import (
+from sightline.config.augmentation import (
     AugmentConfig,
     ColorJitterConfig,
     CutmixConfig,

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from sightline.config import EMAConfig, SWAConfig, resolve
+from sightline.config.fitting import EMAConfig, SWAConfig
+from sightline.config.resolving import resolve
 from sightline.data.batches import Batch
 from sightline.errors import TrainingError
 from sightline.models.base import Network

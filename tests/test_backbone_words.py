@@ -21,9 +21,9 @@ from torch import Tensor
 from conftest import QUICK, coloured_folder
 from sightline.cli.flags import nest
 from sightline.cli.main import main
-from sightline.config import HubConfig, ResNet18Config, RunConfig, TimmConfig, TorchvisionConfig, resolve
 from sightline.config.backbones import BACKBONES, BOX_FILE, BOX_NETWORK, LITE_PACKAGES
-from sightline.config.resolving import read_recipe, spell_out
+from sightline.config.networks import HubConfig, ResNet18Config, RunConfig, TimmConfig, TorchvisionConfig
+from sightline.config.resolving import read_recipe, resolve, spell_out
 from sightline.display.reporting import ignore
 from sightline.errors import ConfigError
 from sightline.machine import extras
@@ -321,7 +321,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
 
 LOAD = """
 from huggingface_hub import constants
-from sightline.config import TimmConfig
+from sightline.config.networks import TimmConfig
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights, refuse_missing_weights
 config = TimmConfig(name="test_resnet", weights="pretrained")

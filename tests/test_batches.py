@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sightline.config import (
+from sightline.config.augmentation import (
     AugmentConfig,
     ColorJitterConfig,
     CutmixConfig,
@@ -17,9 +17,8 @@ from sightline.config import (
     RandomResizedCropConfig,
     RotationConfig,
     TrivialAugmentConfig,
-    read_recipe,
-    resolve,
 )
+from sightline.config.resolving import read_recipe, resolve
 from sightline.data.batches import (
     Batch,
     EvaluationBatches,

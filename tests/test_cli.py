@@ -16,7 +16,7 @@ import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
 from sightline.cli.verbs import VERBS
-from sightline.config import read_recipe, resolve
+from sightline.config.resolving import read_recipe, resolve
 from sightline.errors import ConfigError, DataError
 
 QUICK = ["--recipe", "small", "--fit.epochs", "1", "--fit.batch-size", "16", "--network.widths", "8", "16", "16"]

@@ -17,7 +17,7 @@ import yaml
 import sightline
 from conftest import Finished
 from sightline.cli.main import main
-from sightline.config import read_recipe, resolve, to_yaml
+from sightline.config.resolving import read_recipe, resolve, to_yaml
 from sightline.errors import TrainingError
 from sightline.measures.significance import paired_interval
 from sightline.studies import runner

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sightline.config import SAMPLERS, DiffusionConfig, Sampler
+from sightline.config.generators import SAMPLERS, DiffusionConfig, Sampler
 from sightline.errors import ConfigError
 from sightline.models.diffusion import FAINTEST, add_noise, guided, linear_noise, loss, sample, strength_of, times_of
 from sightline.models.flops import training_flops

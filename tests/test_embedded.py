@@ -14,7 +14,7 @@ from sightline.checks.duplicates import exact_duplicates, near_duplicates
 from sightline.data.cache import open_images
 from sightline.data.sources import embedded
 from sightline.data.sources.embedded import EMBEDDED, PHOTOGRAPHS, GroceriesSource
-from sightline.data.sources.find_source import always_labelled, find_source
+from sightline.data.sources.find_source import always_labeled, find_source
 from sightline.data.splits import deal_folds, split
 from sightline.errors import DataError
 
@@ -33,7 +33,7 @@ def groceries(tmp_path_factory):
 def test_an_embedded_set_is_found_by_name_and_lists_what_it_reads(name):
     source = find_source(name)
     assert (source.name, source.location) == (name, name)
-    assert always_labelled(name)
+    assert always_labeled(name)
     entries = source.scan().entries
     assert sorted(index for index, _ in source.read(entries)) == list(range(len(entries)))
 

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sightline.config import Recipe, resolve
+from sightline.config.resolving import resolve
+from sightline.config.settings import Recipe
 from sightline.models.base import Network
 from sightline.models.build import build_network
 from sightline.training import estimates

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from conftest import Finished
-from sightline.config import ServeConfig
+from sightline.config.serving import ServeConfig
 from sightline.data.cache import CachedImages
 from sightline.data.decoding.decode import decode, resize
 from sightline.data.thumbnails import Thumbnails

@@ -14,7 +14,7 @@ from PIL import Image
 import sightline
 from conftest import Finished
 from sightline.cli.main import main
-from sightline.config import METHODS, AttributionConfig
+from sightline.config.explaining import METHODS, AttributionConfig
 from sightline.data.decoding.decode import decode
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.explanation.attribution import attribute

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import sightline
 from conftest import Finished
-from sightline.config import resolve
+from sightline.config.resolving import resolve
 from sightline.errors import ConfigError
 from sightline.models.base import Network
 from sightline.models.build import build_network

@@ -8,8 +8,8 @@ from sightline.errors import DataError
 from sightline.measures.fidelity import fidelity_of, frechet_distance, nearest, nearest_others, precision_and_recall
 
 
-def cloud(count: int, width: int = 5, centre: float = 0.0, spread: float = 1.0, seed: int = 0) -> np.ndarray:
-    return centre + spread * np.random.default_rng(seed).standard_normal((count, width))
+def cloud(count: int, width: int = 5, center: float = 0.0, spread: float = 1.0, seed: int = 0) -> np.ndarray:
+    return center + spread * np.random.default_rng(seed).standard_normal((count, width))
 
 
 def test_a_set_is_at_no_distance_from_itself() -> None:
@@ -32,7 +32,7 @@ def test_spread_twice_as_far_it_is_its_variance_away() -> None:
 @pytest.mark.parametrize(("made", "real"), [(200, 300), (4, 300), (4, 3)])  # also fewer images than features
 def test_it_is_that_of_the_formula(made: int, real: int) -> None:
     mixing = cloud(5, 5, seed=7)
-    first, second = cloud(made, centre=0.3, seed=1) @ mixing, cloud(real, spread=1.5, seed=2)
+    first, second = cloud(made, center=0.3, seed=1) @ mixing, cloud(real, spread=1.5, seed=2)
     covariances = [np.cov(features, rowvar=False) for features in (first, second)]
     root = np.real(sqrtm(covariances[0] @ covariances[1]))
     wanted = np.square(first.mean(0) - second.mean(0)).sum() + np.trace(covariances[0] + covariances[1] - 2 * root)
@@ -53,7 +53,7 @@ def test_few_of_the_modes_are_precise_and_not_varied() -> None:
 
 
 def test_far_away_is_neither() -> None:
-    assert precision_and_recall(cloud(50, centre=100), cloud(50)) == (0.0, 0.0)
+    assert precision_and_recall(cloud(50, center=100), cloud(50)) == (0.0, 0.0)
 
 
 def test_by_hand() -> None:

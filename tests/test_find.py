@@ -14,8 +14,8 @@ from rich.console import Console
 import sightline
 from conftest import QUICK, coloured_folder
 from sightline.cli.main import main
-from sightline.config import BatchSearchConfig, RangeTestConfig, read_recipe, resolve
-from sightline.config.resolving import merge, searches, to_mapping
+from sightline.config.finding import BatchSearchConfig, RangeTestConfig
+from sightline.config.resolving import merge, read_recipe, resolve, searches, to_mapping
 from sightline.display.lines import Lines
 from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError, RunError, TrainingError
@@ -388,7 +388,7 @@ PROGRAM = """
 import json, sys
 import sightline
 from sightline.training.finders import auto as finders
-from sightline.config import RangeTestConfig
+from sightline.config.finding import RangeTestConfig
 
 finders.RangeTestConfig = lambda: RangeTestConfig(steps=30)
 print(sightline.train(sys.argv[1], recipe="small", settings=json.loads(sys.argv[2]), run=sys.argv[3]))

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from conftest import QUICK, coloured_folder
-from sightline.config import BatchSearchConfig, MuonConfig, RangeTestConfig, SGDConfig, resolve
-from sightline.config.resolving import merge
+from sightline.config.finding import BatchSearchConfig, RangeTestConfig
+from sightline.config.optimizers import MuonConfig, SGDConfig
+from sightline.config.resolving import merge, resolve
 from sightline.data.batches import TrainingBatches
 from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, TrainingError

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sightline.config import Recipe
+from sightline.config.settings import Recipe
 from sightline.config.studies import Study, Variant
 from sightline.measures.significance import Difference
 from sightline.runs.outcomes import Measured, Outcome

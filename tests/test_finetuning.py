@@ -18,7 +18,7 @@ from torch import nn
 
 import sightline
 from conftest import Finished, coloured_folder
-from sightline.config import resolve
+from sightline.config.resolving import resolve
 from sightline.display.lines import Lines
 from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, TrainingError

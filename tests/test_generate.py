@@ -16,7 +16,7 @@ from rich.console import Console
 import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
-from sightline.config import KeepConfig, SamplingConfig
+from sightline.config.generators import KeepConfig, SamplingConfig
 from sightline.config.resolving import merge
 from sightline.data.batches import prepare
 from sightline.data.sources.entries import class_folder, lay_out

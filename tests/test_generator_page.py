@@ -18,7 +18,7 @@ from rich.console import Console
 import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
-from sightline.config import DiffusionConfig, SamplingConfig
+from sightline.config.generators import DiffusionConfig, SamplingConfig
 from sightline.display.lines import Lines
 from sightline.errors import ConfigError, RunError
 from sightline.reports.generator_page import EARLIER, _bounded, _next_commands

@@ -11,18 +11,11 @@ from PIL import Image
 
 from sightline.cli.flags import every_setting
 from sightline.cli.main import main
-from sightline.config import (
-    ACGANConfig,
-    DiffusionConfig,
-    GeneratorRecipe,
-    Recipe,
-    SamplingConfig,
-    read_recipe,
-    resolve,
-    resolve_any,
-    resolve_generator,
-    trains_generator,
-)
+from sightline.config.acgan import ACGANConfig
+from sightline.config.generating import GeneratorRecipe
+from sightline.config.generators import DiffusionConfig, SamplingConfig
+from sightline.config.resolving import read_recipe, resolve, resolve_any, resolve_generator, trains_generator
+from sightline.config.settings import Recipe
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
 from sightline.errors import ConfigError

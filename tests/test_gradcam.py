@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sightline.config import SpeednetConfig
+from sightline.config.networks import SpeednetConfig
 from sightline.errors import ConfigError
 from sightline.models.base import Network
 from sightline.models.build import build_network

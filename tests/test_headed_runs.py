@@ -13,7 +13,8 @@ from PIL import Image
 import sightline
 from conftest import coloured_folder
 from sightline.cli.main import main
-from sightline.config import LinearHeadConfig, resolve
+from sightline.config.heads import LinearHeadConfig
+from sightline.config.resolving import resolve
 from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, RunError
 from sightline.models.heads import HeadedNetwork

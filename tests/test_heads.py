@@ -10,22 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import (
-    ArchitectureConfig,
+from sightline.config.building import members
+from sightline.config.heads import (
     AttentionPoolHeadConfig,
-    CustomResNetConfig,
     GraphAttentionHeadConfig,
     HeadConfig,
-    HubConfig,
     LinearHeadConfig,
-    MuonConfig,
-    ResNet18Config,
     SelfAttentionHeadConfig,
+)
+from sightline.config.networks import (
+    ArchitectureConfig,
+    CustomResNetConfig,
+    HubConfig,
+    ResNet18Config,
     SpeednetConfig,
     TimmConfig,
     TorchvisionConfig,
 )
-from sightline.config.building import members
+from sightline.config.optimizers import MuonConfig
 from sightline.errors import ConfigError, ShapeError
 from sightline.models.attention import (
     EncoderBlock,

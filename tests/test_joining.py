@@ -8,7 +8,7 @@ import pytest
 import sightline
 from conftest import QUICK, coloured_folder
 from sightline.cli.main import main
-from sightline.config import resolve
+from sightline.config.resolving import resolve
 from sightline.data.batches import prepare
 from sightline.data.cache import CachedImages, cached, open_images
 from sightline.data.sources.find_source import find_source

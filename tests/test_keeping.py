@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sightline.config import resolve
+from sightline.config.resolving import resolve
 from sightline.data.cache import open_images
 from sightline.data.seen import Kept, numbers_of, read_kept, read_own_kept, write_seen_file
 from sightline.data.sources.find_source import find_source

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sightline.data.cache import open_images
-from sightline.data.sources.find_source import always_labelled, find_source
+from sightline.data.sources.find_source import always_labeled, find_source
 from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import DataError
 
@@ -46,7 +46,7 @@ def test_every_separator_and_encoding_gives_the_same_rows(root, separator, encod
 def test_tabs_are_read_whatever_the_file_is_called(root, name):
     path = put(root, "path\tlabel\na/00.png\tx\nb/00.png\ty\n", name)
     assert rows(path) == TWO
-    assert always_labelled(path)
+    assert always_labeled(path)
 
 
 def test_a_text_file_of_a_spreadsheet_in_utf_16_is_a_table(root):

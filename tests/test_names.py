@@ -10,8 +10,8 @@ import pytest
 
 from sightline.cli.flags import every_setting
 from sightline.cli.verbs import VERBS
-from sightline.config import named_recipes
 from sightline.config.building import Block, Kind
+from sightline.config.resolving import named_recipes
 from sightline.config.studies import named_studies
 
 PAGE = Path(__file__).parent.parent / "docs" / "names.md"

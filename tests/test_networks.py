@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import (
+from sightline.config.building import members
+from sightline.config.heads import LinearHeadConfig
+from sightline.config.networks import (
     ArchitectureConfig,
     CustomResNetConfig,
     HubConfig,
-    LinearHeadConfig,
     ResNet18Config,
     ResNet34Config,
     SpeednetConfig,
     TimmConfig,
     TorchvisionConfig,
 )
-from sightline.config.building import members
 from sightline.models.base import Network
 from sightline.models.build import build_network, summarize
 from sightline.models.flops import flops_per_image, training_flops

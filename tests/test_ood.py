@@ -13,7 +13,7 @@ from torch import Tensor
 
 import sightline
 from conftest import Finished
-from sightline.config import TimmConfig
+from sightline.config.networks import TimmConfig
 from sightline.errors import RunError
 from sightline.evaluation.ood import left_out_distances, set_threshold, unknown_share
 from sightline.inference.classifier import Outputs

@@ -7,18 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sightline.config import (
-    AdagradConfig,
-    AdamConfig,
-    GraphAttentionHeadConfig,
-    MuonConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    RMSpropConfig,
-    SGDConfig,
-    SpeednetConfig,
-)
 from sightline.config.building import members, required
+from sightline.config.heads import GraphAttentionHeadConfig
+from sightline.config.networks import NetworkConfig, SpeednetConfig
+from sightline.config.optimizers import AdagradConfig, AdamConfig, MuonConfig, OptimizerConfig, RMSpropConfig, SGDConfig
 from sightline.models.base import Network
 from sightline.models.build import build_network
 from sightline.training.optimizers import Muon, build_optimizer, main_rate, orthogonalize

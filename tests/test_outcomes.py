@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 import sightline
 from conftest import QUICK, Finished
-from sightline.config import resolve, to_yaml
+from sightline.config.resolving import resolve, to_yaml
 from sightline.errors import RunError
 from sightline.runs.outcomes import (
     CURVE_COLUMNS,
@@ -40,7 +40,7 @@ def like(finished: Finished, tmp_path: Path):
 
 
 def _recipe(run: Path) -> dict:
-    from sightline.config import read_recipe
+    from sightline.config.resolving import read_recipe
 
     return read_recipe(run / "recipe.yaml")
 

@@ -68,7 +68,7 @@ except OSError:
 import uvicorn
 from fastapi import FastAPI
 from sightline import serve
-from sightline.config import ServeConfig
+from sightline.config.serving import ServeConfig
 from sightline.inference.predict import load
 from sightline.serving.worker import Asker
 from sightline.serving.page.mount import mount_page

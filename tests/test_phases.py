@@ -6,15 +6,9 @@ from typing import Any
 import pytest
 from torch import nn
 
-from sightline.config import (
-    CustomResNetConfig,
-    GradualConfig,
-    ResNet18Config,
-    SpeednetConfig,
-    TorchvisionConfig,
-    phase_epochs,
-    resolve,
-)
+from sightline.config.finetuning import GradualConfig, phase_epochs
+from sightline.config.networks import CustomResNetConfig, ResNet18Config, SpeednetConfig, TorchvisionConfig
+from sightline.config.resolving import resolve
 from sightline.errors import ConfigError
 from sightline.models.base import Network
 from sightline.models.build import build_network

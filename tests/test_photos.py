@@ -15,7 +15,9 @@ from PIL import Image
 from rich.console import Console
 
 import sightline
-from sightline.config import AugmentConfig, Recipe, read_recipe, resolve
+from sightline.config.augmentation import AugmentConfig
+from sightline.config.resolving import read_recipe, resolve
+from sightline.config.settings import Recipe
 from sightline.data.cache import cached
 from sightline.display.lines import Lines
 from sightline.display.reporting import ignore
@@ -164,11 +166,11 @@ def test_the_probe_is_taken_up_with_the_head_it_solved_for(tmp_path: Path) -> No
     plan = preparation.prepare_training(data, "photos", exact, ignore)
     probed = probe.run_probe(plan, ignore)
     pixels = torch.from_numpy(np.array(plan.images.pixels[plan.splits.validation]))
-    from sightline.data.augment.augment import centre, normalize
+    from sightline.data.augment.augment import center, normalize
 
     mean, std = plan.normalization.tensors(torch.device("cpu"))
     with torch.no_grad():
-        logits = plan.network.eval()(normalize(centre(pixels, plan.images.size), mean, std, torch.float32))
+        logits = plan.network.eval()(normalize(center(pixels, plan.images.size), mean, std, torch.float32))
     np.testing.assert_allclose(logits.numpy(), probed.logits_NK, rtol=1e-3, atol=1e-3)
 
 

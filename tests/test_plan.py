@@ -11,7 +11,8 @@ import yaml
 import sightline
 from conftest import Finished
 from sightline.cli.main import main
-from sightline.config import PhaseConfig, PhasesConfig, read_recipe, resolve
+from sightline.config.finetuning import PhaseConfig, PhasesConfig
+from sightline.config.resolving import read_recipe, resolve
 from sightline.errors import ConfigError
 from test_train import epochs_of, same_bits
 

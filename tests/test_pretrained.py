@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import Finished
-from sightline.config import HubConfig, ResNet18Config, TimmConfig, TorchvisionConfig
+from sightline.config.networks import HubConfig, ResNet18Config, TimmConfig, TorchvisionConfig
 from sightline.errors import ConfigError
 from sightline.models import pretrained
 from sightline.models.adapters import ForeignNetwork

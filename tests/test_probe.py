@@ -11,7 +11,7 @@ from sightline.training.logistic_regression import PENALTIES, Examples, choose_h
 
 
 def blobs(count: int, width: int, classes: int = 3, spread: float = 1.0, seed: int = 0):
-    """Features around one centre a class, and the classes."""
+    """Features around one center a class, and the classes."""
     random = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % classes
     centres = torch.randn(classes, width, generator=random)

@@ -6,31 +6,26 @@ from typing import Any
 import pytest
 import yaml
 
-from sightline.config import (
-    AdamWConfig,
-    AnyRecipe,
-    CosineConfig,
-    CutoutConfig,
-    HeadConfig,
-    MuonConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    PadCropConfig,
-    RandomResizedCropConfig,
-    Recipe,
-    ResNet18Config,
-    ResNet34Config,
-    ScheduleConfig,
-    SGDConfig,
-    named_recipes,
-    read_recipe,
-    resolve,
-    resolve_any,
-    to_yaml,
-)
+from sightline.config.augmentation import CutoutConfig, PadCropConfig, RandomResizedCropConfig
 from sightline.config.building import members, required
 from sightline.config.checks import nearest
-from sightline.config.resolving import merge, refuse_hopeless, spell_out, to_mapping
+from sightline.config.generating import AnyRecipe
+from sightline.config.heads import HeadConfig
+from sightline.config.networks import NetworkConfig, ResNet18Config, ResNet34Config
+from sightline.config.optimizers import AdamWConfig, MuonConfig, OptimizerConfig, SGDConfig
+from sightline.config.resolving import (
+    merge,
+    named_recipes,
+    read_recipe,
+    refuse_hopeless,
+    resolve,
+    resolve_any,
+    spell_out,
+    to_mapping,
+    to_yaml,
+)
+from sightline.config.schedules import CosineConfig, ScheduleConfig
+from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
 

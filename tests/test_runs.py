@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from sightline.config import Recipe, named_recipes, resolve
+from sightline.config.resolving import named_recipes, resolve
+from sightline.config.settings import Recipe
 from sightline.errors import RunError, StorageError
 from sightline.runs.folder import (
     MODEL_FORMAT,
@@ -331,7 +332,7 @@ def test_a_built_wheel_works_by_itself_with_its_recipes(tmp_path: Path) -> None:
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, root], check=True, stderr=subprocess.PIPE)
     (wheel,) = tmp_path.glob("sightline_vision-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
-    code = "import sightline; from sightline.config import named_recipes; print(sightline.__file__, *named_recipes())"
+    code = "import sightline; from sightline.config.resolving import named_recipes; print(sightline.__file__, *named_recipes())"
     result = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},

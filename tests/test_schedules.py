@@ -9,22 +9,21 @@ import torch
 from msgspec.structs import replace
 from torch.optim import lr_scheduler
 
-from sightline.config import (
+from sightline.config.building import Block, members
+from sightline.config.fitting import FitConfig, SWAConfig
+from sightline.config.resolving import to_mapping
+from sightline.config.schedules import (
     ConstantConfig,
     CosineConfig,
     CyclicConfig,
     ExponentialConfig,
-    FitConfig,
     LinearConfig,
     MultiStepConfig,
     OneCycleConfig,
     PlateauConfig,
     ScheduleConfig,
     StepConfig,
-    SWAConfig,
 )
-from sightline.config.building import Block, members
-from sightline.config.resolving import to_mapping
 from sightline.training.schedules import Best, Plateau, Steps, falling, schedule
 
 TEN = Steps(FitConfig(epochs=4), 10)

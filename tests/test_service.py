@@ -34,7 +34,7 @@ from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
 
 import sightline
-from sightline.config import ServeConfig
+from sightline.config.serving import ServeConfig
 from sightline.data.decoding.decode import decode
 from sightline.data.decoding.preprocessing import DEFAULT
 from sightline.errors import ConfigError

@@ -14,7 +14,7 @@ import pytest
 
 from conftest import Finished
 from sightline.cli.main import main
-from sightline.config import ServeConfig
+from sightline.config.serving import ServeConfig
 from sightline.errors import ConfigError
 
 pytest.importorskip("gradio")

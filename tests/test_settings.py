@@ -8,59 +8,61 @@ import msgspec
 import pytest
 import yaml
 
-from sightline.config import (
-    AdagradConfig,
-    AdamConfig,
-    AdamWConfig,
-    AttentionPoolHeadConfig,
+from sightline.config.augmentation import (
     AugmentConfig,
-    AveragingConfig,
-    ClipConfig,
     ColorJitterConfig,
-    CosineConfig,
-    CustomResNetConfig,
     CutmixConfig,
     CutoutConfig,
-    CyclicConfig,
+    MixupConfig,
+    PadCropConfig,
+    RandomResizedCropConfig,
+    RotationConfig,
+    TrivialAugmentConfig,
+)
+from sightline.config.building import fields_of, members, required
+from sightline.config.finetuning import DiscriminativeConfig, FrozenConfig, GradualConfig
+from sightline.config.fitting import (
+    AveragingConfig,
+    ClipConfig,
     DataConfig,
-    DiscriminativeConfig,
     EarlyStoppingConfig,
     EMAConfig,
     EvaluationConfig,
-    ExponentialConfig,
     FitConfig,
-    FrozenConfig,
-    GradualConfig,
-    GraphAttentionHeadConfig,
-    HeadConfig,
-    HubConfig,
-    LinearConfig,
-    MixupConfig,
-    MultiStepConfig,
-    MuonConfig,
-    NetworkConfig,
     NormClipConfig,
-    OneCycleConfig,
-    OptimizerConfig,
-    PadCropConfig,
-    PlateauConfig,
-    RandomResizedCropConfig,
-    Recipe,
-    RMSpropConfig,
-    RotationConfig,
-    ScheduleConfig,
-    SelfAttentionHeadConfig,
-    SGDConfig,
-    SpeednetConfig,
-    StepConfig,
     SWAConfig,
     TrackConfig,
-    TrivialAugmentConfig,
     ValueClipConfig,
-    resolve,
-    to_yaml,
 )
-from sightline.config.building import fields_of, members, required
+from sightline.config.heads import (
+    AttentionPoolHeadConfig,
+    GraphAttentionHeadConfig,
+    HeadConfig,
+    SelfAttentionHeadConfig,
+)
+from sightline.config.networks import CustomResNetConfig, HubConfig, NetworkConfig, SpeednetConfig
+from sightline.config.optimizers import (
+    AdagradConfig,
+    AdamConfig,
+    AdamWConfig,
+    MuonConfig,
+    OptimizerConfig,
+    RMSpropConfig,
+    SGDConfig,
+)
+from sightline.config.resolving import resolve, to_yaml
+from sightline.config.schedules import (
+    CosineConfig,
+    CyclicConfig,
+    ExponentialConfig,
+    LinearConfig,
+    MultiStepConfig,
+    OneCycleConfig,
+    PlateauConfig,
+    ScheduleConfig,
+    StepConfig,
+)
+from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 
 BLOCKS = (

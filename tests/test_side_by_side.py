@@ -15,7 +15,7 @@ import pytest
 import sightline
 from conftest import Finished, coloured_folder, wait_for_group_to_end
 from sightline.cli.main import main
-from sightline.config import KeepConfig, SamplingConfig
+from sightline.config.generators import KeepConfig, SamplingConfig
 from sightline.display.events import Event, Progress
 from sightline.errors import ConfigError, RunError
 from sightline.generation import generate as generating

@@ -13,7 +13,7 @@ import pytest
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import decode, pixel_hash
 from sightline.data.sources.entries import is_image_name
-from sightline.data.sources.find_source import always_labelled, find_source
+from sightline.data.sources.find_source import always_labeled, find_source
 from sightline.data.sources.unlabeled import plain_files
 from sightline.data.splits import split
 from sightline.errors import DataError, SightlineError
@@ -518,9 +518,9 @@ def test_plain_files_that_are_not_there_are_refused(folder):
     "text", ["digits", "groceries", "mnist", "cifar10", "hf:owner/name", "set.CSV", "folder/set.parquet"]
 )
 def test_published_sets_and_manifests_have_classes_in_any_case(text):
-    assert always_labelled(text)
+    assert always_labeled(text)
 
 
 @pytest.mark.parametrize("text", ["photos", "./digits", "photos.zip", "mnist/photo.png"])
 def test_folders_archives_and_files_may_have_none(text):
-    assert not always_labelled(text)
+    assert not always_labeled(text)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sightline.config import Recipe, read_recipe, resolve
+from sightline.config.resolving import read_recipe, resolve
+from sightline.config.settings import Recipe
 from sightline.config.space_files import build_space, read_space
 from sightline.config.spaces import NOTATION, Dimension, Space
 from sightline.config.tuning import TuneConfig, choose_pruner, refuse_hopeless_space

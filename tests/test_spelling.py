@@ -140,7 +140,8 @@ def test_files_of_a_folder_are_asked_about_in_the_order_that_people_expect(
 
 
 def test_a_class_is_asked_for_in_either_spelling() -> None:
-    from sightline.config import chosen_classes, index_of_class, refuse_unknown_class
+    from sightline.config.explaining import index_of_class, refuse_unknown_class
+    from sightline.config.generators import chosen_classes
 
     for known in ([NFC, "tea"], [NFD, "tea"]):  # of a run of before they are as they were found
         for typed in (NFC, NFD):

@@ -9,7 +9,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from sightline.config import Recipe
+from sightline.config.settings import Recipe
 from sightline.data.cache import open_images
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import deal_folds, split, split_as, statistics

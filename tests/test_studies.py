@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sightline.config import Recipe
 from sightline.config.resolving import flatten, to_mapping
+from sightline.config.settings import Recipe
 from sightline.config.studies import Study, differences, named_studies, read_study, study_to_yaml
 from sightline.errors import ConfigError
 

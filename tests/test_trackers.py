@@ -15,7 +15,8 @@ from rich.console import Console
 import sightline
 from conftest import QUICK, coloured_folder
 from sightline.cli.main import main
-from sightline.config import TrackConfig, read_recipe, resolve
+from sightline.config.fitting import TrackConfig
+from sightline.config.resolving import read_recipe, resolve
 from sightline.display.lines import Lines
 from sightline.display.reporting import ignore
 from sightline.errors import ConfigError

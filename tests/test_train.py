@@ -18,8 +18,7 @@ from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished, coloured_folder
-from sightline.config import read_recipe, resolve
-from sightline.config.resolving import merge
+from sightline.config.resolving import merge, read_recipe, resolve
 from sightline.display.lines import Lines
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
 from sightline.inference.predict import load

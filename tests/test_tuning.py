@@ -19,7 +19,7 @@ from filelock import FileLock
 import sightline
 from conftest import coloured_folder
 from sightline.cli.main import main
-from sightline.config import read_recipe, resolve
+from sightline.config.resolving import read_recipe, resolve
 from sightline.config.space_files import build_space
 from sightline.config.tuning import Study, TuneConfig, begun_study, study_text
 from sightline.errors import ConfigError, DataError, RunError, StorageError, TrainingError

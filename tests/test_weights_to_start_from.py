@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from conftest import Finished
-from sightline.config import AdamWConfig, MuonConfig, Recipe, SGDConfig, read_recipe, resolve
-from sightline.config.resolving import to_mapping
+from sightline.config.optimizers import AdamWConfig, MuonConfig, SGDConfig
+from sightline.config.resolving import read_recipe, resolve, to_mapping
+from sightline.config.settings import Recipe
 from sightline.display.reporting import ignore
 from sightline.errors import ConfigError
 from sightline.models.build import build_network

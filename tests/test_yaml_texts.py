@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from sightline.cli.main import main
-from sightline.config import read_recipe, resolve
 from sightline.config.checks import nearest, shown
+from sightline.config.resolving import read_recipe, resolve
 from sightline.config.space_files import build_space, read_space
 from sightline.config.studies import read_study
 from sightline.config.yaml_texts import DEPTH, parse_yaml

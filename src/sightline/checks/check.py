@@ -1,4 +1,5 @@
-"""Look an image set over before a training: what is broken, odd, there twice, leaked into test, mislabeled, or directed.
+"""Look an image set over before a training: what is broken, odd, there twice, leaked into test, mislabeled, or
+directed.
 
 Nothing here loads torch, unless labels are checked.
 """

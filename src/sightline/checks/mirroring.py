@@ -41,7 +41,8 @@ class Mirroring:
     mirrored: float
     """The same, of their mirror images."""
     swapped: float
-    """Share of images, in both directions, that change from a class to another one; of the pair with the largest share."""
+    """Share of images, in both directions, that change from a class to another one; of the pair with the largest
+    share."""
     chance: float
     """The largest such share in 1,000 permutations, each of which mirrors half of the images at random."""
     pairs: tuple[tuple[int, int], ...]
@@ -127,7 +128,9 @@ def measure_mirroring(images: CachedImages, rows: Array) -> Mirroring:
 
 
 def _sample(labels: Array, rows: Array, random: np.random.Generator) -> Array:
-    """Draw as many images of each class, of at least A_CLASS where it has them; of random classes where they are many."""
+    """Draw as many images of each class, of at least A_CLASS where it has them; of random classes where they are
+    many.
+    """
     classes = random.permutation(np.unique(labels[rows]))[: MOST // A_CLASS]
     each = max(A_CLASS, IMAGES // len(classes))
     return np.sort(np.concatenate([random.permutation(rows[labels[rows] == label])[:each] for label in classes]))
@@ -137,7 +140,8 @@ def _changes(answers_N: Array, mirrored_N: Array, labels_N: Array) -> tuple[Arra
     """Compare answers to images and to their mirror images.
 
     Returns:
-        Shares that change into one another when mirrored, (K, K), the smaller of both directions; recall that is lost, (K,).
+        Shares that change into one another when mirrored, (K, K), the smaller of both directions; recall that is lost,
+        (K,).
     """
     classes = labels_N.max() + 1
     counts_KK, mirrored_KK = (

@@ -119,7 +119,8 @@ KINDS = {
     ),
     "mirrored": Kind(
         "Classes that look otherwise when mirrored",
-        "A training leaves out flips and mirrored views here, unless --augment.flip or --evaluation.views asks for them.",
+        "A training leaves out flips and mirrored views here, unless --augment.flip or --evaluation.views asks for"
+        " them.",
     ),
 }
 """In the order in which a page shows them."""

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from sightline.config import AnyRecipe
 from sightline.config.backbones import BACKBONES
 from sightline.config.building import AUTO, SEARCHED, blocks_in, fields_of, listed_block, members, required
+from sightline.config.generating import AnyRecipe
 from sightline.config.resolving import field_texts, spell_out
 from sightline.errors import ConfigError
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from sightline.config import named_recipes
+from sightline.config.resolving import named_recipes
 from sightline.config.studies import named_studies
 from sightline.display.events import Table
 from sightline.display.lines import Lines

@@ -19,9 +19,10 @@ from cyclopts import App, Parameter
 
 from sightline.cli.flags import BACKBONE, every_setting, nest, setting_flag, setting_value
 from sightline.cli.verbs import Verb
-from sightline.config import AnyRecipe, Recipe, read_recipe
 from sightline.config.building import members
-from sightline.config.resolving import field_texts, merge
+from sightline.config.generating import AnyRecipe
+from sightline.config.resolving import field_texts, merge, read_recipe
+from sightline.config.settings import Recipe
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.machine.extras import own_version
 

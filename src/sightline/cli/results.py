@@ -64,8 +64,8 @@ def _about_fidelity(run: str, found: Mapping[str, Any]) -> str:
     """Tell how near made images are to real ones, with what the numbers may be compared with."""
     return (
         f"in the features of {run}, {found['made']:,} made and {found['real']:,} real images: Fréchet distance"
-        f" {found['frechet']:.4g}, precision {found['precision']:.3f}, recall {found['recall']:.3f} (compare only with what the"
-        " same run measured of as many)"
+        f" {found['frechet']:.4g}, precision {found['precision']:.3f}, recall {found['recall']:.3f} (compare only with"
+        " what the same run measured of as many)"
     )
 
 

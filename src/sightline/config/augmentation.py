@@ -102,8 +102,8 @@ class AugmentConfig(Block, frozen=True, kw_only=True):
     """Variation of the training images; each image of a batch gets its own random numbers."""
 
     flip: Literal["none", "random", "alternating"] = "random"
-    """Mirror left and right: not at all, at random, or at random in the first epoch and the other way in each next; unless set,
-    not where a test finds that mirrored images look like another class."""
+    """Mirror left and right: not at all, at random, or at random in the first epoch and the other way in each next;
+    unless set, not where a test finds that mirrored images look like another class."""
     crop: PadCropConfig | RandomResizedCropConfig | None = None
     """Shift or cut each image; null: the whole image (its center where it is cached larger)."""
     rotation: RotationConfig | None = None

@@ -45,8 +45,8 @@ FAITHFUL: tuple[Method, ...] = (
     "attention",
     "grad_cam",
 )
-"""Methods, the most faithful first (docs/results/explanations.md); of the first four, which are close, DeepLift takes one
-pass and the others dozens."""
+"""Methods, the most faithful first (docs/results/explanations.md); of the first four, which are close, DeepLift takes
+one pass and the others dozens."""
 ALL = "all"  # in place of their names: every method that the network has what it takes for
 
 SIGNED: frozenset[Method] = frozenset({"integrated_gradients", "deeplift", "occlusion", "gradient_shap"})

@@ -25,10 +25,10 @@ NOTATION = {
     "flip: [none, random]": "One of these values.",
     "momentum: {low: 0.5, high: 0.9}": "A number from the one to the other, both included.",
     "momentum: {low: 0.5, high: 0.9, step: 0.1}": "One of 0.5, 0.6, ... 0.9.",
-    "learning_rate: {low: 0.001, high: 1, log: true}": "A number between the two, each power of ten as often as any other.",
+    "learning_rate: {low: 0.001, high: 1, log: true}": "A number between the two, each power of ten as often.",
     "widths: [[32, 64, 64], [64, 256, 256]]": "One of these lists, where the setting is a list itself.",
-    "optimizer: [sgd, {kind: adamw, weight_decay: [0, 0.01]}]": "One of these blocks, each with what is drawn, or fixed,"
-    " in it; `null` turns a block off.",
+    "optimizer: [sgd, {kind: adamw, weight_decay: [0, 0.01]}]": "One of these blocks, each with what is drawn, or"
+    " fixed, in it; `null` turns a block off.",
     "optimizer: {kind: [sgd, adamw], weight_decay: [0, 0.001]}": "One of these kinds, and other settings that each of"
     " them has.",
 }

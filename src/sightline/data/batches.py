@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.config import AnyRecipe, AugmentConfig
+from sightline.config.augmentation import AugmentConfig
+from sightline.config.generating import AnyRecipe
 from sightline.data.augment import augment
 from sightline.data.augment.mixing import Mixing, draw_mixing, mix
 from sightline.data.cache import CachedImages, open_images
@@ -302,7 +303,7 @@ class EvaluationBatches:
         for index in range(self._batches):
             chosen = _part(len(self._rows), index, self._batches)
             pixels = self._pixels[self._rows[chosen]].to(self.device)
-            images = augment.normalize(augment.centre(pixels, self.size), self._mean, self._std, self.dtype)
+            images = augment.normalize(augment.center(pixels, self.size), self._mean, self._std, self.dtype)
             yield Batch(images, self._labels[chosen].to(self.device), 0, index)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sightline.config import AnyRecipe
+from sightline.config.generating import AnyRecipe
 from sightline.data.cache import CachedImages
 from sightline.data.seen import Kept, numbers_of, read_kept, read_own_kept
 from sightline.data.units import grouped, units_of
@@ -27,8 +27,8 @@ VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 1 / 10, 500, 5000
 VALIDATION_LARGEST_SHARE = 1 / 5  # of train: a set of 1,000 images cannot spare 500
 FEW = 500  # images without a test split, below which a probe is cross-validated: accuracy on a fifth says little
 RULE = 3
-"""How images are dealt, as runs note it. Until 2 a group that went beyond the wanted number was cut off all the same; in 1,
-of a set with val and no test, a fifth of train was the test."""
+"""How images are dealt, as runs note it. Until 2 a group that went beyond the wanted number was cut off all the same;
+in 1, of a set with val and no test, a fifth of train was the test."""
 
 Array = np.ndarray[Any, Any]
 _NOTHING: Array = np.array([], np.int64)

@@ -213,8 +213,7 @@ def overlaid(pixels_HWC: Array, heat_HW: Array) -> Array:
 def smoothed(map_HW: Array) -> Array:
     """Blur a map by a Gaussian of 1/28 of its shorter side: single bright pixels of a method cannot be seen."""
     deviation = min(map_HW.shape) / 28
-    reach = int(np.ceil(2 * deviation))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+    kernel = np.exp(-0.5 * (np.arange(-(reach := int(np.ceil(2 * deviation))), reach + 1) / deviation) ** 2)
     blurred_HW = np.pad(map_HW, reach, mode="edge")
     for axis in (0, 1):
         blurred_HW = np.apply_along_axis(np.convolve, axis, blurred_HW, kernel / kernel.sum(), mode="valid")

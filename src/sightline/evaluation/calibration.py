@@ -131,8 +131,8 @@ def measure_sets(scores_NK: Array, labels_N: Array, limits: dict[str, float | No
 def fit_temperature(logits_NK: Array, labels_N: Array, shift_K: Array | float = 0.0) -> float:
     """Find the most probable temperature: of least cross-entropy, with a prior that holds it near 1.
 
-    Where every image is answered rightly, cross-entropy falls for ever as the temperature goes to 0. The prior, a normal
-    distribution of log T around 0, decides there; it weighs as one constant against a sum over the images.
+    Where every image is answered rightly, cross-entropy falls for ever as the temperature goes to 0. The prior, a
+    normal distribution of log T around 0, decides there; it weighs as one constant against a sum over the images.
 
     Args:
         logits_NK: of images that nothing was learned from.

@@ -51,8 +51,8 @@ def _about_calibration(facts: Facts, trust: Mapping[str, Any]) -> Section | None
     )
     if facts.model.get("prior_shift"):
         about += (
-            " It was trained as if classes were equally frequent, or is to answer so: its probabilities are corrected by"
-            " the known frequencies."
+            " It was trained as if classes were equally frequent, or is to answer so: its probabilities are corrected"
+            " by the known frequencies."
         )
     if trust.get("temperature_interval"):
         low, high = trust["temperature_interval"]
@@ -98,8 +98,8 @@ def _about_unknown(facts: Facts, trust: Mapping[str, Any]) -> Section:
     }[unknown.get("score", "energy")]
     about = (
         f"An image is called “none of these” {why} all images of validation. The threshold lets"
-        f" {unknown['share_of_own']:.0%} of them be called so. Of images that show none of the classes it should be many;"
-        " of its own, few."
+        f" {unknown['share_of_own']:.0%} of them be called so. Of images that show none of the classes it should be"
+        " many; of its own, few."
     )
     rows = [(name, f"{n:,}", f"{share:.4f}") for name, n, share in shares]
     return Section("Images of no class", about, Table(("images of", "n", "called “none of these”"), rows))

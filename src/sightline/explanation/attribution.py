@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sightline.config import COMPLETE, AttributionConfig, Method
+from sightline.config.explaining import COMPLETE, AttributionConfig, Method
 from sightline.explanation.requirements import layer_named, refuse_unfit, window_of
 from sightline.machine.devices import generators_kept, seed_generators
 from sightline.models.base import Network
@@ -79,7 +79,7 @@ def attribute(
     Args:
         method: by its name.
         network: in evaluation mode; its parameters and their gradients are left as they are.
-        images_BCHW: normalised.
+        images_BCHW: normalized.
         classes_B: the class of each image that is asked about, as its index.
         settings: numbers of the methods; those of others are not read.
     Raises:
@@ -153,7 +153,7 @@ def integrated_gradients(
 
     Args:
         network: in evaluation mode.
-        images_BCHW: normalised.
+        images_BCHW: normalized.
         classes_B: indices of classes.
         steps: points on the way, at those of Gauss and Legendre.
         rows: images that are computed side by side; None for all.

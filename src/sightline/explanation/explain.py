@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sightline.config import SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
+from sightline.config.explaining import SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
 from sightline.data.sources.unlabeled import PlainFiles
 from sightline.display.pages import Table
 from sightline.display.pictures import Panel, draw_explanation
@@ -101,7 +101,7 @@ def explain(
             refuse_unknown_class(target, classifier.classes)
         import torch
 
-        from sightline.data.augment.augment import centre
+        from sightline.data.augment.augment import center
         from sightline.explanation.explainer import Explainer
         from sightline.machine.devices import keep_freed_memory
 
@@ -112,7 +112,7 @@ def explain(
         unreadable: list[tuple[str, str]] = []
         for files, pixels in decoded_batches(sources, classifier.resize, AT_ONCE, unreadable, classifier.preprocessing):
             explained = explainer.explain(pixels, target, faithfulness=faithfulness)
-            shown = centre(torch.from_numpy(pixels), classifier.size).numpy()
+            shown = center(torch.from_numpy(pixels), classifier.size).numpy()
             for name, image, result in zip(files, shown, explained, strict=True):
                 writer.write(name, image, result)
             writer.write_table()  # each time, so that one who stops it early has what there is

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.config import ALL, AttributionConfig, Method, index_of_class, methods_of
-from sightline.data.augment.augment import centre, normalize
+from sightline.config.explaining import ALL, AttributionConfig, Method, index_of_class, methods_of
+from sightline.data.augment.augment import center, normalize
 from sightline.errors import ConfigError
 from sightline.explanation.attribution import Attribution, attribute
 from sightline.explanation.faithfulness import measure_faithfulness, random_maps
@@ -91,7 +91,7 @@ class Explainer:
         """Turn uint8 images at the cached size into what the network is given, (B, 3, H, W), in float32."""
         classifier = self.classifier
         pixels = torch.from_numpy(pixels_BHWC).to(classifier.device)
-        return normalize(centre(pixels, classifier.size), classifier.mean, classifier.std, torch.float32)
+        return normalize(center(pixels, classifier.size), classifier.mean, classifier.std, torch.float32)
 
     def explain(
         self, pixels_BHWC: Array, target: str | None = None, *, faithfulness: bool = True

@@ -41,8 +41,8 @@ def measure_faithfulness(
     """Measure how fast the probability of a class falls and rises in the order of maps.
 
     Args:
-        predict: normalised images, (B, C, H, W), to probabilities, (B, K).
-        images_BCHW: normalised, so that zero is the mean color; as many as are computed side by side.
+        predict: normalized images, (B, C, H, W), to probabilities, (B, K).
+        images_BCHW: normalized, so that zero is the mean color; as many as are computed side by side.
         classes_B: indices of classes.
         maps_BHW: the higher, the more important.
         steps: between no square and all.

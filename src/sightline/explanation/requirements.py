@@ -6,8 +6,8 @@ B images, C channels, H × W pixels.
 import torch
 from torch import Tensor, nn
 
-from sightline.config import AttributionConfig, Method
 from sightline.config.checks import nearest
+from sightline.config.explaining import AttributionConfig, Method
 from sightline.errors import ConfigError
 from sightline.models.base import Network
 from sightline.models.deeplift import refuse_without_rules
@@ -23,7 +23,7 @@ def refuse_unfit(method: Method, network: Network, images_BCHW: Tensor, settings
     Args:
         method: by its name.
         network: in evaluation mode.
-        images_BCHW: normalised; one is enough.
+        images_BCHW: normalized; one is enough.
         settings: numbers of the methods.
     Raises:
         ConfigError: with what it lacks.

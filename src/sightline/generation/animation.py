@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sightline.config import SamplingConfig
+from sightline.config.generators import SamplingConfig
 from sightline.display.pictures import draw_animation
 from sightline.errors import ConfigError
 from sightline.generation.generator import Generator

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sightline.config import KeepConfig
+from sightline.config.generators import KeepConfig
 from sightline.data.cache import open_images
 from sightline.data.decoding.decode import resize
 from sightline.data.seen import trained_rows

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sightline.config import KeepConfig, SamplingConfig, chosen_classes, sampling_of
 from sightline.config.checks import INFINITY, within
+from sightline.config.generators import KeepConfig, SamplingConfig, chosen_classes, sampling_of
 from sightline.data.sources.entries import class_folder
 from sightline.display.pictures import encode_png
 from sightline.display.reporting import Listener, ignore, reporting, stage
@@ -127,7 +127,8 @@ def generate(
         generator, _ = load_generator(run)
         if processes > 1 and generator.device.type != "cpu":
             raise ConfigError(
-                f"--processes {processes}: the images are made on one GPU, which one process fills; leave the option out."
+                f"--processes {processes}: the images are made on one GPU, which one process fills; leave the option"
+                " out."
             )
         labels = [model["classes"].index(name) for name in chosen]
         if animation is not None:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, SamplingConfig
+from sightline.config.acgan import ACGANConfig
+from sightline.config.generators import DiffusionConfig, GeneratorConfig, SamplingConfig
 from sightline.data.batches import Normalization
 from sightline.inference.architecture import fill
 from sightline.machine.devices import arithmetic, choose_device

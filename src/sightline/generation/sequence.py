@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sightline.config import SamplingConfig
+from sightline.config.generators import SamplingConfig
 from sightline.data.sources.entries import class_folder
 from sightline.errors import RunError
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sightline.config import SamplingConfig
+from sightline.config.generators import SamplingConfig
 from sightline.errors import RunError, SightlineError
 from sightline.generation.generator import load_generator
 

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sightline.config import ArchitectureConfig, HeadConfig, HubConfig, RunConfig, resolve
 from sightline.config.building import build as build_settings
+from sightline.config.heads import HeadConfig
+from sightline.config.networks import ArchitectureConfig, HubConfig, RunConfig
+from sightline.config.resolving import resolve
 from sightline.errors import ConfigError, RunError, SightlineError
 from sightline.models.base import Network
 from sightline.models.build import build_network

@@ -9,7 +9,7 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from sightline.data.augment.augment import centre, normalize
+from sightline.data.augment.augment import center, normalize
 from sightline.data.batches import Normalization
 from sightline.data.decoding.decode import UnreadableImageError
 from sightline.data.decoding.preprocessing import preprocessing_of
@@ -277,7 +277,7 @@ class Classifier:
     def prepare(self, pixels_BHWC: Array) -> torch.Tensor:
         """Return uint8 images of the cached size as the network reads them, (B, 3, H, W), on its device."""
         pixels = torch.from_numpy(pixels_BHWC).to(self.device)
-        return normalize(centre(pixels, self.size), self.mean, self.std, self.dtype)
+        return normalize(center(pixels, self.size), self.mean, self.std, self.dtype)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the number format of the arithmetic, as a context."""

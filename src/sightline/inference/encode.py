@@ -15,7 +15,7 @@ import numpy as np
 
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES
 from sightline.data.sources.entries import LeftOut, Listing
-from sightline.data.sources.find_source import always_labelled, find_source
+from sightline.data.sources.find_source import always_labeled, find_source
 from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import ImageSource
 from sightline.data.sources.unlabeled import plain_files
@@ -132,14 +132,14 @@ class _Part:
 def _part(path: str | os.PathLike[str]) -> _Part:
     """Open the images of an image set, with their classes, or of a file, a folder or an archive, without."""
     text = os.fspath(path)
-    needs_classes = always_labelled(text)
+    needs_classes = always_labeled(text)
     if needs_classes or os.path.isdir(text) or text.lower().endswith(ARCHIVE_SUFFIXES):
         try:
             source = find_source(text)
             source.least = 1 if needs_classes else source.least  # a folder of one class may be no class at all
             listing = source.scan()
             if not listing.unlabeled:
-                return _labelled(source, listing, text)
+                return _labeled(source, listing, text)
         except DataError:  # no class folders
             if needs_classes:
                 raise
@@ -147,7 +147,7 @@ def _part(path: str | os.PathLike[str]) -> _Part:
     return _Part(len(plain.names), lambda: ((_File(name, None), data) for name, data in plain.read()), plain.left_out)
 
 
-def _labelled(source: ImageSource, listing: Listing, text: str) -> _Part:
+def _labeled(source: ImageSource, listing: Listing, text: str) -> _Part:
     entries = listing.entries
     manifest = isinstance(source, ManifestSource)
     root = os.path.dirname(text) if manifest else text.rstrip("/")

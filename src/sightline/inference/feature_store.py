@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sightline.data.augment.augment import centre, normalize
+from sightline.data.augment.augment import center, normalize
 from sightline.data.batches import Normalization
 from sightline.data.cache import CachedImages
 from sightline.data.sources.downloads import Progress
@@ -126,7 +126,7 @@ class FeatureStore:
                 pixels = torch.from_numpy(self.images.pixels[some])
                 if len(some) < size and len(rows) > size:
                     pixels = torch.cat([pixels, pixels.new_zeros(size - len(some), *pixels.shape[1:])])
-                pixels = centre(pixels.to(self.device), self.images.size)
+                pixels = center(pixels.to(self.device), self.images.size)
                 with recorded(watched, lambda inputs, output: (inputs, output)) as calls:
                     output = network.features(normalize(pixels, self._mean, self._std, self.dtype))
                 self._width = output.shape[1]

@@ -1,8 +1,8 @@
 """Out-of-distribution score: how far the features of an image lie from those of the training images.
 
-B images, D features, R axes. The score is a squared Mahalanobis distance to one normal distribution, of the mean of each
-channel of a late map: the last features of a network know its classes and little else. Where the network was trained
-from scratch, the energy of the logits is added, which knows what the map does not. What is compared with, the
+B images, D features, R axes. The score is a squared Mahalanobis distance to one normal distribution, of the mean of
+each channel of a late map: the last features of a network know its classes and little else. Where the network was
+trained from scratch, the energy of the logits is added, which knows what the map does not. What is compared with, the
 reference, travels in the weights file as tensors of reserved names. How it was chosen: docs/results/ood.md.
 """
 
@@ -89,8 +89,8 @@ def compared_layer(network: Network, pretrained: bool) -> str:
     """Return the name of the layer whose channels are compared.
 
     Of a network that was trained from scratch it is the last map but one, or the last where there is only one. In a
-    pretrained one that map still knows the camera, and would take every JPEG of lower quality for a foreign image; there it
-    is the layer that follows. Of a network that does not say which layers have maps it is the head.
+    pretrained one that map still knows the camera, and would take every JPEG of lower quality for a foreign image;
+    there it is the layer that follows. Of a network that does not say which layers have maps it is the head.
     """
     name_of = {module: name for name, module in network.named_modules()}
     try:
@@ -132,8 +132,8 @@ def reference_in(tensors: Mapping[str, Tensor], model: Mapping[str, Any], where:
     parts = {name.removeprefix(REFERENCE_PREFIX): tensor for name, tensor in tensors.items()}
     if problem := _problem(parts):
         raise RunError(
-            f"{where}: the reference of out-of-distribution images is damaged ({problem}); copy the run again from where"
-            " it was made."
+            f"{where}: the reference of out-of-distribution images is damaged ({problem}); copy the run again from"
+            " where it was made."
         )
     mean_D, axes_RD, variances_R, rest, energy = (parts[name].float().numpy() for name in NAMES)
     normal = Normal(mean_D, axes_RD, variances_R, float(rest[0]))

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from sightline.config import OWN_ARITHMETIC, Method
 from sightline.config.backbones import LITE_PACKAGES
+from sightline.config.explaining import OWN_ARITHMETIC, Method
 from sightline.errors import ConfigError
 
 __all__ = [

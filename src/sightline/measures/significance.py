@@ -223,8 +223,8 @@ def accuracy_interval(right_N: Array, groups_N: Array | None = None) -> tuple[fl
 def _effective_number(right_N: Array, groups_N: Array) -> float:
     """Estimate how many independent images would say as much: n over the design effect.
 
-    A group of the mean size, half of it answered correctly, is counted besides, so that a few groups without a mistake do
-    not pass for independent images.
+    A group of the mean size, half of it answered correctly, is counted besides, so that a few groups without a mistake
+    do not pass for independent images.
 
     Source:
         Korn and Graubard, "Confidence intervals for proportions with small expected number of positive counts estimated
@@ -255,8 +255,8 @@ def paired_interval(right_N: Array, baseline_N: Array, groups_N: Array | None = 
     Args:
         right_N: whether each image is answered correctly.
         baseline_N: the same of what it is compared with.
-        groups_N: the number of its group, from 0: whole groups are drawn as in ``accuracy_interval``, and each end is at
-            least as far out as without them. None: each image by itself.
+        groups_N: the number of its group, from 0: whole groups are drawn as in ``accuracy_interval``, and each end is
+            at least as far out as without them. None: each image by itself.
     Returns:
         (difference, low, high).
     Source:

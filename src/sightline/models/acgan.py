@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
-from sightline.config import ACGANConfig, Disguise
+from sightline.config.acgan import ACGANConfig, Disguise
 
 __all__ = [
     "ACGAN",

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sightline.config import (
+from sightline.config.generators import DiffusionConfig, GeneratorConfig
+from sightline.config.heads import HeadConfig
+from sightline.config.networks import (
     ArchitectureConfig,
     CustomResNetConfig,
-    DiffusionConfig,
-    GeneratorConfig,
-    HeadConfig,
     HubConfig,
     ResNet18Config,
     ResNet34Config,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sightline.config import Sampler
+from sightline.config.generators import Sampler
 from sightline.errors import ConfigError
 
 __all__ = [

@@ -13,7 +13,7 @@ Source:
 import torch
 from torch import Tensor, nn
 
-from sightline.config import (
+from sightline.config.heads import (
     AttentionPoolHeadConfig,
     GraphAttentionHeadConfig,
     HeadConfig,

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import torch
 from torch import nn
 
-from sightline.config import HubConfig, TimmConfig, TorchvisionConfig
 from sightline.config.backbones import BACKBONES
 from sightline.config.checks import nearest
+from sightline.config.networks import HubConfig, TimmConfig, TorchvisionConfig
 from sightline.data.sources.downloads import PATIENCE, reachable
 from sightline.errors import ConfigError
 from sightline.models.adapters import ForeignNetwork, TimmNetwork, start_small

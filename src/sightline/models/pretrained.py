@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import torch
 from torch import Tensor
 
-from sightline.config import ResNet18Config, ResNet34Config, TimmConfig, TorchvisionConfig
 from sightline.config.backbones import BACKBONES, BOX, BOX_FILE, LITE_PACKAGES, PACKAGE, PRETRAINED
+from sightline.config.networks import ResNet18Config, ResNet34Config, TimmConfig, TorchvisionConfig
 from sightline.data.sources.downloads import PATIENCE, ask_for, reachable, within
 from sightline.errors import ConfigError
 from sightline.machine.extras import packaged_weights

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sightline.config import CustomResNetConfig, ResNet18Config
+from sightline.config.networks import CustomResNetConfig, ResNet18Config
 from sightline.models.base import GlobalMaximum, Network
 
 __all__ = ["SMALL_SIDE", "CustomResNet", "ResNet18", "ResNet34", "small_stem"]

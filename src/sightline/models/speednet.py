@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import SpeednetConfig
+from sightline.config.networks import SpeednetConfig
 from sightline.models.base import GlobalMaximum, Network
 
 __all__ = ["Speednet", "whitening_filters"]

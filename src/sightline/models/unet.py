@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import DiffusionConfig
+from sightline.config.generators import DiffusionConfig
 from sightline.models.diffusion import linear_noise
 
 __all__ = ["UNet", "time_features"]

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from sightline.config import SHOWN_CLASSES, ACGANConfig, GeneratorConfig, GeneratorRecipe, SamplingConfig, glimpse_of
+from sightline.config.acgan import ACGANConfig
+from sightline.config.generating import GeneratorRecipe
+from sightline.config.generators import SHOWN_CLASSES, GeneratorConfig, SamplingConfig, glimpse_of
 from sightline.data.decoding.decode import UnreadableImageError, decode
 from sightline.display.pages import Item, Page, Picture, Section, data_uri
 from sightline.errors import RunError

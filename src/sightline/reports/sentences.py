@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sightline.config import AnyRecipe, to_yaml
-from sightline.config.resolving import to_mapping
+from sightline.config.generating import AnyRecipe
+from sightline.config.resolving import to_mapping, to_yaml
 from sightline.display.charts import Curve, draw_curves, draw_swatch
 from sightline.display.pages import Chart, Section, Table
 from sightline.evaluation.results import VIEWS, Facts, how_it_did

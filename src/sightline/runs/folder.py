@@ -23,17 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sightline.config import (
-    AnyRecipe,
-    GeneratorConfig,
-    Recipe,
-    read_recipe,
-    resolve,
-    resolve_any,
-    resolve_generator,
-    to_yaml,
-)
 from sightline.config.checks import shown
+from sightline.config.generating import AnyRecipe
+from sightline.config.generators import GeneratorConfig
+from sightline.config.resolving import read_recipe, resolve, resolve_any, resolve_generator, to_yaml
+from sightline.config.settings import Recipe
 from sightline.errors import ConfigError, RunError
 from sightline.runs.locking import LOCK
 from sightline.runs.reading import checked, parse, read_text

@@ -12,8 +12,9 @@ from typing import Any
 
 from msgspec.structs import asdict
 
-from sightline.config import Recipe, RunConfig
+from sightline.config.networks import RunConfig
 from sightline.config.resolving import flatten, to_mapping
+from sightline.config.settings import Recipe
 from sightline.errors import ConfigError, RunError
 from sightline.runs.folder import read_facts, read_model_of_finished, read_run_recipe
 from sightline.runs.schemas import Classifier, Cost, Facts, Measured

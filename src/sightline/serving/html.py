@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sightline.config import SIGNED
+from sightline.config.explaining import SIGNED
 from sightline.display.pages import data_uri, fragment
 from sightline.display.pictures import heat_layer, smoothed
 from sightline.explanation.explainer import ExplainedImage

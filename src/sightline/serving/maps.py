@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sightline.config import FAITHFUL, METHODS, AttributionConfig, Method
-from sightline.data.augment.augment import centre
+from sightline.config.explaining import FAITHFUL, METHODS, AttributionConfig, Method
+from sightline.data.augment.augment import center
 from sightline.errors import ConfigError
 from sightline.explanation.explainer import ExplainedImage, Explainer, what_spoke
 from sightline.explanation.requirements import layer_named
@@ -93,7 +93,7 @@ def explain(
 
 def seen(classifier: Classifier, pixels_HWC: Array) -> Array:
     """Return the part of an image at its cached size that the network sees, (H, W, 3), uint8."""
-    middle: Array = centre(torch.from_numpy(pixels_HWC[None]), classifier.size).numpy()[0]
+    middle: Array = center(torch.from_numpy(pixels_HWC[None]), classifier.size).numpy()[0]
     return middle
 
 

@@ -8,7 +8,8 @@ from fastapi import UploadFile
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
-from sightline.config import Method, ServeConfig
+from sightline.config.explaining import Method
+from sightline.config.serving import ServeConfig
 from sightline.inference.views import Views
 from sightline.measures.conformal import COVERAGES
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
-from sightline.config import ServeConfig
+from sightline.config.serving import ServeConfig
 from sightline.display.events import Serving
 from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
@@ -49,8 +49,8 @@ def serve(
         precision: Number format of the arithmetic; that which the classifier was calibrated in unless named. auto takes
             bfloat16 where it is fast; probabilities then differ by some hundredths.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
-        on_event: Called with each event (``display/events.py``), such as the address as soon as callers are let in; unless
-            named, only a notebook shows them.
+        on_event: Called with each event (``display/events.py``), such as the address as soon as callers are let in;
+            unless named, only a notebook shows them.
     Raises:
         ConfigError: the address cannot be listened at, or the network needs a library that is missing.
         RunError: no run, or not finished.

@@ -33,8 +33,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
-from sightline.config import METHODS, SIGNED, AttributionConfig, ServeConfig, refuse_unknown_class
 from sightline.config.checks import nearest
+from sightline.config.explaining import METHODS, SIGNED, AttributionConfig, refuse_unknown_class
+from sightline.config.serving import ServeConfig
 from sightline.data.decoding.decode import WANTED, TooManyPixelsError, UnreadableImageError, read_image
 from sightline.display.pages import render_html
 from sightline.display.pictures import overlaid

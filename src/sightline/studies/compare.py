@@ -117,8 +117,8 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, o
     create_folder(folder)
     lead = [
         f"{len(outcomes)} finished runs. Each is one training with one seed: a difference between two may be that of"
-        " another seed. The intervals are those of the images (95 %, Wilson's, or over groups). A study, which trains every recipe"
-        " with several seeds, tells recipes apart."
+        " another seed. The intervals are those of the images (95 %, Wilson's, or over groups). A study, which trains"
+        " every recipe with several seeds, tells recipes apart."
     ]
     pairs = paired_runs(outcomes)
     page = runs_page(outcomes, lead, unlike_images(outcomes), [pair_section(pairs)] if pairs else [])

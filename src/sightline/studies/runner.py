@@ -23,8 +23,7 @@ from typing import Any
 import yaml
 from msgspec.structs import replace
 
-from sightline.config import to_yaml
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import to_mapping, to_yaml
 from sightline.config.studies import Study, Variant, differences, read_study, study_to_yaml
 from sightline.data.sources.find_source import find_source
 from sightline.display.reporting import Listener

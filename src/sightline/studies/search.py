@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.config import Recipe
+from sightline.config.settings import Recipe
 from sightline.config.spaces import Choice, Dimension, Space
 from sightline.config.tuning import TuneConfig
 from sightline.data.batches import derived_seed

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sightline.config import Recipe, resolve, to_yaml
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import resolve, to_mapping, to_yaml
+from sightline.config.settings import Recipe
 from sightline.config.space_files import build_space
 from sightline.config.tuning import STUDY, Study, TuneConfig, choose_pruner, study_text
 from sightline.display import events

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from sightline.config import AnyRecipe, GeneratorRecipe, Recipe
+from sightline.config.generating import AnyRecipe, GeneratorRecipe
+from sightline.config.settings import Recipe
 from sightline.data.batches import BATCH_RULE, Normalization, TrainingBatches, augmentation_of
 from sightline.data.cache import CachedImages
 from sightline.data.excluding import excluded_fingerprint

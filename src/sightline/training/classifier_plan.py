@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sightline.config import FrozenConfig, Recipe, RunConfig
 from sightline.config.backbones import BOX
+from sightline.config.finetuning import FrozenConfig
+from sightline.config.networks import RunConfig
+from sightline.config.settings import Recipe
 from sightline.data.seen import Seen
 from sightline.display.reporting import Listener
 from sightline.evaluation.calibration import PriorShifts, prior_shifts
@@ -117,7 +119,7 @@ class ClassifierPlan(Plan):
                 " ".join(f"{value:.3f}" for value in part) for part in (self.normalization.mean, self.normalization.std)
             )
             lines.append(
-                f"  normalised by the statistics these weights were trained with: mean {mean}, deviation {std}"
+                f"  normalized by the statistics these weights were trained with: mean {mean}, deviation {std}"
             )
         return lines if self.recipe.finetune is None else lines + self._notes_of_phases()
 
@@ -128,7 +130,8 @@ class ClassifierPlan(Plan):
         lines += [self.kept] if self.kept else []
         if isinstance(self.recipe.finetune, FrozenConfig):
             lines.append(
-                "  a head that learns alone may want another rate than the recipe's: `sightline find rate` looks for one"
+                "  a head that learns alone may want another rate than the recipe's: `sightline find rate` looks for"
+                " one"
             )
         layers = [layer for layer in layers_of(self.network) if not phases[0].trained.issuperset(layer.parameters)]
         if self.built.weights is None and layers:
@@ -141,8 +144,8 @@ class ClassifierPlan(Plan):
             if fresh:
                 until = "at first" if any(fresh & phase.trained for phase in phases) else "throughout"
                 lines.append(
-                    f"  warning: {' and '.join(layer.names)} begins with random weights and is frozen {until}; `sightline plan`"
-                    " writes a schedule to edit, in which it may learn from the start"
+                    f"  warning: {' and '.join(layer.names)} begins with random weights and is frozen {until};"
+                    " `sightline plan` writes a schedule to edit, in which it may learn from the start"
                 )
         return lines
 

@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from sightline.config import Recipe
+from sightline.config.settings import Recipe
 from sightline.data.batches import Array, Batch, EvaluationBatches, TrainingBatches
 from sightline.machine.devices import arithmetic
 from sightline.models.base import Network

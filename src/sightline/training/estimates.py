@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sightline.config import AnyRecipe, Recipe
+from sightline.config.generating import AnyRecipe
+from sightline.config.settings import Recipe
 from sightline.data.augment.augment import shown_size
 from sightline.data.batches import augmentation_of
 from sightline.machine.cores import adjust_threads

@@ -1,4 +1,6 @@
-"""Find a learning rate or a batch size for a training, without training: an image set in, a folder with the settings out."""
+"""Find a learning rate or a batch size for a training, without training: an image set in, a folder with the settings
+out.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sightline.config import BatchSearchConfig, RangeTestConfig, refuse_range_test
+from sightline.config.finding import BatchSearchConfig, RangeTestConfig, refuse_range_test
 from sightline.display.events import Table
 from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
@@ -35,7 +37,8 @@ def find_rate(
 ) -> "FoundRate":
     """Find the learning rate of a training by a range test, and check it by short trainings.
 
-    One process takes the steps, with whole batches, whatever ``fit.processes`` is; batch-norm then sees a whole batch, too.
+    One process takes the steps, with whole batches, whatever ``fit.processes`` is; batch-norm then sees a whole batch,
+    too.
 
     Args:
         data: An image set, as for sightline train; so are the recipe and the settings of the training.
@@ -60,8 +63,8 @@ def find_rate(
 
     if "fit.batch_size" in plan.searches:
         raise ConfigError(
-            "a rate is found for one batch size, and --fit.batch-size is auto; find that first (sightline find batch), and"
-            " name it."
+            "a rate is found for one batch size, and --fit.batch-size is auto; find that first (sightline find batch),"
+            " and name it."
         )
     refuse_range_test(plan.recipe.fit, plan.recipe.finetune, len(plan.splits.train), "a range test")
     found = search_rate(plan, test, on_event)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from sightline.config import UpperConfig, read_recipe, resolve
+from sightline.config.finetuning import UpperConfig
 from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
-from sightline.config.resolving import merge, to_mapping
+from sightline.config.resolving import merge, read_recipe, resolve, to_mapping
 from sightline.data.units import group_numbers
 from sightline.display.reporting import Listener, ignore, stage
 from sightline.display.waiting import spoken_seconds
@@ -186,8 +186,8 @@ def plan_finetuning(
             settings["augment"] = {"crop": None, "policy": None}
         layers = "all layers" if chosen.after is None else f"the layers behind {chosen.after.removeprefix('body.')}"
         why = (
-            f"fine-tuning: {epochs} epochs of {layers}, about {spoken_seconds(chosen.once + epochs * chosen.epoch)}; it is kept"
-            " only if it is better on validation"
+            f"fine-tuning: {epochs} epochs of {layers}, about {spoken_seconds(chosen.once + epochs * chosen.epoch)}; it"
+            " is kept only if it is better on validation"
         )
     on_event(why)
     searched = {"from": {"probe.then": "auto", "probe.minutes": probe.minutes}, "settings": settings}
@@ -212,7 +212,8 @@ def _choose(options: list[Candidate], left: float) -> tuple[Candidate | None, st
             return option, ""
     needed = min(option.once + LEAST_EPOCHS * option.epoch for option in options) / PLANNED
     return None, (
-        f"no fine-tuning: it would take {spoken_seconds(needed)} and there are {spoken_seconds(max(left, 0))}; --minutes allows more"
+        f"no fine-tuning: it would take {spoken_seconds(needed)} and there are {spoken_seconds(max(left, 0))};"
+        " --minutes allows more"
     )
 
 
@@ -249,8 +250,9 @@ def _compared(plan: ClassifierPlan, probed: Probed, logits_NK: Array, name: str,
     difference, low, high = paired_interval(other_right_N, right_N, groups_N)
     chance = mcnemar(other_right_N, right_N, groups_N)
     on_event(
-        f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f} (difference"
-        f" {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, McNemar's p = {chance:.2g}); {name if better else 'the probe'} is kept"
+        f"validation, {len(labels_N):,} images: probe {probe['accuracy']:.4f}, {name} {other['accuracy']:.4f}"
+        f" (difference {difference:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, McNemar's p = {chance:.2g});"
+        f" {name if better else 'the probe'} is kept"
     )
     return {
         "other": name,

@@ -86,8 +86,9 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: List
         on_event(f"warning: {sentence}")
     if unanswered:
         on_event(
-            f"warning: the answers to {unanswered:,} of {outputs.logits_VNK.shape[1]:,} validation images are not finite, though the"
-            " weights are, and count as the same probability for every class; try a smaller rate or --fit.precision float32"
+            f"warning: the answers to {unanswered:,} of {outputs.logits_VNK.shape[1]:,} validation images are not"
+            " finite, though the weights are, and count as the same probability for every class; try a smaller rate or"
+            " --fit.precision float32"
         )
     with drawing(REPORT, on_event):
         report(run, on_event=ignore, trust_code=getattr(recipe.network, "trust_code", False))
@@ -175,8 +176,8 @@ def _count_unanswered(logits_VNK: Array, run: Path) -> int:
     unanswered = int((logits_VNK == logits_VNK[..., :1]).all((0, 2)).sum())
     if unanswered == logits_VNK.shape[1]:
         raise TrainingError(
-            f"the network answers every validation image with no finite number, or with the same for every class; {run} is not"
-            " finished. Try a smaller rate or --fit.precision float32."
+            f"the network answers every validation image with no finite number, or with the same for every class; {run}"
+            " is not finished. Try a smaller rate or --fit.precision float32."
         )
     return unanswered
 

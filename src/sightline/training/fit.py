@@ -146,6 +146,6 @@ def _run_trainer(trainer: L.Trainer, learner: Learner, data: ImageData, checkpoi
             raise
         reason = shortened(" ".join(str(error).split()) or type(error).__name__, 200)
         raise RunError(
-            f"{checkpoint} does not fit this training ({reason}); copy the run again, or add --restart to begin at its first"
-            " epoch."
+            f"{checkpoint} does not fit this training ({reason}); copy the run again, or add --restart to begin at its"
+            " first epoch."
         ) from error

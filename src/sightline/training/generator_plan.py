@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from sightline.config import ACGANConfig, DiffusionConfig, GeneratorConfig, GeneratorRecipe
+from sightline.config.acgan import ACGANConfig
+from sightline.config.generating import GeneratorRecipe
+from sightline.config.generators import DiffusionConfig, GeneratorConfig
 from sightline.config.resolving import to_mapping
-from sightline.data.augment.augment import centre
+from sightline.data.augment.augment import center
 from sightline.data.cache import CachedImages
 from sightline.display.pictures import drawing
 from sightline.display.reporting import Listener, ignore
@@ -195,7 +197,7 @@ def lost_detail(images: CachedImages, patch: int) -> float:
         own mean color; 0 of images of one color.
     """
     rows = _looked_at(images)
-    levels = centre(torch.from_numpy(images.pixels[rows]), images.size).permute(0, 3, 1, 2).float()
+    levels = center(torch.from_numpy(images.pixels[rows]), images.size).permute(0, 3, 1, 2).float()
     shrunk = functional.interpolate(levels, scale_factor=1 / patch, mode="area")
     again = functional.interpolate(shrunk, size=images.size, mode="bicubic")
     varies = (levels - levels.mean((2, 3), keepdim=True)).square().sum()

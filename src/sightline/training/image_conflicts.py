@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from sightline.config import AnyRecipe, DataConfig, PadCropConfig, Recipe, batches_within, refuse_range_test, resolve
-from sightline.config.resolving import flatten, to_mapping
+from sightline.config.augmentation import PadCropConfig
+from sightline.config.finding import batches_within, refuse_range_test
+from sightline.config.fitting import DataConfig
+from sightline.config.generating import AnyRecipe
+from sightline.config.resolving import flatten, resolve, to_mapping
+from sightline.config.settings import Recipe
 from sightline.data.augment.augment import shrunk_side
 from sightline.data.cache import CachedImages
 from sightline.data.splits import Splits, brings_validation
@@ -63,8 +67,8 @@ def refuse_conflicts(
     refuse_conflicts_with_size(recipe, min(images.size))
     if probe is not None and splits.cross_validated and probe.then == "finetune":
         raise ConfigError(
-            f"fine-tuning needs validation images, and of {count} none are set aside; add --data.validation with how many, or"
-            " leave out what asks for it (--fit.epochs, --finetune, --probe.then)."
+            f"fine-tuning needs validation images, and of {count} none are set aside; add --data.validation with how"
+            " many, or leave out what asks for it (--fit.epochs, --finetune, --probe.then)."
         )
     if "optimizer.learning_rate" in searched:
         refuse_range_test(recipe.fit, recipe.finetune, count, "--optimizer.learning-rate auto")
@@ -79,8 +83,8 @@ def refuse_conflicts(
         _refuse_steps(recipe, named, settings)
     if splits.cross_validated and recipe.evaluation.views != "one":
         raise ConfigError(
-            f"--evaluation.views {recipe.evaluation.views} has no effect on so few images, which are cross-validated with one view"
-            " each; leave it out, or set some aside with --data.validation."
+            f"--evaluation.views {recipe.evaluation.views} has no effect on so few images, which are cross-validated"
+            " with one view each; leave it out, or set some aside with --data.validation."
         )
 
 
@@ -98,8 +102,8 @@ def refuse_split_options(recipe: AnyRecipe, settings: Mapping[str, Any], images:
         and {"val", "test"} <= set(images.splits)
     ):
         raise ConfigError(
-            f"--data.split-seed has no effect: {images.name} brings its test and validation splits, and nothing else is cut;"
-            " leave the option out."
+            f"--data.split-seed has no effect: {images.name} brings its test and validation splits, and nothing else is"
+            " cut; leave the option out."
         )
 
 
@@ -108,7 +112,8 @@ def refuse_conflicts_with_size(recipe: Recipe, side: int) -> None:
     cutout = recipe.augment.cutout
     if cutout is not None and cutout.size > side:
         raise ConfigError(
-            f"--augment.cutout.size ({cutout.size}) is larger than the images ({side} px); a hole must fit into the image."
+            f"--augment.cutout.size ({cutout.size}) is larger than the images ({side} px); a hole must fit into the"
+            " image."
         )
     scale = min(recipe.augment.scales, default=1.0)
     if round(side * scale, 3) < SMALLEST_SIDE:
@@ -119,8 +124,8 @@ def refuse_conflicts_with_size(recipe: Recipe, side: int) -> None:
     for scale in recipe.augment.scales:
         if scale < 1 and shrunk_side(side, scale) >= side:
             raise ConfigError(
-                f"--augment.scales {scale:g} has no effect: the even side that is nearest to {side * scale:.1f} px is the full"
-                f" one, {side} px; choose {(side - 2) / side:.2f} or less, or 1."
+                f"--augment.scales {scale:g} has no effect: the even side that is nearest to {side * scale:.1f} px is"
+                f" the full one, {side} px; choose {(side - 2) / side:.2f} or less, or 1."
             )
 
 
@@ -135,8 +140,8 @@ def refuse_lone_program(processes: object) -> None:
     main = sys.modules["__main__"]
     if in_notebook() or (main.__spec__ is None and not os.path.isfile(sys.argv[0])):
         raise ConfigError(
-            f"--fit.processes {processes} starts this program again, and it has no file (a notebook, or python -c); use the"
-            " command line or a script, or leave the setting out."
+            f"--fit.processes {processes} starts this program again, and it has no file (a notebook, or python -c); use"
+            " the command line or a script, or leave the setting out."
         )
 
 
@@ -149,13 +154,14 @@ def refuse_processes(recipe: AnyRecipe, images: int) -> None:
     most = {"cuda": torch.cuda.device_count(), "mps": 1}.get(device.type, os.cpu_count() or 1)
     if processes > most:
         raise ConfigError(
-            f"--fit.processes is {processes}, and this machine has {most} {'GPUs' if device.type == 'cuda' else 'cores'};"
-            f" choose at most {most}."
+            f"--fit.processes is {processes}, and this machine has {most}"
+            f" {'GPUs' if device.type == 'cuda' else 'cores'}; choose at most {most}."
         )
     batches = -(-images // recipe.fit.batch_size)
     if images // batches < 2 * processes:
         raise ConfigError(
-            f"{images} training images leave less than two a batch to each of --fit.processes ({processes}); choose fewer."
+            f"{images} training images leave less than two a batch to each of --fit.processes ({processes}); choose"
+            " fewer."
         )
 
 
@@ -165,8 +171,8 @@ def refuse_small_padding(recipe: Recipe, images: CachedImages) -> None:
     margin = min((cached - shown) // 2 for cached, shown in zip(images.pixels.shape[1:3], images.size, strict=True))
     if isinstance(crop, PadCropConfig) and crop.padding < margin:
         raise ConfigError(
-            f"--augment.crop.padding ({crop.padding}) has no effect: images of {min(images.size)} px are cut from larger ones,"
-            f" shifted by up to {margin} px; choose {margin} or more, or another --augment.crop.kind."
+            f"--augment.crop.padding ({crop.padding}) has no effect: images of {min(images.size)} px are cut from"
+            f" larger ones, shifted by up to {margin} px; choose {margin} or more, or another --augment.crop.kind."
         )
 
 
@@ -176,16 +182,16 @@ def refuse_without_effect(recipe: AnyRecipe, images: CachedImages, splits: Split
     most = max(recipe.fit.batches_a_step(epoch) for epoch in range(recipe.fit.epochs))
     if most > batches:
         raise ConfigError(
-            f"--fit.accumulate {most} is more than the {batches} batches of an epoch ({len(splits.train)} images in batches"
-            f" of {recipe.fit.batch_size}); choose at most {batches}."
+            f"--fit.accumulate {most} is more than the {batches} batches of an epoch ({len(splits.train)} images in"
+            f" batches of {recipe.fit.batch_size}); choose at most {batches}."
         )
     counts = np.bincount(images.labels[splits.train], minlength=len(images.classes))
     if counts.min() == counts.max():
         for flag, value in (("fit.class-weights", recipe.fit.class_weights), ("data.sampling", recipe.data.sampling)):
             if value == "balanced":
                 raise ConfigError(
-                    f"--{flag} balanced has no effect: every class of {images.name} has {counts[0]} training images; leave"
-                    " it out."
+                    f"--{flag} balanced has no effect: every class of {images.name} has {counts[0]} training images;"
+                    " leave it out."
                 )
         if isinstance(recipe, Recipe) and recipe.evaluation.prior == "equal":
             raise ConfigError(
@@ -200,8 +206,8 @@ def _refuse_saturation_of_gray(recipe: Recipe, images: CachedImages, splits: Spl
     if color is None or color.saturation == 0 or not is_gray(images.pixels, splits.train):
         return
     raise ConfigError(
-        f"--augment.color.saturation ({color.saturation:g}) has no effect: the training images of {images.name} are gray;"
-        + (" leave --augment.color out." if color.brightness == color.contrast == 0 else " set it to 0.")
+        f"--augment.color.saturation ({color.saturation:g}) has no effect: the training images of {images.name} are"
+        " gray;" + (" leave --augment.color out." if color.brightness == color.contrast == 0 else " set it to 0.")
     )
 
 
@@ -224,6 +230,6 @@ def _refuse_steps(recipe: Recipe, named: Mapping[str, Any], settings: Mapping[st
         by_steps = block in STEP_BLOCKS or (block == "fit" and setting in STEP_SETTINGS)
         if by_steps and before.get(name) != now[name]:
             raise ConfigError(
-                f"--{name.replace('_', '-')} has no effect: nothing is trained by steps behind this probe; leave it out, or fine-tune"
-                " (--probe.then finetune, which needs validation images)."
+                f"--{name.replace('_', '-')} has no effect: nothing is trained by steps behind this probe; leave it"
+                " out, or fine-tune (--probe.then finetune, which needs validation images)."
             )

@@ -13,7 +13,8 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
 
-from sightline.config import FrozenConfig, Recipe
+from sightline.config.finetuning import FrozenConfig
+from sightline.config.settings import Recipe
 from sightline.data.batches import Batch, EvaluationBatches, TrainingBatches
 from sightline.errors import ConfigError
 from sightline.machine.memory import free_memory

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sightline.checks.mirroring import measure_mirroring
-from sightline.config import Recipe, read_recipe
-from sightline.config.resolving import flatten, named_recipes
+from sightline.config.resolving import flatten, named_recipes, read_recipe
+from sightline.config.settings import Recipe
 from sightline.data.cache import CachedImages
 from sightline.data.splits import Splits, split_as
 from sightline.training.base import with_settings

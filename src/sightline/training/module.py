@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config import ACGANConfig, AnyRecipe, DiffusionConfig, GeneratorRecipe, PlateauConfig, Recipe
+from sightline.config.acgan import ACGANConfig
+from sightline.config.generating import AnyRecipe, GeneratorRecipe
+from sightline.config.generators import DiffusionConfig
+from sightline.config.schedules import PlateauConfig
+from sightline.config.settings import Recipe
 from sightline.data.batches import Array, Batch, derived_seed
 from sightline.errors import TrainingError
 from sightline.machine.devices import seed_generators
@@ -204,7 +208,8 @@ class Learner(L.LightningModule):
             rate = self.recipe.optimizer.learning_rate
             raise TrainingError(
                 f"the loss is not finite from step {step} on (epoch {epoch + 1}, batch {batch + 1}, learning rate"
-                f" {rate * self.share(step):.3g}); try --optimizer.learning-rate {rate / 10:g} or --fit.precision float32."
+                f" {rate * self.share(step):.3g}); try --optimizer.learning-rate {rate / 10:g} or --fit.precision"
+                " float32."
             )
 
     def _log_totals(self, stage: str, totals: Totals) -> None:

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from msgspec.structs import replace
 
-from sightline.config import ArchitectureConfig, GeneratorRecipe, HeadConfig, HubConfig, Recipe, RunConfig
 from sightline.config.backbones import BOX, PACKAGE, PRETRAINED
-from sightline.config.heads import refuse_unknown_layer
+from sightline.config.generating import GeneratorRecipe
+from sightline.config.heads import HeadConfig, refuse_unknown_layer
+from sightline.config.networks import ArchitectureConfig, HubConfig, RunConfig
 from sightline.config.resolving import to_mapping
+from sightline.config.settings import Recipe
 from sightline.data.batches import EvaluationBatches, Normalization
 from sightline.data.cache import CachedImages
 from sightline.data.seen import Seen, number_of, numbers_of, read_seen, write_seen_file
@@ -167,8 +169,8 @@ def _from_run(config: RunConfig, requested: HeadConfig | None, images: CachedIma
         weights = put_in(_backbone(network), kept, f"the run {folder}", **model["normalization"])
         if own is not None and weights.missing:
             raise ConfigError(
-                f"--head {requested.kind} reads layers that {folder} does without ({weights.missing[0]}, ...), since its own head"
-                f" is a {own.kind}; choose another head, or an earlier run."
+                f"--head {requested.kind} reads layers that {folder} does without ({weights.missing[0]}, ...), since"
+                f" its own head is a {own.kind}; choose another head, or an earlier run."
             )
     fresh_head = requested is None and not same
     conflicts = ["head.weight"] if requested is None and same and weights.fresh_head else []
@@ -212,9 +214,9 @@ def _refuse_seen(images: CachedImages, splits: Splits, seen: Seen, folder: Path)
         if len(met):
             raise DataError(
                 f"{len(met)} of the {len(rows)} {kind} images of {images.name} were trained or selected on by the"
-                f" backbone {folder} (the first: {images.paths[met[0]]}), so {kind} would flatter the new classifier; keep its"
-                f" splits (--data.keep-split {shlex.quote(str(folder))}), split as that run did (--data.split-seed,"
-                " --data.validation, --data.fraction), or take another image set."
+                f" backbone {folder} (the first: {images.paths[met[0]]}), so {kind} would flatter the new classifier;"
+                f" keep its splits (--data.keep-split {shlex.quote(str(folder))}), split as that run did"
+                " (--data.split-seed, --data.validation, --data.fraction), or take another image set."
             )
 
 

@@ -8,18 +8,11 @@ from typing import Any
 from msgspec.structs import replace
 from torch import nn
 
-from sightline.config import (
-    AdamWConfig,
-    HubConfig,
-    MuonConfig,
-    Recipe,
-    RunConfig,
-    SGDConfig,
-    TimmConfig,
-    TorchvisionConfig,
-)
 from sightline.config.building import AUTO
+from sightline.config.networks import HubConfig, RunConfig, TimmConfig, TorchvisionConfig
+from sightline.config.optimizers import AdamWConfig, MuonConfig, SGDConfig
 from sightline.config.resolving import spell_out
+from sightline.config.settings import Recipe
 from sightline.errors import ConfigError
 from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork

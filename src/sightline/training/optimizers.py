@@ -7,7 +7,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor, nn
 
-from sightline.config import (
+from sightline.config.optimizers import (
     AdagradConfig,
     AdamConfig,
     AdamWConfig,

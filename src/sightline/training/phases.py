@@ -12,18 +12,21 @@ from itertools import accumulate
 
 from torch import nn
 
-from sightline.config import (
-    AnyRecipe,
+from sightline.config.checks import nearest
+from sightline.config.finetuning import (
+    ALL,
+    HEAD,
     FrozenConfig,
     GradualConfig,
     PhaseConfig,
     PhasesConfig,
-    SpeednetConfig,
     UpperConfig,
+    lies_in,
     phase_epochs,
+    same_as_before,
 )
-from sightline.config.checks import nearest
-from sightline.config.finetuning import ALL, HEAD, lies_in, same_as_before
+from sightline.config.generating import AnyRecipe
+from sightline.config.networks import SpeednetConfig
 from sightline.errors import ConfigError
 from sightline.training.optimizers import part_of
 
@@ -174,8 +177,8 @@ def _gradual(finetune: GradualConfig, lengths: Iterable[int], layers: list[Layer
     steps = finetune.phases - 1
     if steps > len(below):
         raise ConfigError(
-            f"--finetune.phases {finetune.phases} is more than the network allows: a head and {len(below)} layers below it"
-            f" ({', '.join(names[-1] for names in below)}); choose at most {len(below) + 1}."
+            f"--finetune.phases {finetune.phases} is more than the network allows: a head and {len(below)} layers below"
+            f" it ({', '.join(names[-1] for names in below)}); choose at most {len(below) + 1}."
         )
     phases = []
     for step, epochs in enumerate(lengths):

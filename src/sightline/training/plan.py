@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sightline.config import read_recipe
 from sightline.config.finetuning import ALL, lies_in
-from sightline.config.resolving import merge, spell_out, to_mapping
+from sightline.config.resolving import merge, read_recipe, spell_out, to_mapping
 from sightline.display.reporting import Listener, ignore, reporting
 from sightline.runs.folder import refuse_to_overwrite
 from sightline.runs.writing import write_atomically
@@ -84,7 +83,8 @@ def _written(
         [
             f"# A schedule of fine-tuning for {settled.images.name}, made for the recipe {chosen.name}. Edit it, then:",
             f"#   {shlex.join([*command, '--config', os.fspath(out) if out else 'plan.yaml'])}",
-            "# A layer that a phase does not name is frozen in it. Each phase goes through the learning-rate schedule anew, up to",
+            "# A layer that a phase does not name is frozen in it. Each phase goes through the learning-rate schedule"
+            " anew, up to",
             "# rate times its peak. A name stands for all that lies below it: layer4 for layer4.0 and layer4.1.",
             yaml.safe_dump(others, sort_keys=False, allow_unicode=True, width=110).rstrip(),
             "finetune:",

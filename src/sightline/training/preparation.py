@@ -10,19 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from msgspec.structs import replace
 
-from sightline.config import (
-    NetworkConfig,
-    Recipe,
-    RunConfig,
-    UpperConfig,
-    indivisible,
-    read_recipe,
-    resolve,
-    resolve_generator,
-)
 from sightline.config.building import build as build_settings
-from sightline.config.generating import GeneratorRecipe
-from sightline.config.resolving import flatten, merge, searches
+from sightline.config.finetuning import UpperConfig
+from sightline.config.generating import GeneratorRecipe, indivisible
+from sightline.config.networks import NetworkConfig, RunConfig
+from sightline.config.resolving import flatten, merge, read_recipe, resolve, resolve_generator, searches
+from sightline.config.settings import Recipe
 from sightline.data.batches import Normalization, derived_seed, prepare
 from sightline.data.cache import CachedImages, open_images, survey
 from sightline.data.decoding.preprocessing import Preprocessing
@@ -273,8 +266,8 @@ def settle_scales(recipe: Recipe, settings: Mapping[str, Any], side: int) -> Rec
     if scales and not any(recipe.augment.scale(epoch, epochs) < 1 for epoch in range(epochs)):
         if (settings.get("augment") or {}).get("scales"):
             raise ConfigError(
-                f"--augment.scales {' '.join(f'{scale:g}' for scale in scales)} has no effect with --fit.epochs {epochs}: every"
-                " epoch is shown in full; train longer, or leave the option out."
+                f"--augment.scales {' '.join(f'{scale:g}' for scale in scales)} has no effect with --fit.epochs"
+                f" {epochs}: every epoch is shown in full; train longer, or leave the option out."
             )
         scales = ()
     elif "scales" not in (settings.get("augment") or {}):

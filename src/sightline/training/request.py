@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sightline.config import AnyRecipe, read_recipe, resolve, resolve_any
 from sightline.config.backbones import PACKAGE
-from sightline.config.resolving import merge, refuse_hopeless, spell_out
+from sightline.config.generating import AnyRecipe
+from sightline.config.resolving import merge, read_recipe, refuse_hopeless, resolve, resolve_any, spell_out
 from sightline.data.excluding import read_excluded
 from sightline.data.seen import read_kept
 from sightline.data.sources.find_source import find_source

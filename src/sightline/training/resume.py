@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sightline.config import AnyRecipe, RandomResizedCropConfig, read_recipe, resolve
+from sightline.config.augmentation import RandomResizedCropConfig
 from sightline.config.building import AUTO
-from sightline.config.resolving import flatten, merge, to_mapping
+from sightline.config.generating import AnyRecipe
+from sightline.config.resolving import flatten, merge, read_recipe, resolve, to_mapping
 from sightline.data.batches import BATCH_RULE
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.seen import SEEN
@@ -61,7 +62,8 @@ def run_to_resume(run: str | os.PathLike[str] | None, plan: P) -> tuple[Path | N
         )
     if read_facts(folder, Begun).data.fingerprint != plan.images.fingerprint:
         raise DataError(
-            f"{folder} cannot be continued: the images in {plan.source.location} have changed since it began; start a new run."
+            f"{folder} cannot be continued: the images in {plan.source.location} have changed since it began; start a"
+            " new run."
         )
     return folder, plan
 
@@ -103,8 +105,8 @@ def note_on_batches(run: Path, plan: Plan) -> str:
         *(["a last, shorter step is averaged"] if accumulates else []),
     ]
     return (
-        f"It was begun by an earlier sightline: from here on {' and '.join(changed)} in another way, so it ends otherwise than"
-        " it would have; --restart begins at the first epoch."
+        f"It was begun by an earlier sightline: from here on {' and '.join(changed)} in another way, so it ends"
+        " otherwise than it would have; --restart begins at the first epoch."
     )
 
 

@@ -56,7 +56,8 @@ def settle_checkpoints(run: Path, *, restart: bool = False) -> str:
         listed = " nor ".join(f"{name} ({why})" for name, why in problems.items())
         raise RunError(
             f"{run} cannot be continued: {'neither ' if len(problems) > 1 else ''}{listed} can"
-            f"{'' if len(problems) > 1 else 'not'} be read; copy the run again, or add --restart to begin at its first epoch."
+            f"{'' if len(problems) > 1 else 'not'} be read; copy the run again, or add --restart to begin at its first"
+            " epoch."
         )
     return ""
 

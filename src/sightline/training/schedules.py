@@ -9,20 +9,18 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sightline.config import (
+from sightline.config.fitting import EMAConfig, FitConfig, SWAConfig
+from sightline.config.schedules import (
     ConstantConfig,
     CosineConfig,
     CyclicConfig,
-    EMAConfig,
     ExponentialConfig,
-    FitConfig,
     LinearConfig,
     MultiStepConfig,
     OneCycleConfig,
     PlateauConfig,
     ScheduleConfig,
     StepConfig,
-    SWAConfig,
 )
 
 __all__ = ["Best", "Plateau", "Steps", "falling", "schedule"]

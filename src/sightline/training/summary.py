@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sightline.config import AnyRecipe, ProbeConfig, Recipe
-from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES
+from sightline.config.generating import AnyRecipe
+from sightline.config.probing import MOST_SECONDS, TIMES_FEATURES, ProbeConfig
+from sightline.config.settings import Recipe
 from sightline.data.cache import CachedImages
 from sightline.data.ranges import notes_on_reading
 from sightline.data.remarks import remarks
@@ -83,8 +84,8 @@ def _estimated_probe(probe: ProbeConfig, counts: Mapping[str, int], speed: float
     seconds = images / speed
     measured = f", and {spoken_seconds(counts['test'] / speed)} for the test" if counts["test"] else ""
     lines = [
-        f"estimate: {spoken_seconds(seconds)} for the features of {images:,} images at {speed:,.0f} images/s (none where they"
-        f" are kept from before){measured}, on {describe(choose_device())}"
+        f"estimate: {spoken_seconds(seconds)} for the features of {images:,} images at {speed:,.0f} images/s (none"
+        f" where they are kept from before){measured}, on {describe(choose_device())}"
     ]
     if probe.then == "auto" and counts["validation"]:
         limit = (
@@ -102,7 +103,8 @@ def _estimated(recipe: AnyRecipe, estimate: Estimate) -> str:
     return (
         f"estimate: {'at most ' if recipe.early_stopping else ''}{spoken_seconds(estimate.seconds)} for"
         f" {recipe.fit.epochs} epochs{once} at {estimate.speed:,.0f} images/s of full size, and about"
-        f" {estimate.memory / 1e9:.1f} GB of memory, on {describe(estimate.device)} in {str(estimate.dtype).removeprefix('torch.')}"
+        f" {estimate.memory / 1e9:.1f} GB of memory, on {describe(estimate.device)} in"
+        f" {str(estimate.dtype).removeprefix('torch.')}"
     )
 
 

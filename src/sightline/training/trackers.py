@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from sightline.config import AnyRecipe, TrackConfig
+from sightline.config.fitting import TrackConfig
+from sightline.config.generating import AnyRecipe
 from sightline.config.resolving import flatten, to_mapping
 from sightline.data.sources.downloads import reachable
 from sightline.display.reporting import Listener

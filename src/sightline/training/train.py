@@ -33,15 +33,15 @@ def train(
     """Train a classifier on an image set, and measure it; or a generator of such images (--recipe ddpm).
 
     Args:
-        data: A folder of class folders, an archive of one, a manifest (.csv, .tsv, .jsonl, .parquet), or a name: groceries,
-            digits, cifar10, cifar100, mnist, fashion-mnist, hf:OWNER/NAME; unless named that of the recipe or of the run to
-            resume, or else groceries, the embedded photographs.
+        data: A folder of class folders, an archive of one, a manifest (.csv, .tsv, .jsonl, .parquet), or a name:
+            groceries, digits, cifar10, cifar100, mnist, fashion-mnist, hf:OWNER/NAME; unless named that of the recipe
+            or of the run to resume, or else groceries, the embedded photographs.
         recipe: A recipe's name (see sightline recipes), a YAML file of one, or auto to choose by the images.
         settings: What to set over the recipe, nested as in its YAML.
         run: Folder to make; runs/<data>-<recipe>-<n> unless named.
         resume: Continue the run that is named, or the newest unfinished one of the same data and settings.
-        restart: With --resume: begin the run again at its first epoch, and delete its checkpoints, such as those of which none
-            can be read.
+        restart: With --resume: begin the run again at its first epoch, and delete its checkpoints, such as those of
+            which none can be read.
         dry_run: Describe the training and stop before the first step.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
         after_epoch: Called with each epoch, counted from 1, and its line of ``metrics.csv``, before its checkpoint is

@@ -13,7 +13,9 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 
-from sightline.config import AnyRecipe, Recipe, phase_epochs
+from sightline.config.finetuning import phase_epochs
+from sightline.config.generating import AnyRecipe
+from sightline.config.settings import Recipe
 from sightline.display.reporting import Listener, ignore
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.training.callbacks.averaging import Averaging, Chosen

@@ -12,14 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sightline.config import AugmentConfig, ColorJitterConfig, CutoutConfig, PadCropConfig, RandomResizedCropConfig
+from sightline.config.augmentation import (
+    AugmentConfig,
+    ColorJitterConfig,
+    CutoutConfig,
+    PadCropConfig,
+    RandomResizedCropConfig,
+)
 from sightline.data.augment.color import brightness, contrast, saturation
 from sightline.data.augment.trivial_augment import draw_operations, trivial_augment
 
 __all__ = [
     "Parameters",
     "apply",
-    "centre",
+    "center",
     "color_jitter",
     "cutout",
     "draw",
@@ -258,7 +264,7 @@ def shrunk_side(side: int, scale: float) -> int:
     return 2 * round(side * scale / 2)
 
 
-def centre(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:
+def center(pixels_BHWC: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the middle of each image, (B, height, width, 3)."""
     top, left = ((stored - side) // 2 for stored, side in zip(pixels_BHWC.shape[1:3], size, strict=True))
     return pixels_BHWC[:, top : top + size[0], left : left + size[1]]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.config import CutmixConfig, MixupConfig
+from sightline.config.augmentation import CutmixConfig, MixupConfig
 
 __all__ = ["Mixing", "cut", "draw_mixing", "mix"]
 

@@ -22,7 +22,7 @@ from sightline.data.sources.split_names import is_split_name
 from sightline.errors import ConfigError, DataError
 
 __all__ = [
-    "always_labelled",
+    "always_labeled",
     "find_like_run",
     "find_source",
     "open_archive",
@@ -117,7 +117,7 @@ def _named_source(data: str | os.PathLike[str]) -> ImageSource:
     )
 
 
-def always_labelled(text: str) -> bool:
+def always_labeled(text: str) -> bool:
     """Return whether a text names a set that has classes in any case: an embedded or published one, or a manifest."""
     named = text in EMBEDDED or text in NAMED or text.startswith(PREFIX)
     return named or text.lower().endswith(".parquet") or is_table(text)

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from sightline.config import Method
+from sightline.config.explaining import Method
 from sightline.config.serving import ServeConfig
 from sightline.data.decoding.decode import read_image
 from sightline.display.terminal import natural_key

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sightline.config import EMAConfig, Recipe, SWAConfig
+from sightline.config.fitting import EMAConfig, SWAConfig
+from sightline.config.settings import Recipe
 from sightline.data.batches import Batch, derived_seed
 from sightline.errors import TrainingError
 from sightline.machine.devices import seed_generators

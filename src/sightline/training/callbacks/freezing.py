@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from sightline.config import Recipe
+from sightline.config.settings import Recipe
 from sightline.display.reporting import Listener
 from sightline.errors import TrainingError
 from sightline.training.callbacks.averaging import Averaging, BestWeights
@@ -107,8 +107,8 @@ class Finetuning(BaseFinetuning):
         """Begin a phase with the best weights of the one before it, and an optimizer that remembers nothing."""
         if not kept.weights:
             raise TrainingError(
-                f"no validation of the phase before epoch {learner.current_epoch + 1} had a finite {kept.best.monitor}, so"
-                " there are no best weights to go on from; try a smaller rate or --fit.precision float32."
+                f"no validation of the phase before epoch {learner.current_epoch + 1} had a finite {kept.best.monitor},"
+                " so there are no best weights to go on from; try a smaller rate or --fit.precision float32."
             )
         learner.network.load_state_dict(kept.weights)
         if self.averaging is not None and self.averaging.network is not None:

@@ -8,7 +8,8 @@ import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 
-from sightline.config import GLIMPSE_STEPS, SHOWN_CLASSES, GeneratorRecipe, glimpse_of
+from sightline.config.generating import GeneratorRecipe
+from sightline.config.generators import GLIMPSE_STEPS, SHOWN_CLASSES, glimpse_of
 from sightline.data.batches import derived_seed
 from sightline.display.pictures import draw_samples
 from sightline.display.reporting import Listener

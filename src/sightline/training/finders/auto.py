@@ -8,9 +8,9 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from sightline.config import BatchSearchConfig, RangeTestConfig, resolve
 from sightline.config.building import SEARCHED
-from sightline.config.resolving import to_mapping
+from sightline.config.finding import BatchSearchConfig, RangeTestConfig
+from sightline.config.resolving import resolve, to_mapping
 from sightline.display.reporting import Listener
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.batch import FoundBatch, search_batch

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sightline.config import BatchSearchConfig, batches_within
+from sightline.config.finding import BatchSearchConfig, batches_within
 from sightline.display.reporting import Listener, stage
 from sightline.machine.devices import choose_device, generators_kept
 from sightline.machine.memory import free_memory, held_memory, measured_peak, ran_out, refuse_without_measure

@@ -5,8 +5,8 @@ What the steps change is put back, bit by bit, so that the training that follows
 The smoothed loss looks back, as in other range tests, and so lags behind by a tenth of the steps, about half a
 decade. Here that is wanted: a rate acts in the test for few steps, and the best rate of a training lies above the
 steepest descent. How far back it looks was chosen by five trials (a small speednet on digits with sgd, adam and muon,
-and on a tenth of CIFAR-10 (JPEG) with sgd and adam; 5 to 8 epochs, grids by factors of 3, n = 1). Computed anew from the
-losses of those same trials, what it suggests is 0.15, 0.81, 0.26, 0.42 and 1.13 times the best rate: that is a fit,
+and on a tenth of CIFAR-10 (JPEG) with sgd and adam; 5 to 8 epochs, grids by factors of 3, n = 1). Computed anew from
+the losses of those same trials, what it suggests is 0.15, 0.81, 0.26, 0.42 and 1.13 times the best rate: that is a fit,
 not a test of it. In `make bench-finders` it is 0.1 (fast), 1 (resnet18) and 0.01 times (custom-resnet-onecycle) the
 best rate; short trainings find the rest.
 """

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sightline.config import OptimizerConfig, RangeTestConfig
+from sightline.config.finding import RangeTestConfig
+from sightline.config.optimizers import OptimizerConfig
 from sightline.config.resolving import to_mapping
 from sightline.data.batches import Array, Batch, EvaluationBatches, derived_seed
 from sightline.data.sources.downloads import Progress
@@ -88,13 +89,14 @@ class FoundRate:
         test = self.test
         stopped = "the loss had grown" if test.diverged_at is not None else "the end of the range"
         lines = [
-            f"range test: {len(test.rates)} steps from {test.rates[0]:.3g} to {test.rates[-1]:.3g}, stopped by {stopped};"
-            f" the loss falls fastest at {self.suggestion:g}"
+            f"range test: {len(test.rates)} steps from {test.rates[0]:.3g} to {test.rates[-1]:.3g}, stopped by"
+            f" {stopped}; the loss falls fastest at {self.suggestion:g}"
         ]
         for rate, loss in self.tried.items():
             taken = " (taken)" if rate == self.rate else ""
             lines.append(
-                f"  {self.steps} steps up to {rate:g}: loss {loss:.4f} on {self.held_out} held-out training images{taken}"
+                f"  {self.steps} steps up to {rate:g}: loss {loss:.4f} on {self.held_out} held-out training"
+                f" images{taken}"
             )
         flags = " ".join(
             f"--optimizer.{name.replace('_', '-')} {value:g}" for name, value in _rates(self.optimizer).items()
@@ -134,8 +136,9 @@ def search_rate(plan: ClassifierPlan, config: RangeTestConfig, on_event: Listene
             )
         if test.suggestion is None:
             raise TrainingError(
-                f"no rate from {test.rates[0]:.3g} to {test.rates[-1]:.3g} lowers the loss by more than its noise, so none can"
-                " be suggested; name --optimizer.learning-rate, or widen the range of sightline find rate (--start, --end)."
+                f"no rate from {test.rates[0]:.3g} to {test.rates[-1]:.3g} lowers the loss by more than its noise, so"
+                " none can be suggested; name --optimizer.learning-rate, or widen the range of sightline find rate"
+                " (--start, --end)."
             )
         suggestion = test.suggestion
         steps = min(TRIAL_STEPS, Steps(recipe.fit, -(-len(plan.splits.train) // recipe.fit.batch_size)).total)

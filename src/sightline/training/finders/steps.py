@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sightline.config import OptimizerConfig, Recipe, SpeednetConfig
+from sightline.config.networks import SpeednetConfig
+from sightline.config.optimizers import OptimizerConfig
+from sightline.config.settings import Recipe
 from sightline.data.batches import Array, Batch, TrainingBatches, derived_seed
 from sightline.machine.devices import arithmetic, seed_generators
 from sightline.models.base import Network
