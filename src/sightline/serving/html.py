@@ -91,7 +91,7 @@ def draw_explanation(pixels_HWC: Array, explained: ExplainedImage) -> str:
     title = f"{spoken(item.method)}: what speaks for {explained.label} ({percent(explained.probability)})"
     if item.method == "attention":
         title = "attention: where the head looks, whatever the class"
-    shown = picture(pixels_HWC, title, LARGE, heat_layer(item.map_HW, signed=signed))
+    shown = picture(pixels_HWC, title, LARGE, heat_layer(smoothed(item.map_HW), signed=signed))
     return draw("explanation", picture=shown, title=title, notes=notes, signed=signed)
 
 
