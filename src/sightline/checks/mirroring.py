@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Mirroring:
-    """What became of a sample of training images when they were mirrored."""
+    """Measures of a sample of training images, as they are and mirrored."""
 
     images: int
     accuracy: float

@@ -9,7 +9,7 @@ __all__ = ["Epoch", "Event", "Measured", "Progress", "Serving", "Table", "Trial"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage of work is."""
+    """Progress of a stage of work."""
 
     stage: str
     """What is done, such as ``Reading flowers``."""
@@ -23,7 +23,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Epoch:
-    """How far an epoch of a training is; where it has ended, what it reached, before its checkpoint is written."""
+    """Progress of an epoch of a training; where it has ended, its measures, before its checkpoint is written."""
 
     epoch: int
     """Counted from 1."""
@@ -42,7 +42,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a classifier was measured at, as ``evaluation.json`` has it."""
+    """Measures of a classifier, as ``evaluation.json`` has them."""
 
     measures: Mapping[str, Any]
 

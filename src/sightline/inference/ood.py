@@ -90,7 +90,8 @@ def compared_layer(network: Network, pretrained: bool) -> str:
 
     Of a network that was trained from scratch it is the last map but one, or the last where there is only one. In a
     pretrained one that map still knows the camera, and would take every JPEG of lower quality for a foreign image;
-    there it is the layer that follows. Of a network that does not say which layers have maps it is the head.
+    there it is the next layer of the same kind, if any. Of a network that does not say which layers have maps it is
+    the head.
     """
     name_of = {module: name for name, module in network.named_modules()}
     try:
@@ -98,10 +99,13 @@ def compared_layer(network: Network, pretrained: bool) -> str:
     except NotImplementedError:
         return HEAD
     name: str = name_of[maps[min(1, len(maps) - 1)]]
-    room, _, last = name.rpartition(".")
-    beside = [child for child, _ in network.get_submodule(room).named_children()]
-    following = beside[beside.index(last) + 1 :]
-    return f"{room}.{following[0]}".lstrip(".") if pretrained and len(maps) > 1 and following else name
+    parent, _, last = name.rpartition(".")
+    children = list(network.get_submodule(parent).named_children())
+    place = [child for child, _ in children].index(last)
+    for following, module in children[place + 1 :]:
+        if pretrained and len(maps) > 1 and isinstance(module, type(children[place][1])):  # not a pool or a list
+            return f"{parent}.{following}".lstrip(".")
+    return name
 
 
 def features_of(layer: str, inputs: tuple[Any, ...], output: Any, count: int) -> Array:

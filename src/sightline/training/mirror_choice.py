@@ -17,7 +17,7 @@ LEAST_ASIDE = 20  # validation images, of which a comparison of two classifiers 
 
 
 class Mirrored(NamedTuple):
-    """What was decided on mirroring."""
+    """Decision on mirroring."""
 
     open: tuple[str, ...] = ()
     """Settings of ``MIRRORING`` that the user left to the test."""
