@@ -78,7 +78,11 @@ VERBS = {
         names={"keep.run": "keep-if", **{f"keep.{name}": f"keep-{name}" for name in ("least", "most", "copies")}},
     ),
     "serve": Verb("sightline.serving.serve:serve", reports_on_error=False),
-    "check": Verb("sightline.checks.check:check", results.show_check, names={"classes": "data.classes", "corrections": "data.corrections"}),
+    "check": Verb(
+        "sightline.checks.check:check",
+        results.show_check,
+        names={"classes": "data.classes", "corrections": "data.corrections"},
+    ),
     "compare": Verb("sightline.studies.compare:compare", reports_on_error=False),
     "studies": Verb("sightline.cli.listing:studies"),
     "tune": Verb("sightline.studies.tune:tune", reports_on_error=False),

@@ -19,9 +19,9 @@ from sightline.data.corrections import Corrected, Decision, read_corrections
 from sightline.data.excluding import without
 from sightline.data.sources.table_rows import canonical_label
 from sightline.data.splits import Splits
-from sightline.errors import ConfigError, DataError
+from sightline.errors import ConfigError
 
-__all__ = ["corrections_fingerprint", "correct", "correct_rows", "with_corrected_labels"]
+__all__ = ["correct", "correct_rows", "corrections_fingerprint", "with_corrected_labels"]
 
 FLAG = "--data.corrections"
 

@@ -116,7 +116,7 @@ def without(images: CachedImages, splits: Splits, gone: Array, what: str) -> Spl
         DataError: nothing would be left of a class to train on, or nothing to validate on.
     """
     parts = {name: getattr(splits, name) for name in ("train", "select", "calibrate", "test")}
-    kept = {name: np.setdiff1d(rows, gone) for name, rows in parts.items()}
+    kept: dict[str, Any] = {name: np.setdiff1d(rows, gone) for name, rows in parts.items()}
     missing = set(range(len(images.classes))) - set(images.labels[kept["train"]].tolist())
     if missing:
         raise DataError(

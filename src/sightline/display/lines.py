@@ -151,8 +151,8 @@ def _tables_of_measures(measured: Mapping[str, Any]) -> tuple[Table, Table]:
 def _as_labeled(beside: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return the accuracy by the labels that the set came with, below the one by corrected labels."""
     low, high = beside["accuracy_interval"]
-    changes = f"{beside['corrected']:,} labels corrected, {beside['left_out']:,} images left out"
     return [
-        (f"  {changes}; as labeled, of {beside['n']:,}", f"{beside['accuracy']:.4f}"),
+        (f"accuracy as labeled ({beside['n']:,} images)", f"{beside['accuracy']:.4f}"),
         ("  95 % interval", f"{low:.4f} to {high:.4f}"),
+        ("labels corrected, images left out", f"{beside['corrected']:,}, {beside['left_out']:,}"),
     ]

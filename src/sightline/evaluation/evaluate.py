@@ -96,7 +96,9 @@ def evaluate(
             if generated:
                 raise ConfigError(NO_GENERATED)
             if corrections is not None:
-                raise ConfigError("--data.corrections has no effect with --unknown, which ignores classes; leave it out.")
+                raise ConfigError(
+                    "--data.corrections has no effect with --unknown, which asks for no class; leave it out."
+                )
             return evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
         if generated and data is None:
             raise ConfigError(NO_GENERATED)

@@ -95,10 +95,11 @@ def _as_labeled(measured: Mapping[str, Any]) -> str:
     beside = measured.get("as_labeled")
     if beside is None:
         return ""
+    low, high = beside["accuracy_interval"]
     return (
         f" That is by corrected labels: {beside['corrected']:,} were changed and {beside['left_out']:,} images left"
         f" out. As labeled, the accuracy is {beside['accuracy']:.4f} on {beside['n']:,} images"
-        f" ({_interval(*beside['accuracy_interval'], beside.get('groups'))})."
+        f" ({_interval(low, high, beside.get('groups'))})."
     )
 
 
