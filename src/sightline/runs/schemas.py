@@ -73,6 +73,7 @@ class Data(Struct):
     counts: Counts
     location: str | None = None
     classes: Literal["top", "leaf"] | None = None
+    merge: dict[str, str] = {}
     split_rule: int = 1
     batch_rule: int = 1
     split_notes: list[str] = []
