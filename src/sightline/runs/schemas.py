@@ -281,6 +281,7 @@ class Facts(Struct, kw_only=True):
     kept: Kept | None = None
     probe: Probe | None = None
     found: dict[str, Found] = {}
+    mirroring: str = ""
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes):
