@@ -12,9 +12,12 @@ import sightline
 from conftest import QUICK, Finished
 from sightline.cli.main import main
 from sightline.config.fitting import DataConfig
+from sightline.config.resolving import read_recipe, resolve
+from sightline.data.batches import prepare
 from sightline.data.cache import open_images
 from sightline.data.correcting import correct, correct_rows, corrections_fingerprint, with_corrected_labels
 from sightline.data.corrections import CorrectionsFile, Decision
+from sightline.data.merging import merged
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError
@@ -135,6 +138,32 @@ def test_another_spelling_of_a_class_is_the_class(in_memory, decide):
     images.classes[:] = ["1", "é"]
     path = decide(images, {0: "e\u0301", 1: "1.0"})
     assert names(correct_rows(images, images.readable, path)[0], [0, 1]) == ["é", "1"]
+
+
+def test_decisions_hold_for_classes_that_are_merged(in_memory, decide):
+    images = in_memory([0, 1, 2] * 40)
+    path = decide(images, {0: "class 1", 1: "class 2", 2: "class 0"})
+    together = merged(images, ["pet=class 0+class 1"])
+    assert names(correct_rows(together, images.readable, path)[0], [0, 1, 2]) == ["pet", "class 2", "pet"]
+
+
+def test_generated_images_lie_beside_corrected_ones(finished: Finished, tmp_path, decide):
+    images = open_images(find_source(finished.data), None)
+    one, out, new = split(images).train[:3].tolist()
+    path = decide(images, {one: "grass", out: None, new: "moss"})
+    for name in ("grass", "ünder wasser"):
+        shutil.copytree(finished.data / name, tmp_path / "generated" / name)
+    data = {"corrections": path, "synthetic": str(tmp_path / "generated")}
+    with pytest.raises(ConfigError, match="moss makes it a class"):
+        prepare(find_source(finished.data), resolve(read_recipe("small"), {"data": data}))
+    recipe = resolve(read_recipe("small"), {"data": {**data, "add_classes": ["moss"]}})
+    joined, splits, _ = prepare(find_source(finished.data), recipe)
+    assert joined.classes == ["=blood", "grass", "moss", "ünder wasser"]
+    assert names(joined, [one, new]) == ["grass", "moss"]
+    assert out not in splits.train
+    generated = splits.train[splits.train >= len(images.labels)]
+    assert set(names(joined, generated)) == {"grass", "ünder wasser"}
+    assert joined.fingerprint == images.fingerprint
 
 
 def test_the_fingerprint_is_that_of_what_changes_not_of_the_file(in_memory, decide, tmp_path):

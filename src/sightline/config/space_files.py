@@ -31,6 +31,7 @@ UNFIT = {
         ("data.corrections", "data.correct_test", "data.add_classes"),
         "trials that are validated on different labels cannot be compared",
     ),
+    "data.merge": "trials that tell other classes apart cannot be compared",
     "evaluation": "trials are validated while they train",
     "track": "it changes no weight",
 }

@@ -189,6 +189,7 @@ def _classes(
     exact = dict(zip(known, known, strict=True))
 
     def name_of(name: str) -> str | None:
+        name = images.merged.get(name, name)  # what is merged is of one class, also as decided
         return exact.get(name) or spelled.get(canonical_label(name))
 
     named = set()
