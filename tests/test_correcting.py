@@ -335,10 +335,14 @@ def test_both_accuracies_are_shown_where_test_is_corrected(
 
 def test_a_check_looks_at_the_labels_as_decided(finished: Finished, tmp_path: Path, decide) -> None:
     images = open_images(find_source(finished.data), None)
-    grass = [row for row, label in enumerate(images.labels) if images.classes[label] == "grass"]
+    grass = [row for row in split(images).train.tolist() if images.classes[images.labels[row]] == "grass"]
     path = decide(images, {grass[0]: "=blood", grass[1]: None})
     wrong = sightline.check(finished.data, labels=finished.run, corrections=path, out=tmp_path / "a")
     suspects = {item.row for item in wrong.findings if item.kind == "suspected label"}
     assert not suspects & {grass[0], grass[1]}, "what was decided is not asked again"
     table = (tmp_path / "a" / "check.html").read_text("utf-8")
     assert "labels corrected: 1; left out as decided: 1" in table
+    assert f"--data.corrections {path}" in wrong.command, "the command keeps what was decided"
+    kept = decide(images, {grass[2]: "grass"}, tmp_path / "kept.csv")
+    unchanged = sightline.check(finished.data, corrections=kept, out=tmp_path / "b")
+    assert "--data.corrections" not in unchanged.command, "which would have no effect"

@@ -24,18 +24,30 @@ def as_decided(
         splits: as a training would cut it; None: it cannot be cut.
         path: of the file; None changes nothing.
     Returns:
-        The set, in which images that are left out count as unreadable; its splits; and what was done, in sentences.
+        The set, in which images that are left out count as unreadable, and whose ``corrected.facts`` have the file and
+        how many images of train and validation it changes; its splits; and what was done, in sentences.
     """
     if path is None:
         return images, splits, []
+    given = images
     images, left, notes = correct_rows(images, images.readable, path)
+    corrected = images.corrected
+    assert corrected is not None
+    learned = corrected.decided if splits is None else np.setdiff1d(corrected.decided, splits.test)
+    out = set(corrected.left_out.tolist())
+    changes = sum(row in out or _name(images, row) != _name(given, row) for row in learned.tolist())
+    corrected = replace(corrected, facts={**corrected.facts, "file": path, "learned": changes})
     labels = np.full_like(images.labels, -1)
     labels[left] = images.labels[left]
     if splits is not None:
         parts = ("train", "select", "calibrate", "test")
         kept: dict[str, Any] = {name: np.intersect1d(getattr(splits, name), left) for name in parts}
         splits = replace(splits, **kept)
-    return replace(images, labels=labels), splits, [f"By {path}: {'; '.join(notes)}."]
+    return replace(images, labels=labels, corrected=corrected), splits, [f"By {path}: {'; '.join(notes)}."]
+
+
+def _name(images: CachedImages, row: int) -> str:
+    return images.classes[int(images.labels[row])]
 
 
 def undecided(images: CachedImages, findings: Sequence[Finding]) -> list[Finding]:
