@@ -13,28 +13,27 @@ from typing import Any
 import numpy as np
 
 from sightline.checks import problems
-from sightline.checks.check_page import Findings, proposals, write_check
+from sightline.checks.advice import Advice, advise, by_itself, train_command
+from sightline.checks.check_page import Findings, lead, write_check
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
+from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
 from sightline.data.cache import CachedImages, open_images
-from sightline.data.ranges import notes_on_reading, with_range_of
+from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.entries import say_left_out
 from sightline.data.sources.find_source import find_source
 from sightline.data.sources.layout import Classes
 from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
-from sightline.data.splits import Splits, split, statistics
+from sightline.data.splits import statistics
 from sightline.display.reporting import Listener, ignore, reporting, stage
-from sightline.errors import DataError
 from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
 
 __all__ = ["CHECKS", "Check", "check"]
-
-COMPARED = 32  # pixels of the shorter side, at least, at which images are compared: smaller ones all look alike
 
 CHECKS = Path("checks")
 
@@ -52,8 +51,14 @@ class Check:
     """Findings of each kind that there is any of."""
     excluded: list[str]
     """Paths of the images that are proposed to be left out of a training."""
-    proposals: list[str]
-    """Sentences: how many those are, and why; what a training cannot leave out, and what it does not see."""
+    lead: str
+    """How much was looked at, and whether anything is to be done."""
+    advice: list[Advice]
+    """What to do, the gravest first."""
+    command: str
+    """Trains with all of it that is accepted."""
+    notes: list[str]
+    """Sentences: how files were read, and what a training does by itself."""
 
 
 @reporting
@@ -90,12 +95,7 @@ def check(
     if out is not None:
         refuse_filled(out)
     with stage(on_event, "Checking", brief=True) as progress:
-        images = open_images(source, None, progress)
-        if min(images.size) < COMPARED:
-            height, width = (round(side * COMPARED / min(images.size)) for side in images.size)
-            images = open_images(source, None, progress, exactly=((height, width), (height, width)))
-        splits, notes = _split(images)
-        images = with_range_of(source, images, splits.train if splits is not None else images.readable, progress)
+        images, splits, notes = open_set(source, progress)
         reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
@@ -119,24 +119,18 @@ def check(
             problems.staying_in_test(images, parts, findings),
         )
         folder = _folder(images.name, out)
-        _write(folder, checked)
-        excluded = [images.paths[row] for row in sorted(checked.excluded)]
-        return Check(folder, findings, checked.counts, excluded, [*reading, *proposals(checked)])
-
-
-def _split(images: CachedImages) -> tuple[Splits | None, list[str]]:
-    """Cut the splits that a training would have by default, and say how they came about."""
-    try:
-        splits = split(images)
-    except DataError as error:
-        return None, [f"A training could not split the set: {error}"]
-    own = {name for name in images.splits if name is not None}
-    if {"test", "val"} <= own:
-        return splits, ["The set brings its splits."]
-    cut = "validation is" if {"test", "val"} & own else "test and validation are"
-    return splits, [
-        f"The set brings {'no splits' if not own else 'a part of its splits'}: {cut} cut as a training cuts by default."
-    ]
+        steps = advise(checked, folder)
+        _write(folder, checked, steps)
+        return Check(
+            folder,
+            findings,
+            checked.counts,
+            [images.paths[row] for row in sorted(checked.excluded)],
+            " ".join(lead(checked, steps)),
+            steps,
+            train_command(images.location, steps),
+            [*reading, *by_itself(checked)],
+        )
 
 
 def _headers(
@@ -211,7 +205,7 @@ def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:
     return folder if folder.is_dir() else create_run(name, folder, flag="--out")
 
 
-def _write(folder: Path, checked: Findings) -> None:
+def _write(folder: Path, checked: Findings, steps: Sequence[Advice]) -> None:
     images = checked.images
 
     def cell(values: Sequence[str], index: int | None) -> str:
@@ -238,4 +232,4 @@ def _write(folder: Path, checked: Findings) -> None:
             for row, why in problems.reasons(images, checked.excluded).items()
         ],
     )
-    write_check(folder / "check.html", checked)
+    write_check(folder / "check.html", checked, steps)
