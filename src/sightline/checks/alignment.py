@@ -165,8 +165,7 @@ def _spectra(thumbs_USS: Array, zoom: float) -> Array:
     spectra *= (frequency * np.exp(-((frequency / WAVES) ** 4))).astype(np.float32)
     power = (spectra.real**2 + spectra.imag**2) * np.where(waves[WAVES:] > 0, 2, 1).astype(np.float32)[:, None]
     length = np.sqrt(power.sum(axis=(1, 2), keepdims=True))
-    spectra /= np.maximum(length, CONTOURS * COARSE_SIDE**2)
-    return spectra
+    return spectra / np.maximum(length, CONTOURS * COARSE_SIDE**2)  # type: ignore[no-any-return]
 
 
 # ── the fit ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -292,7 +291,7 @@ def _shares(pixels: int, cells: int, margin: float = 0.0) -> Array:
     borders = (margin + np.arange(cells + 1) / cells * (1 - 2 * margin)) * pixels
     edges = np.arange(pixels)
     overlap = np.minimum(borders[1:, None], edges + 1) - np.maximum(borders[:-1, None], edges)
-    return (overlap.clip(0) / (borders[1] - borders[0])).astype(np.float32)
+    return (overlap.clip(0) / (borders[1] - borders[0])).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _pooled(thumbs_USS: Array, side: int) -> Array:
