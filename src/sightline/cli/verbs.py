@@ -75,6 +75,7 @@ VERBS = {
     ),
     "serve": Verb("sightline.serving.serve:serve", reports_on_error=False),
     "check": Verb("sightline.checks.check:check", results.show_check, names={"classes": "data.classes"}),
+    "review": Verb("sightline.checks.review:review", reports_on_error=False),
     "compare": Verb("sightline.studies.compare:compare", reports_on_error=False),
     "studies": Verb("sightline.cli.listing:studies"),
     "tune": Verb("sightline.studies.tune:tune", reports_on_error=False),
