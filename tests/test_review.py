@@ -407,7 +407,7 @@ def test_a_check_without_suspects_says_so_and_ends(
 ) -> None:
     events: list[Any] = []
     data = planted[0].parent / "set"
-    monkeypatch.setattr("sightline.checks.check.suspects_of", lambda *of: [])
+    monkeypatch.setattr("sightline.checks.suspects.suspects_of", lambda *of: [])
     found = check(data, out=tmp_path / "check", review=True, on_event=events.append)
     assert "No label is suspected, so there is nothing to review." in events
     assert read_suspects(found.folder).suspects == []

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from sightline.checks import problems
-from sightline.checks.check_page import Findings, proposals, write_check
+from sightline.checks.advice import Advice, advise, by_itself, train_command
+from sightline.checks.check_page import Findings, lead, write_check
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
 from sightline.checks.review import address_of_review, serve_items
-from sightline.checks.suspects import suspects_of, write_suspects
+from sightline.checks.suspects import keep_suspects
 from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.ranges import notes_on_reading
@@ -53,8 +54,14 @@ class Check:
     """Findings of each kind that there is any of."""
     excluded: list[str]
     """Paths of the images that are proposed to be left out of a training."""
-    proposals: list[str]
-    """Sentences: how many those are, and why; what a training cannot leave out, and what it does not see."""
+    lead: str
+    """How much was looked at, and whether anything is to be done."""
+    advice: list[Advice]
+    """What to do, the gravest first."""
+    command: str
+    """Trains with all of it that is accepted."""
+    notes: list[str]
+    """Sentences: how files were read, and what a training does by itself."""
 
 
 @reporting
@@ -120,13 +127,21 @@ def check(
             problems.staying_in_test(images, parts, findings),
         )
         folder = _folder(images.name, out)
-        _write(folder, checked)
-        suspects = suspects_of(images, parts, findings)
-        write_suspects(folder, images, classes, suspects)
-        excluded = [images.paths[row] for row in sorted(checked.excluded)]
+        steps = advise(checked, folder)
+        _write(folder, checked, steps)
+        suspects = keep_suspects(folder, images, classes, parts, findings)
     if at is not None:
         serve_items(folder, images, suspects, at, on_event)
-    return Check(folder, findings, checked.counts, excluded, [*reading, *proposals(checked)])
+    return Check(
+        folder,
+        findings,
+        checked.counts,
+        [images.paths[row] for row in sorted(checked.excluded)],
+        " ".join(lead(checked, steps)),
+        steps,
+        train_command(images.location, steps),
+        [*reading, *by_itself(checked)],
+    )
 
 
 def _headers(
@@ -201,7 +216,7 @@ def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:
     return folder if folder.is_dir() else create_run(name, folder, flag="--out")
 
 
-def _write(folder: Path, checked: Findings) -> None:
+def _write(folder: Path, checked: Findings, steps: Sequence[Advice]) -> None:
     images = checked.images
 
     def cell(values: Sequence[str], index: int | None) -> str:
@@ -228,4 +243,4 @@ def _write(folder: Path, checked: Findings) -> None:
             for row, why in problems.reasons(images, checked.excluded).items()
         ],
     )
-    write_check(folder / "check.html", checked)
+    write_check(folder / "check.html", checked, steps)

@@ -14,7 +14,7 @@ from sightline.errors import RunError
 from sightline.runs.writing import write_json
 from sightline.serving.reviewing.items import Item
 
-__all__ = ["SUSPECTS", "Kept", "read_suspects", "suspects_of", "write_suspects"]
+__all__ = ["SUSPECTS", "Kept", "keep_suspects", "read_suspects", "suspects_of", "write_suspects"]
 
 SUSPECTS = "suspects.json"
 FORMAT = 1
@@ -75,6 +75,15 @@ class Kept(msgspec.Struct):
                 )
             )
         return items
+
+
+def keep_suspects(
+    folder: Path, images: CachedImages, classes: Classes | None, parts: Sequence[str], findings: Sequence[Finding]
+) -> list[Item]:
+    """List the images to review, and keep them in the folder of the check; the arguments are those of both below."""
+    items = suspects_of(images, parts, findings)
+    write_suspects(folder, images, classes, items)
+    return items
 
 
 def suspects_of(images: CachedImages, parts: Sequence[str], findings: Sequence[Finding]) -> list[Item]:
