@@ -394,6 +394,24 @@ def test_the_list_goes_on_with_a_set_that_was_changed(tmp_path: Path, monkeypatc
     assert images.classes == events[-1][1].classes
 
 
+def test_decisions_go_on_in_the_file_that_a_check_was_given(
+    planted: tuple[Path, CachedImages, Path], tmp_path: Path, opened: Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = CorrectionsFile(tmp_path / "decided.csv")
+    Corrections(file.path).decide(opened.items[0], CLASSES[2])
+    served: list[Any] = []
+    monkeypatch.setattr("sightline.checks.check.serve_items", lambda *arguments: served.append(arguments))
+    monkeypatch.setattr("sightline.checks.review.serve_items", lambda *arguments: served.append(arguments))
+    data = planted[0].parent / "set"
+    check(data, corrections=str(file.path), out=tmp_path / "new", review=True)
+    sightline.review(tmp_path / "new")
+    assert [arguments[-1] for arguments in served] == [str(file.path)] * 2
+    review = open_review(tmp_path / "new", planted[1], list(opened.items), str(file.path))
+    assert "1 of 100 decided" in Window(review).page
+    Window(review).decide("out")
+    assert [one.after for one in file.read().values()] == [CLASSES[2], None]
+
+
 def test_a_folder_that_no_check_wrote_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"holds no suspects\.json; wanted the folder that sightline check wrote"):
         sightline.review(tmp_path)
@@ -429,9 +447,9 @@ def serving(folder: Path, cache: Path, port: int = 0) -> Iterator[tuple[subproce
     try:
         assert process.stdout is not None
         assert process.stderr is not None
-        lines = [process.stdout.readline() for _ in range(2)]
-        assert lines[1], process.stderr.read()
-        yield process, lines[1].split()[0]
+        lines = [process.stdout.readline() for _ in range(3)]
+        assert lines[2], process.stderr.read()
+        yield process, lines[2].split()[0]
     finally:
         if process.poll() is None:
             process.kill()

@@ -15,6 +15,7 @@ import numpy as np
 from sightline.checks import problems
 from sightline.checks.advice import Advice, advise, by_itself, train_command
 from sightline.checks.check_page import Findings, lead, write_check
+from sightline.checks.decided import as_decided, undecided
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
@@ -23,6 +24,8 @@ from sightline.checks.review import address_of_review, serve_items
 from sightline.checks.suspects import keep_suspects
 from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages, open_images
+from sightline.data.correcting import with_corrected_labels
+from sightline.data.corrections import read_corrections
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.entries import say_left_out
@@ -72,6 +75,7 @@ def check(
     labels: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
+    corrections: str | None = None,
     trust_code: bool = False,
     review: bool = False,
     address: AddressConfig | None = None,
@@ -88,9 +92,10 @@ def check(
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
             checks/<data>-<n> unless named.
         classes: Which folders are the classes, as for sightline train.
+        corrections: A corrections file: labels are checked as it decides them, and what it decides on is no suspect.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         review: Show the suspected labels on a page in a browser afterwards, to decide on each, until Ctrl-C; decisions
-            go to corrections.csv in the folder. sightline review FOLDER goes on with it.
+            go to corrections.csv in the folder, or to the corrections file. sightline review FOLDER goes on with it.
         address: Where that page listens, and whom it answers.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
@@ -104,9 +109,12 @@ def check(
         read_model_of_finished(labels)
     if out is not None:
         refuse_filled(out)
+    if corrections is not None:
+        read_corrections(corrections)
     with stage(on_event, "Checking", brief=True) as progress:
         images, splits, notes = open_set(source, progress)
-        reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
+        images, splits, decided = as_decided(images, splits, corrections)
+        reading = [*decided, *images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
@@ -114,8 +122,8 @@ def check(
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
         if labels is not None:
-            suspected, quality = _suspected_labels(source, labels, trust_code, progress)
-            findings, notes = [*findings, *suspected], [*notes, quality]
+            suspected, quality = _suspected_labels(source, images, labels, trust_code, progress)
+            findings, notes = [*findings, *undecided(images, suspected)], [*notes, quality]
         checked = Findings(
             images,
             parts,
@@ -131,7 +139,7 @@ def check(
         _write(folder, checked, steps)
         suspects = keep_suspects(folder, images, classes, parts, findings)
     if at is not None:
-        serve_items(folder, images, suspects, at, on_event)
+        serve_items(folder, images, suspects, at, on_event, corrections)
     return Check(
         folder,
         findings,
@@ -175,7 +183,7 @@ def _one_of_each(images: CachedImages) -> Array:
 
 
 def _suspected_labels(
-    source: ImageSource, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
+    source: ImageSource, labeled: CachedImages, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
 ) -> tuple[list[Finding], str]:
     """Find labels that look wrong to heads on the features of a run, and say how good the heads are."""
     from sightline.checks.label_errors import folds_of, out_of_fold
@@ -185,6 +193,7 @@ def _suspected_labels(
     classifier = load(run, trust_code=trust_code)
     exactly = (classifier.size, classifier.resize)
     images = open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
+    images = with_corrected_labels(images, labeled)
     rows, names = images.readable, images.classes
     labels = images.labels[rows]
     features = Encoder(classifier).encode_rows(images.pixels, rows, progress)

@@ -51,7 +51,7 @@ def review(
     items = kept.items(images)
     if gone := len(kept.suspects) - len(items):
         on_event(f"{gone:,} of {len(kept.suspects):,} suspects are gone: their images or labels are others today")
-    serve_items(Path(folder), images, items, address, on_event)
+    serve_items(Path(folder), images, items, address, on_event, kept.corrections)
 
 
 def address_of_review(wanted: bool, address: AddressConfig | None) -> AddressConfig | None:
@@ -77,9 +77,9 @@ def _require_page(address: AddressConfig, feature: str) -> None:
     refuse_to_review_at(address)
 
 
-def open_review(folder: Path, images: CachedImages, items: list[Item]) -> Review:
-    """Return the review of the suspects of a check."""
-    path = (folder / CORRECTIONS).absolute()
+def open_review(folder: Path, images: CachedImages, items: list[Item], corrections: str | None = None) -> Review:
+    """Return the review of the suspects of a check, whose decisions go to its folder, or to the file that it read."""
+    path = (folder / CORRECTIONS if corrections is None else Path(corrections).expanduser()).absolute()
     notes = ["The images are shown in the order in which their labels are likely to be wrong."]
     in_test = sum(item.split == "test" for item in items)
     if in_test:
@@ -89,17 +89,30 @@ def open_review(folder: Path, images: CachedImages, items: list[Item]) -> Review
 
 
 def serve_items(
-    folder: Path, images: CachedImages, items: list[Item], address: AddressConfig, on_event: Listener
+    folder: Path,
+    images: CachedImages,
+    items: list[Item],
+    address: AddressConfig,
+    on_event: Listener,
+    corrections: str | None = None,
 ) -> None:
-    """Show the suspects of a check, until Ctrl-C; say how to go on."""
+    """Show the suspects of a check, until Ctrl-C; say how to go on.
+
+    Args:
+        folder: of the check.
+        images: the set.
+        items: the suspects.
+        address: where to listen, and whom to answer.
+        on_event: is told the address.
+        corrections: file of decisions that the check read, to which more go; None: that of the folder.
+    """
     from sightline.serving.reviewing.server import serve_review
 
     if not items:
         on_event("No label is suspected, so there is nothing to review.")
         return
-    shown = open_review(folder, images, items)
+    shown = open_review(folder, images.as_labeled, items, corrections)
+    on_event(f"It can be ended by Ctrl-C at any time; go on later with: sightline review {shlex.quote(str(folder))}")
     serve_review(shown, address, on_event)
     done = sum(item.digest in shown.sink.read() for item in items)
-    on_event(f"{done:,} of {len(items):,} are decided; go on with: sightline review {shlex.quote(str(folder))}")
-    if done:
-        on_event(f"Train with the decisions: {shown.command}")
+    on_event(f"{done:,} of {len(items):,} are decided" + (f"; train with them: {shown.command}" if done else ""))

@@ -1,6 +1,7 @@
 """The images of a check whose labels are doubted: which they are, and ``suspects.json``, which keeps them."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -41,6 +42,8 @@ class Kept(msgspec.Struct):
     name: str
     classes: str | None
     """Which folders are the classes, as the check was told."""
+    corrections: str | None
+    """The file of decisions that the check read, to which more go; None: the one beside this."""
     suspects: list[_Suspect]
 
     @property
@@ -81,7 +84,7 @@ def keep_suspects(
     folder: Path, images: CachedImages, classes: Classes | None, parts: Sequence[str], findings: Sequence[Finding]
 ) -> list[Item]:
     """List the images to review, and keep them in the folder of the check; the arguments are those of both below."""
-    items = suspects_of(images, parts, findings)
+    items = suspects_of(images.as_labeled, parts, findings)
     write_suspects(folder, images, classes, items)
     return items
 
@@ -151,8 +154,9 @@ def write_suspects(folder: Path, images: CachedImages, classes: Classes | None, 
         }
         for item in items
     ]
+    corrections = None if images.corrected is None else os.path.abspath(images.corrected.facts["file"])
     facts = {"format": FORMAT, "location": images.location, "name": images.name, "classes": classes}
-    write_json(folder / SUSPECTS, facts | {"suspects": suspects})
+    write_json(folder / SUSPECTS, facts | {"corrections": corrections, "suspects": suspects})
 
 
 def read_suspects(folder: Path) -> Kept:
