@@ -118,7 +118,9 @@ def check(
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
-        findings += problems.copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
+        findings += problems.copies(
+            images, parts, near_duplicates(images.pixels, _one_of_each(images), progress=progress)
+        )
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
         if labels is not None:
