@@ -3,7 +3,7 @@
     python benchmarks/mirrored.py OUT [arrows] [power] [test SET...]
 
 ``arrows``: draws sets (``arrows.py``; 80 images a class, 96 px) of arrows to the left and right, up and down, in four
-directions, and of left and right hands, trains each by plain ``sightline train FOLDER``, seeds as they come, and once more
+directions, and of left and right hands, trains each, and the embedded digits, by plain ``sightline train FOLDER``, seeds as they come, and once more
 with ``--augment.flip random --evaluation.views flip``; the test accuracy with its 95 % interval. ``test``: the statistics of
 the test of mirroring beside their thresholds, and its seconds, for each SET (of train images alone; nothing is trained).
 ``power``: in how many drawn sets of 10 to 80 images a class, of 16 to 300 px, mirroring is left out.
@@ -74,12 +74,12 @@ def report_power(out: Path) -> None:
 def report_trainings(out: Path) -> None:
     print("| set | flips | recipe that was kept | test accuracy | n | 95 % interval |")
     print("| --- | --- | --- | --: | --: | --: |")
-    for kind in KINDS:
-        folder = draw_set(out / "sets" / kind, kind, EACH, SIDE)
+    for kind in (*KINDS, "digits"):
+        data = kind if kind == "digits" else draw_set(out / "sets" / kind, kind, EACH, SIDE)
         for name, settings in (("as it decides", {}), ("random, by hand", {"augment": {"flip": "random"}})):
             run = out / f"{kind}-{name.split()[0]}"
             if not (run / "DONE").exists():
-                train(folder, settings=settings, run=run)
+                train(data, settings=settings, run=run)
             model = json.loads((run / "model.json").read_text())
             measured = model["metrics"]
             accuracy, n, (low, high) = measured["accuracy"], measured["n"], measured["accuracy_interval"]

@@ -1,22 +1,27 @@
 """Samplers of a diffusion generator: how far its images lie from real ones, by how often the network is asked for each.
 
-    python benchmarks/samplers.py DATA FOLDER [GUIDANCE [N [SAMPLER...]]]
+    python benchmarks/samplers.py DATA FOLDER [--guidance 1.8] [--images 2000] [--seeds 3] [--evaluations 10 20 50 500]
+        [--sampler dpm++ ...]
 
-A generator (ddpm) and a classifier (small), in whose features distances are measured, are trained on DATA; every row makes N images
-from the same seeds. FOLDER is gone on with where it was stopped. No test image is looked at.
+A generator (ddpm) for each seed and one classifier (small), in whose features distances are measured, are trained on
+DATA; every row makes so many images, those of a generator from the same seeds in every row. FOLDER is gone on with where
+it was stopped. The ratios to the most evaluations are paired by generator; their interval of 95 % is Student's over the
+seeds. No test image is looked at.
 """
 
+import argparse
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from against_real import Reference, told
 from sightline.config.generators import SAMPLERS
 from sightline.machine.environment import environment
+from sightline.measures.significance import mean_interval
 from sightline.runs.folder import read_any_recipe, read_model
-
-EVALUATIONS = (10, 20, 50, 500)  # of each guided half
 
 
 def sightline(*arguments: object) -> None:
@@ -32,32 +37,51 @@ def train(data: str, run: Path, *arguments: object) -> Path:
 
 
 def main() -> None:
-    data, root = sys.argv[1], Path(sys.argv[2]).absolute()
-    guidance, count, *samplers = (*sys.argv[3:], *("1.8", "2000")[len(sys.argv) - 3 :])
-    generator = train(data, root / "generator", "--recipe", "ddpm")
-    reference = Reference(train(data, root / "judge", "--recipe", "small", "--evaluate", "none"), int(count))
-    model = read_model(generator)
-    each = int(count) // len(model["classes"])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("data")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--guidance", type=float, default=1.8)
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[10, 20, 50, 500], help="of each guided half")
+    parser.add_argument("--sampler", nargs="+", default=list(SAMPLERS))
+    options = parser.parse_args()
+    root = options.folder.absolute()
+    judge = train(options.data, root / "judge", "--recipe", "small", "--evaluate", "none")
+    reference = Reference(judge, options.images)
+    print(f"torch {environment()['torch']}; guidance {options.guidance}, n = {options.images:,} images a row")
+    print(f"real images of validation: {told(reference.floor(options.images))}", flush=True)
+    for sampler in options.sampler:
+        found = [measure(options, root, reference, sampler, seed) for seed in range(options.seeds)]
+        most = max(found[0])
+        for steps in found[0]:
+            ratios = np.array([distances[steps] / distances[most] for distances in found])
+            interval = mean_interval(ratios)
+            within = f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval else ""
+            each = ", ".join(f"{ratio:.3f}" for ratio in ratios)
+            print(
+                f"{sampler}, {steps} evaluations: {ratios.mean():.3f}{within} times the distance of {most}; by seed {each}",
+                flush=True,
+            )
+
+
+def measure(options: argparse.Namespace, root: Path, reference: Reference, sampler: str, seed: int) -> dict[int, float]:
+    """Fréchet distances of one generator's images by evaluations an image."""
+    generator = train(options.data, root / f"generator-{seed}", "--recipe", "ddpm", "--seed", seed)
+    each = options.images // len(read_model(generator)["classes"])
     most = read_any_recipe(generator).generator.noise_steps
-    print(f"{model['cost']['device']}; torch {environment()['torch']}; guidance {guidance}")
-    print(f"real images of validation: {told(reference.floor(int(count)))}")
-    for sampler in samplers or SAMPLERS:
-        found = {}
-        for steps in sorted({min(steps, most) for steps in EVALUATIONS}):
-            out = root / f"{sampler}-{guidance}-{steps}-{count}"
-            started = time.perf_counter()
-            how = ("--sampler", sampler, "--steps", steps, "--guidance", guidance)
-            sightline("generate", generator, *how, "--per-class", each, "--out", out)
-            took = time.perf_counter() - started
-            measured, agreed = reference.measure(out)
-            found[steps] = measured.frechet
-            print(f"{sampler}, {steps} evaluations: {told(measured, agreed)}; {took:.0f} s", flush=True)
-        last = found[max(found)]
-        ratios = ", ".join(f"{steps}: {distance / last:.3f}" for steps, distance in found.items())
-        print(f"{sampler}: distance as a multiple of that of {max(found)} evaluations: {ratios}", flush=True)
+    found = {}
+    for steps in sorted({min(steps, most) for steps in options.evaluations}):
+        out = root / f"{sampler}-{seed}-{options.guidance}-{steps}-{options.images}"
+        started = time.perf_counter()
+        how = ("--sampler", sampler, "--steps", steps, "--guidance", options.guidance)
+        sightline("generate", generator, *how, "--per-class", each, "--out", out)
+        took = time.perf_counter() - started
+        measured, agreed = reference.measure(out)
+        found[steps] = measured.frechet
+        print(f"seed {seed}, {sampler}, {steps} evaluations: {told(measured, agreed)}; {took:.0f} s", flush=True)
+    return found
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
     main()

@@ -33,7 +33,7 @@ DOORS = {
     "gradio": ("serving/page/",),
     "fastapi": ("serving/",),
     "starlette": ("serving/",),
-    "uvicorn": ("serving/serve.py", "serving/connections.py"),
+    "uvicorn": ("serving/listening.py", "serving/connections.py"),
     "diffusers": (),  # the tests compare our samplers with its schedulers
     "torch_fidelity": ("evaluation/inception.py",),
     "pi_heif": ("data/decoding/decode.py",),

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from PIL import Image
 import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
+from sightline.data.batches import Batch
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError
 from sightline.evaluation.calibration import calibrate, prior_shifts
 from sightline.evaluation.ood import measure_ood
@@ -21,6 +24,7 @@ from sightline.explanation.explainer import Explainer
 from sightline.inference.logistic_regression import Examples, solve_head
 from sightline.measures.metrics import probabilities
 from sightline.runs.folder import read_model, read_weights
+from sightline.training.preparation import prepare_training
 
 
 @pytest.fixture
@@ -103,6 +107,32 @@ def test_a_classifier_of_balanced_weights_is_corrected_to_the_known_posterior() 
     equal = prior_shifts(counts_K, False, "equal")  # of one that was trained on the images as they come
     assert equal.answers_K == pytest.approx(-shifts.answers_K)
     assert not equal.own_K.any()
+
+
+@pytest.mark.parametrize("settings", [{"fit": {"class_weights": "balanced"}}, {"data": {"sampling": "balanced"}}])
+def test_validation_while_training_is_measured_as_the_finished_classifier_answers(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    data = coloured_folder(tmp_path / "colours", images=20)
+    for index in range(12, 20):
+        (data / "grass" / f"{index:03d}.png").unlink()
+    plan = prepare_training(data, "small", settings, ignore)
+    learner = plan.learner(fresh=True)
+    counts_K = np.bincount(plan.images.labels[plan.splits.train])
+    expected_K = np.log(counts_K / counts_K.mean())
+    assert learner.answer_shift is not None
+    assert learner.answer_shift.numpy() == pytest.approx(expected_K, abs=1e-6)
+    pixels = torch.randn(4, 3, *plan.images.size)
+    batch = Batch(pixels, torch.tensor([0, 1, 0, 1]), 0, 0)
+    learner.network.eval()
+    with torch.no_grad():
+        learner.validation_step(batch, 0)
+        logits = learner.network(pixels).float() + learner.answer_shift
+    loss, right, images = learner.validation_totals.sums
+    assert loss / images == pytest.approx(float(torch.nn.functional.cross_entropy(logits, batch.labels)), rel=1e-5)
+    assert right == int((logits.argmax(1) == batch.labels).sum())
+    plain = prepare_training(data, "small", {}, ignore)
+    assert plain.learner(fresh=True).answer_shift is None
 
 
 def test_a_run_with_class_weights_keeps_its_correction_and_every_way_of_answering_has_it(tmp_path: Path) -> None:

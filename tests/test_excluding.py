@@ -60,13 +60,13 @@ def test_images_that_test_shares_are_counted_anew(in_memory, tmp_path):
 
 def test_a_cell_that_no_spreadsheet_was_to_run_is_the_name_it_was(in_memory, tmp_path):
     images = in_memory([0, 1] * 50)
-    names = ["=1+1.png", "-a.png", "'quoted.png", "plain.png"]
-    images.paths[:4] = names
+    names = ["=1+1.png", "-a.png", "'quoted.png", "plain.png", "'=1.png"]
+    images.paths[:5] = names
     everything = split(images)
     cells = listing(tmp_path, *names)
     assert "'=1+1.png" in cells.read_text()
     found = leave_out(images, everything, cells).excluded
-    assert found.tolist() == sorted(set(range(4)) - set(everything.test.tolist()))
+    assert found.tolist() == sorted(set(range(5)) - set(everything.test.tolist()))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,21 @@ def test_another_class_is_asked_about_by_its_name(finished: Finished, photos: Pa
     assert {row["class"] for row in read_table(tmp_path / "out")} == {WATER}
 
 
+def test_the_most_faithful_quick_method_is_taken_unless_another_is_named(
+    finished: Finished, photos: Path, tmp_path: Path
+) -> None:
+    def used(**arguments: Any) -> set[str]:
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        found = sightline.explain(finished.run, [photos], out=out, faithfulness=False, **arguments)
+        return {item.method for image in found.images for item in image.explanations}
+
+    assert used() == {"deeplift"}
+    assert used(methods=["saliency"]) == {"saliency"}
+    assert used(settings={"layer": "groups.2"}) == {"grad_cam"}
+    with pytest.raises(ConfigError, match="has no effect on deeplift"):
+        used(settings={"samples": 3})
+
+
 def test_a_layer_and_the_numbers_of_a_method_reach_it(finished: Finished, tmp_path: Path) -> None:
     classifier = sightline.load(finished.run, device="cpu")
     pixels = np.stack([decode((finished.data / GRASS / "001.png").read_bytes())])
@@ -127,7 +143,7 @@ def test_broken_files_are_named_and_archives_are_read(
     assert main(["explain", str(finished.run), packed, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr()
     assert "broken.png: no image in any known format" in printed.err
-    assert "grad_cam" in printed.out
+    assert "deeplift" in printed.out
     assert "random" in printed.out
     assert f"3 sheets and explanations.csv in {tmp_path / 'out'}" in printed.out
 
@@ -147,7 +163,7 @@ def test_broken_files_are_named_and_archives_are_read(
         ),
         (
             ["--samples", "3"],
-            "--samples has no effect on grad_cam; it is read by integrated_gradients_smoothgrad, grad",
+            "--samples has no effect on deeplift; it is read by integrated_gradients_smoothgrad, grad",
         ),
         (["--method", "occlusion", "--window", "3", "--stride", "4"], "--stride (4) is longer than --window (3)"),
         (["--method", "occlusion", "--window", "0"], "--window is 0; it must be at least 1"),

@@ -68,7 +68,9 @@ def test_quality_is_low_where_another_class_is_more_probable():
 
 
 def judged(in_memory, features, labels, splits=None):
-    return find_label_errors(in_memory(labels.tolist(), splits=splits), Embedding(features, features[:, :2], "made-up features", 0))
+    return find_label_errors(
+        in_memory(labels.tolist(), splits=splits), Embedding(features, features[:, :2], "made-up features", 0)
+    )
 
 
 def test_the_findings_name_the_given_and_the_suggested_class(in_memory):

@@ -1,5 +1,6 @@
 """Mirroring: left out where mirrored images of a class look like another class, or unlike their own; kept of others."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -139,6 +140,17 @@ def test_a_recipes_flips_and_views_are_left_out_and_it_says_why(tmp_path: Path) 
     assert (plan.recipe.augment.flip, plan.recipe.evaluation.views) == ("none", "one")
     (line,) = [line for line in plan.notes() if "mirrored" in line]
     assert line.startswith("not mirrored: mirrored, left and right look like one another (n = ")
+
+
+def test_a_finished_run_and_its_report_say_why_images_were_not_mirrored(tmp_path: Path) -> None:
+    settings = {"fit": {"epochs": 1}, "evaluation": {"robustness": False}}
+    run = sightline.train(
+        arrows(tmp_path / "arrows", "left", "right"), recipe="small", settings=settings, run=tmp_path / "run"
+    )
+    assert run is not None
+    line = json.loads((run / "model.json").read_text())["mirroring"]
+    assert line.startswith("not mirrored: mirrored, left and right look like one another (n = ")
+    assert "Not mirrored: mirrored, left and right look like one another" in (run / "report.html").read_text()
 
 
 def test_what_may_be_mirrored_is(tmp_path: Path) -> None:

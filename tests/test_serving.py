@@ -78,8 +78,8 @@ def test_it_says_where_it_is_answers_who_knows_the_token_and_leaves_nothing(fini
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
-    from sightline.serving.serve import _listening
+    from sightline.serving.listening import listening
 
-    with _listening(ServeConfig(port=0)) as listener:
+    with listening(ServeConfig(port=0)) as listener:
         listener.listen()
         assert listener.proto == socket.IPPROTO_TCP, "or asyncio leaves Nagle's algorithm on, 40 ms an answer"

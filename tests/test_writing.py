@@ -125,7 +125,7 @@ def test_a_number_that_is_not_finite_is_null_in_json_and_an_empty_cell_in_csv(tm
     assert (tmp_path / "a.csv").read_text() == "epoch,val_loss\n1,\n2,\n3,0.5\n"
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1+1", "''=1+1"])
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text: str) -> None:
     assert safe_cell(text) == f"'{text}"
     assert plain_text(safe_cell(text)) == text

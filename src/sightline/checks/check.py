@@ -16,24 +16,22 @@ from sightline.checks import problems
 from sightline.checks.check_page import Findings, proposals, write_check
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
+from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
-from sightline.data.cache import CachedImages, open_images
-from sightline.data.ranges import notes_on_reading, with_range_of
+from sightline.data.cache import CachedImages
+from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.entries import say_left_out
 from sightline.data.sources.find_source import find_source
 from sightline.data.sources.layout import Classes
 from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
-from sightline.data.splits import Splits, split, statistics
+from sightline.data.splits import statistics
 from sightline.display.reporting import Listener, ignore, reporting, stage
-from sightline.errors import DataError
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
 
 __all__ = ["CHECKS", "Check", "check"]
-
-COMPARED = 32  # pixels of the shorter side, at least, at which images are compared: smaller ones all look alike
 
 CHECKS = Path("checks")
 AUTO, NONE = "auto", "none"  # values of labels that name no run
@@ -74,8 +72,8 @@ def check(
         data: An image set, as for sightline train.
         labels: What judges the labels (confident learning): heads on features are asked about images that they did not
             see. auto: features of the backbone in the box, which has seen none of the labels. none: labels are not
-            judged. Otherwise the folder of a finished run (its whole path, if it has one of these names); it may know other
-            classes. A run that was trained on these very images has learned some of their wrong labels and hides them.
+            judged. Otherwise the folder of a finished run, which may know other classes (its whole path, if it has one
+            of these names); one that was trained on these very images has learned their wrong labels, and hides some.
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
             checks/<data>-<n> unless named.
         classes: Which folders are the classes, as for sightline train.
@@ -92,12 +90,7 @@ def check(
     if out is not None:
         refuse_filled(out)
     with stage(on_event, "Checking", brief=True) as progress:
-        images = open_images(source, None, progress)
-        if min(images.size) < COMPARED:
-            height, width = (round(side * COMPARED / min(images.size)) for side in images.size)
-            images = open_images(source, None, progress, exactly=((height, width), (height, width)))
-        splits, notes = _split(images)
-        images = with_range_of(source, images, splits.train if splits is not None else images.readable, progress)
+        images, splits, notes = open_set(source, progress)
         reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
@@ -122,21 +115,6 @@ def check(
         _write(folder, checked)
         excluded = [images.paths[row] for row in sorted(checked.excluded)]
         return Check(folder, findings, checked.counts, excluded, [*reading, *proposals(checked)])
-
-
-def _split(images: CachedImages) -> tuple[Splits | None, list[str]]:
-    """Cut the splits that a training would have by default, and say how they came about."""
-    try:
-        splits = split(images)
-    except DataError as error:
-        return None, [f"A training could not split the set: {error}"]
-    own = {name for name in images.splits if name is not None}
-    if {"test", "val"} <= own:
-        return splits, ["The set brings its splits."]
-    cut = "validation is" if {"test", "val"} & own else "test and validation are"
-    return splits, [
-        f"The set brings {'no splits' if not own else 'a part of its splits'}: {cut} cut as a training cuts by default."
-    ]
 
 
 def _headers(

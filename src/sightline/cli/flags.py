@@ -95,7 +95,8 @@ def _flag_type(annotation: Any) -> Any:
     return plain[0] if len(plain) == 1 else annotation
 
 
-_Pairs = tuple[str, ...]  # how a setting that is a number, or pairs such as {0: 8, 4: 4}, is typed: 8, or 0:8 4:4
+# how a setting that is a number, or pairs such as {0: 8, 4: 4}, is typed: 8, or 0:8 4:4; other lists hold plain words
+_Pairs = tuple[Annotated[str, "pair"], ...]
 
 
 def _listed(kind: Any) -> bool:

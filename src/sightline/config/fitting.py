@@ -65,6 +65,9 @@ class DataConfig(Block, frozen=True, kw_only=True):
     classes: Literal["top", "leaf"] | None = None
     """Which folders are the classes: top, each folder at the top, even where its name is that of a split; leaf, each
     folder that holds images, however deep, below the splits; null: those at the top, or below the splits."""
+    merge: tuple[str, ...] = ()
+    """Classes to tell apart no more, such as cat+dog, which become one class of that name, or pet=cat+dog; several are
+    separated by spaces. Every image stays in its split."""
     keep_split: str | None = None
     """Folder of an earlier run: its training, validation and test images stay what they were for it, and only images
     that it did not have are dealt. For a folder that has grown, with or without new classes, also where the network is

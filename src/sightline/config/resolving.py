@@ -6,6 +6,7 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass
 from functools import cache, reduce
 from typing import Any, TypeVar
 
@@ -224,9 +225,8 @@ def to_yaml(recipe: AnyRecipe) -> str:
 
 def field_texts(block: Any) -> dict[str, str]:
     """Return the docstring under each setting of a block."""
-    texts = {
-        name: text for base in block.__bases__ if issubclass(base, Block) for name, text in field_texts(base).items()
-    }
+    above = [base for base in block.__bases__ if issubclass(base, Block) or is_dataclass(base)]
+    texts = {name: text for base in above for name, text in field_texts(base).items()}
     for field, text in itertools.pairwise(_class_bodies(block.__module__)[block.__name__]):
         if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             assert isinstance(field.target, ast.Name)

@@ -18,7 +18,8 @@ __all__ = ["Study", "Variant", "differences", "named_studies", "read_study", "st
 
 RUN = "run"  # the kind of network that an earlier run is
 STUDY_OWN = ("name", "about", "image_set", "fit.seed")  # of a recipe; a study sets these itself
-ONE_SPLIT = ("data.split_seed", "data.validation", "data.exclude")  # would cut other test or validation images
+# would cut other test or validation images, or tell other classes apart
+ONE_SPLIT = ("data.split_seed", "data.validation", "data.exclude", "data.merge")
 
 
 class Variant(Block, frozen=True, kw_only=True):

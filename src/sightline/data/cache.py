@@ -13,7 +13,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from sightline.data.columns import read_texts
 from sightline.data.decoding.decode import can_be_read_now
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing, preprocessing_of
 from sightline.data.decoding.sizing import DEFAULT_SIDE, median_size
+from sightline.data.merging import merged
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.folder import BESIDE
 from sightline.data.sources.source import DownloadedSource, ImageSource, SharedSource
@@ -115,6 +116,10 @@ class CachedImages:
     extremes: Array | None = None
     """Lowest and highest value of each image of more than 8 bits a channel, (N, 2), NaN of the others; None where there
     are only others."""
+    merged: Mapping[str, str] = field(default_factory=dict)
+    """Name of the class that images of a class became, of the classes that were merged (see ``merging``)."""
+    unmerged: Array | None = None
+    """Class indices, (N,), as they were before classes were merged; None where none were."""
 
     @property
     def readable(self) -> Array:
@@ -152,6 +157,7 @@ def open_images(
         exactly: (training size, cached size), each (height, width), for a classifier that is there already.
         preprocessing: how images of other shapes and depths are shown.
     Raises:
+        ConfigError: the source merges classes that the set does not have.
         DataError: the set cannot be used: nothing readable, or a class without readable images.
         StorageError: the disk is too full, or the cache folder cannot be written.
     """
@@ -160,7 +166,7 @@ def open_images(
         sizes = exactly or size or (None if at_most == DEFAULT_SIDE else (None, at_most))
         key = _key(source, sizes if how == DEFAULT else (sizes, how))
         images = built_once(key, lambda folder: build(source, size, at_most, exactly, how, folder, progress))
-        return _with_beside(images, source)
+        return merged(_with_beside(images, source), source.merge)
 
     images = opened(Preprocessing(preprocessing.fit))
     if images.extremes is None or images.preprocessing == preprocessing:

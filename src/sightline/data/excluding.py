@@ -26,12 +26,12 @@ from sightline.data.sources.csv_table import (
 from sightline.data.sources.entries import composed
 from sightline.data.splits import Splits
 from sightline.errors import ConfigError, DataError
+from sightline.runs.writing import plain_text
 
 __all__ = ["excluded_fingerprint", "leave_out", "read_excluded"]
 
 COLUMN = "file"
 LONGEST = 1000  # letters of a name that others are compared with
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a text cell begins with that was written with an apostrophe before it
 
 Array = np.ndarray[Any, Any]
 
@@ -133,8 +133,7 @@ def _rows(images: CachedImages, names: list[str], path: str | Path) -> Array:
     rows: set[int] = set()
     for name in map(composed, names):
         stripped = name.strip()
-        quoted = stripped.startswith("'") and stripped[1:].startswith(FORMULA)  # which no spreadsheet was to compute
-        cell = stripped[1:] if quoted else stripped
+        cell = plain_text(stripped)
         known = next((text for text in (name, stripped, cell, cell.replace("\\", "/")) if text in rows_of), None)
         if known is None:
             raise ConfigError(

@@ -343,11 +343,12 @@ def _cut(
     total: dict[int, int] = defaultdict(int)
     taken: dict[int, int] = defaultdict(int)
     whole_groups = grouped(images, rows)
+    labels = images.labels if images.unmerged is None else images.unmerged  # merging moves no image to another split
     units = units_of(images, np.concatenate([rows, fixed]))
     for unit, members in units.items():
         if not dealt.isdisjoint(members):
             continue
-        stratum = 0 if whole_groups else int(images.labels[members[0]])
+        stratum = 0 if whole_groups else int(labels[members[0]])
         total[stratum] += len(members)
         if not without.isdisjoint(members):
             taken[stratum] += len(within.intersection(members))

@@ -165,5 +165,9 @@ def _joined(images: CachedImages, generated: CachedImages) -> CachedImages:
             write_columns(partial, np.concatenate([images.labels, labels]), (paths, *columns.values()), index)
 
     name = f"{images.name} and {generated.name}"
-    digest = hashlib.sha256(f"{images.folder.name}\0{generated.folder.name}".encode()).hexdigest()[:20]
-    return built_once(f"{images.folder.name[:-21]}-and-{generated.folder.name[:-21]}-{digest}"[-120:], build)
+    key = f"{images.folder.name}\0{generated.folder.name}"
+    if images.merged:
+        key += f"\0{sorted(images.merged.items())}"
+    digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:20]
+    joined = built_once(f"{images.folder.name[:-21]}-and-{generated.folder.name[:-21]}-{digest}"[-120:], build)
+    return replace(joined, merged=images.merged)

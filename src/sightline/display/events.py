@@ -85,6 +85,8 @@ class Serving:
     address: str
     about: str
     """Who answers there, in a sentence."""
+    service: bool = True
+    """Whether programs can ask, too, below ``api``."""
 
 
 Event = str | Progress | Epoch | Measured | Table | Trial | Serving

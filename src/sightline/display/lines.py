@@ -47,9 +47,10 @@ class Lines:
                 self._draw(event)
             case Trial():
                 self.trial(event)
-            case Serving(address, about):
+            case Serving(address, about, service):
                 show(about, self.console)
-                show(f"{address}  (the service: {address.partition('?')[0]}api; Ctrl-C ends it)", self.console)
+                programs = f"the service: {address.partition('?')[0]}api; " if service else ""
+                show(f"{address}  ({programs}Ctrl-C ends it)", self.console)
 
     def progress(self, event: Progress) -> None:
         """Print a line when a stage begins, and at times how far it is."""

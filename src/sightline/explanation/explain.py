@@ -55,7 +55,7 @@ def explain(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
     *,
     out: str | os.PathLike[str],
-    methods: Sequence[str] = ("grad_cam",),
+    methods: Sequence[str] = (),
     target: str | None = None,
     settings: AttributionConfig | Mapping[str, Any] | None = None,
     arrays: bool = False,
@@ -73,8 +73,9 @@ def explain(
             input.
         out: Folder to make, with the sheets (PNG) and explanations.csv.
         methods: One or several of saliency, integrated_gradients, integrated_gradients_smoothgrad, deeplift, occlusion,
-            gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for;
-            grad_cam unless named. All but grad_cam and attention need captum.
+            gradient_shap, grad_cam, attention (of an attention head); or all, for those that the network is made for.
+            Unless named deeplift, the most faithful of those that take one pass, or grad_cam where deeplift has no rule
+            for the network, or a layer is named. All but grad_cam and attention need captum.
         target: The class to ask about; the most probable of each image unless named.
         settings: Numbers of the methods, and the layer of grad_cam.
         arrays: Also write the maps of each image (.npz), one array a method, in the method's own numbers.
@@ -88,9 +89,10 @@ def explain(
         RunError: no finished run, or ``out`` holds something.
     """
     chosen = settings if isinstance(settings, AttributionConfig) else AttributionConfig(**(settings or {}))
-    names = methods_of(methods)
-    chosen.refuse_unused(names)
-    refuse_missing_captum(names)
+    methods = methods or (("grad_cam",) if chosen.layer is not None else ())
+    chosen.refuse_unused(methods_of(methods or ("deeplift",)))
+    if methods:
+        refuse_missing_captum(methods_of(methods))
     with stage(on_event, "Explaining", brief=True) as progress:
         sources, no_images = sources_of(images)
         refuse_filled(out)
@@ -102,11 +104,11 @@ def explain(
         import torch
 
         from sightline.data.augment.augment import center
-        from sightline.explanation.explainer import Explainer
+        from sightline.explanation.explainer import Explainer, quick_method
         from sightline.machine.devices import keep_freed_memory
 
         keep_freed_memory()
-        explainer = Explainer(classifier, methods, chosen)
+        explainer = Explainer(classifier, methods or (quick_method(classifier),), chosen)
         writer = _Writer(Path(out), arrays)
         total = sum(len(source.names) for source in sources)
         unreadable: list[tuple[str, str]] = []

@@ -50,7 +50,9 @@ def lead(facts: RunFacts) -> list[str]:
     name += f" ({parameters:,} parameters)" if parameters is not None else ""
     notes = facts.model["data"].get("split_notes")
     split = [f"How it was split: {'; '.join(notes)}."] if notes else []
-    return [f"{name}, {trained_on(facts.model)}", *split, *how_it_did(facts)]
+    mirroring = facts.model.get("mirroring", "")
+    mirrored = [f"{mirroring[0].upper()}{mirroring[1:]}."] if mirroring else []
+    return [f"{name}, {trained_on(facts.model)}", *split, *mirrored, *how_it_did(facts)]
 
 
 def trained_on(model: Mapping[str, Any]) -> str:

@@ -73,6 +73,7 @@ class Data(Struct):
     counts: Counts
     location: str | None = None
     classes: Literal["top", "leaf"] | None = None
+    merge: dict[str, str] = {}
     split_rule: int = 1
     batch_rule: int = 1
     split_notes: list[str] = []
@@ -280,6 +281,7 @@ class Facts(Struct, kw_only=True):
     kept: Kept | None = None
     probe: Probe | None = None
     found: dict[str, Found] = {}
+    mirroring: str = ""
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes):

@@ -173,18 +173,21 @@ def write_rows(file: TextIO, header: Sequence[str], rows: Iterable[Sequence[Any]
     writer.writerow(header)
     for row in rows:
         cells = [safe_cell(cell) if isinstance(cell, str) else finite(cell) for cell in row]
-        returns = any(isinstance(cell, str) and "\r" in cell for cell in cells)  # not quoted before Python 3.13
-        (quoting if returns else writer).writerow(cells)
+        # returns are not quoted before Python 3.13, and readers of tables skip blanks before a cell without quotes
+        quoted = any(isinstance(cell, str) and ("\r" in cell or cell[:1] == " ") for cell in cells)
+        (quoting if quoted else writer).writerow(cells)
 
 
 def safe_cell(text: str) -> str:
-    """Return text that no spreadsheet runs: an apostrophe goes before a leading ``= + - @``, tab or return."""
-    return f"'{text}" if text[:1] in FORMULAS else text
+    """Return text that no spreadsheet runs: an apostrophe goes before a leading ``= + - @``, tab or return, and before
+    apostrophes that lead such text already, so that ``plain_text`` tells the two apart.
+    """
+    return f"'{text}" if text.lstrip("'").startswith(FORMULAS) else text
 
 
 def plain_text(cell: str) -> str:
     """Return the text that ``safe_cell`` was called with."""
-    return cell[1:] if cell[:1] == "'" and cell[1:2] in FORMULAS else cell
+    return cell[1:] if cell[:1] == "'" and cell.lstrip("'").startswith(FORMULAS) else cell
 
 
 def storage_error(folder: Path, error: OSError | RuntimeError) -> StorageError:

@@ -24,11 +24,14 @@ from http.cookies import CookieError, SimpleCookie
 from itertools import count
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sightline.config.serving import ServeConfig
 
 __all__ = [
     "PRIVATE",
@@ -38,6 +41,7 @@ __all__ = [
     "RequestLog",
     "SameSite",
     "Token",
+    "add_guards",
     "is_loopback",
     "noted",
     "plain",
@@ -55,6 +59,16 @@ GONE = 499  # how the log says that the caller left before the answer
 UNFINISHED_LINES = 100  # of a minute, on requests that were never whole
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOCAL = re.compile(r"localhost|[a-z0-9.-]+\.localhost")
+
+
+def add_guards(app: Starlette, limits: ServeConfig, log: Callable[[str], None]) -> None:
+    """Put an application behind its guards; ``log`` is given a line for each request."""
+    # the last one added is the outermost
+    if limits.token is not None:
+        app.add_middleware(Token, token=limits.token)
+    app.add_middleware(SameSite, local_names_only=limits.token is None and is_loopback(limits.host))
+    app.add_middleware(BodyLimit, most_bytes=int(limits.max_megabytes * 1e6))
+    app.add_middleware(RequestLog, log=log)
 
 
 @dataclass

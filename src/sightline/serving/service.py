@@ -46,7 +46,7 @@ from sightline.inference.predictions import Prediction
 from sightline.machine.extras import own_version
 from sightline.measures.conformal import COVERAGES
 from sightline.serving.forms import FormRoute
-from sightline.serving.limits import PRIVATE, BodyLimit, RequestLog, SameSite, Token, is_loopback, noted, plain
+from sightline.serving.limits import PRIVATE, add_guards, noted, plain
 from sightline.serving.maps import Maps, explain, seen
 from sightline.serving.schemas import ERRORS, EXPLAINED, Answers, Error, Health, Model, Question, describe_model
 from sightline.serving.worker import AT_ONCE, Asker, BusyError
@@ -91,12 +91,7 @@ def build_service(
         app.router.routes.append(route)
     for error in (HTTPException, RequestValidationError, ConfigError, BusyError):
         app.add_exception_handler(error, _refused)
-    # the last one added is the outermost
-    if limits.token is not None:
-        app.add_middleware(Token, token=limits.token)
-    app.add_middleware(SameSite, local_names_only=limits.token is None and is_loopback(limits.host))
-    app.add_middleware(BodyLimit, most_bytes=int(limits.max_megabytes * 1e6))
-    app.add_middleware(RequestLog, log=log)
+    add_guards(app, limits, log)
     return app
 
 

@@ -154,6 +154,7 @@ class Plan(ABC):
                 "location": images.location,
                 "fingerprint": images.fingerprint,
                 **({} if recipe.data.classes is None else {"classes": recipe.data.classes}),
+                **({"merge": dict(images.merged)} if images.merged else {}),
                 "counts": self.splits.counts(),
                 "split_rule": self.splits.rule,
                 "split_notes": self.splits.notes,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from sightline.config.backbones import BOX
 from sightline.config.finetuning import FrozenConfig
@@ -70,6 +71,7 @@ class ClassifierPlan(Plan):
             "answer_precision": self.recipe.evaluation.precision,
             "temperatures": {},
             "test_readings": 0,
+            **({"mirroring": self.mirrored.line} if self.mirrored.line else {}),
         }
 
     def learner(self, fresh: bool) -> "ClassifierLearner":
@@ -81,7 +83,9 @@ class ClassifierPlan(Plan):
         weights = None
         if fit.class_weights == "balanced":
             weights = balanced_weights(self.images.labels[train], len(self.images.classes))
-        return ClassifierLearner(self.network, self.recipe, -(-len(train) // fit.batch_size), weights)
+        batches = -(-len(train) // fit.batch_size)
+        shift = torch.from_numpy(self.answer_shift)
+        return ClassifierLearner(self.network, self.recipe, batches, weights, shift if shift.any() else None)
 
     @property
     def pretrained(self) -> bool:
@@ -96,6 +100,13 @@ class ClassifierPlan(Plan):
             return None
         counts_K = np.bincount(self.images.labels[self.splits.train], minlength=len(self.images.classes))
         return prior_shifts(counts_K, balanced, recipe.evaluation.prior)
+
+    @property
+    def answer_shift(self) -> np.ndarray[Any, Any]:
+        """What the frequencies that the answers assume add to the logits of the network, (K,), in float32."""
+        shifts = self.prior_shifts()
+        shift_K = np.zeros(len(self.images.classes)) if shifts is None else shifts.answers_K
+        return shift_K.astype(np.float32)
 
     def finish(self, run: Path, trained: Trained, on_event: Listener) -> None:
         finish(self, run, trained, on_event)

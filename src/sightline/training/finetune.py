@@ -234,7 +234,7 @@ def keep_better(plan: ClassifierPlan, probed: Probed, before: dict[str, Tensor],
         tuned_NK = classifier.view_logits(
             plan.images.pixels, "one", rows=rows, progress=lambda done: progress(done, len(rows))
         )[0]
-    compared = _compared(plan, probed, tuned_NK, "fine-tuned", on_event)
+    compared = _compared(plan, probed, tuned_NK + plan.answer_shift, "fine-tuned", on_event)
     if compared["kept"] == "probe":
         plan.network.load_state_dict(before)
     return compared
@@ -272,7 +272,7 @@ def _prepare_rival(plan: ClassifierPlan, settings: Mapping[str, Any]) -> Classif
     named = read_recipe(plan.rival)
     try:
         request = Request(named, own, plan.source, False, resolve(named, own), plan.splits.rule)
-        return prepare_classifier(request, ignore)
+        return replace(prepare_classifier(request, ignore), mirrored=plan.mirrored)
     except ConfigError:
         return None
 
@@ -309,4 +309,4 @@ def _compare_rival(plan: ClassifierPlan, probed: Probed, rival: ClassifierPlan, 
     model = rival.describe()
     classifier = Classifier(rival.network, model, probed.store.device)
     logits_NK = combine(classifier.view_logits(rival.images.pixels, model["views"], rows=rows), model["views"])
-    return _compared(plan, probed, logits_NK, f"recipe {rival.recipe.name}", on_event)
+    return _compared(plan, probed, logits_NK + rival.answer_shift, f"recipe {rival.recipe.name}", on_event)

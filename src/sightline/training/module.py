@@ -39,7 +39,11 @@ __all__ = [
 
 
 def classification_loss(
-    network: Network, batch: Batch, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+    network: Network,
+    batch: Batch,
+    label_smoothing: float = 0.0,
+    class_weights: Tensor | None = None,
+    answer_shift: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the mean cross-entropy of a batch, in float32; of a mixed one, of both labels by their shares.
 
@@ -50,6 +54,8 @@ def classification_loss(
         The loss, a scalar, and the logits, (B, K).
     """
     logits = (network.classify(batch.images) if batch.features else network(batch.images)).float()
+    if answer_shift is not None:  # of a classifier that was trained for other frequencies of the classes
+        logits = logits + answer_shift
     if batch.shares is None and class_weights is None:
         return functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing), logits
 
@@ -239,13 +245,28 @@ class ClassifierLearner(Learner):
     network: Network
     recipe: Recipe
     class_weights: Tensor | None
+    answer_shift: Tensor | None
     measures = ("loss", "acc")
 
     def __init__(
-        self, network: Network, recipe: Recipe, batches_per_epoch: int, class_weights: Tensor | None = None
+        self,
+        network: Network,
+        recipe: Recipe,
+        batches_per_epoch: int,
+        class_weights: Tensor | None = None,
+        answer_shift: Tensor | None = None,
     ) -> None:
+        """
+        Args:
+            network: that is trained.
+            recipe: every setting.
+            batches_per_epoch: of all processes together.
+            class_weights: what an image of each class counts in the loss, (K,).
+            answer_shift: added to the logits of validation, (K,), as the finished classifier will add it.
+        """
         super().__init__(network, recipe, batches_per_epoch)
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.register_buffer("answer_shift", answer_shift, persistent=False)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         position = self.begin_step(batch)
@@ -255,7 +276,7 @@ class ClassifierLearner(Learner):
         return self.share_of_step(loss if batch.weight == 1 else loss * batch.weight, batch)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        loss, logits = classification_loss(self.network, batch)
+        loss, logits = classification_loss(self.network, batch, answer_shift=self.answer_shift)
         self.validation_totals.add(loss, logits, batch.labels, -1)
 
     def _whitening_learns(self, epoch: int) -> bool:

@@ -84,8 +84,7 @@ def run_probe(plan: ClassifierPlan, on_event: Listener) -> Probed:
         store.features(rows, progress)
     seconds = time.perf_counter() - start
 
-    shifts = plan.prior_shifts()
-    shift_K = None if shifts is None else torch.from_numpy(shifts.answers_K).float()
+    shift_K = torch.from_numpy(plan.answer_shift)
 
     def examples(rows: Array, weighted: bool = False) -> Examples:
         labels_N = torch.from_numpy(images.labels[rows])
@@ -104,7 +103,9 @@ def run_probe(plan: ClassifierPlan, on_event: Listener) -> Probed:
         head = choose_head(train, deal_folds(images, splits.train, FOLDS, plan.recipe.data.split_seed), telling)
     else:
         (head,) = solve_head(train, (penalty,))
-    logits_NK = head.logits(held_out.features_ND) if held_out is not None else np.zeros((0, classes), np.float32)
+    logits_NK = np.zeros((0, classes), np.float32)
+    if held_out is not None:
+        logits_NK = head.logits(held_out.features_ND) + plan.answer_shift
     _put_in(plan, head)
     facts: dict[str, Any] = {"penalty": head.penalty, "features_computed": store.computed, "feature_seconds": seconds}
     if held_out is not None:

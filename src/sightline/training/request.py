@@ -88,5 +88,6 @@ def read_request(
     for name, read in (("exclude", read_excluded), ("keep_split", read_kept), ("synthetic", find_generated)):
         if images.get(name) is not None:
             read(images[name])
+    source.merge = settled.data.merge if settled else tuple(images.get("merge") or ())
     refuse_missing_trackers(settled.track.to if settled else (flags.get("track") or {}).get("to") or ())
     return Request(named, flags, source, named_set is None, settled)

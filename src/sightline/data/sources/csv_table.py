@@ -82,7 +82,7 @@ class Table:
             yield place, {name: _text(cells[index], f"{self.what}, {place}") for name, index in chosen.items()}
 
 
-def read_table(data: bytes, what: str, *, lines: bool = False, errors: str = "strict") -> Table:
+def read_table(data: bytes, what: str, *, lines: bool = False, errors: str = "strict", whole: bool = False) -> Table:
     """Read a table.
 
     Args:
@@ -90,6 +90,7 @@ def read_table(data: bytes, what: str, *, lines: bool = False, errors: str = "st
         what: how messages name it.
         lines: whether it is JSON lines, one object a line.
         errors: how bytes that are no UTF-8 are taken, as ``bytes.decode`` has it.
+        whole: refuse rows of fewer cells than the header and a last line without an end: the file may be cut off.
     Raises:
         DataError: it is no text, or its header cannot be read.
     """
@@ -113,7 +114,12 @@ def read_table(data: bytes, what: str, *, lines: bool = False, errors: str = "st
 
     header = next(read(), None)
     columns = [] if header is None else [cell.strip() for cell in header[1]]
-    return Table(what, columns, lambda: _fitting(read(), columns, separator, what), text[start:].lstrip()[:200])
+    if whole and text and not text.endswith(("\n", "\r")):
+        raise DataError(
+            f"{what} has no end of line behind its last line, so it may be cut off; copy it again, or, if nothing is"
+            " missing, end it with a line break."
+        )
+    return Table(what, columns, lambda: _fitting(read(), columns, separator, what, whole), text[start:].lstrip()[:200])
 
 
 def choose(table: Table, ranks: Sequence[Sequence[str]]) -> int | None:
@@ -256,11 +262,16 @@ def _cells(text: str, separator: str, line: int, what: str) -> Iterator[tuple[in
 
 
 def _fitting(
-    rows: Iterator[tuple[int, list[str]]], columns: list[str], separator: str, what: str
+    rows: Iterator[tuple[int, list[str]]], columns: list[str], separator: str, what: str, whole: bool
 ) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows behind the header, each filled up to its length."""
+    """Yield the rows behind the header, each filled up to its length unless only whole ones are taken."""
     next(rows, None)
     for line, cells in rows:
+        if whole and len(cells) < len(columns):
+            raise DataError(
+                f"{what}, line {line}: {len(cells)} cells, and the first line names {len(columns)} columns; mend or"
+                " delete the line."
+            )
         extra = [cell for cell in cells[len(columns) :] if cell.strip()]
         if extra:
             name = {"\t": "tab"}.get(separator, repr(separator))

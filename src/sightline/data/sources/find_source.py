@@ -61,6 +61,7 @@ def source_of_run(model: Mapping[str, Any]) -> ImageSource:
     """
     noted = model["data"].get("classes")
     source = find_source(model["data"]["location"], noted)
+    source.merge = model["data"].get("merge", {})
     called_like_splits = any(is_split_name(name) for name in model["classes"])
     if called_like_splits and noted is None and _has_folders(source) and _classes_of(source) != set(model["classes"]):
         source.classes = "top"  # a run from before the name of a split was none of a class
@@ -81,8 +82,11 @@ def _classes_of(source: ImageSource) -> set[str]:
 
 
 def find_like_run(data: str | os.PathLike[str], model: Mapping[str, Any]) -> ImageSource:
-    """Find another image set than that of a run, with the same folders as classes: at the top, or at the bottom."""
+    """Find another image set than that of a run, with the same folders as classes: at the top, or at the bottom; and
+    with the same classes merged.
+    """
     source = find_source(data)
+    source.merge = model["data"].get("merge", {})
     if _has_folders(source):
         source.classes = model["data"].get("classes")
     return source

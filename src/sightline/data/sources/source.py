@@ -6,7 +6,7 @@ A source lists its files once (``scan``), hands out their bytes in its own order
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +27,8 @@ class ImageSource(Protocol):
     location: str
     least: int = 2
     """Classes, at least, for ``scan`` to take the set: 2, and 1 where it is only measured."""
+    merge: Sequence[str] | Mapping[str, str] = ()
+    """Classes that become one when the set is opened, as ``merging.merged`` has them; ``scan`` lists what is there."""
 
     def fingerprint(self) -> str: ...
     def scan(self) -> Listing: ...
