@@ -69,7 +69,8 @@ def test_quality_is_low_where_another_class_is_more_probable():
 
 def judged(in_memory, features, labels, splits=None):
     return find_label_errors(
-        in_memory(labels.tolist(), splits=splits), Embedding(features, features[:, :2], "made-up features", 0)
+        in_memory(labels.tolist(), splits=splits),
+        Embedding(np.arange(len(labels)), features, features[:, :2], "made-up features", 0),
     )
 
 
@@ -81,6 +82,16 @@ def test_the_findings_name_the_given_and_the_suggested_class(in_memory):
     assert found.findings[0].row == 7
     assert found.findings[0].detail.startswith(f"given class {given[7]}, suggested class {labels[7]}")
     assert "made-up features" in found.notes[0]
+
+
+def test_an_image_that_was_decided_to_be_left_out_shifts_no_other(in_memory):
+    features, labels = blobs(300)
+    labels[3] = -1
+    given = labels.copy()
+    given[7] = (labels[7] + 1) % 3
+    found = judged(in_memory, features, given)
+    assert found.findings[0].row == 7
+    assert 3 not in {item.row for item in found.findings}
 
 
 def test_features_that_do_not_know_the_classes_suspect_nothing_and_say_so(in_memory):

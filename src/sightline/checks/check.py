@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from sightline.checks import problems
-from sightline.checks.check_page import Findings, proposals, write_check
+from sightline.checks.advice import Advice, advise, by_itself, train_command
+from sightline.checks.check_page import Findings, lead, write_check
+from sightline.checks.decided import as_decided, undecided
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
 from sightline.data.cache import CachedImages
+from sightline.data.corrections import read_corrections
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.entries import say_left_out
@@ -50,8 +53,14 @@ class Check:
     """Findings of each kind that there is any of."""
     excluded: list[str]
     """Paths of the images that are proposed to be left out of a training."""
-    proposals: list[str]
-    """Sentences: how many those are, and why; what a training cannot leave out, and what it does not see."""
+    lead: str
+    """How much was looked at, and whether anything is to be done."""
+    advice: list[Advice]
+    """What to do, the gravest first."""
+    command: str
+    """Trains with all of it that is accepted."""
+    notes: list[str]
+    """Sentences: how files were read, and what a training does by itself."""
 
 
 @reporting
@@ -62,6 +71,7 @@ def check(
     labels: str | os.PathLike[str] = AUTO,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
+    corrections: str | None = None,
     trust_code: bool = False,
     on_event: Listener = ignore,
 ) -> Check:
@@ -77,6 +87,7 @@ def check(
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
             checks/<data>-<n> unless named.
         classes: Which folders are the classes, as for sightline train.
+        corrections: A corrections file: labels are checked as it decides them, and what it decides on is no suspect.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
@@ -89,18 +100,23 @@ def check(
         read_model_of_finished(judge)
     if out is not None:
         refuse_filled(out)
+    if corrections is not None:
+        read_corrections(corrections)
     with stage(on_event, "Checking", brief=True) as progress:
         images, splits, notes = open_set(source, progress)
-        reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
+        images, splits, decided = as_decided(images, splits, corrections)
+        reading = [*decided, *images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
-        findings += problems.copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
+        findings += problems.copies(
+            images, parts, near_duplicates(images.pixels, _one_of_each(images), progress=progress)
+        )
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
         if judge != NONE:
             suspected, judged = _label_errors(source, images, judge, trust_code, progress, on_event)
-            findings, notes = [*findings, *suspected], [*notes, *judged]
+            findings, notes = [*findings, *undecided(images, suspected)], [*notes, *judged]
         checked = Findings(
             images,
             parts,
@@ -112,9 +128,18 @@ def check(
             problems.staying_in_test(images, parts, findings),
         )
         folder = _folder(images.name, out)
-        _write(folder, checked)
-        excluded = [images.paths[row] for row in sorted(checked.excluded)]
-        return Check(folder, findings, checked.counts, excluded, [*reading, *proposals(checked)])
+        steps = advise(checked, folder)
+        _write(folder, checked, steps)
+        return Check(
+            folder,
+            findings,
+            checked.counts,
+            [images.paths[row] for row in sorted(checked.excluded)],
+            " ".join(lead(checked, steps)),
+            steps,
+            train_command(images.location, steps),
+            [*reading, *by_itself(checked)],
+        )
 
 
 def _headers(
@@ -175,7 +200,7 @@ def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:
     return folder if folder.is_dir() else create_run(name, folder, flag="--out")
 
 
-def _write(folder: Path, checked: Findings) -> None:
+def _write(folder: Path, checked: Findings, steps: Sequence[Advice]) -> None:
     images = checked.images
 
     def cell(values: Sequence[str], index: int | None) -> str:
@@ -202,4 +227,4 @@ def _write(folder: Path, checked: Findings) -> None:
             for row, why in problems.reasons(images, checked.excluded).items()
         ],
     )
-    write_check(folder / "check.html", checked)
+    write_check(folder / "check.html", checked, steps)

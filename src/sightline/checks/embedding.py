@@ -41,8 +41,10 @@ Array = np.ndarray[Any, Any]
 class Embedding:
     """The vectors of an image set, and where they come from."""
 
+    rows: Array
+    """Of the images, (N,), ascending: those of the set that can be read."""
     features_ND: Array
-    """In float32; row i is of the image ``readable[i]`` of the set."""
+    """In float32."""
     late_ND: Array
     """Channel means of a late map of the same pass: judging labels by both was better than by either alone."""
     name: str
@@ -83,7 +85,7 @@ def embed(
     _compute(store, name, progress, on_event)
     features_ND: Array = store.features(rows).numpy()
     late_ND: Array = store.compared(rows).numpy()
-    return Embedding(features_ND, late_ND, name, store.computed, store.note)
+    return Embedding(rows, features_ND, late_ND, name, store.computed, store.note)
 
 
 def _by_box(source: ImageSource, preprocessing: Preprocessing, progress: Progress | None) -> tuple[FeatureStore, str]:

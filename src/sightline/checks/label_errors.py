@@ -54,7 +54,8 @@ def find_label_errors(images: CachedImages, embedding: Embedding, progress: Coun
     enough_K = np.bincount(labels_N, minlength=len(names)) >= FEWEST_TO_JUDGE
     if enough_K.sum() < 2:
         return LabelErrors([], [TOO_FEW_TO_JUDGE])
-    both_ND = np.concatenate([embedding.features_ND, embedding.late_ND], axis=1)
+    places = np.searchsorted(embedding.rows, rows)  # images that were decided to be left out are among those
+    both_ND = np.concatenate([embedding.features_ND[places], embedding.late_ND[places]], axis=1)
     probabilities_NK = out_of_fold(both_ND, labels_N, deal_folds(images, rows, FOLDS, 0), len(names), progress)
     predicted_N, quality_N = probabilities_NK.argmax(axis=1), label_quality(probabilities_NK, labels_N)
     right, largest = float((predicted_N == labels_N).mean()), float(np.bincount(labels_N).max() / len(labels_N))
