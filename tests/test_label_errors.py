@@ -83,6 +83,7 @@ def test_the_findings_name_the_given_and_the_suggested_class(in_memory):
     assert found.findings[0].detail.startswith(f"given class {given[7]}, suggested class {labels[7]}")
     assert found.findings[0].suggested == labels[7]
     assert 0.5 < found.findings[0].certainty <= 1
+    assert found.findings[0].judge == "made-up features"
     assert "made-up features" in found.notes[0]
 
 

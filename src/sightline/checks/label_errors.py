@@ -96,6 +96,7 @@ def find_label_errors(images: CachedImages, embedding: Embedding, progress: Coun
             suggested=int(predicted_N[place]),
             certainty=round(float(probabilities_NK[place, predicted_N[place]]), 6),
             neighbors=tuple(rows[near.get(place, [])].tolist()),
+            judge=embedding.name,
         )
         for place in suspects
     ]
