@@ -15,8 +15,9 @@ import numpy as np
 from sightline.checks import problems
 from sightline.checks.advice import Advice, advise, by_itself, train_command
 from sightline.checks.check_page import Findings, lead, write_check
+from sightline.checks.copies import copies, keeping_rank
 from sightline.checks.decided import as_decided, undecided
-from sightline.checks.duplicates import near_duplicates
+from sightline.checks.duplicates import Pairs, near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
@@ -108,9 +109,8 @@ def check(
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
-        findings += problems.copies(
-            images, parts, near_duplicates(images.pixels, _one_of_each(images), progress=progress)
-        )
+        rank = keeping_rank(images, parts, headers)
+        findings += copies(images, parts, _near(images, rank, progress), rank)
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
         if labels is not None:
@@ -123,8 +123,8 @@ def check(
             headers,
             statistics(images, learned),
             findings,
-            problems.suggestions(images, parts, findings),
-            problems.staying_in_test(images, parts, findings),
+            problems.suggestions(images, parts, findings, rank),
+            problems.staying_in_test(images, parts, findings, rank),
         )
         folder = _folder(images.name, out)
         steps = advise(checked, folder)
@@ -165,10 +165,15 @@ def _odd(images: CachedImages, headers: dict[int, Header]) -> list[Finding]:
     return problems.odd_ones(images, {**light, **files})
 
 
-def _one_of_each(images: CachedImages) -> Array:
-    """List the first row of each group of identical images, ascending."""
+def _near(images: CachedImages, rank: Array, progress: Progress | None) -> Pairs:
+    """Find near duplicates among the first images of each group of identical ones."""
     first = {images.hashes[row]: row for row in reversed(images.readable.tolist())}
-    return np.array(sorted(first.values()), np.int64)
+    best = rank.copy()  # of a group, as its best image
+    for row in images.readable.tolist():
+        one = first[images.hashes[row]]
+        best[one] = min(best[one], rank[row])
+    rows = np.array(sorted(first.values()), np.int64)
+    return near_duplicates(images.pixels, rows, progress=progress, preference_N=best)
 
 
 def _suspected_labels(
