@@ -1,14 +1,14 @@
 """Look an image set over before a training: what is broken, odd, there twice, leaked into test, mislabeled, or
 directed.
 
-Nothing here loads torch, unless labels are checked.
+Nothing here loads torch, unless labels are judged.
 """
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,8 +24,7 @@ from sightline.checks.problems import Finding
 from sightline.checks.review import address_of_review, serve_items
 from sightline.checks.suspects import keep_suspects
 from sightline.config.serving import AddressConfig
-from sightline.data.cache import CachedImages, open_images
-from sightline.data.correcting import with_corrected_labels
+from sightline.data.cache import CachedImages
 from sightline.data.corrections import read_corrections
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.downloads import Progress
@@ -36,13 +35,20 @@ from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import statistics
 from sightline.display.reporting import Listener, ignore, reporting, stage
-from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
+
+if TYPE_CHECKING:
+    from sightline.checks.embedding import Embedding
 
 __all__ = ["CHECKS", "Check", "check"]
 
 CHECKS = Path("checks")
+BY_CELLS = (
+    "Near duplicates were sought by the coarse look of the images alone, without an embedding: some that are cropped or"
+    " moved far are missed."
+)
+AUTO, NONE = "auto", "none"  # values of labels that name no run
 
 Array = np.ndarray[Any, Any]
 
@@ -73,7 +79,7 @@ class Check:
 def check(
     data: str | os.PathLike[str],
     *,
-    labels: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] = AUTO,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
     corrections: str | None = None,
@@ -87,9 +93,10 @@ def check(
 
     Args:
         data: An image set, as for sightline train.
-        labels: Folder of a finished run whose features judge the labels (confident learning): heads on them are
-            asked about images that they did not see. The run may know other classes. A run that was trained on these
-            very images has learned some of their wrong labels; it still finds most.
+        labels: What judges the labels (confident learning): heads on features are asked about images that they did not
+            see. auto: features of the backbone in the box, which has seen none of the labels. none: labels are not
+            judged. Otherwise the folder of a finished run, which may know other classes (its whole path, if it has one
+            of these names); one that was trained on these very images has learned their wrong labels, and hides some.
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
             checks/<data>-<n> unless named.
         classes: Which folders are the classes, as for sightline train.
@@ -106,8 +113,9 @@ def check(
     """
     at = address_of_review(review, address)
     source = find_source(data, classes)
-    if labels is not None and not os.fspath(labels).endswith(".safetensors"):
-        read_model_of_finished(labels)
+    judge = os.fspath(labels)
+    if judge not in (AUTO, NONE) and not judge.endswith(".safetensors"):
+        read_model_of_finished(judge)
     if out is not None:
         refuse_filled(out)
     if corrections is not None:
@@ -120,16 +128,19 @@ def check(
         headers, unseen = _headers(source, images, progress)
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
         rank = keeping_rank(images, parts, headers)
-        findings += copies(images, parts, _near(images, rank, progress), rank)
+        embedding, unjudged = _embedding(source, images, judge, trust_code, progress, on_event)
+        findings += copies(images, parts, _near(images, rank, embedding, progress), rank)
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
-        if labels is not None:
-            suspected, quality = _suspected_labels(source, images, labels, trust_code, progress)
-            findings, notes = [*findings, *undecided(images, suspected)], [*notes, quality]
+        if embedding is not None:
+            from sightline.checks.label_errors import find_label_errors
+
+            errors = find_label_errors(images, embedding, progress)
+            findings, notes = [*findings, *undecided(images, errors.findings)], [*notes, *errors.notes]
         checked = Findings(
             images,
             parts,
-            [*notes, *unseen, *reading],
+            [*notes, *unjudged, *unseen, *reading],
             headers,
             statistics(images, learned),
             findings,
@@ -178,7 +189,7 @@ def _odd(images: CachedImages, headers: dict[int, Header]) -> list[Finding]:
     return problems.odd_ones(images, {**light, **files})
 
 
-def _near(images: CachedImages, rank: Array, progress: Progress | None) -> Pairs:
+def _near(images: CachedImages, rank: Array, embedding: "Embedding | None", progress: Progress | None) -> Pairs:
     """Find near duplicates among the first images of each group of identical ones."""
     first = {images.hashes[row]: row for row in reversed(images.readable.tolist())}
     best = rank.copy()  # of a group, as its best image
@@ -186,43 +197,30 @@ def _near(images: CachedImages, rank: Array, progress: Progress | None) -> Pairs
         one = first[images.hashes[row]]
         best[one] = min(best[one], rank[row])
     rows = np.array(sorted(first.values()), np.int64)
-    return near_duplicates(images.pixels, rows, progress=progress, preference_N=best)
+    features_ND = None
+    if embedding is not None:
+        features_ND = embedding.features_ND[np.searchsorted(embedding.rows, rows)]
+    return near_duplicates(images.pixels, rows, features_ND, progress, best)
 
 
-def _suspected_labels(
-    source: ImageSource, labeled: CachedImages, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
-) -> tuple[list[Finding], str]:
-    """Find labels that look wrong to heads on the features of a run, and say how good the heads are."""
-    from sightline.checks.label_errors import folds_of, out_of_fold
-    from sightline.inference.encoder import Encoder
-    from sightline.inference.predict import load
+def _embedding(
+    source: ImageSource,
+    images: CachedImages,
+    judge: str,
+    trust_code: bool,
+    progress: Progress | None,
+    on_event: Listener,
+) -> tuple["Embedding | None", list[str]]:
+    """Embed the images by a run or by the backbone in the box, and say what is not looked at without."""
+    counts = np.bincount(images.labels[images.readable], minlength=len(images.classes))
+    few = judge != NONE and (counts >= problems.FEWEST_TO_JUDGE).sum() < 2
+    if judge == NONE or few:
+        return None, [*([problems.TOO_FEW_TO_JUDGE] if few else []), BY_CELLS]
+    from sightline.checks.embedding import embed
 
-    classifier = load(run, trust_code=trust_code)
-    exactly = (classifier.size, classifier.resize)
-    images = open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
-    images = with_corrected_labels(images, labeled)
-    rows, names = images.readable, images.classes
-    labels = images.labels[rows]
-    features = Encoder(classifier).encode_rows(images.pixels, rows, progress)
-    folds = folds_of([images.hashes[row] for row in rows])
-    probabilities = out_of_fold(features, labels, folds, len(names), progress)
-    predicted, quality = probabilities.argmax(axis=1), label_quality(probabilities, labels)
-    findings = [
-        Finding(
-            "suspected label",
-            f"given {names[labels[place]]}, suggested {names[predicted[place]]} (quality of the label"
-            f" {quality[place]:.3f})",
-            int(rows[place]),
-            label=int(labels[place]),
-            score=round(float(quality[place]), 6),
-        )
-        for place in suspected_labels(probabilities, labels, "noise rate").tolist()
-    ]
-    about = (
-        f"Labels were judged by heads on the features of {run}, which gave {(predicted == labels).mean():.1%} of the"
-        " images that they had not seen the class that they have."
-    )
-    return findings, about
+    run = None if judge == AUTO else judge
+    embedding = embed(source, run, trust_code, progress, preprocessing=images.preprocessing, on_event=on_event)
+    return embedding, [embedding.note] if embedding.note else []
 
 
 def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:
