@@ -5,7 +5,7 @@ Nothing here loads torch, unless labels are checked.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
+from sightline.checks.unlabeled import choose_unlabeled
+from sightline.config.labeling import UnlabeledConfig
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.downloads import Progress
@@ -28,6 +30,7 @@ from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import statistics
 from sightline.display.reporting import Listener, ignore, reporting, stage
+from sightline.errors import ConfigError
 from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
@@ -57,11 +60,12 @@ class Check:
 @reporting
 @listed_once()
 def check(
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
     *,
     labels: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
+    choose: UnlabeledConfig | None = None,
     trust_code: bool = False,
     on_event: Listener = ignore,
 ) -> Check:
@@ -74,14 +78,20 @@ def check(
             asked about images that they did not see. The run may know other classes. A run that was trained on these
             very images has learned some of their wrong labels; it still finds most.
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
-            checks/<data>-<n> unless named.
+            checks/<data>-<n> unless named; with --unlabeled chosen.csv and manifest.csv, in checks/<folder>-to-label,
+            where the next round goes on.
         classes: Which folders are the classes, as for sightline train.
+        choose: Choose which images of a folder without labels to label next, in place of looking a set over.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
         DataError: there is no such image set, or it cannot be used.
         RunError: no finished run, or the folder to write to holds something.
     """
+    if choose is not None:
+        return _chosen(choose, {"DATA": data, "--labels": labels, "--data.classes": classes}, out, trust_code, on_event)
+    if data is None:
+        raise ConfigError("no image set was named; give its folder, archive, manifest or name, or --unlabeled FOLDER.")
     source = find_source(data, classes)
     if labels is not None and not os.fspath(labels).endswith(".safetensors"):
         read_model_of_finished(labels)
@@ -113,6 +123,22 @@ def check(
         _write(folder, checked)
         excluded = [images.paths[row] for row in sorted(checked.excluded)]
         return Check(folder, findings, checked.counts, excluded, [*reading, *proposals(checked)])
+
+
+def _chosen(
+    choose: UnlabeledConfig,
+    others: Mapping[str, Any],
+    out: str | os.PathLike[str] | None,
+    trust_code: bool,
+    on_event: Listener,
+) -> Check:
+    """Choose images to label, where nothing was named that has no part in it."""
+    if useless := next((name for name, value in others.items() if value is not None), None):
+        raise ConfigError(f"{useless} has no effect with --unlabeled {choose.unlabeled}; leave one of them out.")
+    folder = CHECKS / f"{Path(choose.unlabeled).resolve().name}-to-label" if out is None else Path(out)
+    with stage(on_event, "Choosing", brief=True) as progress:
+        done = choose_unlabeled(choose, folder, trust_code, progress)
+    return Check(done.folder, done.findings, done.counts, [], done.sentences)
 
 
 def _headers(

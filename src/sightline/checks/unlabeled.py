@@ -1,0 +1,263 @@
+"""Unlabeled images: which of them to label next, shown with what a run makes of them. N images, D features, K classes.
+
+Nothing here loads torch before there is an image to choose.
+"""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sightline.checks.labeled_before import Before, labeled_before
+from sightline.checks.problems import Finding
+from sightline.config.labeling import UnlabeledConfig
+from sightline.data.answers import CHOSEN, MANIFEST, Answers, Example
+from sightline.data.cache import CachedImages, open_images
+from sightline.data.seen import number_of
+from sightline.data.sources.downloads import Progress
+from sightline.data.sources.entries import say_left_out
+from sightline.data.sources.unlabeled import UnlabeledSet
+from sightline.display.pages import Item, Page, Picture, Section, Table, data_uri, write_page
+from sightline.errors import DataError, RunError
+from sightline.runs.folder import names_a_run, read_model_of_finished
+from sightline.runs.writing import create_folder, write_csv
+
+if TYPE_CHECKING:
+    from sightline.inference.classifier import Classifier
+    from sightline.inference.predictions import Prediction
+
+__all__ = ["TO_LABEL", "Chosen", "choose_unlabeled"]
+
+TO_LABEL = "to label"
+"""The kind of what is found."""
+PAGE = "check.html"
+NAMED = 3  # unreadable files that the screen names
+COLUMNS = ("path", "label", "suggestion", "probability", "next", "next_probability", "none_of_these")
+LARGEST, SMALL = 160, 64  # pixels of a picture's longer side, and up to which pictures are kept without loss
+STRANGE = 1 / 2  # of the images: where more look like none of the classes, the run is for other images
+METHOD = (
+    "Images are chosen by BADGE (Ash et al., ICLR 2020): those of which the run is unsure, spread out so that no two"
+    " ask the same. What tells them is how the last layer would be changed by the label that the run thinks the most"
+    " probable. A copy of a chosen image, by its features and its pixels, is passed over.",
+    "The first images teach most as a set; none of them says how good the run is, since they are harder than most. So"
+    " they are all listed for training, and the images that the run was validated and tested on stay what they were.",
+)
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Images to label next."""
+
+    folder: Path
+    """With check.html, chosen.csv and manifest.csv."""
+    images: CachedImages
+    """All of the folder, at the size of the run."""
+    rows: list[int]
+    """Of the chosen images, in the order in which they were chosen."""
+    predictions: "list[Prediction]"
+    """What the run makes of each."""
+    answers: Answers
+    """Where the answers go."""
+    sentences: list[str]
+    """How many were chosen among how many, what was left out, and what to do."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Count them, as a check counts findings."""
+        return {TO_LABEL: len(self.rows)} if self.rows else {}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Return the chosen images as findings of a check."""
+        return [
+            Finding(TO_LABEL, _in_words(prediction), row, score=round(prediction.probability, 6))
+            for row, prediction in zip(self.rows, self.predictions, strict=True)
+        ]
+
+
+def choose_unlabeled(config: UnlabeledConfig, folder: Path, trust_code: bool, progress: Progress | None) -> Chosen:
+    """Choose the images of a folder whose labels would teach a run most, and write them down.
+
+    Args:
+        config: which images, which run, and how many.
+        folder: to write to; may be that of an earlier round, whose answers are kept.
+        trust_code: run the code of the repository that a network of torch.hub is built by.
+        progress: called with (images done, images in all).
+    Raises:
+        DataError: no image is there, or none can be read.
+        RunError: no finished run of a classifier, or the folder to write to holds something else.
+    """
+    if names_a_run(config.unlabeled):
+        raise DataError(f"--unlabeled {config.unlabeled} is a run, and no folder of images; name that with --run.")
+    source = UnlabeledSet(config.unlabeled)
+    if not config.run.endswith(".safetensors"):
+        read_model_of_finished(config.run)
+    _refuse_other(folder)
+    from sightline.inference.predict import load
+
+    classifier = load(config.run, trust_code=trust_code)
+    exactly = (classifier.size, classifier.resize)
+    images = open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
+    before = labeled_before(config.run, classifier.model, progress)
+    create_folder(folder)
+    answers = Answers(folder, _examples(source, images), before.rows, classifier.classes)
+    said = answers.take_filled_in()
+    rows, counts = _askable(images, before, answers)
+    chosen, predictions, copies, strange = _choose(classifier, images, rows, config.count, progress)
+    counts["copies of a chosen image"] = copies
+    here, gone = answers.write_manifest()
+    sentences = [*said, *_sentences(config, images, chosen, rows, counts)]
+    if strange > STRANGE:
+        sentences.append(
+            f"{strange:.0%} of the images look like none of the classes of {config.run}: is it the run for such images?"
+        )
+    if gone:
+        sentences.append(f"{gone:,} answered images are in {images.location} no more, and not in the manifest.")
+    sentences += [*before.notes, *say_left_out(images.ignored, images.suffixes)]
+    done = Chosen(folder, images, chosen, predictions, answers, sentences)
+    _write(done, config, here, counts)
+    return done
+
+
+def _refuse_other(folder: Path) -> None:
+    """Refuse a folder that holds something else than an earlier round."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CHOSEN).exists():
+        raise RunError(
+            f"{folder} holds something else than an earlier choice of images to label; choose another --out."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --out.")
+
+
+def _examples(source: UnlabeledSet, images: CachedImages) -> list[Example]:
+    """List the readable images, by the paths of their files."""
+    entries = sorted(source.scan().entries, key=lambda entry: entry.name)  # stable: the order of the rows
+    readable = set(images.readable.tolist())
+    return [
+        Example(os.path.normpath(source.root / entry.path), entry.name, images.hashes[row])
+        for row, entry in enumerate(entries)
+        if row in readable
+    ]
+
+
+def _askable(images: CachedImages, before: Before, answers: Answers) -> tuple[Array, dict[str, int]]:
+    """Return the rows that can be chosen, and how many others there are, by the reason."""
+    readable = images.readable
+    first = {images.hashes[row]: row for row in reversed(readable.tolist())}
+    once = np.array(sorted(first.values()), np.int64)
+    seen = np.isin(np.array([number_of(images.hashes[row]) for row in once], np.uint64), before.numbers)
+    decided = answers.read()
+    answered = np.array([images.hashes[row] in decided for row in once.tolist()], bool)
+    counts = {
+        "unreadable": len(images.left_out),
+        "the same, pixel for pixel, as another": len(readable) - len(once),
+        "among the images of the run": int(seen.sum()),
+        "answered in an earlier round": int((answered & ~seen).sum()),
+    }
+    return once[~seen & ~answered], counts
+
+
+def _choose(
+    classifier: "Classifier", images: CachedImages, rows: Array, count: int, progress: Progress | None
+) -> "tuple[list[int], list[Prediction], int, float]":
+    """Choose among some rows: (chosen rows, predictions of them, copies passed over, share that look like no class)."""
+    if not len(rows):
+        return [], [], 0, 0.0
+    from sightline.checks.active import copied, spread_out
+    from sightline.inference.answering import answer_rows
+
+    read = answer_rows(classifier, images, rows, progress)
+    places, copies = spread_out(
+        read.features_ND,
+        read.probabilities_NK,
+        count,
+        lambda place, others: copied(images.pixels, rows[place], rows[others], read.features_ND[[place, *others]]),
+    )
+    strange = float(np.mean([bool(prediction.unknown) for prediction in read.predictions]))
+    return rows[places].tolist(), [read.predictions[place] for place in places], copies, strange
+
+
+# ── what is said and written ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _sentences(
+    config: UnlabeledConfig, images: CachedImages, chosen: Sequence[int], rows: Array, counts: Mapping[str, int]
+) -> list[str]:
+    """Say how many images were chosen, and which could not be."""
+    sentences = [f"{len(chosen):,} of {len(images.paths):,} images were chosen to be labeled next."]
+    if len(chosen) < config.count:
+        sentences[0] += f" That is fewer than --count {config.count:,}: no others are left to ask about."
+    others = [f"{count:,} {reason}" for reason, count in counts.items() if count]
+    if others:
+        sentences.append(f"Not chosen: {'; '.join(others)}.")
+    sentences += [f"Unreadable: {path} ({reason})." for path, reason in images.left_out[:NAMED]]
+    if len(images.left_out) > NAMED:
+        sentences.append(f"{len(images.left_out) - NAMED:,} more unreadable files are listed in {PAGE}.")
+    return sentences
+
+
+def _in_words(prediction: "Prediction") -> str:
+    """Say what the run makes of an image."""
+    ranked = list(prediction.probabilities.items())[:2]
+    said = ", ".join(f"{label} {chance:.0%}" for label, chance in ranked)
+    return f"looks like none of the classes; the nearest: {said}" if prediction.unknown else f"perhaps {said}"
+
+
+def _write(chosen: Chosen, config: UnlabeledConfig, answered: int, counts: Mapping[str, int]) -> None:
+    folder, images = chosen.folder, chosen.images
+    path_of = chosen.answers.paths
+    table: list[Sequence[Any]] = []
+    for row, prediction in zip(chosen.rows, chosen.predictions, strict=True):
+        ranked = [(label, f"{chance:.6f}") for label, chance in list(prediction.probabilities.items())[:2]]
+        unknown = "" if prediction.unknown is None else "yes" if prediction.unknown else "no"
+        cells = [cell for pair in ranked for cell in pair]
+        table.append([path_of[images.hashes[row]], "", *cells, *[""] * (4 - len(cells)), unknown])
+    write_csv(folder / CHOSEN, COLUMNS, table)
+    items = [
+        Item([_picture(images, row)], _in_words(prediction))
+        for row, prediction in zip(chosen.rows, chosen.predictions, strict=True)
+    ]
+    manifest = folder.absolute() / MANIFEST
+    known = len(chosen.answers.known)
+    about = (
+        f"manifest.csv lists {known:,} images of {config.run} and {answered:,} answers. Write the right class of each"
+        f" image below into the column label of {CHOSEN} (or leave it empty), run the same command again to take the"
+        " answers and choose the next, and train on the manifest."
+    )
+    pixelated = " pixelated" if max(images.pixels.shape[1:3]) <= SMALL else ""
+    unreadable = Table(("file", "why"), images.left_out, texts=2)
+    sections = [
+        Section(
+            "Images to label next",
+            "The first teach most. Below each: what the run takes it for, and how sure it is.",
+            items=items,
+            look=f"singles{pixelated}",
+            count=len(items),
+            key="to-label",
+        )
+    ]
+    if images.left_out:
+        sections.append(
+            Section("Files that cannot be read", table=unreadable, count=len(images.left_out), key="unreadable")
+        )
+    page = Page(
+        f"Images of {images.name} to label",
+        [*chosen.sentences, about],
+        sections,
+        command=f"sightline train {shlex.quote(str(manifest))}",
+        method=METHOD,
+    )
+    write_page(folder / PAGE, page)
+
+
+def _picture(images: CachedImages, row: int) -> Picture:
+    pixels = images.pixels[row]
+    return Picture(
+        data_uri(pixels, LARGEST, lossless=max(pixels.shape[:2]) <= SMALL), images.paths[row], images.paths[row]
+    )
