@@ -161,8 +161,8 @@ def test_what_cannot_be_asked_is_counted_and_named(pool: Path, known: Finished, 
     for number, image in enumerate(sorted((known.data / "grass").iterdir())[:3]):
         shutil.copy(image, pool / f"known {number}.png")
     result = chosen(pool, known.run, tmp_path / "out", 100)
-    said = " ".join(result.proposals)
-    assert "18 of 23 images were chosen" in said
+    said = " ".join([result.lead, *result.notes])
+    assert f"18 of 23 images in {pool} were chosen" in said
     assert "fewer than --count 100" in said
     assert "1 unreadable; 1 the same, pixel for pixel, as another; 3 among the images of the run" in said
     assert "broken.png" in said
@@ -190,7 +190,7 @@ def test_answers_become_a_manifest_with_the_images_of_the_run_on_their_sides(
     assert counts == {"train": model["train"], "val": model["validation"], "test": model["test"]}
     fill_in(out / "chosen.csv", lambda row: "grass")
     result = chosen(pool, known.run, out)
-    assert any(sentence.startswith("5 answers taken") for sentence in result.proposals)
+    assert any(sentence.startswith("5 answers taken") for sentence in result.notes)
     after = rows(out / "manifest.csv")
     new = [row for row in after if row["path"] in asked]
     assert len(after) == 95
@@ -213,8 +213,8 @@ def test_a_training_takes_the_manifest_and_the_next_round_goes_on_from_it(
     assert data["train"] == sightline.load(known.run).model["data"]["counts"]["train"] + 5
     fresh = chosen(pool, run, tmp_path / "fresh", 100)  # a folder that knows of no earlier answers
     assert not asked & {row["path"] for row in rows(fresh.folder / "chosen.csv")}
-    assert "6 among the images of the run" in " ".join(fresh.proposals) or "5 among the images of the run" in " ".join(
-        fresh.proposals
+    assert "6 among the images of the run" in " ".join(fresh.notes) or "5 among the images of the run" in " ".join(
+        fresh.notes
     )
     assert len(rows(fresh.folder / "manifest.csv")) == 95
 
@@ -224,7 +224,7 @@ def test_a_label_that_is_no_class_of_the_run_is_said_and_kept(pool: Path, known:
     chosen(pool, known.run, out)
     fill_in(out / "chosen.csv", lambda row: "gras")
     result = chosen(pool, known.run, out)
-    assert "'gras' is a new class; did you mean 'grass'?" in result.proposals
+    assert "'gras' is a new class; did you mean 'grass'?" in result.notes
     assert sum(row["label"] == "gras" for row in rows(out / "manifest.csv")) == 5
 
 
@@ -237,7 +237,7 @@ def test_a_run_whose_images_are_gone_leaves_the_answers_alone_in_the_manifest(
     (run / "model.json").write_text(text.replace(str(known.data), str(tmp_path / "nowhere")), "utf-8")
     result = chosen(pool, run, tmp_path / "out")
     assert rows(tmp_path / "out" / "manifest.csv") == []
-    assert any("lists the answers alone" in sentence for sentence in result.proposals)
+    assert any("lists the answers alone" in sentence for sentence in result.notes)
 
 
 # ── refused ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -298,7 +298,10 @@ def test_the_command_line_has_the_spelling_of_the_issue(
     monkeypatch.chdir(tmp_path)
     assert main(["check", "--unlabeled", str(pool), "--run", str(known.run), "--count", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "Images to label next: 3" in lines
+    assert lines[0].startswith("3 of 20 images in ")
+    assert lines[1].startswith("1. Label 3 images. ")
+    assert "Found: images to label next 3" in lines
+    assert lines[-2] == f"sightline train {tmp_path}/checks/pool-to-label/manifest.csv"
     assert lines[-1] == "checks/pool-to-label"
     assert sorted(path.name for path in Path("checks/pool-to-label").iterdir() if path.name[0] != ".") == [
         "check.html",

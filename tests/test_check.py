@@ -125,13 +125,15 @@ def test_only_copies_wrong_labels_and_blank_images_are_suggested_to_be_left_out(
 
 def test_the_page_says_what_is_wrong_shows_it_and_loads_nothing(ill: tuple[Path, Check]) -> None:
     page = (ill[1].folder / "check.html").read_text("utf-8")
-    assert "2 test images (9.1%) show a picture that is also in train or validation" in page
-    assert "--data.exclude" in page
+    assert "2 test images (9.1%) are also in train or validation: the accuracy on test would come out too high." in page
+    assert "Stop the leak between the splits: leave out 2 copies" in page
+    assert "Leave out 4 images" in page
     assert (
-        "exclude.csv proposes to leave out 6 images: 2 also in validation or test; 2 with two labels, of which one is wrong; 1 the"
-        " same, pixel for pixel, as an image that stays; 1 of one color."
-    ) in page
-    assert "A training leaves out by itself what cannot be read." in page
+        "2 with two labels, of which one is wrong; 1 the same, pixel for pixel, as an image that stays; 1 of one color."
+        in page
+    )
+    assert f"--data.exclude {ill[1].folder.absolute()}/exclude.csv" in page
+    assert "A training leaves out by itself what cannot be read (1 file)." in page
     assert "train/<wbr>dog/<wbr>large.png" in page
     assert (
         page.count("data:image/webp;base64,") == 13
@@ -160,8 +162,10 @@ def test_the_command_line_counts_and_names_the_folder_last(
             (root / path).write_bytes(data)
     assert main(["check", "pets"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "Files that cannot be read: 1" in lines
-    assert any(line.startswith("exclude.csv proposes to leave out ") for line in lines)
+    assert lines[0].endswith("things are to do, the gravest first.")
+    assert lines[1].startswith("1. Leave out 2 images. 1 the same, pixel for pixel")
+    assert any(line.startswith("Found: files that cannot be read 1; ") for line in lines)
+    assert lines[-2] == f"sightline train {tmp_path}/pets --data.exclude {tmp_path}/checks/pets-1/exclude.csv"
     assert lines[-1] == "checks/pets-1"
     assert sorted(path.name for path in Path("checks/pets-1").iterdir()) == [
         "check.html",
@@ -175,8 +179,13 @@ def test_a_set_with_nothing_wrong_says_so(
 ) -> None:
     sound = {f"{label}/{index:03d}.png": png(scene(100 * label + index)) for label in (0, 1) for index in range(40)}
     assert main(["check", str(folder(sound)), "--out", str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out.splitlines()[0] == "Nothing was found."
-    assert "Nothing was found that should be mended" in (tmp_path / "out" / "check.html").read_text()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "80 images of 2 classes were looked at. Nothing needs to be done: train."
+    assert lines[1].startswith("sightline train ")
+    assert "--" not in lines[1]
+    page = (tmp_path / "out" / "check.html").read_text()
+    assert "Nothing needs to be done: train." in page
+    assert "What to do" not in page
     assert table(tmp_path / "out" / "exclude.csv") == table(tmp_path / "out" / "findings.csv") == []
 
 
@@ -308,18 +317,17 @@ def test_a_placeholder_twice_in_a_class_is_proposed_with_its_reason_wherever_it_
     sound |= {
         f"test/{label}/{index:03d}.png": png(scene(900 + 100 * label + index)) for label in (0, 1) for index in range(9)
     }
-    for place, sentence in (
-        ("train", "exclude.csv proposes to leave out 1 image: 1 the same, pixel for pixel, as an image that stays."),
-        (
-            "test",
-            "Not listed: 1 test image with such faults. A training never leaves out any of test, so mend the set itself.",
-        ),
+    for place, title, why in (
+        ("train", "Leave out 1 image", "1 the same, pixel for pixel, as an image that stays."),
+        ("test", "Mend 1 test image in the set itself", "A training never leaves out any of test"),
     ):
         files = sound | {f"{place}/0/sorry-{copy}.png": sorry for copy in "ab"}
         out = tmp_path / f"check-{place}"
         assert main(["check", str(folder(files, name=place)), "--out", str(out)]) == 0
-        assert sentence in capsys.readouterr().out.splitlines()
-        assert sentence in (out / "check.html").read_text("utf-8")
+        assert f"1. {title}. {why}" in capsys.readouterr().out
+        page = (out / "check.html").read_text("utf-8")
+        assert title in page
+        assert why in page
     assert [row["file"] for row in table(tmp_path / "check-train" / "exclude.csv")] == ["train/0/sorry-b.png"]
     assert table(tmp_path / "check-test" / "exclude.csv") == []
 
@@ -365,7 +373,7 @@ def test_labels_changed_on_purpose_are_suspected_and_the_true_class_is_suggested
     assert any(row["detail"].startswith("given green, suggested red") for row in rows)
     assert all(float(row["score"]) < 0.5 for row in rows)
     page = (found.folder / "check.html").read_text("utf-8")
-    assert "2 labels look wrong to a classifier" in page
+    assert "Review 2 labels" in page
     assert re.search(r"which gave 9\d\.\d% of the images", page)
 
 

@@ -142,5 +142,5 @@ def test_a_check_warns_as_well(strips, tmp_path):
     from sightline.checks.check import check
 
     found = check(strips, out=tmp_path / "check")
-    assert any("the crop to the center hides 90% of the median image" in line for line in found.proposals)
+    assert any("the crop to the center hides 90% of the median image" in line for line in found.notes)
     assert "hides 90% of the median image" in (tmp_path / "check" / "check.html").read_text()

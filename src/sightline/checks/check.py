@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from sightline.checks import problems
-from sightline.checks.check_page import Findings, proposals, write_check
+from sightline.checks.advice import Advice, advise, by_itself, train_command
+from sightline.checks.check_page import Findings, lead, write_check
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
@@ -53,8 +54,14 @@ class Check:
     """Findings of each kind that there is any of."""
     excluded: list[str]
     """Paths of the images that are proposed to be left out of a training."""
-    proposals: list[str]
-    """Sentences: how many those are, and why; what a training cannot leave out, and what it does not see."""
+    lead: str
+    """How much was looked at, and whether anything is to be done."""
+    advice: list[Advice]
+    """What to do, the gravest first."""
+    command: str
+    """Trains with all of it that is accepted."""
+    notes: list[str]
+    """Sentences: how files were read, and what a training does by itself."""
 
 
 @reporting
@@ -120,9 +127,18 @@ def check(
             problems.staying_in_test(images, parts, findings),
         )
         folder = _folder(images.name, out)
-        _write(folder, checked)
-        excluded = [images.paths[row] for row in sorted(checked.excluded)]
-        return Check(folder, findings, checked.counts, excluded, [*reading, *proposals(checked)])
+        steps = advise(checked, folder)
+        _write(folder, checked, steps)
+        return Check(
+            folder,
+            findings,
+            checked.counts,
+            [images.paths[row] for row in sorted(checked.excluded)],
+            " ".join(lead(checked, steps)),
+            steps,
+            train_command(images.location, steps),
+            [*reading, *by_itself(checked)],
+        )
 
 
 def _chosen(
@@ -138,7 +154,7 @@ def _chosen(
     folder = CHECKS / f"{Path(choose.unlabeled).resolve().name}-to-label" if out is None else Path(out)
     with stage(on_event, "Choosing", brief=True) as progress:
         done = choose_unlabeled(choose, folder, trust_code, progress)
-    return Check(done.folder, done.findings, done.counts, [], done.sentences)
+    return Check(done.folder, done.findings, done.counts, [], done.lead, done.advice, done.command, done.notes)
 
 
 def _headers(
@@ -213,7 +229,7 @@ def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:
     return folder if folder.is_dir() else create_run(name, folder, flag="--out")
 
 
-def _write(folder: Path, checked: Findings) -> None:
+def _write(folder: Path, checked: Findings, steps: Sequence[Advice]) -> None:
     images = checked.images
 
     def cell(values: Sequence[str], index: int | None) -> str:
@@ -240,4 +256,4 @@ def _write(folder: Path, checked: Findings) -> None:
             for row, why in problems.reasons(images, checked.excluded).items()
         ],
     )
-    write_check(folder / "check.html", checked)
+    write_check(folder / "check.html", checked, steps)

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from sightline.checks.advice import Advice, by_itself, train_command
 from sightline.checks.oddities import Header
-from sightline.checks.problems import KINDS, Finding, too_many_near, too_many_suspects
+from sightline.checks.problems import KINDS, Finding
 from sightline.data.cache import CachedImages
-from sightline.display.pages import Item, Page, Picture, Section, Table, data_uri, write_page
+from sightline.display.pages import Item, Page, Picture, Section, Step, Table, data_uri, write_page
 from sightline.display.terminal import natural_key
 
-__all__ = ["SHOWN", "Findings", "proposals", "write_check"]
+__all__ = ["SHOWN", "Findings", "lead", "write_check"]
 
 SHOWN = 60  # findings of a kind whose pictures are shown; the table has all
 LARGEST = 96  # pixels of a picture's longer side
@@ -50,99 +51,51 @@ class Findings:
         return row is not None and self.parts[row] == "test"
 
 
-def write_check(path: Path, checked: Findings) -> None:
+def write_check(path: Path, checked: Findings, steps: Sequence[Advice]) -> None:
     """Write the page.
 
+    Args:
+        path: of the page.
+        checked: what was found.
+        steps: what to do about it.
     Raises:
         StorageError: it cannot be written.
     """
-    images, folder = checked.images, path.parent.absolute()
-    command = (
-        f"sightline train {shlex.quote(images.location)} --data.exclude {shlex.quote(str(folder / 'exclude.csv'))}"
-    )
+    images = checked.images
     sections = [
         *(_section(checked, kind) for kind in checked.counts),
         Section("Images of each class", "\n\n".join(checked.notes), _classes(checked)),
         Section("What the set is like", table=_facts(checked)),
     ]
-    title = f"Check of {images.name}"
-    write_page(path, Page(title, _lead(checked), sections, command=command if checked.excluded else ""))
+    page = Page(
+        f"Check of {images.name}",
+        lead(checked, steps),
+        sections,
+        steps=[_step(step, checked.counts) for step in steps],
+        command=train_command(images.location, steps),
+        plain_command=train_command(images.location, []),
+        closing=by_itself(checked),
+    )
+    write_page(path, page)
 
 
-# ── sentences ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _lead(checked: Findings) -> list[str]:
-    """Say what is wrong, how much of it, and what to do, for someone who has never seen such a page."""
-    images, counts = checked.images, checked.counts
+def lead(checked: Findings, steps: Sequence[Advice]) -> list[str]:
+    """Say how much was looked at, and what to do in a sentence."""
+    images = checked.images
     looked_at = f"{len(images.paths):,} images of {len(images.classes)} classes were looked at."
-    if not counts:
-        return [f"{looked_at} Nothing was found that should be mended before a training."]
-    sentences = [looked_at]
-    shared = {item.other for item in checked.findings if item.kind == "shared" and checked.in_test_split(item.other)}
-    learned = len(shared)
-    if learned:
-        share = learned / sum(part == "test" for part in checked.parts)
-        sentences.append(
-            f"{_times(learned, 'test image')} ({share:.1%}) {'shows' if learned == 1 else 'show'} a picture that"
-            " is also in train or validation: an accuracy measured with them comes out too high."
-        )
-    for kind, one, many in (
-        ("two labels", "picture appears under two different labels", "pictures appear under two different labels"),
-        ("suspected label", "label looks wrong to a classifier", "labels look wrong to a classifier"),
-        ("unreadable", "file cannot be read", "files cannot be read"),
-    ):
-        if kind in counts:
-            sentences.append(f"{_times(counts[kind], one, many)}.")
-    if too_many_suspects(images, checked.findings):
-        sentences.append(
-            "That is so many that the run seems to know too little of such images: none is proposed for it."
-        )
-    said = {"two labels", "suspected label", "unreadable"} | ({"shared"} if learned == counts.get("shared") else set())
-    others = [
-        f"{KINDS[kind].title[0].lower()}{KINDS[kind].title[1:]} ({count:,})"
-        for kind, count in counts.items()
-        if kind not in said
-    ]
-    if others:
-        sentences.append(f"Found as well: {'; '.join(others)}.")
-    sentences += proposals(checked)
-    if checked.excluded:
-        sentences.append(
-            "What to do: look at the pictures below, and delete the lines that you disagree with in exclude.csv; then"
-            " train without the images that it lists:"
-        )
-    return sentences
+    if not steps:
+        return [f"{looked_at} Nothing needs to be done: train."]
+    return [f"{looked_at} {len(steps)} {'thing is' if len(steps) == 1 else 'things are'} to do, the gravest first."]
 
 
-def proposals(checked: Findings) -> list[str]:
-    """Say how many images are proposed to be left out, and why; what is not proposed, and why not."""
-    if not checked.findings:
-        return []
-    sentences = []
-    counts = Counter(item.kind for item in checked.excluded.values())
-    if counts:
-        why = "; ".join(f"{counts[kind]:,} {KINDS[kind].proposed}" for kind in KINDS if counts[kind])
-        sentences.append(f"exclude.csv proposes to leave out {_times(len(checked.excluded), 'image')}: {why}.")
-    if checked.in_test:
-        sentences.append(
-            f"Not listed: {_times(checked.in_test, 'test image')} with such faults. A training never leaves out any"
-            " of test, so mend the set itself."
-        )
-    if too_many_near(checked.images, checked.findings):
-        sentences.append(
-            "More than a fifth of the images are near duplicates, as in frames of a film: that is what the set is like,"
-            " and none is proposed for it."
-        )
-    if "unreadable" in checked.counts:
-        sentences.append("A training leaves out by itself what cannot be read.")
-    if not counts:
-        sentences.append("exclude.csv lists nothing: of what was found no image need be left out, but look at it.")
-    return sentences
+def _step(step: Advice, counts: Mapping[str, int]) -> Step:
+    words = (step.flag, shlex.quote(step.value)) if step.flag else None
+    links = [(_key(kind), KINDS[kind].title) for kind in step.sections if kind in counts]
+    return Step(step.title, step.why, step.how, words, step.accepted, links)
 
 
-def _times(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+def _key(kind: str) -> str:
+    return kind.replace(" ", "-")
 
 
 # ── sections ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,7 +115,7 @@ def _section(checked: Findings, kind: str) -> Section:
         look=look,
         note=f"{rest:,} more in findings.csv." if rest else "",
         count=len(findings),
-        key=kind.replace(" ", "-"),
+        key=_key(kind),
     )
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sightline.checks.advice import Advice
 from sightline.checks.labeled_before import Before, labeled_before
-from sightline.checks.problems import Finding
+from sightline.checks.problems import KINDS, Finding
 from sightline.config.labeling import UnlabeledConfig
 from sightline.data.answers import CHOSEN, MANIFEST, Answers, Example
 from sightline.data.cache import CachedImages, open_images
@@ -64,8 +65,26 @@ class Chosen:
     """What the run makes of each."""
     answers: Answers
     """Where the answers go."""
-    sentences: list[str]
-    """How many were chosen among how many, what was left out, and what to do."""
+    lead: str
+    """How many were chosen among how many."""
+    notes: list[str]
+    """Sentences: what was left out, and why."""
+
+    @property
+    def command(self) -> str:
+        """Return the command that trains with all answers."""
+        return f"sightline train {shlex.quote(str(self.folder.absolute() / MANIFEST))}"
+
+    @property
+    def advice(self) -> list[Advice]:
+        """Return what to do with them."""
+        if not self.rows:
+            return []
+        how = (
+            f"Write the right class of each into the column label of {self.folder / CHOSEN} (empty: not answered), then"
+            " run the same command again: it takes the answers, and chooses the next."
+        )
+        return [Advice(f"Label {_times(len(self.rows), 'image')}", "Their labels would teach the run most.", how)]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -112,16 +131,20 @@ def choose_unlabeled(config: UnlabeledConfig, folder: Path, trust_code: bool, pr
     chosen, predictions, copies, strange = _choose(classifier, images, rows, config.count, progress)
     counts["copies of a chosen image"] = copies
     here, gone = answers.write_manifest()
-    sentences = [*said, *_sentences(config, images, chosen, rows, counts)]
+    lead, notes = _sentences(config, images, len(chosen), counts)
     if strange > STRANGE:
-        sentences.append(
+        notes.append(
             f"{strange:.0%} of the images look like none of the classes of {config.run}: is it the run for such images?"
         )
     if gone:
-        sentences.append(f"{gone:,} answered images are in {images.location} no more, and not in the manifest.")
-    sentences += [*before.notes, *say_left_out(images.ignored, images.suffixes)]
-    done = Chosen(folder, images, chosen, predictions, answers, sentences)
-    _write(done, config, here, counts)
+        notes.append(f"{_times(gone, 'answered image')} no longer in {images.location}, and not in the manifest.")
+    notes += [
+        f"{MANIFEST} lists {_times(len(before.rows), 'image')} of {config.run} and {_times(here, 'answer')}.",
+        *before.notes,
+        *say_left_out(images.ignored, images.suffixes),
+    ]
+    done = Chosen(folder, images, chosen, predictions, answers, lead, [*said, *notes])
+    _write(done)
     return done
 
 
@@ -187,19 +210,23 @@ def _choose(
 
 
 def _sentences(
-    config: UnlabeledConfig, images: CachedImages, chosen: Sequence[int], rows: Array, counts: Mapping[str, int]
-) -> list[str]:
+    config: UnlabeledConfig, images: CachedImages, chosen: int, counts: Mapping[str, int]
+) -> tuple[str, list[str]]:
     """Say how many images were chosen, and which could not be."""
-    sentences = [f"{len(chosen):,} of {len(images.paths):,} images were chosen to be labeled next."]
-    if len(chosen) < config.count:
-        sentences[0] += f" That is fewer than --count {config.count:,}: no others are left to ask about."
+    lead = f"{chosen:,} of {_times(len(images.paths), 'image')} in {images.location} {'was' if chosen == 1 else 'were'}"
+    lead += " chosen to be labeled next."
+    if chosen < config.count:
+        lead += f" That is fewer than --count {config.count:,}: there are no others to ask about."
     others = [f"{count:,} {reason}" for reason, count in counts.items() if count]
-    if others:
-        sentences.append(f"Not chosen: {'; '.join(others)}.")
-    sentences += [f"Unreadable: {path} ({reason})." for path, reason in images.left_out[:NAMED]]
+    notes = [f"Not chosen: {'; '.join(others)}."] if others else []
+    notes += [f"Unreadable: {path} ({reason})." for path, reason in images.left_out[:NAMED]]
     if len(images.left_out) > NAMED:
-        sentences.append(f"{len(images.left_out) - NAMED:,} more unreadable files are listed in {PAGE}.")
-    return sentences
+        notes.append(f"{_times(len(images.left_out) - NAMED, 'more unreadable file')} listed in {PAGE}.")
+    return lead, notes
+
+
+def _times(count: int, one: str) -> str:
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def _in_words(prediction: "Prediction") -> str:
@@ -209,50 +236,38 @@ def _in_words(prediction: "Prediction") -> str:
     return f"looks like none of the classes; the nearest: {said}" if prediction.unknown else f"perhaps {said}"
 
 
-def _write(chosen: Chosen, config: UnlabeledConfig, answered: int, counts: Mapping[str, int]) -> None:
+def _write(chosen: Chosen) -> None:
+    """Write chosen.csv and the page."""
     folder, images = chosen.folder, chosen.images
-    path_of = chosen.answers.paths
     table: list[Sequence[Any]] = []
     for row, prediction in zip(chosen.rows, chosen.predictions, strict=True):
         ranked = [(label, f"{chance:.6f}") for label, chance in list(prediction.probabilities.items())[:2]]
         unknown = "" if prediction.unknown is None else "yes" if prediction.unknown else "no"
-        cells = [cell for pair in ranked for cell in pair]
-        table.append([path_of[images.hashes[row]], "", *cells, *[""] * (4 - len(cells)), unknown])
+        table.append(
+            [chosen.answers.paths[images.hashes[row]], "", *(cell for pair in ranked for cell in pair), unknown]
+        )
     write_csv(folder / CHOSEN, COLUMNS, table)
-    items = [
-        Item([_picture(images, row)], _in_words(prediction))
-        for row, prediction in zip(chosen.rows, chosen.predictions, strict=True)
-    ]
-    manifest = folder.absolute() / MANIFEST
-    known = len(chosen.answers.known)
-    about = (
-        f"manifest.csv lists {known:,} images of {config.run} and {answered:,} answers. Write the right class of each"
-        f" image below into the column label of {CHOSEN} (or leave it empty), run the same command again to take the"
-        " answers and choose the next, and train on the manifest."
-    )
     pixelated = " pixelated" if max(images.pixels.shape[1:3]) <= SMALL else ""
-    unreadable = Table(("file", "why"), images.left_out, texts=2)
+    kind = KINDS[TO_LABEL]
     sections = [
         Section(
-            "Images to label next",
-            "The first teach most. Below each: what the run takes it for, and how sure it is.",
-            items=items,
+            kind.title,
+            f"{kind.about} Below each stands what the run takes it for, and how sure it is.",
+            items=[
+                Item([_picture(images, row)], _in_words(prediction))
+                for row, prediction in zip(chosen.rows, chosen.predictions, strict=True)
+            ],
             look=f"singles{pixelated}",
-            count=len(items),
-            key="to-label",
+            count=len(chosen.rows),
+            key=TO_LABEL.replace(" ", "-"),
         )
     ]
     if images.left_out:
-        sections.append(
-            Section("Files that cannot be read", table=unreadable, count=len(images.left_out), key="unreadable")
-        )
-    page = Page(
-        f"Images of {images.name} to label",
-        [*chosen.sentences, about],
-        sections,
-        command=f"sightline train {shlex.quote(str(manifest))}",
-        method=METHOD,
-    )
+        unreadable = Table(("file", "why"), images.left_out, texts=2)
+        title = KINDS["unreadable"].title
+        sections.append(Section(title, table=unreadable, count=len(images.left_out), key="unreadable"))
+    lead = [chosen.lead, *(f"{step.title}. {step.why} {step.how}" for step in chosen.advice), *chosen.notes]
+    page = Page(f"Images of {images.name} to label", lead, sections, command=chosen.command, method=METHOD)
     write_page(folder / PAGE, page)
 
 

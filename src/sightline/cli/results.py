@@ -1,5 +1,6 @@
 """Print what a verb returned: the result on standard output, what one should know of it on standard error."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,21 +139,24 @@ def show_generated(generated: "Generated", *, keep: Any = None, **_: Any) -> Non
 
 
 def show_check(check: "Check", **_: Any) -> None:
-    """Print how many findings of each kind there are, and what is proposed."""
+    """Print what to do, the command that does it, and how many findings of each kind there are."""
     from sightline.checks.problems import KINDS
 
-    for kind, count in check.counts.items():
-        show(f"{KINDS[kind].title}: {count:,}")
-    if not check.counts:
-        show("Nothing was found.")
-    for sentence in check.proposals:
+    show(check.lead)
+    for number, step in enumerate(check.advice, 1):
+        show(f"{number}. {step.title}. {step.why}{f' {step.how}' if step.how else ''}")
+        if step.flag and not step.accepted:
+            show(f"   On request: {step.flag} {shlex.quote(step.value)}")
+    for sentence in check.notes:
         show(sentence)
-    if check.excluded:
-        show(
-            "Look at check.html, delete the lines of exclude.csv that you disagree with, then train with --data.exclude"
-            " exclude.csv"
-        )
+    if check.counts:
+        show(f"Found: {'; '.join(f'{_lowered(KINDS[kind].title)} {count:,}' for kind, count in check.counts.items())}")
+    show(check.command)
     show_path(check.folder)
+
+
+def _lowered(text: str) -> str:
+    return f"{text[0].lower()}{text[1:]}"
 
 
 def _warn(lines: Iterable[str]) -> None:

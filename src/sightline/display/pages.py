@@ -22,6 +22,7 @@ __all__ = [
     "Page",
     "Picture",
     "Section",
+    "Step",
     "Table",
     "data_uri",
     "fragment",
@@ -107,6 +108,22 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Step:
+    """One thing to do, in a list from the top of a page on."""
+
+    title: str
+    text: str = ""
+    """Why, in a sentence or two."""
+    how: str = ""
+    """What does it."""
+    words: tuple[str, str] | None = None
+    """Flag and value, as a shell reads them, which ticking the step adds to the command of the page; None: no flag."""
+    ticked: bool = True
+    links: Sequence[tuple[str, str]] = ()
+    """(key, title) of the sections that tell more."""
+
+
+@dataclass(frozen=True)
 class Page:
     """All that a page says, from its top."""
 
@@ -117,8 +134,14 @@ class Page:
     warnings: Sequence[str] = ()
     legend: Sequence[tuple[str, str]] = ()
     """(name, swatch as SVG) of all that the charts show."""
+    steps: Sequence[Step] = ()
+    """What to do, below the lead."""
     command: str = ""
-    """What to run, below the lead."""
+    """What to run, below those; it may be copied by a button, and the flags of the steps come and go by their ticks."""
+    plain_command: str = ""
+    """The same without any of those flags."""
+    closing: Sequence[str] = ()
+    """Sentences below the command."""
     method: Sequence[str] = ()
     """How the numbers were made, in paragraphs."""
 
