@@ -15,6 +15,7 @@ import numpy as np
 from sightline.checks import problems
 from sightline.checks.advice import Advice, advise, by_itself, train_command
 from sightline.checks.check_page import Findings, lead, write_check
+from sightline.checks.decided import as_decided, undecided
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
@@ -22,6 +23,8 @@ from sightline.checks.problems import Finding
 from sightline.checks.unlabeled import choose_unlabeled
 from sightline.config.labeling import UnlabeledConfig
 from sightline.data.cache import CachedImages, open_images
+from sightline.data.correcting import with_corrected_labels
+from sightline.data.corrections import read_corrections
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.entries import say_left_out
@@ -72,6 +75,7 @@ def check(
     labels: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
+    corrections: str | None = None,
     choose: UnlabeledConfig | None = None,
     trust_code: bool = False,
     on_event: Listener = ignore,
@@ -88,6 +92,7 @@ def check(
             checks/<data>-<n> unless named; with --unlabeled chosen.csv and manifest.csv, in checks/<folder>-to-label,
             where the next round goes on.
         classes: Which folders are the classes, as for sightline train.
+        corrections: A corrections file: labels are checked as it decides them, and what it decides on is no suspect.
         choose: Choose which images of a folder without labels to label next, in place of looking a set over.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
@@ -96,7 +101,8 @@ def check(
         RunError: no finished run, or the folder to write to holds something.
     """
     if choose is not None:
-        return _chosen(choose, {"DATA": data, "--labels": labels, "--data.classes": classes}, out, trust_code, on_event)
+        others = {"DATA": data, "--labels": labels, "--data.classes": classes, "--data.corrections": corrections}
+        return _chosen(choose, others, out, trust_code, on_event)
     if data is None:
         raise ConfigError("no image set was named; give its folder, archive, manifest or name, or --unlabeled FOLDER.")
     source = find_source(data, classes)
@@ -104,18 +110,23 @@ def check(
         read_model_of_finished(labels)
     if out is not None:
         refuse_filled(out)
+    if corrections is not None:
+        read_corrections(corrections)
     with stage(on_event, "Checking", brief=True) as progress:
         images, splits, notes = open_set(source, progress)
-        reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
+        images, splits, decided = as_decided(images, splits, corrections)
+        reading = [*decided, *images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
-        findings += problems.copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
+        findings += problems.copies(
+            images, parts, near_duplicates(images.pixels, _one_of_each(images), progress=progress)
+        )
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
         if labels is not None:
-            suspected, quality = _suspected_labels(source, labels, trust_code, progress)
-            findings, notes = [*findings, *suspected], [*notes, quality]
+            suspected, quality = _suspected_labels(source, images, labels, trust_code, progress)
+            findings, notes = [*findings, *undecided(images, suspected)], [*notes, quality]
         checked = Findings(
             images,
             parts,
@@ -188,7 +199,7 @@ def _one_of_each(images: CachedImages) -> Array:
 
 
 def _suspected_labels(
-    source: ImageSource, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
+    source: ImageSource, labeled: CachedImages, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
 ) -> tuple[list[Finding], str]:
     """Find labels that look wrong to heads on the features of a run, and say how good the heads are."""
     from sightline.checks.label_errors import folds_of, out_of_fold
@@ -198,6 +209,7 @@ def _suspected_labels(
     classifier = load(run, trust_code=trust_code)
     exactly = (classifier.size, classifier.resize)
     images = open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
+    images = with_corrected_labels(images, labeled)
     rows, names = images.readable, images.classes
     labels = images.labels[rows]
     features = Encoder(classifier).encode_rows(images.pixels, rows, progress)

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from sightline.config.fitting import DataConfig
 from sightline.data.answers import Row
 from sightline.data.cache import CachedImages, open_as_trained
+from sightline.data.corrections import read_corrections
 from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.data.seen import Kept, read_kept
 from sightline.data.sources.downloads import Progress
@@ -66,26 +68,21 @@ def labeled_before(run: str | os.PathLike[str], model: Mapping[str, Any], progre
     if not isinstance(source, FolderSource | ManifestSource):
         why = f"lie in {source.location}, which is no folder and no manifest"
         return Before(numbers, notes=[f"{alone} {why}: unpack it, and list them, too, to train on all."])
-    exactly = (tuple(model["size"]), tuple(model["resize"]))
-    images = open_as_trained(source, read_run_recipe(folder).data.size, exactly, progress, preprocessing_of(model))
+    exactly, data = (tuple(model["size"]), tuple(model["resize"])), read_run_recipe(folder).data
+    images = open_as_trained(source, data.size, exactly, progress, preprocessing_of(model))
     entries = sorted(source.scan().entries, key=lambda entry: entry.name)  # stable: the order of the rows
     root = Path(source.location) if isinstance(source, FolderSource) else source.root
     sides = _sides(images, kept)
+    labels, notes = _labels(images, sides, data)
     rows = [
-        Row(
-            os.path.normpath(root / entry.path),
-            images.classes[images.labels[row]],
-            sides[row],
-            entry.group or "",
-        )
+        Row(os.path.normpath(root / entry.path), labels[row], sides[row], entry.group or "")
         for row, entry in enumerate(entries)
         if row in sides
     ]
     unused = len(images.readable) - len(rows)
-    notes = []
     if unused:
         were = "1 image was" if unused == 1 else f"{unused:,} images were"
-        notes = [f"{were} in {source.location} and not used by {run} (left out of it, or added since): not listed."]
+        notes.append(f"{were} in {source.location} and not used by {run} (left out of it, or added since): not listed.")
     return Before(numbers, rows, source.location, notes)
 
 
@@ -95,3 +92,20 @@ def _sides(images: CachedImages, kept: Kept) -> dict[int, str]:
     if not len(kept.tested) and not kept.tested_paths:  # cross-validated: nothing was set aside
         return {row: images.splits[row] or "" for part in parts for row in part.tolist()}
     return {row: name for name, part in zip(("train", "val", "test"), parts, strict=True) for row in part.tolist()}
+
+
+def _labels(images: CachedImages, sides: Mapping[int, str], data: DataConfig) -> tuple[dict[int, str], list[str]]:
+    """Return the class of each row that the run has used, as it was corrected for it, and what a user should know."""
+    labels = {row: images.classes[images.labels[row]] for row in sides}
+    if data.corrections is None:
+        return labels, []
+    try:
+        decisions = read_corrections(data.corrections)
+    except ConfigError as error:
+        return labels, [f"Labels are listed as the images have them, without the run's corrections: {error}"]
+    for row, label in labels.items():
+        decision = decisions.get(images.hashes[row])
+        may = sides[row] != "test" or data.correct_test
+        if may and decision is not None and decision.before == label and decision.after is not None:
+            labels[row] = decision.after
+    return labels, []
