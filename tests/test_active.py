@@ -12,7 +12,7 @@ from PIL import Image
 
 import sightline
 from conftest import QUICK, Finished
-from sightline.checks.active import copied, spread_out
+from sightline.checks.active import spread_out, uncertainties
 from sightline.checks.check import Check, check
 from sightline.cli.main import main
 from sightline.config.labeling import UnlabeledConfig
@@ -78,63 +78,75 @@ def chosen(pool: Path, run: Path, out: Path, count: int = 5) -> Check:
 
 
 def planted() -> tuple[Array, Array]:
-    """A thousand images of which the classifier is sure, and between them four groups of ten of which it is not."""
+    """Sixty images of which the classifier is sure, and three groups of which it is not, of 30, 20 and 10 images."""
     random = np.random.default_rng(1)
-    features = random.normal(0, 0.05, (1040, 8)).astype(np.float32)
-    features[:, 0] += 3
-    probabilities = np.full((1040, 3), 0.001)
-    probabilities[:, 0] = 0.998
-    for group in range(4):
-        part = slice(1000 + 10 * group, 1010 + 10 * group)
-        features[part, 1 + group] += 3
-        probabilities[part] = [0.5, 0.5, 0] if group % 2 else [0, 0.5, 0.5]
+    centers = np.repeat(np.eye(4, 8), [60, 30, 20, 10], axis=0)
+    features = (centers + random.normal(0, 0.03, (120, 8))).astype(np.float32)
+    probabilities = np.array([[1.0, 0, 0]] * 60 + [[0.5, 0.5, 0]] * 60)
     return features, probabilities
 
 
-def test_one_image_of_each_group_that_is_unsure_comes_first_and_no_sure_one() -> None:
-    places, copies = spread_out(*planted(), 4)
-    assert sorted((place - 1000) // 10 for place in places) == [0, 1, 2, 3]
+def group_of(place: int) -> str:
+    return "sure" if place < 60 else "large" if place < 90 else "middle" if place < 110 else "small"
+
+
+def test_margins_are_read_off_the_two_most_probable_classes() -> None:
+    found = uncertainties(np.array([[1.0, 0, 0], [0.5, 0.5, 0], [0.2, 0.7, 0.1]]))
+    assert np.allclose(found, [0, 1, 0.5])
+    assert uncertainties(np.ones((2, 1))).tolist() == [0, 0]
+
+
+def test_one_image_of_each_group_that_is_unsure_comes_first_the_largest_group_first() -> None:
+    places, copies = spread_out(*planted(), 3)
+    assert [group_of(place) for place in places] == ["large", "middle", "small"]
     assert copies == 0
+
+
+def test_what_is_like_labeled_images_comes_last() -> None:
+    features, probabilities = planted()
+    places, _ = spread_out(features, probabilities, 3, labeled_MD=features[60:90])
+    assert [group_of(place) for place in places[:2]] == ["middle", "small"]
+
+
+def test_the_first_image_of_a_group_is_the_most_typical() -> None:
+    features = np.array([[1, angle] for angle in (-0.5, -0.3, 0.0, 0.3, 0.5)], np.float32)
+    assert spread_out(features, np.full((5, 2), 0.5), 1, labeled_MD=np.array([[-1.0, 0.2]]))[0] == [2]
 
 
 def test_the_same_images_come_in_the_same_order_each_once() -> None:
     features, probabilities = planted()
-    first, _ = spread_out(features, probabilities, 1040)
-    assert sorted(first) == list(range(1040))
-    assert first == spread_out(features, probabilities, 1040)[0]
+    first, _ = spread_out(features, probabilities, 500)
+    assert sorted(first) == list(range(120))
     assert first[:50] == spread_out(features, probabilities, 50)[0]
 
 
-def test_distances_are_those_of_the_gradients_written_out() -> None:
-    """Of two images with the same features it is the answers that tell how far apart they are, and the other way."""
-    random = np.random.default_rng(3)
-    features = random.normal(size=(30, 5)).astype(np.float32)
-    probabilities = random.dirichlet(np.ones(4), 30)
-    errors = probabilities - np.eye(4)[probabilities.argmax(axis=1)]
-    gradients = (errors[:, :, None] * features[:, None, :]).reshape(30, -1)
-    assert spread_out(features, probabilities, 1)[0] == [int(np.square(gradients).sum(axis=1).argmax())]
-    far = np.array([[1.0, 0, 0, 0, 0]] * 29 + [[-50, 0, 0, 0, 0]], np.float32)
-    same = np.tile([0.4, 0.3, 0.2, 0.1], (30, 1))
-    places, _ = spread_out(far, same, 30)  # once two are drawn, the rest are copies of one of them
-    assert places[0] == 29
-    assert places[2:] == sorted(places[2:])
+def test_a_greedy_step_takes_what_adds_most_to_the_coverage() -> None:
+    """Against the sum written out for every image."""
+    random = np.random.default_rng(5)
+    features, labeled = random.normal(size=(40, 6)), random.normal(size=(7, 6))
+    probabilities = random.dirichlet(np.ones(4), 40)
+    units, known = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (features, labeled))
+    near = ((units[:, None] - known[None]) ** 2).sum(axis=2).min(axis=1)
+    kernel = np.exp(-((units[:, None] - units[None]) ** 2).sum(axis=2) / np.median(near))
+    covered, wanted = np.exp(-near / np.median(near)), []
+    for _ in range(6):
+        gains = [(np.maximum(row - covered, 0) * uncertainties(probabilities)).sum() for row in kernel]
+        wanted.append(int(np.argmax([-1 if place in wanted else gain for place, gain in enumerate(gains)])))
+        covered = np.maximum(covered, kernel[wanted[-1]])
+    assert spread_out(features, probabilities, 6, labeled)[0] == wanted
 
 
 def test_copies_are_passed_over_and_counted() -> None:
     features, probabilities = planted()
-    places, copies = spread_out(features, probabilities, 4, lambda place, chosen: place % 10 != 3)
+    places, copies = spread_out(features, probabilities, 4, is_copy=lambda place, chosen: place % 10 != 3)
     assert [place % 10 for place in places[1:]] == [3, 3, 3]  # the first is compared with none
     assert copies > 0
 
 
-def test_a_picture_moved_and_encoded_anew_is_a_copy_and_another_one_with_like_features_is_none() -> None:
-    one, moved = scene(1), jpeg(np.roll(scene(1), 1, axis=1))
-    pictures = np.stack([one, moved, scene(2), one[:, ::-1]])
-    alike = np.ones((2, 4), np.float32)
-    assert copied(pictures, 0, np.array([1]), alike)
-    assert copied(pictures, 0, np.array([3]), alike)
-    assert not copied(pictures, 0, np.array([2]), alike)
-    assert not copied(pictures, 0, np.array([1]), np.eye(2, 4, dtype=np.float32))  # by features far apart
+def test_of_a_large_pool_images_are_drawn_and_sure_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sightline.checks.active.MOST", 50)
+    places, _ = spread_out(*planted(), 3)
+    assert sorted(group_of(place) for place in places) == ["large", "middle", "small"]
 
 
 # ── what is written ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -167,6 +179,21 @@ def test_what_cannot_be_asked_is_counted_and_named(pool: Path, known: Finished, 
     assert "1 unreadable; 1 the same, pixel for pixel, as another; 3 among the images of the run" in said
     assert "broken.png" in said
     assert "1 other file (1 .txt)" in said
+
+
+def test_a_copy_that_was_encoded_anew_is_not_asked_about_beside_the_other(
+    known: Finished, tmp_path: Path, image_file: Callable[..., bytes]
+) -> None:
+    root = tmp_path / "pool"
+    root.mkdir()
+    for number in range(6):
+        (root / f"{number}.png").write_bytes(image_file(scene(number)))
+        (root / f"{number} again.png").write_bytes(image_file(jpeg(scene(number))))
+    result = chosen(root, known.run, tmp_path / "out", 12)
+    names = [Path(row["path"]).name for row in rows(tmp_path / "out" / "chosen.csv")]
+    assert len({name[0] for name in names}) == len(names) == 6
+    assert "6 copies of chosen images" in " ".join(result.notes)
+    assert any("look like none of the classes" in note for note in result.notes)
 
 
 def test_the_same_images_are_chosen_again(pool: Path, known: Finished, tmp_path: Path) -> None:

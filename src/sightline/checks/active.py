@@ -1,92 +1,131 @@
-"""Which unlabeled images to label next, by what a classifier makes of them. N images, D features, K classes."""
+"""Which unlabeled images to label next. N unlabeled images, M labeled ones, D features, K classes, R references."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from sightline.checks.duplicates import FINE, FINE_MIRRORED, likeness
+__all__ = ["spread_out", "uncertainties"]
 
-__all__ = ["copied", "spread_out"]
-
-ALIKE = 0.9  # cosine of the features of two images, from which on their pixels are compared
-SEED = 0  # of the draw: the same images are chosen again
+MOST = 8000  # images that are compared with each other; of more, so many are drawn
+SEED = 0  # of that draw: the same images are chosen again
+BLOCK = 1024  # images whose distances are held at a time
 
 Array = np.ndarray[Any, Any]
 
 
-def spread_out(
-    features_ND: Array, probabilities_NK: Array, count: int, is_copy: Callable[[int, list[int]], bool] | None = None
-) -> tuple[list[int], int]:
-    """Choose images of which the classifier is unsure, and which differ from each other.
+def uncertainties(probabilities_NK: Array) -> Array:
+    """Compute how unsure a classifier is of each image, (N,): 1 less the margin between its two most probable classes.
 
-    Of an image and the answer that is the most probable the gradient of the loss, in the weights of the last layer, is
-    known without any label: its features, times probabilities minus one at the answer. It is long where the classifier
-    is unsure, and points elsewhere where another class or another look is at stake. Images are drawn as k-means++ draws
-    its centers: the first has the longest, each other with a probability as the square of its distance to the nearest
-    one that was drawn, or to zero. Zero is our addition: of images of which the classifier is sure all gradients are
-    near it, and without it one of them would be drawn for all.
+    Source:
+        Roth and Small, "Margin-Based Active Learning for Structured Output Spaces", ECML 2006.
+    """
+    if probabilities_NK.shape[1] < 2:
+        return np.zeros(len(probabilities_NK))
+    two_N2 = np.partition(probabilities_NK, -2, axis=1)[:, -2:]
+    unsure_N: Array = 1 - (two_N2[:, 1] - two_N2[:, 0])
+    return unsure_N
+
+
+def spread_out(
+    features_ND: Array,
+    probabilities_NK: Array,
+    count: int,
+    labeled_MD: Array | None = None,
+    is_copy: Callable[[int, list[int]], bool] | None = None,
+) -> tuple[list[int], int]:
+    """Choose images that stand for many others of which the classifier is unsure, and that are unlike labeled ones.
+
+    An image covers another by a kernel of their features, 1 for the same and near 0 far away; an image is covered as
+    well as by the labeled or chosen image that covers it best. Each step takes the image that adds most to the mean
+    coverage, weighted by how unsure the classifier is. While few images are labeled and it is unsure everywhere, that
+    is typicality; when many are, the kernel has narrowed to the distance of the labeled ones, and it is uncertainty.
 
     Args:
         features_ND: what the last layer reads.
-        probabilities_NK: of the classes.
+        probabilities_NK: of the classes, calibrated.
         count: images to choose.
+        labeled_MD: features of images that have a label; None where nobody knows them.
         is_copy: tells whether an image shows the same picture as one of the chosen ones; it is then passed over.
     Returns:
         The chosen places, in order, and how many copies were passed over.
     Source:
-        Ash et al., "Deep Batch Active Learning by Diverse, Uncertain Gradient Lower Bounds", ICLR 2020, algorithm 1.
+        Bae, Oliveira and Sutherland, "Uncertainty Herding: One Active Learning Method for All Label Budgets", ICLR
+        2025, with a Gaussian kernel whose squared width is the median squared distance to the nearest labeled image.
     """
+    if labeled_MD is not None and not len(labeled_MD):
+        labeled_MD = None
+    unsure_N = uncertainties(probabilities_NK)
+    weights_N, places_N = unsure_N.astype(np.float32), np.arange(len(features_ND))
+    if len(places_N) > MOST:  # drawn as often as they weigh, so that each of the drawn ones weighs the same
+        share_N = (unsure_N + 1e-9) / (unsure_N + 1e-9).sum()
+        drawn = np.random.default_rng(SEED).choice(len(places_N), MOST, replace=False, p=share_N)
+        places_N, weights_N = np.sort(drawn), np.ones(MOST, np.float32)
+    units_ND = _units(features_ND[places_N])
+    nearest_N = _nearest(units_ND, labeled_MD)
+    width = max(float(np.median(nearest_N)), 1e-6)
+    covered_N = np.zeros(len(units_ND), np.float32) if labeled_MD is None else np.exp(-nearest_N / width)
+    kernel_NN = np.empty((len(units_ND), len(units_ND)), np.float32)
+    for start in range(0, len(units_ND), BLOCK):
+        part = slice(start, start + BLOCK)
+        kernel_NN[part] = np.exp(np.minimum(2 * units_ND[part] @ units_ND.T - 2, 0) / width)
+    return _greedy(kernel_NN, covered_N, weights_N, count, places_N, is_copy)
+
+
+def _greedy(
+    kernel_NN: Array,
+    covered_N: Array,
+    weights_N: Array,
+    count: int,
+    places_N: Array,
+    is_copy: Callable[[int, list[int]], bool] | None,
+) -> tuple[list[int], int]:
+    """Take the image that adds most to the coverage, again and again.
+
+    What an image adds only falls while others are chosen, so a gain that was computed earlier and is still the largest
+    after it has been computed anew is the largest of all.
+    """
+    gains_N = np.concatenate(
+        [
+            np.maximum(kernel_NN[start : start + BLOCK] - covered_N, 0) @ weights_N
+            for start in range(0, len(kernel_NN), BLOCK)
+        ]
+    )
+    current_N = np.zeros(len(gains_N), np.int64)  # how many were chosen when the gain was computed
     chosen: list[int] = []
     copies = 0
-    for place in _drawn(features_ND, probabilities_NK):
-        if is_copy is not None and chosen and is_copy(place, chosen):
+    while len(chosen) < count and np.isfinite(gains_N.max(initial=-np.inf)):
+        index = int(gains_N.argmax())
+        if current_N[index] < len(chosen):
+            gains_N[index] = np.maximum(kernel_NN[index] - covered_N, 0) @ weights_N
+            current_N[index] = len(chosen)
+            continue
+        gains_N[index] = -np.inf
+        if is_copy is not None and chosen and is_copy(int(places_N[index]), chosen):
             copies += 1
             continue
-        chosen.append(place)
-        if len(chosen) == count:
-            break
+        chosen.append(int(places_N[index]))
+        covered_N = np.maximum(covered_N, kernel_NN[index])
     return chosen, copies
 
 
-def _drawn(features_ND: Array, probabilities_NK: Array) -> Iterator[int]:
-    """Draw all images, each once, in the order of k-means++ on their gradients."""
-    random = np.random.default_rng(SEED)
-    errors_NK = probabilities_NK.astype(np.float32)
-    errors_NK[np.arange(len(errors_NK)), errors_NK.argmax(axis=1)] -= 1
-    # a gradient is a product of two vectors: lengths and distances follow from theirs, and (N, D K) is never made
-    lengths_N = np.square(features_ND).sum(axis=1) * np.square(errors_NK).sum(axis=1)
-    nearest_N = lengths_N.astype(np.float64)  # the distance to zero
-    left_N = np.ones(len(lengths_N), bool)
-    place = int(lengths_N.argmax())
-    for _ in range(len(lengths_N)):
-        yield place
-        left_N[place] = False
-        products_N = (features_ND @ features_ND[place]) * (errors_NK @ errors_NK[place])
-        distances_N = np.maximum(lengths_N + lengths_N[place] - 2 * products_N, 0)
-        nearest_N = np.minimum(nearest_N, distances_N)
-        nearest_N[~left_N] = 0
-        total = nearest_N.sum()
-        if total > 0:
-            place = int(random.choice(len(nearest_N), p=nearest_N / total))
-        elif left_N.any():  # copies of what was drawn
-            place = int(left_N.argmax())
+def _units(features_ND: Array) -> Array:
+    """Return features of length 1, in float32."""
+    units_ND: Array = features_ND.astype(np.float32)
+    return units_ND / np.linalg.norm(units_ND, axis=1, keepdims=True).clip(1e-12)
 
 
-def copied(pixels_NHWC: Array, row: int, others: Array, features_MD: Array) -> bool:
-    """Tell whether an image shows the same picture as one of some others.
+def _nearest(units_ND: Array, labeled_MD: Array | None) -> Array:
+    """Compute the squared distance of each image to the nearest labeled one, (N,).
 
-    Args:
-        pixels_NHWC: uint8; may be memory-mapped.
-        row: the image.
-        others: the others, (M - 1,).
-        features_MD: of the image, then of the others; only pixels of images with like features are compared.
+    Where none is known, to the nearest of a hundredth of the images, so that there is a width.
     """
-    length_M = np.linalg.norm(features_MD, axis=1).clip(1e-12)
-    cosines = features_MD[1:] @ features_MD[0] / (length_M[1:] * length_M[0])
-    near = others[cosines >= ALIKE]
-    if not len(near):
-        return False
-    first, second = np.full(len(near), row), near
-    plain, mirrored = (likeness(pixels_NHWC, first, second, mirrored=way) for way in (False, True))
-    return bool((plain >= FINE).any() or (mirrored >= FINE_MIRRORED).any())
+    if labeled_MD is None:
+        others_MD = units_ND[:: max(1, min(100, len(units_ND) // 2))]
+    else:
+        others_MD = _units(labeled_MD)
+    nearest_N: Array = np.full(len(units_ND), 4.0, np.float32)
+    for start in range(0, len(others_MD), BLOCK):
+        products_NM = units_ND @ others_MD[start : start + BLOCK].T
+        nearest_N = np.minimum(nearest_N, 2 - 2 * products_NM.max(axis=1))
+    return nearest_N.clip(0)

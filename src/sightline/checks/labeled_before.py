@@ -19,6 +19,7 @@ from sightline.data.sources.downloads import Progress
 from sightline.data.sources.find_source import source_of_run
 from sightline.data.sources.folder import FolderSource
 from sightline.data.sources.manifest import ManifestSource
+from sightline.data.sources.source import DownloadedSource
 from sightline.errors import ConfigError, DataError
 from sightline.runs.folder import read_run_recipe
 
@@ -35,8 +36,10 @@ class Before:
     """Of every image that the run was trained, validated or tested on, as ``data.seen`` numbers them, sorted."""
     rows: list[Row] = field(default_factory=list)
     """Those images, each on the side where the run had it; none where they are no files on this machine."""
-    location: str = ""
-    """Where they lie."""
+    images: CachedImages | None = None
+    """The set of the run, at the size of the run; None where it is not on this machine."""
+    trained: Array = field(default_factory=lambda: np.array([], np.int64))
+    """Rows of it that the run was trained on."""
     notes: list[str] = field(default_factory=list)
     """What is missing here, and why."""
 
@@ -65,11 +68,14 @@ def labeled_before(run: str | os.PathLike[str], model: Mapping[str, Any], progre
         source = source_of_run(model)
     except DataError as error:
         return Before(numbers, notes=[f"{alone} are not where they were: {error}"])
-    if not isinstance(source, FolderSource | ManifestSource):
-        why = f"lie in {source.location}, which is no folder and no manifest"
-        return Before(numbers, notes=[f"{alone} {why}: unpack it, and list them, too, to train on all."])
+    if isinstance(source, DownloadedSource):
+        return Before(numbers, notes=[f"{alone} are a published set, {source.location}, which a manifest cannot list."])
     exactly, data = (tuple(model["size"]), tuple(model["resize"])), read_run_recipe(folder).data
     images = open_as_trained(source, data.size, exactly, progress, preprocessing_of(model))
+    trained, *_ = kept.sides(images, images.readable)
+    if not isinstance(source, FolderSource | ManifestSource):
+        why = f"lie in {source.location}, and a manifest can only list files: unpack it to train on all."
+        return Before(numbers, [], images, trained, [f"{alone} {why}"])
     entries = sorted(source.scan().entries, key=lambda entry: entry.name)  # stable: the order of the rows
     root = Path(source.location) if isinstance(source, FolderSource) else source.root
     sides = _sides(images, kept)
@@ -83,7 +89,7 @@ def labeled_before(run: str | os.PathLike[str], model: Mapping[str, Any], progre
     if unused:
         were = "1 image was" if unused == 1 else f"{unused:,} images were"
         notes.append(f"{were} in {source.location} and not used by {run} (left out of it, or added since): not listed.")
-    return Before(numbers, rows, source.location, notes)
+    return Before(numbers, rows, images, trained, notes)
 
 
 def _sides(images: CachedImages, kept: Kept) -> dict[int, str]:

@@ -5,6 +5,7 @@ Nothing here loads torch before there is an image to choose.
 
 import os
 import shlex
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,16 +37,17 @@ __all__ = ["TO_LABEL", "Chosen", "choose_unlabeled"]
 TO_LABEL = "to label"
 """The kind of what is found."""
 PAGE = "check.html"
+MOST_LABELED = 2000  # images that the run was trained on, with which others are compared
 NAMED = 3  # unreadable files that the screen names
 COLUMNS = ("path", "label", "suggestion", "probability", "next", "next_probability", "none_of_these")
 LARGEST, SMALL = 160, 64  # pixels of a picture's longer side, and up to which pictures are kept without loss
 STRANGE = 1 / 2  # of the images: where more look like none of the classes, the run is for other images
 METHOD = (
-    "Images are chosen by BADGE (Ash et al., ICLR 2020): those of which the run is unsure, spread out so that no two"
-    " ask the same. What tells them is how the last layer would be changed by the label that the run thinks the most"
-    " probable. A copy of a chosen image, by its features and its pixels, is passed over.",
-    "The first images teach most as a set; none of them says how good the run is, since they are harder than most. So"
-    " they are all listed for training, and the images that the run was validated and tested on stay what they were.",
+    "Images are chosen by Uncertainty Herding (Bae, Oliveira and Sutherland, ICLR 2025): each is the one that stands"
+    " for most images of which the run is unsure, and that are unlike those that it was trained on and those chosen before."
+    " What is alike is told by what the last layer of the run reads. A copy of a chosen image is passed over.",
+    "Chosen images are no sample of all: an accuracy that is measured on them says little. So they are all listed for"
+    " training, and the images that the run was validated and tested on stay what they were.",
 )
 
 Array = np.ndarray[Any, Any]
@@ -128,8 +130,8 @@ def choose_unlabeled(config: UnlabeledConfig, folder: Path, trust_code: bool, pr
     answers = Answers(folder, _examples(source, images), before.rows, classifier.classes)
     said = answers.take_filled_in()
     rows, counts = _askable(images, before, answers)
-    chosen, predictions, copies, strange = _choose(classifier, images, rows, config.count, progress)
-    counts["copies of a chosen image"] = copies
+    chosen, predictions, copies, strange = _choose(classifier, images, rows, before, config.count, progress)
+    counts["copies of chosen images"] = copies
     here, gone = answers.write_manifest()
     lead, notes = _sentences(config, images, len(chosen), counts)
     if strange > STRANGE:
@@ -187,23 +189,34 @@ def _askable(images: CachedImages, before: Before, answers: Answers) -> tuple[Ar
 
 
 def _choose(
-    classifier: "Classifier", images: CachedImages, rows: Array, count: int, progress: Progress | None
+    classifier: "Classifier", images: CachedImages, rows: Array, before: Before, count: int, progress: Progress | None
 ) -> "tuple[list[int], list[Prediction], int, float]":
     """Choose among some rows: (chosen rows, predictions of them, copies passed over, share that look like no class)."""
     if not len(rows):
         return [], [], 0, 0.0
-    from sightline.checks.active import copied, spread_out
-    from sightline.inference.answering import answer_rows
+    from sightline.checks.active import spread_out
+    from sightline.checks.duplicates import near_duplicates
+    from sightline.inference.answering import answer_rows, open_store
 
-    read = answer_rows(classifier, images, rows, progress)
+    answered = answer_rows(classifier, images, rows, progress)
+    labeled_MD = None
+    if before.images is not None and len(before.trained):
+        some = np.random.default_rng(0).permutation(before.trained)[:MOST_LABELED]
+        labeled_MD = open_store(classifier, before.images).features(np.sort(some), progress).numpy()
+    pairs = near_duplicates(images.pixels, rows, answered.features_ND, progress)
+    alike = defaultdict(set)
+    for first, second in zip(pairs.first_P.tolist(), pairs.second_P.tolist(), strict=True):
+        alike[first].add(second)
+        alike[second].add(first)
     places, copies = spread_out(
-        read.features_ND,
-        read.probabilities_NK,
+        answered.features_ND,
+        answered.probabilities_NK,
         count,
-        lambda place, others: copied(images.pixels, rows[place], rows[others], read.features_ND[[place, *others]]),
+        labeled_MD,
+        lambda place, chosen: not alike[int(rows[place])].isdisjoint(rows[chosen].tolist()),
     )
-    strange = float(np.mean([bool(prediction.unknown) for prediction in read.predictions]))
-    return rows[places].tolist(), [read.predictions[place] for place in places], copies, strange
+    strange = float(np.mean([bool(prediction.unknown) for prediction in answered.predictions]))
+    return rows[places].tolist(), [answered.predictions[place] for place in places], copies, strange
 
 
 # ── what is said and written ─────────────────────────────────────────────────────────────────────────────────────────

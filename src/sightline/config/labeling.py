@@ -18,5 +18,5 @@ class UnlabeledConfig(Block, frozen=True, kw_only=True):
     run: str
     """Folder of the finished run that chooses among the unlabeled images; those that it has learned from, validated on
     or was tested on are left out."""
-    count: Annotated[int, Meta(ge=1, le=10_000)] = 20
+    count: Annotated[int, Meta(ge=1, le=1000)] = 20
     """Images to choose."""

@@ -16,7 +16,7 @@ from sightline.inference.predictions import Prediction
 from sightline.inference.views import VIEWS, Views
 from sightline.measures.metrics import probabilities
 
-__all__ = ["Answered", "answer_rows"]
+__all__ = ["Answered", "answer_rows", "open_store"]
 
 FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
@@ -34,6 +34,14 @@ class Answered:
     """Calibrated, in the order of its classes."""
 
 
+def open_store(classifier: Classifier, images: CachedImages) -> FeatureStore:
+    """Open the features that the head of a classifier reads, kept on disk, of a set that is decoded at its size."""
+    reference = classifier.reference
+    pretrained = reference is not None and compared_layer(classifier.network, True) == reference.layer
+    normalization = Normalization(**classifier.model["normalization"])
+    return FeatureStore(classifier.network, images, normalization, FORMATS[classifier.dtype], pretrained)
+
+
 def answer_rows(
     classifier: Classifier, images: CachedImages, rows: Array, progress: Progress | None = None
 ) -> Answered:
@@ -47,15 +55,11 @@ def answer_rows(
         rows: which images, (N,).
         progress: called with (images done, images in all) of those whose features are computed.
     """
-    reference = classifier.reference
-    pretrained = reference is not None and compared_layer(classifier.network, True) == reference.layer
-    normalization = Normalization(**classifier.model["normalization"])
-    network, precision = classifier.network, FORMATS[classifier.dtype]
-    store = FeatureStore(network, images, normalization, precision, pretrained)
+    reference, store = classifier.reference, open_store(classifier, images)
     features_ND = store.features(rows, progress)
     views: Views = "one" if "one" in classifier.model["temperatures"] else classifier.views
     with torch.inference_mode():
-        head: Any = network.head
+        head: Any = classifier.network.head
         logits_NK = head(features_ND.to(classifier.device)).float().cpu().numpy() + classifier.prior_shift(views)
     logits_NK[~np.isfinite(logits_NK).all(axis=1)] = 0.0  # as a classifier answers where its arithmetic overflows
     outputs = Outputs(np.repeat(logits_NK[None], VIEWS[views], axis=0))
