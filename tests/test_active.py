@@ -14,8 +14,10 @@ import sightline
 from conftest import QUICK, Finished
 from sightline.checks.active import spread_out, uncertainties
 from sightline.checks.check import Check, check
+from sightline.checks.unlabeled import choose_unlabeled, open_labeling
 from sightline.cli.main import main
 from sightline.config.labeling import UnlabeledConfig
+from sightline.config.serving import AddressConfig
 from sightline.data.sources.find_source import find_source
 from sightline.errors import ConfigError, DataError, RunError, SightlineError
 from test_duplicates import jpeg, scene
@@ -265,6 +267,47 @@ def test_a_run_whose_images_are_gone_leaves_the_answers_alone_in_the_manifest(
     result = chosen(pool, run, tmp_path / "out")
     assert rows(tmp_path / "out" / "manifest.csv") == []
     assert any("lists the answers alone" in sentence for sentence in result.notes)
+
+
+def test_answers_on_the_review_page_are_in_the_manifest_at_once_and_can_be_taken_back(
+    pool: Path, known: Finished, tmp_path: Path
+) -> None:
+    pytest.importorskip("fastapi", reason="the page needs fastapi: pip install '.[app]'")
+    from fastapi.testclient import TestClient
+
+    from sightline.serving.reviewing.server import build_review
+
+    config = UnlabeledConfig(unlabeled=str(pool), run=str(known.run), count=3)
+    out = tmp_path / "out"
+    shown = open_labeling(choose_unlabeled(config, out, False, None))
+    client = TestClient(build_review(shown, AddressConfig()), base_url="http://127.0.0.1:7860")
+    assert "not labeled" in client.get("/review/grid").text
+    first = {"item": "1", "view": "one", "seen": ""}
+    assert client.post("/review/decide", data=first | {"action": "accept"}).status_code == 200
+    by_digest = shown.sink.read()
+    assert [by_digest[shown.items[0].digest].after] == [shown.items[0].suggestion]
+    assert len(rows(out / "manifest.csv")) == 91
+    assert client.post("/review/decide", data={"item": "2", "seen": "", "action": "out"}).status_code == 200
+    assert len(rows(out / "manifest.csv")) == 91
+    again = choose_unlabeled(config, out, False, None)  # neither is asked about again
+    assert not {shown.items[0].digest, shown.items[1].digest} & {again.images.hashes[row] for row in again.rows}
+    decision = shown.sink.read()[shown.items[0].digest]
+    assert shown.sink.undo(decision, None)
+    assert len(rows(out / "manifest.csv")) == 90
+
+
+def test_a_label_in_the_table_does_not_take_the_place_of_an_answer_on_the_page(
+    pool: Path, known: Finished, tmp_path: Path
+) -> None:
+    config = UnlabeledConfig(unlabeled=str(pool), run=str(known.run), count=3)
+    shown = open_labeling(choose_unlabeled(config, tmp_path / "out", False, None))
+    shown.sink.decide(shown.items[0], "grass")
+    fill_in(tmp_path / "out" / "chosen.csv", lambda row: "=blood")
+    result = chosen(pool, known.run, tmp_path / "out", 3)
+    assert shown.sink.read()[shown.items[0].digest].after == "grass"
+    assert sum(answer.after == "=blood" for answer in shown.sink.read().values()) == 2
+    assert "2 answers taken" in result.notes[0]
+    assert "1 label in" in result.notes[1]
 
 
 # ── refused ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -111,8 +111,8 @@ def _greedy(
 
 def _units(features_ND: Array) -> Array:
     """Return features of length 1, in float32."""
-    units_ND: Array = features_ND.astype(np.float32)
-    return units_ND / np.linalg.norm(units_ND, axis=1, keepdims=True).clip(1e-12)
+    units_ND: Array = features_ND / np.linalg.norm(features_ND, axis=1, keepdims=True).clip(1e-12)
+    return units_ND.astype(np.float32)
 
 
 def _nearest(units_ND: Array, labeled_MD: Array | None) -> Array:
@@ -120,10 +120,8 @@ def _nearest(units_ND: Array, labeled_MD: Array | None) -> Array:
 
     Where none is known, to the nearest of a hundredth of the images, so that there is a width.
     """
-    if labeled_MD is None:
-        others_MD = units_ND[:: max(1, min(100, len(units_ND) // 2))]
-    else:
-        others_MD = _units(labeled_MD)
+    some_ND = units_ND[:: max(1, min(100, len(units_ND) // 2))]
+    others_MD = some_ND if labeled_MD is None else _units(labeled_MD)
     nearest_N: Array = np.full(len(units_ND), 4.0, np.float32)
     for start in range(0, len(others_MD), BLOCK):
         products_NM = units_ND @ others_MD[start : start + BLOCK].T

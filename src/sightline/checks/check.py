@@ -20,8 +20,11 @@ from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
-from sightline.checks.unlabeled import choose_unlabeled
+from sightline.checks.review import address_of_review, serve_items
+from sightline.checks.suspects import keep_suspects
+from sightline.checks.unlabeled import choose_unlabeled, review_chosen
 from sightline.config.labeling import UnlabeledConfig
+from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.correcting import with_corrected_labels
 from sightline.data.corrections import read_corrections
@@ -78,10 +81,14 @@ def check(
     corrections: str | None = None,
     choose: UnlabeledConfig | None = None,
     trust_code: bool = False,
+    review: bool = False,
+    address: AddressConfig | None = None,
     on_event: Listener = ignore,
 ) -> Check:
     """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors,
     and classes that look otherwise when mirrored.
+
+    Ten parameters because they are the arguments and options of ``sightline check``.
 
     Args:
         data: An image set, as for sightline train.
@@ -95,14 +102,20 @@ def check(
         corrections: A corrections file: labels are checked as it decides them, and what it decides on is no suspect.
         choose: Choose which images of a folder without labels to label next, in place of looking a set over.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
+        review: Show the suspected labels, or the images to label, on a page in a browser afterwards, to decide on each,
+            until Ctrl-C; decisions go to corrections.csv in the folder, or to the corrections file. sightline review
+            FOLDER goes on with suspected labels.
+        address: Where that page listens, and whom it answers.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
+        ConfigError: the page of a review cannot be shown, or not at that address.
         DataError: there is no such image set, or it cannot be used.
         RunError: no finished run, or the folder to write to holds something.
     """
+    at = address_of_review(review, address)
     if choose is not None:
         others = {"DATA": data, "--labels": labels, "--data.classes": classes, "--data.corrections": corrections}
-        return _chosen(choose, others, out, trust_code, on_event)
+        return _chosen(choose, others, out, trust_code, at, on_event)
     if data is None:
         raise ConfigError("no image set was named; give its folder, archive, manifest or name, or --unlabeled FOLDER.")
     source = find_source(data, classes)
@@ -140,16 +153,19 @@ def check(
         folder = _folder(images.name, out)
         steps = advise(checked, folder)
         _write(folder, checked, steps)
-        return Check(
-            folder,
-            findings,
-            checked.counts,
-            [images.paths[row] for row in sorted(checked.excluded)],
-            " ".join(lead(checked, steps)),
-            steps,
-            train_command(images.location, steps),
-            [*reading, *by_itself(checked)],
-        )
+        suspects = keep_suspects(folder, images, classes, parts, findings)
+    if at is not None:
+        serve_items(folder, images, suspects, at, on_event, corrections)
+    return Check(
+        folder,
+        findings,
+        checked.counts,
+        [images.paths[row] for row in sorted(checked.excluded)],
+        " ".join(lead(checked, steps)),
+        steps,
+        train_command(images.location, steps),
+        [*reading, *by_itself(checked)],
+    )
 
 
 def _chosen(
@@ -157,6 +173,7 @@ def _chosen(
     others: Mapping[str, Any],
     out: str | os.PathLike[str] | None,
     trust_code: bool,
+    at: AddressConfig | None,
     on_event: Listener,
 ) -> Check:
     """Choose images to label, where nothing was named that has no part in it."""
@@ -165,6 +182,8 @@ def _chosen(
     folder = CHECKS / f"{Path(choose.unlabeled).resolve().name}-to-label" if out is None else Path(out)
     with stage(on_event, "Choosing", brief=True) as progress:
         done = choose_unlabeled(choose, folder, trust_code, progress)
+    if at is not None:
+        review_chosen(done, at, on_event)
     return Check(done.folder, done.findings, done.counts, [], done.lead, done.advice, done.command, done.notes)
 
 

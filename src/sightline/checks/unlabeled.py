@@ -7,7 +7,7 @@ import os
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,22 +17,27 @@ from sightline.checks.advice import Advice
 from sightline.checks.labeled_before import Before, labeled_before
 from sightline.checks.problems import KINDS, Finding
 from sightline.config.labeling import UnlabeledConfig
+from sightline.config.serving import AddressConfig
 from sightline.data.answers import CHOSEN, MANIFEST, Answers, Example
 from sightline.data.cache import CachedImages, open_images
+from sightline.data.corrections import Decision
 from sightline.data.seen import number_of
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.entries import say_left_out
-from sightline.data.sources.unlabeled import UnlabeledSet
+from sightline.data.sources.unlabeled import UNLABELED, UnlabeledSet
 from sightline.display.pages import Item, Page, Picture, Section, Table, data_uri, write_page
+from sightline.display.reporting import Listener
 from sightline.errors import DataError, RunError
 from sightline.runs.folder import names_a_run, read_model_of_finished
 from sightline.runs.writing import create_folder, write_csv
+from sightline.serving.reviewing.items import Corrections, Review
+from sightline.serving.reviewing.items import Item as ReviewItem
 
 if TYPE_CHECKING:
     from sightline.inference.classifier import Classifier
     from sightline.inference.predictions import Prediction
 
-__all__ = ["TO_LABEL", "Chosen", "choose_unlabeled"]
+__all__ = ["TO_LABEL", "Chosen", "choose_unlabeled", "open_labeling", "review_chosen"]
 
 TO_LABEL = "to label"
 """The kind of what is found."""
@@ -44,8 +49,8 @@ LARGEST, SMALL = 160, 64  # pixels of a picture's longer side, and up to which p
 STRANGE = 1 / 2  # of the images: where more look like none of the classes, the run is for other images
 METHOD = (
     "Images are chosen by Uncertainty Herding (Bae, Oliveira and Sutherland, ICLR 2025): each is the one that stands"
-    " for most images of which the run is unsure, and that are unlike those that it was trained on and those chosen before."
-    " What is alike is told by what the last layer of the run reads. A copy of a chosen image is passed over.",
+    " for most images of which the run is unsure, and that are unlike those that it was trained on and those chosen"
+    " before. What is alike is told by what the last layer of the run reads. A copy of a chosen image is passed over.",
     "Chosen images are no sample of all: an accuracy that is measured on them says little. So they are all listed for"
     " training, and the images that the run was validated and tested on stay what they were.",
 )
@@ -83,8 +88,9 @@ class Chosen:
         if not self.rows:
             return []
         how = (
-            f"Write the right class of each into the column label of {self.folder / CHOSEN} (empty: not answered), then"
-            " run the same command again: it takes the answers, and chooses the next."
+            f"Add --review to answer in a browser; or write the right class of each into the column label of"
+            f" {self.folder / CHOSEN} (empty: not answered). Then run the same command again: it takes the answers, and"
+            " chooses the next."
         )
         return [Advice(f"Label {_times(len(self.rows), 'image')}", "Their labels would teach the run most.", how)]
 
@@ -217,6 +223,56 @@ def _choose(
     )
     strange = float(np.mean([bool(prediction.unknown) for prediction in answered.predictions]))
     return rows[places].tolist(), [answered.predictions[place] for place in places], copies, strange
+
+
+# ── the review ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Labels(Corrections):
+    """Where a review writes the labels of images that had none; the manifest knows of each at once."""
+
+    def __init__(self, answers: Answers) -> None:
+        super().__init__(answers.path)
+        self._answers = answers
+
+    def decide(self, item: ReviewItem, after: str | None) -> tuple[Decision, Decision | None]:
+        """Write an answer; return it, and what it took the place of."""
+        decision = Decision(
+            file=item.file, digest=item.digest, before=UNLABELED, after=after, decided_by=self._name, why=item.why
+        )
+        return decision, self._answers.decide(decision)
+
+    def undo(self, decision: Decision, earlier: Decision | None) -> bool:
+        """Take an answer back, so that an earlier one holds again, or none."""
+        return self._answers.undo(decision, earlier)
+
+
+def open_labeling(chosen: Chosen) -> Review:
+    """Return the review of the chosen images: each with the run's suggestion, and no label."""
+    images, answers = chosen.images, chosen.answers
+    items = [
+        ReviewItem(row, images.paths[row], images.hashes[row], None, said.label, said.probability, _in_words(said))
+        for row, said in zip(chosen.rows, chosen.predictions, strict=True)
+    ]
+    new = {answer.after for answer in answers.read().values() if answer.after is not None}
+    classes = [*answers.classes, *sorted(new - set(answers.classes))]
+    notes = ["The first images teach most. Leave out what shows none of the classes."]
+    title = f"Images of {images.name} to label"
+    return Review(title, replace(images, classes=classes), items, _Labels(answers), chosen.command, notes)
+
+
+def review_chosen(chosen: Chosen, address: AddressConfig, on_event: Listener) -> None:
+    """Show the chosen images on a page in a browser, until Ctrl-C; say how to go on."""
+    from sightline.serving.reviewing.server import serve_review
+
+    if not chosen.rows:
+        on_event("There is no image left to ask about.")
+        return
+    on_event("It can be ended by Ctrl-C at any time: answers are kept. The same command again chooses the next images.")
+    shown = open_labeling(chosen)
+    serve_review(shown, address, on_event)
+    done = sum(item.digest in shown.sink.read() for item in shown.items)
+    on_event(f"{done:,} of {len(shown.items):,} are answered; train with all answers: {chosen.command}")
 
 
 # ── what is said and written ─────────────────────────────────────────────────────────────────────────────────────────

@@ -63,6 +63,7 @@ class Answers:
         self._digest_of = {example.path: example.digest for example in examples}
         self._name_of = {example.path: example.name for example in examples}
         self._file = CorrectionsFile(folder / CORRECTIONS)
+        self.path = self._file.path
 
     def read(self) -> dict[str, Decision]:
         """Return what is decided, by the hash of the image."""
