@@ -5,7 +5,7 @@ Nothing here loads torch, unless labels are judged.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
 from sightline.checks.review import address_of_review, serve_items
 from sightline.checks.suspects import keep_suspects
+from sightline.checks.unlabeled import choose_unlabeled, review_chosen
+from sightline.config.labeling import UnlabeledConfig
 from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages
 from sightline.data.corrections import read_corrections
@@ -35,6 +37,7 @@ from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import statistics
 from sightline.display.reporting import Listener, ignore, reporting, stage
+from sightline.errors import ConfigError
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
 
@@ -77,12 +80,13 @@ class Check:
 @reporting
 @listed_once()
 def check(
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
     *,
     labels: str | os.PathLike[str] = AUTO,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
     corrections: str | None = None,
+    choose: UnlabeledConfig | None = None,
     trust_code: bool = False,
     review: bool = False,
     address: AddressConfig | None = None,
@@ -91,6 +95,8 @@ def check(
     """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors,
     and classes that look otherwise when mirrored.
 
+    Ten parameters because they are the arguments and options of ``sightline check``.
+
     Args:
         data: An image set, as for sightline train.
         labels: What judges the labels (confident learning): heads on features are asked about images that they did not
@@ -98,12 +104,15 @@ def check(
             judged. Otherwise the folder of a finished run, which may know other classes (its whole path, if it has one
             of these names); one that was trained on these very images has learned their wrong labels, and hides some.
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
-            checks/<data>-<n> unless named.
+            checks/<data>-<n> unless named; with --unlabeled chosen.csv and manifest.csv, in checks/<folder>-to-label,
+            where the next round goes on.
         classes: Which folders are the classes, as for sightline train.
         corrections: A corrections file: labels are checked as it decides them, and what it decides on is no suspect.
+        choose: Choose which images of a folder without labels to label next, in place of looking a set over.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
-        review: Show the suspected labels on a page in a browser afterwards, to decide on each, until Ctrl-C; decisions
-            go to corrections.csv in the folder, or to the corrections file. sightline review FOLDER goes on with it.
+        review: Show the suspected labels, or the images to label, on a page in a browser afterwards, to decide on each,
+            until Ctrl-C; decisions go to corrections.csv in the folder, or to the corrections file. sightline review
+            FOLDER goes on with suspected labels.
         address: Where that page listens, and whom it answers.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
@@ -112,6 +121,12 @@ def check(
         RunError: no finished run, or the folder to write to holds something.
     """
     at = address_of_review(review, address)
+    if choose is not None:
+        judge = None if labels == AUTO else labels
+        others = {"DATA": data, "--labels": judge, "--data.classes": classes, "--data.corrections": corrections}
+        return _chosen(choose, others, out, trust_code, at, on_event)
+    if data is None:
+        raise ConfigError("no image set was named; give its folder, archive, manifest or name, or --unlabeled FOLDER.")
     source = find_source(data, classes)
     judge = os.fspath(labels)
     if judge not in (AUTO, NONE) and not judge.endswith(".safetensors"):
@@ -163,6 +178,25 @@ def check(
         train_command(images.location, steps),
         [*reading, *by_itself(checked)],
     )
+
+
+def _chosen(
+    choose: UnlabeledConfig,
+    others: Mapping[str, Any],
+    out: str | os.PathLike[str] | None,
+    trust_code: bool,
+    at: AddressConfig | None,
+    on_event: Listener,
+) -> Check:
+    """Choose images to label, where nothing was named that has no part in it."""
+    if useless := next((name for name, value in others.items() if value is not None), None):
+        raise ConfigError(f"{useless} has no effect with --unlabeled {choose.unlabeled}; leave one of them out.")
+    folder = CHECKS / f"{Path(choose.unlabeled).resolve().name}-to-label" if out is None else Path(out)
+    with stage(on_event, "Choosing", brief=True) as progress:
+        done = choose_unlabeled(choose, folder, trust_code, progress)
+    if at is not None:
+        review_chosen(done, at, on_event)
+    return Check(done.folder, done.findings, done.counts, [], done.lead, done.advice, done.command, done.notes)
 
 
 def _headers(

@@ -129,6 +129,10 @@ KINDS = {
         "A training leaves out flips and mirrored views here, unless --augment.flip or --evaluation.views asks for"
         " them.",
     ),
+    "to label": Kind(
+        "Images to label next",
+        "Their labels would teach a run most; the first teach most.",
+    ),
 }
 """In the order in which a page shows them."""
 
