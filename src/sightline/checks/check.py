@@ -8,15 +8,16 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sightline.checks import problems
 from sightline.checks.advice import Advice, advise, by_itself, train_command
 from sightline.checks.check_page import Findings, lead, write_check
+from sightline.checks.copies import copies, keeping_rank
 from sightline.checks.decided import as_decided, undecided
-from sightline.checks.duplicates import near_duplicates
+from sightline.checks.duplicates import Pairs, near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
@@ -40,9 +41,16 @@ from sightline.errors import ConfigError
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
 
+if TYPE_CHECKING:
+    from sightline.checks.embedding import Embedding
+
 __all__ = ["CHECKS", "Check", "check"]
 
 CHECKS = Path("checks")
+BY_CELLS = (
+    "Near duplicates were sought by the coarse look of the images alone, without an embedding: some that are cropped or"
+    " moved far are missed."
+)
 AUTO, NONE = "auto", "none"  # values of labels that name no run
 
 Array = np.ndarray[Any, Any]
@@ -134,23 +142,25 @@ def check(
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
-        findings += problems.copies(
-            images, parts, near_duplicates(images.pixels, _one_of_each(images), progress=progress)
-        )
+        rank = keeping_rank(images, parts, headers)
+        embedding, unjudged = _embedding(source, images, judge, trust_code, progress, on_event)
+        findings += copies(images, parts, _near(images, rank, embedding, progress), rank)
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
-        if judge != NONE:
-            suspected, judged = _label_errors(source, images, judge, trust_code, progress, on_event)
-            findings, notes = [*findings, *undecided(images, suspected)], [*notes, *judged]
+        if embedding is not None:
+            from sightline.checks.label_errors import find_label_errors
+
+            errors = find_label_errors(images, embedding, progress)
+            findings, notes = [*findings, *undecided(images, errors.findings)], [*notes, *errors.notes]
         checked = Findings(
             images,
             parts,
-            [*notes, *unseen, *reading],
+            [*notes, *unjudged, *unseen, *reading],
             headers,
             statistics(images, learned),
             findings,
-            problems.suggestions(images, parts, findings),
-            problems.staying_in_test(images, parts, findings),
+            problems.suggestions(images, parts, findings, rank),
+            problems.staying_in_test(images, parts, findings, rank),
         )
         folder = _folder(images.name, out)
         steps = advise(checked, folder)
@@ -213,31 +223,38 @@ def _odd(images: CachedImages, headers: dict[int, Header]) -> list[Finding]:
     return problems.odd_ones(images, {**light, **files})
 
 
-def _one_of_each(images: CachedImages) -> Array:
-    """List the first row of each group of identical images, ascending."""
+def _near(images: CachedImages, rank: Array, embedding: "Embedding | None", progress: Progress | None) -> Pairs:
+    """Find near duplicates among the first images of each group of identical ones."""
     first = {images.hashes[row]: row for row in reversed(images.readable.tolist())}
-    return np.array(sorted(first.values()), np.int64)
+    best = rank.copy()  # of a group, as its best image
+    for row in images.readable.tolist():
+        one = first[images.hashes[row]]
+        best[one] = min(best[one], rank[row])
+    rows = np.array(sorted(first.values()), np.int64)
+    features_ND = None
+    if embedding is not None:
+        features_ND = embedding.features_ND[np.searchsorted(embedding.rows, rows)]
+    return near_duplicates(images.pixels, rows, features_ND, progress, best)
 
 
-def _label_errors(
+def _embedding(
     source: ImageSource,
     images: CachedImages,
     judge: str,
     trust_code: bool,
     progress: Progress | None,
     on_event: Listener,
-) -> tuple[list[Finding], list[str]]:
-    """Find labels that look wrong by features of a run or of the backbone in the box, and say how well that went."""
+) -> tuple["Embedding | None", list[str]]:
+    """Embed the images by a run or by the backbone in the box, and say what is not looked at without."""
     counts = np.bincount(images.labels[images.readable], minlength=len(images.classes))
-    if (counts >= problems.FEWEST_TO_JUDGE).sum() < 2:
-        return [], [problems.TOO_FEW_TO_JUDGE]
+    few = judge != NONE and (counts >= problems.FEWEST_TO_JUDGE).sum() < 2
+    if judge == NONE or few:
+        return None, [*([problems.TOO_FEW_TO_JUDGE] if few else []), BY_CELLS]
     from sightline.checks.embedding import embed
-    from sightline.checks.label_errors import find_label_errors
 
     run = None if judge == AUTO else judge
     embedding = embed(source, run, trust_code, progress, preprocessing=images.preprocessing, on_event=on_event)
-    found = find_label_errors(images, embedding, progress)
-    return found.findings, [*found.notes, *([embedding.note] if embedding.note else [])]
+    return embedding, [embedding.note] if embedding.note else []
 
 
 def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:
