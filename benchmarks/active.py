@@ -51,7 +51,9 @@ def main(archive: str, draws: int) -> None:
     for draw in range(draws):
         for way, found in curves.items():
             found.append(follow(every, measured, pool, way, draw))
-            print(f"draw {draw}, {way}: {time.process_time() - start:.0f} s of the processor", file=sys.stderr, flush=True)
+            print(
+                f"draw {draw}, {way}: {time.process_time() - start:.0f} s of the processor", file=sys.stderr, flush=True
+            )
     accuracy = {way: np.array(found) for way, found in curves.items()}  # (draws, rounds, val and test)
     for side, name in enumerate(measured):
         report(name, len(measured[name]), accuracy["random"][..., side], accuracy["chosen"][..., side])
