@@ -54,6 +54,7 @@ def test_the_survey_recipe_is_that_of_the_documents() -> None:
         ({"early_stopping": {"kind": "patience"}}, "--early-stopping has no effect on a generator"),
         ({"evaluation": {"on": "none"}}, "--evaluation has no effect on a generator"),
         ({"fit": {"label_smoothing": 0.1}}, "--fit.label-smoothing 0.1 has no effect on a generator"),
+        ({"fit": {"loss": "generalized_cross_entropy"}}, "--fit.loss generalized_cross_entropy has no effect on a"),
         ({"fit": {"keep": "val_loss", "epochs": 4}}, "--fit.keep val_loss has no effect on a generator"),
         ({"data": {"corrections": "a.csv", "correct_test": True}}, "--data.correct-test has no effect on a generator"),
         ({"fit": {"class_weights": "balanced"}}, "--fit.class-weights balanced has no effect on a generator"),
