@@ -28,6 +28,7 @@ DOORS = {
     "threadpoolctl": ("training/logistic_regression.py",),
     "jinja2": ("display/pages.py", "serving/wall.py"),
     "timm": ("models/libraries.py",),
+    "usearch": ("checks/duplicates.py",),
     "captum": ("explanation/attribution.py",),
     "cleanlab": (),
     "gradio": ("serving/page/",),

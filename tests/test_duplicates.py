@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from sightline.checks.duplicates import MOST, exact_duplicates, likeness, near_duplicates
+from sightline.checks.alignment import align, thumbnails
+from sightline.checks.duplicates import clusters_of, exact_duplicates, near_duplicates
 
 Array = np.ndarray[Any, Any]
 
@@ -46,6 +47,12 @@ def blurred(pixels: Array) -> Array:
     return np.asarray(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(0.5)))
 
 
+def zoomed(pixels: Array) -> Array:
+    side = len(pixels)
+    box = (0.02 * side, 0.12 * side, 0.85 * side, 0.95 * side)
+    return np.asarray(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC, box=box))
+
+
 def found(*images: Array) -> list[tuple[int, int, bool]]:
     pairs = near_duplicates(np.stack(images), np.arange(len(images)))
     return list(
@@ -54,7 +61,7 @@ def found(*images: Array) -> list[tuple[int, int, bool]]:
 
 
 @pytest.mark.parametrize("side", [28, 32, 80])
-@pytest.mark.parametrize("change", [jpeg, moved, toned, mirrored, blurred])
+@pytest.mark.parametrize("change", [jpeg, moved, toned, mirrored, blurred, zoomed])
 def test_a_copy_of_one_of_a_hundred_pictures_is_found_and_nothing_else(
     change: Callable[[Array], Array], side: int
 ) -> None:
@@ -87,16 +94,22 @@ def test_blank_images_are_no_copies_of_each_other() -> None:
 def test_in_a_set_of_alike_images_a_pair_must_stand_out() -> None:
     common = scene(0).astype(np.float64)
     alike = [(0.67 * common + 0.33 * scene(number)).astype(np.uint8) for number in range(1, 41)]
-    between = likeness(np.stack(alike), np.array([0]), np.array([1]))[0]
+    between = align(thumbnails(np.stack(alike)), np.array([0]), np.array([1])).score_P[0]
     assert between > 0.7  # by themselves every two of them would be a pair
     assert found(*alike, jpeg(alike[5], 98)) == [(5, 40, False)]
 
 
-def test_more_copies_than_are_kept_for_one_image_are_found_by_way_of_each_other() -> None:
-    copies = [jpeg(scene(1), quality) for quality in range(40, 40 + MOST + 8)]
-    pairs = found(*(scene(number) for number in range(100, 500)), *copies)
-    assert len(pairs) > 8 * MOST
-    assert {row for pair in pairs for row in pair[:2]} == set(range(400, 400 + len(copies)))
+def test_of_more_copies_than_an_image_has_neighbors_each_is_paired_with_the_one_to_keep() -> None:
+    copies = [jpeg(scene(1), quality) for quality in range(40, 80)]
+    images = np.stack([*(scene(number) for number in range(100, 500)), *copies])
+    preference = np.arange(len(images))
+    preference[417] = -1
+    pairs = near_duplicates(images, np.arange(len(images)), preference_N=preference)
+    partners = {row for pair in zip(pairs.first_P, pairs.second_P, strict=True) if 417 in pair for row in pair}
+    assert partners == set(range(400, 440))
+    clusters = clusters_of(pairs.first_P, pairs.second_P, len(images))
+    assert (clusters[400:] == 400).all()
+    assert (clusters[:400] == np.arange(400)).all()
 
 
 def test_pairs_come_once_each_the_most_alike_first() -> None:
@@ -118,15 +131,35 @@ def test_only_the_rows_that_are_asked_for_are_compared() -> None:
     assert len(near_duplicates(images, np.array([], np.int64)).score_P) == 0
 
 
-def test_likeness_is_that_of_the_detail_whatever_brightness_and_place() -> None:
-    images = np.stack([scene(1), toned(scene(1)), moved(scene(1)), scene(2), mirrored(scene(1))])
-    first, second = np.zeros(4, np.int64), np.arange(1, 5)
-    same, shifted, other, mirror = likeness(images, first, second)
-    assert same > 0.9
-    assert shifted > 0.9
-    assert abs(other) < 0.5
-    assert abs(mirror) < 0.5
-    assert likeness(images, first[:1], second[3:], mirrored=True)[0] > 0.95
+def test_likeness_is_that_of_the_detail_whatever_brightness_place_scale_and_hand() -> None:
+    images = np.stack([scene(1), toned(scene(1)), moved(scene(1)), zoomed(scene(1)), mirrored(scene(1)), scene(2)])
+    compared = align(thumbnails(images), np.zeros(5, np.int64), np.arange(1, 6))
+    assert (compared.score_P[:4] > 0.9).all()
+    assert compared.score_P[4] < 0.5
+    assert compared.mirrored_P[:4].tolist() == [False, False, False, True]
+
+
+def test_likeness_of_a_pair_is_the_same_either_way_and_whatever_is_compared_beside_it() -> None:
+    copies = [jpeg(zoomed(scene(number)), 60) for number in range(40)]
+    images = thumbnails(np.stack([*(scene(number) for number in range(40)), *copies]))
+    first, second = np.arange(40), np.arange(40, 80)
+    there, back = align(images, first, second).score_P, align(images, second, first).score_P
+    assert np.abs(there - back).max() < 0.1
+    alone = [align(images, first[row : row + 1], second[row : row + 1]).score_P[0] for row in (0, 17, 39)]
+    assert alone == pytest.approx(there[[0, 17, 39]], abs=1e-4)
+
+
+def test_an_embedding_finds_copies_that_are_too_far_moved_for_the_cells() -> None:
+    far = [np.roll(scene(number), 7, axis=1) for number in range(30)]
+    images = np.stack([*(scene(number) for number in range(300)), *far])
+    rows = np.arange(len(images))
+    names = np.random.default_rng(0).normal(size=(300, 40)).astype(np.float32)
+    embedding = np.concatenate([names, names[:30]])
+    without, with_it = near_duplicates(images, rows), near_duplicates(images, rows, embedding)
+    assert len(without.score_P) < 15
+    assert set(zip(with_it.first_P.tolist(), with_it.second_P.tolist(), strict=True)) >= {
+        (n, 300 + n) for n in range(30)
+    }
 
 
 def test_exact_duplicates_are_groups_of_the_same_hash() -> None:

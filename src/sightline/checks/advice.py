@@ -131,13 +131,16 @@ def _labels(checked: "Findings", folder: Path) -> list[Advice]:
                 sections=("suspected label",),
             )
         )
-    if (folder / CORRECTIONS).is_file():
+    corrected, file = checked.images.corrected, folder / CORRECTIONS
+    if corrected is not None:
+        file = Path(corrected.facts["file"]).expanduser()
+    if file.is_file() and (corrected is None or corrected.facts["learned"]):
         steps.append(
             Advice(
                 "Take the labels that were decided",
-                f"{CORRECTIONS} holds what was decided on labels; the images stay as they are.",
+                f"{file.name} holds what was decided on labels; the images stay as they are.",
                 flag="--data.corrections",
-                value=str((folder / CORRECTIONS).absolute()),
+                value=str(file.absolute()),
             )
         )
     return steps

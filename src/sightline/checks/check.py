@@ -15,11 +15,14 @@ import numpy as np
 from sightline.checks import problems
 from sightline.checks.advice import Advice, advise, by_itself, train_command
 from sightline.checks.check_page import Findings, lead, write_check
+from sightline.checks.decided import as_decided, undecided
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
 from sightline.data.cache import CachedImages, open_images
+from sightline.data.correcting import with_corrected_labels
+from sightline.data.corrections import read_corrections
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.entries import say_left_out
@@ -69,6 +72,7 @@ def check(
     labels: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
+    corrections: str | None = None,
     trust_code: bool = False,
     on_event: Listener = ignore,
 ) -> Check:
@@ -83,6 +87,7 @@ def check(
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
             checks/<data>-<n> unless named.
         classes: Which folders are the classes, as for sightline train.
+        corrections: A corrections file: labels are checked as it decides them, and what it decides on is no suspect.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
@@ -94,18 +99,23 @@ def check(
         read_model_of_finished(labels)
     if out is not None:
         refuse_filled(out)
+    if corrections is not None:
+        read_corrections(corrections)
     with stage(on_event, "Checking", brief=True) as progress:
         images, splits, notes = open_set(source, progress)
-        reading = [*images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
+        images, splits, decided = as_decided(images, splits, corrections)
+        reading = [*decided, *images.notes, *say_left_out(images.ignored, images.suffixes), *notes_on_reading(images)]
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
-        findings += problems.copies(images, parts, near_duplicates(images.pixels, _one_of_each(images), progress))
+        findings += problems.copies(
+            images, parts, near_duplicates(images.pixels, _one_of_each(images), progress=progress)
+        )
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
         if labels is not None:
-            suspected, quality = _suspected_labels(source, labels, trust_code, progress)
-            findings, notes = [*findings, *suspected], [*notes, quality]
+            suspected, quality = _suspected_labels(source, images, labels, trust_code, progress)
+            findings, notes = [*findings, *undecided(images, suspected)], [*notes, quality]
         checked = Findings(
             images,
             parts,
@@ -162,7 +172,7 @@ def _one_of_each(images: CachedImages) -> Array:
 
 
 def _suspected_labels(
-    source: ImageSource, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
+    source: ImageSource, labeled: CachedImages, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
 ) -> tuple[list[Finding], str]:
     """Find labels that look wrong to heads on the features of a run, and say how good the heads are."""
     from sightline.checks.label_errors import folds_of, out_of_fold
@@ -172,6 +182,7 @@ def _suspected_labels(
     classifier = load(run, trust_code=trust_code)
     exactly = (classifier.size, classifier.resize)
     images = open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
+    images = with_corrected_labels(images, labeled)
     rows, names = images.readable, images.classes
     labels = images.labels[rows]
     features = Encoder(classifier).encode_rows(images.pixels, rows, progress)

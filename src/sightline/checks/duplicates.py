@@ -1,39 +1,49 @@
-"""Duplicates: images that show the same picture, pixel for pixel, or re-encoded, toned, moved a little or mirrored.
+"""Duplicates: images that show the same picture, pixel for pixel, or re-encoded, toned, moved, cropped or mirrored.
 
-N images, B of a block, P pairs of U images, H, W height and width of the images, S side of their thumbnails, D numbers
-of a descriptor.
+N images, P pairs, K neighbors, C cells of a side, D numbers of a vector.
 
-All pairs are compared in two steps. A coarse descriptor, 8 × 8 cells of each channel, finds candidates by products of
-matrices, so the N² pairs cost no Python. Of each candidate the fine detail (thumbnail minus its blur) is then
-correlated at the best small shift: skies and seas are alike in their cells and differ in their detail.
+Three steps, none of which looks at all pairs. Nearest neighbors by an approximate index (HNSW, Malkov and Yashunin,
+TPAMI 2020) are candidates, by two descriptors that miss different copies: coarse cells of the picture and of its mirror
+image, and, where there are any, the vectors of an embedding. ``align`` then judges each candidate. At last every image
+of a cluster is compared with the one of it that is best kept.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["LUMA", "Pairs", "exact_duplicates", "likeness", "near_duplicates", "shrink"]
+from sightline.checks.alignment import LUMA, align, shrink, thumbnails
 
-SIDE, LARGE_SIDE = 32, 64  # pixels of a thumbnail, and of images that have as many
-CELLS = 8  # a side of the coarse descriptor
-COARSE = 0.85  # correlation of descriptors from which a pair is a candidate
-FINE = 0.70  # likeness from which a pair is a near duplicate; of pairs below it, looked at, ever more are two pictures
-FINE_MIRRORED = 0.75  # likeness of one and the other's mirror image; two ships on two seas are alike in this way, too
-SHIFT = 3 / 32  # of a side that a picture may have moved
-BLUR = 2  # pixels on each side over which a thumbnail is averaged to be taken from itself
-NOISE = 4.0  # levels of 255 at SIDE: detail as weak as this is no evidence (a horizon, the blocks of a JPEG)
-MOST = 32  # candidates an image; a set of alike images has more than can be verified
+__all__ = ["Pairs", "clusters_of", "exact_duplicates", "near_duplicates"]
+
+CELLS = 6  # a side of the coarse descriptor
+OPPONENT = np.stack([LUMA, [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]]).astype(np.float32)  # light, red-green, yellow-blue
+BLANK = 4.0  # levels of 255: cells that differ by less show nothing
+DIMENSIONS = 128  # principal components of an embedding, each divided by the root of its deviation
+FITTED = 20_000  # vectors by which the components are found
+CELL_NEIGHBORS, EMBEDDING_NEIGHBORS = 4, 8  # an image, that are candidates
+CELL_COSINE, EMBEDDING_COSINE = 0.6, 0.3  # of a candidate, at least
+LIKENESS = 0.70  # from which a pair is a near duplicate
 NEIGHBOR = 10  # the neighbor by which it is judged how alike the images of a set are that are not duplicates
-SAMPLED = 256  # images of which that neighbor is sought
+SAMPLED, SOUGHT = 256, 40  # images of which that neighbor is sought, and among how many that agree in their cells
 STANDS_OUT = 1 / 3  # of the distance of that neighbor: how near a duplicate must be
-BLOCK = 1024  # images whose products with all others are held at a time
-CHUNK = 4096  # images or pairs of which thumbnails are held at a time
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+BLOCK = 8192  # vectors held at a time
+PIXELS = 2**24  # values of images that are shrunk at a time
+FEW = 2000  # images that are compared with all others instead of by an index
+HELD = 2**24  # cosines held at a time
+CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 32  # of the index: 0.98 of nearest neighbors, 1.00 of copies
+ROUNDS = 3  # of comparing the images of a cluster with the one that is kept
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
+Told = Callable[[int], None] | None
+Change = Callable[[Array], Array]
+Nearest = Callable[[Array, int], tuple[Array, Array]]
 
 
 class Pairs(NamedTuple):
@@ -56,168 +66,262 @@ def exact_duplicates(hashes: Sequence[str], rows: Array) -> list[list[int]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def near_duplicates(pixels_NHWC: Array, rows: Array, progress: Progress | None = None) -> Pairs:
-    """Find the pairs that show one picture, at whatever brightness, contrast or quality, moved a little or mirrored.
+def near_duplicates(
+    pixels_NHWC: Array,
+    rows: Array,
+    features_ND: Array | None = None,
+    progress: Progress | None = None,
+    preference_N: Array | None = None,
+) -> Pairs:
+    """Find the pairs that show one picture, toned, re-encoded, moved, scaled, cropped or mirrored.
 
     Of a set whose images are all alike (digits, X-rays) only those pairs are duplicates that stand out: a third as far
-    from each other as most images are from their tenth neighbor. Blank images, without any detail, are in no pair.
+    from each other as most images are from their tenth neighbor. Blank images, without any detail, are in no pair. Of a
+    large cluster not every pair is listed, but each image with the one that is preferred.
 
     Args:
         pixels_NHWC: uint8; may be memory-mapped.
         rows: which of them to compare, (n,), ascending; identical images are best given once.
+        features_ND: an embedding of those rows, (n, D); more copies are found with it.
         progress: called with (images done, images in all).
+        preference_N: of each image of the set, which of a cluster is rather kept: the least; by rows unless given.
     """
-    descriptors_ND = _descriptors(pixels_NHWC, rows)
-    mirrored_ND = descriptors_ND.reshape(-1, CELLS, CELLS, 3)[:, :, ::-1].reshape(descriptors_ND.shape)
-    least = _least_likeness(pixels_NHWC, rows, descriptors_ND)
-    pairs = [Pairs(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.float32, np.bool_)))]
-    for start in range(0, len(rows), BLOCK):
-        for mirrored, others_ND, fine in ((False, descriptors_ND, FINE), (True, mirrored_ND, FINE_MIRRORED)):
-            first, second = _candidates(descriptors_ND[start : start + BLOCK], others_ND[start:])
-            first, second = rows[first + start], rows[second + start]
-            score = likeness(pixels_NHWC, first, second, mirrored=mirrored)
-            kept = score >= max(least, fine)
-            pairs.append(Pairs(first[kept], second[kept], score[kept], np.full(kept.sum(), mirrored)))
-        if progress:
-            progress(min(start + BLOCK, len(rows)), len(rows))
-    return _once_each(Pairs(*(np.concatenate(part) for part in zip(*pairs, strict=True))))
+    given, (rows, thumbs_NSS, cells_ND) = rows, _describe(pixels_NHWC, rows)
+    places = np.searchsorted(given, rows)
+    vectors_ND = None if features_ND is None or len(rows) < 2 else _whitened(features_ND, places)
+    compare = partial(_compare, thumbs_NSS, max(LIKENESS, _least_likeness(thumbs_NSS, cells_ND)))
+    preference = np.arange(len(rows)) if preference_N is None else preference_N[rows]
+    pairs = _pairs(*(np.empty(0, kind) for kind in (np.int64, np.int64, np.float32, np.bool_)))  # of places in rows
+    left = asking = np.arange(len(rows))
+    while len(left) > 1 and len(asking) > 0:
+        before = len(pairs.score_P)
+        first, second = _candidates(cells_ND, vectors_ND, left, asking)
+        told = progress and partial(_told, progress, len(rows), len(first))
+        pairs = _completed(compare(pairs, first, second, told), preference, compare)
+        if len(pairs.score_P) == before:
+            break
+        left, asking = _still_asking(pairs, preference)
+    return Pairs(rows[pairs.first_P], rows[pairs.second_P], pairs.score_P, pairs.mirrored_P)
 
 
-def likeness(pixels_NHWC: Array, first_P: Array, second_P: Array, *, mirrored: bool = False) -> Array:
-    """Measure how far pairs of images agree in their fine detail, at the best small shift.
+def _told(progress: Progress, images: int, pairs: int, done: int) -> None:
+    """Report pairs as images: to have indexed all of them counts as half of the work."""
+    progress(images // 2 + done * (images - images // 2) // max(pairs, 1), images)
 
-    It is a correlation, so brightness and contrast do not matter; detail as weak as NOISE counts little.
 
-    Args:
-        first_P, second_P: rows of the pairs, (P,).
-        mirrored: compare with the mirror image of the second.
+def clusters_of(first_P: Array, second_P: Array, count: int) -> Array:
+    """Name the cluster of each of so many images by the least row that a chain of pairs leads to, (count,)."""
+    least = np.arange(count)
+    while True:
+        before = least.copy()
+        low = np.minimum(least[first_P], least[second_P])
+        np.minimum.at(least, first_P, low)
+        np.minimum.at(least, second_P, low)
+        least = least[least]
+        if np.array_equal(before, least):
+            return least
+
+
+def _pairs(first_P: Array, second_P: Array, score_P: Array, mirrored_P: Array) -> Pairs:
+    """Put the lesser row first and keep each pair once, the most alike first."""
+    low, high = np.minimum(first_P, second_P), np.maximum(first_P, second_P)
+    order = np.lexsort((high, low, -score_P))
+    _, kept = np.unique(np.stack([low, high], axis=1)[order], axis=0, return_index=True)
+    chosen = order[np.sort(kept)]
+    return Pairs(low[chosen], high[chosen], score_P[chosen], mirrored_P[chosen])
+
+
+def _compare(
+    thumbs_NSS: Array, least: float, pairs: Pairs, first_P: Array, second_P: Array, progress: Told = None
+) -> Pairs:
+    """Add to the pairs those of more places that show one picture."""
+    low, high = np.minimum(first_P, second_P), np.maximum(first_P, second_P)
+    new = ~_paired(pairs, low, high, len(thumbs_NSS))
+    low, high = low[new], high[new]
+    score, mirrored = align(thumbs_NSS, low, high, progress)
+    alike = score >= least
+    added = (low[alike], high[alike], score[alike], mirrored[alike])
+    return _pairs(*(np.concatenate(both) for both in zip(pairs, added, strict=True)))
+
+
+# ── candidates ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _describe(pixels_NHWC: Array, rows: Array) -> tuple[Array, Array, Array]:
+    """Shrink images once for all that follows; what is blank is left out.
+
     Returns:
-        (P,), at most 1.
+        The rows that are not blank, (n,); their thumbnails; the averages of their cells, without the mean of each
+        channel, of length 1, (n, D), in half floats.
     """
-    scores = np.empty(len(first_P), np.float32)
-    for start in range(0, len(first_P), CHUNK):
-        part = slice(start, start + CHUNK)
-        seen, places = np.unique(np.stack([first_P[part], second_P[part]]), return_inverse=True)
-        detail_USS = _detail(pixels_NHWC[seen])
-        one, other = places.reshape(2, -1)
-        scores[part] = _best_correlation(detail_USS, detail_USS[:, :, ::-1] if mirrored else detail_USS, one, other)
-    return scores
+    size = max(1, PIXELS // pixels_NHWC[0].size)
+    shown, thumbs, descriptors = [rows[:0]], [thumbnails(pixels_NHWC[:0])], [np.zeros((0, 3 * CELLS**2), np.float16)]
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        pixels = pixels_NHWC[part]
+        cells = shrink(pixels, CELLS)
+        cells = ((cells - cells.mean(axis=(1, 2), keepdims=True)) @ OPPONENT.T).reshape(len(cells), -1)
+        length = np.linalg.norm(cells, axis=1)
+        seen = length >= BLANK * CELLS
+        shown.append(part[seen])
+        thumbs.append(thumbnails(pixels)[seen])
+        descriptors.append((cells[seen] / length[seen, None]).astype(np.float16))
+    return np.concatenate(shown), np.concatenate(thumbs), np.concatenate(descriptors)
 
 
-def _descriptors(pixels_NHWC: Array, rows: Array) -> Array:
-    """Compute descriptors, (n, D): 8 × 8 cells of each channel without their mean, of length 1; zeros if blank."""
-    descriptors = np.zeros((len(rows), CELLS * CELLS * 3), np.float32)
-    for start in range(0, len(rows), CHUNK):
-        part = slice(start, start + CHUNK)
-        cells = shrink(pixels_NHWC[rows[part]], CELLS).reshape(-1, CELLS * CELLS * 3)
-        cells -= cells.mean(axis=1, keepdims=True)
-        length = np.linalg.norm(cells, axis=1, keepdims=True)
-        blank = length < NOISE * np.sqrt(cells.shape[1])
-        np.divide(cells, length, out=descriptors[part], where=~blank)
-    return descriptors
+def _whitened(features_ND: Array, places: Array) -> Array:
+    """Project vectors on their principal components, each divided by the root of its deviation: length 1, half floats.
 
-
-def _candidates(block_BD: Array, others_ND: Array) -> tuple[Array, Array]:
-    """Find pairs whose descriptors agree: the first counted in the block, the second in all from the block on.
-
-    Of an image with more than MOST of them the best are kept.
+    In full the first components, which tell classes apart, would decide which are neighbors; copies agree in all.
     """
-    agreement_BN = block_BD @ others_ND.T
-    agreement_BN[:, : len(block_BD)][np.tri(len(block_BD), dtype=bool)] = -1  # each pair once, none with itself
-    agree_BN = agreement_BN > COARSE
-    for row in np.flatnonzero(agree_BN.sum(axis=1) > MOST):
-        agree_BN[row] = agreement_BN[row] > np.partition(agreement_BN[row], -MOST - 1)[-MOST - 1]
-    first, second = np.nonzero(agree_BN)
-    return first, second
+    sample = features_ND[places[:: max(1, len(places) // FITTED)]].astype(np.float32)
+    mean = sample.mean(axis=0)
+    variance, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False).reshape(len(mean), -1))
+    count = min(DIMENSIONS, int((variance > 1e-6 * variance[-1]).sum()), len(mean))
+    axes = axes[:, -count:] / np.maximum(variance[-count:], 1e-12) ** 0.25
+    vectors_ND = np.empty((len(places), count), np.float16)
+    for start in range(0, len(places), BLOCK):
+        part = (features_ND[places[start : start + BLOCK]] - mean) @ axes
+        vectors_ND[start : start + BLOCK] = part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-6)
+    return vectors_ND
 
 
-def _least_likeness(pixels_NHWC: Array, rows: Array, descriptors_ND: Array) -> float:
+def _candidates(cells_ND: Array, vectors_ND: Array | None, left: Array, asking: Array) -> tuple[Array, Array]:
+    """Find the neighbors, among the places that are left, of those that ask, by either descriptor: pairs of places."""
+
+    def mirrored(cells: Array) -> Array:
+        return cells.reshape(-1, CELLS, CELLS, 3)[:, :, ::-1].reshape(cells.shape)
+
+    searches: list[tuple[Array, Sequence[Change], int, float]] = [
+        (cells_ND, (_as_it_is, mirrored), CELL_NEIGHBORS, CELL_COSINE)
+    ]
+    if vectors_ND is not None:
+        searches.append((vectors_ND, (_as_it_is,), EMBEDDING_NEIGHBORS, EMBEDDING_COSINE))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = [pool.submit(_neighbors, *search, left=left, asking=asking) for search in searches]
+    keys = np.unique(np.concatenate([pairs.result() for pairs in found]))
+    return keys // len(cells_ND), keys % len(cells_ND)
+
+
+def _neighbors(
+    vectors_ND: Array, changes: Sequence[Change], count: int, cosine: float, left: Array, asking: Array
+) -> Array:
+    """Find the nearest neighbors of vectors, and of what changes make of them: as numbers, lesser × n + greater."""
+    total, count = len(vectors_ND), min(count + 1, len(left))  # an image is its own nearest neighbor
+    nearest = _by_products(vectors_ND, left) if len(asking) <= FEW else _by_index(vectors_ND, left)
+    pairs = [np.empty(0, np.int64)]
+    for change in changes:
+        for start in range(0, len(asking), BLOCK):
+            part = asking[start : start + BLOCK]
+            others, cosines = nearest(change(vectors_ND[part]), count)
+            place, column = np.nonzero(cosines >= cosine)
+            one, other = part[place], others[place, column]
+            pairs.append((np.minimum(one, other) * total + np.maximum(one, other))[one != other])
+    return np.unique(np.concatenate(pairs))
+
+
+def _by_index(vectors_ND: Array, left: Array) -> Nearest:
+    """Build an index; one thread does, so that it is the same every time."""
+    from usearch.index import BatchMatches, Index
+
+    index = Index(
+        ndim=vectors_ND.shape[1],
+        metric="ip",
+        dtype="f16",
+        connectivity=CONNECTIVITY,
+        expansion_add=EXPANSION_ADD,
+        expansion_search=EXPANSION_SEARCH,
+    )
+    for start in range(0, len(left), BLOCK):
+        part = left[start : start + BLOCK]
+        index.add(part, vectors_ND[part], threads=1)
+
+    def nearest(asked_BD: Array, count: int) -> tuple[Array, Array]:
+        matches = index.search(asked_BD, count, threads=1)
+        assert isinstance(matches, BatchMatches)  # of a matrix; of one vector it would be Matches
+        there = np.arange(count) < matches.counts[:, None]
+        return matches.keys.astype(np.int64), np.where(there, 1 - matches.distances, -1)
+
+    return nearest
+
+
+def _by_products(vectors_ND: Array, left: Array) -> Nearest:
+    """Compare with all that are left."""
+    others_DN = vectors_ND[left].astype(np.float32).T
+
+    def nearest(asked_BD: Array, count: int) -> tuple[Array, Array]:
+        keys, cosines = [], []
+        size = max(1, HELD // len(left))
+        for start in range(0, len(asked_BD), size):
+            agreement = asked_BD[start : start + size].astype(np.float32) @ others_DN
+            keys.append(np.argpartition(-agreement, count - 1, axis=1)[:, :count])
+            cosines.append(np.take_along_axis(agreement, keys[-1], axis=1))
+        return left[np.concatenate(keys)], np.concatenate(cosines)
+
+    return nearest
+
+
+def _as_it_is(vectors: Array) -> Array:
+    return vectors
+
+
+def _least_likeness(thumbs_NSS: Array, cells_ND: Array) -> float:
     """Find the likeness that a pair needs in order to stand out in this set."""
-    if len(rows) <= NEIGHBOR:
+    total = len(cells_ND)
+    if total <= NEIGHBOR:
         return 0.0
-    sample = np.linspace(0, len(rows) - 1, min(SAMPLED, len(rows))).astype(np.int64)
-    agreement = descriptors_ND[sample] @ descriptors_ND.T
+    sample = np.linspace(0, total - 1, min(SAMPLED, total)).astype(np.int64)
+    asked = cells_ND[sample].astype(np.float32)
+    agreement = np.concatenate([asked @ cells_ND[at : at + BLOCK].T for at in range(0, total, BLOCK)], axis=1)
     agreement[np.arange(len(sample)), sample] = -1
-    nearest = np.argpartition(-agreement, NEIGHBOR - 1, axis=1)[:, :NEIGHBOR]
-    one, other = rows[np.repeat(sample, NEIGHBOR)], rows[nearest.ravel()]
-    farthest = likeness(pixels_NHWC, one, other).reshape(-1, NEIGHBOR).min(axis=1)
+    count = min(SOUGHT, total - 1)
+    nearest = np.argpartition(-agreement, count - 1, axis=1)[:, :count]
+    scores = align(thumbs_NSS, np.repeat(sample, count), nearest.ravel()).score_P.reshape(-1, count)
+    farthest = np.partition(scores, -NEIGHBOR, axis=1)[:, -NEIGHBOR]
     return float(1 - STANDS_OUT * (1 - np.median(farthest)))
 
 
-def _once_each(pairs: Pairs) -> Pairs:
-    """Keep each pair once (a symmetric thing is its own mirror image), the most alike first."""
-    order = np.lexsort((pairs.second_P, pairs.first_P, pairs.mirrored_P, -pairs.score_P))
-    ordered = np.stack([pairs.first_P, pairs.second_P], axis=1)[order]
-    _, kept = np.unique(ordered, axis=0, return_index=True)
-    chosen = order[np.sort(kept)]
-    return Pairs(*(part[chosen] for part in pairs))
+# ── clusters ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-# ── thumbnails ───────────────────────────────────────────────────────────────────────────────────────────────────────
+def _completed(pairs: Pairs, preference: Array, compare: Callable[[Pairs, Array, Array], Pairs]) -> Pairs:
+    """Compare the images of a cluster with the one of it that is preferred, where the candidates left that out.
 
-
-def shrink(pixels_NHWC: Array, side: int) -> Array:
-    """Average over the cells of a grid, (N, side, side, 3), in float32; a pixel across a border counts in parts."""
-    height, width, channels = pixels_NHWC.shape[1:]
-    if (height, width) == (side, side):
-        return pixels_NHWC.astype(np.float32)
-    rows = _shares(height, side) @ pixels_NHWC.reshape(-1, height, width * channels).astype(np.float32)
-    columns = rows.reshape(-1, side, width, channels).transpose(0, 1, 3, 2) @ _shares(width, side).T
-    return columns.transpose(0, 1, 3, 2).copy()
-
-
-def _shares(pixels: int, cells: int) -> Array:
-    """Share out a line of pixels over cells, (cells, pixels); rows sum to 1."""
-    borders = np.arange(cells + 1) * pixels / cells
-    edges = np.arange(pixels)
-    overlap = np.minimum(borders[1:, None], edges + 1) - np.maximum(borders[:-1, None], edges)
-    return (overlap.clip(0) * cells / pixels).astype(np.float32)
-
-
-def _detail(pixels_PHWC: Array) -> Array:
-    """Subtract its blur from the luminance of the thumbnails, (P, S, S)."""
-    side = LARGE_SIDE if min(pixels_PHWC.shape[1:3]) >= LARGE_SIDE else SIDE
-    gray = shrink(pixels_PHWC, side) @ LUMA
-    return gray - _blurred(_blurred(gray).transpose(0, 2, 1)).transpose(0, 2, 1)
-
-
-def _blurred(gray_PSS: Array) -> Array:
-    """Average over a window along the rows' direction, with the border repeated."""
-    padded = np.pad(gray_PSS, ((0, 0), (BLUR, BLUR), (0, 0)), mode="edge")
-    total = np.zeros_like(gray_PSS)
-    for start in range(2 * BLUR + 1):
-        total += padded[:, start : start + gray_PSS.shape[1]]
-    return total / (2 * BLUR + 1)
-
-
-def _best_correlation(ones_USS: Array, others_USS: Array, one_P: Array, other_P: Array) -> Array:
-    """Correlate details at the best shift, (P,), of pairs of an index into the first and one into the second.
-
-    The shift is that at which the circular correlation, one product in the frequency domain, is largest; there the
-    overlap alone is correlated.
+    What is unlike the preferred image is compared with the next one that is unlike it as well, a few times.
     """
-    side = ones_USS.shape[1]
-    reach = round(SHIFT * side)
-    spectrum = np.conj(np.fft.rfft2(ones_USS))[one_P] * np.fft.rfft2(others_USS)[other_P]
-    circular = np.fft.irfft2(spectrum, s=(side, side))
-    near = np.r_[0 : reach + 1, -reach:0]
-    best = circular[:, near][:, :, near].reshape(len(one_P), len(near) ** 2).argmax(axis=1)
-    scores = np.empty(len(one_P), np.float32)
-    for place in np.unique(best).tolist():
-        down, right = near[place // len(near)], near[place % len(near)]
-        members = np.flatnonzero(best == place)
-        own = ones_USS[one_P[members]][:, max(0, -down) : side - max(0, down), max(0, -right) : side - max(0, right)]
-        moved = others_USS[other_P[members]][
-            :, max(0, down) : side + min(0, down), max(0, right) : side + min(0, right)
-        ]
-        scores[members] = _correlation(own, moved, NOISE * SIDE / side)  # pictures have less detail the finer it is
-    return scores
+    cluster = clusters_of(pairs.first_P, pairs.second_P, len(preference))
+    left = np.unique(np.concatenate([pairs.first_P, pairs.second_P]))
+    for _ in range(ROUNDS):
+        if len(left) == 0:
+            break
+        order, kept = _with_preferred(left, cluster, preference)
+        others = order != kept
+        pairs = compare(pairs, order[others], kept[others])
+        left = order[others & ~_paired(pairs, order, kept, len(preference))]
+    return pairs
 
 
-def _correlation(one_PHW: Array, other_PHW: Array, noise: float) -> Array:
-    """Correlate each pair, (P,), as if both carried noise of so many levels that agrees in nothing."""
-    one, other = (part.reshape(len(part), -1) for part in (one_PHW, other_PHW))
-    one, other = (part - part.mean(axis=1, keepdims=True) for part in (one, other))
-    power = noise**2 * one.shape[1]
-    lengths = np.sqrt(((one**2).sum(axis=1) + power) * ((other**2).sum(axis=1) + power))
-    return (one * other).sum(axis=1) / lengths  # type: ignore[no-any-return]
+def _still_asking(pairs: Pairs, preference: Array) -> tuple[Array, Array]:
+    """List the places in which more copies are sought, and those that ask for them.
+
+    An image in a cluster that is larger than its list of neighbors may have copies beyond it. The preferred image of
+    such a cluster asks once more, among all but those that are known for its copies.
+    """
+    cluster = clusters_of(pairs.first_P, pairs.second_P, len(preference))
+    order, kept = _with_preferred(np.unique(np.concatenate([pairs.first_P, pairs.second_P])), cluster, preference)
+    known = order[_paired(pairs, order, kept, len(preference))]
+    large = np.bincount(cluster, minlength=len(cluster))[cluster[kept]] > CELL_NEIGHBORS
+    return np.setdiff1d(np.arange(len(preference)), known), np.unique(kept[large])
+
+
+def _with_preferred(places: Array, cluster: Array, preference: Array) -> tuple[Array, Array]:
+    """Order places by cluster and preference; with the preferred one of the cluster of each."""
+    order = places[np.lexsort((preference[places], cluster[places]))]
+    begins = np.diff(cluster[order], prepend=-1) != 0
+    return order, order[np.flatnonzero(begins)[np.cumsum(begins) - 1]]
+
+
+def _paired(pairs: Pairs, first: Array, second: Array, total: int) -> Array:
+    """Tell which of some pairs of places are known."""
+    keys = np.minimum(first, second) * total + np.maximum(first, second)
+    return np.isin(keys, pairs.first_P * total + pairs.second_P)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sightline.checks.duplicates import LUMA, shrink
+from sightline.checks.alignment import LUMA, shrink
 from sightline.data.cache import CachedImages
 from sightline.data.splits import deal_folds
 

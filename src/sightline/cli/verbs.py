@@ -59,7 +59,11 @@ VERBS = {
     "plan": Verb("sightline.training.plan:plan", results.show_plan),
     "find rate": Verb("sightline.training.find:find_rate", reports_on_error=False),
     "find batch": Verb("sightline.training.find:find_batch", reports_on_error=False),
-    "evaluate": Verb("sightline.evaluation.evaluate:evaluate", results.show_evaluation),
+    "evaluate": Verb(
+        "sightline.evaluation.evaluate:evaluate",
+        results.show_evaluation,
+        names={"corrections": "data.corrections"},
+    ),
     "report": Verb("sightline.reports.report:report"),
     "predict": Verb("sightline.inference.predict:predict", results.show_predictions),
     "explain": Verb(
@@ -74,7 +78,11 @@ VERBS = {
         names={"keep.run": "keep-if", **{f"keep.{name}": f"keep-{name}" for name in ("least", "most", "copies")}},
     ),
     "serve": Verb("sightline.serving.serve:serve", reports_on_error=False),
-    "check": Verb("sightline.checks.check:check", results.show_check, names={"classes": "data.classes"}),
+    "check": Verb(
+        "sightline.checks.check:check",
+        results.show_check,
+        names={"classes": "data.classes", "corrections": "data.corrections"},
+    ),
     "compare": Verb("sightline.studies.compare:compare", reports_on_error=False),
     "studies": Verb("sightline.cli.listing:studies"),
     "tune": Verb("sightline.studies.tune:tune", reports_on_error=False),

@@ -62,6 +62,15 @@ class DataConfig(Block, frozen=True, kw_only=True):
     """File that lists images to leave out of training and validation: a CSV with a column file, such as the exclude.csv
     of sightline check, or a text file with a path a line. All others stay where they are. Listed test images stay, too:
     a result from which the hard images were taken would mean nothing."""
+    corrections: str | None = None
+    """File of decisions on labels, as the review of sightline check writes it (corrections.csv): labels of train and
+    validation are corrected, and images left out, wherever they lie now, since they are known by their pixels. The
+    splits are those of the labels as they were."""
+    correct_test: bool = False
+    """Correct the test split by the corrections as well; both accuracies are then shown, as corrected and as
+    labeled."""
+    add_classes: tuple[str, ...] = ()
+    """Classes that the set does not have, and that corrections may give its images; any other is refused as a slip."""
     classes: Literal["top", "leaf"] | None = None
     """Which folders are the classes: top, each folder at the top, even where its name is that of a split; leaf, each
     folder that holds images, however deep, below the splits; null: those at the top, or below the splits."""
@@ -85,6 +94,12 @@ class DataConfig(Block, frozen=True, kw_only=True):
                 f"--data.synthetic-share {self.synthetic_share:g} has no effect without --data.synthetic; name a folder"
                 " of generated images."
             )
+        for flag, given in (("correct-test", self.correct_test), ("add-classes", bool(self.add_classes))):
+            if given and self.corrections is None:
+                raise ConfigError(f"--data.{flag} has no effect without --data.corrections; name the file.")
+        for name in self.add_classes:
+            if not name.strip() or self.add_classes.count(name) > 1:
+                raise ConfigError(f"--data.add-classes holds {name!r}; wanted names of classes, each once.")
 
 
 # ── clipping, averaging, stopping early ──────────────────────────────────────────────────────────────────────────────

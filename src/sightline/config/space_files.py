@@ -27,6 +27,10 @@ UNFIT = {
     "data.split_seed": "trials that are validated on different images cannot be compared",
     "data.validation": "trials that are validated on different images cannot be compared",
     "data.exclude": "trials that are validated on different images cannot be compared",
+    **dict.fromkeys(
+        ("data.corrections", "data.correct_test", "data.add_classes"),
+        "trials that are validated on different labels cannot be compared",
+    ),
     "data.merge": "trials that tell other classes apart cannot be compared",
     "evaluation": "trials are validated while they train",
     "track": "it changes no weight",

@@ -18,8 +18,8 @@ __all__ = ["Study", "Variant", "differences", "named_studies", "read_study", "st
 
 RUN = "run"  # the kind of network that an earlier run is
 STUDY_OWN = ("name", "about", "image_set", "fit.seed")  # of a recipe; a study sets these itself
-# would cut other test or validation images, or tell other classes apart
-ONE_SPLIT = ("data.split_seed", "data.validation", "data.exclude", "data.merge")
+# would cut other test or validation images, label test otherwise, or tell other classes apart
+ONE_SPLIT = ("data.split_seed", "data.validation", "data.exclude", "data.correct_test", "data.merge")
 
 
 class Variant(Block, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from sightline.config.generating import AnyRecipe
 from sightline.data.augment import augment
 from sightline.data.augment.mixing import Mixing, draw_mixing, mix
 from sightline.data.cache import CachedImages, open_images
+from sightline.data.correcting import correct, with_corrected_labels
 from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.excluding import leave_out
 from sightline.data.ranges import with_range_of
@@ -95,8 +96,8 @@ def prepare(
     images: CachedImages | None = None,
     rule: int = RULE,
 ) -> tuple[CachedImages, Splits, Normalization]:
-    """Open an image set, cut it as a recipe asks, leave out what it lists, measure the statistics of train, and lay
-    generated images beside it.
+    """Open an image set, cut it as a recipe asks, correct its labels, leave out what it lists, measure the statistics
+    of train, and lay generated images beside it.
 
     Args:
         source: the image set.
@@ -109,10 +110,12 @@ def prepare(
     if images is None:
         images = open_images(source, recipe.data.size, progress, preprocessing=Preprocessing(recipe.data.fit))
     splits = split_as(recipe, images, rule)
+    if recipe.data.corrections is not None:
+        images, splits = correct(images, splits, recipe.data)
     if recipe.data.exclude is not None:
         splits = leave_out(images, splits, recipe.data.exclude)
     real = splits.train
-    images = with_range_of(source, images, real, progress)
+    images = with_corrected_labels(with_range_of(source, images, real, progress), images)
     data = recipe.data
     if data.synthetic is not None:
         images, splits = join_train(images, splits, data.synthetic, data.synthetic_share, data.split_seed)

@@ -25,6 +25,7 @@ from msgspec.structs import asdict
 
 from sightline.data.building import EXTREMES, INDEX, LABELS, PIXELS, build, digest_of, sample_sizes
 from sightline.data.columns import read_texts
+from sightline.data.corrections import Corrected
 from sightline.data.decoding.decode import can_be_read_now
 from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing, preprocessing_of
 from sightline.data.decoding.sizing import DEFAULT_SIDE, median_size
@@ -120,6 +121,8 @@ class CachedImages:
     """Name of the class that images of a class became, of the classes that were merged (see ``merging``)."""
     unmerged: Array | None = None
     """Class indices, (N,), as they were before classes were merged; None where none were."""
+    corrected: Corrected | None = None
+    """What ``labels`` and ``classes`` were before decisions changed them; None where nothing was decided."""
 
     @property
     def readable(self) -> Array:
@@ -127,13 +130,23 @@ class CachedImages:
         return np.flatnonzero(self.labels >= 0)
 
     @property
+    def as_labeled(self) -> "CachedImages":
+        """Return the set with the labels that it came with."""
+        if self.corrected is None:
+            return self
+        return replace(self, classes=self.corrected.classes, labels=self.corrected.labels, corrected=None)
+
+    @property
     def fingerprint(self) -> str:
-        """Return a digest of the pixels and labels of the set, whatever its place, its name and what lies beside it."""
+        """Return a digest of the pixels and labels of the set, whatever its place, its name, what lies beside it and
+        what corrections make of its labels.
+        """
         return self.fingerprint_of(self.readable[self.readable < len(self.labels) - self.generated])
 
     def fingerprint_of(self, rows: Array) -> str:
         """Return a digest of the pixels and labels of some images."""
-        pairs = sorted(f"{self.hashes[row]} {self.classes[self.labels[row]]}" for row in rows)
+        given = self.as_labeled
+        pairs = sorted(f"{self.hashes[row]} {given.classes[given.labels[row]]}" for row in rows)
         return hashlib.sha256("\n".join(pairs).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 

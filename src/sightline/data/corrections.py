@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
 
 from sightline.config.checks import shown
@@ -20,7 +22,7 @@ from sightline.data.sources.csv_table import choose, read_regular, read_table
 from sightline.errors import ConfigError, DataError, StorageError
 from sightline.runs.writing import create_folder, plain_text, storage_error, write_csv
 
-__all__ = ["CORRECTIONS", "CorrectionsFile", "Decision", "read_corrections"]
+__all__ = ["CORRECTIONS", "Corrected", "CorrectionsFile", "Decision", "read_corrections"]
 
 CORRECTIONS = "corrections.csv"  # as it is called beside a run and in the folder of a check
 COLUMNS = ("file", "hash", "from", "to", "decided_by", "when", "why")
@@ -75,6 +77,22 @@ class Decision:
     def kept(self) -> bool:
         """Whether the label was found to be right."""
         return self.after == self.before
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """What an image set was before decisions changed it (see ``correcting``). N images."""
+
+    classes: list[str]
+    """As the set has them."""
+    labels: np.ndarray[Any, Any]
+    """As the set has them: indices of ``classes``, (N,)."""
+    left_out: np.ndarray[Any, Any]
+    """Rows that would be measured on if they had not been left out."""
+    decided: np.ndarray[Any, Any]
+    """Rows that something was decided on, also that the label is right."""
+    facts: Mapping[str, Any]
+    """A digest and counts, for ``model.json``."""
 
 
 class CorrectionsFile:

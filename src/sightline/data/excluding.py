@@ -28,7 +28,7 @@ from sightline.data.splits import Splits
 from sightline.errors import ConfigError, DataError
 from sightline.runs.writing import plain_text
 
-__all__ = ["excluded_fingerprint", "leave_out", "read_excluded"]
+__all__ = ["excluded_fingerprint", "leave_out", "read_excluded", "without"]
 
 COLUMN = "file"
 LONGEST = 1000  # letters of a name that others are compared with
@@ -96,25 +96,41 @@ def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
             f"--data.exclude {path} has no effect: none of its {len(rows):,} images is trained or validated on"
             f" ({len(staying):,} are test images, which stay); leave the option out."
         )
-    train, select, calibrate = (np.setdiff1d(part, gone) for part in (splits.train, splits.select, splits.calibrate))
-    missing = set(images.labels[splits.train].tolist()) - set(images.labels[train].tolist())
-    if missing:
-        raise DataError(
-            f"--data.exclude {path} leaves class {images.classes[min(missing)]!r} of {images.name} without a training"
-            " image; list fewer, or take the class out of the set."
-        )
-    for name, before, after in (("select", splits.select, select), ("calibrate", splits.calibrate, calibrate)):
-        if len(before) and not len(after):
-            raise DataError(f"--data.exclude {path} leaves no image to validate on (to {name} by); list fewer.")
-    kept = {images.hashes[row] for row in np.concatenate([train, select, calibrate])}
+    left = without(images, splits, gone, f"--data.exclude {path}")
     counts = [len(np.intersect1d(rows, part)) for part in (splits.train, splits.validation)]
-    notes = [*splits.notes, f"left out as listed: {counts[0]:,} of train, {counts[1]:,} of validation"]
+    notes = [*left.notes, f"left out as listed: {counts[0]:,} of train, {counts[1]:,} of validation"]
     if len(staying):
         notes.append(f"{len(staying):,} listed test images stay: what is measured must not depend on a list")
-    shared = sum(images.hashes[row] in kept for row in splits.test)
-    return replace(
-        splits, train=train, select=select, calibrate=calibrate, shared_with_test=shared, notes=notes, excluded=gone
-    )
+    return replace(left, notes=notes, excluded=gone)
+
+
+def without(images: CachedImages, splits: Splits, gone: Array, what: str) -> Splits:
+    """Return splits without some of their images, none of which changes sides.
+
+    Args:
+        images: the set.
+        splits: of it.
+        gone: rows to take away.
+        what: how messages name what says so.
+    Raises:
+        DataError: nothing would be left of a class to train on, or nothing to validate on.
+    """
+    parts = {name: getattr(splits, name) for name in ("train", "select", "calibrate", "test")}
+    kept: dict[str, Any] = {name: np.setdiff1d(rows, gone) for name, rows in parts.items()}
+    missing = set(range(len(images.classes))) - set(images.labels[kept["train"]].tolist())
+    if missing:
+        raise DataError(
+            f"{what} leaves class {images.classes[min(missing)]!r} of {images.name} without a training image; list"
+            " fewer, add images of the class, or take it out of the set."
+        )
+    for name in ("select", "calibrate"):
+        if len(parts[name]) and not len(kept[name]):
+            raise DataError(f"{what} leaves no image to validate on (to {name} by); list fewer.")
+    if len(parts["test"]) and not len(kept["test"]):
+        raise DataError(f"{what} leaves no test image; list fewer, or leave --data.correct-test out.")
+    learned = {images.hashes[row] for name in ("train", "select", "calibrate") for row in kept[name]}
+    shared = sum(images.hashes[row] in learned for row in kept["test"])
+    return replace(splits, **kept, shared_with_test=shared)
 
 
 def excluded_fingerprint(images: CachedImages, splits: Splits) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 from sightline.config.checks import nearest
 from sightline.data.building import new_cache, write_columns
 from sightline.data.cache import CachedImages, built_once, open_images
+from sightline.data.correcting import with_corrected_labels
 from sightline.data.sources.find_source import find_source
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import Splits
@@ -77,11 +78,12 @@ def join_train(
     source = find_generated(synthetic)
     exactly = (images.size, (images.pixels.shape[1], images.pixels.shape[2]))
     generated = open_images(source, exactly=exactly, preprocessing=images.preprocessing)
+    given = images.as_labeled
     for name in generated.classes:
-        if name not in images.classes:
+        if name not in given.classes:
             raise ConfigError(
                 f"--data.synthetic {synthetic} has a class {name!r} that {images.name} has not;"
-                f" {nearest(name, images.classes)}"
+                f" {nearest(name, given.classes)}"
             )
     alone = share == 1
     real = splits.train[:0] if alone else splits.train
@@ -94,7 +96,8 @@ def join_train(
     rows = generated.readable if share is None or alone else _drawn(generated, len(real), synthetic, share, seed)
     notes = [*splits.notes, _note(generated, rows, len(real))]
     train = np.concatenate([real, rows + len(images.labels)])
-    return _joined(images, generated), replace(splits, train=train, notes=notes)
+    joined = with_corrected_labels(_joined(given, generated), images)
+    return joined, replace(splits, train=train, notes=notes)
 
 
 def generated_fingerprint(images: CachedImages, splits: Splits) -> str | None:

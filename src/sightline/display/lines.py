@@ -118,6 +118,8 @@ def _tables_of_measures(measured: Mapping[str, Any]) -> tuple[Table, Table]:
         (f"accuracy ({VIEWS[measured['views']]})", f"{measured['accuracy']:.4f}"),
         (f"  95 % interval ({rule})", f"{low:.4f} to {high:.4f}"),
     ]
+    if "as_labeled" in measured:
+        rows += _as_labeled(measured["as_labeled"])
     if measured["views"] != "one":
         rows.append(("accuracy with one view", f"{measured['accuracy_one_view']:.4f}"))
     if "top_5_accuracy" in measured:
@@ -144,3 +146,13 @@ def _tables_of_measures(measured: Mapping[str, Any]) -> tuple[Table, Table]:
     ]
     by_class = Table(("class", "n", "precision", "recall", "F1"), classes, title="by class")
     return Table(("measure", "value"), rows, title=title), by_class
+
+
+def _as_labeled(beside: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the accuracy by the labels that the set came with, below the one by corrected labels."""
+    low, high = beside["accuracy_interval"]
+    return [
+        (f"accuracy as labeled ({beside['n']:,} images)", f"{beside['accuracy']:.4f}"),
+        ("  95 % interval", f"{low:.4f} to {high:.4f}"),
+        ("labels corrected, images left out", f"{beside['corrected']:,}, {beside['left_out']:,}"),
+    ]

@@ -8,17 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline.data.cache import CachedImages, open_as_trained, open_images
+from sightline.data.corrections import read_corrections
 from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.data.remarks import remarks
 from sightline.data.seen import trained_rows
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.find_source import find_like_run, find_source, source_of_run
 from sightline.data.sources.source import ImageSource
-from sightline.data.sources.table_rows import canonical_label
 from sightline.data.splits import Splits, split_as
 from sightline.data.units import group_numbers
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError
+from sightline.evaluation.as_labeled import (
+    accuracy_as_labeled,
+    class_indices,
+    correct_as_trained,
+    correct_to_measure,
+)
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
 from sightline.inference.predict import load
 from sightline.inference.predictions import csv_header, csv_rows
@@ -47,6 +53,7 @@ def evaluate(
     data: str | os.PathLike[str] | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
+    corrections: str | None = None,
     unknown: bool = False,
     generated: bool = False,
     fid: bool = False,
@@ -60,6 +67,8 @@ def evaluate(
         data: An image set: its test split where it brings one, else every image. Without it the run's own test split is
             read again, and the reading is counted in ``model.json``.
         out: Folder to write evaluation.json and predictions.csv to.
+        corrections: Measure by the labels that a corrections file decides, without the images that it leaves out; the
+            accuracy as labeled stands beside.
         unknown: The images of DATA show other things than the classes: measure how often they are called none of these,
             and note it in the run.
         generated: DATA was made by a generator: also measure how near its images are to those that RUN was trained on,
@@ -86,11 +95,17 @@ def evaluate(
                 )
             if generated:
                 raise ConfigError(NO_GENERATED)
+            if corrections is not None:
+                raise ConfigError(
+                    "--data.corrections has no effect with --unknown, which asks for no class; leave it out."
+                )
             return evaluate_unknown(run, data, trust_code=trust_code, progress=progress)
         if generated and data is None:
             raise ConfigError(NO_GENERATED)
         if fid and not generated:
             raise ConfigError("--fid measures generated images: say --generated as well.")
+        if corrections is not None:
+            read_corrections(corrections)
         model = read_model_of_finished(run)
         source = source_of_run(model) if data is None else find_like_run(data, model)
         if data is not None:
@@ -100,10 +115,14 @@ def evaluate(
         if data is None:
             exactly, preprocessing = (classifier.size, classifier.resize), classifier.preprocessing
             images = open_as_trained(source, read_run_recipe(run).data.size, exactly, progress, preprocessing)
-            rows = _own_test(Path(run), model, images)
+            images, rows = _own_test(Path(run), model, images, again=corrections is None)
         else:
             images = _opened_for(classifier, source, progress)
             rows = _foreign_test(images)
+        said = remarks(images)
+        if corrections is not None:
+            images, rows, notes = correct_to_measure(images, rows, corrections, classifier.classes)
+            said += notes
         if out is not None:
             create_folder(Path(out))  # before the work, and before a reading is counted
         if data is None:
@@ -111,7 +130,7 @@ def evaluate(
             write_json(Path(run) / "model.json", model)
         measured, table = evaluate_rows(classifier, images, rows, progress)
         measured["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
-        measured["data"]["remarks"] = remarks(images)
+        measured["data"]["remarks"] = said
         if generated:
             measured["fidelity"] = asdict(_fidelity(classifier, Path(run), model, images.pixels, rows))
         if weights is not None:
@@ -205,7 +224,7 @@ def evaluate_unknown(
     from sightline.evaluation.ood import unknown_share
 
     images = _opened_for(classifier, source, progress)
-    known = _class_indices(classifier.classes, images.classes)
+    known = class_indices(classifier.classes, images.classes)
     shared = [name for name in images.classes if name in known]
     if shared:
         raise DataError(
@@ -246,7 +265,7 @@ def evaluate_rows(
     from sightline.evaluation.ood import unknown_share
     from sightline.inference.views import combine
 
-    index_of = _class_indices(classifier.classes, images.classes)
+    index_of = class_indices(classifier.classes, images.classes)
     unknown = [name for name in images.classes if name not in index_of]
     if unknown:
         raise DataError(
@@ -256,6 +275,11 @@ def evaluate_rows(
         )
     labels = np.array([index_of[images.classes[images.labels[row]]] for row in rows], np.int64)
     views = classifier.views
+
+    def predicted(rows: Array) -> Array:
+        answers: Array = combine(_outputs(classifier, images, rows, None).logits_VNK, views).argmax(1)
+        return answers
+
     outputs = outputs or _outputs(classifier, images, rows, progress)
     logits = combine(outputs.logits_VNK, views)
     temperatures, groups = classifier.model["temperatures"], group_numbers(images, rows)
@@ -268,6 +292,8 @@ def evaluate_rows(
         measured["sets"] = measure_sets(class_scores(chances, uniforms), labels, limits)
         limit = classifier.trust["unknown"]["thresholds"][views]
         measured["unknown_share"] = unknown_share(outputs.unknown_scores(views), limit)
+    if beside := accuracy_as_labeled(images, rows, logits.argmax(1), classifier.classes, predicted):
+        measured["as_labeled"] = beside
     answers = classifier.read(outputs, views)
     lines = csv_rows([images.paths[row] for row in rows], answers)
     table = []
@@ -285,15 +311,6 @@ def evaluate_rows(
 def _outputs(classifier: "Classifier", images: CachedImages, rows: Array, progress: Progress | None) -> "Outputs":
     report = (lambda done: progress(done, len(rows))) if progress else None
     return classifier.outputs(images.pixels, classifier.views, rows=rows, progress=report)
-
-
-def _class_indices(known: list[str], names: list[str]) -> dict[str, int]:
-    """Look up the index of each class of a set that a classifier knows, by its name, or by another spelling of it."""
-    index_of = {name: index for index, name in enumerate(known)}
-    spelled = {canonical_label(name): index for name, index in index_of.items()}
-    if len(spelled) == len(index_of):
-        index_of |= {name: spelled[canonical_label(name)] for name in names if canonical_label(name) in spelled}
-    return index_of
 
 
 def measures(
@@ -341,7 +358,8 @@ def _foreign_test(images: CachedImages) -> Array:
     return np.array(test or images.readable.tolist(), np.int64)
 
 
-def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
+def _own_test(run: Path, model: dict[str, Any], images: CachedImages, *, again: bool) -> tuple[CachedImages, Array]:
+    """Return the set of a run and the rows of its test split; ``again``: with the labels that it was measured by."""
     if images.fingerprint != model["data"]["fingerprint"]:
         raise DataError(
             f"the images in {images.location} are not those that {run} was trained on, so its test split cannot be"
@@ -353,7 +371,10 @@ def _own_test(run: Path, model: dict[str, Any], images: CachedImages) -> Array:
             f"{run} was measured by cross-validation, of too few images to set any aside, so it has no test split; name"
             " another image set to evaluate on."
         )
-    return splits.test
+    if again:
+        noted = (model["data"].get("corrections") or {}).get("test")
+        images, splits = correct_as_trained(images, splits, read_run_recipe(run).data, noted)
+    return images, splits.test
 
 
 def _splits(run: Path, model: dict[str, Any], images: CachedImages) -> Splits:

@@ -81,12 +81,25 @@ def _how_good(facts: Facts) -> str:
             f" {low:.4f} to {high:.4f}, corrected for the overlap of the {measured['folds']} folds,"
             f" {measured['repeats']} times dealt). They were too few to set any aside for a test, so the classifier"
             " that was saved has learned from all of them; every answer on this page is of one that had not seen the"
-            " image, when they were dealt first."
+            f" image, when they were dealt first.{_as_labeled(measured)}"
         )
     which = "that it had not seen" if facts.split == "test" else "by which its probabilities were set as well"
     return (
         f"Accuracy {measured['accuracy']:.4f} on {measured['n']:,} {facts.split} images {which}"
-        f" ({_interval(low, high, measured.get('groups'))}). {of_test}"
+        f" ({_interval(low, high, measured.get('groups'))}).{_as_labeled(measured)} {of_test}"
+    )
+
+
+def _as_labeled(measured: Mapping[str, Any]) -> str:
+    """Say what the accuracy is by the labels that the set came with, where they were corrected."""
+    beside = measured.get("as_labeled")
+    if beside is None:
+        return ""
+    low, high = beside["accuracy_interval"]
+    return (
+        f" That is by corrected labels: {beside['corrected']:,} were changed and {beside['left_out']:,} images left"
+        f" out. As labeled, the accuracy is {beside['accuracy']:.4f} on {beside['n']:,} images"
+        f" ({_interval(low, high, beside.get('groups'))})."
     )
 
 

@@ -17,7 +17,7 @@ from sightline.config.resolving import flatten, to_mapping
 from sightline.config.settings import Recipe
 from sightline.errors import ConfigError, RunError
 from sightline.runs.folder import read_facts, read_model_of_finished, read_run_recipe
-from sightline.runs.schemas import Classifier, Cost, Facts, Measured
+from sightline.runs.schemas import Classifier, Corrections, Cost, Facts, Measured
 
 __all__ = [
     "CURVE_COLUMNS",
@@ -96,6 +96,8 @@ class Outcome:
     """Of Python, sightline, PyTorch and Lightning."""
     curves: dict[str, list[tuple[int, float]]]
     """(epoch, value) of the columns of ``metrics.csv`` that are measured."""
+    corrections: Corrections | None = None
+    """How its labels were corrected."""
 
     @property
     def all_flops(self) -> float | None:
@@ -128,6 +130,7 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
         recipe=recipe,
         image_set=facts.data.name,
         fingerprint=facts.data.fingerprint,
+        corrections=facts.data.corrections,
         counts=asdict(facts.data.counts),
         validation=facts.validation or measured.get("validation"),
         test=measured.get("test"),
@@ -230,6 +233,10 @@ def unlike_images(outcomes: Sequence[Outcome]) -> list[str]:
             measured,
             lambda one: (one.recipe.data.split_seed, one.counts[split], getattr(one, split).n),  # noqa: B023
         )
+        labels = _grouped(measured, lambda one: getattr(one.corrections, split, None))  # noqa: B023
+        if len(labels) > 1:
+            spoken = "; ".join(f"{_names(group)} by {digest or 'those of the set'}" for digest, group in labels.items())
+            sentences.append(f"These runs were not measured by the same {split} labels: {spoken}.")
         if len(groups) > 1:
             spoken = "; ".join(f"{_names(group)} on {n:,} (split {seed})" for (seed, _, n), group in groups.items())
             sentences.append(f"These runs were not measured on the same {split} images: {spoken}.")

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from sightline.measures.metrics import wilson_interval
 
-__all__ = ["Begun", "Classifier", "Facts", "Generator", "Measured", "Measures"]
+__all__ = ["Begun", "Classifier", "Corrections", "Facts", "Generator", "Measured", "Measures"]
 
 Views = Literal["one", "flip", "six"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -65,6 +65,17 @@ class Counts(Struct):
     test: Count
 
 
+class Corrections(Struct):
+    """How labels of an image set were corrected."""
+
+    digest: str
+    """Of all images that were labeled otherwise."""
+    validation: str | None = None
+    """Of those of validation alone; None where there are none."""
+    test: str | None = None
+    """Of those of test alone; None where there are none."""
+
+
 class Data(Struct):
     """The image set of a run."""
 
@@ -81,6 +92,7 @@ class Data(Struct):
     left_out: Count | None = None
     excluded: str | None = None
     generated: str | None = None
+    corrections: Corrections | None = None
 
 
 class Cost(Struct):

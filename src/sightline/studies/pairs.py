@@ -39,7 +39,7 @@ def paired_runs(outcomes: Sequence[Outcome]) -> list[Pair]:
     baseline = _tested(first)
     pairs = []
     for other in others:
-        answers = _tested(other) if baseline is not None and other.fingerprint == first.fingerprint else None
+        answers = _tested(other) if baseline is not None and _labeled(other) == _labeled(first) else None
         if answers is None or baseline is None or sorted(answers.files) != sorted(baseline.files):
             continue
         place_of = {file: place for place, file in enumerate(answers.files)}
@@ -59,6 +59,11 @@ def paired_runs(outcomes: Sequence[Outcome]) -> list[Pair]:
             )
         )
     return pairs
+
+
+def _labeled(outcome: Outcome) -> tuple[str, str | None]:
+    """Return what is the same where two runs have the same images and test labels."""
+    return outcome.fingerprint, getattr(outcome.corrections, "test", None)
 
 
 def _tested(outcome: Outcome) -> Answers | None:

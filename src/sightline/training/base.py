@@ -163,6 +163,7 @@ class Plan(ABC):
                 "left_out": len(images.left_out),
                 "excluded": excluded_fingerprint(images, self.splits),
                 "generated": generated_fingerprint(images, self.splits),
+                **({} if images.corrected is None else {"corrections": dict(images.corrected.facts)}),
             },
             "recipe": recipe.name,
             "seed": recipe.fit.seed,

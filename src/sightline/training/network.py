@@ -112,7 +112,7 @@ def describe_network(built: Built) -> dict[str, Any]:
 
 def with_whole_paths(recipe: AnyRecipeT) -> AnyRecipeT:
     """Return the recipe with absolute paths of its data and network, so that it can be repeated from anywhere."""
-    for name in ("exclude", "synthetic", "keep_split"):
+    for name in ("exclude", "corrections", "synthetic", "keep_split"):
         path = getattr(recipe.data, name)
         if path is not None:
             whole = os.path.abspath(os.path.expanduser(path))

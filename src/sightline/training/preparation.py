@@ -286,7 +286,9 @@ def _settle_mirroring(
     """
     aside = None
     probed_by_auto = request.named is None and recipe.probe is not None and recipe.probe.then == "auto"
-    if probed_by_auto and splits.cross_validated and not recipe.data.exclude and not recipe.data.synthetic:
+    data = recipe.data
+    whole = not data.exclude and not data.synthetic and not data.corrections
+    if probed_by_auto and splits.cross_validated and whole:
         aside = set_aside(recipe, images, splits.rule)
     recipe, mirrored = settle_mirroring(recipe, choice.recipe, request.settings, images, aside[1] if aside else splits)
     if not mirrored.left_out or not probed_by_auto:

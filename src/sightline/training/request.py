@@ -9,6 +9,7 @@ from typing import Any
 from sightline.config.backbones import PACKAGE
 from sightline.config.generating import AnyRecipe
 from sightline.config.resolving import merge, read_recipe, refuse_hopeless, resolve, resolve_any, spell_out
+from sightline.data.corrections import read_corrections
 from sightline.data.excluding import read_excluded
 from sightline.data.seen import read_kept
 from sightline.data.sources.find_source import find_source
@@ -85,7 +86,12 @@ def read_request(
         packaged_weights(network["name"])
     if network.get("kind") == "run" and network.get("folder"):
         read_model_of_finished(Path(network["folder"]).expanduser())
-    for name, read in (("exclude", read_excluded), ("keep_split", read_kept), ("synthetic", find_generated)):
+    for name, read in (
+        ("exclude", read_excluded),
+        ("corrections", read_corrections),
+        ("keep_split", read_kept),
+        ("synthetic", find_generated),
+    ):
         if images.get(name) is not None:
             read(images[name])
     source.merge = settled.data.merge if settled else tuple(images.get("merge") or ())

@@ -10,6 +10,7 @@ from sightline.config.building import AUTO
 from sightline.config.generating import AnyRecipe
 from sightline.config.resolving import flatten, merge, read_recipe, resolve, to_mapping
 from sightline.data.batches import BATCH_RULE
+from sightline.data.correcting import corrections_fingerprint
 from sightline.data.excluding import excluded_fingerprint
 from sightline.data.seen import SEEN
 from sightline.data.splits import RULE
@@ -147,6 +148,9 @@ def _other_images(run: Path, before: AnyRecipe, plan: Plan) -> list[str]:
         return []
     if before.data.exclude is not None and data.get("excluded") != excluded_fingerprint(plan.images, plan.splits):
         others.append("data.exclude lists other images")
+    corrections = data.get("corrections") or {}
+    if before.data.corrections is not None and corrections.get("digest") != corrections_fingerprint(plan.images):
+        others.append("data.corrections decides otherwise")
     if before.data.synthetic is not None and data.get("generated") != generated_fingerprint(plan.images, plan.splits):
         others.append("data.synthetic holds other images")
     return others
