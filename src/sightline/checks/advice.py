@@ -58,7 +58,10 @@ def advise(checked: "Findings", folder: Path) -> list[Advice]:
         *_labels(checked, folder),
         *_left_out(checked, folder),
         *_mended_in_test(checked),
+        *_merged(checked),
+        *_parted(checked),
         *_few(checked),
+        *_more(checked),
         *_cut(checked),
         *_looked_at(checked),
     ]
@@ -76,7 +79,7 @@ def train_command(location: str, steps: Sequence[Advice]) -> str:
 
 
 def by_itself(checked: "Findings") -> list[str]:
-    """Say what a training does without being told, and why some of what was found is nothing to act on."""
+    """Say what a training does without being told, what more images would bring, and what is nothing to act on."""
     counts, images = checked.counts, checked.images
     sentences = []
     if "unreadable" in counts:
@@ -95,6 +98,13 @@ def by_itself(checked: "Findings") -> list[str]:
     if _median_hidden(checked) > HIDDEN_MOST:
         sentences.append(
             "It squashes images to a square (--data.fit squash), since the crop would hide over half of most."
+        )
+    curve = checked.classes.curve if checked.classes is not None else None
+    if curve is not None:
+        low, high = curve.interval
+        sentences.append(
+            f"Twice as many images would bring about {curve.gain:.1%} more accuracy ({low:.1%} to {high:.1%}), by heads"
+            " on features."
         )
     if too_many_near(images, checked.findings):
         sentences.append(
@@ -195,6 +205,61 @@ def _mended_in_test(checked: "Findings") -> list[Advice]:
             f"Mend {_times(checked.in_test, 'test image')} in the set itself",
             "A training never leaves out any of test, since the hard ones could be left out by it.",
             "findings.csv lists them, with test in the column split.",
+        )
+    ]
+
+
+def _merged(checked: "Findings") -> list[Advice]:
+    """Offer to merge classes that cannot be told apart."""
+    names = checked.images.classes
+    return [
+        Advice(
+            f"Merge {names[pair.one]} and {names[pair.other]}, or mend their labels",
+            f"Heads that did not see the images tell {pair.area:.0%} of pairs of the two apart, where a coin tells 50%"
+            f" (n = {pair.images:,}; at most {pair.at_most:.0%}, with 95 % confidence over all pairs): they show the"
+            f" same, or their labels are mixed up. As one class, {pair.merged:.1%} of all answers would be right, not"
+            f" {pair.accuracy:.1%}.",
+            flag="--data.merge",
+            value=f"{names[pair.one]}+{names[pair.other]}",
+            accepted=False,
+            sections=("confused",),
+        )
+        for pair in (checked.classes.confused if checked.classes is not None else ())
+    ]
+
+
+def _parted(checked: "Findings") -> list[Advice]:
+    """Say which classes fall into two groups."""
+    names = checked.images.classes
+    return [
+        Advice(
+            f"Look whether {names[group.label]} is two classes",
+            f"Its images fall into two groups that lie {group.apart:.1f} standard deviations apart, as two classes of"
+            f" the set do ({group.usual:.1f} in the median); the smaller has {_times(len(group.second), 'image')}.",
+            "If so, make two folders of it: findings.csv lists the files of the smaller group (two groups).",
+            sections=("two groups",),
+        )
+        for group in (checked.classes.parted if checked.classes is not None else ())
+    ]
+
+
+def _more(checked: "Findings") -> list[Advice]:
+    """Ask for images of the weakest classes, where the learning curve shows that they help."""
+    curve = checked.classes.curve if checked.classes is not None else None
+    if curve is None or not curve.weakest:
+        return []
+    names = checked.images.classes
+    gains = "; ".join(
+        f"about {item.images:,} more of {names[item.label]} would raise the {item.recall:.0%} of it that are recognized"
+        f" by {item.gain:.0%} ({item.interval[0]:.0%} to {item.interval[1]:.0%})"
+        for item in curve.weakest
+    )
+    return [
+        Advice(
+            f"Collect more images of {_names([names[item.label] for item in curve.weakest])}",
+            f"By the learning curve, {gains}.",
+            "Measured of heads on features (95 % interval); a training that goes on learns more.",
+            sections=("curve",),
         )
     ]
 

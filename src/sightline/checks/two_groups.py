@@ -108,9 +108,7 @@ def _apart(points_nC: Array, random: np.random.Generator) -> tuple[float, float]
         halves = order[: len(order) // 2], order[len(order) // 2 :]
         for found, asked in (halves, halves[::-1]):
             centers = _two_means(points_nC[found], random)
-            measured.append(
-                (0.0, 0.0) if centers is None else _mixture(points_nC[asked] @ (centers[1] - centers[0]))
-            )
+            measured.append((0.0, 0.0) if centers is None else _mixture(points_nC[asked] @ (centers[1] - centers[0])))
     apart, smaller = np.median(measured, axis=0).tolist()
     return apart, smaller
 
