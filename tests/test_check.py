@@ -171,6 +171,7 @@ def test_the_command_line_counts_and_names_the_folder_last(
         "check.html",
         "exclude.csv",
         "findings.csv",
+        "suspects.json",
     ]
 
 

@@ -19,6 +19,7 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
 
 if TYPE_CHECKING:
     from sightline.checks.check import check
+    from sightline.checks.review import review
     from sightline.evaluation.evaluate import evaluate
     from sightline.explanation.explain import explain
     from sightline.generation.generate import generate
@@ -50,6 +51,7 @@ __all__ = [
     "plan",
     "predict",
     "report",
+    "review",
     "serve",
     "train",
     "tune",
@@ -70,6 +72,7 @@ _HOMES = {
     "plan": "sightline.training.plan",
     "predict": "sightline.inference.predict",
     "report": "sightline.reports.report",
+    "review": "sightline.checks.review",
     "serve": "sightline.serving.serve",
     "train": "sightline.training.train",
     "tune": "sightline.studies.tune",

@@ -20,6 +20,9 @@ from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
+from sightline.checks.review import address_of_review, serve_items
+from sightline.checks.suspects import keep_suspects
+from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.correcting import with_corrected_labels
 from sightline.data.corrections import read_corrections
@@ -74,6 +77,8 @@ def check(
     classes: Classes | None = None,
     corrections: str | None = None,
     trust_code: bool = False,
+    review: bool = False,
+    address: AddressConfig | None = None,
     on_event: Listener = ignore,
 ) -> Check:
     """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors,
@@ -89,11 +94,16 @@ def check(
         classes: Which folders are the classes, as for sightline train.
         corrections: A corrections file: labels are checked as it decides them, and what it decides on is no suspect.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
+        review: Show the suspected labels on a page in a browser afterwards, to decide on each, until Ctrl-C; decisions
+            go to corrections.csv in the folder, or to the corrections file. sightline review FOLDER goes on with it.
+        address: Where that page listens, and whom it answers.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
+        ConfigError: the page of a review cannot be shown, or not at that address.
         DataError: there is no such image set, or it cannot be used.
         RunError: no finished run, or the folder to write to holds something.
     """
+    at = address_of_review(review, address)
     source = find_source(data, classes)
     if labels is not None and not os.fspath(labels).endswith(".safetensors"):
         read_model_of_finished(labels)
@@ -129,16 +139,19 @@ def check(
         folder = _folder(images.name, out)
         steps = advise(checked, folder)
         _write(folder, checked, steps)
-        return Check(
-            folder,
-            findings,
-            checked.counts,
-            [images.paths[row] for row in sorted(checked.excluded)],
-            " ".join(lead(checked, steps)),
-            steps,
-            train_command(images.location, steps),
-            [*reading, *by_itself(checked)],
-        )
+        suspects = keep_suspects(folder, images, classes, parts, findings)
+    if at is not None:
+        serve_items(folder, images, suspects, at, on_event, corrections)
+    return Check(
+        folder,
+        findings,
+        checked.counts,
+        [images.paths[row] for row in sorted(checked.excluded)],
+        " ".join(lead(checked, steps)),
+        steps,
+        train_command(images.location, steps),
+        [*reading, *by_itself(checked)],
+    )
 
 
 def _headers(

@@ -152,6 +152,12 @@ class Finding:
     """Likeness of two images, 1 for the same pixels; or quality of a label, from 0 to 1."""
     exact: bool = False
     """Whether the two agree pixel for pixel."""
+    suggested: int | None = None
+    """Index of the class that a suspected label should be."""
+    certainty: float | None = None
+    """Probability of that class, from 0 to 1."""
+    neighbors: tuple[int, ...] = ()
+    """Rows of the images that speak for it, the nearest first."""
 
 
 def part_of(images: CachedImages, splits: Splits | None) -> list[str]:

@@ -83,6 +83,7 @@ VERBS = {
         results.show_check,
         names={"classes": "data.classes", "corrections": "data.corrections"},
     ),
+    "review": Verb("sightline.checks.review:review", reports_on_error=False),
     "compare": Verb("sightline.studies.compare:compare", reports_on_error=False),
     "studies": Verb("sightline.cli.listing:studies"),
     "tune": Verb("sightline.studies.tune:tune", reports_on_error=False),

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sightline.config.serving import ServeConfig
+from sightline.config.serving import AddressConfig
 from sightline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def answer_at(listener: socket.socket, app: "FastAPI") -> None:
 
 
 @contextmanager
-def listening(settings: ServeConfig) -> Iterator[socket.socket]:
+def listening(settings: AddressConfig) -> Iterator[socket.socket]:
     """Open a socket at the address that is named, of which nobody is let in yet.
 
     Raises:
@@ -68,7 +68,7 @@ def listening(settings: ServeConfig) -> Iterator[socket.socket]:
         yield listener
 
 
-def address_of(listener: socket.socket, settings: ServeConfig) -> str:
+def address_of(listener: socket.socket, settings: AddressConfig) -> str:
     """Return what one types into a browser, with the token where one is asked for."""
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
