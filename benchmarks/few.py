@@ -19,10 +19,10 @@ from sightline.data.batches import Normalization
 from sightline.data.cache import open_images
 from sightline.data.sources.find_source import find_source
 from sightline.inference.feature_store import FeatureStore
+from sightline.inference.logistic_regression import Examples, choose_head, cross_validate
 from sightline.measures.metrics import wilson_interval
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights
-from sightline.training.logistic_regression import Examples, choose_head, cross_validate
 
 CLASSES = {20: 4, 50: 4, 100: 16, 200: 16, 400: 16}
 A_CLASS = 3  # photographs, at least

@@ -21,9 +21,9 @@ from sightline.evaluation.calibration import calibrate, prior_shifts
 from sightline.evaluation.ood import measure_ood
 from sightline.evaluation.robustness import measure_corruptions
 from sightline.explanation.explainer import Explainer
+from sightline.inference.logistic_regression import Examples, solve_head
 from sightline.measures.metrics import probabilities
 from sightline.runs.folder import read_model, read_weights
-from sightline.training.logistic_regression import Examples, solve_head
 from sightline.training.preparation import prepare_training
 
 

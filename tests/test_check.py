@@ -378,6 +378,25 @@ def test_labels_changed_on_purpose_are_suspected_and_the_true_class_is_suggested
     assert re.search(r"which gave 9\d\.\d% of the images", page)
 
 
+def test_labels_are_judged_by_the_backbone_in_the_box_unless_told_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for channel, label in enumerate(("red", "green", "blue")):
+        for index in range(40):
+            pixels = np.random.default_rng(7000 + 100 * channel + index).integers(40, 120, (32, 32, 3), np.uint8)
+            pixels[..., channel] += 90
+            given = "green" if (label, index) in (("red", 3), ("blue", 5)) else label
+            (tmp_path / "set" / given).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(tmp_path / "set" / given / f"{label}-{index:02d}.png")
+    found = check(tmp_path / "set", out=tmp_path / "out")
+    rows = [row for row in table(found.folder / "findings.csv") if row["finding"] == "suspected label"]
+    assert {"green/red-03.png", "green/blue-05.png"} <= {row["file"] for row in rows}
+    assert "the backbone in the box at 96 px" in (found.folder / "check.html").read_text("utf-8")
+    assert main(["check", str(tmp_path / "set"), "--labels", "none", "--out", str(tmp_path / "unjudged")]) == 0
+    assert "suspected label" not in {row["finding"] for row in table(tmp_path / "unjudged" / "findings.csv")}
+    assert "Labels that look wrong" not in capsys.readouterr().out
+
+
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sightline.checks.label_errors import FOLDS, folds_of, out_of_fold
+from sightline.checks.embedding import Embedding
+from sightline.checks.label_errors import FOLDS, find_label_errors, neighbors, out_of_fold
 from sightline.measures.metrics import label_quality, suspected_labels
 
 
@@ -15,21 +16,13 @@ def blobs(count: int = 300, classes: int = 3, seed: int = 0):
     return (centres[labels] + random.normal(size=(count, 8))).astype(np.float32), labels
 
 
-def test_a_fold_is_that_of_the_hash_alone():
-    hashes = [f"{number:032x}" for number in range(1000, 1010)]
-    hashes = [digest[::-1] for digest in hashes]
-    assert folds_of(hashes).tolist() == folds_of(hashes[::-1]).tolist()[::-1]
-    assert folds_of([hashes[0]] * 3).tolist() == [folds_of(hashes[:1])[0]] * 3
-    assert set(folds_of([f"{number * 2654435761 % 2**32:08x}" for number in range(100)])) == set(range(FOLDS))
-
-
 def test_no_image_is_judged_by_a_head_that_saw_its_label():
     features, labels = blobs()
     folds = np.arange(len(labels)) // 3 % FOLDS
-    before = out_of_fold(features, labels, folds, 3)
+    before = out_of_fold(features, labels, folds, 3, penalties=(0.01,))
     changed = labels.copy()
     changed[folds == 2] = 0  # whatever they are called, they are judged the same
-    after = out_of_fold(features, changed, folds, 3)
+    after = out_of_fold(features, changed, folds, 3, penalties=(0.01,))
     assert np.array_equal(before[folds == 2], after[folds == 2])
     assert not np.allclose(before[folds != 2], after[folds != 2])
 
@@ -72,3 +65,57 @@ def test_right_labels_are_not_suspected():
 def test_quality_is_low_where_another_class_is_more_probable():
     probabilities = np.array([[0.9, 0.1], [0.5, 0.5], [0.0, 1.0]])
     assert label_quality(probabilities, np.array([0, 0, 0])).tolist() == pytest.approx([0.9, 0.5, 0.0])
+
+
+def judged(in_memory, features, labels, splits=None):
+    return find_label_errors(
+        in_memory(labels.tolist(), splits=splits),
+        Embedding(np.arange(len(labels)), features, features[:, :2], "made-up features", 0),
+    )
+
+
+def test_the_findings_name_the_given_and_the_suggested_class(in_memory):
+    features, labels = blobs(300)
+    given = labels.copy()
+    given[7] = (labels[7] + 1) % 3
+    found = judged(in_memory, features, given)
+    assert found.findings[0].row == 7
+    assert found.findings[0].detail.startswith(f"given class {given[7]}, suggested class {labels[7]}")
+    assert "made-up features" in found.notes[0]
+
+
+def test_an_image_that_was_decided_to_be_left_out_shifts_no_other(in_memory):
+    features, labels = blobs(300)
+    labels[3] = -1
+    given = labels.copy()
+    given[7] = (labels[7] + 1) % 3
+    found = judged(in_memory, features, given)
+    assert found.findings[0].row == 7
+    assert 3 not in {item.row for item in found.findings}
+
+
+def test_features_that_do_not_know_the_classes_suspect_nothing_and_say_so(in_memory):
+    features, labels = blobs(300)
+    features = np.random.default_rng(1).normal(size=features.shape).astype(np.float32)
+    found = judged(in_memory, features, labels)
+    assert found.findings == []
+    assert "cannot tell these classes apart" in found.notes[0]
+
+
+def test_classes_with_too_few_images_are_not_judged_and_named(in_memory):
+    features, labels = blobs(300)
+    few = np.concatenate([np.flatnonzero(labels != 2), np.flatnonzero(labels == 2)[:9]])
+    found = judged(in_memory, features[few], labels[few])
+    assert {item.label for item in found.findings} <= {0, 1}
+    assert found.notes[-1].endswith("fewer than 10 images: the labels of class 2.")
+    some = np.concatenate([np.flatnonzero(labels == 0), np.flatnonzero(labels == 2)[:9]])
+    found = judged(in_memory, features[some], labels[some])
+    assert found.findings == []
+    assert found.notes == ["Labels were not judged: that takes two classes of 10 images each, at least."]
+
+
+def test_neighbors_point_the_same_way_and_are_never_the_image_itself():
+    features = np.array([[1, 0], [2, 0.1], [0, 1], [0.1, 3], [-1, 0]], np.float32)
+    assert neighbors(features, np.array([0, 3]), np.arange(5), 2).tolist() == [[1, 3], [2, 1]]
+    assert neighbors(features, np.array([0]), np.array([2, 4]), 5).tolist() == [[2, 4]]
+    assert neighbors(features, np.array([0]), np.array([0]), 3).shape == (1, 0)

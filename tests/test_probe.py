@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from sightline.inference import logistic_regression
+from sightline.inference.logistic_regression import PENALTIES, Examples, choose_head, cross_validate, solve_head
 from sightline.measures.metrics import wilson_interval
 from sightline.measures.significance import corrected_interval, paired_interval
-from sightline.training import logistic_regression
-from sightline.training.logistic_regression import PENALTIES, Examples, choose_head, cross_validate, solve_head
 
 
 def blobs(count: int, width: int, classes: int = 3, spread: float = 1.0, seed: int = 0):

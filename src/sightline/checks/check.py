@@ -1,7 +1,7 @@
 """Look an image set over before a training: what is broken, odd, there twice, leaked into test, mislabeled, or
 directed.
 
-Nothing here loads torch, unless labels are checked.
+Nothing here loads torch, unless labels are judged.
 """
 
 import os
@@ -23,8 +23,7 @@ from sightline.checks.problems import Finding
 from sightline.checks.review import address_of_review, serve_items
 from sightline.checks.suspects import keep_suspects
 from sightline.config.serving import AddressConfig
-from sightline.data.cache import CachedImages, open_images
-from sightline.data.correcting import with_corrected_labels
+from sightline.data.cache import CachedImages
 from sightline.data.corrections import read_corrections
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sources.downloads import Progress
@@ -35,13 +34,13 @@ from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import statistics
 from sightline.display.reporting import Listener, ignore, reporting, stage
-from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
 
 __all__ = ["CHECKS", "Check", "check"]
 
 CHECKS = Path("checks")
+AUTO, NONE = "auto", "none"  # values of labels that name no run
 
 Array = np.ndarray[Any, Any]
 
@@ -72,7 +71,7 @@ class Check:
 def check(
     data: str | os.PathLike[str],
     *,
-    labels: str | os.PathLike[str] | None = None,
+    labels: str | os.PathLike[str] = AUTO,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
     corrections: str | None = None,
@@ -86,9 +85,10 @@ def check(
 
     Args:
         data: An image set, as for sightline train.
-        labels: Folder of a finished run whose features judge the labels (confident learning): heads on them are
-            asked about images that they did not see. The run may know other classes. A run that was trained on these
-            very images has learned some of their wrong labels; it still finds most.
+        labels: What judges the labels (confident learning): heads on features are asked about images that they did not
+            see. auto: features of the backbone in the box, which has seen none of the labels. none: labels are not
+            judged. Otherwise the folder of a finished run, which may know other classes (its whole path, if it has one
+            of these names); one that was trained on these very images has learned their wrong labels, and hides some.
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
             checks/<data>-<n> unless named.
         classes: Which folders are the classes, as for sightline train.
@@ -105,8 +105,9 @@ def check(
     """
     at = address_of_review(review, address)
     source = find_source(data, classes)
-    if labels is not None and not os.fspath(labels).endswith(".safetensors"):
-        read_model_of_finished(labels)
+    judge = os.fspath(labels)
+    if judge not in (AUTO, NONE) and not judge.endswith(".safetensors"):
+        read_model_of_finished(judge)
     if out is not None:
         refuse_filled(out)
     if corrections is not None:
@@ -123,9 +124,9 @@ def check(
         )
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
-        if labels is not None:
-            suspected, quality = _suspected_labels(source, images, labels, trust_code, progress)
-            findings, notes = [*findings, *undecided(images, suspected)], [*notes, quality]
+        if judge != NONE:
+            suspected, judged = _label_errors(source, images, judge, trust_code, progress, on_event)
+            findings, notes = [*findings, *undecided(images, suspected)], [*notes, *judged]
         checked = Findings(
             images,
             parts,
@@ -184,40 +185,25 @@ def _one_of_each(images: CachedImages) -> Array:
     return np.array(sorted(first.values()), np.int64)
 
 
-def _suspected_labels(
-    source: ImageSource, labeled: CachedImages, run: str | os.PathLike[str], trust_code: bool, progress: Progress | None
-) -> tuple[list[Finding], str]:
-    """Find labels that look wrong to heads on the features of a run, and say how good the heads are."""
-    from sightline.checks.label_errors import folds_of, out_of_fold
-    from sightline.inference.encoder import Encoder
-    from sightline.inference.predict import load
+def _label_errors(
+    source: ImageSource,
+    images: CachedImages,
+    judge: str,
+    trust_code: bool,
+    progress: Progress | None,
+    on_event: Listener,
+) -> tuple[list[Finding], list[str]]:
+    """Find labels that look wrong by features of a run or of the backbone in the box, and say how well that went."""
+    counts = np.bincount(images.labels[images.readable], minlength=len(images.classes))
+    if (counts >= problems.FEWEST_TO_JUDGE).sum() < 2:
+        return [], [problems.TOO_FEW_TO_JUDGE]
+    from sightline.checks.embedding import embed
+    from sightline.checks.label_errors import find_label_errors
 
-    classifier = load(run, trust_code=trust_code)
-    exactly = (classifier.size, classifier.resize)
-    images = open_images(source, None, progress, exactly=exactly, preprocessing=classifier.preprocessing)
-    images = with_corrected_labels(images, labeled)
-    rows, names = images.readable, images.classes
-    labels = images.labels[rows]
-    features = Encoder(classifier).encode_rows(images.pixels, rows, progress)
-    folds = folds_of([images.hashes[row] for row in rows])
-    probabilities = out_of_fold(features, labels, folds, len(names), progress)
-    predicted, quality = probabilities.argmax(axis=1), label_quality(probabilities, labels)
-    findings = [
-        Finding(
-            "suspected label",
-            f"given {names[labels[place]]}, suggested {names[predicted[place]]} (quality of the label"
-            f" {quality[place]:.3f})",
-            int(rows[place]),
-            label=int(labels[place]),
-            score=round(float(quality[place]), 6),
-        )
-        for place in suspected_labels(probabilities, labels, "noise rate").tolist()
-    ]
-    about = (
-        f"Labels were judged by heads on the features of {run}, which gave {(predicted == labels).mean():.1%} of the"
-        " images that they had not seen the class that they have."
-    )
-    return findings, about
+    run = None if judge == AUTO else judge
+    embedding = embed(source, run, trust_code, progress, preprocessing=images.preprocessing, on_event=on_event)
+    found = find_label_errors(images, embedding, progress)
+    return found.findings, [*found.notes, *([embedding.note] if embedding.note else [])]
 
 
 def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:

@@ -1,28 +1,94 @@
-"""Label errors: heads on the features of a run judge labels that they did not see. N images, D features, K classes.
+"""Label errors: heads on features judge labels that they did not see. N images, D features, K classes.
 
-A linear head learns from four fifths of the features and is asked about the last fifth, five times over. Which of its
+A linear head learns from four fifths of the images and is asked about the last fifth, five times over. Which of its
 answers make a label suspect is decided by ``measures.metrics.suspected_labels``, as in the report of a run.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-__all__ = ["FOLDS", "folds_of", "out_of_fold"]
+from sightline.checks.embedding import Embedding
+from sightline.checks.problems import FEWEST_TO_JUDGE, TOO_FEW_TO_JUDGE, Finding
+from sightline.data.cache import CachedImages
+from sightline.data.splits import deal_folds
+from sightline.inference.logistic_regression import Examples, Head, solve_head
+from sightline.measures.metrics import cross_entropy, label_quality, suspected_labels, wilson_interval
+
+__all__ = ["FOLDS", "find_label_errors", "neighbors", "out_of_fold"]
 
 FOLDS = 5
-DECAY = 1e-3  # of the squared weights, beside the mean loss, on features of unit variance
-STEPS = 100  # of L-BFGS, which has converged long before
+PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)  # that are tried, strongest first; labels with errors want strong ones
+ITERATIONS = 60  # of L-BFGS for each, at most
+MOST_FITTED = 100_000  # images that a head is fitted to: a linear one learns nothing from more, and memory is finite
+CERTAIN = 3.0  # standard errors by which the heads must beat the largest class's share to be heard
+BLOCK = 4096  # images whose distances are computed at a time
 
 Array = np.ndarray[Any, Any]
+Count = Callable[[int, int], None]
 
 
-def folds_of(hashes: Sequence[str]) -> Array:
-    """Choose the fold of each image, (N,), by its hash: identical images share one, whatever else is in the set."""
-    return np.array([int(digest[:8], 16) % FOLDS for digest in hashes], np.int64)
+@dataclass(frozen=True)
+class LabelErrors:
+    """What was found out about the labels of a set."""
+
+    findings: list[Finding]
+    """Suspected labels, the most suspect first."""
+    notes: list[str]
+    """Who judged, how well, and what was not judged: sentences."""
+
+
+def find_label_errors(images: CachedImages, embedding: Embedding, progress: Count | None = None) -> LabelErrors:
+    """Find the labels of a set that look wrong to heads which did not see them.
+
+    Args:
+        images: the set.
+        embedding: of its readable images.
+        progress: called with (folds done, folds in all).
+    """
+    rows, names = images.readable, images.classes
+    labels_N = images.labels[rows]
+    enough_K = np.bincount(labels_N, minlength=len(names)) >= FEWEST_TO_JUDGE
+    if enough_K.sum() < 2:
+        return LabelErrors([], [TOO_FEW_TO_JUDGE])
+    places = np.searchsorted(embedding.rows, rows)  # images that were decided to be left out are among those
+    both_ND = np.concatenate([embedding.features_ND[places], embedding.late_ND[places]], axis=1)
+    probabilities_NK = out_of_fold(both_ND, labels_N, deal_folds(images, rows, FOLDS, 0), len(names), progress)
+    predicted_N, quality_N = probabilities_NK.argmax(axis=1), label_quality(probabilities_NK, labels_N)
+    right, largest = float((predicted_N == labels_N).mean()), float(np.bincount(labels_N).max() / len(labels_N))
+    notes = [
+        f"Labels were judged by heads on {embedding.name}, which gave {right:.1%} of the images that they had not seen"
+        " the class that they have."
+    ]
+    if wilson_interval(right * len(rows), len(rows), CERTAIN)[0] <= largest:
+        return LabelErrors(
+            [],
+            [
+                f"{notes[0]} The largest class alone is {largest:.1%}: they cannot tell these classes apart, and no"
+                " label is suspected by them; name a run that can (--labels RUN)."
+            ],
+        )
+    if not enough_K.all():
+        notes.append(
+            f"Not judged, since the class has fewer than {FEWEST_TO_JUDGE} images: the labels of"
+            f" {', '.join(name for name, enough in zip(names, enough_K.tolist(), strict=True) if not enough)}."
+        )
+    findings = [
+        Finding(
+            "suspected label",
+            f"given {names[labels_N[place]]}, suggested {names[predicted_N[place]]} (quality of the label"
+            f" {quality_N[place]:.3f})",
+            int(rows[place]),
+            label=int(labels_N[place]),
+            score=round(float(quality_N[place]), 6),
+        )
+        for place in suspected_labels(probabilities_NK, labels_N, "noise rate").tolist()
+        if enough_K[labels_N[place]]
+    ]
+    return LabelErrors(findings, notes)
 
 
 def out_of_fold(
@@ -30,38 +96,65 @@ def out_of_fold(
     labels_N: Array,
     folds_N: Array,
     classes: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Count | None = None,
+    penalties: Sequence[float] = PENALTIES,
 ) -> Array:
-    """Compute probabilities of the classes, (N, K), each image's by a head that was fitted without its fold."""
-    features = torch.from_numpy(features_ND).float()
-    labels = torch.from_numpy(labels_N)
-    probabilities = np.full((len(labels_N), classes), 1 / classes, np.float32)
+    """Compute probabilities of the classes, (N, K), each image's by a head that was fitted without its fold.
+
+    Args:
+        features_ND: of the images.
+        labels_N: their class indices.
+        folds_N: the fold of each.
+        classes: how many there are.
+        progress: called with (folds done, folds in all).
+        penalties: of which that of all heads is chosen, by the cross-entropy on the first fold that has images.
+    """
+    probabilities_NK = np.full((len(labels_N), classes), 1 / classes, np.float32)
     for fold in range(FOLDS):
-        held = torch.from_numpy(folds_N == fold)
-        if held.any() and not held.all():  # else one image only, or its copies: nothing to judge it by
-            weights_DK, bias_K, mean_D, scale_D = _fit(features[~held], labels[~held], classes)
-            logits = (features[held] - mean_D) / scale_D @ weights_DK + bias_K
-            probabilities[held.numpy()] = logits.softmax(1).numpy()
+        held_N = folds_N == fold
+        if held_N.any() and not held_N.all():  # else one image only, or its copies: nothing to judge it by
+            fitted = np.flatnonzero(~held_N)
+            fitted = fitted[:: -(-len(fitted) // MOST_FITTED)]
+            examples = Examples(
+                torch.from_numpy(features_ND[fitted]).float(), torch.from_numpy(labels_N[fitted]), classes
+            )
+            heads = solve_head(examples, penalties, ITERATIONS)
+            logits = [_logits(head, features_ND, np.flatnonzero(held_N)) for head in heads]
+            best = int(np.argmin([cross_entropy(some_nK, labels_N[held_N]) for some_nK in logits]))
+            penalties = (heads[best].penalty,)
+            probabilities_NK[held_N] = torch.from_numpy(logits[best]).softmax(1).numpy()
         if progress:
             progress(fold + 1, FOLDS)
-    return probabilities
+    return probabilities_NK
 
 
-def _fit(
-    features_ND: torch.Tensor, labels_N: torch.Tensor, classes: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Fit a linear head by L-BFGS: (weights, bias, mean and scale of the features)."""
-    mean_D, scale_D = features_ND.mean(0), features_ND.std(0).clamp_min(1e-6)
-    standard = (features_ND - mean_D) / scale_D
-    weights = torch.zeros(features_ND.shape[1], classes, requires_grad=True)
-    bias = torch.zeros(classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weights, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
+def _logits(head: Head, features_ND: Array, places: Array) -> Array:
+    """Return the logits of some images, a block at a time."""
+    blocks = [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
+    return np.concatenate([head.logits(torch.from_numpy(features_ND[block]).float()) for block in blocks])
 
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = functional.cross_entropy(standard @ weights + bias, labels_N) + DECAY * weights.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    return weights.detach(), bias.detach(), mean_D, scale_D
+def neighbors(features_ND: Array, rows: Array, among: Array, count: int) -> Array:
+    """Find the images whose features point most nearly the same way, (n, count), the nearest first.
+
+    Args:
+        features_ND: of all images.
+        rows: places in it whose neighbors are wanted, (n,).
+        among: places in it that may be a neighbor, (m,); an image is none of its own.
+        count: neighbors of each; fewer where there are not as many, and the columns are fewer then.
+    """
+    units_mD = _unit(features_ND[among])
+    count = min(count, len(among) - int(np.isin(rows, among).any()))
+    nearest = [np.zeros((0, max(count, 0)), np.int64)]
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        likeness_nm = _unit(features_ND[block]) @ units_mD.T
+        likeness_nm[block[:, None] == among[None]] = -np.inf
+        nearest.append(among[np.argsort(-likeness_nm, axis=1, kind="stable")[:, :count]])
+    return np.concatenate(nearest)
+
+
+def _unit(features_nD: Array) -> Array:
+    features_nD = features_nD.astype(np.float32)
+    units_nD: Array = features_nD / np.maximum(np.linalg.norm(features_nD, axis=1, keepdims=True), 1e-12)
+    return units_nD

@@ -17,7 +17,9 @@ from sightline.data.splits import Splits
 from sightline.display.terminal import natural_key
 
 __all__ = [
+    "FEWEST_TO_JUDGE",
     "KINDS",
+    "TOO_FEW_TO_JUDGE",
     "Finding",
     "Kind",
     "copies",
@@ -41,6 +43,8 @@ MOST_NEAR = 1 / 5
 PLACEHOLDER_CLASSES, PLACEHOLDER_COPIES = 3, 5
 MOST_PLACEHOLDERS = 3  # images with so many copies; where there are more, images were repeated on purpose
 FEW = 20  # training images of a class: too few to learn from in any case
+FEWEST_TO_JUDGE = 10  # images of a class, below which its labels are not judged by the others
+TOO_FEW_TO_JUDGE = f"Labels were not judged: that takes two classes of {FEWEST_TO_JUDGE} images each, at least."
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 ORDER = ("", TRAIN, VALIDATION, TEST)  # of two splits that share an image, the earlier can spare it
 

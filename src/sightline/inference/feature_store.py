@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from sightline.data.augment.augment import center, normalize
 from sightline.data.batches import Normalization
@@ -59,6 +60,7 @@ class FeatureStore:
         normalization: Normalization,
         precision: str = "auto",
         pretrained: bool = True,
+        shown: tuple[int, int] | None = None,
     ) -> None:
         """
         Args:
@@ -67,14 +69,16 @@ class FeatureStore:
             normalization: that the weights were trained with.
             precision: number format of the arithmetic, as ``fit.precision`` has it.
             pretrained: whether others have trained the network, as ``compared_layer`` asks.
+            shown: (height, width) in pixels that small images are enlarged to for the network; None: as they are.
         """
-        self.network, self.images = network, images
+        self.network, self.images, self._shown = network, images, shown
         self.device = choose_device()
         self.dtype = arithmetic(precision, self.device)
         self._mean, self._std = normalization.tensors(self.device)
         self._layer = compared_layer(network, pretrained)
         weights = weights_digest(network)
-        parts = (FORMAT, images.folder.name, images.size, normalization, weights, self.dtype, self._layer)
+        parts = [FORMAT, images.folder.name, images.size, normalization, weights, self.dtype, self._layer]
+        parts += [] if shown is None else [shown]
         digest = hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:20]
         self.folder = cache_folder() / f"{images.folder.name[:-21]}-features-{digest}"
         self.computed = 0
@@ -83,6 +87,10 @@ class FeatureStore:
         """Why kept features could not be used, or new ones not be kept; empty where all went well."""
         self._width = 0
         self._rows, self._features_ND = self._read()  # features and channels, (N, D + C)
+
+    def missing(self, rows: Array) -> Array:
+        """Return which of some rows are not kept yet, ascending."""
+        return np.setdiff1d(rows, self._rows)
 
     def features(self, rows: Array, progress: Progress | None = None) -> torch.Tensor:
         """Return features of some rows of the set, (n, D), on the CPU; those that are not kept yet are computed.
@@ -99,7 +107,7 @@ class FeatureStore:
         return both if self._layer == HEAD else both[:, self._width :]
 
     def _all(self, rows: Array, progress: Progress | None) -> torch.Tensor:
-        missing = np.setdiff1d(rows, self._rows)
+        missing = self.missing(rows)
         if len(missing):
             computed = self._compute(missing, progress)
             self.computed += len(missing)
@@ -124,9 +132,9 @@ class FeatureStore:
                 adjust_threads()
                 some = rows[start : start + size]
                 pixels = torch.from_numpy(self.images.pixels[some])
-                if len(some) < size and len(rows) > size:
+                if len(some) < size and (len(rows) > size or len(self._rows)):
                     pixels = torch.cat([pixels, pixels.new_zeros(size - len(some), *pixels.shape[1:])])
-                pixels = center(pixels.to(self.device), self.images.size)
+                pixels = self._enlarged(center(pixels.to(self.device), self.images.size))
                 with recorded(watched, lambda inputs, output: (inputs, output)) as calls:
                     output = network.features(normalize(pixels, self._mean, self._std, self.dtype))
                 self._width = output.shape[1]
@@ -136,6 +144,15 @@ class FeatureStore:
                     progress(min(start + size, len(rows)), len(rows))
         network.train(training)
         return torch.cat(parts).numpy()
+
+    def _enlarged(self, pixels_BHWC: torch.Tensor) -> torch.Tensor:
+        """Bring images to the size that the network is shown, by cubic interpolation."""
+        if self._shown is None or self._shown == tuple(pixels_BHWC.shape[1:3]):
+            return pixels_BHWC
+        levels_BCHW = pixels_BHWC.permute(0, 3, 1, 2).float()
+        with torch.autocast(self.device.type, enabled=False):
+            larger_BCHW = functional.interpolate(levels_BCHW, self._shown, mode="bicubic", antialias=True)
+        return larger_BCHW.clamp(0, 255).permute(0, 2, 3, 1)
 
     def _read(self) -> tuple[Array, Array | None]:
         """Read the kept rows and features; none where there are none, or they are damaged."""

@@ -26,11 +26,11 @@ from sightline.data.splits import Splits
 from sightline.data.synthetic import generated_fingerprint
 from sightline.display.reporting import Listener
 from sightline.errors import TrainingError
+from sightline.inference.logistic_regression import CrossValidation
 from sightline.machine.extras import own_version
 from sightline.models.flops import Countable
 from sightline.runs.folder import MODEL_FORMAT, write_recipe
 from sightline.runs.writing import write_json
-from sightline.training.logistic_regression import CrossValidation
 from sightline.training.network import write_seen
 from sightline.training.phases import Phase
 

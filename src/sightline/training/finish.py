@@ -25,6 +25,7 @@ from sightline.evaluation.ood import left_out_distances, measure_ood, set_thresh
 from sightline.evaluation.results import about_few_calibrated
 from sightline.evaluation.robustness import measure_corruptions
 from sightline.inference.classifier import Classifier, Outputs
+from sightline.inference.logistic_regression import FOLDS
 from sightline.inference.ood import Reference, compared_layer
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
@@ -34,7 +35,6 @@ from sightline.reports.report import report
 from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
 from sightline.runs.writing import write_csv, write_json
 from sightline.training.estimates import training_operations
-from sightline.training.logistic_regression import FOLDS
 
 if TYPE_CHECKING:
     from sightline.training.base import Trained

@@ -16,12 +16,7 @@ from sightline.data.splits import deal_folds
 from sightline.data.units import group_numbers, unit_count
 from sightline.display.reporting import Listener, stage
 from sightline.inference.feature_store import FeatureStore
-from sightline.machine.devices import arithmetic
-from sightline.measures.metrics import cross_entropy
-from sightline.measures.significance import measure_accuracy
-from sightline.training.classifier_plan import ClassifierPlan
-from sightline.training.estimates import features_per_second
-from sightline.training.logistic_regression import (
+from sightline.inference.logistic_regression import (
     CrossValidation,
     Examples,
     Head,
@@ -29,6 +24,11 @@ from sightline.training.logistic_regression import (
     cross_validate,
     solve_head,
 )
+from sightline.machine.devices import arithmetic
+from sightline.measures.metrics import cross_entropy
+from sightline.measures.significance import measure_accuracy
+from sightline.training.classifier_plan import ClassifierPlan
+from sightline.training.estimates import features_per_second
 
 __all__ = ["Probed", "measure_logits", "run_probe"]
 
