@@ -39,10 +39,10 @@ class Findings:
     findings: Sequence[Finding]
     excluded: Mapping[int, Finding]
     """Rows that are proposed to be left out, and why."""
-    classes: ClassFacts | None = None
-    """What answers out of fold say of the classes; None where labels were not judged."""
     in_test: int = 0
     """Test images that would be proposed, if a training left out any of test."""
+    classes: ClassFacts | None = None
+    """What answers out of fold say of the classes; None where labels were not judged."""
 
     @property
     def counts(self) -> dict[str, int]:

@@ -125,7 +125,7 @@ def _weakest(right_SN: Array, labels_N: Array, counts_K: Array) -> list[ClassGai
     """Find the classes of the lowest recall whose gain is shown to be there."""
     recall_K = np.bincount(labels_N, np.nan_to_num(right_SN[-1]), len(counts_K)) / np.maximum(counts_K, 1)
     mean = float(recall_K[counts_K > 0].mean())
-    found = []
+    found: list[ClassGain] = []
     for label in np.argsort(recall_K, kind="stable").tolist():
         if counts_K[label] < LEAST_OF_CLASS or recall_K[label] > mean - WEAKER or len(found) == WEAKEST:
             continue
