@@ -156,7 +156,7 @@ def test_findings_name_pairs_and_every_image_of_a_smaller_group(in_memory) -> No
     labels = np.repeat([0, 1, 2, 3, 4, 4], 80)
     images = in_memory(labels.tolist())
     probabilities = answers(random, labels, 5, 6.0, same=(0, 1))
-    facts = class_facts(images, features, probabilities, lambda some, given: given)
+    facts = class_facts(images, features, probabilities, lambda places: labels[places])
     assert isinstance(facts, ClassFacts)
     confused, *groups = class_findings(images, facts)
     assert (confused.kind, confused.label, labels[confused.row], labels[confused.other]) == ("confused", 0, 0, 1)

@@ -15,6 +15,7 @@ import numpy as np
 from sightline.checks import problems
 from sightline.checks.advice import Advice, advise, by_itself, train_command
 from sightline.checks.check_page import Findings, lead, write_check
+from sightline.checks.class_facts import ClassFacts
 from sightline.checks.decided import as_decided, undecided
 from sightline.checks.duplicates import near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
@@ -124,8 +125,9 @@ def check(
         )
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
+        facts = None
         if judge != NONE:
-            suspected, judged = _label_errors(source, images, judge, trust_code, progress, on_event)
+            suspected, judged, facts = _label_errors(source, images, judge, trust_code, progress, on_event)
             findings, notes = [*findings, *undecided(images, suspected)], [*notes, *judged]
         checked = Findings(
             images,
@@ -136,6 +138,7 @@ def check(
             findings,
             problems.suggestions(images, parts, findings),
             problems.staying_in_test(images, parts, findings),
+            facts,
         )
         folder = _folder(images.name, out)
         steps = advise(checked, folder)
@@ -192,18 +195,20 @@ def _label_errors(
     trust_code: bool,
     progress: Progress | None,
     on_event: Listener,
-) -> tuple[list[Finding], list[str]]:
-    """Find labels that look wrong by features of a run or of the backbone in the box, and say how well that went."""
+) -> tuple[list[Finding], list[str], ClassFacts | None]:
+    """Find labels that look wrong by features of a run or of the backbone in the box, say how well that went, and what
+    it says of the classes.
+    """
     counts = np.bincount(images.labels[images.readable], minlength=len(images.classes))
     if (counts >= problems.FEWEST_TO_JUDGE).sum() < 2:
-        return [], [problems.TOO_FEW_TO_JUDGE]
+        return [], [problems.TOO_FEW_TO_JUDGE], None
     from sightline.checks.embedding import embed
     from sightline.checks.label_errors import find_label_errors
 
     run = None if judge == AUTO else judge
     embedding = embed(source, run, trust_code, progress, preprocessing=images.preprocessing, on_event=on_event)
     found = find_label_errors(images, embedding, progress)
-    return found.findings, [*found.notes, *([embedding.note] if embedding.note else [])]
+    return found.findings, [*found.notes, *([embedding.note] if embedding.note else [])], found.classes
 
 
 def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:

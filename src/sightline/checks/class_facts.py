@@ -3,14 +3,13 @@
 N images, K classes, D features. Loads no torch by itself: who judges labels hands the answers in.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sightline.checks.confusion import ConfusedPair, confused_pairs
-from sightline.checks.learning_curve import LearningCurve, learning_curve
+from sightline.checks.learning_curve import Answer, LearningCurve, learning_curve
 from sightline.checks.problems import Finding
 from sightline.checks.two_groups import TwoGroups, two_groups
 from sightline.data.cache import CachedImages
@@ -35,7 +34,7 @@ def class_facts(
     images: CachedImages,
     features_ND: Array,
     probabilities_NK: Array,
-    answer: Callable[[Array, Array], Array],
+    answer: Answer,
 ) -> ClassFacts:
     """Look at the classes.
 
@@ -43,7 +42,7 @@ def class_facts(
         images: the set.
         features_ND: of its readable images.
         probabilities_NK: of their classes, by heads that did not see the image.
-        answer: classes answered out of fold, (n,), by heads on some features and labels alone: (n, D), (n,).
+        answer: classes answered out of fold, by heads on a part of the images alone.
     """
     rows = images.readable
     labels_N = images.labels[rows]
@@ -51,9 +50,7 @@ def class_facts(
     return ClassFacts(
         confused_pairs(probabilities_NK, labels_N),
         two_groups(features_ND, labels_N, sorted(first.values())),
-        learning_curve(
-            labels_N, lambda places: answer(features_ND[places], labels_N[places]), probabilities_NK.argmax(axis=1)
-        ),
+        learning_curve(labels_N, answer, probabilities_NK.argmax(axis=1)),
     )
 
 
