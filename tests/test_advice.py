@@ -57,7 +57,7 @@ def test_suspected_labels_are_to_be_reviewed_unless_there_are_too_many(in_memory
     images = in_memory([0, 1] * 20)
     (step,) = advise(looked_at(images, [suspect(row) for row in range(3)]), tmp_path)
     assert step.title == "Review 3 labels"
-    assert step.how.startswith("sightline check nowhere --review")
+    assert step.how.startswith("sightline review ")
     (step,) = advise(looked_at(images, [suspect(row) for row in range(9)]), tmp_path)
     assert step.title == "Name a run that knows such images"
     assert "9 labels would be suspected" in step.why

@@ -25,8 +25,13 @@ from PIL import Image
 
 import sightline
 from conftest import QUICK, coloured_folder
+from sightline.config.serving import AddressConfig
+from sightline.data.corrections import CorrectionsFile
+from sightline.runs.writing import plain_text
 
 pytest.importorskip("gradio", reason="the page needs gradio: pip install '.[app]'")
+from sightline.serving.reviewing.server import may_be_reviewed_at
+
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="the page is driven by Playwright: pip install playwright"
 )
@@ -489,6 +494,52 @@ def test_the_model_card_says_how_good_it_is_and_names_no_path(served: Served, vi
     assert EVIL in told
     assert str(served.run.parent) not in page.page.content()
     keep(page, "about")
+
+
+# ── review ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_labels_of_the_run_that_look_wrong_are_reviewed_beside_the_page(
+    served: Served, visit: Callable[..., Visit]
+) -> None:
+    wrong = {row["file"] for row in served.answers() if row["class"] != row["true_class"]}
+    file = served.run / "corrections.csv"
+    page = visit()
+    page.page.wait_for_selector("#examples button")  # the images are open
+    try:
+        page.page.click("a:has-text('Review labels that look wrong')")
+        page.page.wait_for_selector("#decide")
+        assert page.page.inner_text("figcaption").split(" · ")[0] in {plain_text(name) for name in wrong}
+        given, suggested = (page.page.inner_text(f"[data-part={part}]") for part in ("given", "suggestion"))
+        assert f"sightline evaluate {served.run} --data.corrections {file}" in page.page.inner_text("footer pre")
+        page.page.keyboard.press("a")
+        page.page.wait_for_selector("#done:has-text('Decided')")
+        (decision,) = CorrectionsFile(file).read().values()
+        assert (decision.file in {plain_text(name) for name in wrong}, decision.before) == (True, given)
+        assert decision.after == suggested
+        assert decision.why.endswith(" by run")
+        where = http.client.HTTPConnection(served.addresses[0].removeprefix("http://"))
+        form = {"content-type": "application/x-www-form-urlencoded", "origin": "http://evil.example"}
+        where.request("POST", "/review/decide", b"item=2&action=keep", form)
+        assert where.getresponse().status == 403
+        assert len(CorrectionsFile(file).read()) == 1
+        page.page.click("a:has-text('Back to the classifier')")
+        page.page.wait_for_selector(".sl-drop")
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def test_weights_alone_and_a_server_open_to_everyone_have_no_review(
+    served: Served, visit: Callable[..., Visit]
+) -> None:
+    alone = visit(1)
+    assert alone.page.locator("a:has-text('Review')").count() == 0
+    assert may_be_reviewed_at(AddressConfig())
+    assert may_be_reviewed_at(AddressConfig(host="0.0.0.0", token="open sesame"))
+    assert not may_be_reviewed_at(AddressConfig(host="0.0.0.0"))
+    where = http.client.HTTPConnection(served.addresses[1].removeprefix("http://"))
+    where.request("GET", "/review")
+    assert where.getresponse().status == 404
 
 
 def test_weights_alone_say_what_they_cannot_show(visit: Callable[..., Visit]) -> None:

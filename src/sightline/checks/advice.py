@@ -137,7 +137,7 @@ def _labels(checked: "Findings", folder: Path) -> list[Advice]:
                 f"Review {_times(count, 'label')}",
                 f"A classifier that did not see {'the image' if count == 1 else 'these images'} answers another class;"
                 " a wrong label teaches the wrong thing, and unusual images look wrong, too.",
-                f"sightline check {shlex.quote(checked.images.location)} --review",
+                f"sightline review {shlex.quote(str(folder))}",
                 sections=("suspected label",),
             )
         )

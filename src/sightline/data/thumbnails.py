@@ -24,7 +24,8 @@ class Thumbnails:
     """The images of a set, as a network of it sees them, by what a table calls their files."""
 
     def __init__(self, images: CachedImages) -> None:
-        self._images = images
+        self.images = images
+        """The set."""
         self._rows = {safe_cell(path): row for row, path in enumerate(images.paths)}
         self.side = max(images.size)
         """Of an image in pixels, the longer."""
@@ -38,13 +39,13 @@ class Thumbnails:
 
     def cached(self, file: str) -> Array:
         """Return an image as it was decoded, (H, W, 3), uint8: what a classifier is asked about."""
-        return np.array(self._images.pixels[self._rows[file]])
+        return np.array(self.images.pixels[self._rows[file]])
 
     def pixels(self, file: str) -> Array:
         """Cut out the middle of an image, (H, W, 3), uint8."""
-        pixels = self._images.pixels[self._rows[file]]
-        top, left = ((have - want) // 2 for have, want in zip(pixels.shape, self._images.size, strict=False))
-        return np.asarray(pixels[top : top + self._images.size[0], left : left + self._images.size[1]])
+        pixels = self.images.pixels[self._rows[file]]
+        top, left = ((have - want) // 2 for have, want in zip(pixels.shape, self.images.size, strict=False))
+        return np.asarray(pixels[top : top + self.images.size[0], left : left + self.images.size[1]])
 
     def uri(self, file: str, side: int) -> str:
         """Encode an image as a data URI, its longer side no longer than ``side`` pixels."""

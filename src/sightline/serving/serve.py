@@ -32,7 +32,9 @@ def serve(
 ) -> None:
     """Serve a finished classifier: a page to try it in a browser, and a service to call from programs.
 
-    The page is at ``/``, the service below ``/api``; it answers until it is stopped.
+    The page is at ``/``, the service below ``/api``; it answers until it is stopped. Labels of the run's own test
+    images that look wrong are decided on at ``/review``, from this machine or with the token; decisions go to
+    corrections.csv in the run's folder.
 
     Args:
         run: Folder of a finished run, or its model.safetensors alone; without it the example classifier, which tells
@@ -57,6 +59,7 @@ def serve(
         from sightline.machine.devices import keep_freed_memory
         from sightline.serving.connections import BACKLOG
         from sightline.serving.page.mount import mount_page
+        from sightline.serving.reviewing.server import may_be_reviewed_at
         from sightline.serving.service import build_service
         from sightline.serving.worker import Asker
 
@@ -66,7 +69,8 @@ def serve(
         try:
             with tempfile.TemporaryDirectory(prefix="sightline-page-") as folder:  # nothing should be written there
                 app = build_service(asker, settings)
-                mount_page(app, asker, None if run is None else Path(run), settings, folder)
+                folder_of_run = None if run is None else Path(run)
+                mount_page(app, asker, folder_of_run, settings, folder, reviewed=may_be_reviewed_at(settings))
                 listener.listen(BACKLOG)
                 on_event(Serving(address_of(listener, settings), _about(run, classifier.model)))
                 answer_at(listener, app)

@@ -31,13 +31,13 @@ def template(name: str) -> str:
     return files("sightline").joinpath("resources", "templates", name).read_text("utf-8")
 
 
-def lay_out(page: Page) -> gr.Blocks:
-    """Lay the page out, and say what follows on what."""
+def lay_out(page: Page, reviewed: bool = False) -> gr.Blocks:
+    """Lay the page out, and say what follows on what; ``reviewed`` adds the way to the review of labels."""
     model = page.classifier.model
     title = f"sightline: {model['data']['name']}"
     blocks: gr.Blocks = gr.Blocks(title=title, analytics_enabled=False, delete_cache=(SWEEP, KEPT))
     with blocks:
-        gr.HTML(draw("masthead", title="What is in the image?", about=summary(model)))
+        gr.HTML(draw("masthead", title="What is in the image?", about=summary(model), review=reviewed))
         with gr.Tabs(overflow_behavior="wrap"):  # nothing but tabs within: all else upsets their numbers
             with gr.Tab("Classify", id="classify"):
                 examples = _classify(page)

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.config.serving import ServeConfig
+from sightline.serving.reviewing.of_run import ReviewOfRun
+from sightline.serving.reviewing.routes import review_routes
 from sightline.serving.wall import Wall, forget_places_elsewhere, report_once
 from sightline.serving.worker import Asker
 
@@ -29,7 +31,9 @@ ICON = (
 )
 
 
-def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConfig, folder: str) -> None:
+def mount_page(
+    app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConfig, folder: str, *, reviewed: bool = False
+) -> None:
     """Mount the page at ``/``, below what the application answers already.
 
     Args:
@@ -38,6 +42,8 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
         run: its folder, whose answers to test images are shown; None, or a weights file, of weights alone.
         limits: on the images that visitors bring.
         folder: for gradio's files; there should be none.
+        reviewed: whether labels of the run may be decided on at ``/review``, which the guards of the application must
+            protect.
     """
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": folder, "HF_HUB_DISABLE_TELEMETRY": "1"}
     import gradio  # which reads the environment
@@ -45,8 +51,11 @@ def mount_page(app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConf
     from sightline.serving.page.events import Page
     from sightline.serving.page.layout import lay_out, template
 
-    page = Page(asker, None if run is None or run.suffix == WEIGHTS else run, limits)
-    blocks = lay_out(page)
+    run = None if run is None or run.suffix == WEIGHTS else run
+    page = Page(asker, run, limits)
+    if reviewed := reviewed and run is not None:
+        app.include_router(review_routes(ReviewOfRun(page.opening, run).opened))
+    blocks = lay_out(page, reviewed)
     blocks.queue(max_size=WAITING, default_concurrency_limit=AT_ONCE, api_open=False)
     blocks.state_session_capacity = SESSIONS
     blocks._queue.sleep_when_free = LOOKS  # gradio looks every millisecond, also while nobody asks

@@ -148,6 +148,8 @@ class Review:
     """What uses the decisions, to be typed into a terminal."""
     notes: Sequence[str] = field(default=())
     """Sentences about where the items come from."""
+    home: str = ""
+    """Path of the page that leads here, where there is one."""
 
     @cached_property
     def classes(self) -> list[str]:
