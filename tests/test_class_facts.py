@@ -131,7 +131,7 @@ def test_a_weak_class_that_gains_is_named_with_its_interval() -> None:
 
     def answer(places: np.ndarray) -> np.ndarray:
         random = np.random.default_rng(len(places))
-        share = 0.3 * (len(places) / 4000) ** -0.4
+        share = 0.3 * (len(places) / 4000) ** -0.7
         wrong = random.random(len(places)) < np.where(labels[places] == 2, share, 0.02)
         return np.where(wrong, 0, labels[places])
 
@@ -139,7 +139,7 @@ def test_a_weak_class_that_gains_is_named_with_its_interval() -> None:
     assert curve is not None
     (weak,) = curve.weakest
     assert (weak.label, weak.images) == (2, 1000)
-    assert weak.interval[0] < 0.3 * (1 - 2**-0.4) < weak.interval[1]
+    assert weak.interval[0] < 0.3 * (1 - 2**-0.7) < weak.interval[1]
 
 
 def test_few_images_have_no_curve() -> None:

@@ -55,8 +55,9 @@ def advise(checked: "Findings", folder: Path) -> list[Advice]:
         folder: of the check, whose files are named.
     """
     steps = [
+        *(leak := _leak(checked, folder)),
         *_labels(checked, folder),
-        *_left_out(checked, folder),
+        *_left_out(checked, folder, bool(leak)),
         *_mended_in_test(checked),
         *_merged(checked),
         *_parted(checked),
@@ -89,22 +90,22 @@ def by_itself(checked: "Findings") -> list[str]:
     if "mirrored" in counts:
         names = _names([images.classes[item.label] for item in checked.findings if item.kind == "mirrored"])  # type: ignore[index]
         sentences.append(
-            f"It does not mirror images (--augment.flip none), since {names} would look like something else."
+            f"A training does not mirror images here (--augment.flip none): {names} would look like something else."
         )
     if images.extremes is not None:
         sentences.append(
-            "It measures which values of files with more than 8 bits a channel are shown as black and white."
+            "A training measures which values of files with more than 8 bits a channel are shown as black and white."
         )
     if _median_hidden(checked) > HIDDEN_MOST:
         sentences.append(
-            "It squashes images to a square (--data.fit squash), since the crop would hide over half of most."
+            "A training squashes images to a square (--data.fit squash), since the crop would hide over half of most."
         )
     curve = checked.classes.curve if checked.classes is not None else None
     if curve is not None:
         low, high = curve.interval
         sentences.append(
-            f"Twice as many images would bring about {curve.gain:.1%} more accuracy ({low:.1%} to {high:.1%}), by heads"
-            " on features."
+            f"Twice as many images would raise the accuracy of heads on features by about {100 * curve.gain:.1f} points"
+            f" ({100 * low:.1f} to {100 * high:.1f})."
         )
     if too_many_near(images, checked.findings):
         sentences.append(
@@ -156,45 +157,51 @@ def _labels(checked: "Findings", folder: Path) -> list[Advice]:
     return steps
 
 
-def _left_out(checked: "Findings", folder: Path) -> list[Advice]:
-    """Leave out what is proposed: leaks are said on their own, since they make accuracy a lie."""
-    flag, value = "--data.exclude", str((folder / EXCLUDED).absolute())
+def _leak(checked: "Findings", folder: Path) -> list[Advice]:
+    """Leave out of train and validation what test shows as well."""
     leaked = [row for row, item in checked.excluded.items() if item.kind == "shared"]
+    if not leaked:
+        return []
     tested = {item.other for item in checked.findings if item.kind == "shared" and checked.in_test_split(item.other)}
-    steps = []
-    if leaked:
-        why = "The same picture is in train and in validation, which then chooses by what was learned by heart."
-        if tested:
-            share = len(tested) / sum(part == "test" for part in checked.parts)
-            why = (
-                f"{_times(len(tested), 'test image')} ({share:.1%}) {'is' if len(tested) == 1 else 'are'} also in train"
-                " or validation: the accuracy on test would come out too high."
-            )
-        steps.append(
-            Advice(
-                f"Stop the leak between the splits: leave out {_times(len(leaked), 'copy', 'copies')}",
-                why,
-                f"{EXCLUDED} lists them.",
-                sections=("shared",),
-                flag=flag,
-                value=value,
-            )
+    why = "The same picture is in train and in validation, which then chooses by what was learned by heart."
+    if tested:
+        share = len(tested) / sum(part == "test" for part in checked.parts)
+        why = (
+            f"{_times(len(tested), 'test image')} ({share:.1%}) {'is' if len(tested) == 1 else 'are'} also in train"
+            " or validation: the accuracy on test would come out too high."
         )
-        flag = value = ""  # one tick for one file
+    return [
+        Advice(
+            f"Stop the leak between the splits: leave out {_times(len(leaked), 'copy', 'copies')}",
+            why,
+            f"Listed in {EXCLUDED}.",
+            flag="--data.exclude",
+            value=_excluded(folder),
+            sections=("shared",),
+        )
+    ]
+
+
+def _left_out(checked: "Findings", folder: Path, named: bool) -> list[Advice]:
+    """Leave out all else that is proposed; ``named``: a step before has the flag, and one file has one tick."""
     counts = Counter(item.kind for item in checked.excluded.values() if item.kind != "shared")
-    if counts:
-        kinds = [kind for kind in KINDS if counts[kind]]
-        steps.append(
-            Advice(
-                f"Leave out {_times(counts.total(), 'image')}",
-                f"{_sentence('; '.join(f'{counts[kind]:,} {KINDS[kind].proposed}' for kind in kinds))}.",
-                f"{EXCLUDED} lists them{' as well' if leaked else ''}: delete the lines that you disagree with.",
-                sections=tuple(kinds),
-                flag=flag,
-                value=value,
-            )
+    if not counts:
+        return []
+    kinds = [kind for kind in KINDS if counts[kind]]
+    return [
+        Advice(
+            f"Leave out {_times(counts.total(), 'image')}",
+            f"{_sentence('; '.join(f'{counts[kind]:,} {KINDS[kind].proposed}' for kind in kinds))}.",
+            f"Listed in {EXCLUDED}{' as well' if named else ''}: delete the lines that you disagree with.",
+            flag="" if named else "--data.exclude",
+            value="" if named else _excluded(folder),
+            sections=tuple(kinds),
         )
-    return steps
+    ]
+
+
+def _excluded(folder: Path) -> str:
+    return str((folder / EXCLUDED).absolute())
 
 
 def _mended_in_test(checked: "Findings") -> list[Advice]:

@@ -93,11 +93,11 @@ def find_label_errors(images: CachedImages, embedding: Embedding, progress: Coun
         if enough_K[labels_N[place]]
     ]
 
-    def answer(places: Array) -> Array:
-        folds_n = deal_folds(images, rows[places], FOLDS, 0)
-        return out_of_fold(both_ND[places], labels_N[places], folds_n, len(names), penalties=PENALTIES_OF_PARTS).argmax(
-            axis=1
-        )
+    def answer(part: Array) -> Array:
+        folds_n = deal_folds(images, rows[part], FOLDS, 0)
+        chances_nK = out_of_fold(both_ND[part], labels_N[part], folds_n, len(names), penalties=PENALTIES_OF_PARTS)
+        answers_n: Array = chances_nK.argmax(axis=1)
+        return answers_n
 
     facts = class_facts(images, embedding.features_ND[places], probabilities_NK, answer)
     return LabelErrors([*findings, *class_findings(images, facts)], notes, facts)
