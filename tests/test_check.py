@@ -16,8 +16,10 @@ import sightline
 from conftest import QUICK, Finished
 from sightline.checks.check import Check, check
 from sightline.checks.check_page import SHOWN
+from sightline.checks.copies import copies, keeping_rank
 from sightline.checks.duplicates import Pairs
-from sightline.checks.problems import KINDS, Finding, copies, part_of, rare_classes, staying_in_test, suggestions
+from sightline.checks.oddities import Header
+from sightline.checks.problems import KINDS, Finding, part_of, rare_classes, staying_in_test, suggestions
 from sightline.cli.main import main
 from sightline.data.splits import split
 from sightline.display.lines import Lines
@@ -258,6 +260,48 @@ def test_of_pictures_that_differ_a_little_one_of_each_pair_stays(in_memory) -> N
     found = copies(images, parts, near((3, 4), (4, 5), (3, 9)))
     assert {item.kind for item in found} == {"near duplicate"}
     assert sorted(suggestions(images, parts, found)) == [4, 9]  # 5 is like 4 alone, which goes
+
+
+def test_of_copies_the_one_of_test_stays_else_the_largest_file_else_the_first(in_memory) -> None:
+    images = in_memory([0] * 30)
+    sizes = {row: Header(100, 80, "RGB", "JPEG") for row in range(30)} | {5: Header(200, 160, "RGB", "JPEG")}
+    for parts, stays in ((["train"] * 30, 5), (["train"] * 9 + ["test"] + ["train"] * 20, 9)):
+        rank = keeping_rank(images, parts, sizes)
+        found = copies(images, parts, near((3, 4), (3, 5), (3, 9), (4, 5), (4, 9), (5, 9)), rank)
+        assert sorted(suggestions(images, parts, found, rank)) == sorted({3, 4, 5, 9} - {stays})
+    parts = ["train"] * 30
+    rank = keeping_rank(images, parts, {})
+    assert sorted(suggestions(images, parts, copies(images, parts, near((3, 4), (3, 9)), rank), rank)) == [4, 9]
+
+
+def test_of_a_large_cluster_each_image_is_told_with_the_one_that_stays_and_not_with_every_other(in_memory) -> None:
+    parts = ["train"] * 300
+    images = in_memory([0] * 300)
+    pairs = [(one, other) for one in range(40) for other in range(one + 1, 40)]
+    found = copies(images, parts, near(*pairs))
+    assert sorted((item.other, item.row) for item in found) == [(0, row) for row in range(1, 40)]
+    assert sorted(suggestions(images, parts, found)) == list(range(1, 40))
+
+
+def test_in_a_cluster_every_test_image_that_is_shared_and_every_other_class_is_told(in_memory) -> None:
+    parts = ["train"] * 4 + ["test"] * 3 + ["train"] * 40
+    images = in_memory([0, 0, 0, 1, 0, 0, 0] + [0] * 40)
+    pairs = [(one, other) for one in range(7) for other in range(one + 1, 7)]
+    found = copies(images, parts, near(*pairs))
+    assert {item.other for item in found if item.kind == "shared"} == {4, 5, 6}
+    assert {item.row for item in found if item.kind == "shared"} == {0, 1, 2, 3}
+    assert 3 in {item.row for item in found if item.kind == "two labels"}
+    assert sorted(suggestions(images, parts, found)) == [0, 1, 2, 3]
+
+
+def test_copies_of_three_and_more_are_shown_as_one_cluster(folder: Callable[..., Path], tmp_path: Path) -> None:
+    sound = {f"{label}/{index:03d}.png": png(scene(100 * label + index)) for label in (0, 1) for index in range(40)}
+    sound |= {f"0/again-{quality}.png": png(jpeg(scene(7), quality)) for quality in (40, 60, 80)}
+    found = check(folder(sound), out=tmp_path / "out")
+    page = (tmp_path / "out" / "check.html").read_text()
+    assert "4 images of one picture" in page
+    assert set(found.excluded) < {"0/007.png", "0/again-40.png", "0/again-60.png", "0/again-80.png"}
+    assert len(found.excluded) >= 2
 
 
 def test_where_a_fifth_of_the_images_are_near_duplicates_none_is_left_out_for_that(in_memory) -> None:

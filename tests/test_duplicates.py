@@ -87,6 +87,12 @@ def test_the_same_sky_with_something_else_in_it_is_another_picture() -> None:
     assert found(plane, bird, toned(plane)) == [(0, 2, False)]
 
 
+def test_two_pictures_in_the_same_frame_are_two_pictures() -> None:
+    framed = [np.pad(scene(number)[5:-5, 5:-5], ((5, 5), (5, 5), (0, 0)), constant_values=255) for number in range(20)]
+    assert found(*framed) == []
+    assert found(*framed, jpeg(framed[3])) == [(3, 20, False)]
+
+
 def test_blank_images_are_no_copies_of_each_other() -> None:
     assert found(*(np.full((32, 32, 3), level, np.uint8) for level in (0, 100, 100, 255))) == []
 

@@ -19,6 +19,7 @@ if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
 
 if TYPE_CHECKING:
     from sightline.checks.check import check
+    from sightline.checks.corrections import corrections
     from sightline.checks.review import review
     from sightline.evaluation.evaluate import evaluate
     from sightline.explanation.explain import explain
@@ -40,6 +41,7 @@ __all__ = [
     "SightlineError",
     "check",
     "compare",
+    "corrections",
     "encode",
     "environment",
     "evaluate",
@@ -61,6 +63,7 @@ _HOMES = {
     "Classifier": "sightline.inference.classifier",
     "check": "sightline.checks.check",
     "compare": "sightline.studies.compare",
+    "corrections": "sightline.checks.corrections",
     "encode": "sightline.inference.encode",
     "environment": "sightline.machine.environment",
     "evaluate": "sightline.evaluation.evaluate",

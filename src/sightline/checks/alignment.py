@@ -26,6 +26,7 @@ LAGS = 4  # of COARSE_SIDE pixels that a picture may have moved
 CONTOURS = 2.0  # levels of 255, times their frequency: contours as weak as this are no evidence
 OVERLAP = 0.5  # of the area, at least, that two pictures must share
 SCREEN = 0.47  # correlation of contours at the best shift, below which a pair is no copy
+MIDDLE = 0.45  # correlation of the detail in the middle, at least: many pictures have the same white frame
 COARSE_SCREEN = 0.45  # correlation of their detail after the coarse fit
 STEPS, FINE_STEPS = 6, 4  # of Gauss-Newton, on the coarse and on the finer thumbnails
 DAMPING = 0.02  # of the diagonal
@@ -238,13 +239,17 @@ def _cubic(distance: Array) -> Array:
 
 
 def _agreement(one_PSS: Array, other_PSS: Array, warps: _Warps) -> Array:
-    """Correlate the detail of pairs where they overlap, (P,); 0 where that is too little."""
+    """Correlate the detail of pairs where they overlap, (P,); 0 where that is too little, or only a frame agrees."""
     moved, inside = _read(other_PSS, warps.scale_P2, warps.shift_P2, _cubic)
     side = one_PSS.shape[1]
     noise = NOISE * SIDE / side  # pictures have less detail the finer it is
-    score = _correlation(_detail(one_PSS), _detail(moved), inside, noise)
+    one, other = _detail(one_PSS), _detail(moved)
+    score = _correlation(one, other, inside, noise)
     share = inside.mean(axis=(1, 2)) * np.minimum(warps.scale_P2.prod(axis=1), 1)
-    return np.where(share >= OVERLAP, score, 0)
+    part = slice(side // 4, side - side // 4)
+    middle = (one[:, part, part], other[:, part, part], inside[:, part, part])
+    empty = np.maximum(*(values.var(axis=(1, 2)) for values in middle[:2])) < noise**2
+    return np.where((share >= OVERLAP) & (empty | (_correlation(*middle, noise) >= MIDDLE)), score, 0)
 
 
 def _detail(gray_PSS: Array) -> Array:

@@ -5,24 +5,26 @@ Nothing here loads torch, unless labels are judged.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sightline.checks import problems
 from sightline.checks.advice import Advice, advise, by_itself, train_command
 from sightline.checks.check_page import Findings, lead, write_check
-from sightline.checks.class_facts import ClassFacts
+from sightline.checks.copies import copies, keeping_rank
 from sightline.checks.decided import as_decided, undecided
-from sightline.checks.duplicates import near_duplicates
+from sightline.checks.duplicates import Pairs, near_duplicates
 from sightline.checks.oddities import Header, light_of, name_depths, odd_files, odd_light, read_headers
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding
 from sightline.checks.review import address_of_review, serve_items
 from sightline.checks.suspects import keep_suspects
+from sightline.checks.unlabeled import choose_unlabeled, review_chosen
+from sightline.config.labeling import UnlabeledConfig
 from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages
 from sightline.data.corrections import read_corrections
@@ -35,12 +37,20 @@ from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import statistics
 from sightline.display.reporting import Listener, ignore, reporting, stage
+from sightline.errors import ConfigError
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
+
+if TYPE_CHECKING:
+    from sightline.checks.embedding import Embedding
 
 __all__ = ["CHECKS", "Check", "check"]
 
 CHECKS = Path("checks")
+BY_CELLS = (
+    "Near duplicates were sought by the coarse look of the images alone, without an embedding: some that are cropped or"
+    " moved far are missed."
+)
 AUTO, NONE = "auto", "none"  # values of labels that name no run
 
 Array = np.ndarray[Any, Any]
@@ -70,12 +80,13 @@ class Check:
 @reporting
 @listed_once()
 def check(
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | None = None,
     *,
     labels: str | os.PathLike[str] = AUTO,
     out: str | os.PathLike[str] | None = None,
     classes: Classes | None = None,
     corrections: str | None = None,
+    choose: UnlabeledConfig | None = None,
     trust_code: bool = False,
     review: bool = False,
     address: AddressConfig | None = None,
@@ -84,6 +95,8 @@ def check(
     """Look an image set over: broken and odd files, copies, images shared by train and test, suspected label errors,
     and classes that look otherwise when mirrored.
 
+    Ten parameters because they are the arguments and options of ``sightline check``.
+
     Args:
         data: An image set, as for sightline train.
         labels: What judges the labels (confident learning): heads on features are asked about images that they did not
@@ -91,12 +104,15 @@ def check(
             judged. Otherwise the folder of a finished run, which may know other classes (its whole path, if it has one
             of these names); one that was trained on these very images has learned their wrong labels, and hides some.
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
-            checks/<data>-<n> unless named.
+            checks/<data>-<n> unless named; with --unlabeled chosen.csv and manifest.csv, in checks/<folder>-to-label,
+            where the next round goes on.
         classes: Which folders are the classes, as for sightline train.
         corrections: A corrections file: labels are checked as it decides them, and what it decides on is no suspect.
+        choose: Choose which images of a folder without labels to label next, in place of looking a set over.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
-        review: Show the suspected labels on a page in a browser afterwards, to decide on each, until Ctrl-C; decisions
-            go to corrections.csv in the folder, or to the corrections file. sightline review FOLDER goes on with it.
+        review: Show the suspected labels, or the images to label, on a page in a browser afterwards, to decide on each,
+            until Ctrl-C; decisions go to corrections.csv in the folder, or to the corrections file. sightline review
+            FOLDER goes on with suspected labels.
         address: Where that page listens, and whom it answers.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Raises:
@@ -105,6 +121,12 @@ def check(
         RunError: no finished run, or the folder to write to holds something.
     """
     at = address_of_review(review, address)
+    if choose is not None:
+        judge = None if labels == AUTO else labels
+        others = {"DATA": data, "--labels": judge, "--data.classes": classes, "--data.corrections": corrections}
+        return _chosen(choose, others, out, trust_code, at, on_event)
+    if data is None:
+        raise ConfigError("no image set was named; give its folder, archive, manifest or name, or --unlabeled FOLDER.")
     source = find_source(data, classes)
     judge = os.fspath(labels)
     if judge not in (AUTO, NONE) and not judge.endswith(".safetensors"):
@@ -120,24 +142,27 @@ def check(
         parts = problems.part_of(images, splits)
         headers, unseen = _headers(source, images, progress)
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
-        findings += problems.copies(
-            images, parts, near_duplicates(images.pixels, _one_of_each(images), progress=progress)
-        )
+        rank = keeping_rank(images, parts, headers)
+        embedding, unjudged = _embedding(source, images, judge, trust_code, progress, on_event)
+        findings += copies(images, parts, _near(images, rank, embedding, progress), rank)
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
         facts = None
-        if judge != NONE:
-            suspected, judged, facts = _label_errors(source, images, judge, trust_code, progress, on_event)
-            findings, notes = [*findings, *undecided(images, suspected)], [*notes, *judged]
+        if embedding is not None:
+            from sightline.checks.label_errors import find_label_errors
+
+            errors = find_label_errors(images, embedding, progress)
+            findings, notes = [*findings, *undecided(images, errors.findings)], [*notes, *errors.notes]
+            facts = errors.classes
         checked = Findings(
             images,
             parts,
-            [*notes, *unseen, *reading],
+            [*notes, *unjudged, *unseen, *reading],
             headers,
             statistics(images, learned),
             findings,
-            problems.suggestions(images, parts, findings),
-            problems.staying_in_test(images, parts, findings),
+            problems.suggestions(images, parts, findings, rank),
+            problems.staying_in_test(images, parts, findings, rank),
             facts,
         )
         folder = _folder(images.name, out)
@@ -156,6 +181,25 @@ def check(
         train_command(images.location, steps),
         [*reading, *by_itself(checked)],
     )
+
+
+def _chosen(
+    choose: UnlabeledConfig,
+    others: Mapping[str, Any],
+    out: str | os.PathLike[str] | None,
+    trust_code: bool,
+    at: AddressConfig | None,
+    on_event: Listener,
+) -> Check:
+    """Choose images to label, where nothing was named that has no part in it."""
+    if useless := next((name for name, value in others.items() if value is not None), None):
+        raise ConfigError(f"{useless} has no effect with --unlabeled {choose.unlabeled}; leave one of them out.")
+    folder = CHECKS / f"{Path(choose.unlabeled).resolve().name}-to-label" if out is None else Path(out)
+    with stage(on_event, "Choosing", brief=True) as progress:
+        done = choose_unlabeled(choose, folder, trust_code, progress)
+    if at is not None:
+        review_chosen(done, at, on_event)
+    return Check(done.folder, done.findings, done.counts, [], done.lead, done.advice, done.command, done.notes)
 
 
 def _headers(
@@ -182,33 +226,38 @@ def _odd(images: CachedImages, headers: dict[int, Header]) -> list[Finding]:
     return problems.odd_ones(images, {**light, **files})
 
 
-def _one_of_each(images: CachedImages) -> Array:
-    """List the first row of each group of identical images, ascending."""
+def _near(images: CachedImages, rank: Array, embedding: "Embedding | None", progress: Progress | None) -> Pairs:
+    """Find near duplicates among the first images of each group of identical ones."""
     first = {images.hashes[row]: row for row in reversed(images.readable.tolist())}
-    return np.array(sorted(first.values()), np.int64)
+    best = rank.copy()  # of a group, as its best image
+    for row in images.readable.tolist():
+        one = first[images.hashes[row]]
+        best[one] = min(best[one], rank[row])
+    rows = np.array(sorted(first.values()), np.int64)
+    features_ND = None
+    if embedding is not None:
+        features_ND = embedding.features_ND[np.searchsorted(embedding.rows, rows)]
+    return near_duplicates(images.pixels, rows, features_ND, progress, best)
 
 
-def _label_errors(
+def _embedding(
     source: ImageSource,
     images: CachedImages,
     judge: str,
     trust_code: bool,
     progress: Progress | None,
     on_event: Listener,
-) -> tuple[list[Finding], list[str], ClassFacts | None]:
-    """Find labels that look wrong by features of a run or of the backbone in the box, say how well that went, and what
-    it says of the classes.
-    """
+) -> tuple["Embedding | None", list[str]]:
+    """Embed the images by a run or by the backbone in the box, and say what is not looked at without."""
     counts = np.bincount(images.labels[images.readable], minlength=len(images.classes))
-    if (counts >= problems.FEWEST_TO_JUDGE).sum() < 2:
-        return [], [problems.TOO_FEW_TO_JUDGE], None
+    few = judge != NONE and (counts >= problems.FEWEST_TO_JUDGE).sum() < 2
+    if judge == NONE or few:
+        return None, [*([problems.TOO_FEW_TO_JUDGE] if few else []), BY_CELLS]
     from sightline.checks.embedding import embed
-    from sightline.checks.label_errors import find_label_errors
 
     run = None if judge == AUTO else judge
     embedding = embed(source, run, trust_code, progress, preprocessing=images.preprocessing, on_event=on_event)
-    found = find_label_errors(images, embedding, progress)
-    return found.findings, [*found.notes, *([embedding.note] if embedding.note else [])], found.classes
+    return embedding, [embedding.note] if embedding.note else []
 
 
 def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 
 from sightline.checks.advice import Advice, by_itself, train_command
 from sightline.checks.class_facts import ClassFacts
+from sightline.checks.duplicates import clusters_of
 from sightline.checks.oddities import Header
 from sightline.checks.problems import KINDS, Finding
 from sightline.data.cache import CachedImages
@@ -19,6 +20,7 @@ from sightline.display.terminal import natural_key
 __all__ = ["SHOWN", "Findings", "lead", "write_check"]
 
 CURVE, MORE_IMAGES = "curve", "What more images bring"  # key and title of a section
+A_CLUSTER = 12  # images of a cluster that are shown
 SHOWN = 60  # findings of a kind whose pictures are shown; the table has all
 LARGEST = 96  # pixels of a picture's longer side
 SMALL = 64  # pixels up to which pictures are kept without loss, and pixels stay squares when enlarged
@@ -110,10 +112,11 @@ def _key(kind: str) -> str:
 def _section(checked: Findings, kind: str) -> Section:
     findings = [finding for finding in checked.findings if finding.kind == kind]
     findings.sort(key=lambda finding: not checked.in_test_split(finding.other))  # what test shares comes first
-    items = [_item(checked, finding) for finding in findings[:SHOWN]]
+    clusters = _clusters(findings)
+    items = [_item(checked, cluster) for cluster in clusters[:SHOWN]]
     look = "singles" if all(len(item.pictures) < 2 for item in items) else "pairs"
     look += " pixelated" if max(checked.images.pixels.shape[1:3]) <= SMALL else ""
-    rest = len(findings) - len(items)
+    rest = sum(len(cluster) for cluster in clusters[SHOWN:])
     return Section(
         KINDS[kind].title,
         KINDS[kind].about,
@@ -125,12 +128,44 @@ def _section(checked: Findings, kind: str) -> Section:
     )
 
 
-def _item(checked: Findings, finding: Finding) -> Item:
+def _clusters(findings: Sequence[Finding]) -> list[list[Finding]]:
+    """Put findings together whose images are copies of each other, in the order of the first of each."""
+    pairs = [(place, item.row, item.other) for place, item in enumerate(findings) if item.other is not None]
+    rows, ends = np.unique([row for _, *both in pairs for row in both], return_inverse=True)
+    cluster = clusters_of(ends[0::2], ends[1::2], len(rows))
+    together: dict[int | tuple[int], list[Finding]] = {}
+    names = {place: int(cluster[end]) for (place, _, _), end in zip(pairs, ends[0::2], strict=True)}
+    for place, item in enumerate(findings):
+        together.setdefault(names.get(place, (place,)), []).append(item)
+    return list(together.values())
+
+
+def _item(checked: Findings, cluster: Sequence[Finding]) -> Item:
+    """Show a finding with its one or two images, or a cluster: first the images that the most are copies of."""
+    finding = cluster[0]
     rows = [row for row in (finding.row, finding.other) if row is not None]
     text = finding.detail
     if not rows and finding.label is not None:
         text = f"{checked.images.classes[finding.label]}: {text}"
-    return Item([_picture(checked, row) for row in rows], text)
+    if len(cluster) > 1:
+        times = Counter(row for item in cluster for row in (item.other, item.row) if row is not None)
+        rows = [row for row, _ in times.most_common()]
+        if len(rows) > 2:
+            text = _about(checked, cluster, rows)
+    return Item([_picture(checked, row) for row in rows[:A_CLUSTER]], text)
+
+
+def _about(checked: Findings, cluster: Sequence[Finding], rows: Sequence[int]) -> str:
+    """Say how many images a cluster has, how alike they are, and which of them stay."""
+    scores = [item.score for item in cluster if item.score is not None]
+    low, high = min(scores), max(scores)
+    likeness = f"likeness {low:.2f}" + (f" to {high:.2f}" if f"{low:.2f}" != f"{high:.2f}" else "")
+    staying = [row for row in rows if row not in checked.excluded]
+    stays = f"{len(staying):,} stay" if staying else "none stays"
+    if len(staying) == 1:
+        stays = f"{checked.images.paths[staying[0]]} stays"
+    more = f"; {len(rows) - A_CLUSTER:,} of them only in findings.csv" if len(rows) > A_CLUSTER else ""
+    return f"{len(rows):,} images of one picture\n{likeness}; {stays}{more}"
 
 
 def _picture(checked: Findings, row: int) -> Picture:
@@ -161,8 +196,8 @@ def _curve(checked: Findings) -> list[Section]:
     low, high = curve.interval
     rows = [[f"{images:,}", f"{accuracy:.1%}"] for images, accuracy in zip(curve.images, curve.accuracy, strict=True)]
     about = (
-        "Accuracy of heads on features by the number of images, on images that they did not see. By the power law"
-        f" through these, twice the images of every class gain {curve.gain:.1%} ({low:.1%} to {high:.1%}, at 95 %)."
+        "Accuracy of heads on features by the number of images, on images that they did not see. By a power law"
+        f" that flattens, twice the images of every class gain {curve.gain:.1%} ({low:.1%} to {high:.1%}, at 95 %)."
     )
     return [Section(MORE_IMAGES, about, Table(["images", "accuracy"], rows), key=CURVE)]
 

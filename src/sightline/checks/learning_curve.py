@@ -1,4 +1,4 @@
-"""What more images would bring: answers out of fold of heads on parts of a set, and a power law through their errors.
+"""What more images would bring: answers out of fold of heads on parts of a set, whose errors fall as a power law.
 
 N images, K classes. A head learns from a quarter, a half and all of the images; each part is cut into folds of its own,
 and every image of it is answered by a head that did not see it. The images are drawn again and again for the interval.
@@ -19,7 +19,8 @@ FEWEST = 8  # images of each class in a quarter: with fewer, some folds have har
 WHOLE = 20_000  # images, from which on one quarter and one half are asked, and not all of them
 WEAKEST = 3  # classes that are told of, at most
 INTERVAL = (2.5, 97.5)  # percentiles
-WIDENED = 3.5  # the interval, which knows nothing of other images to learn from: docs/results/checks.md
+FLATTENS = 2 / 3  # of what the power law foretells: it was 0.61 on digits and 0.72 on CIFAR-10, docs/results/checks.md
+WIDENED = 2.5  # the interval, which knows nothing of other images to learn from: chosen there, too
 WEAKER = 0.1  # than the mean recall, at the least, for a class to be named
 WORTH = 0.02  # recall that twice the images must bring at the least for that
 
@@ -115,11 +116,8 @@ def _extended(right_SN: Array, random: np.random.Generator) -> tuple[float, tupl
 
 
 def _gain(errors_S: Array) -> float:
-    """Return by how much the error falls at twice the images, if it falls by the share that it fell by last.
-
-    Curves flatten: a power law through all three promised 1.3 to 1.7 times as much as twice the images brought.
-    """
-    return max(0.0, float(errors_S[-1] * (1 - errors_S[-1] / errors_S[-2])))  # more images do no harm
+    """Foretell by how much the error falls at twice the images: by less than the share that it fell by last."""
+    return max(0.0, FLATTENS * float(errors_S[-1] * (1 - errors_S[-1] / errors_S[-2])))  # more images do no harm
 
 
 def _weakest(right_SN: Array, labels_N: Array, counts_K: Array) -> list[ClassGain]:

@@ -4,13 +4,12 @@ Plain decisions over what was measured: nothing here reads a file or an image.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sightline.checks.duplicates import Pairs, exact_duplicates
 from sightline.checks.mirroring import measure_mirroring
 from sightline.data.cache import CachedImages
 from sightline.data.splits import Splits
@@ -19,10 +18,13 @@ from sightline.display.terminal import natural_key
 __all__ = [
     "FEWEST_TO_JUDGE",
     "KINDS",
+    "MOST_PLACEHOLDERS",
+    "ORDER",
+    "PLACEHOLDER_CLASSES",
+    "PLACEHOLDER_COPIES",
     "TOO_FEW_TO_JUDGE",
     "Finding",
     "Kind",
-    "copies",
     "odd_ones",
     "part_of",
     "rare_classes",
@@ -99,8 +101,9 @@ KINDS = {
     ),
     "near duplicate": Kind(
         "Pictures that are there twice, a little changed",
-        "Re-encoded, brightened, moved a little or mirrored, a picture counts twice while training. One of each pair is"
-        " proposed to be left out; keep both where they are two pictures.",
+        "Re-encoded, brightened, moved, cropped or mirrored, a picture counts twice while training. One of each pair or"
+        " cluster stays: an image of test if there is one, else that whose file has the most pixels, else the first."
+        " The others are proposed to be left out; keep them where they are other pictures.",
         "nearly the same as an image that stays",
     ),
     "blank": Kind(
@@ -136,6 +139,10 @@ KINDS = {
         "A training leaves out flips and mirrored views here, unless --augment.flip or --evaluation.views asks for"
         " them.",
     ),
+    "to label": Kind(
+        "Images to label next",
+        "Their labels would teach a run most; the first teach most.",
+    ),
 }
 """In the order in which a page shows them."""
 
@@ -162,6 +169,8 @@ class Finding:
     """Probability of that class, from 0 to 1."""
     neighbors: tuple[int, ...] = ()
     """Rows of the images that speak for it, the nearest first."""
+    judge: str = ""
+    """What suspected it, such as ``the backbone in the box at 96 px``."""
 
 
 def part_of(images: CachedImages, splits: Splits | None) -> list[str]:
@@ -197,88 +206,6 @@ def odd_ones(images: CachedImages, oddities: Mapping[str, Mapping[int, str]]) ->
     ]
 
 
-def copies(images: CachedImages, parts: Sequence[str], pairs: Pairs) -> list[Finding]:
-    """Find images that are there more than once: within a split, across splits, under two labels.
-
-    Args:
-        parts: the split of each row.
-        pairs: near duplicates, of one image of each group of identical ones.
-    """
-    findings: list[Finding] = []
-    groups = exact_duplicates(images.hashes, images.readable)
-    placeholders = _placeholders(images, groups)
-    for group in groups:
-        of_group = [
-            item
-            for one, other in _exact_pairs(parts, group)
-            for item in _copy(images, parts, one, other, None, "the same pixels")
-        ]
-        if group[0] in placeholders:
-            findings += _every_copy(images, group)
-            of_group = [item for item in of_group if item.kind == "shared"]
-        findings += of_group
-    members = {row: group for group in groups for row in group}
-    for first, second, score, mirrored in zip(*(part.tolist() for part in pairs), strict=True):
-        text = f"likeness {score:.2f}" + (", mirrored" if mirrored else "")
-        for one in _first_of_each(parts, members.get(first, [first])):
-            for other in _first_of_each(parts, members.get(second, [second])):
-                findings += _copy(images, parts, one, other, score, text)
-    return findings
-
-
-def _placeholders(images: CachedImages, groups: Sequence[Sequence[int]]) -> set[int]:
-    """Find the first rows of the groups of identical images that look like placeholders."""
-    often = [group for group in groups if len({images.paths[row] for row in group}) >= PLACEHOLDER_COPIES]
-    often = often if len(often) <= MOST_PLACEHOLDERS else []
-    spread = [group for group in groups if len({int(images.labels[row]) for row in group}) >= PLACEHOLDER_CLASSES]
-    return {group[0] for group in (*often, *spread)}
-
-
-def _every_copy(images: CachedImages, group: Sequence[int]) -> list[Finding]:
-    """Make a finding for each copy of a placeholder."""
-    labels = [int(images.labels[row]) for row in group]
-    classes = len(set(labels))
-    text = f"there {len(group)} times, in {classes} {'class' if classes == 1 else 'classes'}"
-    return [
-        Finding("placeholder", text, row, label=label, score=1.0, exact=True)
-        for row, label in zip(group, labels, strict=True)
-    ]
-
-
-def _exact_pairs(parts: Sequence[str], group: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Pair each image of a group with the first, and with the first of the latest split that has any."""
-    latest = max((parts[row] for row in group), key=ORDER.index)
-    ends = (group[0], next(row for row in group if parts[row] == latest))
-    paired = set()
-    for row in group:
-        for end in ends:
-            if row != end and frozenset((row, end)) not in paired:
-                paired.add(frozenset((row, end)))
-                yield end, row
-
-
-def _first_of_each(parts: Sequence[str], group: Sequence[int]) -> list[int]:
-    """List the first image of each split in a group of identical images."""
-    return list({parts[row]: row for row in reversed(group)}.values())
-
-
-def _copy(
-    images: CachedImages, parts: Sequence[str], one: int, other: int, score: float | None, text: str
-) -> list[Finding]:
-    """Find what is wrong with a pair; the image that can be spared comes first, of two in one split the later."""
-    spared, kept = sorted((one, other), key=lambda row: (ORDER.index(parts[row]), -row))
-    labels = [int(images.labels[row]) for row in (spared, kept)]
-    exact = score is None
-    rest = (spared, kept, labels[0], 1.0 if score is None else round(score, 4), exact)
-    findings = []
-    if parts[spared] != parts[kept]:
-        findings.append(Finding("shared", f"{parts[spared]} and {parts[kept]}: {text}", *rest))
-    if labels[0] != labels[1]:
-        names = " and ".join(images.classes[label] for label in labels)
-        findings.append(Finding("two labels", f"{names}: {text}", *rest))
-    return findings or [Finding("duplicate" if exact else "near duplicate", text, *rest)]
-
-
 def rare_classes(images: CachedImages, parts: Sequence[str]) -> list[Finding]:
     """Find classes with few training images, or few beside the largest; of all images where nothing is split."""
     learned = [row for row in images.readable.tolist() if parts[row] in ("", TRAIN)]
@@ -312,18 +239,26 @@ def too_many_near(images: CachedImages, findings: Sequence[Finding]) -> bool:
     return len(near) > MOST_NEAR * len(images.readable)
 
 
-def suggestions(images: CachedImages, parts: Sequence[str], findings: Sequence[Finding]) -> dict[int, Finding]:
+def suggestions(
+    images: CachedImages, parts: Sequence[str], findings: Sequence[Finding], rank: Array | None = None
+) -> dict[int, Finding]:
     """Propose rows to leave out of training and validation, each with the first finding that says so.
 
     Of a class that is mostly blank images none is left out for that: it may be what the class is. Nor are suspected
     labels, or near duplicates, where there are too many. A training leaves no test image out, so none is proposed.
+
+    Args:
+        parts: the split of each row.
+        rank: which of several copies is rather kept, from ``keeping_rank``; by rows unless given.
     """
-    return {row: item for row, item in _better_left_out(images, findings).items() if parts[row] != TEST}
+    return {row: item for row, item in _better_left_out(images, findings, rank).items() if parts[row] != TEST}
 
 
-def staying_in_test(images: CachedImages, parts: Sequence[str], findings: Sequence[Finding]) -> int:
+def staying_in_test(
+    images: CachedImages, parts: Sequence[str], findings: Sequence[Finding], rank: Array | None = None
+) -> int:
     """Count the test images that would be proposed otherwise: they are mended in the set itself alone."""
-    return sum(parts[row] == TEST for row in _better_left_out(images, findings))
+    return sum(parts[row] == TEST for row in _better_left_out(images, findings, rank))
 
 
 def reasons(images: CachedImages, proposed: Mapping[int, Finding]) -> dict[int, str]:
@@ -337,7 +272,7 @@ def reasons(images: CachedImages, proposed: Mapping[int, Finding]) -> dict[int, 
     return texts
 
 
-def _better_left_out(images: CachedImages, findings: Sequence[Finding]) -> dict[int, Finding]:
+def _better_left_out(images: CachedImages, findings: Sequence[Finding], rank: Array | None) -> dict[int, Finding]:
     left_out: dict[int, Finding] = {}
     blank = Counter(item.label for item in findings if item.kind == "blank")
     total = Counter(images.labels[images.readable].tolist())
@@ -358,9 +293,10 @@ def _better_left_out(images: CachedImages, findings: Sequence[Finding]) -> dict[
             left_out.setdefault(item.row, item)
             if item.kind == "two labels" and item.other is not None:
                 left_out.setdefault(item.other, item)
-    if not alike:  # near duplicates of images that stay, in the order of their rows: each has then one that stays
+    if not alike:  # near duplicates of images that stay, the best kept first: each has then one that stays
+        place = np.arange(len(images.paths)) if rank is None else rank
         near = [(item.row, item.other, item) for item in findings if item.kind == "near duplicate"]
-        for row, other, item in sorted(near, key=lambda pair: pair[:2]):
+        for row, other, item in sorted(near, key=lambda pair: (place[pair[0]], place[pair[1]])):
             if row is not None and other not in left_out:
                 left_out.setdefault(row, item)
     return left_out

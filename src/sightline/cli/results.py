@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.display.events import Measured
+from sightline.display.events import Measured, Table
 from sightline.display.lines import Lines
 from sightline.display.terminal import show, show_rows
 
 if TYPE_CHECKING:
     from sightline.checks.check import Check
+    from sightline.checks.corrections import Decided
     from sightline.explanation.explain import Explanations
     from sightline.generation.generate import Generated
     from sightline.inference.encode import Encoded
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "show_check",
+    "show_corrections",
     "show_evaluation",
     "show_explanations",
     "show_features",
@@ -153,6 +155,22 @@ def show_check(check: "Check", **_: Any) -> None:
         show(f"Found: {'; '.join(f'{_lowered(KINDS[kind].title)} {count:,}' for kind, count in check.counts.items())}")
     show(check.command)
     show_path(check.folder)
+
+
+def show_corrections(decided: "Decided", *, export: Path | None = None, take: Path | None = None, **_: Any) -> None:
+    """Print how many labels are decided, and which classes become which."""
+    _warn(decided.notes)
+    if take is not None:
+        show(f"{decided.imported:,} decisions imported from {take}")
+    kept = sum(decision.kept for decision in decided.decisions)
+    out = sum(decision.after is None for decision in decided.decisions)
+    count = len(decided.decisions)
+    show(f"{decided.path}: {count:,} decided: {count - kept - out:,} corrected, {kept:,} right, {out:,} left out")
+    rows = [(before, "left out" if after is None else after, n) for (before, after), n in decided.changes.items()]
+    if rows:
+        Lines()(Table(("from", "to", "images"), rows, texts=2))
+    if export is not None:
+        show(str(export))
 
 
 def _lowered(text: str) -> str:

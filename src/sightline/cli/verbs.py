@@ -83,6 +83,11 @@ VERBS = {
         results.show_check,
         names={"classes": "data.classes", "corrections": "data.corrections"},
     ),
+    "corrections": Verb(
+        "sightline.checks.corrections:corrections",
+        results.show_corrections,
+        names={"form": "as", "take": "import"},
+    ),
     "review": Verb("sightline.checks.review:review", reports_on_error=False),
     "compare": Verb("sightline.studies.compare:compare", reports_on_error=False),
     "studies": Verb("sightline.cli.listing:studies"),

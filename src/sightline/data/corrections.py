@@ -6,7 +6,7 @@ again and replaces it whole, so two windows lose nothing of each other, and a ki
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -122,6 +122,23 @@ class CorrectionsFile:
             earlier = decisions.get(decision.digest)
             decisions[decision.digest] = decision
         return earlier
+
+    def decide_newer(self, decisions: Iterable[Decision]) -> int:
+        """Write many decisions at once, but for those on images on which the same, or something later, was decided.
+
+        Returns:
+            How many were written.
+        Raises:
+            ConfigError, StorageError: as ``decide`` raises them.
+        """
+        written = 0
+        with self._changing() as known:
+            for decision in decisions:
+                earlier = known.get(decision.digest)
+                if earlier is None or (earlier.after != decision.after and earlier.when <= decision.when):
+                    known[decision.digest] = decision
+                    written += 1
+        return written
 
     def undo(self, decision: Decision, earlier: Decision | None = None) -> bool:
         """Take a decision back, so that ``earlier`` holds again, or none.

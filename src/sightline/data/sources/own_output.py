@@ -17,6 +17,7 @@ MARKS: tuple[tuple[str, frozenset[str], frozenset[str]], ...] = (
     # what the folder is, files that it must have, files of which it must have one
     ("a run", frozenset(("recipe.yaml",)), frozenset(("model.json", "seen.npz", "metrics.csv", "DONE", "PRUNED"))),
     ("a check", frozenset(("findings.csv",)), frozenset(("check.html", "exclude.csv"))),
+    ("a check", frozenset(("chosen.csv",)), frozenset(("check.html", "manifest.csv"))),
     ("a study", frozenset(("study.yaml",)), frozenset(("study.html", "trials.csv", "tuning.db", ".lock"))),
     ("a comparison", frozenset(("runs.csv", "settings.csv", "curves.csv")), frozenset()),
     ("a search", frozenset(("found.json", "settings.yaml")), frozenset()),

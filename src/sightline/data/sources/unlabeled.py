@@ -9,6 +9,7 @@ import glob
 import itertools
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,19 +27,20 @@ from sightline.data.sources.csv_table import (
     read_regular,
     read_table,
 )
-from sightline.data.sources.entries import Entry, LeftOut, image_names
+from sightline.data.sources.entries import Entry, LeftOut, Listing, image_names
 from sightline.data.sources.find_source import find_source, open_archive, refuse_address, refuse_special
 from sightline.data.sources.folder import FolderSource
 from sightline.data.sources.listed_files import ADDRESS, FileFinder, refuse_odd
 from sightline.data.sources.manifest import ManifestSource
-from sightline.data.sources.source import FileTree
+from sightline.data.sources.source import FileTree, ImageSource, digest
 from sightline.data.sources.table_rows import table_rows
 from sightline.display.terminal import natural_key
 from sightline.errors import DataError
 
-__all__ = ["PlainFiles", "names_images", "plain_files"]
+__all__ = ["UNLABELED", "PlainFiles", "UnlabeledSet", "names_images", "plain_files"]
 
 LARGEST_LIST = 1 << 28  # bytes on standard input
+UNLABELED = "without a label"  # the class of images that have none
 HANDED_OVER = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")  # pipes that a shell opened: predict RUN <(convert ...)
 
 
@@ -80,6 +82,56 @@ def plain_files(what: str | os.PathLike[str] | PlainFiles) -> PlainFiles:
         assert isinstance(source, ManifestSource)
         return _numbered(source, source.files(), os.path.dirname(text), text)
     return _single([text])
+
+
+class UnlabeledSet(ImageSource):
+    """The images of a folder, or those that a manifest lists, as a set of one class; what labels there are is not read.
+
+    Each image is a file on the disk, so that a manifest can name it.
+    """
+
+    least = 1
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """
+        Args:
+            path: of the folder, or of the manifest.
+        Raises:
+            DataError: nothing is there, or the images are no files of their own.
+        """
+        text = os.path.expanduser(os.fspath(path))
+        if not _exists(text):
+            refuse_address(text)
+            raise DataError(f"no folder at {shown(text)}; check the spelling of the path.")
+        if not os.path.isdir(text) and not is_table(text):
+            packed = text.lower().endswith((*ARCHIVE_SUFFIXES, ".parquet"))
+            raise DataError(
+                f"{shown(text)} is {'an archive' if packed else 'a file'}, and a manifest cannot name images inside of"
+                f" it; {'unpack it, and name the folder' if packed else 'name the folder that it lies in'}."
+            )
+        self._files = FolderSource(Path(text)) if os.path.isdir(text) else ManifestSource(Path(text))
+        self.name, self.location = self._files.name, self._files.location
+        self.root = Path(self.location) if isinstance(self._files, FolderSource) else self._files.root
+
+    def fingerprint(self) -> str:
+        return digest([UNLABELED, self._files.fingerprint()])
+
+    def scan(self) -> Listing:
+        """List the images.
+
+        Raises:
+            DataError: there are none.
+        """
+        if isinstance(self._files, ManifestSource):
+            return Listing([Entry(entry.path, UNLABELED) for entry in self._files.files()], Counter())
+        files, _, left = self._files.list_files()
+        names = image_names(files, left, self._files.begin)
+        if not names:
+            raise DataError(f"no images in {shown(self.location)}; wanted {WANTED} files.")
+        return Listing([Entry(name, UNLABELED) for name in names], left.counts, left.suffixes)
+
+    def read(self, entries: list[Entry]) -> Iterator[tuple[int, bytes | OSError]]:
+        yield from self._files.read(entries)
 
 
 def names_images(text: str) -> bool:
