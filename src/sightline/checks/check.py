@@ -171,14 +171,19 @@ def check(
         suspects = keep_suspects(folder, images, classes, parts, findings)
     if at is not None:
         serve_items(folder, images, suspects, at, on_event, corrections)
+    return _concluded(folder, checked, steps, reading)
+
+
+def _concluded(folder: Path, checked: Findings, steps: list[Advice], reading: Sequence[str]) -> Check:
+    """Return what a check found and advises; ``reading``: sentences on how files were read."""
     return Check(
         folder,
-        findings,
+        list(checked.findings),
         checked.counts,
-        [images.paths[row] for row in sorted(checked.excluded)],
+        [checked.images.paths[row] for row in sorted(checked.excluded)],
         " ".join(lead(checked, steps)),
         steps,
-        train_command(images.location, steps),
+        train_command(checked.images.location, steps),
         [*reading, *by_itself(checked)],
     )
 
