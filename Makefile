@@ -148,6 +148,7 @@ bench-labels: install
 
 bench-classes: install
 	$(BIN)/python benchmarks/classes.py digits 1797 $(CIFAR) 6000
+
 bench-active: install
 	$(BIN)/python benchmarks/active.py $(GROCERY) $(ARGS)
 
