@@ -177,7 +177,7 @@ def _whitened(features_ND: Array, places: Array) -> Array:
     sample = features_ND[places[:: max(1, len(places) // FITTED)]].astype(np.float32)
     mean = sample.mean(axis=0)
     variance, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False).reshape(len(mean), -1))
-    count = min(DIMENSIONS, int((variance > 1e-6 * variance[-1]).sum()), len(mean))
+    count = max(1, min(DIMENSIONS, int((variance > 1e-6 * variance[-1]).sum())))
     axes = axes[:, -count:] / np.maximum(variance[-count:], 1e-12) ** 0.25
     vectors_ND = np.empty((len(places), count), np.float16)
     for start in range(0, len(places), BLOCK):
