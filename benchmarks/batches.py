@@ -16,7 +16,7 @@ from sightline.data.batches import TrainingBatches, prepare
 from sightline.data.sources.find_source import find_source
 from sightline.machine.devices import arithmetic, choose_device, describe, keep_freed_memory
 from sightline.models.build import build_network
-from sightline.training.module import classification_loss
+from sightline.training.losses import classification_loss
 from sightline.training.optimizers import build_optimizer
 
 BATCHES = 12

@@ -21,7 +21,7 @@ from sightline.data.batches import Batch
 from sightline.display.lines import Lines
 from sightline.machine.devices import choose_device, convolution_flops, describe, has_fast_bfloat16, keep_freed_memory
 from sightline.models.build import build_network
-from sightline.training.module import classification_loss
+from sightline.training.losses import classification_loss
 from sightline.training.optimizers import build_optimizer
 
 RECIPE = "custom-resnet-onecycle"

@@ -29,7 +29,7 @@ from sightline.data.augment.augment import Parameters, apply, color_jitter, draw
 from sightline.data.augment.mixing import cut, draw_mixing, mix
 from sightline.data.augment.trivial_augment import OPERATIONS, draw_operations, strengths, trivial_augment
 from sightline.data.batches import Batch
-from sightline.training.module import classification_loss
+from sightline.training.losses import classification_loss
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 ANGLES = [0.0, 7.5, -30.0, 90.0, 135.0, -180.0]  # degrees

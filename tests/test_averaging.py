@@ -15,7 +15,8 @@ from sightline.data.batches import Batch
 from sightline.errors import TrainingError
 from sightline.models.base import Network
 from sightline.training.callbacks.averaging import Averaging, Chosen, put_in_chosen
-from sightline.training.module import ClassifierLearner, balanced_weights
+from sightline.training.losses import balanced_weights
+from sightline.training.module import ClassifierLearner
 from sightline.training.trainer import build_trainer
 
 BATCHES = 3

@@ -13,6 +13,7 @@ from conftest import QUICK, Finished
 from sightline.cli.main import main
 from sightline.config.fitting import DataConfig
 from sightline.config.resolving import read_recipe, resolve
+from sightline.config.studies import read_study
 from sightline.data.batches import prepare
 from sightline.data.cache import open_images
 from sightline.data.correcting import correct, correct_rows, corrections_fingerprint, with_corrected_labels
@@ -236,6 +237,14 @@ def test_a_class_that_would_have_no_training_image_is_refused(in_memory, decide,
     path = decide(images, dict.fromkeys(splits.test.tolist()), tmp_path / "c.csv")
     with pytest.raises(DataError, match="leaves no test image"):
         correct(images, splits, config(path, correct_test=True))
+
+
+def test_recipes_of_a_study_are_measured_by_the_same_labels(tmp_path):
+    (tmp_path / "s.yaml").write_text(
+        "name: s\nrecipe: small\nbaseline: raw\nvariants: [{name: raw}, {name: mended, settings: {data: {corrections: a}}}]"
+    )
+    with pytest.raises(ConfigError, match=r"data\.corrections is .* would then be measured on other images or labels"):
+        read_study(tmp_path / "s.yaml")
 
 
 @pytest.mark.parametrize("verb", ["train", "check"])

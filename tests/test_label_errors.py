@@ -81,7 +81,25 @@ def test_the_findings_name_the_given_and_the_suggested_class(in_memory):
     found = judged(in_memory, features, given)
     assert found.findings[0].row == 7
     assert found.findings[0].detail.startswith(f"given class {given[7]}, suggested class {labels[7]}")
+    assert found.findings[0].suggested == labels[7]
+    assert 0.5 < found.findings[0].certainty <= 1
+    assert found.findings[0].judge == "made-up features"
     assert "made-up features" in found.notes[0]
+
+
+def test_the_nearest_trusted_images_of_the_suggested_class_speak_for_it(in_memory):
+    features, labels = blobs(300)
+    given = labels.copy()
+    given[[7, 10]] = (labels[[7, 10]] + 1) % 3  # both are of class 1, and say class 2
+    features[10] = features[7] + 0.001  # the nearest of all, but a suspect itself
+    features[13] = features[7] + 0.01
+    found = judged(in_memory, features, given)
+    (first,) = (item for item in found.findings if item.row == 7)
+    suspects = {item.row for item in found.findings}
+    assert first.neighbors[0] == 13
+    assert len(first.neighbors) == 6
+    assert not suspects & set(first.neighbors)
+    assert {given[row] for row in first.neighbors} == {1}
 
 
 def test_an_image_that_was_decided_to_be_left_out_shifts_no_other(in_memory):

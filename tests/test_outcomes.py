@@ -23,6 +23,7 @@ from sightline.runs.outcomes import (
     spoken_value,
     unlike_images,
 )
+from sightline.studies.pairs import paired_runs
 
 
 @pytest.fixture
@@ -170,3 +171,19 @@ def test_another_cut_of_the_same_images_is_told(like) -> None:
     assert fewer == [
         "These runs were not measured on the same validation images: whole on 15 (split 0); half on 8 (split 0)."
     ]
+
+
+def test_labels_that_were_corrected_in_one_run_alone_are_told_where_it_was_measured_by_them(like) -> None:
+    one = like("one")
+    data = json.loads((one.run / "model.json").read_text())["data"]
+
+    def corrected(name: str, **digests: str):
+        return like(name, data=data | {"corrections": {"digest": "d", **digests}})
+
+    assert unlike_images([one, corrected("train")]) == []
+    assert unlike_images([one, corrected("test", test="t")]) == [
+        "These runs were not measured by the same test labels: one by those of the set; test by t."
+    ]
+    (sentence,) = unlike_images([one, corrected("both", validation="v")])
+    assert "not measured by the same validation labels: one by those of the set; both by v" in sentence
+    assert not paired_runs([one, corrected("again", test="t")])

@@ -116,8 +116,13 @@ def test_cross_validation_has_one_view_of_each_image(tmp_path: Path) -> None:
         train(photographs(tmp_path / "pets", 5), tmp_path / "run", {"evaluation": {"views": "flip"}})
 
 
+ROBUST = {"fit": {"loss": "generalized_cross_entropy", "label_smoothing": 0.0}}
+
+
 @pytest.mark.parametrize(
-    "settings", [{"augment": {"cutout": {"size": 6}}}, {"optimizer": "sgd"}, {"fit": {"batch_size": 9}}], ids=str
+    "settings",
+    [{"augment": {"cutout": {"size": 6}}}, {"optimizer": "sgd"}, {"fit": {"batch_size": 9}}, ROBUST],
+    ids=str,
 )
 def test_settings_of_steps_are_refused_where_none_are_taken(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"has no effect: nothing is trained by steps behind this probe"):

@@ -426,6 +426,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"fit": {"class_weights": "balanced"}, "data": {"sampling": "balanced"}},
         "--fit.class-weights balanced and --data.sampling balanced both make up for rare classes",
     ),
+    (
+        {"fit": {"loss": "generalized_cross_entropy", "label_smoothing": 0.1}},
+        "--fit.loss generalized_cross_entropy is defined for a label, not for one that is spread",
+    ),
     ({"fit": {"accumulate": {}}}, "--fit.accumulate is empty; its epochs must begin with 0 and rise"),
     ({"fit": {"accumulate": {1: 4}}}, "--fit.accumulate is 1:4; its epochs must begin with 0 and rise"),
     (

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from sightline.data.batches import Batch
-from sightline.training.module import balanced_weights, classification_loss
+from sightline.training.losses import balanced_weights, classification_loss, generalized_cross_entropy
 from sightline.training.totals import COUNT_EVERY, Totals
 
 
@@ -114,3 +114,34 @@ def test_a_mixed_image_counts_by_the_weights_of_both_its_classes():
     first = 0.75 * 0.5 * of[0][0] + 0.25 * 1.0 * of[1][0]
     second = 0.5 * 18.0 * of[0][1] + 0.5 * 0.5 * of[1][1]
     assert float(loss) == pytest.approx(float((first + second) / 2))
+
+
+# ── labels with errors ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_robust_loss_is_the_formula_of_the_paper_and_an_improbable_label_pulls_little():
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    p = logits.softmax(1)[torch.arange(5), labels]
+    assert torch.allclose(generalized_cross_entropy(logits, labels), (1 - p**0.7) / 0.7)
+    pull = []
+    for margin in (0.0, 6.0):  # undecided, and sure of another class
+        two = torch.tensor([[0.0, margin]], requires_grad=True)
+        generalized_cross_entropy(two, torch.tensor([0])).sum().backward()
+        pull.append(float(two.grad.abs().max()))
+    assert pull[1] < 0.05 * pull[0]
+    sure = torch.tensor([[-200.0, 200.0]], requires_grad=True)
+    generalized_cross_entropy(sure, torch.tensor([0])).sum().backward()
+    assert torch.isfinite(sure.grad).all()
+
+
+def test_the_robust_loss_counts_by_the_weights_of_classes_and_the_shares_of_mixed_images():
+    logits = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    own, partner, shares = torch.tensor([0, 2]), torch.tensor([1, 0]), torch.tensor([0.75, 0.5])
+    weights = torch.tensor([0.5, 1.0, 18.0])
+    batch = Batch(logits, own, 0, 0, 1.0, partner, shares)
+    loss, _ = classification_loss(nn.Identity(), batch, 0.0, weights, kind="generalized_cross_entropy")
+    of = [generalized_cross_entropy(logits, labels) * weights[labels] for labels in (own, partner)]
+    assert float(loss) == pytest.approx(float(torch.lerp(of[1], of[0], shares).mean()))
+    plain, _ = classification_loss(nn.Identity(), Batch(logits, own, 0, 0), kind="generalized_cross_entropy")
+    assert float(plain) == pytest.approx(float(generalized_cross_entropy(logits, own).mean()))

@@ -26,6 +26,9 @@ ITERATIONS = 60  # of L-BFGS for each, at most
 MOST_FITTED = 100_000  # images that a head is fitted to: a linear one learns nothing from more, and memory is finite
 CERTAIN = 3.0  # standard errors by which the heads must beat the largest class's share to be heard
 BLOCK = 4096  # images whose distances are computed at a time
+SPEAKING = 6  # nearest images of the suggested class that are named with a suspect
+EXPLAINED = 2_000  # suspects with which they are, the first: nobody looks at more
+MOST_NEIGHBORS = 20_000  # images of a class that they are taken from, at most: memory is finite
 
 Array = np.ndarray[Any, Any]
 Count = Callable[[int, int], None]
@@ -76,6 +79,12 @@ def find_label_errors(images: CachedImages, embedding: Embedding, progress: Coun
             f"Not judged, since the class has fewer than {FEWEST_TO_JUDGE} images: the labels of"
             f" {', '.join(name for name, enough in zip(names, enough_K.tolist(), strict=True) if not enough)}."
         )
+    suspects = [
+        place
+        for place in suspected_labels(probabilities_NK, labels_N, "noise rate").tolist()
+        if enough_K[labels_N[place]]
+    ]
+    near = _speaking_for(embedding.features_ND[places], labels_N, predicted_N, suspects)
     findings = [
         Finding(
             "suspected label",
@@ -84,11 +93,27 @@ def find_label_errors(images: CachedImages, embedding: Embedding, progress: Coun
             int(rows[place]),
             label=int(labels_N[place]),
             score=round(float(quality_N[place]), 6),
+            suggested=int(predicted_N[place]),
+            certainty=round(float(probabilities_NK[place, predicted_N[place]]), 6),
+            neighbors=tuple(rows[near.get(place, [])].tolist()),
+            judge=embedding.name,
         )
-        for place in suspected_labels(probabilities_NK, labels_N, "noise rate").tolist()
-        if enough_K[labels_N[place]]
+        for place in suspects
     ]
     return LabelErrors(findings, notes)
+
+
+def _speaking_for(features_ND: Array, labels_N: Array, predicted_N: Array, suspects: list[int]) -> dict[int, list[int]]:
+    """Find images of the suggested class, themselves no suspects, that are nearest to each of the first suspects."""
+    first, trusted_N = np.array(suspects[:EXPLAINED], np.int64), np.ones(len(labels_N), bool)
+    trusted_N[suspects] = False
+    found: dict[int, list[int]] = {}
+    for label in np.unique(predicted_N[first]).tolist():
+        asking, among = first[predicted_N[first] == label], np.flatnonzero(trusted_N & (labels_N == label))
+        among = among[:: max(1, -(-len(among) // MOST_NEIGHBORS))]
+        nearest = neighbors(features_ND, asking, among, SPEAKING)
+        found |= dict(zip(asking.tolist(), nearest.tolist(), strict=True))
+    return found
 
 
 def out_of_fold(

@@ -159,6 +159,8 @@ class Finding:
     """Probability of that class, from 0 to 1."""
     neighbors: tuple[int, ...] = ()
     """Rows of the images that speak for it, the nearest first."""
+    judge: str = ""
+    """What suspected it, such as ``the backbone in the box at 96 px``."""
 
 
 def part_of(images: CachedImages, splits: Splits | None) -> list[str]:

@@ -131,7 +131,7 @@ def suspects_of(images: CachedImages, parts: Sequence[str], findings: Sequence[F
 
 def _why(finding: Finding) -> str:
     if finding.kind == "suspected label" and finding.score is not None:
-        return f"suspected label: quality {finding.score:.3f}"
+        return f"suspected label: quality {finding.score:.3f}" + (f" by {finding.judge}" if finding.judge else "")
     return f"{finding.kind}: {finding.detail}"
 
 

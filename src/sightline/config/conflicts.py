@@ -247,8 +247,13 @@ CLASSIFIER: tuple[Conflict, ...] = (
 _NO_CLASSES = "has no effect on a generator, which tells no classes apart; leave it out."
 GENERATOR: tuple[Conflict, ...] = (
     (lambda r, f: r.fit.label_smoothing != 0, f"--fit.label-smoothing {{r.fit.label_smoothing}} {_NO_CLASSES}"),
+    (lambda r, f: r.fit.loss != "cross_entropy", f"--fit.loss {{r.fit.loss}} {_NO_CLASSES}"),
     (lambda r, f: r.fit.class_weights != "none", f"--fit.class-weights {{r.fit.class_weights}} {_NO_CLASSES}"),
     (lambda r, f: r.fit.keep != "last", f"--fit.keep {{r.fit.keep}} {_NO_CLASSES}"),
+    (
+        lambda r, f: r.data.correct_test,
+        "--data.correct-test has no effect on a generator, which is measured on no test image; leave it out.",
+    ),
     (
         lambda r, f: r.data.synthetic is not None,
         "--data.synthetic: a generator learns from real images alone; leave the option out.",

@@ -172,6 +172,10 @@ class FitConfig(Block, frozen=True, kw_only=True):
     """Batches whose gradients are averaged for one optimizer step: a number, or one from each of some epochs on,
     counted from 0; in YAML {0: 8, 4: 4, 8: 1}, as a flag 0:8 4:4 8:1. The last step of an epoch sees what is left, and
     each image weighs the same in it."""
+    loss: Literal["cross_entropy", "generalized_cross_entropy"] = "cross_entropy"
+    """What training minimizes: cross-entropy; or (1 - p^0.7) / 0.7 of the probability p of the label (Zhang and
+    Sabuncu, 2018), in which a label that the network finds improbable counts little: for labels with errors. Validation
+    is measured by cross-entropy either way."""
     label_smoothing: Dropout = 0.0
     """Share of the target that is spread evenly over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -203,6 +207,12 @@ class FitConfig(Block, frozen=True, kw_only=True):
 
     def _check(self) -> None:
         within("fit.validate-every", self.validate_every, 0, self.epochs)
+        if self.loss != "cross_entropy" and self.label_smoothing:
+            raise ConfigError(
+                f"--fit.loss {self.loss} is defined for a label, not for one that is spread over all classes"
+                f" (--fit.label-smoothing {self.label_smoothing:g}, of the flags or the recipe); add"
+                " --fit.label-smoothing 0."
+            )
         if self.batch_size < 2 * self.processes:
             raise ConfigError(
                 f"--fit.batch-size ({self.batch_size}) leaves less than two images to each of --fit.processes"

@@ -18,8 +18,15 @@ __all__ = ["Study", "Variant", "differences", "named_studies", "read_study", "st
 
 RUN = "run"  # the kind of network that an earlier run is
 STUDY_OWN = ("name", "about", "image_set", "fit.seed")  # of a recipe; a study sets these itself
-# would cut other test or validation images, label test otherwise, or tell other classes apart
-ONE_SPLIT = ("data.split_seed", "data.validation", "data.exclude", "data.correct_test", "data.merge")
+# would cut other test or validation images, label them otherwise, or tell other classes apart
+ONE_SPLIT = (
+    "data.split_seed",
+    "data.validation",
+    "data.exclude",
+    "data.corrections",
+    "data.correct_test",
+    "data.merge",
+)
 
 
 class Variant(Block, frozen=True, kw_only=True):
@@ -186,7 +193,8 @@ class Study(Block, frozen=True, kw_only=True, dict=True):
                 if settings[name] != first.setdefault(name, settings[name]):
                     raise ConfigError(
                         f"{name} is {settings[name]} in {shown(variant.name)} and {first[name]} in others, which"
-                        " would then be measured on other images; set it in the settings of the study, for all."
+                        " would then be measured on other images or labels; set it in the settings of the study, for"
+                        " all."
                     )
 
 

@@ -75,7 +75,8 @@ class ClassifierPlan(Plan):
         }
 
     def learner(self, fresh: bool) -> "ClassifierLearner":
-        from sightline.training.module import ClassifierLearner, balanced_weights
+        from sightline.training.losses import balanced_weights
+        from sightline.training.module import ClassifierLearner
 
         fit, train = self.recipe.fit, self.splits.train
         if fresh and self.built.weights is None:

@@ -40,7 +40,7 @@ ROWS_AT_ONCE = 1_000  # images that are looked at for colors before the next are
 
 # of a training by steps, beside the settings of ``fit`` that a probe reads as well
 STEP_BLOCKS = ("augment", "optimizer", "schedule", "clip", "averaging", "early_stopping")
-STEP_SETTINGS = ("batch_size", "accumulate", "label_smoothing", "keep", "validate_every", "compile")
+STEP_SETTINGS = ("batch_size", "accumulate", "loss", "label_smoothing", "keep", "validate_every", "compile")
 
 
 def refuse_conflicts(

@@ -7,20 +7,20 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from sightline.config.acgan import ACGANConfig
 from sightline.config.generating import AnyRecipe, GeneratorRecipe
 from sightline.config.generators import DiffusionConfig
 from sightline.config.schedules import PlateauConfig
 from sightline.config.settings import Recipe
-from sightline.data.batches import Array, Batch, derived_seed
+from sightline.data.batches import Batch, derived_seed
 from sightline.errors import TrainingError
 from sightline.machine.devices import seed_generators
 from sightline.models import acgan, diffusion
 from sightline.models.acgan import ACGAN
 from sightline.models.base import Network
 from sightline.models.unet import UNet
+from sightline.training.losses import classification_loss
 from sightline.training.optimizers import build_optimizer
 from sightline.training.phases import phases_of, shares_of, whitening_epochs
 from sightline.training.schedules import Plateau, Steps, falling, schedule
@@ -32,48 +32,8 @@ __all__ = [
     "DiffusionLearner",
     "Learner",
     "agreed",
-    "balanced_weights",
-    "classification_loss",
     "validated",
 ]
-
-
-def classification_loss(
-    network: Network,
-    batch: Batch,
-    label_smoothing: float = 0.0,
-    class_weights: Tensor | None = None,
-    answer_shift: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy of a batch, in float32; of a mixed one, of both labels by their shares.
-
-    With weights of the classes, (K,), that of each image times its class's weight: the weights are one on average over
-    the training images, so the mean is divided by the images, and is the same for every number of processes.
-
-    Returns:
-        The loss, a scalar, and the logits, (B, K).
-    """
-    logits = (network.classify(batch.images) if batch.features else network(batch.images)).float()
-    if answer_shift is not None:  # of a classifier that was trained for other frequencies of the classes
-        logits = logits + answer_shift
-    if batch.shares is None and class_weights is None:
-        return functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing), logits
-
-    def losses(labels: Tensor) -> Tensor:
-        plain = functional.cross_entropy(logits, labels, label_smoothing=label_smoothing, reduction="none")
-        # not by the loss's own weight=: with label smoothing that weighs the classes that are smoothed to as well, and
-        # every image is pushed towards the rare class (recall 1.00 at an accuracy of 0.52 in bench-unbalanced)
-        return plain if class_weights is None else plain * class_weights[labels]
-
-    if batch.shares is None or batch.partner_labels is None:
-        return losses(batch.labels).mean(), logits
-    return torch.lerp(losses(batch.partner_labels), losses(batch.labels), batch.shares).mean(), logits
-
-
-def balanced_weights(labels: Array, classes: int) -> Tensor:
-    """Return weights that let every class count the same in all: images / (classes · images of the class), (K,)."""
-    counts = torch.bincount(torch.from_numpy(labels), minlength=classes)
-    return len(labels) / (classes * counts.float())
 
 
 def agreed(trainer: L.Trainer, due: bool) -> bool:
@@ -271,7 +231,8 @@ class ClassifierLearner(Learner):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         position = self.begin_step(batch)
         self.network.train_whitening(self._whitening_learns(batch.epoch))
-        loss, logits = classification_loss(self.network, batch, self.recipe.fit.label_smoothing, self.class_weights)
+        fit = self.recipe.fit
+        loss, logits = classification_loss(self.network, batch, fit.label_smoothing, self.class_weights, kind=fit.loss)
         self.training_totals.add(loss, logits, batch.main_labels, position)
         return self.share_of_step(loss if batch.weight == 1 else loss * batch.weight, batch)
 

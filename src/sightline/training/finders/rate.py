@@ -23,7 +23,7 @@ from sightline.runs.writing import write_csv
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finders.range_test import RangeTest, range_test, restored
 from sightline.training.finders.steps import TrainingStep, copied_network, grouped, optimizer_of, training_batches
-from sightline.training.module import classification_loss
+from sightline.training.losses import classification_loss
 from sightline.training.optimizers import scaled
 from sightline.training.schedules import Steps
 

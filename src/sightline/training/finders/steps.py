@@ -14,7 +14,7 @@ from sightline.data.batches import Array, Batch, TrainingBatches, derived_seed
 from sightline.machine.devices import arithmetic, seed_generators
 from sightline.models.base import Network
 from sightline.training.classifier_plan import ClassifierPlan
-from sightline.training.module import balanced_weights, classification_loss
+from sightline.training.losses import balanced_weights, classification_loss
 from sightline.training.network import fit_to_images
 from sightline.training.optimizers import build_optimizer
 from sightline.training.phases import frozen_modules, layers_of, phases_of, shares_of
@@ -74,7 +74,7 @@ class TrainingStep:
         seed_generators(self.device, derived_seed(fit.seed, batch.epoch, batch.position, 0))  # dropout
         network.train_whitening(isinstance(config, SpeednetConfig) and batch.epoch < config.whiten_bias_epochs)
         with self.autocast():
-            loss, _ = classification_loss(network, batch, fit.label_smoothing, self._weights)
+            loss, _ = classification_loss(network, batch, fit.label_smoothing, self._weights, kind=fit.loss)
         share = self._steps.batches_beside(batch.epoch, batch.position)
         self._scaler.scale(loss / share).backward()  # type: ignore[no-untyped-call]
         return loss.detach()
