@@ -3,10 +3,10 @@
     python benchmarks/duplicates.py ../shared/data/cifar10-jpeg.tar.xz [RUN [VECTORS [TIMES]]]
 
 Copies of PLANTED images of each kind of change are laid beside the whole set, and counted as found where they come into
-one cluster with their original. The embedding is that of RUN, unless named the classifier in the box, whose image size
-must be that of the set; VECTORS is a file (.npy) that keeps the vectors of the set. With TIMES the set is repeated so
-many times instead, each copy changed a little: moved by up to 2 pixels, toned, half of them mirrored; their vectors are
-those of the originals with noise of a tenth of their length. Decoding and embedding are not in the seconds.
+one cluster with their original. The embedding is that of RUN, or of the backbone in the box where RUN is empty; VECTORS
+is a file (.npy) that keeps those of the set. With TIMES the set is repeated so many times instead, each copy changed a
+little: moved by up to 2 pixels, toned, half of them mirrored; their vectors are those of the originals with noise of a
+tenth of their length. Decoding and embedding are not in the seconds.
 """
 
 import io
@@ -26,15 +26,13 @@ import numpy as np
 from PIL import Image
 
 from sightline.checks.duplicates import Pairs, clusters_of, near_duplicates
+from sightline.checks.embedding import embed
 from sightline.data.batches import derived_seed
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
-from sightline.inference.encoder import Encoder
-from sightline.inference.predict import load
 from sightline.measures.metrics import wilson_interval
 
 PLANTED = 200  # images of each kind of change
-BOX = Path(__file__).parents[1] / "src/sightline/resources/box/cifar10-jpeg.safetensors"
 
 Array = np.ndarray[Any, Any]
 
@@ -42,20 +40,21 @@ Array = np.ndarray[Any, Any]
 def main() -> None:
     data, run, vectors, times = (*sys.argv[1:], *("", "", "", "")[len(sys.argv) - 1 :])
     images = open_images(find_source(data))
-    encoder = Encoder(load(run or BOX))
-    vectors_ND = _vectors(images, encoder, Path(vectors) if vectors else None)
+    vectors_ND = _vectors(images, data, run, Path(vectors) if vectors else None)
     if times:
         _repeated(images, vectors_ND, int(times))
     else:
-        _planted(images, encoder, vectors_ND)
+        _planted(images, run, vectors_ND)
     versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "usearch"))
     print(f"Python {platform.python_version()}, {versions}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 
-def _vectors(images: CachedImages, encoder: Encoder, path: Path | None) -> Array:
+def _vectors(images: CachedImages, data: str, run: str, path: Path | None) -> Array:
     if path is not None and path.exists():
         return np.load(path)
-    vectors_ND = encoder.encode_rows(images.pixels, np.arange(len(images.paths)))
+    embedding = embed(find_source(data), run or None)
+    vectors_ND = np.zeros((len(images.paths), embedding.features_ND.shape[1]), np.float32)
+    vectors_ND[embedding.rows] = embedding.features_ND
     if path is not None:
         np.save(path, vectors_ND)
     return vectors_ND
@@ -64,7 +63,7 @@ def _vectors(images: CachedImages, encoder: Encoder, path: Path | None) -> Array
 # ── planted copies ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _planted(images: CachedImages, encoder: Encoder, vectors_ND: Array) -> None:
+def _planted(images: CachedImages, run: str, vectors_ND: Array) -> None:
     random = np.random.default_rng(derived_seed(0, "planted duplicates"))
     total, places, copies = len(images.paths), [], []
     for change in CHANGES.values():
@@ -72,7 +71,14 @@ def _planted(images: CachedImages, encoder: Encoder, vectors_ND: Array) -> None:
         places.append(drawn)
         copies += [change(np.asarray(images.pixels[row]), random) for row in drawn]
     pixels = np.concatenate([images.pixels, np.stack(copies)])
-    vectors = np.concatenate([vectors_ND, encoder.encode_rows(pixels, np.arange(total, len(pixels)))])
+    with tempfile.TemporaryDirectory() as folder:
+        for number, copy in enumerate(copies):  # two classes, since a set has them; in the order of their names
+            path = Path(folder) / "set" / ("ab"[number % 2]) / f"{number:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.ascontiguousarray(copy)).save(path)
+        own = embed(find_source(path.parents[1]), run or None).features_ND
+    order = sorted(range(len(copies)), key=lambda number: (number % 2, number))
+    vectors = np.concatenate([vectors_ND, own[np.argsort(order)]])
     first = {images.hashes[row]: row for row in reversed(images.readable.tolist())}
     rows = np.r_[sorted(first.values()), np.arange(total, len(pixels))]
     kept = {row: first[images.hashes[row]] for row in images.readable.tolist()}
@@ -167,9 +173,9 @@ def _repeated(images: CachedImages, vectors_ND: Array, times: int) -> None:
             noise = random.standard_normal(vectors_ND.shape, np.float32)
             noise *= 0.1 * np.linalg.norm(vectors_ND, axis=1, keepdims=True) / np.sqrt(vectors_ND.shape[1])
             vectors[copy * total : (copy + 1) * total] = vectors_ND + noise
-        rows = np.arange(times * total)
+        rows = np.concatenate([images.readable + copy * total for copy in range(times)])
         pairs = _measured(f"{times} times {total:,} images", pixels, rows, vectors)
-        cluster = clusters_of(pairs.first_P, pairs.second_P, len(rows)).reshape(times, total)
+        cluster = clusters_of(pairs.first_P, pairs.second_P, times * total).reshape(times, total)[:, images.readable]
         print(f"  in one cluster with the original: {(cluster[1:] == cluster[0]).mean():.4f} of the copies")
 
 
