@@ -267,6 +267,7 @@ def test_a_run_whose_images_are_gone_leaves_the_answers_alone_in_the_manifest(
     result = chosen(pool, run, tmp_path / "out")
     assert rows(tmp_path / "out" / "manifest.csv") == []
     assert any("lists the answers alone" in sentence for sentence in result.notes)
+    assert result.command == f"sightline check --unlabeled {pool} --run {run} --review"
 
 
 def test_answers_on_the_review_page_are_in_the_manifest_at_once_and_can_be_taken_back(

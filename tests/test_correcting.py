@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import sightline
 from conftest import QUICK, Finished
@@ -20,8 +21,9 @@ from sightline.data.correcting import correct, correct_rows, corrections_fingerp
 from sightline.data.corrections import CorrectionsFile, Decision
 from sightline.data.merging import merged
 from sightline.data.sources.find_source import find_source
-from sightline.data.splits import split
+from sightline.data.splits import deal_folds, split
 from sightline.errors import ConfigError, DataError
+from sightline.inference.logistic_regression import Examples, cross_validate
 from sightline.runs.folder import read_model, read_run_recipe
 from sightline.training import module
 
@@ -340,6 +342,31 @@ def test_both_accuracies_are_shown_where_test_is_corrected(
     decide(images, {grass[0]: "ünder wasser"})
     with pytest.raises(DataError, match="decides otherwise on test images than when the run was trained"):
         sightline.evaluate(other)
+
+
+def test_cross_validation_measures_the_same_answers_by_both_labels():
+    labels_N = torch.arange(60) % 3
+    features_ND = torch.nn.functional.one_hot(labels_N, 3).float() + 0.01 * torch.rand(60, 3)
+    given_N = labels_N.clone()
+    given_N[:3] = (given_N[:3] + 1) % 3
+    fold_N = np.arange(60) // 3 % 5
+    found = cross_validate(
+        Examples(features_ND, labels_N, 3), lambda *_: fold_N, 1e-3, folds=5, repeats=2, given_N=given_N
+    )
+    assert found.accuracy == 1
+    assert found.as_labeled is not None
+    assert found.as_labeled[0] == pytest.approx(57 / 60)
+    plain = cross_validate(Examples(features_ND, labels_N, 3), lambda *_: fold_N, 1e-3, folds=5, repeats=2)
+    assert (plain.as_labeled, plain.interval) == (None, found.interval)
+
+
+def test_folds_are_those_of_the_labels_as_they_were(in_memory, decide):
+    images = in_memory([0, 1, 2] * 30)
+    before = deal_folds(images, images.readable, 5, 0)
+    corrected, rows, _ = correct_rows(
+        images, images.readable, decide(images, dict.fromkeys(range(0, 60, 3), "class 1"))
+    )
+    assert deal_folds(corrected, rows, 5, 0).tolist() == before.tolist()
 
 
 def test_a_check_looks_at_the_labels_as_decided(finished: Finished, tmp_path: Path, decide) -> None:

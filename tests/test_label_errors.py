@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sightline.checks.embedding import Embedding
-from sightline.checks.label_errors import FOLDS, find_label_errors, neighbors, out_of_fold
+from sightline.checks.label_errors import FOLDS, find_label_errors, neighbors, out_of_fold, true_class_posterior
 from sightline.measures.metrics import label_quality, suspected_labels
 
 
@@ -137,3 +137,19 @@ def test_neighbors_point_the_same_way_and_are_never_the_image_itself():
     assert neighbors(features, np.array([0, 3]), np.arange(5), 2).tolist() == [[1, 3], [2, 1]]
     assert neighbors(features, np.array([0]), np.array([2, 4]), 5).tolist() == [[2, 4]]
     assert neighbors(features, np.array([0]), np.array([0]), 3).shape == (1, 0)
+
+
+def test_the_posterior_says_how_often_a_label_is_right_where_mistakes_have_a_direction():
+    random = np.random.default_rng(0)
+    count, mistakes = 20_000, np.array([[1.0, 0.0, 0.0], [0.3, 0.7, 0.0], [0.0, 0.1, 0.9]])  # by true class, then label
+    belief = random.dirichlet([0.3] * 3, count)  # of the true class, as the image shows it
+    true = (random.random(count)[:, None] > belief.cumsum(axis=1)).sum(axis=1)
+    given = (random.random(count)[:, None] > mistakes[true].cumsum(axis=1)).sum(axis=1)
+    posterior = true_class_posterior((belief @ mistakes).astype(np.float32), given)
+    assert np.allclose(posterior.sum(axis=1), 1)
+    certainty = posterior[np.arange(count), given]
+    for low, high in ((0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1.0)):
+        some = (certainty >= low) & (certainty < high)
+        assert some.sum() > 100
+        assert abs((given == true)[some].mean() - certainty[some].mean()) < 0.12
+    assert abs(certainty.mean() - (given == true).mean()) < 0.05

@@ -412,6 +412,33 @@ def test_decisions_go_on_in_the_file_that_a_check_was_given(
     assert [one.after for one in file.read().values()] == [CLASSES[2], None]
 
 
+def test_what_was_decided_is_proposed_to_be_left_out_no_more(
+    planted: tuple[Path, CachedImages, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = planted[1]
+    suspects = [Finding("suspected label", "", row, label=0, score=0.1, suggested=1) for row in (3, 4, 5)]
+    monkeypatch.setattr("sightline.checks.check.copies", lambda *of: suspects)
+
+    def decide(review: Review, *_: Any) -> None:
+        path = tmp_path / "new" / "exclude.csv"
+        path.write_text(path.read_text() + "my own.png,my own,\n")  # edited meanwhile
+        review.sink.decide(review.items[0], EVIL)
+        review.sink.decide(review.items[2], None)
+
+    monkeypatch.setattr("sightline.serving.reviewing.server.serve_review", decide)
+    events: list[Any] = []
+    data = planted[0].parent / "set"
+    found = check(data, labels="none", out=tmp_path / "new", review=True, on_event=events.append)
+    with (tmp_path / "new" / "exclude.csv").open(newline="") as file:
+        assert [row["file"] for row in csv.DictReader(file)] == [images.paths[4], "my own.png"]
+    assert "exclude.csv has 2 lines less: the labels of those images were decided on" in events
+    assert [item.row for item in found.findings if item.kind == "suspected label"] == [4]
+    assert found.excluded == [images.paths[4]]
+    assert f"--data.corrections {tmp_path}/new/corrections.csv" in found.command
+    assert f"--data.exclude {tmp_path}/new/exclude.csv" in found.command
+    assert "Review 1 label" in (tmp_path / "new" / "check.html").read_text()
+
+
 def test_a_folder_that_no_check_wrote_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"holds no suspects\.json; wanted the folder that sightline check wrote"):
         sightline.review(tmp_path)

@@ -14,6 +14,7 @@ import numpy as np
 
 from sightline.checks import problems
 from sightline.checks.advice import Advice, advise, by_itself, train_command
+from sightline.checks.after_review import as_reviewed
 from sightline.checks.check_page import Findings, lead, write_check
 from sightline.checks.copies import copies, keeping_rank
 from sightline.checks.decided import as_decided, undecided
@@ -166,11 +167,11 @@ def check(
         steps = advise(checked, folder)
         _write(folder, checked, steps)
         suspects = keep_suspects(folder, images, classes, parts, findings)
-    if at is not None:
-        serve_items(folder, images, suspects, at, on_event, corrections)
+    if at is not None and (reviewed := serve_items(folder, images, suspects, at, on_event, corrections)):
+        checked, steps = as_reviewed(checked, folder, reviewed)
     return Check(
         folder,
-        findings,
+        list(checked.findings),
         checked.counts,
         [images.paths[row] for row in sorted(checked.excluded)],
         " ".join(lead(checked, steps)),

@@ -74,7 +74,10 @@ def labeled_before(run: str | os.PathLike[str], model: Mapping[str, Any], progre
     images = open_as_trained(source, data.size, exactly, progress, preprocessing_of(model))
     trained, *_ = kept.sides(images, images.readable)
     if not isinstance(source, FolderSource | ManifestSource):
-        why = f"lie in {source.location}, and a manifest can only list files: unpack it to train on all."
+        why = f"lie in {source.location}, and a manifest can only list files"
+        if os.path.exists(source.location):
+            why += ": unpack it, and train on the folder, to go on with all"
+        why += "."
         return Before(numbers, [], images, trained, [f"{alone} {why}"])
     entries = sorted(source.scan().entries, key=lambda entry: entry.name)  # stable: the order of the rows
     root = Path(source.location) if isinstance(source, FolderSource) else source.root

@@ -4,6 +4,7 @@ import os
 import shlex
 from pathlib import Path
 
+from sightline.checks.after_review import no_more_excluded
 from sightline.checks.opening import open_set
 from sightline.checks.suspects import read_suspects
 from sightline.config.serving import AddressConfig
@@ -95,7 +96,7 @@ def serve_items(
     address: AddressConfig,
     on_event: Listener,
     corrections: str | None = None,
-) -> None:
+) -> set[str]:
     """Show the suspects of a check, until Ctrl-C; say how to go on.
 
     Args:
@@ -105,14 +106,20 @@ def serve_items(
         address: where to listen, and whom to answer.
         on_event: is told the address.
         corrections: file of decisions that the check read, to which more go; None: that of the folder.
+    Returns:
+        Hashes of the suspects that are decided by then.
     """
     from sightline.serving.reviewing.server import serve_review
 
     if not items:
         on_event("No label is suspected, so there is nothing to review.")
-        return
+        return set()
     shown = open_review(folder, images.as_labeled, items, corrections)
     on_event(f"It can be ended by Ctrl-C at any time; go on later with: sightline review {shlex.quote(str(folder))}")
     serve_review(shown, address, on_event)
-    done = sum(item.digest in shown.sink.read() for item in items)
-    on_event(f"{done:,} of {len(items):,} are decided" + (f"; train with them: {shown.command}" if done else ""))
+    decided = shown.sink.read().keys() & {item.digest for item in items}
+    done = f"{len(decided):,} of {len(items):,} are decided"
+    on_event(f"{done}; train with them: {shown.command}" if decided else done)
+    if dropped := no_more_excluded(folder / "exclude.csv", images, decided):
+        on_event(f"exclude.csv has {dropped:,} lines less: the labels of those images were decided on")
+    return set(decided)

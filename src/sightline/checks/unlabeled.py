@@ -77,10 +77,8 @@ class Chosen:
     notes: list[str]
     """Sentences: what was left out, and why."""
 
-    @property
-    def command(self) -> str:
-        """Return the command that trains with all answers."""
-        return f"sightline train {shlex.quote(str(self.folder.absolute() / MANIFEST))}"
+    command: str
+    """Trains with all answers; asks for some where there are none yet."""
 
     @property
     def advice(self) -> list[Advice]:
@@ -146,12 +144,16 @@ def choose_unlabeled(config: UnlabeledConfig, folder: Path, trust_code: bool, pr
         )
     if gone:
         notes.append(f"{_times(gone, 'answered image')} no longer in {images.location}, and not in the manifest.")
+    known = f"{_times(len(before.rows), 'image')} of {config.run} and " if before.rows else ""
     notes += [
-        f"{MANIFEST} lists {_times(len(before.rows), 'image')} of {config.run} and {_times(here, 'answer')}.",
+        f"{MANIFEST} lists {known}{_times(here, 'answer')}.",
         *before.notes,
         *say_left_out(images.ignored, images.suffixes),
     ]
-    done = Chosen(folder, images, chosen, predictions, answers, lead, [*said, *notes])
+    command = ["sightline", "train", str(folder.absolute() / MANIFEST)]
+    if not before.rows and not here:
+        command = ["sightline", "check", "--unlabeled", config.unlabeled, "--run", config.run, "--review"]
+    done = Chosen(folder, images, chosen, predictions, answers, lead, [*said, *notes], shlex.join(command))
     _write(done)
     return done
 

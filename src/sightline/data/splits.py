@@ -223,7 +223,7 @@ def brings_validation(images: CachedImages) -> bool:
 
 
 def deal_folds(images: CachedImages, rows: Array, count: int, seed: int) -> Array:
-    """Deal images into folds for cross-validation, class by class, whole groups and identical pixels together.
+    """Deal images into folds for cross-validation, class by class as labeled, groups and identical pixels together.
 
     Args:
         images: the set.
@@ -234,10 +234,10 @@ def deal_folds(images: CachedImages, rows: Array, count: int, seed: int) -> Arra
         The fold of each image, (n,), from 0. Folds of a class differ by one unit at most; what is left over of a class
         goes on where the class before it ended, so that the folds are of about the same size.
     """
-    units = units_of(images, rows)
+    units, labels = units_of(images, rows), images.as_labeled.labels
     by_class: dict[int, list[str]] = defaultdict(list)
     for unit, members in units.items():
-        by_class[int(np.bincount(images.labels[members]).argmax())].append(unit)
+        by_class[int(np.bincount(labels[members]).argmax())].append(unit)
     random = np.random.default_rng(seed)
     fold_of: dict[int, int] = {}
     place = 0

@@ -6,7 +6,7 @@ features as they are. Nothing here loads Lightning.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -93,6 +93,8 @@ class CrossValidation:
     """95 %, corrected for the overlap of the training parts."""
     folds: int
     repeats: int
+    as_labeled: tuple[float, tuple[float, float]] | None = None
+    """Accuracy and interval of the same answers by other labels; None: not asked for."""
 
 
 def solve_head(examples: Examples, penalties: Sequence[float] = PENALTIES, iterations: int = ITERATIONS) -> list[Head]:
@@ -218,6 +220,7 @@ def cross_validate(
     units: float | None = None,
     folds: int = FOLDS,
     repeats: int = REPEATS,
+    given_N: Tensor | None = None,
 ) -> CrossValidation:
     """Measure a probe by repeated cross-validation, where there are too few images to set any aside.
 
@@ -232,12 +235,13 @@ def cross_validate(
         progress: called with (folds done, folds in all).
         units: as ``corrected_interval`` has them.
         folds, repeats: folds of a repeat, and repeats.
+        given_N: labels that the images came with, before they were corrected, to measure by as well.
     Source:
         Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003.
     """
     progress = progress or (lambda done, total: None)
     logits_NK = np.zeros((len(examples), examples.classes), np.float32)
-    accuracies, sizes = [], []
+    accuracies, as_labeled, sizes = [], [], []
     penalties: dict[int, float] = {}
     for repeat in range(repeats):
         fold_N = deal(folds, repeat)
@@ -254,6 +258,8 @@ def cross_validate(
                 penalties[fold] = head.penalty
                 logits_NK[out_N] = head.logits(out.features_ND)
             accuracies.append(float(head.right(out).mean()))
+            if given_N is not None:
+                as_labeled.append(float(head.right(replace(out, labels_N=given_N[torch.from_numpy(out_N)])).mean()))
             sizes.append(len(out))
             progress(repeat * folds + fold + 1, repeats * folds + 2 * HALVINGS)
     halves = []
@@ -262,8 +268,12 @@ def cross_validate(
         for side in range(2):
             halves.append(_measure_half(examples, half_N == side, fold_N, penalties))
             progress(repeats * folds + 2 * halving + side + 1, repeats * folds + 2 * HALVINGS)
-    interval = corrected_interval(accuracies, sizes, len(examples), halves, units)
-    return CrossValidation(logits_NK, float(np.average(accuracies, weights=sizes)), interval, folds, repeats)
+
+    def mean_of(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+        interval = corrected_interval(values, sizes, len(examples), halves, units)
+        return float(np.average(values, weights=sizes)), interval
+
+    return CrossValidation(logits_NK, *mean_of(accuracies), folds, repeats, mean_of(as_labeled) if as_labeled else None)
 
 
 def _measure_half(

@@ -208,6 +208,9 @@ def _measure(
             "folds": crossed.folds,
             "repeats": crossed.repeats,
         }
+    if crossed is not None and crossed.as_labeled is not None and "as_labeled" in measured:
+        accuracy, interval = crossed.as_labeled
+        measured["as_labeled"] |= {"accuracy": accuracy, "accuracy_interval": list(interval)}
     write_csv(run / "predictions.csv", *table)
     return measured
 

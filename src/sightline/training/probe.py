@@ -97,7 +97,8 @@ def run_probe(plan: ClassifierPlan, on_event: Listener) -> Probed:
     if held_out is None:
         with stage(on_event, "Cross-validating") as progress:
             deal = partial(deal_folds, images, splits.train)
-            crossed = cross_validate(train, deal, penalty, progress, units=unit_count(images, splits.train))
+            units = unit_count(images, splits.train)
+            crossed = cross_validate(train, deal, penalty, progress, units=units, given_N=_given(plan))
     if penalty is None:
         telling = held_out if held_out is not None and len(held_out) >= FEW_VALIDATION else None
         head = choose_head(train, deal_folds(images, splits.train, FOLDS, plan.recipe.data.split_seed), telling)
@@ -128,6 +129,15 @@ def run_probe(plan: ClassifierPlan, on_event: Listener) -> Probed:
 def measure_logits(logits_NK: Array, labels_N: Array, groups_N: Array | None = None) -> dict[str, Any]:
     """Measure the accuracy and the loss of logits, (N, K), of images of some groups."""
     return measure_accuracy(logits_NK.argmax(1) == labels_N, groups_N) | {"loss": cross_entropy(logits_NK, labels_N)}
+
+
+def _given(plan: ClassifierPlan) -> Tensor | None:
+    """Return the labels that the training images came with, (n,), where labels were corrected."""
+    images, given = plan.images, plan.images.as_labeled
+    if images.corrected is None:
+        return None
+    index_of = np.array([images.classes.index(name) for name in given.classes], np.int64)
+    return torch.from_numpy(index_of[given.labels[plan.splits.train]])
 
 
 def _weights(plan: ClassifierPlan, labels_N: Tensor) -> Tensor | None:
