@@ -149,6 +149,9 @@ bench-mirrored: install
 bench-labels: install
 	$(BIN)/python benchmarks/labels.py $(or $(RUN),own) $(CIFAR) $(or $(LABELS),0.1 500 3 16)
 
+bench-classes: install
+	$(BIN)/python benchmarks/classes.py digits 1797 $(CIFAR) 6000
+
 bench-active: install
 	$(BIN)/python benchmarks/active.py $(GROCERY) $(ARGS)
 
