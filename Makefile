@@ -144,7 +144,7 @@ bench-mirrored: install
 	$(BIN)/python benchmarks/mirrored.py $(or $(OUT),studies/mirrored) arrows power test digits groceries $(GROCERY) $(CIFAR) $(SIGNS)
 
 bench-labels: install
-	$(BIN)/python benchmarks/labels.py $(or $(RUN),own) $(CIFAR) $(or $(LABELS),0.1 500 3 16)
+	$(BIN)/python benchmarks/labels.py $(CIFAR) $(or $(NOISE),../shared/data/cifar10n.csv.xz) $(LABELS)
 
 bench-active: install
 	$(BIN)/python benchmarks/active.py $(GROCERY) $(ARGS)
