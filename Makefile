@@ -146,6 +146,9 @@ bench-mirrored: install
 bench-labels: install
 	$(BIN)/python benchmarks/labels.py $(CIFAR) $(or $(NOISE),../shared/data/cifar10n.csv.xz) $(LABELS)
 
+bench-classes: install
+	$(BIN)/python benchmarks/classes.py digits 1797 $(CIFAR) 6000
+
 bench-active: install
 	$(BIN)/python benchmarks/active.py $(GROCERY) $(ARGS)
 

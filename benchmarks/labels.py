@@ -159,7 +159,9 @@ def probe(
         kept = kept[labels[kept] >= 0]
         held, fitted = kept[:HELD_OUT], kept[HELD_OUT:]
         features = torch.from_numpy(features_ND[rows[fitted]])
-        heads = solve_head(Examples(features, torch.from_numpy(labels[fitted]), len(images.classes)), PENALTIES, ITERATIONS)
+        heads = solve_head(
+            Examples(features, torch.from_numpy(labels[fitted]), len(images.classes)), PENALTIES, ITERATIONS
+        )
         of_held = torch.from_numpy(features_ND[rows[held]])
         head = min(heads, key=lambda one: cross_entropy(one.logits(of_held), labels[held]))
         right[name] = head.logits(torch.from_numpy(features_ND[test])).argmax(1) == images.labels[test]

@@ -102,7 +102,7 @@ def test_what_is_odd_is_to_be_looked_at_and_what_train_does_by_itself_is_said(in
     assert look.title == "Look at 2 odd images"
     assert by_itself(checked) == [
         "A training leaves out by itself what cannot be read (1 file).",
-        "It does not mirror images (--augment.flip none), since class 0 and class 1 would look like something else.",
+        "A training does not mirror images here (--augment.flip none): class 0 and class 1 would look like something else.",
     ]
 
 

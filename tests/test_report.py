@@ -23,7 +23,7 @@ from sightline.errors import ConfigError, RunError
 from sightline.evaluation.answers import Answers, read_answers
 from sightline.measures.metrics import confusion_matrix, per_class, wilson_interval
 from sightline.reports import mistakes, report
-from sightline.runs.writing import safe_cell, write_csv
+from sightline.runs.writing import plain_text, safe_cell, write_csv
 from sightline.training import finish
 from test_pages import read
 
@@ -207,7 +207,7 @@ def test_a_label_that_another_class_claims_is_suspected(mistaken: Path) -> None:
 def test_an_older_table_without_the_probability_of_the_label_does_without_suspects(mistaken: Path) -> None:
     path = mistaken / "predictions.csv"
     with path.open(newline="") as file:
-        rows = [row[:-1] for row in csv.reader(file)]
+        rows = [list(map(plain_text, row[:-1])) for row in csv.reader(file)]
     write_csv(path, rows[0], rows[1:])
     page = page_of(mistaken)
     assert "Suspected wrong labels" not in page

@@ -158,8 +158,8 @@ def test_a_loss_on_validation_that_is_not_finite_is_an_empty_cell(
 
     loss = module.classification_loss
 
-    def poisoned(network: Any, batch: Any, *more: Any) -> Any:
-        value, logits = loss(network, batch, *more)
+    def poisoned(network: Any, batch: Any, *more: Any, **named: Any) -> Any:
+        value, logits = loss(network, batch, *more, **named)
         return (value if network.training else value * math.nan), logits
 
     monkeypatch.setattr(module, "classification_loss", poisoned)

@@ -164,6 +164,7 @@ def test_each_decision_is_in_the_file_when_it_is_answered(opened: Review, folder
         assert window.number == number + 1
     assert "4 of 100 decided (2 changed, 1 kept, 1 left out)" in window.page
     assert [row["to"] for row in rows(folder)] == ["'=blood", EVIL, "ünder wasser", ""]  # what no spreadsheet runs
+    assert re.search(r"<small>.*\d{4}-\d\d-\d\d \d\d:\d\d UTC</small>", window.look("/review?item=1").page)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", rows(folder)[0]["when"])
 
 
@@ -227,6 +228,18 @@ def test_two_windows_see_each_other_and_overwrite_nothing_unseen(opened: Review,
     again.decide("out")
     assert third.decide("out").status == 200  # both say the same
     assert "Decided already: left out" in third.part("text")
+
+
+def test_a_decision_of_another_server_in_the_same_instant_is_told_and_not_lost(opened: Review, folder: Path) -> None:
+    class Late(Corrections):
+        def read(self) -> Any:
+            return {}  # what the file held before the other server wrote
+
+    window = Window(Review("", opened.images, opened.items, Late(folder / "corrections.csv"), ""))
+    Window(opened).decide("out")
+    window.decide("keep")
+    assert "In place of another window" in window.part("text")
+    assert "left out; undo brings that back" in window.part("text")
 
 
 def test_what_cannot_be_decided_is_said(opened: Review, folder: Path) -> None:

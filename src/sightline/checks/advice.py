@@ -55,10 +55,14 @@ def advise(checked: "Findings", folder: Path) -> list[Advice]:
         folder: of the check, whose files are named.
     """
     steps = [
+        *(leak := _leak(checked, folder)),
         *_labels(checked, folder),
-        *_left_out(checked, folder),
+        *_left_out(checked, folder, bool(leak)),
         *_mended_in_test(checked),
+        *_merged(checked),
+        *_parted(checked),
         *_few(checked),
+        *_more(checked),
         *_cut(checked),
         *_looked_at(checked),
     ]
@@ -76,7 +80,7 @@ def train_command(location: str, steps: Sequence[Advice]) -> str:
 
 
 def by_itself(checked: "Findings") -> list[str]:
-    """Say what a training does without being told, and why some of what was found is nothing to act on."""
+    """Say what a training does without being told, what more images would bring, and what is nothing to act on."""
     counts, images = checked.counts, checked.images
     sentences = []
     if "unreadable" in counts:
@@ -86,15 +90,22 @@ def by_itself(checked: "Findings") -> list[str]:
     if "mirrored" in counts:
         names = _names([images.classes[item.label] for item in checked.findings if item.kind == "mirrored"])  # type: ignore[index]
         sentences.append(
-            f"It does not mirror images (--augment.flip none), since {names} would look like something else."
+            f"A training does not mirror images here (--augment.flip none): {names} would look like something else."
         )
     if images.extremes is not None:
         sentences.append(
-            "It measures which values of files with more than 8 bits a channel are shown as black and white."
+            "A training measures which values of files with more than 8 bits a channel are shown as black and white."
         )
     if _median_hidden(checked) > HIDDEN_MOST:
         sentences.append(
-            "It squashes images to a square (--data.fit squash), since the crop would hide over half of most."
+            "A training squashes images to a square (--data.fit squash), since the crop would hide over half of most."
+        )
+    curve = checked.classes.curve if checked.classes is not None else None
+    if curve is not None:
+        low, high = curve.interval
+        sentences.append(
+            f"Twice as many images would raise the accuracy of heads on features by about {100 * curve.gain:.1f} points"
+            f" ({100 * low:.1f} to {100 * high:.1f})."
         )
     if too_many_near(images, checked.findings):
         sentences.append(
@@ -146,45 +157,51 @@ def _labels(checked: "Findings", folder: Path) -> list[Advice]:
     return steps
 
 
-def _left_out(checked: "Findings", folder: Path) -> list[Advice]:
-    """Leave out what is proposed: leaks are said on their own, since they make accuracy a lie."""
-    flag, value = "--data.exclude", str((folder / EXCLUDED).absolute())
+def _leak(checked: "Findings", folder: Path) -> list[Advice]:
+    """Leave out of train and validation what test shows as well."""
     leaked = [row for row, item in checked.excluded.items() if item.kind == "shared"]
+    if not leaked:
+        return []
     tested = {item.other for item in checked.findings if item.kind == "shared" and checked.in_test_split(item.other)}
-    steps = []
-    if leaked:
-        why = "The same picture is in train and in validation, which then chooses by what was learned by heart."
-        if tested:
-            share = len(tested) / sum(part == "test" for part in checked.parts)
-            why = (
-                f"{_times(len(tested), 'test image')} ({share:.1%}) {'is' if len(tested) == 1 else 'are'} also in train"
-                " or validation: the accuracy on test would come out too high."
-            )
-        steps.append(
-            Advice(
-                f"Stop the leak between the splits: leave out {_times(len(leaked), 'copy', 'copies')}",
-                why,
-                f"{EXCLUDED} lists them.",
-                sections=("shared",),
-                flag=flag,
-                value=value,
-            )
+    why = "The same picture is in train and in validation, which then chooses by what was learned by heart."
+    if tested:
+        share = len(tested) / sum(part == "test" for part in checked.parts)
+        why = (
+            f"{_times(len(tested), 'test image')} ({share:.1%}) {'is' if len(tested) == 1 else 'are'} also in train"
+            " or validation: the accuracy on test would come out too high."
         )
-        flag = value = ""  # one tick for one file
+    return [
+        Advice(
+            f"Stop the leak between the splits: leave out {_times(len(leaked), 'copy', 'copies')}",
+            why,
+            f"Listed in {EXCLUDED}.",
+            flag="--data.exclude",
+            value=_excluded(folder),
+            sections=("shared",),
+        )
+    ]
+
+
+def _left_out(checked: "Findings", folder: Path, named: bool) -> list[Advice]:
+    """Leave out all else that is proposed; ``named``: a step before has the flag, and one file has one tick."""
     counts = Counter(item.kind for item in checked.excluded.values() if item.kind != "shared")
-    if counts:
-        kinds = [kind for kind in KINDS if counts[kind]]
-        steps.append(
-            Advice(
-                f"Leave out {_times(counts.total(), 'image')}",
-                f"{_sentence('; '.join(f'{counts[kind]:,} {KINDS[kind].proposed}' for kind in kinds))}.",
-                f"{EXCLUDED} lists them{' as well' if leaked else ''}: delete the lines that you disagree with.",
-                sections=tuple(kinds),
-                flag=flag,
-                value=value,
-            )
+    if not counts:
+        return []
+    kinds = [kind for kind in KINDS if counts[kind]]
+    return [
+        Advice(
+            f"Leave out {_times(counts.total(), 'image')}",
+            f"{_sentence('; '.join(f'{counts[kind]:,} {KINDS[kind].proposed}' for kind in kinds))}.",
+            f"Listed in {EXCLUDED}{' as well' if named else ''}: delete the lines that you disagree with.",
+            flag="" if named else "--data.exclude",
+            value="" if named else _excluded(folder),
+            sections=tuple(kinds),
         )
-    return steps
+    ]
+
+
+def _excluded(folder: Path) -> str:
+    return str((folder / EXCLUDED).absolute())
 
 
 def _mended_in_test(checked: "Findings") -> list[Advice]:
@@ -195,6 +212,61 @@ def _mended_in_test(checked: "Findings") -> list[Advice]:
             f"Mend {_times(checked.in_test, 'test image')} in the set itself",
             "A training never leaves out any of test, since the hard ones could be left out by it.",
             "findings.csv lists them, with test in the column split.",
+        )
+    ]
+
+
+def _merged(checked: "Findings") -> list[Advice]:
+    """Offer to merge classes that cannot be told apart."""
+    names = checked.images.classes
+    return [
+        Advice(
+            f"Merge {names[pair.one]} and {names[pair.other]}, or mend their labels",
+            f"Heads that did not see the images tell {pair.area:.0%} of pairs of the two apart, where a coin tells 50%"
+            f" (n = {pair.images:,}; at most {pair.at_most:.0%}, with 95 % confidence over all pairs): they show the"
+            f" same, or their labels are mixed up. As one class, {pair.merged:.1%} of all answers would be right, not"
+            f" {pair.accuracy:.1%}.",
+            flag="--data.merge",
+            value=f"{names[pair.one]}+{names[pair.other]}",
+            accepted=False,
+            sections=("confused",),
+        )
+        for pair in (checked.classes.confused if checked.classes is not None else ())
+    ]
+
+
+def _parted(checked: "Findings") -> list[Advice]:
+    """Say which classes fall into two groups."""
+    names = checked.images.classes
+    return [
+        Advice(
+            f"Look whether {names[group.label]} is two classes",
+            f"Its images fall into two groups that lie {group.apart:.1f} standard deviations apart, as two classes of"
+            f" the set do ({group.usual:.1f} in the median); the smaller has {_times(len(group.second), 'image')}.",
+            "If so, make two folders of it: findings.csv lists the files of the smaller group (two groups).",
+            sections=("two groups",),
+        )
+        for group in (checked.classes.parted if checked.classes is not None else ())
+    ]
+
+
+def _more(checked: "Findings") -> list[Advice]:
+    """Ask for images of the weakest classes, where the learning curve shows that they help."""
+    curve = checked.classes.curve if checked.classes is not None else None
+    if curve is None or not curve.weakest:
+        return []
+    names = checked.images.classes
+    gains = "; ".join(
+        f"about {item.images:,} more of {names[item.label]} would raise the {item.recall:.0%} of it that are recognized"
+        f" by {item.gain:.0%} ({item.interval[0]:.0%} to {item.interval[1]:.0%})"
+        for item in curve.weakest
+    )
+    return [
+        Advice(
+            f"Collect more images of {_names([names[item.label] for item in curve.weakest])}",
+            f"By the learning curve, {gains}.",
+            "Measured of heads on features (95 % interval); a training that goes on learns more.",
+            sections=("curve",),
         )
     ]
 

@@ -148,11 +148,13 @@ def check(
         findings += copies(images, parts, _near(images, rank, embedding, progress), rank)
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
+        facts = None
         if embedding is not None:
             from sightline.checks.label_errors import find_label_errors
 
             errors = find_label_errors(images, embedding, progress)
             findings, notes = [*findings, *undecided(images, errors.findings)], [*notes, *errors.notes]
+            facts = errors.classes
         checked = Findings(
             images,
             parts,
@@ -162,6 +164,7 @@ def check(
             findings,
             problems.suggestions(images, parts, findings, rank),
             problems.staying_in_test(images, parts, findings, rank),
+            facts,
         )
         folder = _folder(images.name, out)
         steps = advise(checked, folder)
@@ -169,14 +172,19 @@ def check(
         suspects = keep_suspects(folder, images, classes, parts, findings)
     if at is not None and (reviewed := serve_items(folder, images, suspects, at, on_event, corrections)):
         checked, steps = as_reviewed(checked, folder, reviewed)
+    return _concluded(folder, checked, steps, reading)
+
+
+def _concluded(folder: Path, checked: Findings, steps: list[Advice], reading: Sequence[str]) -> Check:
+    """Return what a check found and advises; ``reading``: sentences on how files were read."""
     return Check(
         folder,
         list(checked.findings),
         checked.counts,
-        [images.paths[row] for row in sorted(checked.excluded)],
+        [checked.images.paths[row] for row in sorted(checked.excluded)],
         " ".join(lead(checked, steps)),
         steps,
-        train_command(images.location, steps),
+        train_command(checked.images.location, steps),
         [*reading, *by_itself(checked)],
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sightline.checks.advice import Advice, by_itself, train_command
+from sightline.checks.class_facts import ClassFacts
 from sightline.checks.duplicates import clusters_of
 from sightline.checks.oddities import Header
 from sightline.checks.problems import KINDS, Finding
@@ -18,6 +19,7 @@ from sightline.display.terminal import natural_key
 
 __all__ = ["SHOWN", "Findings", "lead", "write_check"]
 
+CURVE, MORE_IMAGES = "curve", "What more images bring"  # key and title of a section
 A_CLUSTER = 12  # images of a cluster that are shown
 SHOWN = 60  # findings of a kind whose pictures are shown; the table has all
 LARGEST = 96  # pixels of a picture's longer side
@@ -41,6 +43,8 @@ class Findings:
     """Rows that are proposed to be left out, and why."""
     in_test: int = 0
     """Test images that would be proposed, if a training left out any of test."""
+    classes: ClassFacts | None = None
+    """What answers out of fold say of the classes; None where labels were not judged."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -67,6 +71,7 @@ def write_check(path: Path, checked: Findings, steps: Sequence[Advice]) -> None:
     sections = [
         *(_section(checked, kind) for kind in checked.counts),
         Section("Images of each class", "\n\n".join(checked.notes), _classes(checked)),
+        *_curve(checked),
         Section("What the set is like", table=_facts(checked)),
     ]
     page = Page(
@@ -93,6 +98,7 @@ def lead(checked: Findings, steps: Sequence[Advice]) -> list[str]:
 def _step(step: Advice, counts: Mapping[str, int]) -> Step:
     words = (step.flag, shlex.quote(step.value)) if step.flag else None
     links = [(_key(kind), KINDS[kind].title) for kind in step.sections if kind in counts]
+    links += [(CURVE, MORE_IMAGES)] if CURVE in step.sections else []
     return Step(step.title, step.why, step.how, words, step.accepted, links)
 
 
@@ -180,6 +186,20 @@ def _classes(checked: Findings) -> Table:
     rows = [[label, *(f"{counts[index, name]:,}" for name in splits)] for index, label in order]
     total = ["all", *(f"{sum(counts[index, name] for index, _ in order):,}" for name in splits)]
     return Table(["class", *(name or "images" for name in splits)], [*rows, total])
+
+
+def _curve(checked: Findings) -> list[Section]:
+    """Show accuracy by the number of images."""
+    curve = checked.classes.curve if checked.classes is not None else None
+    if curve is None:
+        return []
+    low, high = curve.interval
+    rows = [[f"{images:,}", f"{accuracy:.1%}"] for images, accuracy in zip(curve.images, curve.accuracy, strict=True)]
+    about = (
+        "Accuracy of heads on features by the number of images, on images that they did not see. By a power law"
+        f" that flattens, twice the images of every class gain {curve.gain:.1%} ({low:.1%} to {high:.1%}, at 95 %)."
+    )
+    return [Section(MORE_IMAGES, about, Table(["images", "accuracy"], rows), key=CURVE)]
 
 
 def _facts(checked: Findings) -> Table:

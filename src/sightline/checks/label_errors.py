@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sightline.checks.class_facts import ClassFacts, class_facts, class_findings
 from sightline.checks.embedding import Embedding
 from sightline.checks.problems import FEWEST_TO_JUDGE, TOO_FEW_TO_JUDGE, Finding
 from sightline.data.cache import CachedImages
@@ -23,6 +24,7 @@ __all__ = ["FOLDS", "find_label_errors", "neighbors", "out_of_fold", "true_class
 
 FOLDS = 5
 PENALTIES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)  # that are tried, strongest first; labels with errors want strong ones
+PENALTIES_OF_PARTS = (0.3, 0.1, 0.03)  # the same, of heads that only a learning curve asks for
 ITERATIONS = 60  # of L-BFGS for each, at most
 MOST_FITTED = 100_000  # images that a head is fitted to: a linear one learns nothing from more, and memory is finite
 CERTAIN = 3.0  # standard errors by which the heads must beat the largest class's share to be heard
@@ -44,6 +46,8 @@ class LabelErrors:
     """Suspected labels, the most suspect first."""
     notes: list[str]
     """Who judged, how well, and what was not judged: sentences."""
+    classes: ClassFacts | None = None
+    """What the same answers say of the classes; None where they say too little."""
 
 
 def find_label_errors(images: CachedImages, embedding: Embedding, progress: Count | None = None) -> LabelErrors:
@@ -105,7 +109,15 @@ def find_label_errors(images: CachedImages, embedding: Embedding, progress: Coun
         )
         for place in suspects
     ]
-    return LabelErrors(findings, notes)
+
+    def answer(part: Array) -> Array:
+        folds_n = deal_folds(images, rows[part], FOLDS, 0)
+        chances_nK = out_of_fold(both_ND[part], labels_N[part], folds_n, len(names), penalties=PENALTIES_OF_PARTS)
+        answers_n: Array = chances_nK.argmax(axis=1)
+        return answers_n
+
+    facts = class_facts(images, embedding.features_ND[places], probabilities_NK, answer)
+    return LabelErrors([*findings, *class_findings(images, facts)], notes, facts)
 
 
 def true_class_posterior(probabilities_NK: Array, labels_N: Array) -> Array:

@@ -124,6 +124,16 @@ KINDS = {
         "A classifier passes them over. Add images, or train with --fit.class-weights balanced or --data.sampling"
         " balanced.",
     ),
+    "confused": Kind(
+        "Classes that cannot be told apart",
+        "Answers of heads that did not see the images are hardly better than a coin between the two, and that is no"
+        " chance: they show the same, or their labels are mixed up. Merge them (--data.merge), or mend the labels.",
+    ),
+    "two groups": Kind(
+        "Classes that fall into two groups",
+        "Their images lie as far apart as those of two classes do. On the left of each pair is one of the smaller"
+        " group, on the right one of the larger: where these are two things, make two classes of them.",
+    ),
     "mirrored": Kind(
         "Classes that look otherwise when mirrored",
         "A training leaves out flips and mirrored views here, unless --augment.flip or --evaluation.views asks for"

@@ -1,6 +1,7 @@
 """What the review page shows, as its template takes it."""
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,7 +80,7 @@ def _card(review: Review, index: int, answers: Mapping[str, Answer], side: int) 
         "certainty": "" if item.certainty is None else _percent(item.certainty),
         "decided": decided,
         "kind": "" if answer is None else _kind(item, answer),
-        "by": "" if answer is None else ", ".join(filter(None, (answer.decided_by, answer.when))),
+        "by": "" if answer is None else ", ".join(filter(None, (answer.decided_by, _spoken_time(answer.when)))),
         "state": state_of(answer),
     }
 
@@ -95,6 +96,12 @@ def _label(item: Item, index: int, decided: str) -> str:
     parts = [f"Image {index + 1}: {'not labeled' if item.given is None else f'labeled {item.given}'}"]
     parts += [f"suggested {item.suggestion}"] if item.suggestion is not None else []
     return ", ".join([*parts, f"decided: {decided}" if decided else "undecided"])
+
+
+def _spoken_time(when: str) -> str:
+    """Return a time in ISO 8601 and UTC as a person reads it; a text of another kind as it is."""
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d)[:.\d]*(?:\+00:00|Z)", when)
+    return when if found is None else f"{found[1]} {found[2]} UTC"
 
 
 def _neighbor(review: Review, row: int) -> dict[str, Any]:

@@ -91,7 +91,10 @@ class Session:
             self._history[token] = (decision, earlier)
             if len(self._history) > REMEMBERED:
                 self._history.popitem(last=False)
-        return f"Decided: {said(item, decision)}.", Undo(index, token, state_of(decision))
+        text = f"Decided: {said(item, decision)}."
+        if earlier is not None and state_of(earlier) != seen:  # another server wrote it in between
+            text += f" In place of another window's decision: {said(item, earlier)}; undo brings that back."
+        return text, Undo(index, token, state_of(decision))
 
     def undo(self, index: int, token: str, state: str) -> str:
         """Take back what a window decided.
