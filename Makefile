@@ -138,7 +138,10 @@ bench-signs: install
 	$(BIN)/python benchmarks/signs.py $(SIGNS)
 
 bench-doctor: install
-	$(BIN)/python benchmarks/doctor.py $(CIFAR) $(SIGNS)
+	$(BIN)/python benchmarks/doctor.py $(CIFAR) $(SIGNS) $(PAGES)
+
+bench-duplicates: install
+	$(BIN)/python benchmarks/duplicates.py $(CIFAR) "$(RUN)" "$(VECTORS)" $(TIMES)
 
 bench-mirrored: install
 	$(BIN)/python benchmarks/mirrored.py $(or $(OUT),studies/mirrored) arrows power test digits groceries $(GROCERY) $(CIFAR) $(SIGNS)

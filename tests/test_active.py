@@ -1,6 +1,7 @@
 """Which images to label next: the rule on planted points, what is left out, and rounds of answers that a training takes."""
 
 import csv
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from sightline.cli.main import main
 from sightline.config.labeling import UnlabeledConfig
 from sightline.config.serving import AddressConfig
 from sightline.data.sources.find_source import find_source
-from sightline.errors import ConfigError, DataError, RunError, SightlineError
+from sightline.errors import ConfigError, DataError, RunError, SightlineError, StorageError
 from test_duplicates import jpeg, scene
 
 Array = np.ndarray[Any, Any]
@@ -351,6 +352,31 @@ def test_runs_that_are_none_and_folders_that_hold_something_else_are_refused(
     with pytest.raises(RunError, match="holds something else"):
         chosen(pool, known.run, tmp_path / "filled")
     assert [path.name for path in (tmp_path / "filled").iterdir()] == ["diary.txt"]
+
+
+def test_a_generator_is_no_run_to_choose_by(pool: Path, known: Finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "model.json").write_text('{"format": 1, "kind": "diffusion"}')
+    (run / "DONE").touch()
+    with pytest.raises(RunError, match="is a diffusion, not a classifier"):
+        chosen(pool, run, tmp_path / "out")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_refused(pool: Path, known: Finished, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(StorageError, match="cannot be written"):
+        chosen(pool, known.run, tmp_path / "out")
+
+
+def test_a_manifest_names_the_images_as_well_as_a_folder(pool: Path, known: Finished, tmp_path: Path) -> None:
+    table = tmp_path / "list.csv"
+    table.write_text("path,label\npool/plain 00.png,\npool/plain 10.png,grass\npool/more/=mixed 00.png,\n")
+    chosen(table, known.run, tmp_path / "out", 2)
+    asked = [row["path"] for row in rows(tmp_path / "out" / "chosen.csv")]
+    assert len(asked) == 2
+    assert all(Path(path).is_file() for path in asked)
 
 
 def test_options_that_have_no_effect_are_refused(pool: Path, known: Finished) -> None:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from sightline.checks.class_facts import ClassFacts, class_facts, class_findings
+from sightline.checks.class_facts import ClassFacts, between_others, class_facts, class_findings
 from sightline.checks.confusion import _area, _deviation, confused_pairs
 from sightline.checks.learning_curve import FLATTENS, _gain, learning_curve
+from sightline.checks.problems import Finding
 from sightline.checks.two_groups import two_groups
 
 
@@ -57,6 +58,20 @@ def test_an_area_is_the_share_of_pairs_that_are_ranked_rightly() -> None:
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.4, 0.6], [0.2, 0.8]])
     assert _area(probabilities, np.array([0, 0, 1, 1]), 0, 1) == (2 + 1.5) / 4
     assert _deviation(0.5, 50, 70) == pytest.approx(((50 + 70 + 1) / (12 * 50 * 70)) ** 0.5, rel=0.02)
+
+
+def test_labels_between_two_classes_that_cannot_be_told_apart_are_no_suspects() -> None:
+    labels = np.arange(1000) % 5
+    pairs = confused_pairs(answers(np.random.default_rng(0), labels, 5, 6.0, same=(1, 3)), labels)
+    between = [
+        Finding("suspected label", "", row, label=label, suggested=other)
+        for row, label, other in ((0, 1, 3), (1, 3, 1))
+    ]
+    others = [
+        Finding("suspected label", "", 2, label=1, suggested=2),
+        Finding("suspected label", "", 3, label=0, suggested=4),
+    ]
+    assert between_others([*between, *others], ClassFacts(pairs, [], None)) == others
 
 
 # ── a class that is two ──────────────────────────────────────────────────────────────────────────────────────────────

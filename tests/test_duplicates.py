@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from sightline.checks.alignment import align, thumbnails
-from sightline.checks.duplicates import clusters_of, exact_duplicates, near_duplicates
+from sightline.checks.duplicates import FEW, clusters_of, exact_duplicates, near_duplicates
 
 Array = np.ndarray[Any, Any]
 
@@ -116,6 +116,31 @@ def test_of_more_copies_than_an_image_has_neighbors_each_is_paired_with_the_one_
     clusters = clusters_of(pairs.first_P, pairs.second_P, len(images))
     assert (clusters[400:] == 400).all()
     assert (clusters[:400] == np.arange(400)).all()
+
+
+def test_a_larger_set_goes_by_an_index_and_gives_the_same_pairs_every_time() -> None:
+    cells = np.random.default_rng(0).integers(0, 256, (FEW + 200, 8, 8, 3)).astype(np.uint8)
+    images = cells.repeat(4, axis=1).repeat(4, axis=2)
+    images[FEW + 100 :] = [toned(moved(image)) for image in images[:100]]
+    one, again = (near_duplicates(images, np.arange(len(images))) for _ in range(2))
+    assert set(zip(one.first_P.tolist(), one.second_P.tolist(), strict=True)) == {
+        (n, FEW + 100 + n) for n in range(100)
+    }
+    for part, other in zip(one, again, strict=True):
+        assert part.tobytes() == other.tobytes()
+
+
+def test_an_embedding_that_tells_nothing_apart_changes_nothing() -> None:
+    images = np.stack([*(scene(number) for number in range(30)), jpeg(scene(7))])
+    for features in (np.zeros((31, 5), np.float32), np.ones((31, 1), np.float32)):
+        pairs = near_duplicates(images, np.arange(31), features)
+        assert (pairs.first_P.tolist(), pairs.second_P.tolist()) == ([7], [30])
+
+
+def test_in_frames_of_a_film_the_chain_of_neighbors_is_no_pile_of_duplicates() -> None:
+    wide = np.concatenate([scene(number, 64) for number in range(4)], axis=1)
+    frames = [wide[:, start : start + 64] for start in range(0, 192, 2)]
+    assert found(*frames) == []
 
 
 def test_pairs_come_once_each_the_most_alike_first() -> None:

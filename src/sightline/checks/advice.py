@@ -170,6 +170,8 @@ def _leak(checked: "Findings", folder: Path) -> list[Advice]:
             f"{_times(len(tested), 'test image')} ({share:.1%}) {'is' if len(tested) == 1 else 'are'} also in train"
             " or validation: the accuracy on test would come out too high."
         )
+        if any(item.kind == "shared" and not checked.in_test_split(item.other) for item in checked.excluded.values()):
+            why += " Others are in train and in validation."
     return [
         Advice(
             f"Stop the leak between the splits: leave out {_times(len(leaked), 'copy', 'copies')}",
@@ -224,8 +226,8 @@ def _merged(checked: "Findings") -> list[Advice]:
             f"Merge {names[pair.one]} and {names[pair.other]}, or mend their labels",
             f"Heads that did not see the images tell {pair.area:.0%} of pairs of the two apart, where a coin tells 50%"
             f" (n = {pair.images:,}; at most {pair.at_most:.0%}, with 95 % confidence over all pairs): they show the"
-            f" same, or their labels are mixed up. As one class, {pair.merged:.1%} of all answers would be right, not"
-            f" {pair.accuracy:.1%}.",
+            " same, or their labels are mixed up, and none of those is suspected by itself. As one class,"
+            f" {pair.merged:.1%} of all answers would be right, not {pair.accuracy:.1%}.",
             flag="--data.merge",
             value=f"{names[pair.one]}+{names[pair.other]}",
             accepted=False,

@@ -14,9 +14,7 @@ from sightline.checks.problems import Finding
 from sightline.checks.two_groups import TwoGroups, two_groups
 from sightline.data.cache import CachedImages
 
-__all__ = ["ClassFacts", "class_facts", "class_findings"]
-
-SHOWN = 12  # pairs of pictures of a class that falls into two groups
+__all__ = ["ClassFacts", "between_others", "class_facts", "class_findings"]
 
 Array = np.ndarray[Any, Any]
 
@@ -52,6 +50,12 @@ def class_facts(
         two_groups(features_ND, labels_N, sorted(first.values())),
         learning_curve(labels_N, answer, probabilities_NK.argmax(axis=1)),
     )
+
+
+def between_others(findings: list[Finding], facts: ClassFacts) -> list[Finding]:
+    """Return suspected labels without those between two classes that cannot be told apart: they say nothing there."""
+    pairs = {frozenset((pair.one, pair.other)) for pair in facts.confused}
+    return [item for item in findings if frozenset((item.label, item.suggested)) not in pairs]
 
 
 def class_findings(images: CachedImages, facts: ClassFacts) -> list[Finding]:

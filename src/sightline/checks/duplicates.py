@@ -24,7 +24,7 @@ __all__ = ["Pairs", "clusters_of", "exact_duplicates", "near_duplicates"]
 CELLS = 6  # a side of the coarse descriptor
 OPPONENT = np.stack([LUMA, [0.5, -0.5, 0.0], [0.25, 0.25, -0.5]]).astype(np.float32)  # light, red-green, yellow-blue
 BLANK = 4.0  # levels of 255: cells that differ by less show nothing
-DIMENSIONS = 128  # principal components of an embedding, each divided by the root of its deviation
+DIMENSIONS = 256  # principal components of an embedding, each divided by the root of its deviation
 FITTED = 20_000  # vectors by which the components are found
 CELL_NEIGHBORS, EMBEDDING_NEIGHBORS = 4, 8  # an image, that are candidates
 CELL_COSINE, EMBEDDING_COSINE = 0.6, 0.3  # of a candidate, at least
@@ -126,7 +126,7 @@ def _pairs(first_P: Array, second_P: Array, score_P: Array, mirrored_P: Array) -
     """Put the lesser row first and keep each pair once, the most alike first."""
     low, high = np.minimum(first_P, second_P), np.maximum(first_P, second_P)
     order = np.lexsort((high, low, -score_P))
-    _, kept = np.unique(np.stack([low, high], axis=1)[order], axis=0, return_index=True)
+    _, kept = np.unique((low * (high.max(initial=0) + 1) + high)[order], return_index=True)
     chosen = order[np.sort(kept)]
     return Pairs(low[chosen], high[chosen], score_P[chosen], mirrored_P[chosen])
 
@@ -177,7 +177,7 @@ def _whitened(features_ND: Array, places: Array) -> Array:
     sample = features_ND[places[:: max(1, len(places) // FITTED)]].astype(np.float32)
     mean = sample.mean(axis=0)
     variance, axes = np.linalg.eigh(np.cov(sample - mean, rowvar=False).reshape(len(mean), -1))
-    count = min(DIMENSIONS, int((variance > 1e-6 * variance[-1]).sum()), len(mean))
+    count = max(1, min(DIMENSIONS, int((variance > 1e-6 * variance[-1]).sum())))
     axes = axes[:, -count:] / np.maximum(variance[-count:], 1e-12) ** 0.25
     vectors_ND = np.empty((len(places), count), np.float16)
     for start in range(0, len(places), BLOCK):

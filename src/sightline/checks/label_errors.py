@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sightline.checks.class_facts import ClassFacts, class_facts, class_findings
+from sightline.checks.class_facts import ClassFacts, between_others, class_facts, class_findings
 from sightline.checks.embedding import Embedding
 from sightline.checks.problems import FEWEST_TO_JUDGE, TOO_FEW_TO_JUDGE, Finding
 from sightline.data.cache import CachedImages
@@ -117,7 +117,7 @@ def find_label_errors(images: CachedImages, embedding: Embedding, progress: Coun
         return answers_n
 
     facts = class_facts(images, embedding.features_ND[places], probabilities_NK, answer)
-    return LabelErrors([*findings, *class_findings(images, facts)], notes, facts)
+    return LabelErrors([*between_others(findings, facts), *class_findings(images, facts)], notes, facts)
 
 
 def true_class_posterior(probabilities_NK: Array, labels_N: Array) -> Array:

@@ -258,7 +258,7 @@ def open_labeling(chosen: Chosen) -> Review:
     ]
     new = {answer.after for answer in answers.read().values() if answer.after is not None}
     classes = [*answers.classes, *sorted(new - set(answers.classes))]
-    notes = ["The first images teach most. Leave out what shows none of the classes."]
+    notes = [f"The first images teach most. A class that is not listed is written into {CHOSEN}, in the column label."]
     title = f"Images of {images.name} to label"
     return Review(title, replace(images, classes=classes), items, _Labels(answers), chosen.command, notes)
 

@@ -4,7 +4,8 @@ What is decided lies in ``corrections.csv``, by the hash of the pixels; ``manife
 each decision: the images that a run was trained and measured on, each on its side, and those with an answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from sightline.data.corrections import CORRECTIONS, CorrectionsFile, Decision
 from sightline.data.sources.csv_table import read_manifest_file
 from sightline.data.sources.unlabeled import UNLABELED
 from sightline.errors import DataError
-from sightline.runs.writing import plain_text, write_csv
+from sightline.runs.writing import plain_text, storage_error, write_csv
 
 __all__ = ["CHOSEN", "MANIFEST", "Answers", "Example", "Row"]
 
@@ -92,7 +93,7 @@ class Answers:
         path = self.folder / CHOSEN
         if not path.exists():
             return []
-        table = read_manifest_file(path, str(path))
+        table = read_manifest_file(path, str(path), errors="surrogateescape")  # a path need not be UTF-8
         columns = {name: index for index, name in enumerate(table.columns) if name in ("path", "label")}
         if len(columns) < 2:
             raise DataError(f"{path} has lost its column path or label; put it back, or move the file away.")
@@ -129,9 +130,11 @@ class Answers:
 
         Returns:
             (Answered images in it, answered images that the folder has no more.)
+        Raises:
+            StorageError: it cannot be written.
         """
         path = self.folder / MANIFEST
-        with FileLock(self.folder / f".{MANIFEST}.lock"):
+        with self._locked():
             rows = {row.path: row for row in self.known}
             side = TRAIN if any(row.split for row in self.known) else ""
             here, gone = 0, 0
@@ -147,6 +150,19 @@ class Answers:
                 rows[file] = before._replace(label=decision.after)
             write_csv(path, Row._fields, sorted(rows.values()))
         return here, gone
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the manifest, so that no other window writes it meanwhile."""
+        lock = FileLock(self.folder / f".{MANIFEST}.lock")
+        try:
+            lock.acquire()
+        except OSError as error:
+            raise storage_error(self.folder, error) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
 
 def _times(count: int, one: str) -> str:

@@ -32,7 +32,7 @@ from sightline.data.sources.find_source import find_source, open_archive, refuse
 from sightline.data.sources.folder import FolderSource
 from sightline.data.sources.listed_files import ADDRESS, FileFinder, refuse_odd
 from sightline.data.sources.manifest import ManifestSource
-from sightline.data.sources.source import FileTree, ImageSource, digest
+from sightline.data.sources.source import FileTree, ImageSource, digest, size_and_time
 from sightline.data.sources.table_rows import table_rows
 from sightline.display.terminal import natural_key
 from sightline.errors import DataError
@@ -114,7 +114,10 @@ class UnlabeledSet(ImageSource):
         self.root = Path(self.location) if isinstance(self._files, FolderSource) else self._files.root
 
     def fingerprint(self) -> str:
-        return digest([UNLABELED, self._files.fingerprint()])
+        if isinstance(self._files, FolderSource):
+            return digest([UNLABELED, self._files.fingerprint()])
+        names = sorted(entry.path for entry in self._files.files())  # that of a manifest wants labels
+        return digest([UNLABELED, *(f"{name}\0{size_and_time(self.root / name)}" for name in names)])
 
     def scan(self) -> Listing:
         """List the images.
