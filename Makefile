@@ -147,7 +147,7 @@ bench-mirrored: install
 	$(BIN)/python benchmarks/mirrored.py $(or $(OUT),studies/mirrored) arrows power test digits groceries $(GROCERY) $(CIFAR) $(SIGNS)
 
 bench-labels: install
-	$(BIN)/python benchmarks/labels.py $(or $(RUN),own) $(CIFAR) $(or $(LABELS),0.1 500 3 16)
+	$(BIN)/python benchmarks/labels.py $(CIFAR) $(or $(NOISE),../shared/data/cifar10n.csv.xz) $(LABELS)
 
 bench-classes: install
 	$(BIN)/python benchmarks/classes.py digits 1797 $(CIFAR) 6000

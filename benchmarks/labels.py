@@ -1,85 +1,134 @@
-"""Labels changed on purpose: how well they are found, and what a training gains without the suspects.
+"""Wrong labels that people really gave: how well they are found, and what a training gains by it.
 
-Of the training images of an archive with train/ and test/ a share is drawn, and some of their labels are changed, each to
-another class, all by one seed. The features come from a finished run, or from one of these very trainings:
+CIFAR-10N (Wei et al., ICLR 2022; CC BY-NC, so it is read and never shipped) says what people answered for CIFAR-10's
+training images: the majority of three (aggregate, 9.0 % wrong), and one of them (random1, 17.2 % wrong).
 
-    python benchmarks/labels.py RUN ../shared/data/cifar10-jpeg.tar.xz [FRACTION [CHANGED [SPLIT]]]
-        of a run that was trained on the labels as they were: the easy case; with SPLIT test, labels of test images are
-        changed, which the run has never seen
-    python benchmarks/labels.py own ../shared/data/cifar10-jpeg.tar.xz [FRACTION [CHANGED [SEEDS [EPOCHS]]]]
-        of a run that was trained on the changed labels; then training with and without the suspects
+    python benchmarks/labels.py CIFAR_ARCHIVE CIFAR10N_CSV [OUT [SEEDS [FRACTION]]]
+
+Judges both as ``sightline check`` does, then solves for linear heads on the same features, then trains ``--recipe
+fast`` on a fraction of train with the labels of the single annotator (SEEDS 0 leaves that out). The test split, whose
+labels are right, is read once for each head and once for each training. Results are kept in OUT/labels.json; the same
+command goes on from there.
 """
 
 import csv
 import json
+import lzma
 import sys
-import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 import sightline
-from sightline.checks.label_errors import folds_of, out_of_fold
-from sightline.data.batches import derived_seed
+from sightline.checks.embedding import embed
+from sightline.checks.label_errors import FOLDS, out_of_fold, true_class_posterior
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
+from sightline.data.splits import deal_folds
 from sightline.display.reporting import ignore
-from sightline.inference.encoder import Encoder
-from sightline.inference.predict import load
-from sightline.measures.metrics import label_quality, suspected_labels
+from sightline.inference.logistic_regression import Examples, solve_head
+from sightline.measures.metrics import cross_entropy, suspected_labels, wilson_interval
 from sightline.measures.significance import mean_interval
 
-SEED = 0
+DRAWS = 200  # bootstrap samples of the images, for the interval of an area under ROC
+HELD_OUT = 5_000  # training images by whose labels the penalty of a head is chosen
+PENALTIES = (0.1, 0.03)
+ITERATIONS = 40  # of L-BFGS for each
+ROBUST = {"loss": "generalized_cross_entropy", "label_smoothing": 0.0}
+ORDER = ("raw", "suggested", "true", "without", "robust loss")  # in which trainings run, all of a seed first
 
 
 def main() -> None:
-    run, archive = sys.argv[1:3]
-    fraction = float(sys.argv[3]) if len(sys.argv) > 3 else 1.0
-    changed = int(sys.argv[4]) if len(sys.argv) > 4 else 500
-    if run == "own":
-        seeds = int(sys.argv[5]) if len(sys.argv) > 5 else 3
-        epochs = int(sys.argv[6]) if len(sys.argv) > 6 else 16
-        train_with_and_without(archive, fraction, changed, seeds, epochs)
-        return
-    classifier = load(run)
-    images = open_images(find_source(archive), None, exactly=(classifier.size, classifier.resize))
-    judge(run, images, *plant(images, fraction, changed, *sys.argv[5:6]))
-
-
-def judge(run: str | Path, images: CachedImages, rows: np.ndarray, given: np.ndarray) -> None:
-    """Print how well the changed labels are found on the features of a run."""
-    wrong = given != images.labels[rows]
+    archive, answers = sys.argv[1:3]
+    out = Path(sys.argv[3] if len(sys.argv) > 3 else "studies/labels")
+    seeds, fraction = int((sys.argv[4:5] or ["3"])[0]), float((sys.argv[5:6] or ["0.2"])[0])
+    out.mkdir(parents=True, exist_ok=True)
+    source = find_source(archive)
+    images = open_images(source)
     start = time.perf_counter()
-    features = Encoder(load(run)).encode_rows(images.pixels, rows)
-    encoded = time.perf_counter()
-    probabilities = out_of_fold(features, given, folds_of([images.hashes[row] for row in rows]), len(images.classes))
-    suspects = suspected_labels(probabilities, given, "noise rate")
-    judged = time.perf_counter()
-    quality = label_quality(probabilities, given)
-    first = np.argsort(quality, kind="stable")[: wrong.sum()]
-    flagged = wrong[suspects]
-    print(f"{len(rows):,} images of {images.name}, {wrong.sum()} labels changed (seed {SEED}); features of {run}")
-    print(f"area under ROC of the quality of the labels: {area_under_roc(-quality, wrong):.4f}")
-    print(f"precision at {wrong.sum()}: {wrong[first].mean():.3f}")
+    embedding = embed(source, None, on_event=print)
+    features_ND = np.concatenate([embedding.features_ND, embedding.late_ND], axis=1)
     print(
-        f"suspects by confident learning: {len(flagged)}, of which {flagged.sum()} were changed: precision"
-        f" {flagged.mean():.3f}, recall {flagged.sum() / wrong.sum():.3f}; the class suggested is the true one of"
-        f" {(probabilities.argmax(axis=1) == images.labels[rows])[suspects][flagged].mean():.3f} of those"
+        f"{embedding.name}: {embedding.computed:,} images computed in {time.perf_counter() - start:.0f} s", flush=True
     )
-    print(f"encoding {encoded - start:.0f} s, folds and suspects {judged - encoded:.0f} s", flush=True)
+    train = np.array([row for row in images.readable.tolist() if images.splits[row] == "train"])
+    given = read_answers(answers, images, train)
+    for noise in ("random1", "aggregate"):
+        variants = judge(noise, images, train, given[noise], given["true"], features_ND[train])
+        probe(noise, images, train, variants, features_ND)
+        if noise == "random1" and seeds:
+            train_all(archive, images, train, variants, out, seeds, fraction)
 
 
-def plant(images: CachedImages, fraction: float, changed: int, cut: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    """Draw images of a split and change some of their labels: (rows, labels)."""
-    random = np.random.default_rng(derived_seed(SEED, "planted labels"))
-    all_of_them = np.array([row for row in images.readable.tolist() if images.splits[row] == cut])
-    rows = np.sort(random.choice(all_of_them, round(len(all_of_them) * fraction), replace=False))
-    given = images.labels[rows].copy()
-    places = random.choice(len(rows), changed, replace=False)
-    classes = len(images.classes)
-    given[places] = (given[places] + random.integers(1, classes, changed)) % classes
-    return rows, given
+def read_answers(path: str, images: CachedImages, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Read the classes that people gave some images, by who gave them, and the true ones."""
+    with lzma.open(path, "rt", newline="") as file:
+        of = {line["path"]: line for line in csv.DictReader(file)}
+    index = {name: number for number, name in enumerate(images.classes)}
+    return {
+        key: np.array([index[of[images.paths[row]][key]] for row in rows.tolist()])
+        for key in ("true", "aggregate", "random1")
+    }
+
+
+def judge(
+    noise: str,
+    images: CachedImages,
+    rows: np.ndarray,
+    given: np.ndarray,
+    true: np.ndarray,
+    features_ND: np.ndarray,
+) -> dict[str, np.ndarray]:
+    """Print how well wrong labels are found; returns the labels of each way to train, -1 where one is left out."""
+    labels = np.full_like(images.labels, -1)
+    labels[rows] = given
+    start = time.perf_counter()
+    folds = deal_folds(replace(images, labels=labels), rows, FOLDS, 0)
+    probabilities = out_of_fold(features_ND, given, folds, len(images.classes))
+    posterior = true_class_posterior(probabilities, given)
+    seconds = time.perf_counter() - start
+    places, wrong = np.arange(len(rows)), given != true
+    quality = posterior[places, given]
+    suspects = np.argsort(quality, kind="stable")[: len(suspected_labels(probabilities, given, "noise rate"))]
+    others = posterior.copy()
+    others[places, given] = -1
+    suggested = others.argmax(axis=1)
+    area, (low, high) = area_with_interval(-quality, wrong)
+    flagged = wrong[suspects]
+    right = suggested[suspects] == true[suspects]
+    print(f"\n{noise}: {len(rows):,} images, {wrong.sum():,} wrong; {seconds:.0f} s of heads")
+    accuracy = (probabilities.argmax(1) == true).mean()
+    print(f"area under ROC {area:.4f} ({low:.4f} to {high:.4f}); right out of fold {accuracy:.4f}")
+    claimed = others[suspects, suggested[suspects]].mean()
+    print(
+        f"{len(suspects):,} suspects: precision {with_interval(flagged.sum(), len(suspects))}, recall"
+        f" {with_interval(flagged.sum(), wrong.sum())}; the suggestion is true for {right[flagged].mean():.3f} of those"
+        f" found, and for {right.mean():.3f} of all suspects, where it claims {claimed:.3f}",
+        flush=True,
+    )
+    corrected, without = given.copy(), given.copy()
+    corrected[suspects], without[suspects] = suggested[suspects], -1
+    sure = others[places, suggested] > 1 / 2
+    return {
+        "raw": given,
+        "suggested": np.where(sure, suggested, given),  # where the suggestion is more probable than not
+        "every suggestion": corrected,
+        "true": true,
+        "without": without,
+    }
+
+
+def area_with_interval(scores: np.ndarray, positive: np.ndarray) -> tuple[float, tuple[float, float]]:
+    """The area under ROC, and its interval by a bootstrap over the images."""
+    random = np.random.default_rng(0)
+    draws = (random.integers(0, len(scores), len(scores)) for _ in range(DRAWS))
+    areas = [area_under_roc(scores[draw], positive[draw]) for draw in draws]
+    low, high = np.quantile(areas, (0.025, 0.975))
+    return area_under_roc(scores, positive), (float(low), float(high))
 
 
 def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -90,71 +139,89 @@ def area_under_roc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float((ranks[positive].sum() - least) / (positive.sum() * (~positive).sum()))
 
 
-def train_with_and_without(archive: str, fraction: float, changed: int, seeds: int, epochs: int) -> None:
-    """Train on changed labels, and without the suspects that ``sightline check`` finds by the first of these runs."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        images = open_images(find_source(archive))
-        rows, given = plant(images, fraction, changed)
-        manifest = write_set(images, rows, given, folder)
-        accuracies: dict[str, list[float]] = {"with the suspects": [], "without them": []}
-        runs = [folder / f"with-{seed}" for seed in range(seeds)]
-        for seed, run in enumerate(runs):
-            accuracies["with the suspects"].append(train(manifest, run, seed, epochs, None))
-        judge(runs[0], images, rows, given)
-        check = sightline.check(manifest, labels=runs[0], out=folder / "check")
-        exclude = folder / "suspects.csv"
-        with (check.folder / "findings.csv").open(newline="") as file:
-            suspected = [row for row in csv.DictReader(file) if row["finding"] == "suspected label"]
-        learnt = [row["file"] for row in suspected if row["split"] != "test"]
-        exclude.write_text("\n".join(["file", *learnt]) + "\n")
-        print(f"{len(learnt)} suspects are left out of train and validation", flush=True)
-        for seed in range(seeds):
-            accuracies["without them"].append(train(manifest, folder / f"without-{seed}", seed, epochs, exclude))
-        gain = np.subtract(*reversed(list(accuracies.values())))
-        for name, values in (*accuracies.items(), ("gain, seed by seed", gain)):
-            interval = mean_interval(np.array(values))
-            shown = "" if interval is None else f", 95 % interval {interval[0]:.4f} to {interval[1]:.4f}"
-            print(f"{name}: {np.mean(values):.4f}{shown} (n = {len(values)})")
+def with_interval(count: int, total: int) -> str:
+    low, high = wilson_interval(float(count), float(total))
+    return f"{count / total:.3f} ({low:.3f} to {high:.3f})"
 
 
-def train(manifest: Path, run: Path, seed: int, epochs: int, exclude: Path | None) -> float:
-    """Train a small network and return its accuracy on test, where every label is as it was."""
-    settings = {
-        "network": {"kind": "speednet", "widths": [32, 128, 128]},
-        "augment": {"flip": "random", "crop": {"kind": "pad_crop", "padding": 4}},
-        "fit": {"seed": seed, "epochs": epochs},
-        "data": {"exclude": None if exclude is None else str(exclude)},
-        "evaluation": {"robustness": False},
-    }
-    sightline.train(manifest, recipe="small", settings=settings, run=run, on_event=ignore)
-    accuracy: float = json.loads((run / "evaluation.json").read_text())["accuracy"]
-    print(f"{run.name}: {accuracy:.4f}", flush=True)
-    return accuracy
+def probe(
+    noise: str,
+    images: CachedImages,
+    rows: np.ndarray,
+    variants: dict[str, np.ndarray],
+    features_ND: np.ndarray,
+) -> None:
+    """Print the accuracy on test of linear heads that were fitted to each kind of labels, against that on the raw."""
+    test = np.array([row for row in images.readable.tolist() if images.splits[row] == "test"])
+    right: dict[str, np.ndarray] = {}
+    for name, labels in variants.items():
+        kept = np.random.default_rng(0).permutation(len(rows))
+        kept = kept[labels[kept] >= 0]
+        held, fitted = kept[:HELD_OUT], kept[HELD_OUT:]
+        features = torch.from_numpy(features_ND[rows[fitted]])
+        heads = solve_head(
+            Examples(features, torch.from_numpy(labels[fitted]), len(images.classes)), PENALTIES, ITERATIONS
+        )
+        of_held = torch.from_numpy(features_ND[rows[held]])
+        head = min(heads, key=lambda one: cross_entropy(one.logits(of_held), labels[held]))
+        right[name] = head.logits(torch.from_numpy(features_ND[test])).argmax(1) == images.labels[test]
+        gain = right[name].astype(float) - right["raw"]
+        half = 1.96 * gain.std() / len(gain) ** 0.5
+        print(
+            f"probe, {noise}, {name}: {right[name].mean():.4f} on test, {gain.mean():+.4f} ({gain.mean() - half:+.4f} to"
+            f" {gain.mean() + half:+.4f}) beside raw, image by image (n = {len(gain):,}; {len(fitted):,} fitted to)",
+            flush=True,
+        )
 
 
-def write_set(images: CachedImages, rows: np.ndarray, given: np.ndarray, folder: Path) -> Path:
-    """Write the drawn training images under the labels given, and all test images, beside a manifest."""
-    wanted = {images.paths[row]: label for row, label in zip(rows.tolist(), given.tolist(), strict=True)}
-    source = find_source(images.location)
-    entries = [
-        entry
-        for entry in source.scan().entries
-        if entry.split == "test" or (entry.split == "train" and entry.path in wanted)
-    ]
-    index_of = {name: index for index, name in enumerate(images.classes)}
-    with (folder / "manifest.csv").open("w", newline="") as file:
+def train_all(
+    archive: str,
+    images: CachedImages,
+    rows: np.ndarray,
+    variants: dict[str, np.ndarray],
+    out: Path,
+    seeds: int,
+    fraction: float,
+) -> None:
+    """Train by ``fast`` on each kind of labels, as a corrections file has them, and print what it gains by seeds."""
+    kept = out / "labels.json"
+    reached: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    for seed in range(seeds):
+        for name in ORDER:
+            key = f"{name}, seed {seed}, {fraction:g}"
+            if key in reached:
+                continue
+            labels = variants["raw" if name == "robust loss" else name]
+            path = out / f"{name.replace(' ', '-')}.csv"
+            write_labels(path, images, rows, labels)
+            fit: dict[str, Any] = {"seed": seed} | (ROBUST if name == "robust loss" else {})
+            data = {"fraction": fraction, "corrections": str(path)}
+            settings = {"fit": fit, "data": data, "evaluation": {"robustness": False}}
+            run = out / f"run-{time.time_ns()}"
+            sightline.train(archive, recipe="fast", settings=settings, run=run, on_event=ignore)
+            reached[key] = json.loads((run / "evaluation.json").read_text())["accuracy"]
+            kept.write_text(json.dumps(reached, indent=1))
+            print(f"fast, {key}: {reached[key]:.4f}", flush=True)
+    raw = np.array([reached[f"raw, seed {seed}, {fraction:g}"] for seed in range(seeds)])
+    for name in ORDER:
+        gain = np.array([reached[f"{name}, seed {seed}, {fraction:g}"] for seed in range(seeds)]) - raw
+        interval = mean_interval(gain)
+        shown = "" if interval is None else f" ({interval[0]:+.4f} to {interval[1]:+.4f})"
+        print(f"fast, random1, {name}: {(gain + raw).mean():.4f}, {gain.mean():+.4f}{shown} beside raw (n = {seeds})")
+
+
+def write_labels(path: Path, images: CachedImages, rows: np.ndarray, labels: np.ndarray) -> None:
+    """Write a corrections file by which training images get these labels; those of -1 are left out."""
+    with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label", "split"])
-        for index, content in source.read(entries):
-            entry = entries[index]
-            assert isinstance(content, bytes)
-            path = folder / "images" / entry.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-            label = wanted.get(entry.path, index_of[entry.label])
-            writer.writerow([f"images/{entry.path}", images.classes[label], entry.split])
-    return folder / "manifest.csv"
+        writer.writerow(["file", "hash", "from", "to", "decided_by", "when", "why"])
+        seen: set[str] = set()
+        for row, label in zip(rows.tolist(), labels.tolist(), strict=True):
+            own = int(images.labels[row])
+            if label != own and images.hashes[row] not in seen:
+                seen.add(images.hashes[row])
+                to = images.classes[label] if label >= 0 else ""
+                writer.writerow([images.paths[row], images.hashes[row], images.classes[own], to, "benchmark", "", ""])
 
 
 if __name__ == "__main__":
