@@ -62,7 +62,7 @@ def test_a_check_inside_the_set_says_what_it_left_out(inside: Path, capfd: pytes
     assert main(["check", "."]) == 0
     told = capfd.readouterr().out
     assert "left out: 1 other file (1 .txt)" in told
-    assert "left out: 3 files that sightline wrote (2 .csv, 1 .html)" in told
+    assert "left out: 4 files that sightline wrote (2 .csv, 1 .html, 1 .json)" in told
     assert "1 deeper folder holds images, which count for the 3 classes at the top; --data.classes leaf makes" in told
     page = Path("checks/photos-2/check.html").read_text("utf-8")
     assert "deeper folder" in page
