@@ -38,6 +38,8 @@ Array = np.ndarray[Any, Any]
 
 
 def main() -> None:
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     data, run, vectors, times = (*sys.argv[1:], *("", "", "", "")[len(sys.argv) - 1 :])
     images = open_images(find_source(data))
     vectors_ND = _vectors(images, data, run, Path(vectors) if vectors else None)

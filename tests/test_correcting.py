@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import sightline
-from conftest import QUICK, Finished
+from conftest import QUICK, Finished, coloured_folder
 from sightline.cli.main import main
 from sightline.config.fitting import DataConfig
 from sightline.config.resolving import read_recipe, resolve
@@ -204,13 +204,31 @@ def test_an_unknown_class_is_refused_with_the_nearest_and_how_to_add_it(in_memor
         correct(images, split(images), config(path, add_classes=added))
 
 
+def test_a_review_that_found_every_label_right_changes_nothing_and_says_so(in_memory, decide, tmp_path):
+    images = in_memory([0, 1] * 50)
+    splits = split(images)
+    row = splits.train[0]
+    kept = decide(images, {row: images.classes[images.labels[row]]}, tmp_path / "kept.csv")
+    corrected, same = correct(images, splits, config(kept))
+    assert np.array_equal(corrected.labels, images.labels)
+    assert all(
+        np.array_equal(getattr(same, name), getattr(splits, name)) for name in ("train", "select", "calibrate", "test")
+    )
+    assert any(note.startswith("labels corrected: none; the images that") for note in same.notes)
+    data = coloured_folder(tmp_path / "colors", images=12)
+    own = open_images(find_source(data))
+    kept = decide(own, {0: own.classes[own.labels[0]]}, tmp_path / "own.csv")
+    settings = QUICK | {"data": {"corrections": str(kept)}}
+    run = sightline.train(data, recipe="small", settings=settings, run=tmp_path / "run")
+    assert run is not None
+    assert read_model(run)["data"]["corrections"]["labels"] == {"train": 0, "validation": 0, "test": 0}
+    assert sightline.load(run).classes == own.classes
+
+
 def test_what_has_no_effect_is_refused(in_memory, decide, tmp_path):
     images = in_memory([0, 1] * 50)
     splits = split(images)
     learned, tested = splits.train[0], splits.test[0]
-    kept = decide(images, {learned: images.classes[images.labels[learned]]}, tmp_path / "kept.csv")
-    with pytest.raises(ConfigError, match="has no effect: the images that it decides on are labeled so already; leave"):
-        correct(images, splits, config(kept))
     only_test = decide(images, {tested: None}, tmp_path / "test.csv")
     with pytest.raises(ConfigError, match=r"already \(1 test images would change by --data.correct-test\)"):
         correct(images, splits, config(only_test))

@@ -24,6 +24,7 @@ from sightline.errors import ConfigError
 __all__ = ["correct", "correct_rows", "corrections_fingerprint", "with_corrected_labels"]
 
 FLAG = "--data.corrections"
+UNCHANGED = "nothing"  # in place of a digest, where every label was found right
 
 Array = np.ndarray[Any, Any]
 
@@ -55,8 +56,10 @@ def correct(images: CachedImages, splits: Splits, data: DataConfig) -> tuple[Cac
     for verb, rows_of in (("labels corrected", changed), ("left out as decided", gone)):
         if counts := ", ".join(f"{len(rows):,} of {name}" for name, rows in rows_of.items() if len(rows)):
             notes.append(f"{verb}: {counts}")
+    if not any(map(len, (*changed.values(), *gone.values()))):  # a review may find every label right
+        notes.append(f"labels corrected: none; the images that {what} decides on are labeled so already")
     facts = {
-        "digest": _digest(images, decided, [*changed.values(), *gone.values()]),
+        "digest": _digest(images, decided, [*changed.values(), *gone.values()]) or UNCHANGED,
         "labels": {name: len(rows) for name, rows in changed.items()},
         "left_out": {name: len(rows) for name, rows in gone.items()},
         **{name: _digest(images, decided, (changed[name], gone[name])) for name in ("validation", "test")},
@@ -254,10 +257,10 @@ def _refuse_without_effect(what: str, test: bool, changed: Mapping[str, Array], 
     tested = len(changed["test"]) + len(gone["test"])
     if test and not tested:
         raise ConfigError(f"--data.correct-test has no effect: {what} changes no test image; leave the option out.")
-    if not learned and not test:
-        stay = f" ({tested:,} test images would change by --data.correct-test)" if tested else ""
+    if not learned and not test and tested:
         raise ConfigError(
-            f"{what} has no effect: the images that it decides on are labeled so already{stay}; leave the option out."
+            f"{what} has no effect: the images of train and validation that it decides on are labeled so already"
+            f" ({tested:,} test images would change by --data.correct-test); leave the option out."
         )
 
 
