@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from sightline.data import corrections
 from sightline.data.corrections import CorrectionsFile, Decision, read_corrections
@@ -185,7 +186,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_what_it_holds_can_be_read(t
     def refuse(*_: object, **__: object) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(corrections.FileLock, "acquire", refuse)
+    monkeypatch.setattr(FileLock, "acquire", refuse)
     with pytest.raises(StorageError, match=r"cannot be written \(Read-only file system\); choose another folder"):
         file.decide(decision(1))
     assert list(file.read()) == [digest(0)]
@@ -201,7 +202,7 @@ def test_a_file_that_another_process_holds_for_long_is_said(tmp_path, monkeypatc
     file = CorrectionsFile(tmp_path / "corrections.csv")
     monkeypatch.setattr(corrections, "PATIENCE", 0.05)
     with (
-        corrections.FileLock(tmp_path / ".corrections.csv.lock"),
+        FileLock(tmp_path / ".corrections.csv.lock"),
         pytest.raises(StorageError, match="has been held by another process"),
     ):
         file.decide(decision())

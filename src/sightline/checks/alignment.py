@@ -39,7 +39,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Aligned(NamedTuple):
-    """What a comparison of pairs has given."""
+    """Outcome of a comparison of pairs."""
 
     score_P: Array
     """Likeness, at most 1; 0 where a pair left early."""

@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class ClassFacts:
-    """What answers out of fold and features say of the classes."""
+    """Findings on classes, by answers out of fold and by features."""
 
     confused: list[ConfusedPair]
     parted: list[TwoGroups]

@@ -25,7 +25,7 @@ UPLOADED = re.compile(r"[0-9a-f]{8}-")  # what Label Studio puts before the name
 
 @dataclass(frozen=True)
 class Decided:
-    """What a corrections file holds, after what was imported."""
+    """Content of a corrections file, with the imported decisions."""
 
     path: Path
     decisions: list[Decision]

@@ -30,7 +30,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Before:
-    """What was labeled before."""
+    """Images that were labeled before."""
 
     numbers: Array = field(default_factory=lambda: np.array([], np.uint64))
     """Of every image that the run was trained, validated or tested on, as ``data.seen`` numbers them, sorted."""

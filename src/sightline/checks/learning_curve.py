@@ -31,7 +31,7 @@ Answer = Callable[[Array], Array]
 
 @dataclass(frozen=True)
 class ClassGain:
-    """What as many images again would bring to a class."""
+    """Accuracy that as many images again would bring to a class."""
 
     label: int
     images: int

@@ -35,7 +35,7 @@ class _Suspect(msgspec.Struct):
 
 
 class Kept(msgspec.Struct):
-    """What ``suspects.json`` holds."""
+    """Content of ``suspects.json``."""
 
     format: int
     location: str
@@ -48,7 +48,7 @@ class Kept(msgspec.Struct):
 
     @property
     def layout(self) -> Classes | None:
-        """Which folders are the classes."""
+        """Rule by which folders are the classes; None: the default."""
         return next((value for value in get_args(Classes) if value == self.classes), None)
 
     def items(self, images: CachedImages) -> list[Item]:

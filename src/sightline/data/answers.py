@@ -4,19 +4,16 @@ What is decided lies in ``corrections.csv``, by the hash of the pixels; ``manife
 each decision: the images that a run was trained and measured on, each on its side, and those with an answer.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
-
 from sightline.config.checks import nearest, shown
-from sightline.data.corrections import CORRECTIONS, CorrectionsFile, Decision
+from sightline.data.corrections import CORRECTIONS, CorrectionsFile, Decision, locked_table
 from sightline.data.sources.csv_table import read_manifest_file
 from sightline.data.sources.unlabeled import UNLABELED
 from sightline.errors import DataError
-from sightline.runs.writing import plain_text, storage_error, write_csv
+from sightline.runs.writing import plain_text, write_csv
 
 __all__ = ["CHOSEN", "MANIFEST", "Answers", "Example", "Row"]
 
@@ -134,7 +131,7 @@ class Answers:
             StorageError: it cannot be written.
         """
         path = self.folder / MANIFEST
-        with self._locked():
+        with locked_table(self.folder / MANIFEST):
             rows = {row.path: row for row in self.known}
             side = TRAIN if any(row.split for row in self.known) else ""
             here, gone = 0, 0
@@ -150,19 +147,6 @@ class Answers:
                 rows[file] = before._replace(label=decision.after)
             write_csv(path, Row._fields, sorted(rows.values()))
         return here, gone
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the manifest, so that no other window writes it meanwhile."""
-        lock = FileLock(self.folder / f".{MANIFEST}.lock")
-        try:
-            lock.acquire()
-        except OSError as error:
-            raise storage_error(self.folder, error) from error
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def _times(count: int, one: str) -> str:

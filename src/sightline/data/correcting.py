@@ -114,7 +114,7 @@ def with_corrected_labels(images: CachedImages, corrected: CachedImages) -> Cach
 
 @dataclass(frozen=True)
 class _Decided:
-    """What the decisions of a file make of a set."""
+    """Labels of a set as the decisions of a file make them."""
 
     classes: list[str]
     given: Array

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from sightline.config.checks import shown
 from sightline.data.sources.csv_table import choose, read_regular, read_table
 from sightline.errors import ConfigError, DataError, StorageError
-from sightline.runs.writing import create_folder, plain_text, storage_error, write_csv
+from sightline.runs.locking import locked
+from sightline.runs.writing import create_folder, plain_text, write_csv
 
-__all__ = ["CORRECTIONS", "Corrected", "CorrectionsFile", "Decision", "read_corrections"]
+__all__ = ["CORRECTIONS", "Corrected", "CorrectionsFile", "Decision", "locked_table", "read_corrections"]
 
 CORRECTIONS = "corrections.csv"  # as it is called beside a run and in the folder of a check
 COLUMNS = ("file", "hash", "from", "to", "decided_by", "when", "why")
@@ -38,7 +38,7 @@ def _now() -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What was decided on the label of an image.
+    """Decision on the label of an image.
 
     Raises:
         ConfigError: the hash is none, there is no label before, or a text is too long for a table.
@@ -81,7 +81,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Corrected:
-    """What an image set was before decisions changed it (see ``correcting``). N images."""
+    """An image set as it was before decisions changed it (see ``correcting``). N images."""
 
     classes: list[str]
     """As the set has them."""
@@ -167,7 +167,7 @@ class CorrectionsFile:
     def _changing(self) -> Iterator[dict[str, Decision]]:
         """Give the decisions to change, and write them; nobody else writes meanwhile."""
         create_folder(self.path.parent)
-        with _locked(self.path):
+        with locked_table(self.path):
             decisions, others = self._read()
             if others:
                 raise ConfigError(
@@ -261,21 +261,12 @@ def _cells(decision: Decision) -> tuple[str, ...]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a file, so that no other window writes it meanwhile; the system lets it go when the process ends."""
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=PATIENCE)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise StorageError(
-            f"{path} has been held by another process for {PATIENCE:.0f} seconds; end it, then decide again."
-        ) from error
-    except NotImplementedError:  # a file system without locks; older versions of filelock say so
+def locked_table(path: Path) -> Iterator[None]:
+    """Hold a table in a folder that exists, so that no other window writes it meanwhile.
+
+    Raises:
+        StorageError: another process has held it for a minute, or the folder cannot be written.
+    """
+    held = f"{path} has been held by another process for {PATIENCE:.0f} seconds; end it, then decide again."
+    with locked(path.with_name(f".{path.name}.lock"), PATIENCE, StorageError(held)):
         yield
-        return
-    except OSError as error:
-        raise storage_error(path.parent, error) from error
-    try:
-        yield
-    finally:
-        lock.release()

@@ -30,7 +30,7 @@ LARGEST = 1 << 29  # bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What another tool says of the class of an image."""
+    """Class of an image by another tool."""
 
     image: str
     """Path, URL, or path without its suffix."""

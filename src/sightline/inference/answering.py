@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Answered:
-    """What a classifier makes of images."""
+    """Features and answers of a classifier on images."""
 
     features_ND: Array
     """What its head reads, in float32."""

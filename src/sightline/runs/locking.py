@@ -1,4 +1,4 @@
-"""Locks on folders: one process at a time writes to a run, or to a study."""
+"""Locks: one process at a time writes to a run, to a study, or to a table of decisions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -6,10 +6,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sightline.errors import RunError
+from sightline.errors import RunError, SightlineError
 from sightline.runs.writing import storage_error
 
-__all__ = ["LOCK", "alone"]
+__all__ = ["LOCK", "alone", "locked"]
 
 LOCK = ".lock"  # in the folder that is held; the system lets it go when the process ends, however it ends
 
@@ -25,18 +25,32 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
         RunError: another process holds it.
         StorageError: the lock cannot be written.
     """
-    lock = FileLock(folder / LOCK, timeout=0)
+    held = RunError(f"{folder} is being {doing} by another process; wait for it, or end it, and continue.")
+    with locked(folder / LOCK, 0, held):
+        yield
+
+
+@contextmanager
+def locked(path: Path, patience: float, held: SightlineError) -> Iterator[None]:
+    """Hold a lock file, which the system lets go when the process ends; nothing on a file system without locks.
+
+    Args:
+        path: of the lock file, in a folder that exists.
+        patience: seconds to wait for another process.
+        held: what is raised where another process has held it for so long.
+    Raises:
+        StorageError: the lock cannot be written.
+    """
+    lock = FileLock(path, timeout=patience)
     try:
         lock.acquire()
     except Timeout as error:
-        raise RunError(
-            f"{folder} is being {doing} by another process; wait for it, or end it, and continue."
-        ) from error
-    except NotImplementedError:  # a file system without locks; older versions of filelock say so
+        raise held from error
+    except NotImplementedError:  # older versions of filelock say so
         yield
         return
     except OSError as error:
-        raise storage_error(folder, error) from error
+        raise storage_error(path.parent, error) from error
     try:
         yield
     finally:
