@@ -12,6 +12,7 @@ from sightline.runs.writing import storage_error
 __all__ = ["LOCK", "alone", "locked"]
 
 LOCK = ".lock"  # in the folder that is held; the system lets it go when the process ends, however it ends
+ENDING = 5.0  # seconds that a killed process may take to end: it gives its memory back first, and its locks after that
 
 
 @contextmanager
@@ -22,11 +23,11 @@ def alone(folder: Path, doing: str) -> Iterator[None]:
         folder: to hold; it exists.
         doing: what is done in it, such as ``trained``, for the sentence of the second process.
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds it, and still does after 5 seconds, in which one that was killed has ended.
         StorageError: the lock cannot be written.
     """
     held = RunError(f"{folder} is being {doing} by another process; wait for it, or end it, and continue.")
-    with locked(folder / LOCK, 0, held):
+    with locked(folder / LOCK, ENDING, held):
         yield
 
 
