@@ -24,9 +24,9 @@ from sightline.data.splits import split_as
 from sightline.evaluation.calibration import fit_temperature
 from sightline.inference.views import combine
 from sightline.machine.environment import environment
-from sightline.measures.conformal import class_scores, classes_within, image_uniforms, threshold
 from sightline.measures.metrics import calibration_error, cross_entropy, probabilities
 from sightline.runs.folder import read_model, read_run_recipe
+from sightline_runtime.conformal import class_scores, classes_within, image_uniforms, threshold
 
 COUNTS = (15, 30, 60, 100, 300, 2_500)  # of images that calibrate
 DRAWS = 300

@@ -39,11 +39,11 @@ from sightline.config.resolving import read_recipe, resolve_any
 from sightline.config.space_files import read_space
 from sightline.config.studies import read_study
 from sightline.data.cache import open_images
-from sightline.data.decoding.decode import UnreadableImageError, decode
 from sightline.data.excluding import read_excluded
 from sightline.data.sources.find_source import find_source
 from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import SightlineError
+from sightline_runtime.decoding.decode import UnreadableImageError, decode
 
 CPU_SECONDS = 5  # of one input
 MEMORY = 1_500_000_000  # bytes that one input may hold, the worker's own included

@@ -17,9 +17,9 @@ from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.inference.views import combine
 from sightline.machine.environment import environment
-from sightline.measures.conformal import class_scores, classes_within, image_uniforms, threshold
 from sightline.measures.metrics import probabilities
 from sightline.runs.folder import read_model, read_run_recipe
+from sightline_runtime.conformal import class_scores, classes_within, image_uniforms, threshold
 
 PENALTIES = (0.0, 0.01, 0.03, 0.1, 0.3)
 COVERAGES = (0.9, 0.95)
@@ -82,7 +82,7 @@ def choose(run: Path) -> None:
     logits, labels, uniforms = validation(run)
     chances = probabilities(logits, read_model(run)["temperatures"][read_model(run)["views"]])
     print(f"{len(labels):,} validation images, {ROUNDS} random halves: mean size of a set (coverage)")
-    import sightline.measures.conformal as conformal
+    import sightline_runtime.conformal as conformal
 
     for penalty in PENALTIES:
         conformal.PENALTY = penalty

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 import sightline
+import sightline_runtime
 
 ROOT = Path(sightline.__file__).parent
+RUNTIME = Path(sightline_runtime.__file__).parent
 
 # The only modules (or folders) that may import a library.
 DOORS = {
@@ -37,7 +39,7 @@ DOORS = {
     "uvicorn": ("serving/listening.py", "serving/connections.py"),
     "diffusers": (),  # the tests compare our samplers with its schedulers
     "torch_fidelity": ("evaluation/inception.py",),
-    "pi_heif": ("data/decoding/decode.py",),
+    "pi_heif": ("sightline_runtime/decoding/decode.py",),
     "wandb": ("training/trackers.py",),
     "optuna": ("studies/search.py",),
     "tensorboard": (),  # Lightning's logger loads it
@@ -49,10 +51,10 @@ DOORS = {
 
 @cache
 def files() -> dict[str, ast.Module]:
-    """Every source file by its path from the package."""
-    return {
-        path.relative_to(ROOT).as_posix(): ast.parse(path.read_text("utf-8")) for path in sorted(ROOT.rglob("*.py"))
-    }
+    """Every source file by its path from the package; those of the runtime by theirs from beside it."""
+    paths = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
+    paths |= {path.relative_to(RUNTIME.parent).as_posix(): path for path in sorted(RUNTIME.rglob("*.py"))}
+    return {name: ast.parse(path.read_text("utf-8")) for name, path in paths.items()}
 
 
 def only_for_types(node: ast.AST) -> bool:
@@ -95,7 +97,7 @@ def test_rooms_are_few_and_empty_at_the_door() -> None:
     entries = [path.name for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
     assert len(entries) <= 20, sorted(entries)
     filled = {path for path, tree in files().items() if path.endswith("/__init__.py") and tree.body}
-    assert not filled
+    assert filled == {"sightline_runtime/__init__.py"}  # the door of a package of its own
 
 
 def test_files_functions_and_lists_of_parameters_are_of_a_size_to_read() -> None:
@@ -104,13 +106,21 @@ def test_files_functions_and_lists_of_parameters_are_of_a_size_to_read() -> None
     assert spec.loader is not None
     measuring = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(measuring)
-    assert list(measuring.too_large(ROOT)) == []
+    assert [*measuring.too_large(ROOT), *measuring.too_large(RUNTIME)] == []
     long = "def f():\n" + "    x = 1\n" * 61
     assert measuring.code_lines(f'"""Text."""\n# comment\n\n{long}') == 62
 
 
 def test_each_big_library_has_one_door() -> None:
     assert [stranger for path, tree in files().items() for stranger in strangers(path, tree)] == []
+
+
+def test_the_runtime_imports_only_what_it_is_installed_with() -> None:
+    own = {"numpy", "PIL", "pi_heif", "sightline_runtime"}
+    for path, tree in files().items():
+        if path.startswith("sightline_runtime/"):
+            strange = {name.split(".")[0] for name in imports(tree)} - own - sys.stdlib_module_names
+            assert not strange, path
 
 
 def test_networks_touch_no_files() -> None:
@@ -167,6 +177,14 @@ def test_help_settings_and_the_cache_load_no_torch() -> None:
         "import sightline.config.studies, sightline.reports.report\n"
         "slow = {'torch', 'lightning', 'torchvision', 'torchmetrics', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules)\n"
         "assert not slow, slow"
+    )
+
+
+def test_the_runtime_loads_neither_torch_nor_sightline() -> None:
+    run(
+        "import sightline_runtime.inputs, sightline_runtime.conformal, sightline_runtime.predictions, sys\n"
+        "loaded = {'torch', 'sightline', 'onnxruntime'} & set(sys.modules)\n"
+        "assert not loaded, loaded"
     )
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.data.decoding.decode import UnreadableImageError, decode
-from sightline.data.decoding.formats import format_of
-from sightline.data.decoding.limits import bounded, refuse_bloated_exif
+from sightline_runtime.decoding.decode import UnreadableImageError, decode
+from sightline_runtime.decoding.formats import format_of
+from sightline_runtime.decoding.limits import bounded, refuse_bloated_exif
 
 EXIF = b"Exif\0\0"
 

@@ -16,11 +16,11 @@ import pytest
 
 from sightline.data import building, cache
 from sightline.data.cache import CachedImages, cached, clear, open_images
-from sightline.data.decoding.decode import decode, in_parallel, read_image, resize
-from sightline.data.decoding.sizing import training_size
+from sightline.data.sizing import training_size
 from sightline.data.sources.find_source import find_source
 from sightline.errors import StorageError
 from sightline.machine.folders import cache_folder
+from sightline_runtime.decoding.decode import decode, in_parallel, read_image, resize
 
 DiskUsage = namedtuple("DiskUsage", "total used free")
 

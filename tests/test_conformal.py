@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sightline.measures.conformal import PENALTY, class_scores, classes_within, image_uniforms, threshold
+from sightline_runtime.conformal import PENALTY, class_scores, classes_within, image_uniforms, threshold
 
 
 def test_the_score_of_a_class_is_what_goes_before_it_a_part_of_its_own_and_the_penalty_of_its_rank() -> None:

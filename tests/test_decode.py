@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.data.decoding.decode import UnreadableImageError, decode, in_parallel, pixel_hash, resize
-from sightline.data.decoding.preprocessing import Preprocessing
+from sightline_runtime.decoding.decode import UnreadableImageError, decode, in_parallel, pixel_hash, resize
+from sightline_runtime.decoding.preprocessing import Preprocessing
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 JPEG = base64.b64decode(  # 30×40 pixels, quality 40

@@ -11,9 +11,9 @@ from PIL import Image
 import sightline
 from conftest import Finished
 from sightline.cli.main import main
-from sightline.data.decoding.decode import decode
 from sightline.errors import ConfigError, DataError
 from sightline.inference.encoder import Encoder
+from sightline_runtime.decoding.decode import decode
 
 
 def test_the_head_makes_the_logits_out_of_the_features(finished: Finished) -> None:

@@ -16,14 +16,14 @@ from PIL import Image
 from conftest import Finished
 from sightline.config.serving import ServeConfig
 from sightline.data.cache import CachedImages
-from sightline.data.decoding.decode import decode, resize
 from sightline.data.thumbnails import Thumbnails
 from sightline.errors import DataError
 from sightline.evaluation.answers import Answers
-from sightline.inference.predictions import Prediction
 from sightline.serving.exhibits import Exhibits, Opening, Selection
 from sightline.serving.html import draw, draw_answer, draw_grid, draw_sentence, draw_viewer, percent, picture
 from sightline.serving.uploads import most_bytes, read_upload
+from sightline_runtime.decoding.decode import decode, resize
+from sightline_runtime.predictions import Prediction
 
 LABELS = [0, 0, 0, 1, 1, 2]
 CHANCES = [[0.9, 0.1, 0], [0.2, 0.7, 0.1], [0.6, 0.4, 0], [0.55, 0.45, 0], [0.1, 0.8, 0.1], [0.3, 0.6, 0.1]]

@@ -16,11 +16,11 @@ import sightline
 from conftest import Finished
 from sightline.cli.main import main
 from sightline.config.explaining import METHODS, AttributionConfig
-from sightline.data.decoding.decode import decode
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.explanation.attribution import attribute
 from sightline.explanation.explainer import Explainer, quick_method, what_spoke
 from sightline.machine import extras
+from sightline_runtime.decoding.decode import decode
 
 GRASS, WATER = "grass", "ünder wasser"
 

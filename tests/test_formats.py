@@ -16,15 +16,15 @@ import pytest
 from PIL import Image
 
 from sightline.data.cache import open_images
-from sightline.data.decoding import decode as decoding
-from sightline.data.decoding import limits
-from sightline.data.decoding.decode import UnreadableImageError, decode, open_header
-from sightline.data.decoding.formats import READ, format_of
-from sightline.data.decoding.limits import without_gif_comments
 from sightline.data.sources.entries import is_image_name
 from sightline.data.sources.find_source import find_source
 from sightline.data.sources.unlabeled import plain_files
 from sightline.errors import DataError
+from sightline_runtime.decoding import decode as decoding
+from sightline_runtime.decoding import limits
+from sightline_runtime.decoding.decode import UnreadableImageError, decode, open_header
+from sightline_runtime.decoding.formats import READ, format_of
+from sightline_runtime.decoding.limits import without_gif_comments
 
 HEIC = base64.b64decode(  # 48×32 pixels: red on the left, blue on the right
     "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAX1tZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAAAAAERA"
@@ -358,8 +358,8 @@ import io, resource, sys
 import numpy as np
 from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
-from sightline.data.decoding import limits
-from sightline.data.decoding.decode import read_image
+from sightline_runtime.decoding import limits
+from sightline_runtime.decoding.decode import read_image
 file = io.BytesIO()
 limits.MEMORY = 200_000_000  # two of these at a time
 Image.new(sys.argv[1], (3000, 3000)).save(file, sys.argv[2])

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sightline.data.decoding.decode import UnreadableImageError, read_image
-from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.errors import DataError
-from sightline.inference.inputs import _png_of, as_list, read_input
+from sightline_runtime.decoding.decode import UnreadableImageError, read_image
+from sightline_runtime.decoding.preprocessing import Preprocessing
+from sightline_runtime.inputs import _png_of, as_list, read_input
 
 SIZE = (24, 24)
 HOWS = [Preprocessing(fit, intensity) for fit in ("crop", "pad") for intensity in ("own", "upper bits", (0.0, 4095.0))]

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 from sightline.data.cache import open_images
-from sightline.data.decoding.decode import UnreadableImageError, decode, decode_image, read_image
-from sightline.data.decoding.intensity import describe_range, joint_range, whole_bits
-from sightline.data.decoding.preprocessing import Preprocessing, preprocessing_of
 from sightline.data.ranges import notes_on_reading, with_range_of
 from sightline.data.sources.find_source import find_source
 from sightline.display.lines import Lines
+from sightline_runtime.decoding.decode import UnreadableImageError, decode, decode_image, read_image
+from sightline_runtime.decoding.intensity import describe_range, joint_range, whole_bits
+from sightline_runtime.decoding.preprocessing import Preprocessing, preprocessing_of
 
 
 def deep(number: int, high: int, side: int = 24, low: int = 0) -> np.ndarray:

@@ -13,12 +13,12 @@ import pytest
 
 from sightline.cli.main import main
 from sightline.data.cache import open_images
-from sightline.data.decoding.decode import pixel_hash
 from sightline.data.sources import cifar_mnist, downloads
 from sightline.data.sources.cifar_mnist import NAMED, Cifar
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.errors import DataError
+from sightline_runtime.decoding.decode import pixel_hash
 
 TRAIN, TEST = 24, 8  # images of the small sets
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from sightline.data.cache import open_images
-from sightline.data.decoding.decode import decode
 from sightline.data.sources.find_source import find_source
 from sightline.data.sources.unlabeled import plain_files
 from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError
 from sightline.machine import extras
+from sightline_runtime.decoding.decode import decode
 
 needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs pip install '.[parquet]'")
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import sightline
-import sightline.inference.predictions
+import sightline_runtime.predictions
 from conftest import Finished
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.inference.views import combine, logits_of_views
@@ -94,7 +94,7 @@ def test_the_answer_for_an_image_does_not_depend_on_the_others(classifier) -> No
 def test_one_image_gets_one_answer_by_whatever_way_it_comes_and_many_get_a_list(classifier, finished: Finished) -> None:
     path = finished.data / "grass" / "003.png"
     expected = classifier.predict(path)
-    assert isinstance(expected, sightline.inference.predictions.Prediction)
+    assert isinstance(expected, sightline_runtime.predictions.Prediction)
     assert expected.label == "grass"
     with path.open("rb") as file:
         ways = [str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), file, Image.open(path)]

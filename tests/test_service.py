@@ -35,8 +35,6 @@ from starlette.testclient import TestClient
 
 import sightline
 from sightline.config.serving import ServeConfig
-from sightline.data.decoding.decode import decode
-from sightline.data.decoding.preprocessing import DEFAULT
 from sightline.errors import ConfigError
 from sightline.inference.classifier import Classifier
 from sightline.inference.predict import load
@@ -47,6 +45,8 @@ from sightline.serving.limits import UNFINISHED_LINES, BodyLimit, RequestLog, is
 from sightline.serving.schemas import Answers, Health, Model, describe_model
 from sightline.serving.service import build_service, in_words_of_a_form
 from sightline.serving.worker import Asker, BusyError
+from sightline_runtime.decoding.decode import decode
+from sightline_runtime.decoding.preprocessing import DEFAULT
 
 Array = np.ndarray[Any, Any]
 HERE = "http://127.0.0.1"

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from sightline.data.cache import open_images
-from sightline.data.decoding.decode import resize
-from sightline.data.decoding.preprocessing import Preprocessing
-from sightline.data.decoding.sizing import hidden_share, training_size, warn_of_hidden
 from sightline.data.ranges import notes_on_reading
+from sightline.data.sizing import hidden_share, training_size, warn_of_hidden
 from sightline.data.sources.find_source import find_source
 from sightline.display.lines import Lines
 from sightline.display.reporting import ignore
+from sightline_runtime.decoding.decode import resize
+from sightline_runtime.decoding.preprocessing import Preprocessing
 
 
 def ends(color: int, number: int, height: int = 16, width: int = 160) -> np.ndarray:

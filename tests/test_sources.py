@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from sightline.data.cache import open_images
-from sightline.data.decoding.decode import decode, pixel_hash
 from sightline.data.sources.entries import is_image_name
 from sightline.data.sources.find_source import always_labeled, find_source
 from sightline.data.sources.unlabeled import plain_files
 from sightline.data.splits import split
 from sightline.errors import DataError, SightlineError
+from sightline_runtime.decoding.decode import decode, pixel_hash
 
 ARCHIVES = ["zip", "tar", "tar.gz", "tar.xz"]
 KINDS = ["folder", *ARCHIVES, "manifest"]

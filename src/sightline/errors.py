@@ -10,12 +10,24 @@
 
 ``Interrupted`` is a KeyboardInterrupt that knows what can be continued.
 
+Those that a classifier without torch meets too are defined in ``sightline_runtime.errors``.
+
 Every message says what was found, what was wanted and what to do now, in one sentence.
 Libraries raise; only ``cli/`` prints.
 """
 
 import shlex
 from pathlib import Path
+
+from sightline_runtime.errors import (
+    LONGEST,
+    ConfigError,
+    DataError,
+    RunError,
+    SightlineError,
+    StorageError,
+    shortened,
+)
 
 __all__ = [
     "LONGEST",
@@ -30,36 +42,6 @@ __all__ = [
     "shortened",
 ]
 
-LONGEST = 1200  # letters of a sentence; a user's value, or a list of what is known, may have a million
-
-
-class SightlineError(Exception):
-    """Base class of every error that sightline raises on purpose; its sentence is short, whatever value it names."""
-
-    def __init__(self, sentence: str = "", *more: object) -> None:
-        super().__init__(shortened(sentence, LONGEST), *more)
-
-
-def shortened(text: str, most: int) -> str:
-    """A text of at most so many letters: the middle of a longer one is left out, and its length said."""
-    if len(text) <= most:
-        return text
-    gap = f" … ({len(text):,} letters) … "
-    kept = max(most - len(gap), 2)
-    return text[: kept * 2 // 3] + gap + text[len(text) - (kept - kept * 2 // 3) :]
-
-
-class ConfigError(SightlineError):
-    """A setting is unknown, has a wrong value, or would have no effect."""
-
-
-class DataError(SightlineError):
-    """An image set cannot be used."""
-
-
-class RunError(SightlineError):
-    """A run folder is missing, unfinished, in the way, or was made by something else."""
-
 
 class ShapeError(SightlineError):
     """Tensors do not fit together."""
@@ -67,10 +49,6 @@ class ShapeError(SightlineError):
 
 class TrainingError(SightlineError):
     """A training cannot go on."""
-
-
-class StorageError(SightlineError):
-    """A disk is full or a folder cannot be written."""
 
 
 class Interrupted(KeyboardInterrupt):

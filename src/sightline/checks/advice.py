@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sightline.checks.problems import FEW, KINDS, too_many_near, too_many_suspects
-from sightline.data.decoding.sizing import HIDDEN_MOST, HIDDEN_MUCH, hidden_share
+from sightline.data.sizing import HIDDEN_MOST, HIDDEN_MUCH, hidden_share
 from sightline.display.terminal import natural_key
 
 if TYPE_CHECKING:

@@ -17,8 +17,7 @@ from sightline.config.backbones import BACKBONES, BOX, BOX_NETWORK
 from sightline.config.networks import TimmConfig
 from sightline.data.batches import Normalization
 from sightline.data.cache import open_images
-from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
-from sightline.data.decoding.sizing import SMALL_SIDE
+from sightline.data.sizing import SMALL_SIDE
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.source import ImageSource
 from sightline.display.reporting import Listener, ignore
@@ -26,6 +25,7 @@ from sightline.inference.feature_store import BATCH, FeatureStore
 from sightline.inference.predict import load
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights
+from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
 
 __all__ = ["SMALL_SHOWN", "Embedding", "embed"]
 

@@ -13,7 +13,6 @@ from sightline.config.fitting import DataConfig
 from sightline.data.answers import Row
 from sightline.data.cache import CachedImages, open_as_trained
 from sightline.data.corrections import read_corrections
-from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.data.seen import Kept, read_kept
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.find_source import source_of_run
@@ -22,6 +21,7 @@ from sightline.data.sources.manifest import ManifestSource
 from sightline.data.sources.source import DownloadedSource
 from sightline.errors import ConfigError, DataError
 from sightline.runs.folder import read_run_recipe
+from sightline_runtime.decoding.preprocessing import preprocessing_of
 
 __all__ = ["Before", "labeled_before"]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from sightline.data.decoding.decode import open_header
-from sightline.data.decoding.intensity import describe_range
 from sightline.data.sources.entries import Entry
 from sightline.data.sources.source import ImageSource
+from sightline_runtime.decoding.decode import open_header
+from sightline_runtime.decoding.intensity import describe_range
 
 __all__ = ["Header", "Light", "light_of", "name_depths", "odd_files", "odd_light", "read_headers"]
 

@@ -35,7 +35,7 @@ from sightline.serving.reviewing.items import Item as ReviewItem
 
 if TYPE_CHECKING:
     from sightline.inference.classifier import Classifier
-    from sightline.inference.predictions import Prediction
+    from sightline_runtime.predictions import Prediction
 
 __all__ = ["TO_LABEL", "Chosen", "choose_unlabeled", "open_labeling", "review_chosen"]
 

@@ -86,8 +86,8 @@ def show_predictions(
 ) -> None:
     """Print a readable line for one image, CSV for several."""
     from sightline.inference.predict import about_box
-    from sightline.inference.predictions import csv_header, csv_rows
     from sightline.runs.writing import is_stream
+    from sightline_runtime.predictions import csv_header, csv_rows
 
     files, answers = predictions.files, predictions.predictions
     _warn(predictions.left_out)

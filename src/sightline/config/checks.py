@@ -1,14 +1,12 @@
 """Ranges of single settings, and sentences about them in the user's spelling."""
 
-import difflib
-import reprlib
 import sys
-from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta
 
-from sightline.errors import ConfigError, shortened
+from sightline.errors import ConfigError
+from sightline_runtime.sentences import nearest, shown
 
 __all__ = [
     "FINITE",
@@ -33,8 +31,6 @@ __all__ = [
 INFINITY = float("inf")
 FINITE = sys.float_info.max
 LARGEST = 2**63 - 1  # the largest whole number that PyTorch and NumPy can hold
-LONGEST_WORD = 200  # letters of a word that is compared with known ones; the time grows with their product
-_DIGITS = 40  # of a whole number in a sentence
 
 Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
 ZeroOrMore = Annotated[int, Meta(ge=0, le=LARGEST)]
@@ -62,37 +58,6 @@ def out_of_range(name: str, value: float, low: float, high: float, *, open_low: 
     elif value == INFINITY:
         limits += " and finite"
     return f"{name} is {_shown_number(value)}; it must be {limits}."
-
-
-def nearest(word: str, known: Iterable[str], listed: Iterable[str] | None = None) -> str:
-    """End a sentence with the known word most like ``word``, or where none is like it with all that are listed."""
-    word, known = word[:LONGEST_WORD], list(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are: {', '.join(listed or known)}."
-
-
-def shown(value: Any) -> str:
-    """Write a value in a sentence, as Python does; the middle of a long one is left out."""
-    return _SHORT.repr(value)
-
-
-class _Shortened(reprlib.Repr):
-    """Values as Python writes them, at most a line of each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel, self.maxdict, self.maxlist, self.maxtuple, self.maxset = 4, 6, 12, 12, 12
-        self.maxstring, self.maxother = 300, 300
-
-    def repr_int(self, x: int, level: int) -> str:
-        """Write a whole number unless it is too long: Python refuses some thousand digits, which YAML may hold."""
-        return str(x) if abs(x) < 10**_DIGITS else f"a number of more than {_DIGITS} digits"
-
-    def repr1(self, x: Any, level: int) -> str:
-        return shortened(super().repr1(x, level), 400)
-
-
-_SHORT = _Shortened()
 
 
 def _shown_number(value: float) -> str:

@@ -20,12 +20,12 @@ from sightline.data.augment import augment
 from sightline.data.augment.mixing import Mixing, draw_mixing, mix
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.correcting import correct, with_corrected_labels
-from sightline.data.decoding.preprocessing import Preprocessing
 from sightline.data.excluding import leave_out
 from sightline.data.ranges import with_range_of
 from sightline.data.sources.source import ImageSource
 from sightline.data.splits import RULE, Splits, split_as, statistics
 from sightline.data.synthetic import join_train
+from sightline_runtime.decoding.preprocessing import Preprocessing
 
 __all__ = [
     "BATCH_RULE",

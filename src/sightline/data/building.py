@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from sightline.data.columns import ENDS, TEXTS, write_texts
-from sightline.data.decoding.decode import (
+from sightline.data.sizing import SMALL_SIDE, SMALLEST_SIDE, median_size, training_size
+from sightline.data.sources.downloads import Progress
+from sightline.data.sources.entries import Entry
+from sightline.data.sources.source import DownloadedSource, ImageSource
+from sightline.errors import DataError, StorageError
+from sightline_runtime.decoding.decode import (
     WANTED,
     Decoded,
     UnreadableImageError,
@@ -23,12 +28,7 @@ from sightline.data.decoding.decode import (
     read_image,
     resize,
 )
-from sightline.data.decoding.preprocessing import Preprocessing
-from sightline.data.decoding.sizing import SMALL_SIDE, SMALLEST_SIDE, median_size, training_size
-from sightline.data.sources.downloads import Progress
-from sightline.data.sources.entries import Entry
-from sightline.data.sources.source import DownloadedSource, ImageSource
-from sightline.errors import DataError, StorageError
+from sightline_runtime.decoding.preprocessing import Preprocessing
 
 __all__ = ["EXTREMES", "INDEX", "LABELS", "PIXELS", "build", "digest_of", "new_cache", "sample_sizes", "write_columns"]
 

@@ -26,15 +26,15 @@ from msgspec.structs import asdict
 from sightline.data.building import EXTREMES, INDEX, LABELS, PIXELS, build, digest_of, sample_sizes
 from sightline.data.columns import read_texts
 from sightline.data.corrections import Corrected
-from sightline.data.decoding.decode import can_be_read_now
-from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing, preprocessing_of
-from sightline.data.decoding.sizing import DEFAULT_SIDE, median_size
 from sightline.data.merging import merged
+from sightline.data.sizing import DEFAULT_SIDE, median_size
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.folder import BESIDE
 from sightline.data.sources.source import DownloadedSource, ImageSource, SharedSource
 from sightline.errors import StorageError
 from sightline.machine.folders import cache_folder
+from sightline_runtime.decoding.decode import can_be_read_now
+from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing, preprocessing_of
 
 __all__ = [
     "CachedImages",

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from sightline.config.checks import shown
-from sightline.data.sources.csv_table import choose, read_regular, read_table
+from sightline.data.sources.csv_table import choose, read_table
 from sightline.errors import ConfigError, DataError, StorageError
 from sightline.runs.locking import locked
 from sightline.runs.writing import create_folder, plain_text, write_csv
+from sightline_runtime.files import read_regular
 
 __all__ = ["CORRECTIONS", "Corrected", "CorrectionsFile", "Decision", "locked_table", "read_corrections"]
 

@@ -20,13 +20,13 @@ from sightline.data.sources.csv_table import (
     decode_text,
     is_json_lines,
     is_table,
-    read_regular,
     read_table,
 )
 from sightline.data.sources.entries import composed
 from sightline.data.splits import Splits
 from sightline.errors import ConfigError, DataError
 from sightline.runs.writing import plain_text
+from sightline_runtime.files import read_regular
 
 __all__ = ["excluded_fingerprint", "leave_out", "read_excluded", "without"]
 

@@ -17,8 +17,9 @@ from msgspec import Struct
 
 from sightline.config.checks import shown
 from sightline.data.corrections import Decision
-from sightline.data.sources.csv_table import decode_text, read_regular
+from sightline.data.sources.csv_table import decode_text
 from sightline.errors import ConfigError, DataError
+from sightline_runtime.files import read_regular
 
 __all__ = ["FORMATS", "Answer", "Format", "read_answers", "to_fiftyone", "to_label_studio"]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from sightline.data.cache import CachedImages, open_images
-from sightline.data.decoding.intensity import describe_range, joint_range
-from sightline.data.decoding.sizing import warn_of_hidden
+from sightline.data.sizing import warn_of_hidden
 from sightline.data.sources.source import ImageSource
+from sightline_runtime.decoding.intensity import describe_range, joint_range
 
 __all__ = ["notes_on_reading", "with_range_of"]
 

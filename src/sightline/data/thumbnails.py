@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from sightline.data.cache import CachedImages, open_as_trained
-from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.data.sources.find_source import source_of_run
 from sightline.display.pages import data_uri
 from sightline.runs.folder import read_run_recipe
 from sightline.runs.writing import safe_cell
+from sightline_runtime.decoding.preprocessing import preprocessing_of
 
 __all__ = ["Thumbnails", "affordable", "open_own"]
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from sightline.runs.writing import to_bytes, write_rows
+from sightline_runtime.files import natural_key
 
 __all__ = [
     "cell",
@@ -34,7 +35,6 @@ _INVISIBLE = re.compile(
     "\u200e\u200f\u202a-\u202e\u2066-\u2069"  # what turns the direction of the text that follows
     "\ud800-\udfff]"  # bytes of a name that is no UTF-8, and other halves of characters
 )
-_DIGITS = re.compile("([0-9]{1,18})")
 
 
 def show(
@@ -121,12 +121,6 @@ def show_rows(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def natural_order(names: Iterable[str]) -> list[str]:
     """Sort names in the order that people expect: 2 before 10."""
     return sorted(names, key=natural_key)
-
-
-def natural_key(name: str) -> tuple[list[Any], str]:
-    """Return the key to sort names by for people: without regard to case, and numbers by their size."""
-    parts = _DIGITS.split(name.casefold())  # words and numbers in turn
-    return [int(part) if place % 2 else part for place, part in enumerate(parts)], name
 
 
 def in_notebook() -> bool:

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from sightline.inference.views import Views, combine
-from sightline.measures.conformal import COVERAGES, FREE_RANKS, PENALTY, class_scores, classes_within, threshold
 from sightline.measures.metrics import (
     calibration_error,
     classwise_calibration_error,
@@ -17,6 +16,7 @@ from sightline.measures.metrics import (
     probabilities,
     reliability,
 )
+from sightline_runtime.conformal import COVERAGES, FREE_RANKS, PENALTY, class_scores, classes_within, threshold
 
 __all__ = [
     "PriorShifts",

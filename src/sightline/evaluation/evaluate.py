@@ -9,7 +9,6 @@ import numpy as np
 
 from sightline.data.cache import CachedImages, open_as_trained, open_images
 from sightline.data.corrections import read_corrections
-from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.data.remarks import remarks
 from sightline.data.seen import trained_rows
 from sightline.data.sources.downloads import Progress
@@ -27,13 +26,14 @@ from sightline.evaluation.as_labeled import (
 )
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
 from sightline.inference.predict import load
-from sightline.inference.predictions import csv_header, csv_rows
 from sightline.measures import metrics
-from sightline.measures.conformal import class_scores, image_uniforms
 from sightline.measures.fidelity import Fidelity, fidelity_of
 from sightline.measures.significance import measure_accuracy
 from sightline.runs.folder import read_model_of_finished, read_run_recipe
 from sightline.runs.writing import create_folder, write_csv, write_json
+from sightline_runtime.conformal import class_scores, image_uniforms
+from sightline_runtime.decoding.preprocessing import preprocessing_of
+from sightline_runtime.predictions import csv_header, csv_rows
 
 if TYPE_CHECKING:
     from sightline.inference.classifier import Classifier, Outputs

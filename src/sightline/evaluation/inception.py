@@ -22,13 +22,13 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from sightline.data.cache import CachedImages
-from sightline.data.decoding.decode import decode, pixel_hash
 from sightline.data.sources.downloads import Progress, PublishedFile, fetch, reachable
 from sightline.data.sources.source import ImageSource
 from sightline.errors import ConfigError, DataError
 from sightline.machine.extras import require
 from sightline.machine.folders import cache_folder
 from sightline.measures.fidelity import frechet_distance
+from sightline_runtime.decoding.decode import decode, pixel_hash
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,6 @@ import numpy as np
 
 from sightline.config.generators import KeepConfig
 from sightline.data.cache import open_images
-from sightline.data.decoding.decode import resize
 from sightline.data.seen import trained_rows
 from sightline.data.sources.find_source import source_of_run
 from sightline.data.splits import split_as
@@ -26,6 +25,7 @@ from sightline.inference.encoder import Encoder
 from sightline.inference.predict import load
 from sightline.measures.fidelity import nearest, nearest_others
 from sightline.runs.folder import read_any_recipe, read_model_of_finished
+from sightline_runtime.decoding.decode import resize
 
 __all__ = ["REASONS", "Filter", "Verdict"]
 

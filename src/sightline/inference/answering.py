@@ -12,9 +12,9 @@ from sightline.data.sources.downloads import Progress
 from sightline.inference.classifier import Classifier, Outputs
 from sightline.inference.feature_store import FeatureStore
 from sightline.inference.ood import compared_layer
-from sightline.inference.predictions import Prediction
 from sightline.inference.views import VIEWS, Views
 from sightline.measures.metrics import probabilities
+from sightline_runtime.predictions import Prediction
 
 __all__ = ["Answered", "answer_rows", "open_store"]
 

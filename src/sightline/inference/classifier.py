@@ -11,18 +11,18 @@ import torch
 
 from sightline.data.augment.augment import center, normalize
 from sightline.data.batches import Normalization
-from sightline.data.decoding.decode import UnreadableImageError
-from sightline.data.decoding.preprocessing import preprocessing_of
 from sightline.errors import ConfigError, DataError
-from sightline.inference.inputs import ImageLike, as_list, read_input
 from sightline.inference.ood import Reference, features_of
-from sightline.inference.predictions import Prediction
 from sightline.inference.views import VIEWS, Views, combine, logits_of_views
 from sightline.machine.cores import adjust_threads
 from sightline.machine.devices import arithmetic
-from sightline.measures.conformal import class_scores, classes_within, image_uniforms
 from sightline.measures.metrics import energies, probabilities
 from sightline.models.base import Network, recorded
+from sightline_runtime.conformal import class_scores, classes_within, image_uniforms
+from sightline_runtime.decoding.decode import UnreadableImageError
+from sightline_runtime.decoding.preprocessing import preprocessing_of
+from sightline_runtime.inputs import ImageLike, as_list, read_input
+from sightline_runtime.predictions import Prediction
 
 __all__ = ["BATCH", "Classifier", "Outputs"]
 

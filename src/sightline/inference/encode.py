@@ -21,9 +21,9 @@ from sightline.data.sources.source import ImageSource
 from sightline.data.sources.unlabeled import plain_files
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError
-from sightline.inference.inputs import paths_of
 from sightline.inference.predict import decoded_batches, load
 from sightline.runs.writing import write_atomically
+from sightline_runtime.inputs import paths_of
 
 __all__ = ["Encoded", "encode"]
 

@@ -11,14 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from sightline.data.decoding.decode import in_parallel
-from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
 from sightline.data.sources.entries import LeftOut
 from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import DataError
-from sightline.inference.inputs import paths_of, try_decode
-from sightline.inference.predictions import Prediction, csv_header, csv_rows
 from sightline.runs.folder import (
     BOX,
     read_model_of_finished,
@@ -27,6 +23,10 @@ from sightline.runs.folder import (
     refuse_other_kind,
 )
 from sightline.runs.writing import write_csv
+from sightline_runtime.decoding.decode import in_parallel
+from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
+from sightline_runtime.inputs import paths_of, try_decode
+from sightline_runtime.predictions import Prediction, csv_header, csv_rows
 
 if TYPE_CHECKING:
     from sightline.inference.classifier import Classifier

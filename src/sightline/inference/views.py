@@ -1,19 +1,14 @@
 """Several views of an image, whose logits are averaged. V views, B images, height H, width W, K classes."""
 
 from collections.abc import Callable
-from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["VIEWS", "Views", "combine", "logits_of_views"]
+from sightline_runtime.views import VIEWS, Views, combine
 
-Views = Literal["one", "flip", "six"]
-Array = np.ndarray[Any, Any]
-VIEWS: dict[Views, int] = {"one": 1, "flip": 2, "six": 6}
-"""How many views each has."""
+__all__ = ["VIEWS", "Views", "combine", "logits_of_views"]
 
 
 def logits_of_views(network: Callable[[Tensor], Tensor], images: Tensor, views: Views) -> Tensor:
@@ -37,10 +32,3 @@ def logits_of_views(network: Callable[[Tensor], Tensor], images: Tensor, views: 
     batch = torch.cat([view for image in seen for view in (image, image.flip(3))])
     logits = network(batch.contiguous(memory_format=torch.channels_last)).float()
     return logits.view(VIEWS[views], len(images), -1)
-
-
-def combine(logits_VBK: Array, views: Views) -> Array:
-    """Average the logits of the first views; the four shifted ones share half of the weight. (V, B, K) → (B, K)."""
-    weights = {"one": [1.0], "flip": [0.5, 0.5], "six": [0.25, 0.25, 0.125, 0.125, 0.125, 0.125]}[views]
-    mean: Array = np.tensordot(np.asarray(weights, np.float32), logits_VBK[: len(weights)], axes=1)
-    return mean

@@ -14,12 +14,12 @@ import numpy as np
 from sightline.config.acgan import ACGANConfig
 from sightline.config.generating import GeneratorRecipe
 from sightline.config.generators import SHOWN_CLASSES, GeneratorConfig, SamplingConfig, glimpse_of
-from sightline.data.decoding.decode import UnreadableImageError, decode
 from sightline.display.pages import Item, Page, Picture, Section, data_uri
 from sightline.errors import RunError
 from sightline.evaluation.results import about_left_out, cost_section, number
 from sightline.reports import sentences
 from sightline.runs.folder import SAMPLES, read_any_recipe
+from sightline_runtime.decoding.decode import UnreadableImageError, decode
 
 __all__ = ["generator_page"]
 

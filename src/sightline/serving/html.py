@@ -11,8 +11,8 @@ from sightline.config.explaining import SIGNED
 from sightline.display.pages import data_uri, fragment
 from sightline.display.pictures import heat_layer, smoothed
 from sightline.explanation.explainer import ExplainedImage
-from sightline.inference.predictions import Prediction
 from sightline.serving.exhibits import Exhibits
+from sightline_runtime.predictions import Prediction
 
 __all__ = [
     "SMALL",

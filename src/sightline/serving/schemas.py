@@ -11,7 +11,7 @@ from pydantic.json_schema import SkipJsonSchema
 from sightline.config.explaining import Method
 from sightline.config.serving import ServeConfig
 from sightline.inference.views import Views
-from sightline.measures.conformal import COVERAGES
+from sightline_runtime.conformal import COVERAGES
 
 __all__ = ["ERRORS", "EXPLAINED", "Answers", "Error", "Health", "Model", "Question", "describe_model"]
 

@@ -36,20 +36,20 @@ from starlette.routing import Route
 from sightline.config.checks import nearest
 from sightline.config.explaining import METHODS, SIGNED, AttributionConfig, refuse_unknown_class
 from sightline.config.serving import ServeConfig
-from sightline.data.decoding.decode import WANTED, TooManyPixelsError, UnreadableImageError, read_image
 from sightline.display.pages import render_html
 from sightline.display.pictures import overlaid
 from sightline.display.terminal import show
 from sightline.errors import ConfigError
 from sightline.inference.classifier import Classifier
-from sightline.inference.predictions import Prediction
 from sightline.machine.extras import own_version
-from sightline.measures.conformal import COVERAGES
 from sightline.serving.forms import FormRoute
 from sightline.serving.limits import PRIVATE, add_guards, noted, plain
 from sightline.serving.maps import Maps, explain, seen
 from sightline.serving.schemas import ERRORS, EXPLAINED, Answers, Error, Health, Model, Question, describe_model
 from sightline.serving.worker import AT_ONCE, Asker, BusyError
+from sightline_runtime.conformal import COVERAGES
+from sightline_runtime.decoding.decode import WANTED, TooManyPixelsError, UnreadableImageError, read_image
+from sightline_runtime.predictions import Prediction
 
 __all__ = ["build_service"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from sightline.config.serving import ServeConfig
-from sightline.data.decoding.decode import TooManyPixelsError, UnreadableImageError, read_image
-from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
 from sightline.errors import DataError
+from sightline_runtime.decoding.decode import TooManyPixelsError, UnreadableImageError, read_image
+from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
 
 __all__ = ["most_bytes", "read_upload"]
 

@@ -18,8 +18,8 @@ import numpy as np
 
 from sightline.errors import SightlineError
 from sightline.inference.classifier import Classifier
-from sightline.inference.predictions import Prediction
 from sightline.inference.views import Views
+from sightline_runtime.predictions import Prediction
 
 __all__ = ["AT_ONCE", "Asker", "BusyError"]
 

@@ -29,12 +29,12 @@ from sightline.inference.logistic_regression import FOLDS
 from sightline.inference.ood import Reference, compared_layer
 from sightline.inference.views import VIEWS, Views, combine
 from sightline.machine.devices import choose_device, describe
-from sightline.measures.conformal import image_uniforms
 from sightline.measures.significance import measure_accuracy
 from sightline.reports.report import report
 from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
 from sightline.runs.writing import write_csv, write_json
 from sightline.training.estimates import training_operations
+from sightline_runtime.conformal import image_uniforms
 
 if TYPE_CHECKING:
     from sightline.training.base import Trained

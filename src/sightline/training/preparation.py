@@ -18,8 +18,7 @@ from sightline.config.resolving import flatten, merge, read_recipe, resolve, res
 from sightline.config.settings import Recipe
 from sightline.data.batches import Normalization, derived_seed, prepare
 from sightline.data.cache import CachedImages, open_images, survey
-from sightline.data.decoding.preprocessing import Preprocessing
-from sightline.data.decoding.sizing import HIDDEN_MOST, hidden_share, training_size
+from sightline.data.sizing import HIDDEN_MOST, hidden_share, training_size
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.embedded import GROCERIES
 from sightline.data.sources.source import ImageSource
@@ -47,6 +46,7 @@ from sightline.training.network import build, with_whole_paths
 from sightline.training.optimizer_choice import settle_optimizer
 from sightline.training.phases import phases_of
 from sightline.training.request import Request, read_request
+from sightline_runtime.decoding.preprocessing import Preprocessing
 
 __all__ = ["choose_recipe", "prepare_any", "prepare_classifier", "prepare_training", "settle_scales"]
 

@@ -19,10 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from sightline.config.checks import shown
-from sightline.data.decoding.formats import HEAD
 from sightline.data.sources.entries import Entry, LeftOut, is_hidden, is_image_name
 from sightline.data.sources.source import FileTree, digest, size_and_time
 from sightline.errors import DataError, SightlineError
+from sightline_runtime.decoding.formats import HEAD
 
 __all__ = ["ARCHIVE_SUFFIXES", "TarSource", "ZipSource"]
 

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from typing import Any
 
 from sightline.config.checks import shown
 from sightline.errors import DataError
+from sightline_runtime.files import read_regular
 
 __all__ = [
     "LABELS",
-    "LARGEST_FILE",
     "PATHS",
     "TABLE_SUFFIXES",
     "Table",
@@ -29,9 +28,7 @@ __all__ = [
     "decode_text",
     "is_json_lines",
     "is_table",
-    "kind_of",
     "read_manifest_file",
-    "read_regular",
     "read_table",
 ]
 
@@ -54,10 +51,6 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 LARGEST_TABLE = 1 << 30  # bytes
-LARGEST_FILE = 1 << 29  # bytes of one image file
-FLAGS = (
-    os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-)  # opening a pipe would wait for its writer
 
 
 @dataclass(frozen=True)
@@ -162,39 +155,6 @@ def is_table(path: str | os.PathLike[str]) -> bool:
         return len(table.columns) > 1 and choose(table, PATHS) is not None and choose(table, LABELS) is not None
     except (OSError, DataError):
         return False
-
-
-def read_regular(path: str | os.PathLike[str], most: int = LARGEST_FILE) -> bytes:
-    """Read a file, and nothing that would never end: no device, no pipe, no file above a size.
-
-    Args:
-        path: of the file; a link is followed.
-        most: bytes.
-    Raises:
-        OSError: it cannot be read, or is something else.
-    """
-    try:
-        descriptor = os.open(path, FLAGS)
-    except ValueError as error:  # a NUL in the path
-        raise OSError(str(error)) from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(f"it is {kind_of(status.st_mode)}; wanted a file")
-        if status.st_size > most:
-            raise OSError(f"it has {status.st_size:,} bytes, more than {most:,}")
-        data = os.read(descriptor, status.st_size)
-        while len(data) < status.st_size and (more := os.read(descriptor, status.st_size - len(data))):
-            data += more
-        return data
-    finally:
-        os.close(descriptor)
-
-
-def kind_of(mode: int) -> str:
-    """Name the kind of a file that is no plain one."""
-    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
-    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def _normal(name: str) -> str:

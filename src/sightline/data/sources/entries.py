@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from sightline.data.decoding.formats import WANTED, format_of
 from sightline.data.sources.layout import Classes, arrange
 from sightline.data.sources.own_output import GENERATED, OwnOutput, find_own_output
 from sightline.data.sources.split_names import is_split_name
 from sightline.errors import DataError
+from sightline_runtime.decoding.formats import WANTED
+from sightline_runtime.files import is_hidden, is_image_name
 
 __all__ = [
     "OWN",
@@ -31,21 +32,6 @@ __all__ = [
     "without_own_output",
 ]
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c"),
-        *(".avif", ".avifs", ".heic", ".heif", ".heics", ".heifs", ".hif"),
-    )
-)
-"""Of files that are images without a look into them: whether they can be read is said of each when it is decoded."""
-RAW_SUFFIXES = frozenset(
-    (
-        *(".nef", ".nrw", ".cr2", ".arw", ".sr2", ".srf", ".dng", ".orf", ".rw2", ".pef", ".srw", ".3fr", ".erf"),
-        *(".kdc", ".dcr", ".mos", ".iiq"),
-    )
-)
-"""Of cameras' raw files. By their header many are TIFF files; what would be read of them is a thumbnail."""
 HIDDEN, OTHER, OWN = "hidden files", "other files", "files that sightline wrote"
 UNSAFE = frozenset('/\\:*?"<>|%')  # in names of folders, on some system
 _PLURAL = re.compile(r"^((?:other |hidden |unreadable |test )?)(file|link|image|row)s")
@@ -269,23 +255,3 @@ def class_folder(name: str) -> str:
         else letter
         for place, letter in enumerate(name)
     )
-
-
-def is_image_name(name: str, begin: Callable[[str], bytes] | None = None) -> bool:
-    """Return whether a file is an image: by a suffix that images usually have, or else by its first bytes.
-
-    So no file of a usual set is read to list it, and no other name hides an image.
-
-    Args:
-        name: with forward slashes.
-        begin: reads the first bytes of a file by its name; None where that cannot be done.
-    """
-    suffix = PurePosixPath(name).suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return True
-    return begin is not None and suffix not in RAW_SUFFIXES and bool(format_of(begin(name)))
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is a system's own: ``.DS_Store``, ``__MACOSX/``, ``.git/``."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 from sightline.config.checks import nearest, shown
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES, TarSource, ZipSource
 from sightline.data.sources.cifar_mnist import NAMED, NamedSource
-from sightline.data.sources.csv_table import is_table, kind_of
+from sightline.data.sources.csv_table import is_table
 from sightline.data.sources.embedded import EMBEDDED, GroceriesSource
 from sightline.data.sources.folder import FolderSource
 from sightline.data.sources.huggingface import PREFIX, HubSource
@@ -20,6 +20,7 @@ from sightline.data.sources.parquet import ParquetSource
 from sightline.data.sources.source import FileTree, ImageSource
 from sightline.data.sources.split_names import is_split_name
 from sightline.errors import ConfigError, DataError
+from sightline_runtime.files import kind_of
 
 __all__ = [
     "always_labeled",

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from sightline.config.checks import shown
-from sightline.data.sources.csv_table import kind_of
 from sightline.data.sources.entries import composed, is_image_name
 from sightline.data.sources.table_rows import Row
 from sightline.errors import DataError
+from sightline_runtime.files import kind_of
 
 __all__ = ["ADDRESS", "FileFinder", "MemberFinder", "refuse_odd"]
 

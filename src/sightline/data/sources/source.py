@@ -12,10 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from sightline.data.sources.csv_table import read_regular
 from sightline.data.sources.entries import Entry, LeftOut, Listing, lay_out
 from sightline.data.sources.layout import Classes
 from sightline.data.sources.metadata import labeled_by
+from sightline_runtime.files import read_regular
 
 __all__ = ["DownloadedSource", "FileTree", "ImageSource", "SharedSource", "digest", "read_files", "size_and_time"]
 

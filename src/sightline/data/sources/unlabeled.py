@@ -16,15 +16,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sightline.config.checks import shown
-from sightline.data.decoding.formats import WANTED
 from sightline.data.sources.archive import ARCHIVE_SUFFIXES
 from sightline.data.sources.csv_table import (
-    LARGEST_FILE,
     PATHS,
     choose,
     decode_text,
     is_table,
-    read_regular,
     read_table,
 )
 from sightline.data.sources.entries import Entry, LeftOut, Listing, image_names
@@ -36,6 +33,8 @@ from sightline.data.sources.source import FileTree, ImageSource, digest, size_an
 from sightline.data.sources.table_rows import table_rows
 from sightline.display.terminal import natural_key
 from sightline.errors import DataError
+from sightline_runtime.decoding.formats import WANTED
+from sightline_runtime.files import LARGEST_FILE, read_regular
 
 __all__ = ["UNLABELED", "PlainFiles", "UnlabeledSet", "names_images", "plain_files"]
 

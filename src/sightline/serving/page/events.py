@@ -11,10 +11,8 @@ import numpy as np
 
 from sightline.config.explaining import Method
 from sightline.config.serving import ServeConfig
-from sightline.data.decoding.decode import read_image
 from sightline.display.terminal import natural_key
 from sightline.errors import DataError, SightlineError
-from sightline.inference.predictions import Prediction
 from sightline.serving.card import known_of, model_card
 from sightline.serving.exhibits import PAGE, Exhibits, Opening, Selection
 from sightline.serving.html import (
@@ -31,6 +29,8 @@ from sightline.serving.html import (
 from sightline.serving.maps import Maps, explain, seen
 from sightline.serving.uploads import read_upload
 from sightline.serving.worker import Asker, BusyError
+from sightline_runtime.decoding.decode import read_image
+from sightline_runtime.predictions import Prediction
 
 __all__ = ["ANY", "Page", "index_of"]
 

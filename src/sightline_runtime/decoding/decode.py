@@ -21,12 +21,11 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from sightline.data.decoding.formats import HEAD, WANTED, format_of, name_of_unread
-from sightline.data.decoding.intensity import Range, Wide, has_wide_colors, whole_bits, wide_values
-from sightline.data.decoding.limits import bounded, memory_for, most_pixels, refuse_bloated_exif
-from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
-from sightline.data.decoding.sizing import resize
-from sightline.machine.extras import pip_line
+from sightline_runtime.decoding.formats import HEAD, WANTED, format_of, name_of_unread
+from sightline_runtime.decoding.intensity import Range, Wide, has_wide_colors, whole_bits, wide_values
+from sightline_runtime.decoding.limits import bounded, memory_for, most_pixels, refuse_bloated_exif
+from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
+from sightline_runtime.decoding.resizing import resize
 
 __all__ = [
     "MAXIMUM_PIXELS",
@@ -46,6 +45,7 @@ __all__ = [
 
 MAXIMUM_PIXELS = 100_000_000
 NEEDS_HEIC = "a HEIC file, which needs the extra heic"
+HEIC_COMMAND = "pip install '.[heic]'"  # in a checkout
 NEEDS_AVIF = "an AVIF file, which this Pillow cannot read"
 STRIP_PIXELS = 1 << 20  # that are converted or hashed at a time, to bound the memory
 
@@ -166,7 +166,7 @@ def open_header(data: bytes) -> Image.Image:
         name = name_of_unread(data[:HEAD])
         raise UnreadableImageError(f"no image in any known format{f', but {name}' if name else ''}")
     if kind == "HEIF" and not _heif_is_registered():
-        raise UnreadableImageError(f"{NEEDS_HEIC}; run: {pip_line('heic')}")
+        raise UnreadableImageError(f"{NEEDS_HEIC}; run: {HEIC_COMMAND}")
     if kind == "AVIF" and not _avif_is_there():
         raise UnreadableImageError(f"{NEEDS_AVIF}; install Pillow 11.3 or later")
     if kind == "TIFF":

@@ -1,13 +1,9 @@
-"""The size at which images are trained on and cached, and how others are brought to it. Height H, width W."""
+"""The size at which images are trained on and cached; ``sightline_runtime.decoding.resizing`` brings others to it."""
 
 import statistics
 from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from sightline.data.decoding.preprocessing import Fit
+from sightline_runtime.decoding.preprocessing import Fit
 
 __all__ = [
     "DEFAULT_SIDE",
@@ -18,7 +14,6 @@ __all__ = [
     "SMALL_SIDE",
     "hidden_share",
     "median_size",
-    "resize",
     "training_size",
     "warn_of_hidden",
 ]
@@ -30,8 +25,6 @@ SMALLEST_SIDE = 16  # pixels; smaller images are enlarged to this, which every n
 SMALLEST_SQUARE = 32  # pixels; training size of larger images, at least
 HIDDEN_MUCH = 0.34  # of the median image; more is warned of. A third, and no more for photographs of 500 × 333 pixels
 HIDDEN_MOST = 0.5  # more is avoided where neither a recipe nor a fit is named
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def training_size(
@@ -81,40 +74,3 @@ def warn_of_hidden(size: tuple[int, int], target: tuple[int, int], fit: Fit) -> 
         f"warning: the crop to the center hides {share:.0%} of the median image ({width} × {height} px); --data.fit"
         " squash or pad shows all of it"
     ]
-
-
-def resize(pixels: Pixels | Image.Image, height: int, width: int, fit: Fit = "crop") -> Pixels:
-    """Bring an RGB image to a size. (H, W, 3) → (height, width, 3).
-
-    Args:
-        pixels: an array, or a Pillow image.
-        height, width: wanted.
-        fit: ``crop`` scales so that the image just covers the size, and cuts the center out; ``squash`` scales both
-            sides on their own; ``pad`` scales so that all of it fits in, on black.
-    """
-    if isinstance(pixels, Image.Image):
-        image = pixels
-        if image.size == (width, height):
-            return np.asarray(image)
-    else:
-        if pixels.shape[:2] == (height, width):
-            return pixels
-        image = Image.fromarray(pixels)
-    found_width, found_height = image.size
-    if fit == "pad":
-        scale = min(height / found_height, width / found_width)
-        inner = max(1, round(found_width * scale)), max(1, round(found_height * scale))
-        padded = Image.new("RGB", (width, height))
-        padded.paste(
-            image.resize(inner, Image.Resampling.BICUBIC, reducing_gap=3.0),
-            ((width - inner[0]) // 2, (height - inner[1]) // 2),
-        )
-        return np.asarray(padded)
-    box = (0.0, 0.0, float(found_width), float(found_height))
-    if fit == "crop":
-        scale = max(height / found_height, width / found_width)
-        box_height, box_width = height / scale, width / scale
-        # rounding may leave a box larger than the image by a last digit, which Pillow refuses
-        top, left = max(0.0, (found_height - box_height) / 2), max(0.0, (found_width - box_width) / 2)
-        box = (left, top, min(left + box_width, found_width), min(top + box_height, found_height))
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from PIL import Image
 
-from sightline.data.decoding.decode import UnreadableImageError, decode_image, read_image, resize
-from sightline.data.decoding.formats import READ
-from sightline.data.decoding.intensity import has_wide_colors
-from sightline.data.decoding.preprocessing import DEFAULT, Preprocessing
-from sightline.data.sources.csv_table import read_regular
-from sightline.errors import DataError
+from sightline_runtime.decoding.decode import UnreadableImageError, decode_image, read_image, resize
+from sightline_runtime.decoding.formats import READ
+from sightline_runtime.decoding.intensity import has_wide_colors
+from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
+from sightline_runtime.errors import DataError
+from sightline_runtime.files import read_regular
 
 __all__ = ["ImageLike", "as_list", "paths_of", "read_input", "try_decode"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sightline.data.decoding.preprocessing import Intensity
+from sightline_runtime.decoding.preprocessing import Intensity
 
 __all__ = ["Wide", "describe_range", "has_wide_colors", "joint_range", "whole_bits", "wide_values"]
 
