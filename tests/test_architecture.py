@@ -24,7 +24,7 @@ DOORS = {
     "sklearn": ("data/sources/embedded.py",),
     "filelock": ("data/", "runs/locking.py", "machine/cores.py"),
     "pyarrow": ("data/sources/parquet.py",),
-    "huggingface_hub": ("data/sources/huggingface.py", "models/pretrained.py"),
+    "huggingface_hub": ("data/sources/huggingface.py", "models/pretrained.py", "runs/hub.py"),
     "matplotlib": ("display/pictures.py", "display/charts.py"),
     "scipy": ("measures/significance.py", "inference/logistic_regression.py"),
     "threadpoolctl": ("inference/logistic_regression.py",),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conftest import Finished
-from sightline.serving.card import Card, known_of, model_card, summary
+from sightline.reports.card import Card, known_of, model_card, summary
 
 
 def model_of(finished: Finished, **changes: Any) -> dict[str, Any]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sightline.inference.encode import encode
     from sightline.inference.predict import load, predict
     from sightline.machine.environment import environment
+    from sightline.reports.push import push
     from sightline.reports.report import report
     from sightline.serving.serve import serve
     from sightline.studies.compare import compare
@@ -52,6 +53,7 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "push",
     "report",
     "review",
     "serve",
@@ -74,6 +76,7 @@ _HOMES = {
     "load": "sightline.inference.predict",
     "plan": "sightline.training.plan",
     "predict": "sightline.inference.predict",
+    "push": "sightline.reports.push",
     "report": "sightline.reports.report",
     "review": "sightline.checks.review",
     "serve": "sightline.serving.serve",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sightline.generation.generate import Generated
     from sightline.inference.encode import Encoded
     from sightline.inference.predict import Predictions
+    from sightline.reports.push import Published
 
 __all__ = [
     "show_check",
@@ -27,6 +28,7 @@ __all__ = [
     "show_path",
     "show_plan",
     "show_predictions",
+    "show_pushed",
 ]
 
 
@@ -104,6 +106,12 @@ def show_predictions(
             show(f"  prediction set for {sets:.0%}: {', '.join(answer.within) or 'empty'}")
     else:
         show_rows(csv_header(sets), csv_rows(files, answers))
+
+
+def show_pushed(published: "Published", **_: Any) -> None:
+    """Print where a classifier was published, and how it is named from now on."""
+    show(published.url)
+    show(f"{', '.join(published.files)}; this version is hf:{published.repository}@{published.commit}", error=True)
 
 
 def show_explanations(explanations: "Explanations", *, out: Path, **_: Any) -> None:

@@ -77,6 +77,7 @@ VERBS = {
         results.show_generated,
         names={"keep.run": "keep-if", **{f"keep.{name}": f"keep-{name}" for name in ("least", "most", "copies")}},
     ),
+    "push": Verb("sightline.reports.push:push", results.show_pushed),
     "serve": Verb("sightline.serving.serve:serve", reports_on_error=False),
     "check": Verb(
         "sightline.checks.check:check",

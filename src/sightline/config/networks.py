@@ -110,7 +110,7 @@ class RunConfig(Kind, frozen=True, kw_only=True, tag="run"):
     """The network of an earlier run, with its weights; the head is new where the classes differ."""
 
     folder: str
-    """Folder of the finished run."""
+    """Folder of the finished run, or hf:OWNER/NAME[@REVISION] of the hub."""
     trust_code: bool = False
     """Run the code of the repository, which may do whatever you may do."""
 

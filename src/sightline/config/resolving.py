@@ -14,6 +14,7 @@ from sightline.config.backbones import spell_backbone
 from sightline.config.building import AUTO, SEARCHED, Block, block_of_kind, blocks_in, build, fields_of, required
 from sightline.config.checks import shown
 from sightline.config.generating import AnyRecipe, GeneratorRecipe
+from sightline.config.networks import RunConfig
 from sightline.config.settings import Recipe
 from sightline.config.yaml_texts import named_texts, read_named, yaml_text
 from sightline.errors import ConfigError
@@ -161,7 +162,8 @@ def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> d
     """Write blocks that are given as a word in full: ``network: timm:resnet18`` is ``{kind: timm, name: resnet18}``.
 
     Behind the kind follow the settings that the kind cannot do without, in their order; the last takes the rest, with
-    its colons. ``backbone`` at the top of a recipe becomes the network that it is short for.
+    its colons. ``network: hf:OWNER/NAME`` is a run of the hub. ``backbone`` at the top of a recipe becomes the network
+    that it is short for.
 
     Args:
         layer: some settings of a block.
@@ -187,6 +189,8 @@ def spell_out(layer: Mapping[str, Any], block: Any = None, where: str = "") -> d
 
 
 def _spelt_word(blocks: tuple[Any, ...], word: str, where: str) -> dict[str, Any]:
+    if word.startswith("hf:") and RunConfig in blocks:
+        return {"kind": RunConfig.kind, "folder": word}
     kind, *rest = word.split(":", 1)
     if kind == "none":
         return {"kind": kind}

@@ -19,6 +19,7 @@ import numpy as np
 
 from sightline.data.cache import CachedImages
 from sightline.errors import ConfigError, RunError
+from sightline.runs.hub import fetched
 from sightline.runs.writing import plain_text, write_atomically
 
 __all__ = [
@@ -109,7 +110,7 @@ def read_kept(run: str | os.PathLike[str]) -> Kept:
         ConfigError: there is no such run, or it has not written that down.
         RunError: the file is broken.
     """
-    folder = Path(run).expanduser()
+    folder = fetched(run)
     try:
         content = _read(folder, "trained", "validated")
         tested = content.get("tested")

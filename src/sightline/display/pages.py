@@ -4,7 +4,7 @@ import base64
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ __all__ = [
     "data_uri",
     "fragment",
     "render_html",
+    "to_markdown",
     "write_markdown",
     "write_page",
 ]
@@ -156,23 +157,34 @@ def write_page(path: Path, page: Page) -> None:
 
 
 def write_markdown(path: Path, page: Page) -> None:
-    """Write the words and tables of a page as Markdown, to be pasted elsewhere; charts and what is folded are left out.
+    """Write the words and tables of a page as Markdown, to be pasted elsewhere; charts, what is folded and sections
+    without a table are left out.
 
     Raises:
         StorageError: it cannot be written.
     """
+    tables = [section for section in page.sections if section.table is not None]
+    write_atomically(path, to_markdown(replace(page, sections=tables)).encode("utf-8", "replace"))
+
+
+def to_markdown(page: Page) -> str:
+    """Return the words, tables and code of a page as Markdown; charts and what is folded are left out."""
     parts = [f"# {_plain(page.title)}", *map(_paragraph, filter(None, (page.about, *page.lead)))]
     parts += [f"**Warning:** {_plain(sentence)}" for sentence in page.warnings]
     for section in page.sections:
-        if section.table is not None and not section.folded:
-            parts += [
-                f"## {_plain(section.title)}",
-                *map(_paragraph, filter(None, [section.about])),
-                _lines(section.table),
-            ]
+        if not section.folded:
+            parts += [f"## {_plain(section.title)}", *map(_paragraph, filter(None, section.about.split("\n\n")))]
+            parts += [_lines(section.table)] if section.table is not None else []
+            parts += [_fenced(section.code)] if section.code else []
     if page.method:
         parts += ["## How this was computed", *map(_paragraph, page.method)]
-    write_atomically(path, ("\n\n".join(parts) + "\n").encode("utf-8", "replace"))
+    return "\n\n".join(parts) + "\n"
+
+
+def _fenced(code: str) -> str:
+    """Put code between fences that are longer than any in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", code)), default=0))
+    return f"{fence}\n{code.rstrip()}\n{fence}"
 
 
 def _lines(table: Table) -> str:

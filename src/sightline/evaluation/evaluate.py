@@ -30,6 +30,7 @@ from sightline.measures import metrics
 from sightline.measures.fidelity import Fidelity, fidelity_of
 from sightline.measures.significance import measure_accuracy
 from sightline.runs.folder import read_model_of_finished, read_run_recipe
+from sightline.runs.hub import fetched, on_hub
 from sightline.runs.writing import create_folder, write_csv, write_json
 from sightline_runtime.conformal import class_scores, image_uniforms
 from sightline_runtime.decoding.preprocessing import preprocessing_of
@@ -44,6 +45,10 @@ __all__ = ["evaluate", "evaluate_rows", "evaluate_unknown", "measures"]
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, int]
 NO_GENERATED = "--generated measures a set of generated images: name the set, and leave --unknown away."
+WITHOUT_IMAGES = (
+    " was published without the images that it was trained on, and nothing is written to it: name an image set, and"
+    " leave --unknown and --generated away."
+)
 TOP = 5  # top-5 accuracy says nothing of 5 classes or fewer
 
 
@@ -63,7 +68,7 @@ def evaluate(
     """Measure a finished classifier on labeled images.
 
     Args:
-        run: Folder of a finished run.
+        run: Folder of a finished run, or hf:OWNER/NAME[@REVISION] of the hub, whose own test split is not there.
         data: An image set: its test split where it brings one, else every image. Without it the run's own test split is
             read again, and the reading is counted in ``model.json``.
         out: Folder to write evaluation.json and predictions.csv to.
@@ -86,7 +91,10 @@ def evaluate(
         DataError: no such image set, a class that the classifier does not know, or the run's own set has changed.
         StorageError: ``out`` cannot be made or written.
     """
+    if on_hub(run) and (data is None or unknown or generated):
+        raise ConfigError(f"{run}{WITHOUT_IMAGES}")
     with stage(on_event, "Evaluating", brief=True) as progress:
+        run = fetched(run, on_event)
         if unknown:
             if data is None or out is not None:
                 raise ConfigError(

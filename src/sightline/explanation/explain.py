@@ -21,6 +21,7 @@ from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.inference.predict import decoded_batches, load, sources_of
 from sightline.machine.extras import refuse_missing_captum
 from sightline.runs.folder import read_model_of_finished, refuse_filled
+from sightline.runs.hub import weights_of
 from sightline.runs.writing import create_folder, write_atomically, write_csv
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def explain(
     Ten parameters because they are the arguments and options of ``sightline explain``.
 
     Args:
-        run: Folder of a finished run, or its model.safetensors alone.
+        run: Folder of a finished run, its model.safetensors alone, or hf:OWNER/NAME[@REVISION] of the hub.
         images: Files, folders (searched to the bottom), archives, manifests, patterns, and - for a list on standard
             input.
         out: Folder to make, with the sheets (PNG) and explanations.csv.
@@ -96,7 +97,8 @@ def explain(
     with stage(on_event, "Explaining", brief=True) as progress:
         sources, no_images = sources_of(images)
         refuse_filled(out)
-        if target is not None and not os.fspath(run).endswith(".safetensors"):
+        run = weights_of(run, on_event)
+        if target is not None and run.suffix != ".safetensors":
             refuse_unknown_class(target, read_model_of_finished(run)["classes"])
         classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
         if target is not None:

@@ -22,6 +22,7 @@ from sightline.data.sources.unlabeled import plain_files
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError
 from sightline.inference.predict import decoded_batches, load
+from sightline.runs.hub import weights_of
 from sightline.runs.writing import write_atomically
 from sightline_runtime.inputs import paths_of
 
@@ -59,7 +60,7 @@ def encode(
     """Write what a classifier makes of images, one vector an image, for use elsewhere.
 
     Args:
-        run: Folder of a finished run, or its model.safetensors alone.
+        run: Folder of a finished run, its model.safetensors alone, or hf:OWNER/NAME[@REVISION] of the hub.
         images: Files, folders and archives; labels are kept of those that are image sets with classes.
         out: File to write (.npz), for ``numpy.load``: features, files, layer, fingerprint (of the weights), and labels
             and classes where all images have them.
@@ -78,6 +79,7 @@ def encode(
         raise ConfigError(f"--out {out} must end in .npz, the format of the features.")
     with stage(on_event, "Encoding", brief=True) as progress:
         parts = [_part(path) for path in paths]
+        run = weights_of(run, on_event)
         classifier = load(run, trust_code=trust_code)  # refuses before torch is loaded
         from sightline.inference.classifier import BATCH
         from sightline.inference.encoder import Encoder
@@ -105,7 +107,7 @@ def encode(
             left_out=[line for part in parts for line in part.left_out.sentences()],
         )
         if out is not None:
-            _write(Path(out), encoded, layer, _fingerprint(Path(run)))
+            _write(Path(out), encoded, layer, _fingerprint(run))
         return encoded
 
 

@@ -22,6 +22,7 @@ from sightline.runs.folder import (
     read_weights_and_reference,
     refuse_other_kind,
 )
+from sightline.runs.hub import weights_of
 from sightline.runs.writing import write_csv
 from sightline_runtime.decoding.decode import in_parallel
 from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
@@ -50,18 +51,19 @@ def load(
     """Load the classifier of a finished run, or of a ``model.safetensors`` alone.
 
     Args:
-        run: the run's folder, or its weights file; None for the example classifier, which tells CIFAR-10's classes
-            apart.
+        run: the run's folder, or its weights file, or ``hf:OWNER/NAME[@REVISION]`` of the hub; None for the example
+            classifier, which tells CIFAR-10's classes apart.
         network: makes the network from the number of classes, for a network that is not one of sightline's.
         device: ``cpu``, ``cuda``, ...; None takes the best there is.
         trust_code: run the code of the repository that a network of ``torch.hub`` is built by.
         precision: number format of the answers; None takes that which the classifier was calibrated in, float32 unless
             the recipe named another. ``auto`` is bfloat16 where the device computes it fast.
     Raises:
-        ConfigError: the network needs a library that is missing, or code that is not trusted.
-        RunError: no run, not finished, made by a newer sightline, damaged, or its weights do not fit its network.
+        ConfigError: a library is missing, or the network needs code that is not trusted.
+        RunError: no run, not finished, not to be had from the hub, made by a newer sightline, damaged, or its weights
+            do not fit its network.
     """
-    path = BOX if run is None else Path(run)
+    path = BOX if run is None else weights_of(run)
     alone = path.suffix == ".safetensors"
     model = {} if alone else read_model_of_finished(path)
     weights = path if alone else path / "model.safetensors"
@@ -120,8 +122,8 @@ def predict(
     """Classify images.
 
     Args:
-        run: Folder of a finished run, or its model.safetensors alone. Where none is named the example classifier
-            answers, which tells the ten classes of CIFAR-10 apart.
+        run: Folder of a finished run, its model.safetensors alone, or hf:OWNER/NAME[@REVISION] of the hub. Where none
+            is named the example classifier answers, which tells the ten classes of CIFAR-10 apart.
         images: Files, folders (searched to the bottom), archives, manifests (CSV, TSV, JSON lines, Parquet), patterns
             such as 'photos/*.jpg', and - for a list of paths on standard input, one a line.
         out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like
@@ -140,7 +142,8 @@ def predict(
     """
     with stage(on_event, "Predicting", brief=True) as progress:
         sources, left_out = sources_of(images)
-        classifier = load(run, trust_code=trust_code, precision=precision)  # refuses before torch is loaded
+        fetched = None if run is None else weights_of(run, on_event)
+        classifier = load(fetched, trust_code=trust_code, precision=precision)  # refuses before torch is loaded
         from sightline.machine.devices import keep_freed_memory
 
         keep_freed_memory()

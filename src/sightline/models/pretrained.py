@@ -17,9 +17,10 @@ from torch import Tensor
 
 from sightline.config.backbones import BACKBONES, BOX, BOX_FILE, LITE_PACKAGES, PACKAGE, PRETRAINED
 from sightline.config.networks import ResNet18Config, ResNet34Config, TimmConfig, TorchvisionConfig
-from sightline.data.sources.downloads import PATIENCE, ask_for, reachable, within
+from sightline.data.sources.downloads import PATIENCE, ask_for, reachable
 from sightline.errors import ConfigError
 from sightline.machine.extras import packaged_weights
+from sightline.machine.patience import within
 from sightline.models.base import Network
 from sightline.models.libraries import timm_body, timm_weights_entry, torchvision_models
 from sightline.models.transfer import LoadedWeights, put_in, timm_names

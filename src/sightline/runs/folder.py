@@ -29,6 +29,7 @@ from sightline.config.generators import GeneratorConfig
 from sightline.config.resolving import read_recipe, resolve, resolve_any, resolve_generator, to_yaml
 from sightline.config.settings import Recipe
 from sightline.errors import ConfigError, RunError
+from sightline.runs.hub import on_hub
 from sightline.runs.locking import LOCK
 from sightline.runs.reading import checked, parse, read_text
 from sightline.runs.schemas import Classifier, Facts, Generator, Measures
@@ -228,6 +229,11 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | Non
         RunError: no run, not finished, of the other kind, or made by a newer sightline.
     """
     folder = Path(run)
+    if on_hub(run):
+        raise RunError(
+            f"{str(run)!r} is a classifier of the hub, which predict, explain, encode, evaluate and serve take, and"
+            " --network; for anything else name the folder of a run."
+        )
     if not os.path.exists(folder):  # unlike Path.exists, takes a name that is too long for no file
         raise RunError(f"there is no run at {str(run)!r}; `sightline runs` lists those in {RUNS}/.")
     if not folder.is_dir():
@@ -269,8 +275,8 @@ def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, 
 
 
 def names_a_run(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is a run, finished or not, or its weights file, rather than images."""
-    if os.fspath(path).endswith(".safetensors"):
+    """Tell whether a path is a run, finished or not, its weights file or one of the hub, rather than images."""
+    if on_hub(path) or os.fspath(path).endswith(".safetensors"):
         return True
     return any(os.path.exists(os.path.join(path, name)) for name in ("model.json", "recipe.yaml", "DONE"))
 

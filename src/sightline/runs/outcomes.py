@@ -17,6 +17,7 @@ from sightline.config.resolving import flatten, to_mapping
 from sightline.config.settings import Recipe
 from sightline.errors import ConfigError, RunError
 from sightline.runs.folder import read_facts, read_model_of_finished, read_run_recipe
+from sightline.runs.hub import kept, on_hub
 from sightline.runs.schemas import Classifier, Corrections, Cost, Facts, Measured
 
 __all__ = [
@@ -265,8 +266,11 @@ def _of_backbones(recipe: Recipe) -> tuple[float | None, float | None]:
     """Return operations and seconds of the trainings that the weights of a recipe come from; None where unknown."""
     if not isinstance(recipe.network, RunConfig):
         return (0, 0.0) if getattr(recipe.network, "weights", None) is None else (None, None)
-    folder = Path(recipe.network.folder)
+    named = recipe.network.folder
     try:
+        folder = kept(named) if on_hub(named) else Path(named)
+        if folder is None:
+            return None, None
         cost = read_facts(folder, Facts).cost or NO_COST
         flops, seconds = _of_backbones(read_run_recipe(folder))
     except (RunError, ConfigError):  # gone, or of another sightline

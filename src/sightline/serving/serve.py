@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from sightline.display.reporting import Listener, ignore, reporting
 from sightline.inference.predict import about_box, load
 from sightline.machine.extras import require
 from sightline.runs.folder import read_model_of_finished
+from sightline.runs.hub import weights_of
 from sightline.serving.listening import address_of, answer_at, ended_by_sigterm, listening
 
 __all__ = ["serve"]
@@ -37,8 +37,8 @@ def serve(
     corrections.csv in the run's folder.
 
     Args:
-        run: Folder of a finished run, or its model.safetensors alone; without it the example classifier, which tells
-            the ten classes of CIFAR-10 apart.
+        run: Folder of a finished run, its model.safetensors alone, or hf:OWNER/NAME[@REVISION] of the hub; without it
+            the example classifier, which tells the ten classes of CIFAR-10 apart.
         settings: Where to listen, whom to answer, and how much to take at once.
         precision: Number format of the arithmetic; that which the classifier was calibrated in unless named. auto takes
             bfloat16 where it is fast; probabilities then differ by some hundredths.
@@ -50,11 +50,12 @@ def serve(
         RunError: no run, or not finished.
     """
     require("gradio", "app", "sightline serve")
-    if run is not None and not os.fspath(run).endswith(".safetensors"):
-        read_model_of_finished(run)
+    folder_of_run = None if run is None else weights_of(run, on_event)
+    if folder_of_run is not None and folder_of_run.suffix != ".safetensors":
+        read_model_of_finished(folder_of_run)
     settings = settings or ServeConfig()
     with ended_by_sigterm() as signals, listening(settings) as listener:  # a taken port is refused before all else
-        classifier = load(run, trust_code=trust_code, precision=precision)
+        classifier = load(folder_of_run, trust_code=trust_code, precision=precision)
 
         from sightline.machine.devices import keep_freed_memory
         from sightline.serving.connections import BACKLOG
@@ -69,7 +70,6 @@ def serve(
         try:
             with tempfile.TemporaryDirectory(prefix="sightline-page-") as folder:  # nothing should be written there
                 app = build_service(asker, settings)
-                folder_of_run = None if run is None else Path(run)
                 mount_page(app, asker, folder_of_run, settings, folder, reviewed=may_be_reviewed_at(settings))
                 listener.listen(BACKLOG)
                 on_event(Serving(address_of(listener, settings), _about(run, classifier.model)))

@@ -83,7 +83,7 @@ def tune(
     if begun is not None:
         written = begun.space if written is None else written
         recipe = to_mapping(begun.recipe) if data is None and recipe == "auto" and not settings else recipe
-    request = read_request(data, recipe, settings)
+    request = read_request(data, recipe, settings, say=on_event)
     if written is None:
         raise ConfigError("no space was named; give a YAML file of the settings that vary with --space.")
     if begun is None:

@@ -55,7 +55,7 @@ def find_rate(
     test = test or RangeTestConfig()
     if out is not None:
         refuse_filled(out)
-    request = read_request(data, recipe, settings)
+    request = read_request(data, recipe, settings, say=on_event)
     if request.recipe is not None:
         test.rates(request.recipe.optimizer.kind)  # refuses an end below the start
     plan = _begin(request, out, on_event)
@@ -100,7 +100,7 @@ def find_batch(
     """
     if out is not None:
         refuse_filled(out)
-    plan = _begin(read_request(data, recipe, settings), out, on_event)
+    plan = _begin(read_request(data, recipe, settings, say=on_event), out, on_event)
     from sightline.training.finders.batch import search_batch
 
     found = search_batch(plan, search or BatchSearchConfig(), on_event)

@@ -34,6 +34,7 @@ from sightline.models.heads import HeadedNetwork
 from sightline.models.pretrained import load_weights
 from sightline.models.transfer import LoadedWeights, put_in
 from sightline.runs.folder import read_model_of_finished, read_weights
+from sightline.runs.hub import fetched, on_hub
 
 __all__ = [
     "Built",
@@ -114,7 +115,7 @@ def with_whole_paths(recipe: AnyRecipeT) -> AnyRecipeT:
     """Return the recipe with absolute paths of its data and network, so that it can be repeated from anywhere."""
     for name in ("exclude", "corrections", "synthetic", "keep_split"):
         path = getattr(recipe.data, name)
-        if path is not None:
+        if path is not None and not on_hub(path):
             whole = os.path.abspath(os.path.expanduser(path))
             recipe = replace(recipe, data=replace(recipe.data, **{name: whole}))
     network: Any = getattr(recipe, "network", None)  # which the recipe of a generator does not have
@@ -144,21 +145,22 @@ def _backbone(network: Network) -> Network:
 
 def _from_run(config: RunConfig, requested: HeadConfig | None, images: CachedImages, splits: Splits) -> Built:
     """Build the network of an earlier run: with its head, or its backbone with a requested head, which is fresh."""
-    folder = Path(config.folder)
-    model = read_model_of_finished(folder)
+    files = fetched(config.folder)
+    model = read_model_of_finished(files)
+    folder = Path(config.folder)  # for what is said of it
     if config.trust_code and model["network"]["kind"] != HubConfig.kind:
         raise ConfigError(
             f"--network.trust-code has no effect: the network of {folder} is a {model['network']['kind']}, of our own"
             " code; leave the option out."
         )
-    seen = read_seen(folder)
+    seen = read_seen(files)
     _refuse_seen(images, splits, seen, folder)
     architecture = architecture_of(model, str(folder), trust_code=config.trust_code)
     own, size = head_of(model, str(folder)), tuple(model.get("built_for") or model["size"])
     head = own if requested is None else _on_what_is_left(requested, own, architecture, folder)
     head_size = tuple(model["size"]) if requested is None else images.size
     network = build_network(architecture, len(images.classes), size, head, head_size)
-    tensors, _ = read_weights(folder / "model.safetensors")
+    tensors, _ = read_weights(files / "model.safetensors")
     same = model["classes"] == images.classes
     if requested is None:
         kept = {name: tensor for name, tensor in tensors.items() if same or not name.startswith("head.")}

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
@@ -17,6 +16,7 @@ from sightline.errors import ConfigError
 from sightline.models.base import Network
 from sightline.models.heads import HeadedNetwork
 from sightline.runs.folder import read_run_recipe
+from sightline.runs.hub import fetched
 from sightline.training.network import Built
 from sightline.training.phases import phases_of
 
@@ -91,7 +91,7 @@ def _backbone_learns(recipe: Recipe, network: Network) -> bool:
 def _trained_by_muon(recipe: Recipe) -> bool:
     """Tell whether a training starts from a run whose filters have the norms that Muon gives them already."""
     network = recipe.network
-    return isinstance(network, RunConfig) and isinstance(read_run_recipe(Path(network.folder)).optimizer, MuonConfig)
+    return isinstance(network, RunConfig) and isinstance(read_run_recipe(fetched(network.folder)).optimizer, MuonConfig)
 
 
 def _scale_matters(network: nn.Module) -> bool:

@@ -51,7 +51,7 @@ def plan(
     named = {} if recipe == "auto" else spell_out(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
     if merge(named, given).get("finetune") in (None, {"kind": "none"}):
         given = merge(given, {"finetune": {"kind": "gradual"}})
-    request = read_request(data, recipe, given)
+    request = read_request(data, recipe, given, say=on_event)
     if out is not None:
         refuse_to_overwrite(out)
     from sightline.training.preparation import prepare_classifier

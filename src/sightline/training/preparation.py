@@ -74,7 +74,7 @@ def prepare_training(
     on_event: Listener,
 ) -> ClassifierPlan:
     """Settle everything before the first step of a classifier; arguments as ``sightline.train`` has them."""
-    return prepare_classifier(read_request(data, recipe, settings), on_event)
+    return prepare_classifier(read_request(data, recipe, settings, say=on_event), on_event)
 
 
 def prepare_any(request: Request, on_event: Listener) -> Plan:

@@ -1,13 +1,14 @@
 """Read what a training is asked for, and refuse what can be refused before torch is loaded."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sightline.config.backbones import PACKAGE
 from sightline.config.generating import AnyRecipe
+from sightline.config.networks import RunConfig
 from sightline.config.resolving import merge, read_recipe, refuse_hopeless, resolve, resolve_any, spell_out
 from sightline.data.corrections import read_corrections
 from sightline.data.excluding import read_excluded
@@ -19,6 +20,7 @@ from sightline.data.synthetic import find_generated
 from sightline.errors import DataError, RunError
 from sightline.machine.extras import packaged_weights, refuse_missing_trackers
 from sightline.runs.folder import read_model_of_finished
+from sightline.runs.hub import fetched, on_hub, pinned
 
 __all__ = ["Request", "read_request"]
 
@@ -48,6 +50,7 @@ def read_request(
     otherwise: str | None = None,
     *,
     generators: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> Request:
     """Read what a training is asked for, and refuse what no images could make possible.
 
@@ -58,6 +61,7 @@ def read_request(
         begun: the run to continue, whose own recipe is taken where nothing else is named.
         otherwise: the image set where none is named; None refuses.
         generators: the recipe may be that of a generator.
+        say: hears sentences, as ``runs.hub.fetched`` has it.
     Raises:
         SightlineError: one of its kinds, with a sentence that says what to do.
     """
@@ -73,6 +77,7 @@ def read_request(
     location = otherwise if named_set is None else named_set
     if location is None:
         raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
+    flags = _with_commit(named, flags, say)
     classes = (merge(named or {}, flags).get("data") or {}).get("classes")
     source = find_source(location, classes)
     settled = None
@@ -85,7 +90,7 @@ def read_request(
     if network.get("kind") == "timm" and network.get("weights") == PACKAGE:
         packaged_weights(network["name"])
     if network.get("kind") == "run" and network.get("folder"):
-        read_model_of_finished(Path(network["folder"]).expanduser())
+        read_model_of_finished(fetched(network["folder"], say))
     for name, read in (
         ("exclude", read_excluded),
         ("corrections", read_corrections),
@@ -97,3 +102,13 @@ def read_request(
     source.merge = settled.data.merge if settled else tuple(images.get("merge") or ())
     refuse_missing_trackers(settled.track.to if settled else (flags.get("track") or {}).get("to") or ())
     return Request(named, flags, source, named_set is None, settled)
+
+
+def _with_commit(
+    named: Mapping[str, Any] | None, flags: dict[str, Any], say: Callable[[str], None] | None
+) -> dict[str, Any]:
+    """Return settings that name the commit of a network on the hub, which may change before its run is resumed."""
+    network = merge(spell_out(named or {}), flags).get("network")
+    if not isinstance(network, Mapping) or network.get("kind") != RunConfig.kind or not on_hub(network.get("folder")):
+        return flags
+    return merge(flags, {"network": {"kind": RunConfig.kind, "folder": pinned(network["folder"], say)}})

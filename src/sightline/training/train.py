@@ -58,7 +58,7 @@ def train(
     if restart and not resume:
         raise ConfigError("--restart begins a run again that is resumed, and has no effect without --resume.")
     begun = Path(run) if resume and run is not None else None
-    request = read_request(data, recipe, settings, begun, GROCERIES, generators=True)
+    request = read_request(data, recipe, settings, begun, GROCERIES, generators=True, say=on_event)
     from sightline.training.execution import execute
 
     return execute(

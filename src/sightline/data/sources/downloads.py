@@ -8,10 +8,8 @@ held to the same checksum.
 import hashlib
 import http.client
 import os
-import queue
 import shutil
 import socket
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -23,8 +21,9 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from sightline.errors import DataError, StorageError
+from sightline.machine.patience import within
 
-__all__ = ["PATIENCE", "PublishedFile", "ask_for", "check_space", "fetch", "reachable", "within"]
+__all__ = ["PATIENCE", "PublishedFile", "ask_for", "check_space", "fetch", "reachable"]
 
 CONNECT_SECONDS = 5.0  # until a server has answered; looking its name up included
 READ_SECONDS = 30.0  # without a single byte
@@ -89,29 +88,6 @@ def check_space(folder: Path, size: int, what: str, remedy: str) -> None:
     free = shutil.disk_usage(folder).free
     if size > 0 and size + _SPARE_BYTES > free:
         raise StorageError(f"{what} needs {size / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; {remedy}.")
-
-
-def within(seconds: float, work: Callable[[], Any]) -> Any:
-    """Return the result of some work, or raise a TimeoutError.
-
-    A connection's own limit covers neither looking a name up nor retries.
-    """
-    results: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
-
-    def run() -> None:
-        try:
-            results.put((work(), None))
-        except BaseException as error:  # handed to the caller
-            results.put((None, error))
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        result, error = results.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError(f"no answer in {seconds:.0f} s") from None
-    if error is not None:
-        raise error
-    return result
 
 
 def reachable(url: str, seconds: float) -> bool:

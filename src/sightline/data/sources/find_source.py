@@ -58,10 +58,16 @@ def source_of_run(model: Mapping[str, Any]) -> ImageSource:
     """Return the image set that a run was trained on, with the classes that it had, by its ``model.json``.
 
     Raises:
-        DataError: it is not there any more.
+        DataError: it is not there any more, or the classifier does not say where it was.
     """
     noted = model["data"].get("classes")
-    source = find_source(model["data"]["location"], noted)
+    location = model["data"].get("location")
+    if location is None:
+        raise DataError(
+            f"the classifier does not say where its image set {model['data']['name']} lies, as those from the hub do"
+            " not; name the image set."
+        )
+    source = find_source(location, noted)
     source.merge = model["data"].get("merge", {})
     called_like_splits = any(is_split_name(name) for name in model["classes"])
     if called_like_splits and noted is None and _has_folders(source) and _classes_of(source) != set(model["classes"]):

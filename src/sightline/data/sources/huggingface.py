@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sightline.data.sources.downloads import Progress, check_space, within
+from sightline.data.sources.downloads import Progress, check_space
 from sightline.data.sources.entries import Entry, Listing, check_labels
 from sightline.data.sources.parquet import ImageTable
 from sightline.data.sources.source import ImageSource
@@ -22,6 +22,7 @@ from sightline.data.sources.split_names import SPLIT_NAMES
 from sightline.errors import DataError
 from sightline.machine.extras import require
 from sightline.machine.folders import cache_folder
+from sightline.machine.patience import reason_of, within
 
 __all__ = ["PREFIX", "HubSource", "split_of"]
 
@@ -208,19 +209,9 @@ class HubSource(ImageSource):
             ) from error
         except Exception as error:  # whatever the hub's client raises, which changed with its versions
             raise DataError(
-                f"{self.location} could not be read from the hub ({_reason(error)}); start again with a connection"
+                f"{self.location} could not be read from the hub ({reason_of(error)}); start again with a connection"
                 " (what has arrived is kept), or download the set and name its file or folder."
             ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """Return what the system said, where it lies below the layers of a client; else the client's first line."""
-    below: BaseException | None = error
-    while below is not None:
-        if isinstance(below, OSError) and below.strerror:
-            return below.strerror
-        below = below.__cause__ or below.__context__
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def split_of(path: str) -> str | None:

@@ -13,7 +13,7 @@ from sightline.config.explaining import Method
 from sightline.config.serving import ServeConfig
 from sightline.display.terminal import natural_key
 from sightline.errors import DataError, SightlineError
-from sightline.serving.card import known_of, model_card
+from sightline.reports.card import known_of, model_card
 from sightline.serving.exhibits import PAGE, Exhibits, Opening, Selection
 from sightline.serving.html import (
     SMALL,

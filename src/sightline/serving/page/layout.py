@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from sightline.display.terminal import natural_key
-from sightline.serving.card import summary
+from sightline.reports.card import summary
 from sightline.serving.exhibits import Selection
 from sightline.serving.html import draw, draw_sentence, spoken
 from sightline.serving.maps import Maps

@@ -49,9 +49,14 @@ def known_of(run: Path | None, model: Mapping[str, Any]) -> Facts:
         return Facts(model, metrics, None)
 
 
-def model_card(known: Facts) -> Card:
-    """Return all that is said of a classifier, the most important first."""
-    sections = [_about_limits(known), _about_calls()]
+def model_card(known: Facts, use: Sequence[Section] = ()) -> Card:
+    """Return all that is said of a classifier, the most important first.
+
+    Args:
+        known: of the classifier.
+        use: what it is for and how it is used where the card is read; unless given, by the service that shows it.
+    """
+    sections = [*use, _about_limits(known)] if use else [_about_limits(known), _about_calls()]
     if known.measured is not None and "confusion_matrix" in known.measured:
         sections += [about_classes(known), _about_confusion(known)]
     sections += [*about_doubt(known), about_cost(known)]
