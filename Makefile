@@ -147,7 +147,7 @@ bench-mirrored: install
 	$(BIN)/python benchmarks/mirrored.py $(or $(OUT),studies/mirrored) arrows power test digits groceries $(GROCERY) $(CIFAR) $(SIGNS)
 
 bench-labels: install
-	$(BIN)/python benchmarks/labels.py $(CIFAR) $(or $(NOISE),../shared/data/cifar10n.csv.xz) $(LABELS)
+	$(BIN)/python benchmarks/labels.py $(CIFAR) $(or $(NOISE),../shared/data/cifar10n.csv.xz) --heads $(ARGS)
 
 bench-classes: install
 	$(BIN)/python benchmarks/classes.py digits 1797 $(CIFAR) 6000

@@ -3,18 +3,20 @@
 CIFAR-10N (Wei et al., ICLR 2022; CC BY-NC, so it is read and never shipped) says what people answered for CIFAR-10's
 training images: the majority of three (aggregate, 9.0 % wrong), and one of them (random1, 17.2 % wrong).
 
-    python benchmarks/labels.py CIFAR_ARCHIVE CIFAR10N_CSV [OUT [SEEDS [FRACTION]]]
+    python benchmarks/labels.py CIFAR_ARCHIVE CIFAR10N_CSV [--out studies/labels] [--noise random1 aggregate]
+        [--judge trained] [--heads] [--ways raw suggested ...] [--seeds 3] [--fraction 0.2]
 
-Judges both as ``sightline check`` does, then solves for linear heads on the same features, then trains ``--recipe
-fast`` on a fraction of train with the labels of the single annotator (SEEDS 0 leaves that out). The test split, whose
-labels are right, is read once for each head and once for each training. Results are kept in OUT/labels.json; the same
-command goes on from there.
+Judges both as ``sightline check --labels box`` does and as ``--labels trained`` does, then (--heads) solves for linear
+heads on the same features, then trains ``--recipe fast`` on a fraction of train with the labels of the single annotator
+(--seeds 0 leaves that out), suspects and suggestions being those of --judge. The test split, whose labels are right, is
+read once for each head and once for each training. What a training reached is kept in --out; the same command goes on
+from there.
 """
 
+import argparse
 import csv
 import json
 import lzma
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +26,13 @@ import numpy as np
 import torch
 
 import sightline
+from sightline.checks.cross_fitting import cross_fit, pool
 from sightline.checks.embedding import embed
 from sightline.checks.label_errors import FOLDS, out_of_fold, true_class_posterior
+from sightline.config.resolving import read_recipe, resolve
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
-from sightline.data.splits import deal_folds
+from sightline.data.splits import deal_folds, split_as
 from sightline.display.reporting import ignore
 from sightline.inference.logistic_regression import Examples, solve_head
 from sightline.measures.metrics import cross_entropy, suspected_labels, wilson_interval
@@ -39,15 +43,24 @@ HELD_OUT = 5_000  # training images by whose labels the penalty of a head is cho
 PENALTIES = (0.1, 0.03)
 ITERATIONS = 40  # of L-BFGS for each
 ROBUST = {"loss": "generalized_cross_entropy", "label_smoothing": 0.0}
-ORDER = ("raw", "suggested", "true", "without", "robust loss")  # in which trainings run, all of a seed first
+WAYS = ("raw", "suggested", "true", "without", "robust loss")  # in which trainings run, all of a seed first
+JUDGES = ("box", "trained")
 
 
 def main() -> None:
-    archive, answers = sys.argv[1:3]
-    out = Path(sys.argv[3] if len(sys.argv) > 3 else "studies/labels")
-    seeds, fraction = int((sys.argv[4:5] or ["3"])[0]), float((sys.argv[5:6] or ["0.2"])[0])
-    out.mkdir(parents=True, exist_ok=True)
-    source = find_source(archive)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("archive")
+    parser.add_argument("answers", help="the file of CIFAR-10N")
+    parser.add_argument("--out", type=Path, default=Path("studies/labels"))
+    parser.add_argument("--noise", nargs="+", choices=("random1", "aggregate"), default=["random1", "aggregate"])
+    parser.add_argument("--judge", choices=JUDGES, default="trained")
+    parser.add_argument("--heads", action="store_true")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--fraction", type=float, default=0.2)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    source = find_source(options.archive)
     images = open_images(source)
     start = time.perf_counter()
     embedding = embed(source, None, on_event=print)
@@ -56,12 +69,13 @@ def main() -> None:
         f"{embedding.name}: {embedding.computed:,} images computed in {time.perf_counter() - start:.0f} s", flush=True
     )
     train = np.array([row for row in images.readable.tolist() if images.splits[row] == "train"])
-    given = read_answers(answers, images, train)
-    for noise in ("random1", "aggregate"):
-        variants = judge(noise, images, train, given[noise], given["true"], features_ND[train])
-        probe(noise, images, train, variants, features_ND)
-        if noise == "random1" and seeds:
-            train_all(archive, images, train, variants, out, seeds, fraction)
+    given = read_answers(options.answers, images, train)
+    for noise in options.noise:
+        variants = judge(options, noise, images, train, given[noise], given["true"], features_ND[train])
+        if options.heads:
+            probe(noise, images, train, variants, features_ND)
+        if noise == "random1" and options.seeds:
+            train_all(options, images, train, variants)
 
 
 def read_answers(path: str, images: CachedImages, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -76,6 +90,7 @@ def read_answers(path: str, images: CachedImages, rows: np.ndarray) -> dict[str,
 
 
 def judge(
+    options: argparse.Namespace,
     noise: str,
     images: CachedImages,
     rows: np.ndarray,
@@ -84,14 +99,33 @@ def judge(
     features_ND: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """Print how well wrong labels are found; returns the labels of each way to train, -1 where one is left out."""
-    labels = np.full_like(images.labels, -1)
+    labels = images.labels.copy()
     labels[rows] = given
+    noisy = replace(images, labels=labels)
     start = time.perf_counter()
-    folds = deal_folds(replace(images, labels=labels), rows, FOLDS, 0)
-    probabilities = out_of_fold(features_ND, given, folds, len(images.classes))
+    probabilities = out_of_fold(features_ND, given, deal_folds(noisy, rows, FOLDS, 0), len(images.classes))
+    print(f"\n{noise}: {len(rows):,} images, {(given != true).sum():,} wrong")
+    found = as_judged(f"heads, {time.perf_counter() - start:.0f} s", probabilities, given, true)
+    if options.judge == "box":
+        return found
+    start = time.perf_counter()
+    path = options.out / f"{noise}.csv"
+    write_labels(path, images, rows, given)
+    splits = split_as(resolve(read_recipe("fast")), images)
+    networks = cross_fit(options.archive, noisy, splits, {"corrections": str(path)}, shown)
+    networks = networks[np.searchsorted(images.readable, rows)]
+    as_judged(f"networks alone, {time.perf_counter() - start:.0f} s", networks, given, true)
+    return as_judged("both", pool(probabilities, networks, given), given, true)
+
+
+def shown(done: int, total: int) -> None:
+    print(f"epoch {done} of {total}, {time.process_time():.0f} s of the processor", flush=True)
+
+
+def as_judged(by: str, probabilities: np.ndarray, given: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
+    """Print how well a judge finds wrong labels; returns the labels of each way to train that it proposes."""
+    places, wrong = np.arange(len(given)), given != true
     posterior = true_class_posterior(probabilities, given)
-    seconds = time.perf_counter() - start
-    places, wrong = np.arange(len(rows)), given != true
     quality = posterior[places, given]
     suspects = np.argsort(quality, kind="stable")[: len(suspected_labels(probabilities, given, "noise rate"))]
     others = posterior.copy()
@@ -100,9 +134,8 @@ def judge(
     area, (low, high) = area_with_interval(-quality, wrong)
     flagged = wrong[suspects]
     right = suggested[suspects] == true[suspects]
-    print(f"\n{noise}: {len(rows):,} images, {wrong.sum():,} wrong; {seconds:.0f} s of heads")
     accuracy = (probabilities.argmax(1) == true).mean()
-    print(f"area under ROC {area:.4f} ({low:.4f} to {high:.4f}); right out of fold {accuracy:.4f}")
+    print(f"{by}: area under ROC {area:.4f} ({low:.4f} to {high:.4f}); right out of fold {accuracy:.4f}")
     claimed = others[suspects, suggested[suspects]].mean()
     print(
         f"{len(suspects):,} suspects: precision {with_interval(flagged.sum(), len(suspects))}, recall"
@@ -175,39 +208,34 @@ def probe(
 
 
 def train_all(
-    archive: str,
-    images: CachedImages,
-    rows: np.ndarray,
-    variants: dict[str, np.ndarray],
-    out: Path,
-    seeds: int,
-    fraction: float,
+    options: argparse.Namespace, images: CachedImages, rows: np.ndarray, variants: dict[str, np.ndarray]
 ) -> None:
     """Train by ``fast`` on each kind of labels, as a corrections file has them, and print what it gains by seeds."""
-    kept = out / "labels.json"
-    reached: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
-    for seed in range(seeds):
-        for name in ORDER:
-            key = f"{name}, seed {seed}, {fraction:g}"
-            if key in reached:
-                continue
-            labels = variants["raw" if name == "robust loss" else name]
-            path = out / f"{name.replace(' ', '-')}.csv"
-            write_labels(path, images, rows, labels)
-            fit: dict[str, Any] = {"seed": seed} | (ROBUST if name == "robust loss" else {})
-            data = {"fraction": fraction, "corrections": str(path)}
-            settings = {"fit": fit, "data": data, "evaluation": {"robustness": False}}
-            run = out / f"run-{time.time_ns()}"
-            sightline.train(archive, recipe="fast", settings=settings, run=run, on_event=ignore)
-            reached[key] = json.loads((run / "evaluation.json").read_text())["accuracy"]
-            kept.write_text(json.dumps(reached, indent=1))
-            print(f"fast, {key}: {reached[key]:.4f}", flush=True)
-    raw = np.array([reached[f"raw, seed {seed}, {fraction:g}"] for seed in range(seeds)])
-    for name in ORDER:
-        gain = np.array([reached[f"{name}, seed {seed}, {fraction:g}"] for seed in range(seeds)]) - raw
-        interval = mean_interval(gain)
-        shown = "" if interval is None else f" ({interval[0]:+.4f} to {interval[1]:+.4f})"
-        print(f"fast, random1, {name}: {(gain + raw).mean():.4f}, {gain.mean():+.4f}{shown} beside raw (n = {seeds})")
+    reached: dict[str, list[float]] = {way: [] for way in options.ways}
+    for seed in range(options.seeds):
+        for way in options.ways:
+            by = f"-{options.judge}" if way in ("suggested", "without") else ""
+            run = options.out / f"{way.replace(' ', '-')}{by}-{seed}-{options.fraction:g}"
+            if not (run / "DONE").exists():
+                path = options.out / f"{run.name}.csv"
+                write_labels(path, images, rows, variants["raw" if way == "robust loss" else way])
+                fit: dict[str, Any] = {"seed": seed} | (ROBUST if way == "robust loss" else {})
+                data: dict[str, Any] = {"fraction": options.fraction}
+                if way != "true":  # which the set has already
+                    data["corrections"] = str(path)
+                settings = {"fit": fit, "data": data, "evaluation": {"robustness": False}}
+                sightline.train(options.archive, recipe="fast", settings=settings, run=run, on_event=ignore)
+            reached[way].append(json.loads((run / "evaluation.json").read_text())["accuracy"])
+            print(f"fast, {run.name}: {reached[way][-1]:.4f}", flush=True)
+    if "raw" in reached:
+        raw = np.array(reached["raw"])
+        for way, values in reached.items():
+            gain = np.array(values) - raw
+            interval = mean_interval(gain)
+            within = "" if interval is None else f" ({interval[0]:+.4f} to {interval[1]:+.4f})"
+            print(
+                f"fast, random1, {way}: {np.mean(values):.4f}, {gain.mean():+.4f}{within} beside raw (n = {len(raw)})"
+            )
 
 
 def write_labels(path: Path, images: CachedImages, rows: np.ndarray, labels: np.ndarray) -> None:

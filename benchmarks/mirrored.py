@@ -17,11 +17,11 @@ from pathlib import Path
 
 from arrows import KINDS, draw_set
 from sightline import train
-from sightline.checks.mirroring import SWAPPED, UNLIKE, measure_mirroring
 from sightline.data.cache import open_images
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.measures.metrics import wilson_interval
+from sightline.training.mirroring import SWAPPED, UNLIKE, measure_mirroring
 
 EACH, SIDE = 80, 96
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from sightline.checks.alignment import align, thumbnails
 from sightline.checks.duplicates import FEW, clusters_of, exact_duplicates, near_duplicates
+from sightline.measures.alignment import align, thumbnails
 
 Array = np.ndarray[Any, Any]
 

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 
 import sightline
 from sightline.checks.check import check
-from sightline.checks.mirroring import SWAPPED, measure_mirroring
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
 from sightline.data.splits import split
 from sightline.display.reporting import ignore
+from sightline.training.mirroring import SWAPPED, measure_mirroring
 from sightline.training.preparation import prepare_training
 from sightline.training.resume import as_found, changes_since
 

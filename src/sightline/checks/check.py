@@ -30,14 +30,16 @@ from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages
 from sightline.data.corrections import read_corrections
 from sightline.data.ranges import notes_on_reading
+from sightline.data.sizing import SMALL_SIDE
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.entries import say_left_out
 from sightline.data.sources.find_source import find_source
 from sightline.data.sources.layout import Classes
 from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
-from sightline.data.splits import statistics
+from sightline.data.splits import Splits, statistics
 from sightline.display.reporting import Listener, ignore, reporting, stage
+from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
@@ -52,7 +54,7 @@ BY_CELLS = (
     "Near duplicates were sought by the coarse look of the images alone, without an embedding: some that are cropped or"
     " moved far are missed."
 )
-AUTO, NONE = "auto", "none"  # values of labels that name no run
+AUTO, BOX, TRAINED, NONE = "auto", "box", "trained", "none"  # values of labels that name no run
 
 Array = np.ndarray[Any, Any]
 
@@ -100,10 +102,12 @@ def check(
 
     Args:
         data: An image set, as for sightline train.
-        labels: What judges the labels (confident learning): heads on features are asked about images that they did not
-            see. auto: features of the backbone in the box, which has seen none of the labels. none: labels are not
-            judged. Otherwise the folder of a finished run, which may know other classes (its whole path, if it has one
-            of these names); one that was trained on these very images has learned their wrong labels, and hides some.
+        labels: What judges the labels (confident learning), always about images that it did not see. box: heads on
+            features of the backbone in the box. trained: these, and three networks that are trained on the other
+            images, which takes minutes. auto: trained for 10,000 images or more of at most 64 px, where it takes at
+            most 20 minutes, else box. none: labels are not judged. Otherwise heads on the features of a finished run,
+            its folder (its whole path, if it has one of these names), which may know other classes; one that was
+            trained on these very images has learned their wrong labels, and hides some.
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
             checks/<data>-<n> unless named; with --unlabeled chosen.csv and manifest.csv, in checks/<folder>-to-label,
             where the next round goes on.
@@ -130,7 +134,7 @@ def check(
         raise ConfigError("no image set was named; give its folder, archive, manifest or name, or --unlabeled FOLDER.")
     source = find_source(data, classes)
     judge = os.fspath(labels)
-    if judge not in (AUTO, NONE) and not judge.endswith(".safetensors"):
+    if judge not in (AUTO, BOX, TRAINED, NONE) and not judge.endswith(".safetensors"):
         read_model_of_finished(judge)
     if out is not None:
         refuse_filled(out)
@@ -152,8 +156,10 @@ def check(
         if embedding is not None:
             from sightline.checks.label_errors import find_label_errors
 
-            errors = find_label_errors(images, embedding, progress)
-            findings, notes = [*findings, *undecided(images, errors.findings)], [*notes, *errors.notes]
+            settings = {"classes": classes, "corrections": corrections}
+            networks_NK, without = _networks(data, images, splits, judge, settings, progress, on_event)
+            errors = find_label_errors(images, embedding, progress, networks_NK)
+            findings, notes = [*findings, *undecided(images, errors.findings)], [*notes, *errors.notes, *without]
             facts = errors.classes
         checked = Findings(
             images,
@@ -261,9 +267,40 @@ def _embedding(
         return None, [*([problems.TOO_FEW_TO_JUDGE] if few else []), BY_CELLS]
     from sightline.checks.embedding import embed
 
-    run = None if judge == AUTO else judge
+    run = None if judge in (AUTO, BOX, TRAINED) else judge
     embedding = embed(source, run, trust_code, progress, preprocessing=images.preprocessing, on_event=on_event)
     return embedding, [embedding.note] if embedding.note else []
+
+
+def _networks(
+    data: str | os.PathLike[str],
+    images: CachedImages,
+    splits: Splits | None,
+    judge: str,
+    settings: Mapping[str, Any],
+    progress: Progress | None,
+    on_event: Listener,
+) -> tuple[Array | None, list[str]]:
+    """Judge the images by networks that are trained on the others, where that is asked for or worth it; and say why
+    not, where it would take long.
+    """
+    from sightline.checks.cross_fitting import LEAST, MOST_SECONDS, NETWORKS, cross_fit, estimated_seconds, kept
+
+    if judge not in (AUTO, TRAINED):
+        return None, []
+    small = max(images.size) <= SMALL_SIDE and len(images.readable) >= LEAST
+    if judge == AUTO and not small:
+        return None, []
+    if not kept(images, splits):
+        seconds = estimated_seconds(images)
+        costs = f"{NETWORKS} networks trained on the other images, about {spoken_seconds(seconds)}"
+        if judge == AUTO and seconds > MOST_SECONDS:
+            without = f"--labels trained finds more wrong labels in such a set: by {costs}."
+            on_event(without)
+            return None, [without]
+        on_event(f"Labels are judged by {costs}; kept for the next time (--labels box does without)")
+    named = {name: value for name, value in settings.items() if value is not None}
+    return cross_fit(data, images, splits, named, progress), []
 
 
 def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:

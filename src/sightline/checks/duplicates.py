@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sightline.checks.alignment import LUMA, align, shrink, thumbnails
+from sightline.measures.alignment import LUMA, align, shrink, thumbnails
 
 __all__ = ["Pairs", "clusters_of", "exact_duplicates", "near_duplicates"]
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from sightline.checks.class_facts import ClassFacts, between_others, class_facts, class_findings
+from sightline.checks.cross_fitting import NETWORKS, pool
 from sightline.checks.embedding import Embedding
 from sightline.checks.problems import FEWEST_TO_JUDGE, TOO_FEW_TO_JUDGE, Finding
 from sightline.data.cache import CachedImages
@@ -28,6 +29,7 @@ PENALTIES_OF_PARTS = (0.3, 0.1, 0.03)  # the same, of heads that only a learning
 ITERATIONS = 60  # of L-BFGS for each, at most
 MOST_FITTED = 100_000  # images that a head is fitted to: a linear one learns nothing from more, and memory is finite
 CERTAIN = 3.0  # standard errors by which the heads must beat the largest class's share to be heard
+TRAINED = f"{NETWORKS} networks trained on the others"
 STEPS = 3  # of expectation maximization: chosen on the single annotator of CIFAR-10N; 1 to 12 differ by 0.0005 of AUROC
 BLOCK = 1024  # images that are asked about, or compared, at a time
 SPEAKING = 6  # nearest images of the suggested class that are named with a suspect
@@ -50,13 +52,16 @@ class LabelErrors:
     """What the same answers say of the classes; None where they say too little."""
 
 
-def find_label_errors(images: CachedImages, embedding: Embedding, progress: Count | None = None) -> LabelErrors:
-    """Find the labels of a set that look wrong to heads which did not see them.
+def find_label_errors(
+    images: CachedImages, embedding: Embedding, progress: Count | None = None, networks_NK: Array | None = None
+) -> LabelErrors:
+    """Find the labels of a set that look wrong to heads which did not see them, and to networks where there are some.
 
     Args:
         images: the set.
         embedding: of its readable images.
         progress: called with (folds done, folds in all).
+        networks_NK: probabilities of the readable images by networks that did not see them either.
     """
     rows, names = images.readable, images.classes
     labels_N = images.labels[rows]
@@ -66,12 +71,11 @@ def find_label_errors(images: CachedImages, embedding: Embedding, progress: Coun
     places = np.searchsorted(embedding.rows, rows)  # images that were decided to be left out are among those
     both_ND = np.concatenate([embedding.features_ND[places], embedding.late_ND[places]], axis=1)
     probabilities_NK = out_of_fold(both_ND, labels_N, deal_folds(images, rows, FOLDS, 0), len(names), progress)
+    if networks_NK is not None:
+        probabilities_NK = pool(probabilities_NK, networks_NK, labels_N)
     right = float((probabilities_NK.argmax(axis=1) == labels_N).mean())
     largest = float(np.bincount(labels_N).max() / len(labels_N))
-    notes = [
-        f"Labels were judged by heads on {embedding.name}, which gave {right:.1%} of the images that they had not seen"
-        " the class that they have."
-    ]
+    notes = [_who_judged(embedding, networks_NK, right)]
     if wilson_interval(right * len(rows), len(rows), CERTAIN)[0] <= largest:
         notes = [
             f"{notes[0]} The largest class alone is {largest:.1%}: they cannot tell these classes apart, and no label"
@@ -118,6 +122,14 @@ def find_label_errors(images: CachedImages, embedding: Embedding, progress: Coun
 
     facts = class_facts(images, embedding.features_ND[places], probabilities_NK, answer)
     return LabelErrors([*between_others(findings, facts), *class_findings(images, facts)], notes, facts)
+
+
+def _who_judged(embedding: Embedding, networks_NK: Array | None, right: float) -> str:
+    judges = f"heads on {embedding.name}{'' if networks_NK is None else f' and {TRAINED}'}"
+    return (
+        f"Labels were judged by {judges}, which gave {right:.1%} of the images that they had not seen the class that"
+        " they have."
+    )
 
 
 def true_class_posterior(probabilities_NK: Array, labels_N: Array) -> Array:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from sightline.checks.mirroring import measure_mirroring
 from sightline.data.cache import CachedImages
 from sightline.data.splits import Splits
 from sightline.display.terminal import natural_key
+from sightline.training.mirroring import measure_mirroring
 
 __all__ = [
     "FEWEST_TO_JUDGE",

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sightline.checks.mirroring import measure_mirroring
 from sightline.config.resolving import flatten, named_recipes, read_recipe
 from sightline.config.settings import Recipe
 from sightline.data.cache import CachedImages
 from sightline.data.splits import Splits, split_as
 from sightline.training.base import with_settings
+from sightline.training.mirroring import measure_mirroring
 
 __all__ = ["MIRRORING", "Mirrored", "set_aside", "settle_mirroring"]
 

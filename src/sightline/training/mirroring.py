@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from sightline.checks.alignment import LUMA, shrink
 from sightline.data.cache import CachedImages
 from sightline.data.splits import deal_folds
+from sightline.measures.alignment import LUMA, shrink
 
 __all__ = ["SWAPPED", "UNLIKE", "Mirroring", "measure_mirroring"]
 
