@@ -48,8 +48,8 @@ def test_a_training_inside_the_set_that_it_reads_works_and_again(inside: Path) -
 
 def test_a_command_lists_the_set_once(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[Path] = []
-    tree = folder._Tree
-    monkeypatch.setattr(folder, "_Tree", lambda root: walked.append(root) or tree(root))  # type: ignore[func-returns-value]
+    tree = folder.FolderTree
+    monkeypatch.setattr(folder, "FolderTree", lambda root: walked.append(root) or tree(root))  # type: ignore[func-returns-value]
     sightline.train(".", recipe="small", settings=ONE)
     assert len(walked) == 1
 

@@ -1,9 +1,9 @@
-"""Predictions of a classifier, and their table."""
+"""Predictions of a classifier, and how they are shown: as a table, or in a line."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Prediction", "csv_header", "csv_rows"]
+__all__ = ["Prediction", "csv_header", "csv_rows", "lines_of"]
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,11 @@ def csv_rows(files: Sequence[str], predictions: Sequence[Prediction]) -> Iterato
         row += [""] * (11 - len(row))
         row.append("" if prediction.unknown is None else "yes" if prediction.unknown else "no")
         yield row if prediction.within is None else [*row, "; ".join(prediction.within)]
+
+
+def lines_of(file: str, prediction: Prediction, sets: float | None = None) -> Iterator[str]:
+    """Yield what is said to people of one file: the five most probable classes, and its set where asked."""
+    ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(prediction.probabilities.items())[:5])
+    yield f"{file}: {'none of these; the nearest: ' if prediction.unknown else ''}{ranked}"
+    if prediction.within is not None:
+        yield f"  prediction set for {sets:.0%}: {', '.join(prediction.within) or 'empty'}"

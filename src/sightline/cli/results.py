@@ -89,7 +89,7 @@ def show_predictions(
     """Print a readable line for one image, CSV for several."""
     from sightline.inference.predict import about_box
     from sightline.runs.writing import is_stream
-    from sightline_runtime.predictions import csv_header, csv_rows
+    from sightline_runtime.predictions import csv_header, csv_rows, lines_of
 
     files, answers = predictions.files, predictions.predictions
     _warn(predictions.left_out)
@@ -99,11 +99,8 @@ def show_predictions(
     if out is not None:
         show(f"{len(files):,} predictions in {out}", error=is_stream(out))
     elif len(files) == 1:
-        (answer,) = answers
-        ranked = ", ".join(f"{label} {chance:.1%}" for label, chance in list(answer.probabilities.items())[:5])
-        show(f"{files[0]}: {'none of these; the nearest: ' if answer.unknown else ''}{ranked}")
-        if answer.within is not None:
-            show(f"  prediction set for {sets:.0%}: {', '.join(answer.within) or 'empty'}")
+        for line in lines_of(files[0], answers[0], sets):
+            show(line)
     else:
         show_rows(csv_header(sets), csv_rows(files, answers))
 

@@ -1,34 +1,30 @@
 """A finished classifier: a plain network with what it knows of itself. B images, height H, width W, K classes."""
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 
 from sightline.data.augment.augment import center, normalize
 from sightline.data.batches import Normalization
-from sightline.errors import ConfigError, DataError
 from sightline.inference.ood import Reference, features_of
 from sightline.inference.views import VIEWS, Views, combine, logits_of_views
 from sightline.machine.cores import adjust_threads
 from sightline.machine.devices import arithmetic
 from sightline.measures.metrics import energies, probabilities
 from sightline.models.base import Network, recorded
-from sightline_runtime.conformal import class_scores, classes_within, image_uniforms
-from sightline_runtime.decoding.decode import UnreadableImageError
+from sightline_runtime.answering import AT_ONCE, Answering
+from sightline_runtime.conformal import image_uniforms
 from sightline_runtime.decoding.preprocessing import preprocessing_of
-from sightline_runtime.inputs import ImageLike, as_list, read_input
 from sightline_runtime.predictions import Prediction
 
 __all__ = ["BATCH", "Classifier", "Outputs"]
 
 Array = np.ndarray[Any, Any]
 BATCH = 256  # images; larger batches fall out of the processor's cache
-AT_ONCE = 8 * BATCH  # images whose pixels are held at a time; a GPU is given as many
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ class Outputs:
         return energies_N if self.distances_N is None else self.distances_N + self.energy_weight * energies_N
 
 
-class Classifier:
+class Classifier(Answering):
     """A trained network with everything it needs to read an image; made by ``load``."""
 
     def __init__(
@@ -72,55 +68,11 @@ class Classifier:
         self.dtype = arithmetic(precision, device, "--precision")
         self.mean, self.std = Normalization(**model["normalization"]).tensors(device)
 
-    @overload
-    def predict(  # type: ignore[overload-overlap]  # a path is a text, and a text is some texts
-        self, images: ImageLike, views: Views | None = None, *, coverage: float | None = None
-    ) -> Prediction: ...
-
-    @overload
-    def predict(
-        self, images: Iterable[ImageLike], views: Views | None = None, *, coverage: float | None = None
-    ) -> list[Prediction]: ...
-
-    def predict(
-        self, images: ImageLike | Iterable[ImageLike], views: Views | None = None, *, coverage: float | None = None
-    ) -> Prediction | list[Prediction]:
-        """Classify one image or many; by whatever way an image comes, the answer is the same.
-
-        Args:
-            images: a path, the bytes of a file, an open binary file, a Pillow image, or an array, (H, W) or (H, W, C)
-                with channels as a file has them: RGB, and its opacity; or a list of these, mixed as you like, or an
-                array of many, (N, H, W, C). Of colors with 16 bits a Pillow image that is loaded holds the upper 8:
-                give its file.
-            views: views to average; None takes those of the recipe.
-            coverage: of prediction sets, such as 0.9; None makes none.
-        Returns:
-            One prediction of one image, a list of a list.
-        Raises:
-            ConfigError: the classifier was not calibrated for these views, or has no sets of this coverage.
-            DataError: one of them cannot be read; it is named.
-        """
-        listed, single = as_list(images)
-        predictions: list[Prediction] = []
-        for start in range(0, len(listed), AT_ONCE):
-            some = enumerate(listed[start : start + AT_ONCE], start=start + 1)
-            pixels = [self._read(image, "" if single else f" {number} of {len(listed)}") for number, image in some]
-            predictions.extend(self.answers(np.stack(pixels), views, coverage=coverage))
-        return predictions[0] if single else predictions
-
-    def _read(self, image: ImageLike, place: str) -> Array:
-        try:
-            return read_input(image, self.resize, self.preprocessing)
-        except (UnreadableImageError, OSError) as error:
-            name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"{type(image).__name__}{place}"
-            reason = getattr(error, "strerror", None) or str(error)
-            raise DataError(f"image {name} cannot be read: {reason}; leave it out or mend it.") from error
-
     def answers(
         self, pixels_BHWC: Array, views: Views | None = None, *, coverage: float | None = None
     ) -> list[Prediction]:
         """Return the predictions for uint8 images already at the cached size; arguments as ``predict`` has them."""
-        views = self._calibrated(views)
+        views = self.calibrated(views)
         if coverage is not None:
             self.limit(views, coverage)  # refused before anything is computed
         uniforms = None if coverage is None else image_uniforms(pixels_BHWC)
@@ -138,36 +90,8 @@ class Classifier:
             uniforms_B: of ``image_uniforms``, for sets.
         """
         chances_BK = probabilities(combine(outputs.logits_VNK, views), self.model["temperatures"][views])
-        unknown: list[bool | None] = [None] * len(chances_BK)
-        if self.trust is not None:
-            unknown = (outputs.unknown_scores(views) > self.trust["unknown"]["thresholds"][views]).tolist()
-        within: Array | None = None
-        if coverage is not None and uniforms_B is not None:
-            scores_BK = class_scores(chances_BK, uniforms_B)
-            within = classes_within(scores_BK, self.limit(views, coverage))
-        predictions = []
-        for row, chances in enumerate(chances_BK):
-            order = np.argsort(-chances, kind="stable")
-            ranked = {self.classes[index]: float(chances[index]) for index in order}
-            label = next(iter(ranked))
-            held = None if within is None else tuple(self.classes[index] for index in order if within[row, index])
-            predictions.append(Prediction(label, ranked[label], ranked, unknown[row], held))
-        return predictions
-
-    def limit(self, views: Views, coverage: float) -> float | None:
-        """Return the score up to which a class is within a set.
-
-        Raises:
-            ConfigError: the classifier has none for such a coverage.
-        """
-        if self.trust is None:
-            raise ConfigError(
-                "this classifier was trained before there were prediction sets; train it again to have them."
-            )
-        limits: dict[str, float | None] = self.trust["sets"]["thresholds"][self._calibrated(views)]
-        if f"{coverage:g}" not in limits:
-            raise ConfigError(f"sets of a coverage of {coverage:g}: wanted 0.8 to 0.99, in steps of 0.01.")
-        return limits[f"{coverage:g}"]
+        scores_B = None if self.trust is None else outputs.unknown_scores(views)
+        return self.judged(chances_BK, scores_B, views, coverage, uniforms_B)
 
     def probabilities(self, pixels_BHWC: Array, views: Views | None = None) -> Array:
         """Return calibrated probabilities, (B, K), of uint8 images already at the cached size.
@@ -175,17 +99,24 @@ class Classifier:
         Raises:
             ConfigError: the classifier was not calibrated for these views.
         """
-        views = self._calibrated(views)
+        views = self.calibrated(views)
         return probabilities(combine(self.view_logits(pixels_BHWC, views), views), self.model["temperatures"][views])
 
-    def _calibrated(self, views: Views | None) -> Views:
-        views = views or self.views
-        temperatures = self.model["temperatures"]
-        if views not in temperatures:
-            raise ConfigError(
-                f"--views {views}: this classifier was calibrated for {', '.join(temperatures)}; choose one of them."
-            )
-        return views
+    @property
+    def temperatures(self) -> dict[Views, float]:
+        """By the views that it was calibrated for."""
+        temperatures: dict[Views, float] = self.model["temperatures"]
+        return temperatures
+
+    @property
+    def set_limits(self) -> dict[Views, dict[str, float | None]] | None:
+        """Limits of prediction sets, by views and coverage; None of a run from before there were any."""
+        return None if self.trust is None else self.trust["sets"]["thresholds"]
+
+    @property
+    def unknown_limits(self) -> dict[Views, float] | None:
+        """Scores above which an image is none of the classes, by views."""
+        return None if self.trust is None else self.trust["unknown"]["thresholds"]
 
     @property
     def trust(self) -> dict[str, Any] | None:
@@ -252,7 +183,7 @@ class Classifier:
         rows = np.arange(len(pixels_NHWC)) if rows is None else rows
         watched = {} if layer is None else {layer: self.network.get_submodule(layer)}
         logits, features = [], []
-        step = BATCH // VIEWS[views] if self.device.type == "cpu" else AT_ONCE
+        step = BATCH // VIEWS[views] if self.device.type == "cpu" else AT_ONCE  # a GPU
         with torch.inference_mode(), self.autocast():
             for start in range(0, len(rows), step):
                 adjust_threads()

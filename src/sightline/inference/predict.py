@@ -4,17 +4,15 @@ Nothing here loads Lightning, nor torch before there is an image to classify.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Literal
 
 from sightline.data.sources.entries import LeftOut
 from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.display.reporting import Listener, ignore, reporting, stage
-from sightline.errors import DataError
+from sightline.errors import ConfigError, DataError
 from sightline.runs.folder import (
     BOX,
     read_model_of_finished,
@@ -24,19 +22,26 @@ from sightline.runs.folder import (
 )
 from sightline.runs.hub import weights_of
 from sightline.runs.writing import write_csv
-from sightline_runtime.decoding.decode import in_parallel
-from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
-from sightline_runtime.inputs import paths_of, try_decode
+from sightline_runtime.batches import HELD, decoded_batches
+from sightline_runtime.inputs import paths_of
 from sightline_runtime.predictions import Prediction, csv_header, csv_rows
 
 if TYPE_CHECKING:
     from sightline.inference.classifier import Classifier
     from sightline.models.base import Network
+    from sightline_runtime.exported import ExportedClassifier
 
-__all__ = ["Predictions", "about_box", "decoded_batches", "load", "predict", "sources_of"]
+__all__ = [
+    "Predictions",
+    "about_box",
+    "decoded_batches",
+    "is_exported",
+    "load",
+    "load_exported",
+    "predict",
+    "sources_of",
+]
 
-Array = np.ndarray[Any, Any]
-K = TypeVar("K", covariant=True)
 Precision = Literal["float32", "auto", "bfloat16", "float16"]
 
 
@@ -85,6 +90,31 @@ def load(
     return Classifier(filled, model, choose_device(device), precision, reference)
 
 
+def is_exported(run: str | os.PathLike[str] | None) -> bool:
+    """Tell whether a classifier is named by the file that it was exported to."""
+    return run is not None and os.fspath(run).endswith(".onnx")
+
+
+def load_exported(
+    file: str | os.PathLike[str], *, trust_code: bool = False, precision: Precision | None = None
+) -> "ExportedClassifier":
+    """Load a classifier from the file that it was exported to, without torch.
+
+    Raises:
+        ConfigError: onnxruntime is missing, or a setting has no effect on such a file.
+        RunError: no such file, not ours, damaged, or written by a newer sightline.
+    """
+    if precision is not None:
+        raise ConfigError(
+            f"--precision {precision} has no effect on an exported file, whose number format is in it; leave it out."
+        )
+    if trust_code:
+        raise ConfigError("--trust-code has no effect on an exported file, which holds no code; leave it out.")
+    from sightline_runtime.exported import load
+
+    return load(file)
+
+
 def about_box() -> str:
     """Return a sentence on the example classifier, for whoever is answered by it."""
     _, model = read_weights(BOX)
@@ -122,8 +152,9 @@ def predict(
     """Classify images.
 
     Args:
-        run: Folder of a finished run, its model.safetensors alone, or hf:OWNER/NAME[@REVISION] of the hub. Where none
-            is named the example classifier answers, which tells the ten classes of CIFAR-10 apart.
+        run: Folder of a finished run, its model.safetensors alone, its exported model.onnx, which is asked without
+            torch, or hf:OWNER/NAME[@REVISION] of the hub. Where none is named the example classifier answers, which
+            tells the ten classes of CIFAR-10 apart.
         images: Files, folders (searched to the bottom), archives, manifests (CSV, TSV, JSON lines, Parquet), patterns
             such as 'photos/*.jpg', and - for a list of paths on standard input, one a line.
         out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like
@@ -143,25 +174,32 @@ def predict(
     with stage(on_event, "Predicting", brief=True) as progress:
         sources, left_out = sources_of(images)
         fetched = None if run is None else weights_of(run, on_event)
-        classifier = load(fetched, trust_code=trust_code, precision=precision)  # refuses before torch is loaded
-        from sightline.machine.devices import keep_freed_memory
-
-        keep_freed_memory()
+        classifier = _load_any(fetched, trust_code=trust_code, precision=precision)  # refuses before torch is loaded
         if sets is not None:
             classifier.limit(views or classifier.views, sets)
         total = sum(len(source.names) for source in sources)
         files: list[str] = []
         predictions: list[Prediction] = []
         unreadable: list[tuple[str, str]] = []
-        from sightline.inference.classifier import BATCH
-
-        for names, pixels in decoded_batches(sources, classifier.resize, BATCH, unreadable, classifier.preprocessing):
+        for names, pixels in decoded_batches(sources, classifier.resize, HELD, unreadable, classifier.preprocessing):
             predictions.extend(classifier.answers(pixels, views, coverage=sets))
             files.extend(names)
             progress(len(files) + len(unreadable), total)
         if out is not None:
             write_csv(Path(out), csv_header(sets), csv_rows(files, predictions))
         return Predictions(files, predictions, unreadable, left_out)
+
+
+def _load_any(
+    run: str | os.PathLike[str] | None, *, trust_code: bool, precision: Precision | None
+) -> "Classifier | ExportedClassifier":
+    if run is not None and is_exported(run):
+        return load_exported(run, trust_code=trust_code, precision=precision)
+    classifier = load(run, trust_code=trust_code, precision=precision)
+    from sightline.machine.devices import keep_freed_memory
+
+    keep_freed_memory()
+    return classifier
 
 
 def sources_of(
@@ -179,55 +217,3 @@ def sources_of(
     for source in sources:
         left_out.add_all(source.left_out)
     return sources, left_out.sentences()
-
-
-class Readable(Protocol[K]):
-    """Some files to decode."""
-
-    def read(self) -> Iterator[tuple[K, bytes | Array | OSError]]:
-        """Yield each with what it is known by: bytes, pixels, or why it cannot be read."""
-
-
-def decoded_batches(
-    sources: Iterable[Readable[K]],
-    size: tuple[int, int],
-    count: int,
-    unreadable: list[tuple[K, str]],
-    preprocessing: Preprocessing = DEFAULT,
-) -> Iterator[tuple[list[K], Array]]:
-    """Decode the images of sources, so many at a time.
-
-    Args:
-        sources: of ``plain_files``, or others that know their files by more than a name.
-        size: (height, width) that every image is brought to, in pixels.
-        count: images a batch; the last has fewer.
-        unreadable: is added (file, reason) of each that cannot be read.
-        preprocessing: of the classifier.
-    Yields:
-        The files, and their pixels, (B, H, W, 3).
-    Raises:
-        DataError: after the last, where none could be read.
-    """
-
-    def work(file: tuple[K, bytes | Array | OSError]) -> tuple[K, Array | str]:
-        return file[0], try_decode(file[1], size, preprocessing)
-
-    files: list[K] = []
-    pixels: list[Array] = []
-    nothing = True
-    for source in sources:
-        for file, decoded in in_parallel(work, source.read(), tiny=max(size) <= 64):
-            if isinstance(decoded, str):
-                unreadable.append((file, decoded))
-                continue
-            files.append(file)
-            pixels.append(decoded)
-            if len(pixels) == count:
-                yield files, np.stack(pixels)
-                files, pixels, nothing = [], [], False
-    if pixels:
-        yield files, np.stack(pixels)
-    elif nothing:
-        raise DataError(
-            f"none of the {len(unreadable)} images can be read (the first, {unreadable[0][0]}: {unreadable[0][1]})."
-        )

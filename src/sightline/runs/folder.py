@@ -275,8 +275,8 @@ def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, 
 
 
 def names_a_run(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is a run, finished or not, its weights file or one of the hub, rather than images."""
-    if on_hub(path) or os.fspath(path).endswith(".safetensors"):
+    """Tell whether a path is a run, finished or not, its weights, its exported file or one of the hub, not images."""
+    if on_hub(path) or os.fspath(path).endswith((".safetensors", ".onnx")):
         return True
     return any(os.path.exists(os.path.join(path, name)) for name in ("model.json", "recipe.yaml", "DONE"))
 
