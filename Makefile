@@ -170,6 +170,9 @@ bench-explain: install
 bench-predict: install
 	$(BIN)/python benchmarks/predict.py $(CIFAR)
 
+bench-export: install
+	$(BIN)/python benchmarks/export.py $(CIFAR) $(ARGS)
+
 bench-serve: install
 	$(BIN)/python benchmarks/serve.py $(RUN) $(CIFAR) $(or $(MINUTES),10)
 

@@ -38,6 +38,9 @@ DOORS = {
     "starlette": ("serving/",),
     "uvicorn": ("serving/listening.py", "serving/connections.py"),
     "diffusers": (),  # the tests compare our samplers with its schedulers
+    "onnx": ("evaluation/exporting/",),
+    "onnxscript": (),  # torch's exporter loads it
+    "openvino": (),  # the tests read an exported file with it
     "torch_fidelity": ("evaluation/inception.py",),
     "pi_heif": ("sightline_runtime/decoding/decode.py",),
     "onnxruntime": ("sightline_runtime/exported.py", "evaluation/"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sightline.checks.corrections import corrections
     from sightline.checks.review import review
     from sightline.evaluation.evaluate import evaluate
+    from sightline.evaluation.exporting.export import export
     from sightline.explanation.explain import explain
     from sightline.generation.generate import generate
     from sightline.inference.classifier import Classifier
@@ -47,6 +48,7 @@ __all__ = [
     "environment",
     "evaluate",
     "explain",
+    "export",
     "find_batch",
     "find_rate",
     "generate",
@@ -70,6 +72,7 @@ _HOMES = {
     "environment": "sightline.machine.environment",
     "evaluate": "sightline.evaluation.evaluate",
     "explain": "sightline.explanation.explain",
+    "export": "sightline.evaluation.exporting.export",
     "find_batch": "sightline.training.find",
     "find_rate": "sightline.training.find",
     "generate": "sightline.generation.generate",

@@ -12,6 +12,7 @@ from sightline.display.terminal import show, show_rows
 if TYPE_CHECKING:
     from sightline.checks.check import Check
     from sightline.checks.corrections import Decided
+    from sightline.evaluation.exporting.export import Exported
     from sightline.explanation.explain import Explanations
     from sightline.generation.generate import Generated
     from sightline.inference.encode import Encoded
@@ -23,6 +24,7 @@ __all__ = [
     "show_corrections",
     "show_evaluation",
     "show_explanations",
+    "show_exported",
     "show_features",
     "show_generated",
     "show_path",
@@ -129,6 +131,21 @@ def show_features(encoded: "Encoded", *, out: Path, **_: Any) -> None:
     _warn_of_unreadable(encoded.unreadable)
     labeled = f", of {len(encoded.classes)} classes" if encoded.classes is not None else ""
     show(f"{len(encoded.files):,} × {encoded.features.shape[1]:,} features{labeled} in {out}")
+
+
+def show_exported(exported: "Exported", **_: Any) -> None:
+    """Print what was measured of an exported file, and where it is."""
+    metadata, measured = exported.metadata, exported.metadata.measured
+    low, high = measured.interval
+    show(
+        f"{metadata.numbers}, {exported.bytes / 1e6:.1f} MB: accuracy {measured.accuracy:.4f} ({low:.4f} to {high:.4f};"
+        f" {measured.split} of {measured.data}, n = {measured.n:,}), {measured.equal_answers:,} answers as the run"
+        f" gives them, probabilities within {measured.largest_difference:.1g}"
+    )
+    if metadata.numbers != "float32":
+        low, high = (100 * end for end in measured.difference_interval)
+        show(f"against float32: {100 * measured.difference:+.2f} points ({low:+.2f} to {high:+.2f}, paired, 95 %)")
+    show(str(exported.path))
 
 
 def show_generated(generated: "Generated", *, keep: Any = None, **_: Any) -> None:

@@ -72,6 +72,7 @@ VERBS = {
         names={"methods": "method"},
     ),
     "encode": Verb("sightline.inference.encode:encode", results.show_features, required=("out",)),
+    "export": Verb("sightline.evaluation.exporting.export:export", results.show_exported, required=("out",)),
     "generate": Verb(
         "sightline.generation.generate:generate",
         results.show_generated,

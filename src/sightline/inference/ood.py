@@ -26,6 +26,7 @@ __all__ = [
     "Reference",
     "compared_layer",
     "features_of",
+    "pooled_features",
     "reference_in",
     "refuse_other_layer",
 ]
@@ -110,14 +111,19 @@ def compared_layer(network: Network, pretrained: bool) -> str:
 
 def features_of(layer: str, inputs: tuple[Any, ...], output: Any, count: int) -> Array:
     """Return the features, (count, D), of the first images of a batch, from what a layer was given and returned."""
-    tensor = inputs[0] if layer == HEAD else output
+    features_BD: Array = pooled_features(layer, inputs, output, count).cpu().numpy()
+    return features_BD
+
+
+def pooled_features(layer: str, inputs: tuple[Any, ...], output: Any, count: int) -> Tensor:
+    """Return what ``features_of`` does, as a tensor where the layer computes."""
+    tensor: Tensor = inputs[0] if layer == HEAD else output
     tensor = tensor[:count].float()
     if layer == HEAD:
-        tensor = tensor.flatten(1)
-    elif tensor.ndim > 2:  # a map, (B, D, h, w), or tokens, (B, N, D)
+        return tensor.flatten(1)
+    if tensor.ndim > 2:  # a map, (B, D, h, w), or tokens, (B, N, D)
         tensor = tensor.mean(dim=(2, 3) if tensor.ndim == 4 else 1)
-    features_BD: Array = tensor.cpu().numpy()
-    return features_BD
+    return tensor
 
 
 def reference_in(tensors: Mapping[str, Tensor], model: Mapping[str, Any], where: str) -> Reference | None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Normal", "fit_normal"]
+__all__ = ["FARTHEST", "Normal", "fit_normal"]
 
 MOST_BYTES = 1_400_000  # of the axes, in half precision
 MOST_AXES = 512

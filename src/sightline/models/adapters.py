@@ -158,7 +158,7 @@ class TimmNetwork(Network):
 
     def _to_map(self, tokens_BND: Tensor) -> Tensor:
         assert self._grid is not None
-        maps: Tensor = tokens_BND[:, self._prefix :].mT.reshape(len(tokens_BND), -1, *self._grid)
+        maps: Tensor = tokens_BND[:, self._prefix :].mT.reshape(tokens_BND.shape[0], -1, *self._grid)
         return maps
 
     def _through_map(self, block: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
