@@ -32,6 +32,18 @@ OUTPUTS = ("probabilities", "logits", "unknown_score")
 class ClassifierGraph(nn.Module):
     """All that ``Classifier`` computes of an image, by tensors alone, as its exported file will."""
 
+    scale_C: Tensor
+    shift_C: Tensor
+    places_VP: Tensor
+    """Which pixel of a cached image each pixel of each view shows."""
+    weights_V: Tensor
+    temperatures: Tensor
+    """By the number of views, from 0."""
+    prior_K: Tensor
+    mean_D: Tensor
+    axes_DR: Tensor
+    variances_R: Tensor
+
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         views = classifier.views
@@ -160,13 +172,15 @@ def to_onnx(classifier: Classifier) -> "ModelProto":
     except OnnxExporterError as error:
         raise ConfigError(_why_not(error, classifier)) from error
     assert program is not None
-    return _plain(program.model_proto)
+    model: ModelProto = _plain(program.model_proto)
+    return model
 
 
 def _why_not(error: BaseException, classifier: Classifier) -> str:
     """Return the sentence on a network that is not exported: by an operator, or by what torch says."""
     kind = (classifier.model.get("network") or {}).get("kind", type(classifier.network).__name__)
-    texts, cause = [], error
+    texts: list[str] = []
+    cause: BaseException | None = error
     while cause is not None:
         texts.append(str(cause))
         cause = cause.__cause__
