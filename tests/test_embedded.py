@@ -35,7 +35,11 @@ def test_an_embedded_set_is_found_by_name_and_lists_what_it_reads(name):
     assert (source.name, source.location) == (name, name)
     assert always_labeled(name)
     entries = source.scan().entries
-    assert sorted(index for index, _ in source.read(entries)) == list(range(len(entries)))
+    contents = dict(source.read(entries))
+    assert sorted(contents) == list(range(len(entries)))
+    some = dict(source.read(entries[5:7]))
+    assert sorted(some) == [0, 1]
+    assert all(np.array_equal(data, contents[5 + index]) for index, data in some.items())
 
 
 def test_groceries_are_ten_classes_of_thirty_photographs_that_all_can_be_read(groceries):

@@ -36,7 +36,8 @@ class DigitsSource(ImageSource):
 
     def read(self, entries: list[Entry]) -> Iterator[tuple[int, "np.ndarray[Any, Any]"]]:
         gray = (self._bunch().images * (255 / 16)).round().astype(np.uint8)  # 17 levels, 0 to 16
-        yield from enumerate(np.repeat(gray[..., None], 3, axis=3))
+        rows = [int(entry.path.rpartition("/")[2].removesuffix(".png")) for entry in entries]
+        yield from enumerate(np.repeat(gray[rows][..., None], 3, axis=3))
 
     @staticmethod
     def _bunch() -> Any:
