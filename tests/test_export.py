@@ -162,6 +162,17 @@ def test_the_file_knows_no_folder_of_this_machine(exported: Exported, finished: 
         assert folder.encode() not in content, folder
 
 
+def test_the_runtime_answers_from_the_file_as_predict_does(exported: Exported, finished: Finished) -> None:
+    import sightline_runtime
+
+    files = sorted(finished.data.rglob("*.png"))[::7]
+    ours = sightline.load(finished.run, device="cpu", precision="float32").predict(files, coverage=0.9)
+    its = sightline_runtime.load(exported.path).predict(files, coverage=0.9)
+    for one, other in zip(its, ours, strict=True):
+        assert (one.label, one.within) == (other.label, other.within)
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+
+
 def test_openvino_reads_the_file(exported: Exported, pixels: Array) -> None:
     openvino = pytest.importorskip("openvino")
     compiled = openvino.Core().compile_model(str(exported.path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
