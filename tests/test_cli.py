@@ -15,9 +15,12 @@ from PIL import Image
 import sightline
 from conftest import Finished, coloured_folder
 from sightline.cli.main import main
+from sightline.cli.results import show_exported
 from sightline.cli.verbs import VERBS
 from sightline.config.resolving import read_recipe, resolve
 from sightline.errors import ConfigError, DataError
+from sightline.evaluation.exporting.export import Exported
+from sightline_runtime.metadata import Measured, Metadata
 
 QUICK = ["--recipe", "small", "--fit.epochs", "1", "--fit.batch-size", "16", "--network.widths", "8", "16", "16"]
 
@@ -229,6 +232,49 @@ def test_ctrl_c_ends_with_status_130_and_the_command_that_continues(colours: Pat
 
 
 # ── evaluate, predict ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_export_prints_what_was_measured_of_the_file_and_where_it_is(capsys) -> None:
+    measured = Measured(
+        data="colours",
+        split="validation",
+        n=200,
+        accuracy=0.955,
+        interval=(0.917, 0.976),
+        reference_accuracy=0.95,
+        difference=0.005,
+        difference_interval=(-0.01, 0.02),
+        equal_answers=199,
+        largest_difference=0.0321,
+    )
+    metadata = Metadata(
+        format=1,
+        sightline="0",
+        classes=["a", "b"],
+        height=32,
+        width=32,
+        fit="crop",
+        intensity="own",
+        views="one",
+        temperatures={"one": 1.0},
+        numbers="int8",
+        fingerprint="f",
+        measured=measured,
+    )
+    show_exported(Exported(Path("small.onnx"), 2_040_067, metadata), run="runs/a")
+    assert capsys.readouterr().out.splitlines() == [
+        "int8, 2.0 MB: accuracy 0.9550 (0.9170 to 0.9760; validation of colours, n = 200), 199 answers as the run gives"
+        " them, probabilities within 0.03",
+        "against float32: +0.50 points (-1.00 to +2.00, paired, 95 %)",
+        "small.onnx",
+    ]
+
+
+def test_export_refuses_in_one_sentence(finished: Finished, tmp_path: Path, capsys) -> None:
+    assert "--out" in refusal(capsys, "export", finished.run)
+    assert "wanted the name of an .onnx file" in refusal(capsys, "export", finished.run, "--out", tmp_path / "model.pt")
+    assert "is no run folder" in refusal(capsys, "export", tmp_path, "--out", tmp_path / "model.onnx")
+    assert "name labeled ones: --data SET" in refusal(capsys, "export", "--out", tmp_path / "model.onnx")
 
 
 def test_evaluate_prints_a_table(finished: Finished, tmp_path: Path, capsys) -> None:
