@@ -75,7 +75,7 @@ from fastapi import FastAPI
 from sightline import serve
 from sightline.config.serving import ServeConfig
 from sightline.inference.predict import load
-from sightline.serving.worker import Asker
+from sightline_runtime.serving.worker import Asker
 from sightline.serving.page.mount import mount_page
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -418,3 +419,107 @@ def test_threads_are_those_that_are_asked_for(model: Path, monkeypatch: pytest.M
     assert load(model, threads=2).session.get_session_options().intra_op_num_threads == 2
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert load(model).session.get_session_options().intra_op_num_threads == 0
+
+
+# ── the service ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def service_of(model: Path, **settings: Any) -> Any:
+    pytest.importorskip("fastapi")
+    from starlette.testclient import TestClient
+
+    from sightline_runtime.serving.service import ExportedPredictor, build_service
+    from sightline_runtime.serving.settings import ServeSettings
+    from sightline_runtime.serving.worker import Asker
+
+    predictor = ExportedPredictor(Asker(load(model)), ServeSettings(**settings))
+    return TestClient(build_service(predictor, "0", lambda _: None), base_url="http://127.0.0.1")
+
+
+def test_the_service_answers_as_predict_does(model: Path, photos: Path) -> None:
+    client = service_of(model)
+    paths = [photos / "opacity.png", photos / "turned-6.jpg"]
+    files = [("images", (path.name, path.read_bytes())) for path in paths]
+    answer = client.post("/api/predict", files=files, data={"coverage": "0.9", "views": "flip", "top": "2"})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["views"] == "flip"
+    expected = load(model).predict(paths, "flip", coverage=0.9)
+    for found, prediction in zip(answer.json()["images"], expected, strict=True):
+        assert found["class"] == prediction.label
+        assert found["probability"] == prediction.probability
+        assert found["none_of_these"] is prediction.unknown
+        assert found["set"] == list(prediction.within or ())
+        assert [one["class"] for one in found["classes"]] == list(prediction.probabilities)[:2]
+
+
+def test_the_service_tells_what_the_file_says_of_itself_and_has_no_explanations(model: Path) -> None:
+    client = service_of(model, max_images=3)
+    told = client.get("/api/model").json()
+    assert told["classes"] == CLASSES
+    assert told["size"] == list(SIZE)
+    assert told["accuracy"] == {"value": 0.9, "interval": [0.6, 0.99], "n": 10, "split": "validation"}
+    assert told["calibration"]["temperatures"] == about()["temperatures"]
+    assert client.get("/api/health").json()["status"] == "ok"
+    assert "=blue" in client.get("/api").text
+    fields = client.get("/openapi.json").json()["components"]["schemas"]["PredictForm"]["properties"]
+    assert set(fields) == {"images", "top", "views", "coverage"}
+    assert fields["images"]["maxItems"] == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "said"),
+    [
+        ({"explain": "grad_cam"}, 400, "unknown field 'explain'"),
+        ({"coverage": "0.5"}, 422, "wanted 0.8 to 0.99"),
+        ({"views": "ten"}, 422, "wanted one of one, flip, six"),
+    ],
+)
+def test_the_service_refuses_what_it_cannot_answer(model: Path, data: Any, status: int, said: str) -> None:
+    image = next(data for name, data in odd_files() if name == "turned-1.png")
+    answer = service_of(model).post("/api/predict", files=[("images", ("a.png", image))], data=data)
+    assert answer.status_code == status
+    assert said in answer.json()["error"]
+
+
+def test_the_service_asks_for_its_token(model: Path) -> None:
+    client = service_of(model, token="eight letters")
+    assert client.get("/api/model").status_code == 401
+    assert client.get("/api/model", headers={"Authorization": "Bearer eight letters"}).status_code == 200
+
+
+def answering(command: list[str], environment: dict[str, str] | None = None) -> Any:
+    """Ask a server that a command starts what its classifier is, and end it."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        address = next(word for line in lines for word in line.split() if word.startswith("http://"))
+        with urllib.request.urlopen(f"{address}api/model", timeout=30) as answer:
+            return json.load(answer)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.mark.parametrize(
+    "command", [["-m", "sightline_runtime.serving.serve"], ["-m", "sightline", "serve"]], ids=["runtime", "product"]
+)
+def test_both_commands_serve_the_file(model: Path, command: list[str]) -> None:
+    pytest.importorskip("fastapi")
+    told = answering([sys.executable, *command, str(model), "--port", "0"])
+    assert told["classes"] == CLASSES
+
+
+def test_a_server_whose_file_or_token_is_wrong_is_refused_in_one_sentence(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("fastapi")
+    from sightline_runtime.serving.serve import main as serve
+
+    for arguments, said in (
+        ([str(tmp_path / "gone.onnx")], "is not there"),
+        ([str(model), "--token", "short"], "8 or"),
+    ):
+        assert serve([*arguments, "--port", "0"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line

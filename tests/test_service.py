@@ -39,14 +39,17 @@ from sightline.errors import ConfigError
 from sightline.inference.classifier import Classifier
 from sightline.inference.predict import load
 from sightline.serving import service
-from sightline.serving.connections import Connection
-from sightline.serving.forms import base_name
-from sightline.serving.limits import UNFINISHED_LINES, BodyLimit, RequestLog, is_loopback
-from sightline.serving.schemas import Answers, Health, Model, describe_model
-from sightline.serving.service import build_service, in_words_of_a_form
-from sightline.serving.worker import Asker, BusyError
+from sightline.serving.schemas import Answers, Model, describe_model
+from sightline.serving.service import build_service
 from sightline_runtime.decoding.decode import decode
 from sightline_runtime.decoding.preprocessing import DEFAULT
+from sightline_runtime.serving import service as runtime_service
+from sightline_runtime.serving.connections import Connection
+from sightline_runtime.serving.forms import base_name
+from sightline_runtime.serving.limits import UNFINISHED_LINES, BodyLimit, RequestLog, is_loopback
+from sightline_runtime.serving.schemas import Health
+from sightline_runtime.serving.service import in_words_of_a_form
+from sightline_runtime.serving.worker import Asker, BusyError
 
 Array = np.ndarray[Any, Any]
 HERE = "http://127.0.0.1"
@@ -133,7 +136,7 @@ def test_a_long_question_is_asked_in_parts_so_that_others_have_their_turn(
     client: TestClient, asker: Asker, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = client.post("/api/predict", files=form(*images)).json()["images"]
-    monkeypatch.setattr(service, "AT_ONCE", 4)
+    monkeypatch.setattr(runtime_service, "AT_ONCE", 4)
     asked: list[int] = []
     ask = asker.ask
     monkeypatch.setattr(asker, "ask", lambda pixels, *more: (asked.append(len(pixels)), ask(pixels, *more))[1])
@@ -578,7 +581,7 @@ def test_what_nobody_waits_for_is_not_computed(slow: tuple[_Slow, Asker]) -> Non
 def test_no_more_questions_wait_than_there_is_room_for(
     slow: tuple[_Slow, Asker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.serving.worker.MOST_WAITING", 2)
+    monkeypatch.setattr("sightline_runtime.serving.worker.MOST_WAITING", 2)
     classifier, asker = slow
     answers = [asker.ask(pixels(1)), asker.ask(pixels(2))]
     with pytest.raises(BusyError, match="2 questions wait already"):
@@ -590,7 +593,7 @@ def test_no_more_questions_wait_than_there_is_room_for(
 def test_a_server_that_has_too_much_to_do_says_when_to_come_again(
     client: TestClient, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "MOST_REQUESTS", 0)
+    monkeypatch.setattr(runtime_service, "MOST_REQUESTS", 0)
     answer = client.post("/api/predict", files=form(images[0]))
     assert "ask again in 2 s" in refusal(answer, 503)
     assert answer.headers["retry-after"] == "2"
@@ -600,7 +603,7 @@ def test_a_server_that_has_too_much_to_do_says_when_to_come_again(
 def test_what_nothing_else_caught_becomes_an_error_without_its_cause(
     client: TestClient, images: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "_answer", lambda *_: 1 // 0)
+    monkeypatch.setattr(runtime_service, "_answer", lambda *_: 1 // 0)
     answer = client.post("/api/predict", files=form(images[0]), headers={"x-request-id": "here"})
     assert "in the server's log" in refusal(answer, 500)
     assert "request here failed" in caplog.text
@@ -616,7 +619,7 @@ def test_what_strangers_send_writes_nothing_but_the_line_of_the_request(
     jpeg = image_file(Image.new("RGB", (8, 8)), "JPEG", exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x09\x00")
     with warnings.catch_warnings(record=True) as warned:  # as pytest has its own rules for warnings
         warnings.simplefilter("always")
-        service._keep_quiet()
+        runtime_service._keep_quiet()
         client.post("/api/predict", files=form(("a.jpg", jpeg), ("a.tif", bytes(tiff))))
     client.post("/api/predict", content=b"--b\r\nx=y\r\n", headers={"content-type": "multipart/form-data; boundary=b"})
     assert len(log) == 2
@@ -818,7 +821,7 @@ def test_bodies_that_are_held_together_are_bounded() -> None:
 def test_many_requests_that_never_come_whole_shut_nobody_out(
     half: bytes, asker: Asker, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.serving.connections.MOST_CONNECTIONS", 20)
+    monkeypatch.setattr("sightline_runtime.serving.connections.MOST_CONNECTIONS", 20)
     lines: list[str] = []
     body = request(images[0].read_bytes())
     with listening(build_service(asker, ServeConfig(), lines.append), Connection) as port, ExitStack() as stack:
@@ -834,7 +837,7 @@ def test_many_requests_that_never_come_whole_shut_nobody_out(
 def test_an_answer_before_the_rest_of_a_request_makes_no_other_connection_the_one_that_waited_longest(
     asker: Asker, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sightline.serving.connections.MOST_CONNECTIONS", 2)
+    monkeypatch.setattr("sightline_runtime.serving.connections.MOST_CONNECTIONS", 2)
     with listening(build_service(asker, ServeConfig(), lambda _: None), Connection) as port, ExitStack() as stack:
         unfinished, slow = (
             stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10)) for _ in range(2)
@@ -850,7 +853,7 @@ def test_an_answer_before_the_rest_of_a_request_makes_no_other_connection_the_on
 
 
 def test_a_head_that_does_not_come_is_not_waited_for(asker: Asker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sightline.serving.connections.HEAD_SECONDS", 0.3)
+    monkeypatch.setattr("sightline_runtime.serving.connections.HEAD_SECONDS", 0.3)
     app = build_service(asker, ServeConfig(), lambda _: None)
     health = b"GET /api/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with listening(app, Connection) as port:

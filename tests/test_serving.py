@@ -78,7 +78,7 @@ def test_it_says_where_it_is_answers_who_knows_the_token_and_leaves_nothing(fini
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
-    from sightline.serving.listening import listening
+    from sightline_runtime.serving.listening import listening
 
     with listening(ServeConfig(port=0)) as listener:
         listener.listen()

@@ -16,7 +16,7 @@ from sightline.explanation.requirements import layer_named
 from sightline.inference.classifier import Classifier
 from sightline.machine.extras import refuse_missing_captum
 from sightline.models.gradcam import grad_cam, map_sizes
-from sightline.serving.worker import Asker
+from sightline_runtime.serving.worker import Asker
 
 __all__ = ["Layer", "Maps", "explain", "seen"]
 
@@ -38,7 +38,7 @@ class Layer:
 class Maps:
     """The explanations that a classifier can give; they are computed on the thread that owns its network."""
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, asker: Asker[Classifier]) -> None:
         self._asker = asker
         self.left_out: dict[Method, str]
         """Methods that the network, or this machine, lacks something for, and what."""

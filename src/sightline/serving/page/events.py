@@ -13,6 +13,7 @@ from sightline.config.explaining import Method
 from sightline.config.serving import ServeConfig
 from sightline.display.terminal import natural_key
 from sightline.errors import DataError, SightlineError
+from sightline.inference.classifier import Classifier
 from sightline.reports.card import known_of, model_card
 from sightline.serving.exhibits import PAGE, Exhibits, Opening, Selection
 from sightline.serving.html import (
@@ -28,9 +29,9 @@ from sightline.serving.html import (
 )
 from sightline.serving.maps import Maps, explain, seen
 from sightline.serving.uploads import read_upload
-from sightline.serving.worker import Asker, BusyError
 from sightline_runtime.decoding.decode import read_image
 from sightline_runtime.predictions import Prediction
+from sightline_runtime.serving.worker import Asker, BusyError
 
 __all__ = ["ANY", "Page", "index_of"]
 
@@ -56,7 +57,7 @@ class Asked:
 class Page:
     """The events of a page: what it shows and does; the values that visitors set come in, pieces of the page go out."""
 
-    def __init__(self, asker: Asker, run: Path | None, limits: ServeConfig) -> None:
+    def __init__(self, asker: Asker[Classifier], run: Path | None, limits: ServeConfig) -> None:
         self.asker = asker
         self.classifier = asker.classifier
         self.limits = limits

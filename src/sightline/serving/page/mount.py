@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.config.serving import ServeConfig
+from sightline.inference.classifier import Classifier
 from sightline.serving.reviewing.of_run import ReviewOfRun
 from sightline.serving.reviewing.routes import review_routes
 from sightline.serving.wall import Wall, forget_places_elsewhere, report_once
-from sightline.serving.worker import Asker
+from sightline_runtime.serving.worker import Asker
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -32,7 +33,13 @@ ICON = (
 
 
 def mount_page(
-    app: "FastAPI", asker: Asker, run: Path | None, limits: ServeConfig, folder: str, *, reviewed: bool = False
+    app: "FastAPI",
+    asker: Asker[Classifier],
+    run: Path | None,
+    limits: ServeConfig,
+    folder: str,
+    *,
+    reviewed: bool = False,
 ) -> None:
     """Mount the page at ``/``, below what the application answers already.
 

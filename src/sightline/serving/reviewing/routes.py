@@ -18,9 +18,9 @@ from fastapi.responses import HTMLResponse, Response
 
 from sightline.display.pages import render_html
 from sightline.errors import SightlineError, StorageError
-from sightline.serving.limits import PRIVATE
 from sightline.serving.reviewing.drawing import draw_review
 from sightline.serving.reviewing.session import Action, ConflictError, Session, Undo
+from sightline_runtime.serving.limits import PRIVATE
 
 __all__ = ["review_routes"]
 

@@ -11,11 +11,11 @@ from sightline.display.reporting import Listener
 from sightline.display.terminal import show
 from sightline.errors import ConfigError
 from sightline.machine.extras import own_version
-from sightline.serving.limits import add_guards, is_loopback
-from sightline.serving.listening import address_of, answer_at, ended_by_sigterm, listening
 from sightline.serving.reviewing.items import Review
 from sightline.serving.reviewing.routes import review_routes
 from sightline.serving.reviewing.session import Session
+from sightline_runtime.serving.limits import add_guards, is_loopback
+from sightline_runtime.serving.listening import address_of, answer_at, ended_by_sigterm, listening
 
 __all__ = ["build_review", "may_be_reviewed_at", "refuse_to_review_at", "serve_review"]
 

@@ -1,7 +1,7 @@
 """Forms with images, read into memory: what nobody asked for is refused as soon as it is seen."""
 
 import re
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from typing import Any
 
 from fastapi import Request, Response
@@ -10,21 +10,22 @@ from starlette.datastructures import FormData, Headers, QueryParams, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from sightline.config.checks import nearest
-from sightline.serving.limits import plain
-from sightline.serving.schemas import Question
+from sightline_runtime.sentences import nearest
+from sightline_runtime.serving.limits import plain
 
-__all__ = ["FormRoute", "base_name"]
+__all__ = ["IMAGES", "FormRoute", "base_name"]
 
 IMAGES = "images"
-TEXTS = [name for name in Question.model_fields if name != IMAGES]
 LONGEST_NAME = 200  # letters of a file's name that are repeated
 LONGEST_FIELD = 4096  # bytes
 CURL = f"(curl -F {IMAGES}=@cat.jpg)"
 
 
 class FormRoute(APIRoute):
-    """A route whose form may also come in the query, and never touches a disk."""
+    """A route whose form may also come in the query, and never touches a disk.
+
+    The state of its application says how many images are taken (``max_images``), and which other fields (``texts``).
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what handles a request, with the form read here."""
@@ -50,17 +51,18 @@ class _FormRequest(Request):
                 f"the body is {plain(kind) or 'of no named type'}; wanted multipart/form-data with the image in the"
                 f" field {IMAGES} {CURL}.",
             )
+        state = self.app.state
         # a charset of the caller's choice would choose among Python's codecs
         headers = Headers({"content-type": re.sub(r";\s*charset=[^;]*", "", kind, flags=re.IGNORECASE)})
         try:
-            form = await _Parser(headers, self.stream(), self.app.state.max_images, self.query_params).parse()
+            form = await _Parser(headers, self.stream(), state.max_images, state.texts, self.query_params).parse()
         except MultiPartException as error:
             sentence = f"the form is broken: {plain(error.message).rstrip('.')}; send it again."
             raise HTTPException(400, sentence) from error
         seen = set()
         texts = [(name, item) for name, item in form.multi_items() if isinstance(item, str)]
         for name, text in [*self.query_params.multi_items(), *texts]:
-            _refuse_unknown_field(name, self.query_params)
+            _refuse_unknown_field(name, state.texts, self.query_params)
             if name in seen:
                 raise HTTPException(400, f"the field {plain(name)} is there twice; send it once.")
             if not text:
@@ -79,8 +81,16 @@ class _Parser(MultiPartParser):
 
     spool_max_size = 0  # of files that stay in memory: any
 
-    def __init__(self, headers: Headers, stream: AsyncGenerator[bytes, None], most: int, query: QueryParams) -> None:
-        super().__init__(headers, stream, max_files=most, max_fields=len(TEXTS), max_part_size=LONGEST_FIELD)
+    def __init__(
+        self,
+        headers: Headers,
+        stream: AsyncGenerator[bytes, None],
+        most: int,
+        texts: Sequence[str],
+        query: QueryParams,
+    ) -> None:
+        super().__init__(headers, stream, max_files=most, max_fields=len(texts), max_part_size=LONGEST_FIELD)
+        self.texts = texts
         self.query = query
 
     def on_headers_finished(self) -> None:
@@ -90,18 +100,18 @@ class _Parser(MultiPartParser):
         super().on_headers_finished()
         name = self._current_part.field_name
         if self._current_part.file is None:
-            _refuse_unknown_field(name, self.query)
+            _refuse_unknown_field(name, self.texts, self.query)
         elif name != IMAGES:
             sentence = f"a file in the field {plain(name)!r}; wanted images in the field {IMAGES} {CURL}."
             raise HTTPException(400, sentence)
 
 
-def _refuse_unknown_field(name: str, query: QueryParams) -> None:
+def _refuse_unknown_field(name: str, texts: Sequence[str], query: QueryParams) -> None:
     if name == IMAGES:
         where = "the query" if name in query else "the form"
         raise HTTPException(400, f"the field {IMAGES} is text in {where}; wanted a file with a name {CURL}.")
-    if name not in TEXTS:
-        raise HTTPException(400, f"unknown field {plain(name)!r}; {nearest(name[:100], [IMAGES, *TEXTS])}")
+    if name not in texts:
+        raise HTTPException(400, f"unknown field {plain(name)!r}; {nearest(name[:100], [IMAGES, *texts])}")
 
 
 def base_name(name: str | None) -> str:

@@ -10,8 +10,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from sightline.config.serving import AddressConfig
-from sightline.errors import ConfigError
+from sightline_runtime.errors import ConfigError
+from sightline_runtime.serving.settings import Address
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -25,7 +25,7 @@ def answer_at(listener: socket.socket, app: "FastAPI") -> None:
     """Let an application answer at a socket that listens, until a signal ends it."""
     import uvicorn
 
-    from sightline.serving.connections import BACKLOG, Connection
+    from sightline_runtime.serving.connections import BACKLOG, Connection
 
     config = uvicorn.Config(
         app,
@@ -40,7 +40,7 @@ def answer_at(listener: socket.socket, app: "FastAPI") -> None:
 
 
 @contextmanager
-def listening(settings: AddressConfig) -> Iterator[socket.socket]:
+def listening(settings: Address) -> Iterator[socket.socket]:
     """Open a socket at the address that is named, of which nobody is let in yet.
 
     Raises:
@@ -68,7 +68,7 @@ def listening(settings: AddressConfig) -> Iterator[socket.socket]:
         yield listener
 
 
-def address_of(listener: socket.socket, settings: AddressConfig) -> str:
+def address_of(listener: socket.socket, settings: Address) -> str:
     """Return what one types into a browser, with the token where one is asked for."""
     host, port = listener.getsockname()[:2]
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)

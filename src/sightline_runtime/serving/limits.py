@@ -31,7 +31,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sightline.config.serving import ServeConfig
+from sightline_runtime.serving.settings import ServiceLimits
 
 __all__ = [
     "PRIVATE",
@@ -61,7 +61,7 @@ _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _LOCAL = re.compile(r"localhost|[a-z0-9.-]+\.localhost")
 
 
-def add_guards(app: Starlette, limits: ServeConfig, log: Callable[[str], None]) -> None:
+def add_guards(app: Starlette, limits: ServiceLimits, log: Callable[[str], None]) -> None:
     """Put an application behind its guards; ``log`` is given a line for each request."""
     # the last one added is the outermost
     if limits.token is not None:

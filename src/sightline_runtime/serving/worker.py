@@ -12,14 +12,14 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from sightline.errors import SightlineError
-from sightline.inference.classifier import Classifier
-from sightline.inference.views import Views
+from sightline_runtime.answering import Answering
+from sightline_runtime.errors import SightlineError
 from sightline_runtime.predictions import Prediction
+from sightline_runtime.views import Views
 
 __all__ = ["AT_ONCE", "Asker", "BusyError"]
 
@@ -28,6 +28,7 @@ MOST_WAITING = 512  # questions; 64 callers, each waiting for its answer, never 
 
 Array = np.ndarray[Any, Any]
 Result = TypeVar("Result")
+C = TypeVar("C", bound=Answering)
 
 
 class BusyError(SightlineError):
@@ -64,13 +65,13 @@ class _Question:
         return mine == (other.views, other.coverage, other.pixels_BHWC.shape[1:])
 
 
-class Asker:
+class Asker(Generic[C]):
     """Answers questions to a classifier on a thread of its own, in the order in which they came; one for a server.
 
     A future that is cancelled before its turn costs nothing. An error reaches only the one whose question raised it.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, classifier: C) -> None:
         """
         Args:
             classifier: from ``load``; nothing else may ask its network meanwhile.
