@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
         images, embedding = open_images(source), embed(source, None)
         rows = images.readable[np.array([images.splits[row] != "test" for row in images.readable.tolist()])]
         rows = np.sort(np.random.default_rng(0).permutation(rows)[: int(most)])
-        features = embedding.features_ND[np.searchsorted(embedding.rows, rows)]
+        features = embedding.features_ND[embedding.places(rows)]
         labels, classes = images.labels[rows], len(images.classes)
         first = np.unique([images.hashes[row] for row in rows.tolist()], return_index=True)[1]
         planted(images.name, features, labels, first, classes)

@@ -1,7 +1,11 @@
 """Features of a frozen backbone are computed once, known by all that they depend on, and never wrong when damaged."""
 
 import errno
+import hashlib
+import io
+import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from torch import nn
 from sightline.data.batches import Normalization
 from sightline.data.cache import cached, clear, open_images
 from sightline.data.sources.find_source import find_source
-from sightline.inference import feature_store
+from sightline.inference import feature_store, vectors
 from sightline.inference.feature_store import FeatureStore, weights_digest
 from sightline.models.resnet import ResNet18
 
@@ -140,3 +144,57 @@ def test_features_of_another_format_are_not_taken(images, network, monkeypatch):
     store = FeatureStore(network, images, GREY)
     store.features(images.readable)
     assert store.computed == 40
+
+
+def test_a_disk_that_fills_up_while_features_are_added_loses_none(images, network, monkeypatch):
+    store = FeatureStore(network, images, GREY)
+    first = store.features(np.arange(10, 30))
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FeatureStore, "_write", full)
+        found = store.features(images.readable)
+    assert torch.equal(found[10:30], first)
+    assert store.note == "the features are not kept for the next training: the disk is full"
+    again = FeatureStore(network, images, GREY)
+    assert torch.equal(again.features(images.readable), found)
+    assert again.computed == 20
+
+
+def test_features_that_0_3_kept_are_read(images, network):
+    rows = images.readable
+    store = FeatureStore(network, images, GREY)
+    features, both = store.features(rows), np.concatenate([store.features(rows), store.compared(rows)], axis=1)
+    content = {}
+    for name, values in (("rows", rows), ("features", both)):  # as it wrote them
+        file = io.BytesIO()
+        np.save(file, values)
+        content[name] = file.getvalue()
+        assert content[name] == (store.folder / f"{name}.npy").read_bytes()
+    index = json.loads((store.folder / "index.json").read_text())
+    assert {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}.items() <= index.items()
+    again = FeatureStore(network, images, GREY)
+    assert torch.equal(again.features(rows), features)
+    assert again.computed == 0
+
+
+def test_many_features_are_kept_opened_and_asked_for_without_holding_all(images, network, monkeypatch):
+    count, width = 20_000, 512
+    monkeypatch.setattr(feature_store, "WRITTEN", 500)
+    monkeypatch.setattr(vectors, "BLOCK", 500)
+    store = FeatureStore(network, images, GREY)
+    computed = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
+    store._width = width - 8
+    tracemalloc.start()
+    for part in np.split(np.arange(count), 4):
+        store._keep(part, computed[part[0] : part[-1] + 1])
+    again = FeatureStore(network, images, GREY)
+    features, late = again.vectors(np.arange(count))
+    both = features.beside(late).part(np.arange(0, count, 100))[np.array([7, 3])]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert again.note == ""
+    assert np.array_equal(both, computed[[700, 300]])
+    assert peak < computed.nbytes / 3

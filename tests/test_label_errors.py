@@ -1,10 +1,14 @@
 """Suspected labels: judged by heads that did not see the image, and found where they were changed."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from sightline.checks import label_errors
 from sightline.checks.embedding import Embedding
 from sightline.checks.label_errors import FOLDS, find_label_errors, neighbors, out_of_fold, true_class_posterior
+from sightline.inference.vectors import Vectors
 from sightline.measures.metrics import label_quality, suspected_labels
 
 
@@ -68,10 +72,9 @@ def test_quality_is_low_where_another_class_is_more_probable():
 
 
 def judged(in_memory, features, labels, splits=None):
-    return find_label_errors(
-        in_memory(labels.tolist(), splits=splits),
-        Embedding(np.arange(len(labels)), features, features[:, :2], "made-up features", 0),
-    )
+    vectors = Vectors([features]), Vectors([features[:, :2]])
+    embedding = Embedding(np.arange(len(labels)), *vectors, "made-up features", 0)
+    return find_label_errors(in_memory(labels.tolist(), splits=splits), embedding)
 
 
 def test_the_findings_name_the_given_and_the_suggested_class(in_memory):
@@ -153,3 +156,22 @@ def test_the_posterior_says_how_often_a_label_is_right_where_mistakes_have_a_dir
         assert some.sum() > 100
         assert abs((given == true)[some].mean() - certainty[some].mean()) < 0.12
     assert abs(certainty.mean() - (given == true).mean()) < 0.05
+
+
+def test_labels_of_many_images_are_judged_without_holding_their_vectors(in_memory, tmp_path, monkeypatch):
+    count, width, late = 20_000, 320, 48
+    monkeypatch.setattr(label_errors, "MOST_FITTED", 1000)
+    monkeypatch.setattr(label_errors, "MOST_NEIGHBORS", 1000)
+    monkeypatch.setattr(label_errors, "PENALTIES", (0.3,))
+    labels = np.arange(count) % 2
+    both = np.lib.format.open_memmap(tmp_path / "both.npy", "w+", np.float32, (count, width + late))
+    both[:] = np.random.default_rng(0).normal(size=both.shape)
+    both[:, 0] += 4 * labels
+    embedding = Embedding(np.arange(count), Vectors([both[:, :width]]), Vectors([both[:, width:]]), "made-up", 0)
+    images = in_memory(labels.tolist())
+    tracemalloc.start()
+    found = find_label_errors(images, embedding)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert "gave 9" in found.notes[0]  # per cent of them the class that they have
+    assert peak < 1.2 * both.nbytes  # 3 times as much where what is judged is copied; blocks are a half of it here

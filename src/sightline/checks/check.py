@@ -248,7 +248,7 @@ def _near(images: CachedImages, rank: Array, embedding: "Embedding | None", prog
     rows = np.array(sorted(first.values()), np.int64)
     features_ND = None
     if embedding is not None:
-        features_ND = embedding.features_ND[np.searchsorted(embedding.rows, rows)]
+        features_ND = embedding.features_ND.part(embedding.places(rows))
     return near_duplicates(images.pixels, rows, features_ND, progress, best)
 
 

@@ -13,6 +13,7 @@ from sightline.checks.learning_curve import Answer, LearningCurve, learning_curv
 from sightline.checks.problems import Finding
 from sightline.checks.two_groups import TwoGroups, two_groups
 from sightline.data.cache import CachedImages
+from sightline.inference.vectors import Vectors
 
 __all__ = ["ClassFacts", "between_others", "class_facts", "class_findings"]
 
@@ -30,7 +31,7 @@ class ClassFacts:
 
 def class_facts(
     images: CachedImages,
-    features_ND: Array,
+    features_ND: Vectors,
     probabilities_NK: Array,
     answer: Answer,
 ) -> ClassFacts:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sightline.inference.vectors import Vectors
 from sightline.measures.alignment import LUMA, align, shrink, thumbnails
 
 __all__ = ["Pairs", "clusters_of", "exact_duplicates", "near_duplicates"]
@@ -69,7 +70,7 @@ def exact_duplicates(hashes: Sequence[str], rows: Array) -> list[list[int]]:
 def near_duplicates(
     pixels_NHWC: Array,
     rows: Array,
-    features_ND: Array | None = None,
+    features_ND: Array | Vectors | None = None,
     progress: Progress | None = None,
     preference_N: Array | None = None,
 ) -> Pairs:
@@ -155,7 +156,10 @@ def _describe(pixels_NHWC: Array, rows: Array) -> tuple[Array, Array, Array]:
         channel, of length 1, (n, D), in half floats.
     """
     size = max(1, PIXELS // pixels_NHWC[0].size)
-    shown, thumbs, descriptors = [rows[:0]], [thumbnails(pixels_NHWC[:0])], [np.zeros((0, 3 * CELLS**2), np.float16)]
+    seen_N = np.zeros(len(rows), bool)
+    thumbs_NSS = np.empty((len(rows), *thumbnails(pixels_NHWC[:0]).shape[1:]), np.uint8)
+    cells_ND = np.empty((len(rows), 3 * CELLS**2), np.float16)
+    count = 0
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         pixels = pixels_NHWC[part]
@@ -163,13 +167,14 @@ def _describe(pixels_NHWC: Array, rows: Array) -> tuple[Array, Array, Array]:
         cells = ((cells - cells.mean(axis=(1, 2), keepdims=True)) @ OPPONENT.T).reshape(len(cells), -1)
         length = np.linalg.norm(cells, axis=1)
         seen = length >= BLANK * CELLS
-        shown.append(part[seen])
-        thumbs.append(thumbnails(pixels)[seen])
-        descriptors.append((cells[seen] / length[seen, None]).astype(np.float16))
-    return np.concatenate(shown), np.concatenate(thumbs), np.concatenate(descriptors)
+        seen_N[start : start + size] = seen
+        places = slice(count, count + int(seen.sum()))
+        thumbs_NSS[places], cells_ND[places] = thumbnails(pixels)[seen], cells[seen] / length[seen, None]
+        count = places.stop
+    return rows[seen_N], thumbs_NSS[:count], cells_ND[:count]
 
 
-def _whitened(features_ND: Array, places: Array) -> Array:
+def _whitened(features_ND: Array | Vectors, places: Array) -> Array:
     """Project vectors on their principal components, each divided by the root of its deviation: length 1, half floats.
 
     In full the first components, which tell classes apart, would decide which are neighbors; copies agree in all.

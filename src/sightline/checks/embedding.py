@@ -2,7 +2,7 @@
 
 By default it is made by the backbone in the box, which has never seen the set; small images are enlarged for it. The
 vectors are kept on disk as those of a probe of photographs are, and shared with it: photographs are shown at the same
-size.
+size. They are read as they are asked for.
 """
 
 import os
@@ -23,6 +23,7 @@ from sightline.data.sources.source import ImageSource
 from sightline.display.reporting import Listener, ignore
 from sightline.inference.feature_store import BATCH, FeatureStore
 from sightline.inference.predict import load
+from sightline.inference.vectors import Vectors
 from sightline.models.build import build_network
 from sightline.models.pretrained import load_weights
 from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
@@ -32,7 +33,7 @@ __all__ = ["SMALL_SHOWN", "Embedding", "embed"]
 SMALL_SHOWN = 96  # pixels of the shorter side that images of up to 64 px are enlarged to; docs/results/labels.md
 WORTH_SAYING = 20  # seconds, from which on the cost is announced
 TIMED = 4  # batches that tell what the rest will cost
-PART = 8192  # images, at least, after which what was computed is put on disk
+PART, LARGEST_PART = 8192, 65_536  # images, at least and at most, after which what was computed is put on disk
 
 Array = np.ndarray[Any, Any]
 
@@ -43,9 +44,9 @@ class Embedding:
 
     rows: Array
     """Of the images, (N,), ascending: those of the set that can be read."""
-    features_ND: Array
+    features_ND: Vectors
     """In float32."""
-    late_ND: Array
+    late_ND: Vectors
     """Channel means of a late map of the same pass: judging labels by both was better than by either alone."""
     name: str
     """What made them, such as ``the backbone in the box at 96 px``."""
@@ -53,6 +54,10 @@ class Embedding:
     """Images that were embedded now; the vectors of the others were kept from before."""
     note: str = ""
     """Why kept vectors could not be used, or these not be kept; empty where all went well."""
+
+    def places(self, rows_n: Array) -> Array:
+        """Return where some rows of the set stand among the vectors, (n,)."""
+        return np.searchsorted(self.rows, rows_n)
 
 
 def embed(
@@ -83,9 +88,7 @@ def embed(
         store, name = _by_run(source, run, trust_code, progress)
     rows = store.images.readable
     _compute(store, name, progress, on_event)
-    features_ND: Array = store.features(rows).numpy()
-    late_ND: Array = store.compared(rows).numpy()
-    return Embedding(rows, features_ND, late_ND, name, store.computed, store.note)
+    return Embedding(rows, *store.vectors(rows), name, store.computed, store.note)
 
 
 def _by_box(source: ImageSource, preprocessing: Preprocessing, progress: Progress | None) -> tuple[FeatureStore, str]:
@@ -124,22 +127,23 @@ def _by_run(
 def _compute(store: FeatureStore, name: str, progress: Progress | None, on_event: Listener) -> None:
     """Compute what is not kept, part by part, each put on disk when it is done; say what it will cost by the first.
 
-    A part is at least half as large as all before it, so that writing remains a small share of the work.
+    A part is at least half as large as all before it, as far as memory holds that, so that writing remains a small
+    share of the work.
     """
     missing = store.missing(store.images.readable)
     total, done = len(missing), 0
     for size in (BATCH, TIMED * BATCH):  # the first also pays for what happens once
         start = time.perf_counter()
         part = missing[done : done + size]
-        store.features(part, _shifted(progress, done, total))
+        store.compute(part, _shifted(progress, done, total))
         done += len(part)
     seconds = (time.perf_counter() - start) / (TIMED * BATCH) * (total - done)
     if seconds > WORTH_SAYING:
         duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
         on_event(f"{total:,} images are embedded by {name}: about {duration}; kept for the next time")
     while done < total:
-        part = missing[done : done + max(PART, done // 2)]
-        store.features(part, _shifted(progress, done, total))
+        part = missing[done : done + min(max(PART, done // 2), LARGEST_PART)]
+        store.compute(part, _shifted(progress, done, total))
         done += len(part)
 
 

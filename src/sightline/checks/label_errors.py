@@ -19,6 +19,7 @@ from sightline.checks.problems import FEWEST_TO_JUDGE, TOO_FEW_TO_JUDGE, Finding
 from sightline.data.cache import CachedImages
 from sightline.data.splits import deal_folds
 from sightline.inference.logistic_regression import Examples, Head, solve_head
+from sightline.inference.vectors import Vectors
 from sightline.measures.metrics import confusion_matrix, cross_entropy, suspected_labels, wilson_interval
 
 __all__ = ["FOLDS", "find_label_errors", "neighbors", "out_of_fold", "true_class_posterior"]
@@ -68,8 +69,9 @@ def find_label_errors(
     enough_K = np.bincount(labels_N, minlength=len(names)) >= FEWEST_TO_JUDGE
     if enough_K.sum() < 2:
         return LabelErrors([], [TOO_FEW_TO_JUDGE])
-    places = np.searchsorted(embedding.rows, rows)  # images that were decided to be left out are among those
-    both_ND = np.concatenate([embedding.features_ND[places], embedding.late_ND[places]], axis=1)
+    places = embedding.places(rows)  # images that were decided to be left out are among its own
+    features_ND = embedding.features_ND.part(places)
+    both_ND = features_ND.beside(embedding.late_ND.part(places))
     probabilities_NK = out_of_fold(both_ND, labels_N, deal_folds(images, rows, FOLDS, 0), len(names), progress)
     if networks_NK is not None:
         probabilities_NK = pool(probabilities_NK, networks_NK, labels_N)
@@ -97,7 +99,7 @@ def find_label_errors(
     ]
     posterior_NK[np.arange(len(rows)), labels_N] = -1
     suggested_N = posterior_NK.argmax(axis=1)
-    near = _speaking_for(embedding.features_ND[places], labels_N, suggested_N, suspects)
+    near = _speaking_for(features_ND, labels_N, suggested_N, suspects)
     findings = [
         Finding(
             "suspected label",
@@ -116,11 +118,11 @@ def find_label_errors(
 
     def answer(part: Array) -> Array:
         folds_n = deal_folds(images, rows[part], FOLDS, 0)
-        chances_nK = out_of_fold(both_ND[part], labels_N[part], folds_n, len(names), penalties=PENALTIES_OF_PARTS)
+        chances_nK = out_of_fold(both_ND.part(part), labels_N[part], folds_n, len(names), penalties=PENALTIES_OF_PARTS)
         answers_n: Array = chances_nK.argmax(axis=1)
         return answers_n
 
-    facts = class_facts(images, embedding.features_ND[places], probabilities_NK, answer)
+    facts = class_facts(images, features_ND, probabilities_NK, answer)
     return LabelErrors([*between_others(findings, facts), *class_findings(images, facts)], notes, facts)
 
 
@@ -169,7 +171,9 @@ def _shares(weights_NK: Array) -> Array:
     return shares_NK
 
 
-def _speaking_for(features_ND: Array, labels_N: Array, suggested_N: Array, suspects: list[int]) -> dict[int, list[int]]:
+def _speaking_for(
+    features_ND: Vectors, labels_N: Array, suggested_N: Array, suspects: list[int]
+) -> dict[int, list[int]]:
     """Find images of the suggested class, themselves no suspects, that are nearest to each of the first suspects."""
     first, trusted_N = np.array(suspects[:EXPLAINED], np.int64), np.ones(len(labels_N), bool)
     trusted_N[suspects] = False
@@ -183,7 +187,7 @@ def _speaking_for(features_ND: Array, labels_N: Array, suggested_N: Array, suspe
 
 
 def out_of_fold(
-    features_ND: Array,
+    features_ND: Array | Vectors,
     labels_N: Array,
     folds_N: Array,
     classes: int,
@@ -219,13 +223,13 @@ def out_of_fold(
     return probabilities_NK
 
 
-def _logits(head: Head, features_ND: Array, places: Array) -> Array:
+def _logits(head: Head, features_ND: Array | Vectors, places: Array) -> Array:
     """Return the logits of some images, a block at a time."""
     blocks = [places[start : start + BLOCK] for start in range(0, len(places), BLOCK)]
     return np.concatenate([head.logits(torch.from_numpy(features_ND[block]).float()) for block in blocks])
 
 
-def neighbors(features_ND: Array, rows: Array, among: Array, count: int) -> Array:
+def neighbors(features_ND: Array | Vectors, rows: Array, among: Array, count: int) -> Array:
     """Find the images whose features point most nearly the same way, (n, count), the nearest first.
 
     Args:
@@ -248,6 +252,7 @@ def neighbors(features_ND: Array, rows: Array, among: Array, count: int) -> Arra
 
 
 def _unit(features_nD: Array) -> Array:
-    features_nD = features_nD.astype(np.float32)
-    units_nD: Array = features_nD / np.maximum(np.linalg.norm(features_nD, axis=1, keepdims=True), 1e-12)
+    """Scale vectors to length 1, in place."""
+    units_nD: Array = features_nD.astype(np.float32, copy=False)
+    units_nD /= np.maximum(np.linalg.norm(units_nD, axis=1, keepdims=True), 1e-12)
     return units_nD

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sightline.inference.vectors import Vectors
+
 __all__ = ["TwoGroups", "two_groups"]
 
 DIMENSIONS = 64  # principal components of the set that are looked at
@@ -39,7 +41,7 @@ class TwoGroups:
     """Places of the images of the smaller group."""
 
 
-def two_groups(features_ND: Array, labels_N: Array, among: Sequence[int]) -> list[TwoGroups]:
+def two_groups(features_ND: Array | Vectors, labels_N: Array, among: Sequence[int]) -> list[TwoGroups]:
     """Find the classes that fall into two groups, the furthest apart first.
 
     Args:
@@ -76,7 +78,7 @@ def two_groups(features_ND: Array, labels_N: Array, among: Sequence[int]) -> lis
     return sorted(found, key=lambda item: -item.apart)
 
 
-def _components(features_ND: Array, places: Array, random: np.random.Generator) -> Array:
+def _components(features_ND: Array | Vectors, places: Array, random: np.random.Generator) -> Array:
     """Project the images on the principal components of the set, (n, C), features at unit variance."""
     some_SD = features_ND[random.permutation(places)[:SAMPLED]].astype(np.float32)
     mean_D, scale_D = some_SD.mean(0), some_SD.std(0) + 1e-6

@@ -120,7 +120,7 @@ def solve_head(examples: Examples, penalties: Sequence[float] = PENALTIES, itera
     mean_D = features_ND.mean(0)
     root_D = features_ND.std(0, correction=0).clamp_min(1e-6).sqrt()
     scale_D = root_D * root_D.mean()
-    scaled_ND = (features_ND - mean_D) / scale_D
+    scaled_ND = (features_ND - mean_D).div_(scale_D)  # in place: of many images it is most of the memory
     # the solution lies in the span of the images: R coordinates there instead of D features
     inputs_NR, basis_RD = _in_span(scaled_ND)
     one_hot_NK = functional.one_hot(examples.labels_N, classes).float()
