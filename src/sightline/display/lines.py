@@ -16,7 +16,7 @@ from sightline.display.waiting import Waiting, spoken_seconds
 __all__ = ["Lines", "epoch_numbers"]
 
 PATIENCE = 10.0  # seconds before a log hears of a verb that mostly answers, or refuses, at once
-VIEWS = {"one": "one view", "flip": "with the mirror image", "six": "six views"}
+VIEWS = {"one": "one view", "flip": "with the mirror image", "six": "six views", "adaptive": "adaptive views"}
 SHOWN_CLASSES = 30
 
 
@@ -122,6 +122,8 @@ def _tables_of_measures(measured: Mapping[str, Any]) -> tuple[Table, Table]:
         rows += _as_labeled(measured["as_labeled"])
     if measured["views"] != "one":
         rows.append(("accuracy with one view", f"{measured['accuracy_one_view']:.4f}"))
+    if "passes" in measured:
+        rows.append(("views of an image, on average", f"{measured['passes']:.2f}"))
     if "top_5_accuracy" in measured:
         rows.append(("top-5 accuracy", f"{measured['top_5_accuracy']:.4f}"))
     rows.append(("loss", f"{measured['loss']:.4f}"))

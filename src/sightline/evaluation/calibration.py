@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from sightline.evaluation.adaptive import choose_threshold, decided_outputs
+from sightline.inference.classifier import Outputs
 from sightline.inference.views import Views, combine
 from sightline.measures.metrics import (
     calibration_error,
@@ -72,7 +74,7 @@ def calibrate(
     The sets are made from the same images as the temperature, one number that hardly depends on any of them.
 
     Args:
-        logits_VNK: of images that nothing was learned from.
+        logits_VNK: of images that nothing was learned from; all six views where the last views are adaptive.
         labels_N: their classes.
         uniforms_N: of ``image_uniforms``.
         all_views: the views that there are logits of; the last are those that the classifier is used with.
@@ -83,12 +85,21 @@ def calibrate(
     rows = np.arange(len(labels_N))
     temperatures: dict[Views, float] = {}
     limits: dict[str, dict[str, float | None]] = {}
+    answers_K = shifts.answers_K if shifts is not None else np.zeros(1)
+    chances_of: dict[Views, Array] = {}
+    adaptive: dict[str, Any] = {}
     for views in all_views:
-        logits = combine(logits_VNK, views)
-        temperatures[views] = fit_temperature(logits, labels_N, shifts.own_K if shifts else 0.0)
-        if shifts is not None:
-            logits = logits + temperatures[views] * shifts.answers_K
-        chances = probabilities(logits, temperatures[views])
+        if views == "adaptive":
+            adaptive = choose_threshold(chances_of["one"], chances_of["six"], labels_N)
+            temperatures[views] = temperatures["six"]
+            decided = decided_outputs(Outputs(logits_VNK), temperatures, adaptive["threshold"], answers_K)
+            logits = combine(decided.logits_VNK, views)
+        else:
+            logits = combine(logits_VNK, views)
+            temperatures[views] = fit_temperature(logits, labels_N, shifts.own_K if shifts else 0.0)
+            if shifts is not None:
+                logits = logits + temperatures[views] * answers_K
+        chances = chances_of[views] = probabilities(logits, temperatures[views])
         scores_NK = class_scores(chances, uniforms_N)
         limits[views] = {f"{coverage:g}": threshold(scores_NK[rows, labels_N], coverage) for coverage in COVERAGES}
     # from here on of the views that the classifier is used with, the last
@@ -112,6 +123,8 @@ def calibrate(
             "thresholds": limits,
         },
     }
+    if adaptive:
+        trust["adaptive"] = adaptive
     return temperatures, trust
 
 

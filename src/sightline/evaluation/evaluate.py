@@ -269,6 +269,7 @@ def evaluate_rows(
     Raises:
         DataError: the set has a class that the classifier does not know.
     """
+    from sightline.evaluation.adaptive import passes
     from sightline.evaluation.calibration import measure_sets
     from sightline.evaluation.ood import unknown_share
     from sightline.inference.views import combine
@@ -292,6 +293,8 @@ def evaluate_rows(
     logits = combine(outputs.logits_VNK, views)
     temperatures, groups = classifier.model["temperatures"], group_numbers(images, rows)
     measured = measures(outputs.logits_VNK, labels, classifier.classes, views, temperatures, groups)
+    if outputs.asked_N is not None:
+        measured["passes"] = passes(outputs.asked_N)
     measured["arithmetic"] = str(classifier.dtype).removeprefix("torch.")
     if classifier.trust is not None:
         chances = metrics.probabilities(logits, classifier.model["temperatures"][views])

@@ -12,7 +12,7 @@ import numpy as np
 from sightline.data.batches import derived_seed
 from sightline.inference.classifier import Classifier, Outputs
 from sightline.inference.ood import Reference
-from sightline.inference.views import Views, combine
+from sightline.inference.views import Views, combine, shown
 from sightline.measures.metrics import energies
 
 __all__ = ["left_out_distances", "measure_ood", "scrambled", "set_threshold", "unknown_share"]
@@ -25,7 +25,11 @@ Array = np.ndarray[Any, Any]
 
 
 def set_threshold(
-    reference: Reference, outputs: Outputs, all_views: list[Views], pretrained: bool
+    reference: Reference,
+    outputs: Outputs,
+    all_views: list[Views],
+    pretrained: bool,
+    decided: Outputs | None = None,
 ) -> tuple[Reference, Outputs, dict[str, Any]]:
     """Weigh the energy, and set the threshold that a twentieth of a classifier's own images exceed.
 
@@ -34,16 +38,20 @@ def set_threshold(
         outputs: for images of its own that the reference was not fitted to.
         all_views: views that the classifier is calibrated for; the last are those that it is used with.
         pretrained: the weights that the network started from knew other classes, and its energy knows little more.
+        decided: the outputs of adaptive views, where they are the last.
     Returns:
-        The reference and the outputs with the weight, and the block ``unknown`` of ``model.json``.
+        The reference and the outputs of the last views with the weight, and the block ``unknown`` of ``model.json``.
     """
     assert outputs.distances_N is not None
     used = all_views[-1]
     if not pretrained:
-        reference = reference.weighed(outputs.distances_N, energies(combine(outputs.logits_VNK, used)))
-    outputs = replace(outputs, energy_weight=reference.energy_weight)
+        reference = reference.weighed(outputs.distances_N, energies(combine(outputs.logits_VNK, shown(used))))
+    weight = reference.energy_weight
+    of_views = dict.fromkeys(all_views, replace(outputs, energy_weight=weight))
+    if decided is not None:
+        of_views[used] = replace(decided, energy_weight=weight)
     limits = {
-        views: float(np.quantile(outputs.unknown_scores(views), 1 - OWN_UNKNOWN, method="higher"))
+        views: float(np.quantile(of_views[views].unknown_scores(views), 1 - OWN_UNKNOWN, method="higher"))
         for views in all_views
     }
     unknown = {
@@ -54,7 +62,7 @@ def set_threshold(
         "thresholds": limits,
         "rates": {},
     }
-    return reference, outputs, unknown
+    return reference, of_views[used], unknown
 
 
 def left_out_distances(layer: str, features_ND: Array, folds_N: Array) -> Array:

@@ -18,6 +18,8 @@ __all__ = [
     "about_cost",
     "about_few_calibrated",
     "about_left_out",
+    "about_passes",
+    "about_views",
     "cost_section",
     "how_it_did",
     "most_confused",
@@ -29,7 +31,12 @@ CROSSED = "cross-validation"  # split of a run that was measured without a test 
 SURE = 0.9  # probability of an answer from which on the lead calls it sure
 UNDECIDED = 2  # factor between the ends of the temperature's interval from which on too few images fitted it
 CONFUSED = 3  # pairs of classes that are named in a sentence
-VIEWS = {"one": "one view", "flip": "with its mirror image", "six": "six views"}
+VIEWS = {
+    "one": "one view",
+    "flip": "with its mirror image",
+    "six": "six views",
+    "adaptive": "six views where one leaves it unsure",
+}
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,44 @@ def about_few_calibrated(model: Mapping[str, Any]) -> list[str]:
         f" temperature, {model['temperatures'][trust['views']]:.2f}, may be anything from {low:.2f} to {high:.2f}. Take"
         " them for an order, and more images for --data.validation."
     ]
+
+
+def about_passes(model: Mapping[str, Any]) -> list[str]:
+    """Say how many views of an image adaptive views show; nothing of other views."""
+    adaptive = (model.get("trust") or {}).get("adaptive")
+    if adaptive is None or model["views"] != "adaptive":
+        return []
+    if adaptive["threshold"] >= 1:
+        return [
+            f"Adaptive views save nothing here: at no threshold were they as good as six views on the {adaptive['n']:,}"
+            " validation images, so every image is shown six times."
+        ]
+    return [
+        f"An image is shown once, and five times more where its probability is below {adaptive['threshold']:g}:"
+        f" {adaptive['passes']:.2f} views on average of {adaptive['n']:,} validation images."
+    ]
+
+
+def about_views(facts: Facts) -> list[Section]:
+    """Compare adaptive views with one and six on validation; nothing of other views."""
+    sentences = about_passes(facts.model)
+    if not sentences:
+        return []
+    adaptive = facts.model["trust"]["adaptive"]
+    counts = {"one": 1.0, "six": 6.0, "adaptive": adaptive["passes"]}
+    rows = [
+        (name, f"{adaptive['accuracy'][name]:.4f}", f"{adaptive['log_likelihood'][name]:.4f}", f"{count:.2f}")
+        for name, count in counts.items()
+    ]
+    if "passes" in (facts.measured or {}):
+        sentences.append(f"Of the {facts.split} images it is {facts.measured['passes']:.2f}.")  # type: ignore[index]
+    about = (
+        "The threshold is the lowest at which accuracy is not lower than with six views by more than the standard error"
+        " of the paired difference, nor the log-likelihood by more than its standard error. It was chosen on the images"
+        " of this table, which flatters it a little."
+    )
+    columns = ("views", "accuracy", "log-likelihood", "views of an image")
+    return [Section("How often it looks", " ".join([*sentences, about]), Table(columns, rows))]
 
 
 def about_left_out(model: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from sightline.data.augment.augment import center, normalize
 from sightline.data.batches import Normalization
 from sightline.inference.ood import Reference, features_of
-from sightline.inference.views import VIEWS, Views, combine, logits_of_views
+from sightline.inference.views import VIEWS, Views, combine, decide, logits_of_views, unsure
 from sightline.machine.cores import adjust_threads
 from sightline.machine.devices import arithmetic
 from sightline.measures.metrics import energies, probabilities
@@ -36,10 +36,14 @@ class Outputs:
     """From the reference of ``inference.ood``, of the first view; None of a classifier without one."""
     energy_weight: float = 0.0
     """Of the reference."""
+    energies_N: Array | None = None
+    """Of adaptive views: of the logits of as many views as each image was shown."""
+    asked_N: Array | None = None
+    """Of adaptive views: which images were shown again, bool."""
 
     def unknown_scores(self, views: Views) -> Array:
         """Return how little each image looks like the training images, (N,)."""
-        energies_N = energies(combine(self.logits_VNK, views))
+        energies_N = energies(combine(self.logits_VNK, views)) if self.energies_N is None else self.energies_N
         return energies_N if self.distances_N is None else self.distances_N + self.energy_weight * energies_N
 
 
@@ -136,6 +140,8 @@ class Classifier(Answering):
         progress: Callable[[int], None] | None = None,
     ) -> Array:
         """Return logits of each view, (V, N, K), in float32, as ``outputs`` does."""
+        if views == "adaptive":
+            return self.outputs(pixels_NHWC, views, rows=rows, progress=progress).logits_VNK
         return self._computed(pixels_NHWC, views, None, rows, progress)[0]
 
     def outputs(
@@ -148,7 +154,8 @@ class Classifier(Answering):
     ) -> Outputs:
         """Return logits of each view and distances from the reference of uint8 images already at the cached size.
 
-        Logits are finite: where the network's are not, every class gets the same.
+        Of adaptive views there are two rows of logits: the first view, and what decides. Logits are finite: where the
+        network's are not, every class gets the same.
 
         Args:
             pixels_NHWC: the images, (N, H, W, 3); may be memory-mapped.
@@ -158,12 +165,32 @@ class Classifier(Answering):
         Raises:
             RunError: the reference does not fit the network.
         """
+        if views == "adaptive":
+            return self._adaptive_outputs(pixels_NHWC, rows, progress)
         reference = self.reference
         layer = None if reference is None else reference.layer
         logits_VNK, features_ND = self._computed(pixels_NHWC, views, layer, rows, progress)
         if reference is None:
             return Outputs(logits_VNK)
         return Outputs(logits_VNK, reference.distances(features_ND), reference.energy_weight)
+
+    def _adaptive_outputs(
+        self, pixels_NHWC: Array, rows: Array | None, progress: Callable[[int], None] | None
+    ) -> Outputs:
+        """Show every image once, and the other five views of those that it is unsure of."""
+        rows = np.arange(len(pixels_NHWC)) if rows is None else rows
+        temperatures = self.model["temperatures"]
+        first = self.outputs(pixels_NHWC, "one", rows=rows, progress=progress)
+        one_NK = first.logits_VNK[0]
+        asked_N = unsure(probabilities(one_NK, temperatures["one"]), self.model["trust"]["adaptive"]["threshold"])
+        six_NK = one_NK.copy()
+        if asked_N.any():
+            others_VNK, _ = self._computed(pixels_NHWC, "six", None, rows[asked_N], None, first=1)
+            shifted_NK = one_NK[asked_N] + (self.prior_shift("six") - self.prior_shift("one"))
+            six_NK[asked_N] = combine(np.concatenate([shifted_NK[None], others_VNK]), "six")
+        decided_NK = decide(one_NK, six_NK, asked_N, temperatures["one"], temperatures["six"])
+        energies_N = energies(six_NK)  # of images that are not shown again those of one view
+        return Outputs(np.stack([one_NK, decided_NK]), first.distances_N, first.energy_weight, energies_N, asked_N)
 
     def features_at(
         self, layer: str, pixels_NHWC: Array, rows: Array, progress: Callable[[int], None] | None = None
@@ -178,6 +205,7 @@ class Classifier(Answering):
         layer: str | None,
         rows: Array | None,
         progress: Callable[[int], None] | None,
+        first: int = 0,
     ) -> tuple[Array, Array]:
         """Return logits, and the features of the first view at a layer; of none where no layer is named."""
         rows = np.arange(len(pixels_NHWC)) if rows is None else rows
@@ -189,7 +217,7 @@ class Classifier(Answering):
                 adjust_threads()
                 images = self.prepare(pixels_NHWC[rows[start : start + step]])
                 with recorded(watched, lambda inputs, output: (inputs, output)) as calls:
-                    logits.append(logits_of_views(self.network, images, views).cpu())
+                    logits.append(logits_of_views(self.network, images, views, first).cpu())
                 features += [features_of(name, *call, len(images)) for name, call in calls[-1:]]
                 if progress:
                     progress(min(start + step, len(rows)))

@@ -143,7 +143,7 @@ def predict(
     images: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | PlainFiles],
     *,
     out: str | os.PathLike[str] | None = None,
-    views: Literal["one", "flip", "six"] | None = None,
+    views: Literal["one", "flip", "six", "adaptive"] | None = None,
     sets: float | None = None,
     precision: Precision | None = None,
     trust_code: bool = False,
@@ -159,7 +159,8 @@ def predict(
             such as 'photos/*.jpg', and - for a list of paths on standard input, one a line.
         out: CSV file to write: file, class, probability, the next four classes with theirs, and whether it looks like
             none of the classes.
-        views: Views of each image to average; those of the recipe unless named. One view is fastest.
+        views: Views of each image to average; those of the recipe unless named. One view is fastest; adaptive, of a
+            classifier that was trained with them, shows further views only of images that it is unsure of.
         sets: Also give for each image the classes among which the true one is, in this share of all images: 0.8 to
             0.99. A set may be empty where the classifier is right more often than that.
         precision: Number format of the arithmetic; that which the classifier was calibrated in unless named. auto takes

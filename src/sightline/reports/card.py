@@ -14,7 +14,16 @@ from sightline.display.pages import Section, Table
 from sightline.display.terminal import natural_key
 from sightline.errors import RunError
 from sightline.evaluation.answers import read_answers, read_measures
-from sightline.evaluation.results import VIEWS, Facts, about_classes, about_cost, how_it_did, most_confused, warnings
+from sightline.evaluation.results import (
+    VIEWS,
+    Facts,
+    about_classes,
+    about_cost,
+    about_views,
+    how_it_did,
+    most_confused,
+    warnings,
+)
 from sightline.evaluation.uncertainty import about_doubt
 
 __all__ = ["Card", "known_of", "model_card", "summary"]
@@ -59,7 +68,7 @@ def model_card(known: Facts, use: Sequence[Section] = ()) -> Card:
     sections = [*use, _about_limits(known)] if use else [_about_limits(known), _about_calls()]
     if known.measured is not None and "confusion_matrix" in known.measured:
         sections += [about_classes(known), _about_confusion(known)]
-    sections += [*about_doubt(known), about_cost(known)]
+    sections += [*about_doubt(known), *about_views(known), about_cost(known)]
     return Card([_trained_on(known), *how_it_did(known)], warnings(known), sections)
 
 

@@ -14,7 +14,7 @@ from sightline.display.pages import Page, Section, write_page
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError, StorageError
 from sightline.evaluation.answers import Answers, read_answers, read_measures
-from sightline.evaluation.results import about_classes, about_cost, warnings
+from sightline.evaluation.results import about_classes, about_cost, about_views, warnings
 from sightline.evaluation.uncertainty import about_doubt
 from sightline.reports import sentences
 from sightline.reports.generator_page import generator_page
@@ -90,6 +90,7 @@ def _classifier_page(
         *about_probe(model),
         *about_learning_curve(model),
         *about_doubt(facts),
+        *about_views(facts),
         *sentences.about_learning(facts),
         sentences.about_settings(facts),
         about_cost(facts, facts.outcome.backbone_flops),

@@ -11,7 +11,7 @@ from sightline.measures.metrics import wilson_interval
 
 __all__ = ["Begun", "Classifier", "Corrections", "Facts", "Generator", "Measured", "Measures"]
 
-Views = Literal["one", "flip", "six"]
+Views = Literal["one", "flip", "six", "adaptive"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Some = Annotated[int, Meta(ge=1, le=2**53)]
@@ -175,6 +175,21 @@ class Corruptions(Struct):
             raise ValueError("corruptions have different severities, or there are none")
 
 
+class Adaptive(Struct):
+    """When an image is shown more than once, and what that reached on n validation images by views."""
+
+    threshold: Share
+    """Probability below which it is; 1: always."""
+    n: Some
+    passes: Annotated[float, Meta(ge=1, le=6)]
+    accuracy: dict[Views, Share]
+    log_likelihood: dict[Views, float]
+
+    def __post_init__(self) -> None:
+        if any(not {"one", "six", "adaptive"} <= measured.keys() for measured in (self.accuracy, self.log_likelihood)):
+            raise ValueError("adaptive: a measure of one, six or adaptive views is missing")
+
+
 class Trust(Struct):
     """Calibration, prediction sets, out-of-distribution images and corruptions."""
 
@@ -187,6 +202,7 @@ class Trust(Struct):
     sets: Sets | None = None
     unknown: Unknown | None = None
     corruptions: Corruptions | None = None
+    adaptive: Adaptive | None = None
 
 
 class Kept(Struct):
@@ -338,6 +354,10 @@ class Classifier(Finished, kw_only=True):
             raise ValueError(f"resize {self.resize} is smaller than size {self.size}")
         if self.views not in self.temperatures:
             raise ValueError(f"temperatures: there is none for {self.views!r} views")
+        if "adaptive" in self.temperatures and (
+            self.trust is None or self.trust.adaptive is None or not {"one", "six"} <= self.temperatures.keys()
+        ):
+            raise ValueError("trust.adaptive, or a temperature of one or six views, is missing")
         if self.prior_shift is not None and len(self.prior_shift) != len(self.classes):
             raise ValueError(f"prior_shift: there are {len(self.prior_shift)} numbers for {len(self.classes)} classes")
 

@@ -21,7 +21,7 @@ from sightline.display.reporting import Listener, ignore, stage
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError
 from sightline.inference.classifier import Classifier
-from sightline.inference.views import combine
+from sightline.inference.views import combine, shown
 from sightline.machine.devices import choose_device, convolution_flops
 from sightline.measures.significance import mcnemar, paired_interval
 from sightline.runs.writing import write_csv
@@ -308,5 +308,6 @@ def _compare_rival(plan: ClassifierPlan, probed: Probed, rival: ClassifierPlan, 
         raise AssertionError("the rival of a probe validates on other images")
     model = rival.describe()
     classifier = Classifier(rival.network, model, probed.store.device)
-    logits_NK = combine(classifier.view_logits(rival.images.pixels, model["views"], rows=rows), model["views"])
+    views = shown(model["views"])
+    logits_NK = combine(classifier.view_logits(rival.images.pixels, views, rows=rows), views)
     return _compared(plan, probed, logits_NK + rival.answer_shift, f"recipe {rival.recipe.name}", on_event)

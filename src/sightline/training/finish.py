@@ -19,15 +19,16 @@ from sightline.display.events import Measured
 from sightline.display.pictures import drawing
 from sightline.display.reporting import Listener, ignore, stage
 from sightline.errors import TrainingError
+from sightline.evaluation.adaptive import decided_outputs
 from sightline.evaluation.calibration import calibrate
 from sightline.evaluation.evaluate import evaluate_rows
 from sightline.evaluation.ood import left_out_distances, measure_ood, set_threshold
-from sightline.evaluation.results import about_few_calibrated
+from sightline.evaluation.results import about_few_calibrated, about_passes
 from sightline.evaluation.robustness import measure_corruptions
 from sightline.inference.classifier import Classifier, Outputs
 from sightline.inference.logistic_regression import FOLDS
 from sightline.inference.ood import Reference, compared_layer
-from sightline.inference.views import VIEWS, Views, combine
+from sightline.inference.views import VIEWS, Views, combine, shown
 from sightline.machine.devices import choose_device, describe
 from sightline.measures.significance import measure_accuracy
 from sightline.reports.report import report
@@ -84,6 +85,8 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: List
         on_event(Measured(measured))
     for sentence in about_few_calibrated(model):
         on_event(f"warning: {sentence}")
+    for sentence in about_passes(model):
+        on_event(sentence)
     if unanswered:
         on_event(
             f"warning: the answers to {unanswered:,} of {outputs.logits_VNK.shape[1]:,} validation images are not"
@@ -122,22 +125,32 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
         folds_N = deal_folds(images, some, FOLDS, recipe.data.split_seed)
         outputs = Outputs(trained.crossed.logits_NK[None], left_out_distances(layer, features_ND, folds_N))
     else:
-        outputs = _outputs(classifier, plan, trained, rows, progress)
-    views: list[Views] = [name for name, count in VIEWS.items() if count <= VIEWS[used]]
+        outputs = _outputs(classifier, plan, trained, rows, progress, shown(used))
+    views = _calibrated_views(used)
     labels = images.labels[rows]
     uniforms = image_uniforms(images.pixels[row] for row in rows)
     shifts = plan.prior_shifts()
     model["temperatures"], model["trust"] = calibrate(outputs.logits_VNK, labels, uniforms, views, shifts)
     if shifts is not None and shifts.answers_K.any():
         model["prior_shift"] = shifts.answers_K.tolist()
+    decided = None
+    if used == "adaptive":
+        shift_K = 0.0 if shifts is None else shifts.answers_K
+        decided = decided_outputs(outputs, model["temperatures"], model["trust"]["adaptive"]["threshold"], shift_K)
     outputs = replace(outputs, logits_VNK=outputs.logits_VNK + classifier.prior_shift(used))
     classifier.reference, outputs, model["trust"]["unknown"] = set_threshold(
-        classifier.reference, outputs, views, plan.pretrained
+        classifier.reference, outputs, views, plan.pretrained, decided
     )
     model["calibrated_on"] = len(labels)
     answers = combine(outputs.logits_VNK, used).argmax(1)
     model["validation"] = measure_accuracy(answers == labels, group_numbers(images, rows))
     return outputs
+
+
+def _calibrated_views(used: Views) -> list[Views]:
+    """List the views that a classifier is calibrated for, the last those that it is used with."""
+    fewer: list[Views] = [name for name, count in VIEWS.items() if count <= VIEWS[used] and name != "adaptive"]
+    return [*fewer, used] if used == "adaptive" else fewer
 
 
 def _features(
@@ -155,14 +168,23 @@ def _features(
 
 
 def _outputs(
-    classifier: Classifier, plan: "ClassifierPlan", trained: "Trained", rows: Array, progress: Progress
+    classifier: Classifier,
+    plan: "ClassifierPlan",
+    trained: "Trained",
+    rows: Array,
+    progress: Progress,
+    views: Views | None = None,
 ) -> Outputs:
-    """Return the outputs for rows of the set: by kept features where the network is frozen, or by the network."""
+    """Return the outputs for rows of the set: by kept features where the network is frozen, or by the network.
+
+    Unless views are named, those of the recipe.
+    """
+    views = views or plan.recipe.evaluation.views
     reference = classifier.reference
     if trained.ask is None or reference is None:
         report = lambda done: progress(done, len(rows))  # noqa: E731
-        return classifier.outputs(plan.images.pixels, plan.recipe.evaluation.views, rows=rows, progress=report)
-    logits_VNK = trained.ask(rows, progress) + classifier.prior_shift(plan.recipe.evaluation.views)
+        return classifier.outputs(plan.images.pixels, views, rows=rows, progress=report)
+    logits_VNK = trained.ask(rows, progress) + classifier.prior_shift(views)
     features_ND = _features(classifier, plan, trained.answer_features, reference.layer, rows, progress)
     return Outputs(logits_VNK, reference.distances(features_ND), reference.energy_weight)
 
