@@ -131,6 +131,9 @@ bench-ood: install
 bench-calibration: install
 	$(BIN)/python benchmarks/calibration.py calibration $(RUNS)
 
+bench-adaptive: install
+	$(BIN)/python benchmarks/adaptive.py $(or $(DATA),digits) $(or $(RECIPE),small) $(ARGS)
+
 bench-coverage: install
 	$(BIN)/python benchmarks/calibration.py coverage $(RUNS)
 

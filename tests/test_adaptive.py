@@ -58,6 +58,8 @@ def test_where_six_views_are_no_better_no_image_is_shown_again(labels_N: Array) 
     chances_NK = probabilities(logits_of(1, 1.0, labels_N))
     chosen = choose_threshold(chances_NK, chances_NK, labels_N)
     assert (chosen["threshold"], chosen["passes"]) == (0.0, 1.0)
+    (sentence,) = about_passes({"views": "adaptive", "trust": {"adaptive": chosen}})
+    assert sentence.startswith("Six views were no better than one on the 4,000 validation images")
 
 
 def test_where_sure_answers_are_wrong_too_every_image_is_shown_six_times_and_the_run_says_so(labels_N: Array) -> None:

@@ -176,6 +176,40 @@ def test_the_views_that_are_asked_for_reach_the_graph(model: Path, noise: Callab
     assert answer.probability == pytest.approx(chances_of(pixels, views).max(), abs=1e-6)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.52, 1.0])
+def test_adaptive_views_call_the_graph_again_for_images_that_one_view_leaves_unsure(
+    tmp_path: Path, noise: Callable[..., Array], threshold: float
+) -> None:
+    views = (*WEIGHTS, "adaptive")
+    described = about(
+        views="adaptive",
+        temperatures=dict.fromkeys(views, 1.0),
+        sets=dict.fromkeys(views, about()["sets"]["six"]),
+        unknown=dict.fromkeys(views, LIMIT),
+        adaptive=threshold,
+    )
+    classifier = load(exported(tmp_path / "model.onnx", described))
+    pixels_BHWC = np.stack([noise(number, *SIZE) for number in range(8)])
+    pixels_BHWC[::2, ..., 0] = 200  # sure of these
+    pixels_BHWC[::2, ..., 1:] = 10
+    one_BK, six_BK = (np.stack([chances_of(pixels, views) for pixels in pixels_BHWC]) for views in ("one", "six"))
+    asked_B = (one_BK.max(1) < threshold) | (threshold == 1)
+    assert asked_B.sum() == {0.0: 0, 0.52: 4, 1.0: 8}[threshold]
+    expected_BK = np.where(asked_B[:, None], six_BK, one_BK)
+    answers = classifier.answers(pixels_BHWC, coverage=0.9)
+    for answer, expected_K in zip(answers, expected_BK, strict=True):
+        assert [answer.probabilities[name] for name in CLASSES] == pytest.approx(expected_K.tolist(), abs=1e-6)
+    _, scores_B = classifier.computed(pixels_BHWC, "adaptive")
+    (_, one_B), (_, six_B) = (classifier.computed(pixels_BHWC, views) for views in ("one", "six"))
+    assert np.allclose(scores_B, np.where(asked_B, six_B, one_B), atol=1e-6)
+
+
+def test_adaptive_views_without_a_threshold_are_refused(tmp_path: Path) -> None:
+    described = about(temperatures=dict.fromkeys((*WEIGHTS, "adaptive"), 1.0))
+    with pytest.raises(RunError, match="adaptive, or a temperature of one or six views, is missing"):
+        load(exported(tmp_path / "model.onnx", described))
+
+
 def test_many_images_are_answered_in_their_order_as_one_by_one(model: Path, noise: Callable[..., Array]) -> None:
     classifier = load(model)
     images = [noise(number, 9 + number % 5, 20) for number in range(40)]

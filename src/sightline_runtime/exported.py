@@ -16,7 +16,7 @@ from sightline_runtime.decoding.preprocessing import Preprocessing
 from sightline_runtime.errors import ConfigError, RunError
 from sightline_runtime.metadata import KEY, Metadata, parse_metadata
 from sightline_runtime.predictions import Prediction
-from sightline_runtime.views import VIEWS, Views
+from sightline_runtime.views import VIEWS, Views, unsure
 
 __all__ = ["ExportedClassifier", "load"]
 
@@ -77,8 +77,10 @@ class ExportedClassifier(Answering):
 
     def computed(self, pixels_BHWC: Array, views: Views) -> tuple[Array, Array | None]:
         """Return what the graph does: calibrated probabilities, (B, K), and of a classifier that has one the score of
-        images of no class, (B,).
+        images of no class, (B,). Of adaptive views it is called once more, for the images that one view leaves unsure.
         """
+        if views == "adaptive":
+            return self._adaptive(pixels_BHWC)
         names = [PROBABILITIES] if self.unknown_limits is None else [PROBABILITIES, SCORE]
         places_V = np.arange(VIEWS[views], dtype=np.int64)
         step = max(1, BATCH // VIEWS[views])
@@ -88,6 +90,16 @@ class ExportedClassifier(Answering):
         ]
         chances_BK, *scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return chances_BK, scores[0] if scores else None
+
+    def _adaptive(self, pixels_BHWC: Array) -> tuple[Array, Array | None]:
+        chances_BK, scores_B = self.computed(pixels_BHWC, "one")
+        assert self.metadata.adaptive is not None  # where there is a temperature for it
+        asked_B = unsure(chances_BK, self.metadata.adaptive)
+        if asked_B.any():
+            chances_BK[asked_B], scores = self.computed(pixels_BHWC[asked_B], "six")
+            if scores_B is not None:
+                scores_B[asked_B] = scores
+        return chances_BK, scores_B
 
 
 def load(file: str | os.PathLike[str], *, threads: int | None = None) -> ExportedClassifier:

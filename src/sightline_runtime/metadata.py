@@ -13,7 +13,7 @@ __all__ = ["FORMAT", "KEY", "Measured", "Metadata", "parse_metadata", "to_text"]
 KEY = "sightline"
 FORMAT = 1  # rises when an older reader could misread a file
 
-Views = Literal["one", "flip", "six"]
+Views = Literal["one", "flip", "six", "adaptive"]
 Some = Annotated[int, Meta(ge=1, le=2**53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 Side = Annotated[int, Meta(ge=1, le=2048)]
@@ -82,6 +82,10 @@ class Metadata(Struct, kw_only=True, frozen=True):
             raise ValueError("two classes have the same name")
         if self.views not in self.temperatures:
             raise ValueError(f"temperatures: there is none for {self.views!r} views")
+        if "adaptive" in self.temperatures and (
+            self.adaptive is None or not {"one", "six"} <= self.temperatures.keys()
+        ):
+            raise ValueError("adaptive, or a temperature of one or six views, is missing")
         if self.prior_shift is not None and len(self.prior_shift) != len(self.classes):
             raise ValueError(f"prior_shift: {len(self.prior_shift)} numbers for {len(self.classes)} classes")
         for name, limits in (("sets", self.sets), ("unknown", self.unknown)):

@@ -184,6 +184,10 @@ def about_passes(model: Mapping[str, Any]) -> list[str]:
             f"Adaptive views save nothing here: at no threshold were they as good as six views on the {adaptive['n']:,}"
             " validation images, so every image is shown six times."
         ]
+    if adaptive["threshold"] <= 0:
+        return [
+            f"Six views were no better than one on the {adaptive['n']:,} validation images, so every image is shown once."
+        ]
     return [
         f"An image is shown once, and five times more where its probability is below {adaptive['threshold']:g}:"
         f" {adaptive['passes']:.2f} views on average of {adaptive['n']:,} validation images."

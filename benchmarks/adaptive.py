@@ -1,0 +1,126 @@
+"""What adaptive views reach beside one and six: accuracy, log-likelihood and views of an image, on validation, by seeds.
+
+    python benchmarks/adaptive.py DATA RECIPE [SEEDS] [SETTING=VALUE ...]
+
+Trains SEEDS seeds (3) with `--evaluation.views adaptive` and without reading test, then deals the validation images of each
+into two halves: temperatures and threshold are set on one half and measured on the other, and the other way round, so that no
+image is measured that chose anything. One and six views are calibrated by the same halves. A run that is there is not trained
+again. Settings are written as `fit.epochs=3`; the runs go to runs/adaptive-RECIPE-SEED.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import sightline
+from sightline.config.resolving import merge
+from sightline.data.cache import open_as_trained
+from sightline.data.sources.find_source import source_of_run
+from sightline.data.splits import split_as
+from sightline.evaluation.adaptive import choose_threshold, decided_outputs, passes
+from sightline.evaluation.calibration import fit_temperature
+from sightline.inference.classifier import Outputs
+from sightline.inference.views import combine
+from sightline.machine.environment import environment
+from sightline.measures.metrics import probabilities
+from sightline.runs.folder import read_model, read_run_recipe
+
+SEEDS = 3
+VIEWS = ("one", "six", "adaptive")
+
+Array = np.ndarray
+
+
+def main(data: str, recipe: str, seeds: int, settings: dict) -> None:
+    print(
+        f"{'seed':>4} {'views':9} {'n':>6} {'accuracy':>9} {'log-likelihood':>15} {'views of an image':>18} {'thresholds':>12}"
+    )
+    every = {views: [] for views in VIEWS}
+    for seed in range(seeds):
+        run = Path("runs") / f"adaptive-{Path(recipe).stem}-{seed}"
+        if not (run / "DONE").exists():
+            own = {"evaluation": {"views": "adaptive", "on": "none", "robustness": False}, "fit": {"seed": seed}}
+            sightline.train(data, recipe=recipe, settings=merge(settings, own), run=run)
+        logits_VNK, labels_N = answers(run)
+        measured, thresholds = crossed(logits_VNK, labels_N, seed)
+        for views, (right_N, log_N, count) in measured.items():
+            said = " ".join(f"{threshold:g}" for threshold in thresholds) if views == "adaptive" else ""
+            print(
+                f"{seed:4} {views:9} {len(labels_N):6,} {right_N.mean():9.4f} {log_N.mean():15.4f} {count:18.2f} {said:>12}",
+                flush=True,
+            )
+            every[views].append((right_N, log_N, count))
+    for column, name in enumerate(("accuracy", "log-likelihood")):
+        for other in ("one", "six"):
+            # of images that several seeds answer the mean of the seeds counts, so that each image is one
+            differences_N = np.mean(
+                [mine[column] - its[column] for mine, its in zip(every["adaptive"], every[other], strict=True)], axis=0
+            )
+            half = 1.96 * differences_N.std(ddof=1) / np.sqrt(len(differences_N))
+            print(
+                f"{name}, adaptive less {other}: {differences_N.mean():+.4f} (95 % over images {differences_N.mean() - half:+.4f} to {differences_N.mean() + half:+.4f}, {seeds} seeds)"
+            )
+    print(environment())
+
+
+def answers(run: Path) -> tuple[Array, Array]:
+    """Return the logits of all six views of a run's validation images, without the shift of class frequencies, and their classes."""
+    model, recipe = read_model(run), read_run_recipe(run)
+    classifier = sightline.load(run)
+    sizes = (classifier.size, classifier.resize)
+    images = open_as_trained(source_of_run(model), recipe.data.size, sizes, None, classifier.preprocessing)
+    rows = split_as(recipe, images, model["data"]["split_rule"], run).calibrate
+    return classifier.view_logits(images.pixels, "six", rows=rows) - classifier.prior_shift("six"), images.labels[rows]
+
+
+def crossed(logits_VNK: Array, labels_N: Array, seed: int) -> tuple[dict[str, tuple[Array, Array, float]], list[float]]:
+    """Set on one half and measure on the other, both ways round; (right, log-likelihood, views of an image) by views."""
+    halves = np.array_split(np.random.default_rng(seed).permutation(len(labels_N)), 2)
+    chances = {views: np.zeros(logits_VNK.shape[1:]) for views in VIEWS}
+    asked_N, thresholds = np.zeros(len(labels_N), bool), []
+    for some, held in (halves, halves[::-1]):
+        temperatures = {
+            views: fit_temperature(combine(logits_VNK[:, some], views), labels_N[some]) for views in ("one", "six")
+        }
+        temperatures["adaptive"] = temperatures["six"]
+        own = [probabilities(combine(logits_VNK[:, some], views), temperatures[views]) for views in ("one", "six")]
+        thresholds.append(choose_threshold(*own, labels_N[some])["threshold"])
+        decided = decided_outputs(Outputs(logits_VNK[:, held]), temperatures, thresholds[-1])
+        asked_N[held] = decided.asked_N
+        for views in VIEWS:
+            logits = decided.logits_VNK if views == "adaptive" else logits_VNK[:, held]
+            chances[views][held] = probabilities(combine(logits, views), temperatures[views])
+    rows = np.arange(len(labels_N))
+    counts = {"one": 1.0, "six": 6.0, "adaptive": passes(asked_N)}
+    measured = {
+        views: (
+            (chances_NK.argmax(1) == labels_N).astype(float),
+            np.log(np.maximum(chances_NK[rows, labels_N], 1e-12)),
+            counts[views],
+        )
+        for views, chances_NK in chances.items()
+    }
+    return measured, thresholds
+
+
+def written(words: list[str]) -> dict:
+    """Return settings from words such as fit.epochs=3."""
+    settings: dict = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        block, _, setting = name.rpartition(".")
+        settings = merge(settings, {block: {setting: float(value) if "." in value else int(value)}})
+    return settings
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    seeds_given = len(sys.argv) > 3 and sys.argv[3].isdecimal()
+    main(
+        sys.argv[1],
+        sys.argv[2],
+        int(sys.argv[3]) if seeds_given else SEEDS,
+        written(sys.argv[4 if seeds_given else 3 :]),
+    )
