@@ -223,3 +223,23 @@ def test_a_run_without_them_refuses_them_and_a_damaged_one_is_refused(
     (damaged / "model.json").write_text(json.dumps(model), "utf-8")
     with pytest.raises(RunError, match=r"trust\.adaptive, or a temperature of one or six views, is missing"):
         sightline.load(damaged)
+
+
+def test_an_exported_file_looks_again_as_the_run_does(
+    adaptive: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(library)
+    import sightline_runtime
+
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(adaptive.cache))
+    classifier = with_threshold(adaptive.run, tmp_path / "run", 0.97)
+    exported = sightline.export(tmp_path / "run", out=tmp_path / "model.onnx")
+    assert exported.metadata.adaptive == 0.97
+    assert exported.metadata.views == "adaptive"
+    runtime = sightline_runtime.load(tmp_path / "model.onnx", threads=1)
+    pixels = np.random.default_rng(3).integers(0, 256, (24, *classifier.resize, 3), np.uint8)
+    pixels[::2, ..., 0] = 255
+    for own, other in zip(classifier.answers(pixels, coverage=0.9), runtime.answers(pixels, coverage=0.9), strict=True):
+        assert other.probabilities == pytest.approx(own.probabilities, abs=1e-4)
+        assert (other.unknown, other.within) == (own.unknown, own.within)

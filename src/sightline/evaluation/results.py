@@ -186,7 +186,8 @@ def about_passes(model: Mapping[str, Any]) -> list[str]:
         ]
     if adaptive["threshold"] <= 0:
         return [
-            f"Six views were no better than one on the {adaptive['n']:,} validation images, so every image is shown once."
+            f"Six views were no better than one on the {adaptive['n']:,} validation images, so every image is shown"
+            " once."
         ]
     return [
         f"An image is shown once, and five times more where its probability is below {adaptive['threshold']:g}:"

@@ -131,6 +131,12 @@ class Classifier(Answering):
         limits = [(trust.get(part) or {}).get("thresholds", {}) for part in ("sets", "unknown")]
         return trust if all(self.model["temperatures"].keys() <= views.keys() for views in limits) else None
 
+    @property
+    def adaptive_threshold(self) -> float | None:
+        """Return the probability below which an image is shown again; None without adaptive views."""
+        adaptive = (self.model.get("trust") or {}).get("adaptive")
+        return None if adaptive is None else float(adaptive["threshold"])
+
     def view_logits(
         self,
         pixels_NHWC: Array,
@@ -179,10 +185,11 @@ class Classifier(Answering):
     ) -> Outputs:
         """Show every image once, and the other five views of those that it is unsure of."""
         rows = np.arange(len(pixels_NHWC)) if rows is None else rows
-        temperatures = self.model["temperatures"]
+        temperatures, threshold = self.model["temperatures"], self.adaptive_threshold
+        assert threshold is not None  # where there is a temperature for it
         first = self.outputs(pixels_NHWC, "one", rows=rows, progress=progress)
         one_NK = first.logits_VNK[0]
-        asked_N = unsure(probabilities(one_NK, temperatures["one"]), self.model["trust"]["adaptive"]["threshold"])
+        asked_N = unsure(probabilities(one_NK, temperatures["one"]), threshold)
         six_NK = one_NK.copy()
         if asked_N.any():
             others_VNK, _ = self._computed(pixels_NHWC, "six", None, rows[asked_N], None, first=1)

@@ -130,6 +130,7 @@ def describe(classifier: "Classifier", numbers: Literal["float32", "int8"], meas
         prior_shift=model.get("prior_shift"),
         sets=trust["sets"]["thresholds"] if trust else None,
         unknown=trust["unknown"]["thresholds"] if trust else None,
+        adaptive=classifier.adaptive_threshold,
         numbers=numbers,
         fingerprint=model["data"]["fingerprint"],
         measured=measured,

@@ -12,7 +12,7 @@ from sightline.errors import RunError
 from sightline.evaluation.exporting.checked import Checked
 from sightline.evaluation.exporting.graph import INPUT
 from sightline.inference.classifier import Classifier
-from sightline.inference.views import combine
+from sightline.inference.views import combine, shown
 from sightline.measures.metrics import probabilities
 from sightline.measures.significance import accuracy_interval, paired_interval
 from sightline_runtime.decoding.preprocessing import Preprocessing
@@ -43,7 +43,7 @@ class Answers:
 
 def answers_of_classifier(classifier: Classifier, pixels_NHWC: Array, rows: Array) -> Answers:
     """Ask the network itself, in float32, by the way on which ``predict`` does."""
-    views = classifier.views
+    views = shown(classifier.views)  # without other inputs the graph shows all of them
     outputs = classifier.outputs(pixels_NHWC, views, rows=rows)
     chances_NK = probabilities(combine(outputs.logits_VNK, views), classifier.model["temperatures"][views])
     return Answers(chances_NK, None if classifier.trust is None else outputs.unknown_scores(views))
@@ -86,7 +86,7 @@ def measure(file: Answers, reference: Answers, checked: Checked, classifier: Cla
     difference, *ends = paired_interval(right_N, before_N, groups_N)
     unknown = None
     if classifier.trust is not None and file.scores_N is not None and reference.scores_N is not None:
-        limit = classifier.trust["unknown"]["thresholds"][classifier.views]
+        limit = classifier.trust["unknown"]["thresholds"][shown(classifier.views)]
         unknown = int(((file.scores_N > limit) == (reference.scores_N > limit)).sum())
     return Measured(
         data=checked.images.name,
@@ -138,6 +138,7 @@ def _other_facts(metadata: Metadata, classifier: Classifier) -> str:
         "views": (metadata.views, classifier.views),
         "temperatures": (metadata.temperatures, model["temperatures"]),
         "limits of prediction sets": (metadata.sets, trust["sets"]["thresholds"] if trust else None),
+        "threshold of adaptive views": (metadata.adaptive, classifier.adaptive_threshold),
         "threshold of unknown images": (metadata.unknown, trust["unknown"]["thresholds"] if trust else None),
     }
     return next((f"its {name} is {its}; the run has {ours}" for name, (its, ours) in facts.items() if its != ours), "")

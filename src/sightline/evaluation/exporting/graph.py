@@ -15,7 +15,7 @@ from sightline.data.augment.augment import center
 from sightline.errors import ConfigError
 from sightline.inference.classifier import Classifier
 from sightline.inference.ood import HEAD, Reference, pooled_features
-from sightline.inference.views import VIEWS, Views, combine, logits_of_views
+from sightline.inference.views import VIEWS, Views, combine, logits_of_views, shown
 from sightline.measures.mahalanobis import FARTHEST
 from sightline.models.base import recorded
 
@@ -46,7 +46,7 @@ class ClassifierGraph(nn.Module):
 
     def __init__(self, classifier: Classifier) -> None:
         super().__init__()
-        views = classifier.views
+        views = shown(classifier.views)
         self.network = classifier.network
         self.size = classifier.size
         self.reference = classifier.reference
