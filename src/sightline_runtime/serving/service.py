@@ -175,7 +175,7 @@ async def _refused(request: Request, error: Exception) -> Response:
         value = str(error.body.get(name))
         wanted = {
             "top": "wanted a whole number, 1 or more.",
-            "views": "wanted one of one, flip, six.",
+            "views": "wanted one of one, flip, six, adaptive.",
             "coverage": "wanted 0.8 to 0.99, in steps of 0.01.",
         }
         known: Sequence[str] = request.app.state.words.get(name, ())
