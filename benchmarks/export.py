@@ -41,7 +41,8 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         head: (
             "digits",
             "small",
-            SPEEDNET | {"head": {"kind": head} | ({} if head == "attention_pool" else {"patch": 1})},
+            SPEEDNET
+            | {"head": {"kind": head, "layer": "groups.1"} | ({} if head == "attention_pool" else {"patch": 1})},
         )
         for head in ("graph_attention", "self_attention", "attention_pool")
     },
