@@ -173,6 +173,9 @@ bench-explain: install
 bench-predict: install
 	$(BIN)/python benchmarks/predict.py $(CIFAR)
 
+bench-runtime: install
+	$(BIN)/python benchmarks/runtime.py $(MODEL) $(IMAGES) $(ARGS)
+
 bench-export: install
 	$(BIN)/python benchmarks/export.py $(CIFAR) $(ARGS)
 
