@@ -101,10 +101,12 @@ def correct_to_measure(
     images, left, notes = correct_rows(images, rows, path, known=known)
     assert images.corrected is not None
     if not images.corrected.facts["labels"] and not images.corrected.facts["left_out"]:
-        raise ConfigError(
-            f"--data.corrections {path} has no effect: it changes no label of the {len(rows):,} images that are"
-            " measured; leave the option out."
-        )
+        if not (kept := len(np.intersect1d(images.corrected.decided, rows))):
+            raise ConfigError(
+                f"--data.corrections {path} has no effect: it changes no label of the {len(rows):,} images that are"
+                " measured; leave the option out."
+            )
+        notes = [*notes, f"the labels of all {kept:,} images that were decided on are kept"]
     if not len(left):
         raise DataError(f"--data.corrections {path} leaves no image of {images.name} to measure on.")
     return images, left, notes
