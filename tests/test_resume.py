@@ -182,8 +182,8 @@ def test_answers_that_overflow_end_in_finite_numbers_or_in_a_sentence(
 
     views = classifier.logits_of_views
 
-    def overflowing(network: Any, images: torch.Tensor, names: Any) -> torch.Tensor:
-        logits = views(network, images, names)
+    def overflowing(network: Any, images: torch.Tensor, names: Any, first: int) -> torch.Tensor:
+        logits = views(network, images, names, first)
         count = math.ceil(share * len(images))
         logits[:, :count] = torch.tensor([math.nan, math.inf, -math.inf])
         return logits
