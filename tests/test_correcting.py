@@ -351,7 +351,9 @@ def test_both_accuracies_are_shown_where_test_is_corrected(
     found_right = sightline.evaluate(run, corrections=kept)
     assert found_right["accuracy"] == plain["accuracy"]
     assert "as_labeled" not in found_right
-    assert any("labels of all 1 images that were decided on are kept" in note for note in found_right["data"]["remarks"])
+    assert any(
+        "labels of all 1 images that were decided on are kept" in note for note in found_right["data"]["remarks"]
+    )
 
     settings = QUICK | {"fit": {"epochs": 1}, "data": {"corrections": path, "correct_test": True}}
     other = sightline.train(finished.data, recipe="small", settings=settings, run=tmp_path / "other")
