@@ -224,7 +224,9 @@ def train_all(
                 if way != "true":  # which the set has already
                     data["corrections"] = str(path)
                 settings = {"fit": fit, "data": data, "evaluation": {"robustness": False}}
-                sightline.train(options.archive, recipe="fast", settings=settings, run=run, on_event=ignore)
+                sightline.train(
+                    options.archive, recipe="fast", settings=settings, run=run, resume=run.exists(), on_event=ignore
+                )
             reached[way].append(json.loads((run / "evaluation.json").read_text())["accuracy"])
             print(f"fast, {run.name}: {reached[way][-1]:.4f}", flush=True)
     if "raw" in reached:
