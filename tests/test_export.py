@@ -383,6 +383,39 @@ def test_two_products_of_its_weights_fit_into_16_bits() -> None:
     assert 2 * 255 * integers.STRONGEST_WEIGHT < 2**15 <= 2 * 255 * (integers.STRONGEST_WEIGHT + 1)
 
 
+def test_convolutions_of_each_channel_by_itself_stay_in_float() -> None:
+    random = np.random.default_rng(0)
+    shapes = {"first": (8, 3, 3, 3), "depthwise": (8, 1, 3, 3), "grouped": (8, 4, 3, 3), "dense": (4, 8, 1, 1)}
+    groups = {"depthwise": 8, "grouped": 2}
+    weights = [
+        onnx.numpy_helper.from_array(random.normal(size=shape).astype(np.float32), f"{name}.weight")
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        onnx.helper.make_node("Cast", [graph.INPUT], ["levels"], to=onnx.TensorProto.FLOAT),
+        onnx.helper.make_node("Transpose", ["levels"], ["x"], perm=[0, 3, 1, 2]),
+    ]
+    before = "x"
+    for name in shapes:
+        inputs = [before, f"{name}.weight"]
+        nodes.append(onnx.helper.make_node("Conv", inputs, [name], name=name, group=groups.get(name, 1)))
+        before = name
+    nodes.append(onnx.helper.make_node("ReduceMean", [before], ["logits"], keepdims=0))
+    inputs = [
+        onnx.helper.make_tensor_value_info(graph.INPUT, onnx.TensorProto.UINT8, ["B", 16, 16, 3]),
+        onnx.helper.make_tensor_value_info(graph.VIEWS_INPUT, onnx.TensorProto.INT64, ["V"]),
+    ]
+    output = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)
+    whole = onnx.helper.make_graph(nodes, "tiny", inputs, [output], weights)
+    model = onnx.helper.make_model(whole, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+    made = integers.to_int8(model, random.integers(0, 256, (8, 16, 16, 3), np.uint8), 1)
+    assert integers.structure_problems(made) == []
+    makers = {name: node.op_type for node in made.graph.node for name in node.output}
+    convolutions = {node.name: makers.get(node.input[1]) for node in made.graph.node if node.op_type == "Conv"}
+    in_float = {name for name in shapes if convolutions[name] != "DequantizeLinear"}
+    assert in_float == {"first", "depthwise"}
+
+
 @pytest.mark.parametrize(
     ("without", "what"),
     [

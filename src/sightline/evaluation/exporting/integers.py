@@ -1,4 +1,5 @@
-"""The layers of an exported model in int8: weights of 7 bits, a scale per channel, the first layer in float.
+"""The layers of an exported model in int8: weights of 7 bits, a scale per channel; the first layer in float, and those
+that look at each channel by itself.
 
 Per-channel int8 as the guides have it falls from an accuracy of 0.886 to 0.485 on a processor without VNNI, whose sums
 of two products saturate at 16 bits. With weights of 7 bits they cannot: 2 · 255 · 64 is below 2¹⁵. Nor does a
@@ -32,7 +33,7 @@ Array = np.ndarray[Any, Any]
 
 
 def to_int8(model: "ModelProto", pixels_NHWC: Array, views: int) -> "ModelProto":
-    """Return a model whose layers compute in int8, but for the first.
+    """Return a model whose layers compute in int8, but for the first and depthwise ones.
 
     Args:
         model: of ``graph.to_onnx``, without a default for its views.
@@ -72,7 +73,7 @@ def to_int8(model: "ModelProto", pixels_NHWC: Array, views: int) -> "ModelProto"
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=[*LAYERS, *WITH_LAYERS],
-                nodes_to_exclude=[*layers[:1], *_others(onnx.load(fused), layers)],
+                nodes_to_exclude=[*layers[:1], *_others(onnx.load(fused), layers), *_depthwise(onnx.load(fused))],
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -123,6 +124,16 @@ def _layers(model: "ModelProto") -> list[str]:
 def _others(model: "ModelProto", layers: list[str]) -> list[str]:
     """Return the names of what multiplies and is no layer: activations with each other, distances from a reference."""
     return [node.name for node in model.graph.node if node.op_type in LAYERS and node.name not in layers]
+
+
+def _depthwise(model: "ModelProto") -> list[str]:
+    """Return the names of convolutions of each channel by itself: int8 costs them much accuracy.
+
+    Source:
+        Sheng et al., "A Quantization-Friendly Separable Convolution for MobileNets", EMC2 2018; docs/results/export.md.
+    """
+    alone = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 4 and tensor.dims[1] == 1}
+    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in alone]
 
 
 def _reached(model: "ModelProto") -> list["NodeProto"]:
