@@ -12,7 +12,9 @@ from conftest import coloured_folder
 from sightline.checks import cross_fitting
 from sightline.checks.check import check
 from sightline.checks.cross_fitting import NETWORKS, cross_fit, pool
+from sightline.checks.decided import as_decided
 from sightline.data.cache import open_images
+from sightline.data.corrections import CorrectionsFile, Decision
 from sightline.data.sources.find_source import find_source
 from sightline.measures.metrics import cross_entropy
 
@@ -150,3 +152,26 @@ def test_a_pool_follows_the_judge_that_knows_and_is_better_than_either_where_bot
     both = pool(first, second, labels)
     assert loss(both) < min(loss(first), loss(second))
     assert np.allclose(both.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_corrections_file_is_told_to_those_trainings_alone_whose_labels_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = coloured_folder(tmp_path / "set", 6)
+    images = open_images(find_source(data))
+    file = CorrectionsFile(tmp_path / "corrections.csv")
+    for row, after in ((0, "grass"), (7, None)):
+        facts = {"file": images.paths[row], "digest": images.hashes[row]}
+        file.decide(Decision(**facts, before=images.classes[images.labels[row]], after=after))
+    images, _, _ = as_decided(images, None, str(file.path))
+    told: list[tuple[list[str], bool]] = []
+
+    def of_one(_: Any, images: Any, rows: Any, left_out: Any, settings: Any, *others: Any) -> Any:
+        told.append((left_out, "corrections" in settings))
+        return np.full((len(rows), len(images.classes)), 1 / len(images.classes), np.float32)
+
+    monkeypatch.setattr(cross_fitting, "_of_one", of_one)
+    cross_fit(data, images, None, {"corrections": str(file.path)})
+    assert all(images.paths[7] in left_out for left_out, _ in told)  # in no training
+    assert [named for _, named in told] == [images.paths[0] not in left_out for left_out, _ in told]
+    assert sorted(named for _, named in told) == [False, True, True]

@@ -80,9 +80,10 @@ def cross_fit(
     for fold in range(NETWORKS):
         asked = np.flatnonzero((folds == fold) | (folds < 0))
         share = np.where(folds[asked] < 0, 1 / NETWORKS, 1).astype(np.float32)
-        left_out = [images.paths[row] for row in rows[folds == fold].tolist()]
+        left_out = [images.paths[row] for row in [*rows[folds == fold].tolist(), *_decided_out(images)]]
+        layer = _changing(images, rows[(folds >= 0) & (folds != fold)], settings)
         count = _later(progress, fold)
-        probabilities_NK[asked] += share[:, None] * _of_one(data, images, rows[asked], left_out, settings, fold, count)
+        probabilities_NK[asked] += share[:, None] * _of_one(data, images, rows[asked], left_out, layer, fold, count)
     with suppress(StorageError):  # the next check computes them anew
         create_folder(path.parent)
         content = io.BytesIO()
@@ -103,6 +104,21 @@ def _folds(images: CachedImages, splits: Splits | None) -> Array:
     folds = np.full(len(rows), -1)
     folds[np.searchsorted(rows, learned)] = deal_folds(images, learned, NETWORKS, 0)
     return folds
+
+
+def _decided_out(images: CachedImages) -> list[int]:
+    """Return the rows that a corrections file leaves out."""
+    return [] if images.corrected is None else images.corrected.left_out.tolist()
+
+
+def _changing(images: CachedImages, fitted: Array, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings without a corrections file that changes no label of some rows: a training refuses such."""
+    if images.corrected is None:
+        return dict(settings)
+    before = images.corrected
+    rows = np.intersect1d(before.decided, fitted).tolist()
+    changed = any(images.classes[images.labels[row]] != before.classes[before.labels[row]] for row in rows)
+    return {name: value for name, value in settings.items() if name != "corrections" or changed}
 
 
 def _of_one(

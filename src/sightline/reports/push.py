@@ -32,7 +32,7 @@ CLASS_NAMES = ("classes", "merge")  # parts of model.json that are the user's wo
 
 @dataclass(frozen=True)
 class Published:
-    """What lies on the hub now."""
+    """A classifier on the hub."""
 
     repository: str
     url: str

@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ __all__ = [
     "push_files",
     "repository_name",
     "weights_of",
+    "without_bars",
 ]
 
 PREFIX = "hf:"
@@ -50,7 +51,7 @@ Say = Callable[[str], None]
 
 
 class Address(NamedTuple):
-    """What a text names on the hub."""
+    """A repository on the hub, as a text names it."""
 
     name: str
     """OWNER/NAME."""
@@ -60,7 +61,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True)
 class Commit:
-    """What was published."""
+    """A publication."""
 
     url: str
     """Of the repository's page."""
@@ -172,7 +173,7 @@ def _download(text: str, address: Address, names: list[str]) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    with _spoken(text, HF_HUB_CACHE), _without_bars():
+    with _spoken(text, HF_HUB_CACHE), without_bars():
         # the first by the name of its branch, so that the cache knows later which commit that was
         folder = Path(hf_hub_download(address.name, names[0], revision=address.revision)).parent
         for name in names[1:]:
@@ -204,7 +205,7 @@ def push_files(name: str, files: Mapping[str, bytes | Path], message: str, *, pr
             " that may write."
         )
     api = HfApi(library_name="sightline", library_version=own_version())
-    with _spoken(name, pushing=True), _without_bars():
+    with _spoken(name, pushing=True), without_bars():
         there = within(CONNECT_SECONDS, lambda: api.repo_exists(name))
         if not there:
             api.create_repo(name, private=private or None, exist_ok=True)
@@ -304,7 +305,7 @@ def _refused_push(error: Exception, name: str, status: int | None) -> SightlineE
 
 
 @contextmanager
-def _without_bars() -> Any:
+def without_bars() -> Iterator[None]:
     """Hide the hub's bars, since ours are shown: two would fight for the line."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 

@@ -10,7 +10,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +22,7 @@ from sightline.errors import DataError
 from sightline.machine.extras import require
 from sightline.machine.folders import cache_folder
 from sightline.machine.patience import reason_of, within
+from sightline.runs.hub import without_bars
 
 __all__ = ["PREFIX", "HubSource", "split_of"]
 
@@ -82,7 +82,7 @@ class HubSource(ImageSource):
         )
         done, total = 0, max(1, sum(size for _, size in files) // 1_000_000)
         tables = {}
-        with _without_bars():
+        with without_bars():
             for path, size in files:
                 local = self._ask(
                     lambda path=path: hub.hf_hub_download(  # type: ignore[misc]
@@ -230,17 +230,3 @@ def _subset(path: str) -> str:
     parts = PurePosixPath(path).parts
     first = parts[0] if len(parts) > 1 else "data"
     return "default" if first == "data" or first.lower() in SPLIT_NAMES else first
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Hide the hub's bars, since ours is shown: two would fight for the line."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    before = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not before:
-            enable_progress_bars()

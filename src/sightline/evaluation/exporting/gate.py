@@ -34,7 +34,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Answers:
-    """What a classifier, or its file, says of N images."""
+    """Answers of a classifier, or of its file, to N images."""
 
     probabilities_NK: Array
     scores_N: Array | None
