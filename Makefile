@@ -69,13 +69,8 @@ install: .venv/installed
 train: install
 	$(BIN)/sightline train $(DATA) --recipe $(RECIPE)
 
-test: install .venv/pillow13
+test: install
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
-	PYTHONPATH=.venv/pillow13 $(BIN)/python -m pytest tests/test_decode.py tests/test_corruptions.py tests/test_oddities.py
-
-# gradio wants a Pillow below 13, so .venv has 12; without the extra app one gets 13
-.venv/pillow13: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ pillow==13.0.0
 
 check: install
 	$(BIN)/ruff check
@@ -142,6 +137,9 @@ bench-signs: install
 
 bench-doctor: install
 	$(BIN)/python benchmarks/doctor.py $(CIFAR) $(SIGNS) $(PAGES)
+
+bench-check-memory: install
+	$(BIN)/python benchmarks/check_memory.py $(CIFAR) $(RUN) $(TIMES)
 
 bench-duplicates: install
 	$(BIN)/python benchmarks/duplicates.py $(CIFAR) "$(RUN)" "$(VECTORS)" $(TIMES)

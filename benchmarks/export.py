@@ -4,9 +4,10 @@ A line for the classifier in the box (CIFAR-10), and for each of some small trai
 every head, and a probe of the photographs that come along. Each is exported in float32 and in int8; then PyTorch
 (float32), onnxruntime (float32 and int8) and OpenVINO (float32) answer the same images in turns, on one thread, in an
 order that is drawn anew for each turn: medians of images a second, and the ratio to PyTorch's with its least and
-greatest. Of the box the int8 file is then measured on all test images of CIFAR-10, beside the one in float32.
+greatest. Both files of the box (`all`), and of photographs of another set (`photos=DATA`), are then measured on all
+test images of CIFAR-10, or of that set.
 
-    python benchmarks/export.py ../shared/data/cifar10-jpeg.tar.xz [box|all|small|resnet18|photos|HEAD ...]
+    python benchmarks/export.py ../shared/data/cifar10-jpeg.tar.xz [box|all|small|resnet18|photos|photos=DATA|HEAD ...]
 """
 
 import random
@@ -64,9 +65,12 @@ def main() -> None:
             if name in ("box", "all"):
                 compare("box", None, archive, Path(folder), whole=name == "all")
                 continue
+            name, _, other = name.partition("=")
             data, recipe, settings = TRAININGS[name]
+            if other:
+                data, settings = other, {"evaluation": {"on": "none"}}
             run = sightline.train(data, recipe=recipe, settings=settings, run=Path(folder) / "run")
-            compare(name, run, None, Path(folder))
+            compare(name, run, None, Path(folder), whole=bool(other))
 
 
 def compare(name: str, run: Path | None, data: str | None, folder: Path, *, whole: bool = False) -> None:
