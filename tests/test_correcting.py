@@ -136,6 +136,36 @@ def test_a_class_may_be_added_and_takes_its_place_in_the_order(in_memory, decide
     assert with_corrected_labels(images, images) is images
 
 
+def test_a_class_that_was_added_where_it_was_decided_needs_no_flag(in_memory, decide):
+    images = in_memory([0, 1] * 50, splits=["train"] * 80 + ["val"] * 10 + ["test"] * 10)
+    path = decide(images, {0: "moss", 82: "moss"}, new_class=True)
+    decide(images, {4: "moss"})  # one mark says it of all
+    corrected, _ = correct(images, split(images), config(path))
+    assert corrected.classes == ["class 0", "class 1", "moss"]
+    assert names(corrected, [0, 1, 4, 82]) == ["moss", "class 1", "moss", "moss"]
+    checked, _, _ = correct_rows(images, images.readable, path)
+    assert names(checked, [0, 4, 82]) == ["moss"] * 3
+    with pytest.raises(ConfigError, match=r"--data.add-classes moss has no effect: .* adds it by itself; leave it out"):
+        correct(images, split(images), config(path, add_classes=("moss",)))
+
+
+def test_images_of_an_added_class_that_cannot_be_learned_are_left_out_and_counted(in_memory, decide, tmp_path):
+    images = in_memory([0, 1] * 50, splits=["train"] * 80 + ["val"] * 10 + ["test"] * 10)
+    path = decide(images, {0: "class 1", 82: "moss", 90: "fern"}, new_class=True)
+    corrected, after = correct(images, split(images), config(path))
+    assert corrected.classes == ["class 0", "class 1"]
+    assert 82 not in after.validation
+    assert 90 in after.test
+    assert "1 images of the new class 'moss' are left out: none of them is a training image" in after.notes
+    assert "1 decided test images stay as they are labeled (--data.correct-test)" in after.notes
+    assert not any("fern" in note for note in after.notes)
+    _, after = correct(images, split(images), config(path, correct_test=True))
+    assert 90 not in after.test
+    _, left, notes = correct_rows(images, images.readable, path, known=("class 0", "class 1", "moss"))
+    assert set(images.readable.tolist()) - set(left.tolist()) == {90}
+    assert "1 images of the new class 'fern' are left out: the classifier does not know it" in notes
+
+
 def test_another_spelling_of_a_class_is_the_class(in_memory, decide):
     images = in_memory([0, 1] * 50)
     images.classes[:] = ["1", "é"]
@@ -202,6 +232,8 @@ def test_an_unknown_class_is_refused_with_the_nearest_and_how_to_add_it(in_memor
     sentence = r"the class 'clas 1', which made does not have; did you mean '.*'\? --data.add-classes clas 1 makes it"
     with pytest.raises(ConfigError, match=sentence):
         correct(images, split(images), config(path, add_classes=added))
+    with pytest.raises(ConfigError, match=r"did you mean '.*'\? To make it a class, write yes in the column new_class"):
+        correct_rows(images, images.readable, path)
 
 
 def test_a_review_that_found_every_label_right_changes_nothing_and_says_so(in_memory, decide, tmp_path):

@@ -23,7 +23,7 @@ def digest(number: object) -> str:
     return hashlib.md5(str(number).encode()).hexdigest()
 
 
-def decision(number: object = 0, after: str | None = "dog", **other: str) -> Decision:
+def decision(number: object = 0, after: str | None = "dog", **other: object) -> Decision:
     facts = {"file": f"cat/{number}.png", "digest": digest(number), "before": "cat", "why": "quality 0.013"}
     return Decision(**(facts | other), after=after)
 
@@ -43,6 +43,18 @@ def test_a_decision_is_read_back_as_it_was_made(tmp_path, after):
     assert file.decide(made) is None
     assert file.read() == {made.digest: made}
     assert made.kept is (after == "cat")
+
+
+def test_a_class_that_is_new_is_marked_and_files_of_before_the_mark_are_read_and_written(tmp_path):
+    file = CorrectionsFile(tmp_path / "corrections.csv")
+    file.path.write_text(HEADER + line(0))
+    file.decide(decision(1, "moss", new_class=True))
+    assert [one.new_class for one in file.read().values()] == [False, True]
+    file.path.write_text(HEADER[:-1] + ",new_class\n" + line(0)[:-1] + ",No\n" + line(1)[:-1] + ",YES\n")
+    assert [one.new_class for one in file.read().values()] == [False, True]
+    file.path.write_text(HEADER[:-1] + ",new_class\n" + line(0)[:-1] + ",maybe\n")
+    with pytest.raises(ConfigError, match="line 2: the column new_class holds 'maybe'; wanted yes, or nothing"):
+        file.read()
 
 
 NAMES = [

@@ -145,7 +145,8 @@ def test_what_is_not_answered_or_answered_in_two_ways_is_counted_and_not_decided
         "2 tasks are not answered (the first: cat/02.png)",
         "1 tasks have answers that differ, and nothing is decided (the first: cat/01.png)",
         "1 answers are on images that set does not have (the first: gone/99.png)",
-        "'wolf': no class of set; a training takes it by --data.add-classes, or refuses it",
+        "'wolf': no class of set, and refused as a slip unless the column new_class of its lines says yes (or a training has"
+        " --data.add-classes)",
     ]
 
 

@@ -103,6 +103,13 @@ class Window:
             self.undos.append({"item": self.part("undo-item"), "token": self.part("undo-token"), "state": state})
         return self
 
+    @property
+    def added(self) -> list[str]:
+        """The classes that the page offers beside those of the set."""
+        found = re.search(r"data-added='([^']*)'", self.page)
+        assert found is not None
+        return [str(name) for name in json.loads(found[1])]
+
     def look(self, where: str = "/review") -> "Window":
         return self._take(self.client.get(where))
 
@@ -270,6 +277,54 @@ def test_a_file_of_decisions_that_is_something_else_is_said_and_kept(opened: Rev
     assert (folder / "corrections.csv").read_text() == "recipe\neggs\n"
 
 
+def test_a_class_that_the_set_does_not_have_is_added_once_and_only_where_that_is_asked_for(
+    opened: Review, folder: Path
+) -> None:
+    window = Window(opened)
+    assert window.decide("other", name="moss").status == 422
+    assert "there is no class &#39;moss&#39;; add it, or choose another" in window.page
+    assert (window.added, (folder / "corrections.csv").exists()) == ([], False)
+    assert window.decide("other", name="  moss\t and  fern ", add="true").status == 200
+    assert window.part("text").startswith("Decided: moss and fern, was ")
+    assert window.added == ["moss and fern"]
+    assert Window(opened).decide("other", name="moss and fern").status == 200  # it is known by now
+    window.look().decide("keep")
+    decided = list(CorrectionsFile(folder / "corrections.csv").read().values())
+    assert [(one.after, one.new_class) for one in decided[:2]] == [("moss and fern", True)] * 2
+    assert not decided[2].new_class
+    window.look("/review?item=2").undo({"item": "2", "state": window.hidden("seen")})
+    assert window.added == ["moss and fern"]
+    window.look("/review?item=1").undo({"item": "1", "state": window.hidden("seen")})
+    assert window.added == []  # no image has it any more
+    assert [row["new_class"] for row in rows(folder)] == [""]
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("u\u0308nder wasser", "ünder wasser"),  # another spelling of a class that is there
+        (" =blood ", "=blood"),
+        ("7.0", "7"),  # as a table of labels would be read
+        ("Ünder wasser", "Ünder wasser"),
+        ("", None),
+        (" \t", None),
+        ("NaN", None),  # no label, in a table
+        ("a\u202eb", None),
+        ("x" * 201, None),
+    ],
+)
+def test_the_name_of_an_added_class_is_one_that_is_read_back(
+    opened: Review, folder: Path, name: str, taken: str | None
+) -> None:
+    window = Window(opened).decide("other", name=name, add="true")
+    assert window.status == (422 if taken is None else 200)
+    if taken is None:
+        assert "is no name of a class; wanted 1 to 200 letters that can be printed" in window.page
+    else:
+        assert [row["to"].removeprefix("'") for row in rows(folder)] == [taken]
+    assert window.added == ([taken] if taken in ("7", "Ünder wasser") else [])
+
+
 class Answers:
     """Decisions on images without a label, in memory."""
 
@@ -281,11 +336,12 @@ class Answers:
     def read(self) -> dict[str, Any]:
         return self.answers
 
-    def decide(self, item: Item, after: str | None) -> tuple[Any, Any]:
+    def decide(self, item: Item, after: str | None, new_class: bool) -> tuple[Any, Any]:
         from types import SimpleNamespace
 
         earlier = self.answers.get(item.digest)
-        self.answers = self.answers | {item.digest: SimpleNamespace(after=after, decided_by="", when="now")}
+        answer = SimpleNamespace(after=after, decided_by="", when="now", new_class=new_class)
+        self.answers = self.answers | {item.digest: answer}
         return self.answers[item.digest], earlier
 
     def undo(self, decision: Any, earlier: Any) -> bool:
@@ -576,6 +632,41 @@ def test_a_hundred_suspects_are_decided_by_keys_alone(
 
 
 @in_browser
+def test_a_new_class_is_typed_and_asked_for_once(
+    browser: Any, planted: tuple[Path, CachedImages, Path], folder: Path
+) -> None:
+    with serving(folder, planted[2]) as (_, address):
+        tab = Tab(browser, address)
+        tab.page.keyboard.press("l")
+        tab.page.keyboard.type("<b>moss")
+        tab.page.keyboard.press("Enter")
+        assert tab.page.inner_text("#ask-title") == "Add the class <b>moss?"
+        assert tab.page.evaluate("document.activeElement.id") == "ask-yes"
+        tab.page.keyboard.press("Tab")
+        tab.page.keyboard.press("Enter")  # back
+        assert tab.page.evaluate("document.activeElement.id") == "label"
+        tab.page.keyboard.press("Enter")
+        tab.page.keyboard.press("Escape")
+        assert not (folder / "corrections.csv").exists()
+        tab.page.keyboard.press("l")
+        tab.page.keyboard.type("<b>moss")
+        tab.page.keyboard.press("Enter")
+        tab.press("Enter")
+        assert tab.said().startswith("Decided: <b>moss, was ")
+        tab.page.keyboard.press("l")
+        tab.page.keyboard.type("MOSS")
+        tab.press("Enter")  # it is in the list by now, and not asked for again
+        assert [row["to"] for row in rows(folder)] == ["<b>moss"] * 2
+        for left in (1, 0):
+            tab.press("u")
+            assert len(rows(folder)) == left
+        tab.page.keyboard.press("l")
+        tab.page.keyboard.type("moss")
+        assert tab.page.locator("#matches li").all_inner_texts() == ["Add the class moss …"]
+        assert tab.troubles == []
+
+
+@in_browser
 def test_the_grid_is_used_by_keys(browser: Any, planted: tuple[Path, CachedImages, Path], folder: Path) -> None:
     with serving(folder, planted[2]) as (_, address):
         tab = Tab(browser, address, viewport={"width": 1000, "height": 800})
@@ -659,6 +750,11 @@ def test_axe_finds_nothing_against_wcag_aa(
         assert violations() == []
         tab.page.keyboard.press("l")
         tab.page.wait_for_selector("#matches li")
+        assert violations() == []
+        tab.page.keyboard.type("moss")
+        assert violations() == []
+        tab.page.keyboard.press("Enter")
+        tab.page.wait_for_selector("#ask-yes:focus")
         assert violations() == []
         assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
         outline = "getComputedStyle(document.activeElement).outlineStyle"

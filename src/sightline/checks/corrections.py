@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -130,8 +130,9 @@ def _matched(
             after=answer.after,
             decided_by=answer.decided_by,
             why=answer.why or why,
-            **({"when": answer.when} if answer.when else {}),
         )
+        if answer.when:
+            decision = replace(decision, when=answer.when)
         other = decisions.setdefault(decision.digest, decision)
         if other.after != decision.after:
             raise ConfigError(
@@ -150,8 +151,8 @@ def _matched(
         )
     if unknown:
         notes.append(
-            f"{', '.join(map(shown, sorted(unknown)))}: no class of {images.name}; a training takes it by"
-            " --data.add-classes, or refuses it"
+            f"{', '.join(map(shown, sorted(unknown)))}: no class of {images.name}, and refused as a slip unless"
+            " the column new_class of its lines says yes (or a training has --data.add-classes)"
         )
     return list(decisions.values()), notes
 

@@ -237,11 +237,10 @@ class _Labels(Corrections):
         super().__init__(answers.path)
         self._answers = answers
 
-    def decide(self, item: ReviewItem, after: str | None) -> tuple[Decision, Decision | None]:
+    def decide(self, item: ReviewItem, after: str | None, new_class: bool = False) -> tuple[Decision, Decision | None]:
         """Write an answer; return it, and what it took the place of."""
-        decision = Decision(
-            file=item.file, digest=item.digest, before=UNLABELED, after=after, decided_by=self._name, why=item.why
-        )
+        facts = {"file": item.file, "digest": item.digest, "why": item.why, "decided_by": self._name}
+        decision = Decision(before=UNLABELED, after=after, new_class=new_class, **facts)
         return decision, self._answers.decide(decision)
 
     def undo(self, decision: Decision, earlier: Decision | None) -> bool:
@@ -256,11 +255,9 @@ def open_labeling(chosen: Chosen) -> Review:
         ReviewItem(row, images.paths[row], images.hashes[row], None, said.label, said.probability, _in_words(said))
         for row, said in zip(chosen.rows, chosen.predictions, strict=True)
     ]
-    new = {answer.after for answer in answers.read().values() if answer.after is not None}
-    classes = [*answers.classes, *sorted(new - set(answers.classes))]
-    notes = [f"The first images teach most. A class that is not listed is written into {CHOSEN}, in the column label."]
+    notes = ["The first images teach most."]
     title = f"Images of {images.name} to label"
-    return Review(title, replace(images, classes=classes), items, _Labels(answers), chosen.command, notes)
+    return Review(title, replace(images, classes=answers.classes), items, _Labels(answers), chosen.command, notes)
 
 
 def review_chosen(chosen: Chosen, address: AddressConfig, on_event: Listener) -> None:

@@ -70,7 +70,8 @@ class DataConfig(Block, frozen=True, kw_only=True):
     """Correct the test split by the corrections as well; both accuracies are then shown, as corrected and as
     labeled."""
     add_classes: tuple[str, ...] = ()
-    """Classes that the set does not have, and that corrections may give its images; any other is refused as a slip."""
+    """Classes that the set does not have, and that corrections may give its images; any other is refused as a slip, but
+    for those that were added on the review page."""
     classes: Literal["top", "leaf"] | None = None
     """Which folders are the classes: top, each folder at the top, even where its name is that of a split; leaf, each
     folder that holds images, however deep, below the splits; null: those at the top, or below the splits."""

@@ -112,8 +112,8 @@ class Answers:
                 standing += 1
                 continue
             new |= {label} - set(self.classes)
-            name = self._name_of[file]
-            self._file.decide(Decision(file=name, digest=digest, before=UNLABELED, after=label, decided_by=CHOSEN))
+            facts = {"file": self._name_of[file], "digest": digest, "before": UNLABELED, "decided_by": CHOSEN}
+            self._file.decide(Decision(**facts, after=label, new_class=label not in self.classes))
             taken += 1
         said = [f"{_times(taken, 'answer')} taken from {path}."] if taken else []
         if standing:

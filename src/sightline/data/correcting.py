@@ -5,8 +5,8 @@ test, and which images it holds, change only on request: whoever could mend them
 """
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -42,7 +42,9 @@ def correct(images: CachedImages, splits: Splits, data: DataConfig) -> tuple[Cac
     """
     assert data.corrections is not None
     what = f"{FLAG} {data.corrections}"
-    decided = _decide(images, data.corrections, what, data.add_classes, adding=True)
+    stay = () if data.correct_test else splits.test.tolist()
+    scope = _Scope(data.add_classes, adding=True, teaching=frozenset(splits.train.tolist()), staying=frozenset(stay))
+    decided = _decide(images, data.corrections, what, scope)
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     changed = {name: rows[decided.labels[rows] != decided.given[rows]] for name, rows in parts.items()}
     gone = {name: np.intersect1d(rows, decided.left_out) for name, rows in parts.items()}
@@ -70,7 +72,7 @@ def correct(images: CachedImages, splits: Splits, data: DataConfig) -> tuple[Cac
 
 
 def correct_rows(
-    images: CachedImages, rows: Array, path: str, flag: str = FLAG, known: Sequence[str] = ()
+    images: CachedImages, rows: Array, path: str, known: Sequence[str] | None = None
 ) -> tuple[CachedImages, Array, list[str]]:
     """Return a set with all its labels as a corrections file decides them, and which of some rows it leaves.
 
@@ -78,14 +80,15 @@ def correct_rows(
         images: the set.
         rows: to measure or to check, (n,).
         path: of the file.
-        flag: by which it was named.
-        known: classes beside those of the set that it may name.
+        known: classes of a classifier, to measure it: images of a new class that is none of these are left out; None:
+            every class that the file adds is one.
     Returns:
         The set, the rows that are left, and notes on what was not applied.
     Raises:
         ConfigError: as ``correct`` raises it.
     """
-    decided = _decide(images, path, f"{flag} {path}", known)
+    scope = _Scope() if known is None else _Scope(known, teaching=frozenset(), why="the classifier does not know it")
+    decided = _decide(images, path, f"{FLAG} {path}", scope)
     gone = np.intersect1d(rows, decided.left_out)
     changed = rows[decided.labels[rows] != decided.given[rows]]
     notes = [f"labels corrected: {len(changed):,}; left out as decided: {len(gone):,}", *decided.notes]
@@ -136,15 +139,30 @@ class _Decided:
         return Corrected(images.classes, images.labels, left_out, self.rows, facts)
 
 
-def _decide(images: CachedImages, path: str, what: str, more: Sequence[str], *, adding: bool = False) -> _Decided:
+@dataclass(frozen=True)
+class _Scope:
+    """Which classes decisions may name, and which of them count."""
+
+    known: Sequence[str] = ()
+    """Classes beside those of the set."""
+    adding: bool = False
+    """Whether those must be new, and each be named."""
+    teaching: frozenset[int] | None = None
+    """Rows, of which a class that the file adds wants one; None: any will do."""
+    staying: frozenset[int] = frozenset()
+    """Rows that keep their label in any case, so that nothing is added for them."""
+    why: str = "none of them is a training image"
+    """Why images are left out whose class is not added."""
+
+
+def _decide(images: CachedImages, path: str, what: str, scope: _Scope) -> _Decided:
     """Look every decided image up by its pixels, and settle what is decided on its label.
 
     Args:
         images: the set.
         path: of the corrections file.
         what: how messages name it.
-        more: classes beside those of the set that decisions may name.
-        adding: whether those must be new, and each be named.
+        scope: what the decisions are for.
     """
     decisions = read_corrections(path)
     rows_of: dict[str, list[int]] = defaultdict(list)
@@ -153,7 +171,8 @@ def _decide(images: CachedImages, path: str, what: str, more: Sequence[str], *, 
     here = {digest: decision for digest, decision in decisions.items() if digest in rows_of}
     if not here:
         raise ConfigError(_of_another_set(images, decisions, what))
-    classes, index_of = _classes(images, here.values(), what, more, adding)
+    decided = [(decision, rows_of[digest]) for digest, decision in here.items()]
+    classes, index_of, added_not = _classes(images, decided, what, scope)
     place_of = np.array([classes.index(name) for name in images.classes], np.int64)
     given = np.where(images.labels < 0, -1, place_of[images.labels])
     labels, left_out, applied, stale, moved = given.copy(), [], [], [], 0
@@ -178,14 +197,32 @@ def _decide(images: CachedImages, path: str, what: str, more: Sequence[str], *, 
             " set again."
         )
     notes = _notes(images, decisions, here, stale, moved)
+    for name, count in added_not.items():
+        notes.append(f"{count:,} images of the new class {shown(name)} are left out: {scope.why}")
     return _Decided(classes, given, labels, np.array(sorted(left_out), np.int64), np.array(sorted(applied)), notes)
 
 
 def _classes(
-    images: CachedImages, decisions: Iterable[Decision], what: str, more: Sequence[str], adding: bool
-) -> tuple[list[str], Callable[[str], int | None]]:
-    """Return all classes in the order of indices, and what looks the index of a name up, however it is spelled."""
-    known = [*images.classes, *(name for name in more if name not in images.classes)]
+    images: CachedImages, decided: Sequence[tuple[Decision, list[int]]], what: str, scope: _Scope
+) -> tuple[list[str], Callable[[str], int | None], Mapping[str, int]]:
+    """Settle which classes there are then.
+
+    Args:
+        images: the set.
+        decided: decisions, each with the rows of its image.
+        what: how messages name the file.
+        scope: what the decisions are for.
+    Returns:
+        All classes in the order of indices; what looks the index of a name up, however it is spelled; and classes that
+        the file adds and that are none here, with the number of their images.
+    """
+    known = [*images.classes, *(name for name in scope.known if name not in images.classes)]
+    added: dict[str, str] = {}  # by their spelling, those that somebody chose to add
+    for decision, rows in decided:
+        if decision.new_class and (scope.teaching is None or not scope.teaching.isdisjoint(rows)):
+            assert decision.after is not None
+            added.setdefault(canonical_label(decision.after), decision.after)
+    marked = {canonical_label(one.after) for one, _ in decided if one.new_class and one.after is not None}
     spelled = {canonical_label(name): name for name in known}
     if len(spelled) < len(known):  # two classes differ by their spelling alone
         spelled = {}
@@ -193,27 +230,41 @@ def _classes(
 
     def name_of(name: str) -> str | None:
         name = images.merged.get(name, name)  # what is merged is of one class, also as decided
-        return exact.get(name) or spelled.get(canonical_label(name))
+        canonical = canonical_label(name)
+        return exact.get(name) or spelled.get(canonical) or added.get(canonical)
 
-    named = set()
-    for decision in decisions:
+    named, added_not = set(), Counter[str]()
+    for decision, rows in decided:
         if decision.after is None:
             continue
         name = name_of(decision.after)
-        if name is None:
-            adds = f" --data.add-classes {decision.after} makes it a class." if adding else ""
-            raise ConfigError(
-                f"{what} gives {shown(decision.file)} the class {shown(decision.after)}, which {images.name} does not"
-                f" have; {nearest(decision.after, known)}{adds}"
-            )
-        named.add(name)
-    for name in more if adding else ():
-        if name in images.classes or name not in named:
-            why = f"{images.name} has that class" if name in images.classes else f"no decision of {what} names it"
+        if name is not None:
+            named.add(name)
+        elif scope.staying.issuperset(rows):
+            continue
+        elif canonical_label(decision.after) in marked:
+            added_not[decision.after] += len(rows)
+        else:
+            raise ConfigError(_unknown(decision, images, known, what, scope.adding))
+    for name in scope.known if scope.adding else ():
+        if name in images.classes or name not in named or canonical_label(name) in added:
+            why = f"{what} adds it by itself" if canonical_label(name) in added else f"no decision of {what} names it"
+            why = f"{images.name} has that class" if name in images.classes else why
             raise ConfigError(f"--data.add-classes {name} has no effect: {why}; leave it out.")
     classes = sorted(named.union(images.classes))
     place_of = {name: index for index, name in enumerate(classes)}
-    return classes, lambda name: place_of.get(name_of(name) or "")
+    return classes, lambda name: place_of.get(name_of(name) or ""), added_not
+
+
+def _unknown(decision: Decision, images: CachedImages, known: Sequence[str], what: str, adding: bool) -> str:
+    """Say that a decision names a class that a set does not have, and how it is added."""
+    assert decision.after is not None
+    adds = f" --data.add-classes {decision.after} makes it a class, and so" if adding else " To make it a class,"
+    return (
+        f"{what} gives {shown(decision.file)} the class {shown(decision.after)}, which {images.name} does not have;"
+        f" {nearest(decision.after, known)}{adds} {'does' if adding else 'write'} yes in the column new_class of that"
+        " line."
+    )
 
 
 def _of_another_set(images: CachedImages, decisions: Mapping[str, Decision], what: str) -> str:

@@ -26,8 +26,9 @@ from sightline_runtime.files import read_regular
 __all__ = ["CORRECTIONS", "Corrected", "CorrectionsFile", "Decision", "locked_table", "read_corrections"]
 
 CORRECTIONS = "corrections.csv"  # as it is called beside a run and in the folder of a check
-COLUMNS = ("file", "hash", "from", "to", "decided_by", "when", "why")
+COLUMNS = ("file", "hash", "from", "to", "decided_by", "when", "why", "new_class")
 NEEDED = COLUMNS[:4]
+YES, NO = "yes", ("", "no")  # in the column new_class
 DIGEST = re.compile(r"[0-9a-f]{32}")
 LONGEST = 10_000  # letters of a cell, of the 131,072 that readers of CSV take
 PATIENCE = 60.0  # seconds to wait for another process, which holds the file for some hundredths of one
@@ -58,6 +59,8 @@ class Decision:
     """ISO 8601, in UTC."""
     why: str = ""
     """What it was suspected for."""
+    new_class: bool = False
+    """Whether ``after`` is a class that the set did not have, and that somebody chose to add."""
 
     def __post_init__(self) -> None:
         if not DIGEST.fullmatch(self.digest):
@@ -240,9 +243,16 @@ def _decision(cells: Mapping[str, str], where: str) -> Decision:
             decided_by=cells.get("decided_by", ""),
             when=cells.get("when", ""),
             why=cells.get("why", ""),
+            new_class=_is_new(cells.get("new_class", "").strip().lower()),
         )
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _is_new(cell: str) -> bool:
+    if cell != YES and cell not in NO:
+        raise ConfigError(f"the column new_class holds {shown(cell)}; wanted {YES}, or nothing.")
+    return cell == YES
 
 
 def _said(decision: Decision) -> str:
@@ -258,6 +268,7 @@ def _cells(decision: Decision) -> tuple[str, ...]:
         decision.decided_by,
         decision.when,
         decision.why,
+        YES if decision.new_class else "",
     )
 
 

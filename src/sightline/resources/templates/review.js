@@ -48,7 +48,7 @@ function place(main, title, url) {
 const link = (id) => { const found = document.getElementById(id); if (found) show(found.getAttribute('href')); };
 
 // ── decisions ──
-function decide(action, label) {
+function decide(action, other = {}) {
   const form = $('#decide');
   if (!form) return;
   const button = $(`[value=${action}]`, form);
@@ -57,7 +57,7 @@ function decide(action, label) {
     return;
   }
   const fields = Object.fromEntries(new FormData(form));
-  show('/review/decide', {...fields, action, ...(label === undefined ? {} : {label})});
+  show('/review/decide', {...fields, action, ...other});
 }
 
 async function undo() {
@@ -96,43 +96,61 @@ function step(by) {
 const columns = () => getComputedStyle($('#grid')).gridTemplateColumns.split(' ').length;
 
 // ── another label ──
-const classes = JSON.parse(($('#classes') || {textContent: '[]'}).textContent);
+const classes = JSON.parse(($('#classes') || {textContent: '[]'}).textContent).map((name, index) => ({name, index}));
 let matches = [], picked = 0;
 function match() {
-  const typed = $('#label').value.trim().toLocaleLowerCase();
-  const ranked = classes.map((name, index) => ({name, index, at: name.toLocaleLowerCase().indexOf(typed)})).filter((one) => one.at >= 0);
+  const text = $('#label').value.trim().replace(/\s+/g, ' '), typed = text.toLocaleLowerCase();
+  const all = [...classes, ...JSON.parse($('#main').dataset.added).map((name, place) => ({name, index: classes.length + place, added: true}))];
+  const ranked = all.map((one) => ({...one, at: one.name.toLocaleLowerCase().indexOf(typed)})).filter((one) => one.at >= 0);
   ranked.sort((a, b) => (a.at > 0) - (b.at > 0) || a.name.length - b.name.length || a.index - b.index);
   matches = typed ? ranked.slice(0, MATCHES) : ranked.sort((a, b) => a.index - b.index).slice(0, MATCHES);
-  picked = 0;
-  drawMatches();
   const more = ranked.length - matches.length;
   $('#none').textContent = !matches.length ? 'No class has that in its name.' : more > 0 ? `${more} more; type to narrow them down.` : '';
+  if (text && !all.some((one) => one.name === text)) matches.push({name: text, add: true});
+  pick(0);
 }
-function drawMatches() {
+function pick(place) {
+  picked = Math.min(Math.max(place, 0), matches.length - 1);
   const list = $('#matches'), field = $('#label');
-  list.replaceChildren(...matches.map(({name}, place) => {
+  list.replaceChildren(...matches.map(({name, add}, at) => {
     const option = document.createElement('li');
-    option.id = `match-${place}`;
-    option.textContent = name;
+    option.id = `match-${at}`;
+    option.textContent = add ? `Add the class ${name} …` : name;
+    option.classList.toggle('add', Boolean(add));
     option.setAttribute('role', 'option');
-    option.setAttribute('aria-selected', String(place === picked));
+    option.setAttribute('aria-selected', String(at === picked));
     return option;
   }));
   field.setAttribute('aria-expanded', String(matches.length > 0));
+  $('#label-ok span').textContent = matches[picked] && matches[picked].add ? 'Add this class …' : 'Give it this label';
   if (matches.length) { field.setAttribute('aria-activedescendant', `match-${picked}`); list.children[picked].scrollIntoView({block: 'nearest'}); }
   else field.removeAttribute('aria-activedescendant');
+}
+function asking(name) {
+  $('#choose').hidden = name !== '';
+  $('#ask').hidden = name === '';
+  $('#labels').setAttribute('aria-labelledby', name ? 'ask-title' : 'labels-title');
+  $('#ask-title').textContent = name ? `Add the class ${name}?` : '';
+  $(name ? '#ask-yes' : '#label').focus();
 }
 function openLabels() {
   if (!$('#decide')) return;
   $('#label').value = '';
   $('#labels').showModal();
   match();
-  $('#label').focus();
+  asking('');
 }
 function take(place) {
-  if (!matches[place]) return;
+  const one = matches[place];
+  if (!one) return;
+  if (one.add) { pick(place); asking(one.name); return; }
   $('#labels').close();
-  decide('other', matches[place].index);
+  decide('other', one.added ? {name: one.name} : {label: one.index});
+}
+function add() {
+  const {name} = matches[picked];
+  $('#labels').close();
+  decide('other', {name, add: true});
 }
 
 // ── events ──
@@ -161,6 +179,8 @@ document.addEventListener('click', (event) => {
   if (on.id === 'do-other') openLabels();
   else if (on.id === 'do-undo') undo();
   else if (on.id === 'label-ok') take(picked);
+  else if (on.id === 'ask-yes') add();
+  else if (on.id === 'ask-no') asking('');
   else if (on.closest('#matches')) take([...$('#matches').children].indexOf(on));
   else if (on.matches('.tile') && event.detail === 1) { event.preventDefault(); on.focus(); choose(on); }
   else if (on.matches('a[href^="/review"]')) { event.preventDefault(); show(on.getAttribute('href')); }
@@ -170,11 +190,13 @@ if ($('#labels')) {
   $('#label').addEventListener('input', match);
   $('#label').addEventListener('keydown', (event) => {
     const by = {ArrowDown: 1, ArrowUp: -1}[event.key];
-    if (by) { picked = Math.min(Math.max(picked + by, 0), matches.length - 1); drawMatches(); }
-    else if (event.key === 'Enter') take(picked);
+    if (event.isComposing) return;
+    if (by) pick(picked + by);
+    else if (event.key === 'Enter') { if (!event.repeat) take(picked); }
     else return;
     event.preventDefault();
   });
+  $('#ask-yes').addEventListener('keydown', (event) => { if (event.repeat) event.preventDefault(); });  // the Enter that asked
   try { $('#keys').checked = localStorage.getItem(KEYS) !== 'off'; } catch { /* not remembered */ }
   $('#keys').addEventListener('change', (event) => { try { localStorage.setItem(KEYS, event.target.checked ? 'on' : 'off'); } catch { /* not remembered */ } });
   say($('#main').dataset.text, $('#main').dataset.trouble);

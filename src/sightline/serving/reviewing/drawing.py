@@ -43,6 +43,7 @@ def draw_review(session: Session, view: str, number: int | None, after: int) -> 
         "total": len(review.items),
         "undecided": None if undecided is None else undecided + 1,
         "counts": _counts(review, answers),
+        "added": session.added(answers),
         "file": str(review.sink.path),
         "writable": os.access(review.sink.path.parent, os.W_OK),
     }

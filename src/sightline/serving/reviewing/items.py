@@ -7,7 +7,6 @@ import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +51,10 @@ class Answer(Protocol):
         """The class that it should have; None: it is left out."""
 
     @property
+    def new_class(self) -> bool:
+        """Whether that is a class that somebody chose to add."""
+
+    @property
     def decided_by(self) -> str:
         """A person's name."""
 
@@ -70,12 +73,13 @@ class Sink(Protocol):
     def read(self) -> Mapping[str, Answer]:
         """Return what is decided, by the digest of the image."""
 
-    def decide(self, item: Item, after: str | None) -> tuple[Answer, Answer | None]:
+    def decide(self, item: Item, after: str | None, new_class: bool) -> tuple[Answer, Answer | None]:
         """Write a decision; return it, and what it took the place of.
 
         Args:
             item: the image.
             after: the class that it should have; None leaves it out.
+            new_class: whether the set does not have that class, and somebody chose to add it.
         Raises:
             ConfigError, StorageError: it could not be written; nothing was.
         """
@@ -108,7 +112,7 @@ class Corrections:
             self._seen = (state, self._file.read())
         return self._seen[1]
 
-    def decide(self, item: Item, after: str | None) -> tuple[Decision, Decision | None]:
+    def decide(self, item: Item, after: str | None, new_class: bool = False) -> tuple[Decision, Decision | None]:
         """Write a decision; return it, and what it took the place of."""
         assert item.given is not None, "what has no label cannot be corrected"
         decision = Decision(
@@ -119,6 +123,7 @@ class Corrections:
             decided_by=self._name,
             when=datetime.now(UTC).isoformat(timespec="milliseconds"),
             why=item.why,
+            new_class=new_class,
         )
         return decision, self._file.decide(decision)
 
@@ -151,7 +156,7 @@ class Review:
     home: str = ""
     """Path of the page that leads here, where there is one."""
 
-    @cached_property
+    @property
     def classes(self) -> list[str]:
-        """The labels that can be chosen, by index."""
+        """The labels that can be chosen, by index; others can be added."""
         return self.images.classes

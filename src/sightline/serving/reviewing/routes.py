@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse, Response
 from sightline.display.pages import render_html
 from sightline.errors import SightlineError, StorageError
 from sightline.serving.reviewing.drawing import draw_review
-from sightline.serving.reviewing.session import Action, ConflictError, Session, Undo
+from sightline.serving.reviewing.session import Action, Choice, ConflictError, Session, Undo
 from sightline_runtime.serving.limits import PRIVATE
 
 __all__ = ["review_routes"]
@@ -57,6 +57,8 @@ def review_routes(opened: Opened) -> APIRouter:
         item: Annotated[int, Form()],
         action: Annotated[Action, Form()],
         label: Annotated[int | None, Form()] = None,
+        name: Annotated[str, Form()] = "",
+        add: Annotated[bool, Form()] = False,
         seen: Annotated[str, Form()] = "",
         view: Annotated[View, Form()] = "one",
     ) -> Response:
@@ -64,7 +66,7 @@ def review_routes(opened: Opened) -> APIRouter:
         if isinstance(session, str):
             return _page(session, view, None)
         try:
-            text, undo = session.decide(item - 1, action, label, seen)
+            text, undo = session.decide(item - 1, Choice(action, label, name, add), seen)
         except SightlineError as error:
             return _page(session, view, item, trouble=error)
         return _page(session, view, None, after=item - 1, text=text, undo=undo)

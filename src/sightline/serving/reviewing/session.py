@@ -8,13 +8,30 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Literal
 
+from sightline.config.checks import shown
+from sightline.data.sources.table_rows import MISSING, canonical_label
 from sightline.errors import ConfigError
 from sightline.serving.reviewing.items import Answer, Item, Review
 
-__all__ = ["Action", "ConflictError", "Session", "Undo", "said", "state_of"]
+__all__ = ["Action", "Choice", "ConflictError", "Session", "Undo", "said", "state_of"]
 
 Action = Literal["accept", "keep", "other", "out"]
 REMEMBERED = 10_000  # decisions that can be taken back exactly, the latest ones
+LONGEST_NAME = 200  # letters of a class that is added
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a person chose for an image."""
+
+    action: Action
+    """Accept the suggestion, keep the label, give it another one, or leave the image out."""
+    label: int | None = None
+    """Index of the other class, where the set has it."""
+    name: str = ""
+    """Of the other class, where the set does not have it."""
+    add: bool = False
+    """Whether a class of that name is to be added."""
 
 
 class ConflictError(ConfigError):
@@ -60,13 +77,17 @@ class Session:
         order = [*range(item + 1, len(items)), *range(min(item + 1, len(items)))]
         return next((index for index in order if items[index].digest not in answers), None)
 
-    def decide(self, index: int, action: Action, label: int | None, seen: str) -> tuple[str, Undo | None]:
+    def added(self, answers: Mapping[str, Answer]) -> list[str]:
+        """Return the classes that were added, as far as an image still has them."""
+        new = {answer.after for answer in answers.values() if answer.new_class and answer.after is not None}
+        return sorted(new.difference(self.review.classes))
+
+    def decide(self, index: int, choice: Choice, seen: str) -> tuple[str, Undo | None]:
         """Write what a person decided.
 
         Args:
             index: of the item.
-            action: accept the suggestion, keep the label, give it another one, or leave the image out.
-            label: index of the other class.
+            choice: what was chosen.
             seen: state of the decision that the window showed.
         Returns:
             A sentence about it, and what takes it back; None where another window had decided the same.
@@ -75,9 +96,10 @@ class Session:
             ConfigError, StorageError: it cannot be decided so, or not be written.
         """
         item = self._item(index)
-        after = self._after(item, action, label)
         with self._lock:
-            now = self.decided().get(item.digest)
+            answers = self.decided()
+            after = self._after(item, choice, answers)
+            now = answers.get(item.digest)
             if state_of(now) != seen:
                 if now is not None and now.after == after:
                     return f"Decided already: {said(item, now)}.", None
@@ -86,7 +108,8 @@ class Session:
                     + (f"decided meanwhile: {said(item, now)}." if now else "set back to undecided meanwhile.")
                     + " Nothing was changed; decide again to replace that."
                 )
-            decision, earlier = self.review.sink.decide(item, after)
+            new = after is not None and after not in self.review.classes
+            decision, earlier = self.review.sink.decide(item, after, new)
             token = secrets.token_hex(8)
             self._history[token] = (decision, earlier)
             if len(self._history) > REMEMBERED:
@@ -127,16 +150,33 @@ class Session:
             raise ConfigError(f"there is no image {index + 1}; wanted one of 1 to {len(self.review.items)}.")
         return self.review.items[index]
 
-    def _after(self, item: Item, action: Action, label: int | None) -> str | None:
-        if action == "other":
-            if label is None or not 0 <= label < len(self.review.classes):
-                raise ConfigError(f"there is no class {label}; wanted an index below {len(self.review.classes)}.")
-            return self.review.classes[label]
+    def _after(self, item: Item, choice: Choice, answers: Mapping[str, Answer]) -> str | None:
+        if choice.action == "other":
+            return self._named(choice, answers) if choice.label is None else self._listed(choice.label)
         chosen = {"accept": item.suggestion, "keep": item.given, "out": None}
-        if action != "out" and chosen[action] is None:
-            what = "nothing is suggested for" if action == "accept" else "there is no label to keep on"
+        if choice.action != "out" and chosen[choice.action] is None:
+            what = "nothing is suggested for" if choice.action == "accept" else "there is no label to keep on"
             raise ConfigError(f"{what} this image; choose another label, or leave it out.")
-        return chosen[action]
+        return chosen[choice.action]
+
+    def _listed(self, label: int) -> str:
+        if not 0 <= label < len(self.review.classes):
+            raise ConfigError(f"there is no class {label}; wanted an index below {len(self.review.classes)}.")
+        return self.review.classes[label]
+
+    def _named(self, choice: Choice, answers: Mapping[str, Answer]) -> str:
+        """Return the class of a name, however it is spelled; one that is new must be asked for."""
+        name = " ".join(choice.name.split())
+        if not name.isprintable() or len(name) > LONGEST_NAME or name.lower() in MISSING:  # as tables have no label
+            raise ConfigError(
+                f"{shown(choice.name)} is no name of a class; wanted 1 to {LONGEST_NAME} letters that can be printed."
+            )
+        known = {canonical_label(one): one for one in (*self.added(answers), *self.review.classes)}
+        if (same := known.get(canonical_label(name))) is not None:
+            return same
+        if not choice.add:
+            raise ConfigError(f"there is no class {shown(name)}; add it, or choose another.")
+        return canonical_label(name)
 
 
 def said(item: Item, answer: Answer) -> str:
