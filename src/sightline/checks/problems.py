@@ -121,8 +121,8 @@ KINDS = {
     "tiny": Kind("Tiny images", "They are enlarged, and show less than the others."),
     "rare class": Kind(
         "Classes with few images",
-        "A classifier passes them over. Add images, or train with --fit.class-weights balanced or --data.sampling"
-        " balanced.",
+        "A classifier passes them over. Add images; --evaluation.prior equal finds more of them, at the price of false"
+        " ones.",
     ),
     "confused": Kind(
         "Classes that cannot be told apart",
