@@ -16,11 +16,11 @@ help:
 	echo "make train [DATA=groceries] [RECIPE=auto] train a classifier; the last line is its folder"
 	echo "make test                                run the tests"
 	echo "make check                               ruff, mypy and import-linter"
-	echo "make docs                                write docs/names.md from the code"
+	echo "make docs                                write docs/names.md from the code; build the docs site into site/"
 	echo "make box RUN=runs/...                    pack a finished run as the classifier that comes along; what half floats cost"
 	echo "make box-backbone                        make the backbone that comes along; compare it with its source"
 	echo "make box-groceries [GROCERY=archive]     pack the embedded photographs anew, from the Grocery Store Dataset"
-	echo "make bench-...                           benchmarks: see benchmarks/README.md"
+	echo "make bench-...                           benchmarks: see docs/benchmarks.md"
 
 bench-generated bench-samplers bench-traces: DATA = digits
 
@@ -80,6 +80,7 @@ check: install
 
 docs: install
 	$(BIN)/python docs/make_names.py
+	$(BIN)/zensical build --strict --clean
 
 bench-resume: install
 	$(BIN)/python benchmarks/resume.py
@@ -184,4 +185,4 @@ bench-mutations: install
 	$(BIN)/python benchmarks/mutations.py $(RUN) 10000 $(or $(SEED),42)
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist site .cache .pytest_cache .mypy_cache .ruff_cache

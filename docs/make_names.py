@@ -175,7 +175,7 @@ def _extras() -> Iterator[tuple[str, str, str]]:
             or (
                 "nothing: the name is kept for those who type it"
                 if extra in ("timm", "check")
-                else "all of these but `dev`"
+                else "all of these but `docs` and `dev`"
             ),
             f"`pip install '.[{extra}]'`",
         )
