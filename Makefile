@@ -170,7 +170,7 @@ bench-explain: install
 	$(BIN)/python benchmarks/explain.py $(RUNS)
 
 bench-predict: install
-	$(BIN)/python benchmarks/predict.py $(CIFAR)
+	$(BIN)/python benchmarks/predict.py $(CIFAR) $(RUN) $(MODEL)
 
 bench-runtime: install
 	$(BIN)/python benchmarks/runtime.py $(MODEL) $(IMAGES) $(ARGS)

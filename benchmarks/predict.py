@@ -1,13 +1,17 @@
-"""10,000 JPEG files from a folder to CSV with a classifier of the recipe ``fast``: seconds of a cold process, warm speed.
+"""10,000 JPEG files from a folder to CSV: seconds of a cold process, by views, number format, and an exported file in int8.
 
-Then what answers in float32 cost against the fastest number format of this machine: both in turns, five times, as the
-median ratio of images a second with its least and greatest.
+Each way in turns, three times, in an order drawn anew: medians, with the least and the greatest. Then what answers in
+float32 cost against the fastest number format of this machine: both in turns, five times, as the median ratio of images a
+second with its least and greatest.
 
-Trains an untuned classifier first (one epoch of a hundredth of the set): speed does not depend on what it has learnt.
+    python benchmarks/predict.py ../shared/data/cifar10-jpeg.tar.xz [RUN [model.onnx]]
 
-    python benchmarks/predict.py ../shared/data/cifar10-jpeg.tar.xz
+RUN is of the recipe `fast`, with adaptive views where those are to be measured; without it one is trained for an epoch on a
+hundredth of the set: speed does not depend on what it has learnt, but for adaptive views. model.onnx is its exported file.
 """
 
+import random
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -25,7 +29,7 @@ from sightline.inference.predict import load
 from sightline.machine.devices import arithmetic, choose_device
 
 COUNT = 10_000
-TURNS, SAMPLE = 5, 2_000
+COLD_TURNS, TURNS, SAMPLE = 3, 5, 2_000
 
 
 def main() -> None:
@@ -35,20 +39,29 @@ def main() -> None:
             members = [member for member in packed if member.isfile() and member.name.startswith("test/")]
             packed.extractall(images, members[:COUNT], filter="data")
         settings = {"fit": {"epochs": 1}, "data": {"fraction": 0.01}, "evaluation": {"on": "none"}}
-        run = sightline.train(sys.argv[1], recipe="fast", settings=settings, run=Path(folder) / "run")
-        assert run is not None
-        program = Path(sys.executable).with_name("sightline")
-        for views in ("six", "one"):
-            start = time.perf_counter()
-            command = [program, "predict", run, images, "--out", Path(folder) / f"{views}.csv", "--views", views]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            cold = time.perf_counter() - start
-            start = time.perf_counter()
-            found = sightline.predict(run, [images], views=views)
-            warm = time.perf_counter() - start
-            assert len(found.files) == COUNT
+        own = sys.argv[2] if len(sys.argv) > 2 else None
+        run = Path(own or sightline.train(sys.argv[1], recipe="fast", settings=settings, run=Path(folder) / "run"))
+        ways = {
+            f"{views} views, {precision}": [run, "--views", views, "--precision", precision]
+            for views in load(run).temperatures
+            if views != "flip"
+            for precision in ("float32", "bfloat16")
+        }
+        for model in sys.argv[3:4]:
+            ways |= {f"{views} views, {Path(model).name}": [model, "--views", views] for views in ("adaptive", "six")}
+        seconds: dict[str, list[float]] = {way: [] for way in ways}
+        for turn in range(COLD_TURNS):
+            for way in random.sample(list(ways), len(ways)):
+                start = time.perf_counter()
+                out = Path(folder) / f"{turn}-{way}.csv"
+                command = [Path(sys.executable).with_name("sightline"), "predict", ways[way][0], images, *ways[way][1:]]
+                subprocess.run([*command, "--out", out], check=True, stdout=subprocess.DEVNULL)
+                seconds[way].append(time.perf_counter() - start)
+        for way, taken in seconds.items():
             print(
-                f"{views:4} views: {cold:.1f} s cold, {COUNT / warm:,.0f} images/s warm (decoding included)", flush=True
+                f"{way}: {statistics.median(taken):.1f} s ({min(taken):.1f} to {max(taken):.1f}, n = {len(taken)}) for"
+                f" {COUNT:,} files, cold",
+                flush=True,
             )
         print(compare_formats(run, sorted(images.rglob("*.jpg"))[:SAMPLE]))
 

@@ -1,8 +1,8 @@
 """The service of a finished run under load from a second process: requests a second, latencies, answers, memory.
 
 Starts ``sightline serve`` on 127.0.0.1 and drives it with 1, 8 and 64 callers, each of which keeps its connection and asks
-about one JPEG file of 32 px at a time; then with 64 for some minutes. Every answer is compared with that of ``predict`` for
-the same file. It stops by itself.
+about one JPEG file of 32 px at a time; then with 64 for some minutes; other views than those of the run with 8. Every
+answer is compared with that of ``predict`` for the same file. It stops by itself.
 
     python benchmarks/serve.py runs/... ../shared/data/cifar10-jpeg.tar.xz 10
 """
@@ -150,6 +150,14 @@ def measure(port: int, files: Path, callers: int, seconds: float, query: str = "
     return found
 
 
+def other_views(run: str) -> list[str]:
+    """Views that a run is calibrated for, besides those that it averages by itself."""
+    import sightline
+
+    classifier = sightline.load(run)
+    return [views for views in classifier.temperatures if views not in (classifier.views, "flip")]
+
+
 def prepare(run: str, archive: str, files: Path) -> None:
     """Unpack test images, and write down what ``predict`` says of them."""
     import sightline
@@ -161,7 +169,7 @@ def prepare(run: str, archive: str, files: Path) -> None:
                 assert content is not None
                 (files / f"{index:05d}.jpg").write_bytes(content.read())
     images = sorted(files.glob("*.jpg"))
-    for views in (None, "one"):
+    for views in (None, *other_views(run)):
         found = sightline.predict(run, images, views=views)  # type: ignore[arg-type]
         assert len(found.predictions) == len(images)
         rows = zip(found.files, found.predictions, strict=True)
@@ -178,9 +186,10 @@ def main() -> None:
             print(
                 f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {MARK}"
             )
-            for query in ("", "?views=one"):
-                for callers in CALLERS:
-                    measure(port, files, callers, SECONDS, query)
+            for callers in CALLERS:
+                measure(port, files, callers, SECONDS)
+            for views in other_views(run):
+                measure(port, files, 8, SECONDS, f"?views={views}")
             print(f"memory {memory(process):.0f} MB; {minutes:g} minutes with {CALLERS[-1]} callers follow")
             lost = 0
             for minute in range(1, round(minutes) + 1):
