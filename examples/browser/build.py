@@ -5,7 +5,7 @@
     python -m http.server --directory site --bind 127.0.0.1
 
 onnxruntime-web comes from npm's registry, and is checked against its hash; the page itself asks no other host for
-anything. The page resizes images as sightline does, to the bit; only the browser's decoder may differ, by up to 3 levels.
+anything. The page resizes images as sightline does, to the bit; the browser's decoder may differ, by up to 3 levels.
 """
 
 import base64

@@ -258,8 +258,8 @@ class EvaluationConfig(Block, frozen=True, kw_only=True):
     views: Literal["one", "flip", "six", "adaptive"] = "one"
     """Views of an image whose logits are averaged: itself; with its mirror image; both also shifted by a pixel
     up-left and down-right (the shifted four share half of the weight); adaptive: itself, and the other five only where
-    its probability is below a threshold, which is chosen on validation to be no worse than six. Of a recipe it is one
-    where a test finds that mirrored images look like another class."""
+    the probability of its answer is below a threshold, which is chosen on validation to be no worse than six. Of a
+    recipe it is one where a test finds that mirrored images look like another class."""
     on: Literal["test", "validation", "none"] = "test"
     """What the finished classifier is measured on; the test split is read once."""
     prior: Literal["train", "equal"] = "train"

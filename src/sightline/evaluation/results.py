@@ -190,8 +190,8 @@ def about_passes(model: Mapping[str, Any]) -> list[str]:
             " once."
         ]
     return [
-        f"An image is shown once, and five times more where its probability is below {adaptive['threshold']:g}:"
-        f" {adaptive['passes']:.2f} views on average of {adaptive['n']:,} validation images."
+        "An image is shown once, and five times more where the probability of its answer is below"
+        f" {adaptive['threshold']:g}: {adaptive['passes']:.2f} views on average of {adaptive['n']:,} validation images."
     ]
 
 
