@@ -1,11 +1,12 @@
 """What adaptive views reach beside one and six: accuracy, log-likelihood and views of an image, on validation, by seeds.
 
-    python benchmarks/adaptive.py DATA RECIPE [SEEDS] [SETTING=VALUE ...]
+    python benchmarks/adaptive.py DATA RECIPE [SEEDS] [SETTING=VALUE ...] [--test]
 
 Trains SEEDS seeds (3) with `--evaluation.views adaptive` and without reading test, then deals the validation images of each
 into two halves: temperatures and threshold are set on one half and measured on the other, and the other way round, so that no
 image is measured that chose anything. One and six views are calibrated by the same halves. A run that is there is not trained
-again. Settings are written as `fit.epochs=3`; the runs go to runs/adaptive-RECIPE-SEED.
+again. Settings are written as `fit.epochs=3`; the runs go to runs/adaptive-RECIPE-SEED. With --test all validation images
+set temperatures and threshold, and the test split, which is read for nothing else, is measured.
 """
 
 import sys
@@ -32,7 +33,7 @@ VIEWS = ("one", "six", "adaptive")
 Array = np.ndarray
 
 
-def main(data: str, recipe: str, seeds: int, settings: dict) -> None:
+def main(data: str, recipe: str, seeds: int, settings: dict, on_test: bool) -> None:
     print(
         f"{'seed':>4} {'views':9} {'n':>6} {'accuracy':>9} {'log-likelihood':>15} {'views of an image':>18} {'thresholds':>12}"
     )
@@ -43,7 +44,13 @@ def main(data: str, recipe: str, seeds: int, settings: dict) -> None:
             own = {"evaluation": {"views": "adaptive", "on": "none", "robustness": False}, "fit": {"seed": seed}}
             sightline.train(data, recipe=recipe, settings=merge(settings, own), run=run)
         logits_VNK, labels_N = answers(run)
-        measured, thresholds = crossed(logits_VNK, labels_N, seed)
+        if on_test:
+            chosen_by = (logits_VNK, labels_N)
+            logits_VNK, labels_N = answers(run, "test")
+            chances, asked_N, threshold = set_and_answer(*chosen_by, logits_VNK)
+            measured, thresholds = measures(chances, asked_N, labels_N), [threshold]
+        else:
+            measured, thresholds = crossed(logits_VNK, labels_N, seed)
         for views, (right_N, log_N, count) in measured.items():
             said = " ".join(f"{threshold:g}" for threshold in thresholds) if views == "adaptive" else ""
             print(
@@ -64,13 +71,14 @@ def main(data: str, recipe: str, seeds: int, settings: dict) -> None:
     print(environment())
 
 
-def answers(run: Path) -> tuple[Array, Array]:
-    """Return the logits of all six views of a run's validation images, without the shift of class frequencies, and their classes."""
+def answers(run: Path, split: str = "validation") -> tuple[Array, Array]:
+    """Return the logits of all six views of a run's images, without the shift of class frequencies, and their classes."""
     model, recipe = read_model(run), read_run_recipe(run)
     classifier = sightline.load(run)
     sizes = (classifier.size, classifier.resize)
     images = open_as_trained(source_of_run(model), recipe.data.size, sizes, None, classifier.preprocessing)
-    rows = split_as(recipe, images, model["data"]["split_rule"], run).calibrate
+    splits = split_as(recipe, images, model["data"]["split_rule"], run)
+    rows = splits.test if split == "test" else splits.calibrate
     return classifier.view_logits(images.pixels, "six", rows=rows) - classifier.prior_shift("six"), images.labels[rows]
 
 
@@ -80,20 +88,30 @@ def crossed(logits_VNK: Array, labels_N: Array, seed: int) -> tuple[dict[str, tu
     chances = {views: np.zeros(logits_VNK.shape[1:]) for views in VIEWS}
     asked_N, thresholds = np.zeros(len(labels_N), bool), []
     for some, held in (halves, halves[::-1]):
-        temperatures = {
-            views: fit_temperature(combine(logits_VNK[:, some], views), labels_N[some]) for views in ("one", "six")
-        }
-        temperatures["adaptive"] = temperatures["six"]
-        own = [probabilities(combine(logits_VNK[:, some], views), temperatures[views]) for views in ("one", "six")]
-        thresholds.append(choose_threshold(*own, labels_N[some])["threshold"])
-        decided = decided_outputs(Outputs(logits_VNK[:, held]), temperatures, thresholds[-1])
-        asked_N[held] = decided.asked_N
+        own, asked_N[held], threshold = set_and_answer(logits_VNK[:, some], labels_N[some], logits_VNK[:, held])
+        thresholds.append(threshold)
         for views in VIEWS:
-            logits = decided.logits_VNK if views == "adaptive" else logits_VNK[:, held]
-            chances[views][held] = probabilities(combine(logits, views), temperatures[views])
+            chances[views][held] = own[views]
+    return measures(chances, asked_N, labels_N), thresholds
+
+
+def set_and_answer(some_VNK: Array, labels_N: Array, held_VNK: Array) -> tuple[dict[str, Array], Array, float]:
+    """Set temperatures and threshold by some images; the probabilities of others by views, which are asked again."""
+    temperatures = {views: fit_temperature(combine(some_VNK, views), labels_N) for views in ("one", "six")}
+    temperatures["adaptive"] = temperatures["six"]
+    own = [probabilities(combine(some_VNK, views), temperatures[views]) for views in ("one", "six")]
+    threshold = choose_threshold(*own, labels_N)["threshold"]
+    decided = decided_outputs(Outputs(held_VNK), temperatures, threshold)
+    logits = {views: decided.logits_VNK if views == "adaptive" else held_VNK for views in VIEWS}
+    chances = {views: probabilities(combine(logits[views], views), temperatures[views]) for views in VIEWS}
+    return chances, decided.asked_N, threshold
+
+
+def measures(chances: dict[str, Array], asked_N: Array, labels_N: Array) -> dict[str, tuple[Array, Array, float]]:
+    """(Right, log-likelihood, views of an image), by views."""
     rows = np.arange(len(labels_N))
     counts = {"one": 1.0, "six": 6.0, "adaptive": passes(asked_N)}
-    measured = {
+    return {
         views: (
             (chances_NK.argmax(1) == labels_N).astype(float),
             np.log(np.maximum(chances_NK[rows, labels_N], 1e-12)),
@@ -101,7 +119,6 @@ def crossed(logits_VNK: Array, labels_N: Array, seed: int) -> tuple[dict[str, tu
         )
         for views, chances_NK in chances.items()
     }
-    return measured, thresholds
 
 
 def written(words: list[str]) -> dict:
@@ -115,12 +132,9 @@ def written(words: list[str]) -> dict:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
+    words = [word for word in sys.argv[1:] if word != "--test"]
+    if len(words) < 2:
         sys.exit(__doc__)
-    seeds_given = len(sys.argv) > 3 and sys.argv[3].isdecimal()
-    main(
-        sys.argv[1],
-        sys.argv[2],
-        int(sys.argv[3]) if seeds_given else SEEDS,
-        written(sys.argv[4 if seeds_given else 3 :]),
-    )
+    seeds_given = len(words) > 2 and words[2].isdecimal()
+    settings_given = written(words[3 if seeds_given else 2 :])
+    main(words[0], words[1], int(words[2]) if seeds_given else SEEDS, settings_given, "--test" in sys.argv)

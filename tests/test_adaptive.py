@@ -54,6 +54,20 @@ def test_where_further_views_mend_only_unsure_answers_sure_ones_are_left_alone(l
     )
 
 
+def test_few_images_cannot_show_that_one_view_is_enough() -> None:
+    """By less than its standard error as many images as one likes could be wrong, where there are few."""
+    labels_N, passes = np.random.default_rng(0).integers(0, 4, 40_000), []
+    one_NK, six_NK = (probabilities(logits_of(1, strength, labels_N)) for strength in (1.0, 2.0))
+    for count in (100, 1_000, 40_000):
+        chosen = choose_threshold(one_NK[:count], six_NK[:count], labels_N[:count])
+        passes.append(chosen["passes"])
+        asked_N = unsure(one_NK, chosen["threshold"])
+        adaptive_NK = np.where(asked_N[:, None], six_NK, one_NK)
+        held_out = (adaptive_NK.argmax(1) == labels_N).mean() - (six_NK.argmax(1) == labels_N).mean()
+        assert held_out > -0.004, (count, chosen["threshold"])
+    assert passes[0] > passes[-1]
+
+
 def test_where_six_views_are_no_better_no_image_is_shown_again(labels_N: Array) -> None:
     chances_NK = probabilities(logits_of(1, 1.0, labels_N))
     chosen = choose_threshold(chances_NK, chances_NK, labels_N)

@@ -17,15 +17,19 @@ __all__ = ["GRID", "choose_threshold", "decided_outputs", "passes"]
 GRID = (0.0, *(percent / 100 for percent in range(30, 95, 5)), 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
 """Thresholds that are tried: 0 never asks again, 1 always."""
 
+ACCURACY, LOG_LIKELIHOOD = 0.005, 0.01
+"""What adaptive views may lose at most to six, standard error included."""
+
 Array = np.ndarray[Any, Any]
 
 
 def choose_threshold(one_NK: Array, six_NK: Array, labels_N: Array) -> dict[str, Any]:
     """Choose the lowest threshold at which adaptive views are no worse than six; every higher one must be so, too.
 
-    No worse: accuracy is lower by no more than the standard error of the paired difference, and the log-likelihood by
-    no more than its own standard error with six views. (Paired, that of the log-likelihood would count differences of a
-    hundred-thousandth: six views are surer of almost every image.)
+    No worse: accuracy is lower by no more than the standard error of the paired difference, and it and the
+    log-likelihood, with one standard error of their paired differences added, by no more than 0.005 and 0.01. Few
+    images leave large errors, and so get a high threshold. (By the standard error alone the log-likelihood could not be
+    judged: six views are surer of almost every image, by a hundred-thousandth.)
 
     Args:
         one_NK: calibrated probabilities of one view, of images that nothing was learned from.
@@ -40,12 +44,12 @@ def choose_threshold(one_NK: Array, six_NK: Array, labels_N: Array) -> dict[str,
         ((chances_NK.argmax(1) == labels_N).astype(float), np.log(np.maximum(chances_NK[rows, labels_N], 1e-12)))
         for chances_NK in (one_NK, six_NK)
     )
-    allowed = _standard_error(log_six_N)
     chosen = GRID[-1]
     for threshold in reversed(GRID[:-1]):
         alone_N = ~unsure(one_NK, threshold)
         lost_N = np.where(alone_N, right_six_N - right_one_N, 0.0)
-        if lost_N.mean() > _standard_error(lost_N) or np.where(alone_N, log_six_N - log_one_N, 0.0).mean() > allowed:
+        less_N = np.where(alone_N, log_six_N - log_one_N, 0.0)
+        if lost_N.mean() > _standard_error(lost_N) or _at_most(lost_N) > ACCURACY or _at_most(less_N) > LOG_LIKELIHOOD:
             break
         chosen = threshold
     asked_N = unsure(one_NK, chosen)
@@ -88,6 +92,10 @@ def decided_outputs(
         np.where(asked_N, energies(six_NK), energies(one_NK)),
         asked_N,
     )
+
+
+def _at_most(losses_N: Array) -> float:
+    return float(losses_N.mean()) + _standard_error(losses_N)
 
 
 def _standard_error(values_N: Array) -> float:
