@@ -17,8 +17,10 @@ __all__ = ["GRID", "choose_threshold", "decided_outputs", "passes"]
 GRID = (0.0, *(percent / 100 for percent in range(30, 95, 5)), 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 1.0)
 """Thresholds that are tried: 0 never asks again, 1 always."""
 
-ACCURACY, LOG_LIKELIHOOD = 0.005, 0.01
-"""What adaptive views may lose at most to six, standard error included."""
+MARGIN = 0.01
+"""By less than this accuracy and log-likelihood are lower than with six views, with a confidence of ``NORMAL``."""
+NORMAL = 1.645
+"""Standard errors above the mean: one-sided, 95 %."""
 
 Array = np.ndarray[Any, Any]
 
@@ -26,10 +28,10 @@ Array = np.ndarray[Any, Any]
 def choose_threshold(one_NK: Array, six_NK: Array, labels_N: Array) -> dict[str, Any]:
     """Choose the lowest threshold at which adaptive views are no worse than six; every higher one must be so, too.
 
-    No worse: accuracy is lower by no more than the standard error of the paired difference, and it and the
-    log-likelihood, with one standard error of their paired differences added, by no more than 0.005 and 0.01. Few
-    images leave large errors, and so get a high threshold. (By the standard error alone the log-likelihood could not be
-    judged: six views are surer of almost every image, by a hundred-thousandth.)
+    No worse: accuracy is lower by no more than the standard error of the paired difference, and with a confidence of
+    95 % it and the log-likelihood are lower by less than 0.01 (non-inferiority). Few images leave large errors, and so
+    get a high threshold. (By the standard error alone the log-likelihood could not be judged: six views are surer of
+    almost every image, by a hundred-thousandth.)
 
     Args:
         one_NK: calibrated probabilities of one view, of images that nothing was learned from.
@@ -49,7 +51,7 @@ def choose_threshold(one_NK: Array, six_NK: Array, labels_N: Array) -> dict[str,
         alone_N = ~unsure(one_NK, threshold)
         lost_N = np.where(alone_N, right_six_N - right_one_N, 0.0)
         less_N = np.where(alone_N, log_six_N - log_one_N, 0.0)
-        if lost_N.mean() > _standard_error(lost_N) or _at_most(lost_N) > ACCURACY or _at_most(less_N) > LOG_LIKELIHOOD:
+        if lost_N.mean() > _standard_error(lost_N) or max(_at_most(lost_N), _at_most(less_N)) >= MARGIN:
             break
         chosen = threshold
     asked_N = unsure(one_NK, chosen)
@@ -95,7 +97,7 @@ def decided_outputs(
 
 
 def _at_most(losses_N: Array) -> float:
-    return float(losses_N.mean()) + _standard_error(losses_N)
+    return float(losses_N.mean()) + NORMAL * _standard_error(losses_N)
 
 
 def _standard_error(values_N: Array) -> float:

@@ -210,8 +210,8 @@ def about_views(facts: Facts) -> list[Section]:
         sentences.append(f"Of the {facts.split} images it is {facts.measured['passes']:.2f}.")  # type: ignore[index]
     about = (
         "The threshold is the lowest at which accuracy is not lower than with six views by more than the standard error"
-        " of the paired difference, and at which, that error added, accuracy is lower by at most 0.005 and the"
-        " log-likelihood by at most 0.01. It was chosen on the images of this table, which flatters it a little."
+        " of the paired difference, and at which, with a confidence of 95 %, accuracy and log-likelihood are lower by"
+        " less than 0.01. It was chosen on the images of this table, which flatters it a little."
     )
     columns = ("views", "accuracy", "log-likelihood", "views of an image")
     return [Section("How often it looks", " ".join([*sentences, about]), Table(columns, rows))]
