@@ -1,5 +1,6 @@
 """Images that a list keeps out: of train and validation, never of test, and nothing else moves."""
 
+import dataclasses
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ import sightline
 from conftest import QUICK, Finished
 from sightline.cli.main import main
 from sightline.data.cache import open_images
+from sightline.data.corrections import Corrected
 from sightline.data.excluding import excluded_fingerprint, leave_out, read_excluded
 from sightline.data.seen import trained_rows
 from sightline.data.sources.find_source import find_source
@@ -207,3 +209,19 @@ def test_what_was_left_out_is_not_compared_with_generated_images_as_trained_on(f
     assert [own.paths[row] for row in train] == [images.paths[row] for row in rows[1:]]
     (run / "seen.npz").unlink()  # of a run that did not note its images
     assert trained_rows(run, own, rows).tolist() == rows.tolist()
+
+
+def test_a_decision_on_a_label_goes_before_a_list_that_was_made_for_its_sake(in_memory, tmp_path):
+    images = in_memory([0, 1] * 30, splits=["train"] * 40 + ["val"] * 10 + ["test"] * 10)
+    lines = [(0, "suspected label"), (1, "two labels"), (2, "suspected label"), (3, "duplicate"), (3, "two labels")]
+    (tmp_path / "a.csv").write_text(
+        "file,finding\n" + "".join(f"{images.paths[row]},{finding}\n" for row, finding in lines)
+    )
+    facts = {"classes": images.classes, "labels": images.labels, "left_out": np.array([], np.int64), "facts": {}}
+    decided = dataclasses.replace(images, corrected=Corrected(decided=np.array([0, 1, 3, 41]), **facts))
+    left = leave_out(decided, split(images), tmp_path / "a.csv")
+    assert left.excluded.tolist() == [2, 3]
+    assert "2 images are listed for labels that were decided since: the decision holds" in left.notes
+    assert leave_out(images, split(images), tmp_path / "a.csv").excluded.tolist() == [0, 1, 2, 3]
+    (tmp_path / "b.csv").write_text(f"file,finding\n{images.paths[0]},suspected label\n")
+    assert leave_out(decided, split(images), tmp_path / "b.csv").excluded.tolist() == []  # decided: no reason to refuse

@@ -1,9 +1,11 @@
 """The review page: what a decision writes, who may make one, and that none is lost; by requests and in a real browser."""
 
 import csv
+import html
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,6 +29,7 @@ from sightline.cli.main import main
 from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages
 from sightline.data.corrections import CorrectionsFile
+from sightline.data.seen import number_of, read_kept
 from sightline.data.sources.find_source import find_source
 from sightline.errors import RunError
 
@@ -242,7 +245,7 @@ def test_a_decision_of_another_server_in_the_same_instant_is_told_and_not_lost(o
         def read(self) -> Any:
             return {}  # what the file held before the other server wrote
 
-    window = Window(Review("", opened.images, opened.items, Late(folder / "corrections.csv"), ""))
+    window = Window(Review("", opened.images, opened.items, Late(folder / "corrections.csv"), lambda decided: ""))
     Window(opened).decide("out")
     window.decide("keep")
     assert "In place of another window" in window.part("text")
@@ -260,7 +263,9 @@ def test_what_cannot_be_decided_is_said(opened: Review, folder: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_nothing_is_pretended(opened: Review) -> None:
-    nowhere = Review(opened.title, opened.images, opened.items, Corrections(Path("/proc/nowhere/x.csv")), "")
+    nowhere = Review(
+        opened.title, opened.images, opened.items, Corrections(Path("/proc/nowhere/x.csv")), lambda decided: ""
+    )
     window = Window(nowhere)
     assert "cannot be written" in window.page
     assert window.decide("keep").status == 507
@@ -352,7 +357,7 @@ class Answers:
 def test_images_without_a_label_are_reviewed_on_the_same_page(opened: Review) -> None:
     items = [Item(one.row, one.file, one.digest, None, "=blood", 0.4) for one in opened.items[:2]]
     answers = Answers()
-    window = Window(Review("Label", opened.images, items, answers, "sightline train x"))
+    window = Window(Review("Label", opened.images, items, answers, lambda decided: "sightline train x"))
     assert window.decide("keep").status == 422
     assert window.decide("accept").part("text") == "Decided: =blood."
     window.decide("other", label=2)
@@ -499,13 +504,62 @@ def test_what_was_decided_is_proposed_to_be_left_out_no_more(
     data = planted[0].parent / "set"
     found = check(data, labels="none", out=tmp_path / "new", review=True, on_event=events.append)
     with (tmp_path / "new" / "exclude.csv").open(newline="") as file:
-        assert [row["file"] for row in csv.DictReader(file)] == [images.paths[4], "my own.png"]
-    assert "exclude.csv has 2 lines less: the labels of those images were decided on" in events
+        listed = [row["file"] for row in csv.DictReader(file)]
+    assert listed == [*(images.paths[row] for row in (3, 4, 5)), "my own.png"]  # what people edit stays what it is
     assert [item.row for item in found.findings if item.kind == "suspected label"] == [4]
     assert found.excluded == [images.paths[4]]
     assert f"--data.corrections {tmp_path}/new/corrections.csv" in found.command
     assert f"--data.exclude {tmp_path}/new/exclude.csv" in found.command
     assert "Review 1 label" in (tmp_path / "new" / "check.html").read_text()
+
+
+def test_the_command_that_is_printed_trains_with_all_that_was_accepted(
+    planted: tuple[Path, CachedImages, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, splits, _ = open_set(find_source(planted[0].parent / "set"), None)
+    assert splits is not None
+    train = splits.train.tolist()
+    kept, changed, out, new, open_still, twice = train[:6]
+    labels = {row: int(images.labels[row]) for row in train}
+    findings = [
+        *(Finding("suspected label", "", row, label=labels[row], score=0.1, suggested=1) for row in train[:5]),
+        Finding("duplicate", "the same pixels", twice, train[6], labels[twice], 1.0, True),
+    ]
+    monkeypatch.setattr("sightline.checks.check.copies", lambda *of: findings)
+    seen: list[Window] = []
+
+    def decide(review: Review, *_: Any) -> None:
+        window, place = Window(review), {item.row: index + 1 for index, item in enumerate(review.items)}
+        assert "--data.corrections" not in window.page  # nothing is decided
+        for row, action, fields in (
+            (kept, "keep", {}),
+            (changed, "other", {"label": (labels[changed] + 1) % 3}),
+            (out, "out", {}),
+            (new, "other", {"name": "moss; echo", "add": "true"}),
+        ):
+            assert window.look(f"/review?item={place[row]}").decide(action, **fields).status == 200
+        seen.append(window)
+
+    monkeypatch.setattr("sightline.serving.reviewing.server.serve_review", decide)
+    events: list[Any] = []
+    data, folder = planted[0].parent / "set", tmp_path / "the check"
+    checked = check(data, labels="none", out=folder, review=True, on_event=events.append)
+    said = next(text for text in events if isinstance(text, str) and "train with them: " in text)
+    command = said.partition("train with them: ")[2]
+    assert command in html.unescape(seen[0].page)
+    assert sorted(shlex.split(command)) == sorted(shlex.split(checked.command))  # the page of the check has the same
+    page = html.unescape((folder / "check.html").read_text())
+    assert checked.command in page
+    monkeypatch.chdir(tmp_path)
+    quick = ["--recipe", "small", "--fit.epochs", "1", "--fit.batch-size", "16", "--network.widths", "8", "16", "16"]
+    assert main([*shlex.split(command)[1:], *quick, "--run", "run"]) == 0
+    model = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert model["classes"] == sorted([*CLASSES, "moss; echo"])
+    left = {row["to"] for row in rows(folder)}
+    assert "" in left
+    trained = set(read_kept(tmp_path / "run").trained.tolist())
+    for row, inside in ((kept, True), (changed, True), (new, True), (out, False), (open_still, False), (twice, False)):
+        assert (number_of(images.hashes[row]) in trained) == inside
 
 
 def test_a_folder_that_no_check_wrote_is_refused(tmp_path: Path) -> None:

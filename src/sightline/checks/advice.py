@@ -19,9 +19,9 @@ from sightline.display.terminal import natural_key
 if TYPE_CHECKING:
     from sightline.checks.check_page import Findings
 
-__all__ = ["CORRECTIONS", "EXCLUDED", "Advice", "advise", "by_itself", "train_command"]
+__all__ = ["EXCLUDED", "Advice", "advise", "by_itself", "train_command"]
 
-EXCLUDED, CORRECTIONS = "exclude.csv", "corrections.csv"  # in the folder of a check
+EXCLUDED = "exclude.csv"  # in the folder of a check
 MANY_CUT = 1 / 5  # of the images, of which the crop hides much, from which on it is what the set is like
 LOOKED_AT = ("dark", "bright", "mode", "size", "shape", "tiny")  # kinds of which nothing is proposed but a look
 NAMED = 5  # classes that a sentence names; the rest are counted
@@ -69,9 +69,15 @@ def advise(checked: "Findings", folder: Path) -> list[Advice]:
     return steps
 
 
-def train_command(location: str, steps: Sequence[Advice]) -> str:
-    """Write the command that trains with all that is accepted."""
-    flags: dict[str, list[str]] = {}
+def train_command(location: str, steps: Sequence[Advice], layout: str | None = None) -> str:
+    """Write the command that trains with all that is accepted.
+
+    Args:
+        location: of the image set.
+        steps: what is advised.
+        layout: which folders are the classes, where that was said.
+    """
+    flags: dict[str, list[str]] = {} if layout is None else {"--data.classes": [layout]}
     for step in steps:
         if step.flag and step.accepted and step.value not in flags.setdefault(step.flag, []):
             flags[step.flag].append(step.value)
@@ -142,16 +148,13 @@ def _labels(checked: "Findings", folder: Path) -> list[Advice]:
                 sections=("suspected label",),
             )
         )
-    corrected, file = checked.images.corrected, folder / CORRECTIONS
-    if corrected is not None:
-        file = Path(corrected.facts["file"]).expanduser()
-    if file.is_file() and (corrected is None or corrected.facts["learned"]):
+    if checked.corrections is not None:
         steps.append(
             Advice(
                 "Take the labels that were decided",
-                f"{file.name} holds what was decided on labels; the images stay as they are.",
+                f"{checked.corrections.name} holds what was decided on labels; the images stay as they are.",
                 flag="--data.corrections",
-                value=str(file.absolute()),
+                value=str(checked.corrections.absolute()),
             )
         )
     return steps

@@ -28,7 +28,7 @@ from sightline.checks.unlabeled import choose_unlabeled, review_chosen
 from sightline.config.labeling import UnlabeledConfig
 from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages
-from sightline.data.corrections import read_corrections
+from sightline.data.corrections import CORRECTIONS, read_corrections
 from sightline.data.ranges import notes_on_reading
 from sightline.data.sizing import SMALL_SIDE
 from sightline.data.sources.downloads import Progress
@@ -171,13 +171,16 @@ def check(
             problems.suggestions(images, parts, findings, rank),
             problems.staying_in_test(images, parts, findings, rank),
             facts,
+            _taken(images),
+            classes,
         )
         folder = _folder(images.name, out)
         steps = advise(checked, folder)
         _write(folder, checked, steps)
         suspects = keep_suspects(folder, images, classes, parts, findings)
-    if at is not None and (reviewed := serve_items(folder, images, suspects, at, on_event, corrections)):
-        checked, steps = as_reviewed(checked, folder, reviewed)
+    if at is not None and (reviewed := serve_items(folder, images, suspects, at, on_event, classes, corrections)):
+        file = folder / CORRECTIONS if corrections is None else Path(corrections).expanduser()
+        checked, steps = as_reviewed(checked, folder, reviewed, file)
     return _concluded(folder, checked, steps, reading)
 
 
@@ -190,9 +193,16 @@ def _concluded(folder: Path, checked: Findings, steps: list[Advice], reading: Se
         [checked.images.paths[row] for row in sorted(checked.excluded)],
         " ".join(lead(checked, steps)),
         steps,
-        train_command(checked.images.location, steps),
+        train_command(checked.images.location, steps, checked.layout),
         [*reading, *by_itself(checked)],
     )
+
+
+def _taken(images: CachedImages) -> Path | None:
+    """Return the corrections file that a check read, where a training changes by it."""
+    if images.corrected is None or not images.corrected.facts["learned"]:
+        return None
+    return Path(images.corrected.facts["file"]).expanduser()
 
 
 def _chosen(

@@ -45,6 +45,10 @@ class Findings:
     """Test images that would be proposed, if a training left out any of test."""
     classes: ClassFacts | None = None
     """What answers out of fold say of the classes; None where labels were not judged."""
+    corrections: Path | None = None
+    """File of what was decided on labels, where a training would change by it; None where there is none."""
+    layout: str | None = None
+    """Which folders are the classes, as the check was told (``--data.classes``)."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -79,8 +83,8 @@ def write_check(path: Path, checked: Findings, steps: Sequence[Advice]) -> None:
         lead(checked, steps),
         sections,
         steps=[_step(step, checked.counts) for step in steps],
-        command=train_command(images.location, steps),
-        plain_command=train_command(images.location, []),
+        command=train_command(images.location, steps, checked.layout),
+        plain_command=train_command(images.location, [], checked.layout),
         closing=by_itself(checked),
     )
     write_page(path, page)

@@ -2,20 +2,23 @@
 
 import os
 import shlex
+from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
-from sightline.checks.after_review import no_more_excluded
+from sightline.checks.advice import EXCLUDED
 from sightline.checks.opening import open_set
 from sightline.checks.suspects import read_suspects
 from sightline.config.serving import AddressConfig
 from sightline.data.cache import CachedImages
 from sightline.data.corrections import CORRECTIONS
 from sightline.data.sources.find_source import find_source
+from sightline.data.sources.layout import Classes
 from sightline.data.sources.listing import listed_once
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError
 from sightline.machine.extras import require
-from sightline.serving.reviewing.items import Corrections, Item, Review
+from sightline.serving.reviewing.items import Answer, Corrections, Item, Review
 
 __all__ = ["address_of_review", "open_review", "review", "serve_items"]
 
@@ -52,7 +55,7 @@ def review(
     items = kept.items(images)
     if gone := len(kept.suspects) - len(items):
         on_event(f"{gone:,} of {len(kept.suspects):,} suspects are gone: their images or labels are others today")
-    serve_items(Path(folder), images, items, address, on_event, kept.corrections)
+    serve_items(Path(folder), images, items, address, on_event, kept.layout, kept.corrections)
 
 
 def address_of_review(wanted: bool, address: AddressConfig | None) -> AddressConfig | None:
@@ -78,15 +81,37 @@ def _require_page(address: AddressConfig, feature: str) -> None:
     refuse_to_review_at(address)
 
 
-def open_review(folder: Path, images: CachedImages, items: list[Item], corrections: str | None = None) -> Review:
+def open_review(
+    folder: Path,
+    images: CachedImages,
+    items: list[Item],
+    corrections: str | None = None,
+    layout: Classes | None = None,
+) -> Review:
     """Return the review of the suspects of a check, whose decisions go to its folder, or to the file that it read."""
     path = (folder / CORRECTIONS if corrections is None else Path(corrections).expanduser()).absolute()
     notes = ["The images are shown in the order in which their labels are likely to be wrong."]
     in_test = sum(item.split == "test" for item in items)
     if in_test:
         notes.append(f"Of them {in_test:,} are test images: what is decided on those changes no training.")
-    command = f"sightline train {shlex.quote(images.location)} --data.corrections {shlex.quote(str(path))}"
+
+    def command(decided: Mapping[str, Answer]) -> str:
+        """Train with what is decided so far, and without what is listed to be left out."""
+        words = ["sightline", "train", images.location, *(("--data.classes", layout) if layout else ())]
+        if _lists_images(folder / EXCLUDED):
+            words += ["--data.exclude", str((folder / EXCLUDED).absolute())]
+        return shlex.join([*words, *(("--data.corrections", str(path)) if decided else ())])
+
     return Review(f"Review of {images.name}", images, items, Corrections(path), command, notes)
+
+
+def _lists_images(path: Path) -> bool:
+    """Tell whether a list names an image below its first line; people may have edited it."""
+    try:
+        with path.open("rb") as file:
+            return any(line.strip() for line in islice(file, 1, None))
+    except OSError:
+        return False
 
 
 def serve_items(
@@ -95,6 +120,7 @@ def serve_items(
     items: list[Item],
     address: AddressConfig,
     on_event: Listener,
+    layout: Classes | None = None,
     corrections: str | None = None,
 ) -> set[str]:
     """Show the suspects of a check, until Ctrl-C; say how to go on.
@@ -105,6 +131,7 @@ def serve_items(
         items: the suspects.
         address: where to listen, and whom to answer.
         on_event: is told the address.
+        layout: which folders are the classes, as the check was told.
         corrections: file of decisions that the check read, to which more go; None: that of the folder.
     Returns:
         Hashes of the suspects that are decided by then.
@@ -114,12 +141,11 @@ def serve_items(
     if not items:
         on_event("No label is suspected, so there is nothing to review.")
         return set()
-    shown = open_review(folder, images.as_labeled, items, corrections)
+    shown = open_review(folder, images.as_labeled, items, corrections, layout)
     on_event(f"It can be ended by Ctrl-C at any time; go on later with: sightline review {shlex.quote(str(folder))}")
     serve_review(shown, address, on_event)
-    decided = shown.sink.read().keys() & {item.digest for item in items}
+    answers = shown.sink.read()
+    decided = answers.keys() & {item.digest for item in items}
     done = f"{len(decided):,} of {len(items):,} are decided"
-    on_event(f"{done}; train with them: {shown.command}" if decided else done)
-    if dropped := no_more_excluded(folder / "exclude.csv", images, decided):
-        on_event(f"exclude.csv has {dropped:,} lines less: the labels of those images were decided on")
+    on_event(f"{done}; train with them: {shown.command(answers)}" if decided else done)
     return set(decided)

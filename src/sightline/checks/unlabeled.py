@@ -257,7 +257,8 @@ def open_labeling(chosen: Chosen) -> Review:
     ]
     notes = ["The first images teach most."]
     title = f"Images of {images.name} to label"
-    return Review(title, replace(images, classes=answers.classes), items, _Labels(answers), chosen.command, notes)
+    images = replace(images, classes=answers.classes)
+    return Review(title, images, items, _Labels(answers), lambda _: chosen.command, notes)
 
 
 def review_chosen(chosen: Chosen, address: AddressConfig, on_event: Listener) -> None:

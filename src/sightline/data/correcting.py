@@ -49,7 +49,8 @@ def correct(images: CachedImages, splits: Splits, data: DataConfig) -> tuple[Cac
     changed = {name: rows[decided.labels[rows] != decided.given[rows]] for name, rows in parts.items()}
     gone = {name: np.intersect1d(rows, decided.left_out) for name, rows in parts.items()}
     notes, of_test = [], (len(changed["test"]), len(gone["test"]))
-    _refuse_without_effect(what, data.correct_test, changed, gone)
+    if data.correct_test and not any(of_test):
+        raise ConfigError(f"--data.correct-test has no effect: {what} changes no test image; leave the option out.")
     if not data.correct_test:
         decided.labels[splits.test] = decided.given[splits.test]
         changed["test"], gone["test"] = splits.test[:0], splits.test[:0]
@@ -58,7 +59,9 @@ def correct(images: CachedImages, splits: Splits, data: DataConfig) -> tuple[Cac
     for verb, rows_of in (("labels corrected", changed), ("left out as decided", gone)):
         if counts := ", ".join(f"{len(rows):,} of {name}" for name, rows in rows_of.items() if len(rows)):
             notes.append(f"{verb}: {counts}")
-    if not any(map(len, (*changed.values(), *gone.values()))):  # a review may find every label right
+    if not any(of_test) and not any(
+        map(len, (*changed.values(), *gone.values()))
+    ):  # a review may find every label right
         notes.append(f"labels corrected: none; the images that {what} decides on are labeled so already")
     facts = {
         "digest": _digest(images, decided, [*changed.values(), *gone.values()]) or UNCHANGED,
@@ -301,18 +304,6 @@ def _notes(
             f" was {decision.before} and is {name})"
         )
     return notes
-
-
-def _refuse_without_effect(what: str, test: bool, changed: Mapping[str, Array], gone: Mapping[str, Array]) -> None:
-    learned = sum(len(rows_of[name]) for rows_of in (changed, gone) for name in ("train", "validation"))
-    tested = len(changed["test"]) + len(gone["test"])
-    if test and not tested:
-        raise ConfigError(f"--data.correct-test has no effect: {what} changes no test image; leave the option out.")
-    if not learned and not test and tested:
-        raise ConfigError(
-            f"{what} has no effect: the images of train and validation that it decides on are labeled so already"
-            f" ({tested:,} test images would change by --data.correct-test); leave the option out."
-        )
 
 
 def _digest(images: CachedImages, decided: _Decided, parts: Sequence[Array]) -> str | None:

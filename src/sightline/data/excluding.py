@@ -28,9 +28,10 @@ from sightline.errors import ConfigError, DataError
 from sightline.runs.writing import plain_text
 from sightline_runtime.files import read_regular
 
-__all__ = ["excluded_fingerprint", "leave_out", "read_excluded", "without"]
+__all__ = ["ABOUT_LABELS", "excluded_fingerprint", "leave_out", "read_excluded", "without"]
 
-COLUMN = "file"
+COLUMN, FINDING = "file", "finding"
+ABOUT_LABELS = ("suspected label", "two labels")  # findings of a check that a decision on the label settles
 LONGEST = 1000  # letters of a name that others are compared with
 
 Array = np.ndarray[Any, Any]
@@ -42,6 +43,11 @@ def read_excluded(path: str | Path) -> list[str]:
     Raises:
         ConfigError: the file cannot be read, lists nothing, or is a CSV without the column.
     """
+    return [name for name, _ in _read(path)]
+
+
+def _read(path: str | Path) -> list[tuple[str, str]]:
+    """Read names of images, each with the finding that it is listed for; empty where none is said."""
     file = Path(path).expanduser()
     what = f"--data.exclude {path}"
     try:
@@ -53,31 +59,34 @@ def read_excluded(path: str | Path) -> list[str]:
         ) from error
     try:
         if is_table(file):
-            names = _column(read_table(data, what, lines=is_json_lines(file), errors="surrogateescape"))
+            lines = _lines(read_table(data, what, lines=is_json_lines(file), errors="surrogateescape"))
         else:
-            names = re.split(
-                "\r\n|\n|\r", decode_text(data, what, "surrogateescape")
-            )  # a name of a file need not be UTF-8
+            text = decode_text(data, what, "surrogateescape")  # a name of a file need not be UTF-8
+            lines = [(name, "") for name in re.split("\r\n|\n|\r", text)]
     except DataError as error:
         raise ConfigError(str(error)) from error
-    names = [name for name in names if name.strip()]
-    if not names:
+    lines = [line for line in lines if line[0].strip()]
+    if not lines:
         raise ConfigError(f"{what} has no effect: it lists no images; leave the option out.")
-    return names
+    return lines
 
 
-def _column(table: Table) -> list[str]:
+def _lines(table: Table) -> list[tuple[str, str]]:
     column = choose(table, ((COLUMN,), *PATHS))
     if column is None:
         columns = ", ".join(table.columns)[:200]
         raise ConfigError(
             f"{table.what} has no column {COLUMN!r} (found: {columns or 'nothing'}); its first line must name it."
         )
-    return [row[COLUMN] or "" for _, row in table.records({COLUMN: column})]
+    finding = choose(table, ((FINDING,),))
+    columns_of = {COLUMN: column} | ({} if finding is None else {FINDING: finding})
+    return [(row[COLUMN] or "", (row.get(FINDING) or "").strip()) for _, row in table.records(columns_of)]
 
 
 def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
     """Return the same splits without the images of a list; where images are that stay is not changed.
+
+    What somebody has decided on a label (``correcting``) goes before a list that a check made for that label's sake.
 
     Args:
         images: the set.
@@ -87,21 +96,34 @@ def leave_out(images: CachedImages, splits: Splits, path: str | Path) -> Splits:
         ConfigError: a name is of no image of the set, or no image of train and validation is listed.
         DataError: nothing would be left of a class to train on, or nothing to validate on.
     """
-    rows = _rows(images, read_excluded(path), path)
+    listed = _read(path)
+    rows = _rows(images, [name for name, _ in listed], path)
+    settled = _settled(images, listed, path)
     learned = np.union1d(splits.train, splits.validation)
-    gone = np.intersect1d(rows, learned)
+    gone = np.intersect1d(np.setdiff1d(rows, settled), learned)
     staying = np.intersect1d(rows, splits.test)
-    if not len(gone):
+    if not len(gone) and (images.corrected is None or not len(np.intersect1d(rows, images.corrected.decided))):
         raise ConfigError(
             f"--data.exclude {path} has no effect: none of its {len(rows):,} images is trained or validated on"
             f" ({len(staying):,} are test images, which stay); leave the option out."
         )
     left = without(images, splits, gone, f"--data.exclude {path}")
-    counts = [len(np.intersect1d(rows, part)) for part in (splits.train, splits.validation)]
+    counts = [len(np.intersect1d(gone, part)) for part in (splits.train, splits.validation)]
     notes = [*left.notes, f"left out as listed: {counts[0]:,} of train, {counts[1]:,} of validation"]
+    if len(settled):
+        notes.append(f"{len(settled):,} images are listed for labels that were decided since: the decision holds")
     if len(staying):
         notes.append(f"{len(staying):,} listed test images stay: what is measured must not depend on a list")
     return replace(left, notes=notes, excluded=gone)
+
+
+def _settled(images: CachedImages, listed: list[tuple[str, str]], path: str | Path) -> Array:
+    """Return the rows that are listed for their labels alone, on which somebody has decided since."""
+    if images.corrected is None:
+        return np.array([], np.int64)
+    doubted = {name for name, finding in listed if finding in ABOUT_LABELS}
+    doubted -= {name for name, finding in listed if finding not in ABOUT_LABELS}
+    return np.intersect1d(_rows(images, sorted(doubted), path), images.corrected.decided)
 
 
 def without(images: CachedImages, splits: Splits, gone: Array, what: str) -> Splits:

@@ -44,6 +44,7 @@ def draw_review(session: Session, view: str, number: int | None, after: int) -> 
         "undecided": None if undecided is None else undecided + 1,
         "counts": _counts(review, answers),
         "added": session.added(answers),
+        "command": review.command(answers),
         "file": str(review.sink.path),
         "writable": os.access(review.sink.path.parent, os.W_OK),
     }

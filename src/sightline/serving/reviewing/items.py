@@ -4,7 +4,7 @@ Plain values: nothing here knows what draws them or how they were found.
 """
 
 import getpass
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -149,8 +149,8 @@ class Review:
     items: Sequence[Item]
     """One for each digest."""
     sink: Sink
-    command: str
-    """What uses the decisions, to be typed into a terminal."""
+    command: Callable[[Mapping[str, Answer]], str]
+    """Returns what uses the decisions, by the digest of the image, to be typed into a terminal."""
     notes: Sequence[str] = field(default=())
     """Sentences about where the items come from."""
     home: str = ""

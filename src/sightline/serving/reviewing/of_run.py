@@ -69,4 +69,4 @@ def review_of_run(run: Path, exhibits: Exhibits) -> Review:
         notes.append("What is decided on test images changes no training unless --data.correct-test asks for it.")
     command = f"sightline {verb} --data.corrections {shlex.quote(str(path))}"
     title = f"Review of {images.name}, by {run.resolve().name}"
-    return Review(title, images, list(items.values()), Corrections(path), command, notes, home="/")
+    return Review(title, images, list(items.values()), Corrections(path), lambda _: command, notes, home="/")
