@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 import sightline
-from sightline.checks.cross_fitting import cross_fit, pool
+from sightline.checks.cross_fitting import cross_fit, deal, pool
 from sightline.checks.embedding import embed
 from sightline.checks.label_errors import FOLDS, out_of_fold, true_class_posterior
 from sightline.config.resolving import read_recipe, resolve
@@ -112,7 +112,7 @@ def judge(
     path = options.out / f"{noise}.csv"
     write_labels(path, images, rows, given)
     splits = split_as(resolve(read_recipe("fast")), images)
-    networks = cross_fit(options.archive, noisy, splits, {"corrections": str(path)}, shown)
+    networks = cross_fit(options.archive, noisy, deal(noisy, splits), {"corrections": str(path)}, shown)
     networks = networks[np.searchsorted(images.readable, rows)]
     as_judged(f"networks alone, {time.perf_counter() - start:.0f} s", networks, given, true)
     return as_judged("both", pool(probabilities, networks, given), given, true)

@@ -11,7 +11,7 @@ import pytest
 from conftest import coloured_folder
 from sightline.checks import cross_fitting
 from sightline.checks.check import check
-from sightline.checks.cross_fitting import NETWORKS, cross_fit, pool
+from sightline.checks.cross_fitting import NETWORKS, cross_fit, deal, pool
 from sightline.checks.decided import as_decided
 from sightline.data.cache import open_images
 from sightline.data.corrections import CorrectionsFile, Decision
@@ -39,14 +39,14 @@ def test_every_image_is_judged_by_a_network_that_it_was_left_out_of(tmp_path: Pa
     data = coloured_folder(tmp_path / "set", 12)
     images = open_images(find_source(data))
     counted: list[tuple[int, int]] = []
-    found = cross_fit(data, images, None, {}, lambda done, total: counted.append((done, total)))
+    found = cross_fit(data, images, deal(images, None), {}, lambda done, total: counted.append((done, total)))
     assert found.shape == (len(images.readable), len(images.classes))
     assert np.allclose(found.sum(axis=1), 1, atol=1e-4)
     left_out = [path for training in trainings for path in training["left_out"]]
     assert len(trainings) == NETWORKS
     assert sorted(left_out) == sorted(images.paths)  # each once
     assert counted[-1][0] <= counted[-1][1]
-    again = cross_fit(data, images, None, {})
+    again = cross_fit(data, images, deal(images, None), {})
     assert len(trainings) == NETWORKS  # kept
     assert np.array_equal(found, again)
 
@@ -54,7 +54,7 @@ def test_every_image_is_judged_by_a_network_that_it_was_left_out_of(tmp_path: Pa
 def test_kept_answers_that_are_damaged_or_of_other_labels_are_computed_anew(
     tmp_path: Path, cache_root: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    data = coloured_folder(tmp_path / "set", 6)
+    data = coloured_folder(tmp_path / "set", 12)
     images, asked = open_images(find_source(data)), []
 
     def of_one(_: Any, images: Any, rows: Any, *others: Any) -> Any:
@@ -62,20 +62,20 @@ def test_kept_answers_that_are_damaged_or_of_other_labels_are_computed_anew(
         return np.full((len(rows), len(images.classes)), 1 / len(images.classes), np.float32)
 
     monkeypatch.setattr(cross_fitting, "_of_one", of_one)
-    cross_fit(data, images, None, {})
+    cross_fit(data, images, deal(images, None), {})
     (path,) = cache_root.glob("*-cross-fitted-*/probabilities.npy")
     path.write_bytes(path.read_bytes()[:100])
-    cross_fit(data, images, None, {})
+    cross_fit(data, images, deal(images, None), {})
     assert len(asked) == 2 * NETWORKS
-    cross_fit(data, images, None, {})
+    cross_fit(data, images, deal(images, None), {})
     assert len(asked) == 2 * NETWORKS
     images.labels[0] = 1
-    cross_fit(data, images, None, {})
+    cross_fit(data, images, deal(images, None), {})
     assert len(asked) == 3 * NETWORKS
 
 
 def test_images_of_test_are_judged_by_the_mean_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    data = coloured_folder(tmp_path / "set", 6)
+    data = coloured_folder(tmp_path / "set", 12)
     images, answers = open_images(find_source(data)), iter([0.2, 0.5, 0.8])
 
     def of_one(_: Any, images: Any, rows: Any, *others: Any) -> Any:
@@ -85,9 +85,31 @@ def test_images_of_test_are_judged_by_the_mean_of_all(tmp_path: Path, monkeypatc
     monkeypatch.setattr(cross_fitting, "_of_one", of_one)
     test = np.array([0, 5])
     splits = SimpleNamespace(test=test)
-    found = cross_fit(data, images, cast(Any, splits), {})
+    found = cross_fit(data, images, deal(images, cast(Any, splits)), {})
     assert np.allclose(found[test], [0.5, 0.5, 0])
     assert set(found[:, 0].tolist()) == {np.float32(value).item() for value in (0.2, 0.5, 0.8)}
+
+
+def test_copies_are_judged_by_the_network_that_saw_none_of_them(in_memory):
+    hashes = [f"{row:032x}" for row in range(90)]
+    hashes[80] = hashes[0]  # of test, pixel for pixel as in train
+    images = in_memory([0, 1] * 45, hashes=hashes)
+    splits = cast(Any, SimpleNamespace(test=np.arange(80, 90)))
+    alike = np.array([0, 2, 5, 81, 80]), np.array([1, 3, 82, 4, 6])  # 82 and 81 are of test, 80 stands for 0 and 80
+    dealt = deal(images, splits, alike)
+    assert dealt.fold_N[0] == dealt.fold_N[1] == dealt.fold_N[80] == dealt.fold_N[6]
+    assert dealt.fold_N[2] == dealt.fold_N[3]
+    assert (dealt.fold_N[82], dealt.fold_N[81]) == (dealt.fold_N[5], dealt.fold_N[4])
+    assert dealt.fold_N[83:].tolist() == [-1] * 7
+    assert dealt.learned_N.tolist() == [True] * 80 + [False] * 10
+    assert np.bincount(dealt.fold_N[:80]).max() <= 30
+
+
+def test_a_class_that_is_too_small_to_be_judged_goes_into_every_training(in_memory):
+    dealt = deal(in_memory([0, 1] * 40 + [2] * 9), None)
+    assert dealt.fold_N[80:].tolist() == [-1] * 9
+    assert dealt.learned_N.all()
+    assert dealt.fold_N[:80].min() == 0
 
 
 def test_a_check_names_the_networks_and_finds_what_they_find(tmp_path: Path, trainings: list[dict[str, Any]]):
@@ -157,7 +179,7 @@ def test_a_pool_follows_the_judge_that_knows_and_is_better_than_either_where_bot
 def test_a_corrections_file_is_told_to_those_trainings_alone_whose_labels_it_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    data = coloured_folder(tmp_path / "set", 6)
+    data = coloured_folder(tmp_path / "set", 12)
     images = open_images(find_source(data))
     file = CorrectionsFile(tmp_path / "corrections.csv")
     for row, after in ((0, "grass"), (7, None)):
@@ -171,7 +193,7 @@ def test_a_corrections_file_is_told_to_those_trainings_alone_whose_labels_it_cha
         return np.full((len(rows), len(images.classes)), 1 / len(images.classes), np.float32)
 
     monkeypatch.setattr(cross_fitting, "_of_one", of_one)
-    cross_fit(data, images, None, {"corrections": str(file.path)})
+    cross_fit(data, images, deal(images, None), {"corrections": str(file.path)})
     assert all(images.paths[7] in left_out for left_out, _ in told)  # in no training
     assert [named for _, named in told] == [images.paths[0] not in left_out for left_out, _ in told]
     assert sorted(named for _, named in told) == [False, True, True]

@@ -396,6 +396,30 @@ def test_a_group_is_never_in_two_folds(in_memory):
         assert len({fold for fold, group in zip(folds.tolist(), groups, strict=True) if group == scene}) == 1
 
 
+def test_pictures_that_are_alike_are_in_one_fold_up_to_the_share_of_a_fold(in_memory):
+    images = in_memory([row % 2 for row in range(100)])
+    chain = np.arange(0, 98, 2)  # all of a class, in one chain
+    alone = deal_folds(images, images.readable, 5, seed=0)
+    folds = deal_folds(images, images.readable, 5, 0, (np.array([1, 5]), np.array([3, 7])))
+    assert folds[1] == folds[3]
+    assert folds[5] == folds[7]
+    assert np.bincount(folds).max() - np.bincount(folds).min() <= 3
+    folds = deal_folds(images, images.readable, 5, 0, (chain, chain + 2))
+    assert np.bincount(folds[images.labels == 0], minlength=5).tolist() == [10] * 5  # in pieces of a fifth of the class
+    assert sum(folds[one] == folds[one + 2] for one in chain.tolist()) >= 45
+    nobody = np.array([], np.int64)
+    assert deal_folds(images, images.readable, 5, 0, (nobody, nobody)).tolist() == alone.tolist()
+
+
+def test_of_pictures_that_are_alike_the_most_alike_stay_together(in_memory):
+    images = in_memory([0] * 10)
+    folds = deal_folds(images, images.readable, 5, 0, (np.array([0, 1, 2]), np.array([1, 2, 3])))
+    assert folds[0] == folds[1] != folds[2] == folds[3]
+    some = np.array([3, 2, 7])  # in whatever order, and some of the pairs are of other rows
+    folds = deal_folds(images, some, 2, 0, (np.array([0, 2]), np.array([1, 3])))
+    assert folds[0] == folds[1] != folds[2]
+
+
 # ── statistics ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -149,7 +149,8 @@ def check(
         findings = [*problems.unreadable(images), *problems.rare_classes(images, parts), *_odd(images, headers)]
         rank = keeping_rank(images, parts, headers)
         embedding, unjudged = _embedding(source, images, judge, trust_code, progress, on_event)
-        findings += copies(images, parts, _near(images, rank, embedding, progress), rank)
+        near = _near(images, rank, embedding, progress)
+        findings += copies(images, parts, near, rank)
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
         facts = None
@@ -157,8 +158,9 @@ def check(
             from sightline.checks.label_errors import find_label_errors
 
             settings = {"classes": classes, "corrections": corrections}
-            networks_NK, without = _networks(data, images, splits, judge, settings, progress, on_event)
-            errors = find_label_errors(images, embedding, progress, networks_NK)
+            alike = (near.first_P, near.second_P)
+            networks_NK, without = _networks(data, images, splits, alike, judge, settings, progress, on_event)
+            errors = find_label_errors(images, embedding, progress, networks_NK, alike)
             findings, notes = [*findings, *undecided(images, errors.findings)], [*notes, *errors.notes, *without]
             facts = errors.classes
         checked = Findings(
@@ -286,6 +288,7 @@ def _networks(
     data: str | os.PathLike[str],
     images: CachedImages,
     splits: Splits | None,
+    alike: tuple[Array, Array],
     judge: str,
     settings: Mapping[str, Any],
     progress: Progress | None,
@@ -294,14 +297,15 @@ def _networks(
     """Judge the images by networks that are trained on the others, where that is asked for or worth it; and say why
     not, where it would take long.
     """
-    from sightline.checks.cross_fitting import LEAST, MOST_SECONDS, NETWORKS, cross_fit, estimated_seconds, kept
+    from sightline.checks.cross_fitting import LEAST, MOST_SECONDS, NETWORKS, cross_fit, deal, estimated_seconds, kept
 
     if judge not in (AUTO, TRAINED):
         return None, []
     small = max(images.size) <= SMALL_SIDE and len(images.readable) >= LEAST
     if judge == AUTO and not small:
         return None, []
-    if not kept(images, splits):
+    dealt = deal(images, splits, alike)
+    if not kept(images, dealt):
         seconds = estimated_seconds(images)
         costs = f"{NETWORKS} networks trained on the other images, about {spoken_seconds(seconds)}"
         if judge == AUTO and seconds > MOST_SECONDS:
@@ -310,7 +314,7 @@ def _networks(
             return None, [without]
         on_event(f"Labels are judged by {costs}; kept for the next time (--labels box does without)")
     named = {name: value for name, value in settings.items() if value is not None}
-    return cross_fit(data, images, splits, named, progress), []
+    return cross_fit(data, images, dealt, named, progress), []
 
 
 def _folder(name: str, out: str | os.PathLike[str] | None) -> Path:

@@ -12,11 +12,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sightline.checks.problems import FEWEST_TO_JUDGE
 from sightline.config.networks import SpeednetConfig
 from sightline.config.resolving import read_recipe, resolve, to_yaml
 from sightline.data.cache import CachedImages
@@ -30,9 +32,9 @@ from sightline.runs.writing import create_folder, write_atomically, write_csv
 from sightline.training.estimates import estimate_training
 from sightline.training.train import train
 
-__all__ = ["LEAST", "MOST_SECONDS", "NETWORKS", "cross_fit", "estimated_seconds", "kept", "pool"]
+__all__ = ["LEAST", "MOST_SECONDS", "NETWORKS", "Dealt", "cross_fit", "deal", "estimated_seconds", "kept", "pool"]
 
-FORMAT = 1  # rises when what is kept changes its meaning
+FORMAT = 2  # rises when what is kept changes its meaning
 NETWORKS = 3  # each trained without one of as many folds
 EPOCHS = 6  # of the nine of the recipe; docs/results/labels.md
 LEAST = 10_000  # images that such a network wants: those of the recipe fast
@@ -54,10 +56,50 @@ def estimated_seconds(images: CachedImages) -> float:
     return NETWORKS * estimate_training(recipe, network, images.size, fitted, 0).seconds
 
 
+@dataclass(frozen=True)
+class Dealt:
+    """Which network judges which of the readable images of a set."""
+
+    fold_N: Array
+    """The network that is trained without the image, and alone judges it, (N,); -1: the mean of all judges it."""
+    learned_N: Array
+    """Whether the other networks are trained on it, (N,): they are not on images of test."""
+
+
+def deal(images: CachedImages, splits: Splits | None, alike: tuple[Array, Array] | None = None) -> Dealt:
+    """Deal the readable images of a set to the networks.
+
+    What is in test is judged by all, or by the one that was trained without its copies. Images of a class that is too
+    small to be judged are left out of no training, so that none goes without the class.
+
+    Args:
+        images: the set.
+        splits: as a training cuts it; None: it cannot be cut.
+        alike: pairs of rows that show one picture, the most alike first: none is judged by a network that was trained
+            on the other, as far as ``deal_folds`` keeps them together.
+    """
+    rows = images.readable
+    learned_N = np.ones(len(rows), bool) if splits is None else ~np.isin(rows, splits.test)
+    fold_N = np.full(len(rows), -1)
+    fold_N[learned_N] = deal_folds(images, rows[learned_N], NETWORKS, 0, alike)
+    counts_K = np.bincount(images.labels[rows[learned_N]], minlength=len(images.classes))
+    fold_N[learned_N & (counts_K < FEWEST_TO_JUDGE)[images.labels[rows]]] = -1
+    places = np.flatnonzero(learned_N)
+    fold_of = {images.hashes[rows[place]]: int(fold_N[place]) for place in places.tolist()}
+    copied = dict(fold_of)
+    for one, other in zip(*(part.tolist() for part in alike), strict=True) if alike is not None else ():
+        for test, twin in ((one, other), (other, one)):
+            if (fold := fold_of.get(images.hashes[twin])) is not None:
+                copied.setdefault(images.hashes[test], fold)
+    for place in np.flatnonzero(~learned_N).tolist():
+        fold_N[place] = copied.get(images.hashes[rows[place]], -1)
+    return Dealt(fold_N, learned_N)
+
+
 def cross_fit(
     data: str | os.PathLike[str],
     images: CachedImages,
-    splits: Splits | None,
+    dealt: Dealt,
     settings: Mapping[str, Any],
     progress: Count | None = None,
 ) -> Array:
@@ -66,22 +108,23 @@ def cross_fit(
     Args:
         data: the image set, as ``sightline.train`` takes it.
         images: the same set, as it is judged.
-        splits: as a training cuts it: test images are judged by the mean of all networks. None: all are dealt.
+        dealt: which network is trained without which of them.
         settings: of data, with which a training reads the set as it is judged: ``classes``, ``corrections``.
         progress: called with (epochs done, epochs in all).
     Raises:
         SightlineError: as ``sightline.train`` raises it.
     """
-    rows, folds = images.readable, _folds(images, splits)
-    path = _kept(images, folds)
+    rows, folds = images.readable, dealt.fold_N
+    path = _kept(images, dealt)
     if (found := _read(path, (len(rows), len(images.classes)))) is not None:
         return found
     probabilities_NK = np.zeros((len(rows), len(images.classes)), np.float32)
     for fold in range(NETWORKS):
         asked = np.flatnonzero((folds == fold) | (folds < 0))
         share = np.where(folds[asked] < 0, 1 / NETWORKS, 1).astype(np.float32)
-        left_out = [images.paths[row] for row in [*rows[folds == fold].tolist(), *_decided_out(images)]]
-        layer = _changing(images, rows[(folds >= 0) & (folds != fold)], settings)
+        without = rows[dealt.learned_N & (folds == fold)].tolist()
+        left_out = [images.paths[row] for row in [*without, *_decided_out(images)]]
+        layer = _changing(images, rows[dealt.learned_N & (folds != fold)], settings)
         count = _later(progress, fold)
         probabilities_NK[asked] += share[:, None] * _of_one(data, images, rows[asked], left_out, layer, fold, count)
     with suppress(StorageError):  # the next check computes them anew
@@ -92,18 +135,9 @@ def cross_fit(
     return probabilities_NK
 
 
-def kept(images: CachedImages, splits: Splits | None) -> bool:
+def kept(images: CachedImages, dealt: Dealt) -> bool:
     """Say whether the probabilities lie on disk; ``cross_fit`` computes them where they are damaged."""
-    return _kept(images, _folds(images, splits)).exists()
-
-
-def _folds(images: CachedImages, splits: Splits | None) -> Array:
-    """Deal the readable images, (N,): the fold of each, -1 of test."""
-    rows = images.readable
-    learned = rows if splits is None else np.setdiff1d(rows, splits.test)
-    folds = np.full(len(rows), -1)
-    folds[np.searchsorted(rows, learned)] = deal_folds(images, learned, NETWORKS, 0)
-    return folds
+    return _kept(images, dealt).exists()
 
 
 def _decided_out(images: CachedImages) -> list[int]:
@@ -179,12 +213,12 @@ def pool(heads_NK: Array, networks_NK: Array, labels_N: Array) -> Array:
     return shares_NK.astype(np.float32, copy=False)
 
 
-def _kept(images: CachedImages, folds: Array) -> Path:
+def _kept(images: CachedImages, dealt: Dealt) -> Path:
     """Return where the probabilities of such networks are kept: by the decoded set, the labels, folds and recipe."""
     recipe = resolve(read_recipe("fast"), {"fit": {"epochs": EPOCHS}, "about": ""})
     parts = [FORMAT, images.folder.name, ",".join(images.classes), to_yaml(recipe)]
     digest = hashlib.sha256("\0".join(map(str, parts)).encode("utf-8", "surrogateescape"))
-    for array in (images.readable, images.labels[images.readable], folds):
+    for array in (images.readable, images.labels[images.readable], dealt.fold_N, dealt.learned_N):
         digest.update(np.ascontiguousarray(array, np.int64).tobytes())
     name = f"{images.folder.name[:-21]}-cross-fitted-{digest.hexdigest()[:20]}"
     return cache_folder() / name / "probabilities.npy"

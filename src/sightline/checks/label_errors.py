@@ -54,7 +54,11 @@ class LabelErrors:
 
 
 def find_label_errors(
-    images: CachedImages, embedding: Embedding, progress: Count | None = None, networks_NK: Array | None = None
+    images: CachedImages,
+    embedding: Embedding,
+    progress: Count | None = None,
+    networks_NK: Array | None = None,
+    alike: tuple[Array, Array] | None = None,
 ) -> LabelErrors:
     """Find the labels of a set that look wrong to heads which did not see them, and to networks where there are some.
 
@@ -63,6 +67,8 @@ def find_label_errors(
         embedding: of its readable images.
         progress: called with (folds done, folds in all).
         networks_NK: probabilities of the readable images by networks that did not see them either.
+        alike: pairs of rows that show one picture, the most alike first: no head judges an image of which it saw the
+            other, which may have the same wrong label.
     """
     rows, names = images.readable, images.classes
     labels_N = images.labels[rows]
@@ -72,7 +78,7 @@ def find_label_errors(
     places = embedding.places(rows)  # images that were decided to be left out are among its own
     features_ND = embedding.features_ND.part(places)
     both_ND = features_ND.beside(embedding.late_ND.part(places))
-    probabilities_NK = out_of_fold(both_ND, labels_N, deal_folds(images, rows, FOLDS, 0), len(names), progress)
+    probabilities_NK = out_of_fold(both_ND, labels_N, deal_folds(images, rows, FOLDS, 0, alike), len(names), progress)
     if networks_NK is not None:
         probabilities_NK = pool(probabilities_NK, networks_NK, labels_N)
     right = float((probabilities_NK.argmax(axis=1) == labels_N).mean())
@@ -117,7 +123,7 @@ def find_label_errors(
     ]
 
     def answer(part: Array) -> Array:
-        folds_n = deal_folds(images, rows[part], FOLDS, 0)
+        folds_n = deal_folds(images, rows[part], FOLDS, 0, alike)
         chances_nK = out_of_fold(both_ND.part(part), labels_N[part], folds_n, len(names), penalties=PENALTIES_OF_PARTS)
         answers_n: Array = chances_nK.argmax(axis=1)
         return answers_n
@@ -135,7 +141,7 @@ def _who_judged(embedding: Embedding, networks_NK: Array | None, right: float) -
 
 
 def true_class_posterior(probabilities_NK: Array, labels_N: Array) -> Array:
-    """Estimate how probable each class is to be the true one, given the image and the label that it has, (N, K).
+    """Estimate how probable each class is to be the true one, given the image and the label that it has.
 
     Heads that were fitted to labels with errors predict labels, errors included. How often a class is mistaken for
     which other is counted by confident learning; a few steps of expectation maximization, stopped early, take those
@@ -145,25 +151,31 @@ def true_class_posterior(probabilities_NK: Array, labels_N: Array) -> Array:
     Args:
         probabilities_NK: of the labels, by heads that did not see them.
         labels_N: as they are.
+    Returns:
+        Probabilities, (N, K), in float32; computed in float64, a block at a time.
     Source:
         Patrini et al., "Making Deep Neural Networks Robust to Label Noise: a Loss Correction Approach", CVPR 2017, has
         the matrix of mistakes; Richardson, "Bayesian-Based Iterative Method of Image Restoration", 1972, the steps.
     """
     classes = probabilities_NK.shape[1]
-    observed_NK = probabilities_NK.astype(np.float64)
     likely_N = labels_N.copy()
     suspects = suspected_labels(probabilities_NK, labels_N, "noise rate")
     likely_N[suspects] = probabilities_NK[suspects].argmax(axis=1)
     counts_KK = confusion_matrix(labels_N, likely_N, classes).astype(np.float64)  # by likely class, then label
     mistakes_KK = counts_KK / np.maximum(counts_KK.sum(axis=1, keepdims=True), 1)
-    true_NK = observed_NK
-    for _ in range(STEPS):
-        explained_NK = np.maximum(true_NK @ mistakes_KK, 1e-12)
-        true_NK = _shares(true_NK * ((observed_NK / explained_NK) @ mistakes_KK.T))
-    posterior_NK: Array = true_NK * mistakes_KK[:, labels_N].T
-    unexplained = posterior_NK.sum(axis=1) <= 0
-    posterior_NK[unexplained, labels_N[unexplained]] = 1.0
-    return _shares(posterior_NK)
+    posterior_NK = np.empty((len(labels_N), classes), np.float32)
+    for start in range(0, len(labels_N), BLOCK):
+        block = slice(start, start + BLOCK)
+        observed_nK = probabilities_NK[block].astype(np.float64)
+        true_nK = observed_nK
+        for _ in range(STEPS):
+            explained_nK = np.maximum(true_nK @ mistakes_KK, 1e-12)
+            true_nK = _shares(true_nK * ((observed_nK / explained_nK) @ mistakes_KK.T))
+        true_nK *= mistakes_KK[:, labels_N[block]].T
+        unexplained = np.flatnonzero(true_nK.sum(axis=1) <= 0)
+        true_nK[unexplained, labels_N[block][unexplained]] = 1.0
+        posterior_NK[block] = _shares(true_nK)
+    return posterior_NK
 
 
 def _shares(weights_NK: Array) -> Array:
