@@ -31,8 +31,9 @@ from sightline.checks.embedding import embed
 from sightline.checks.label_errors import FOLDS, out_of_fold, true_class_posterior
 from sightline.config.resolving import read_recipe, resolve
 from sightline.data.cache import CachedImages, open_images
+from sightline.data.folds import deal_folds
 from sightline.data.sources.find_source import find_source
-from sightline.data.splits import deal_folds, split_as
+from sightline.data.splits import split_as
 from sightline.display.reporting import ignore
 from sightline.inference.logistic_regression import Examples, solve_head
 from sightline.measures.metrics import cross_entropy, suspected_labels, wilson_interval

@@ -19,9 +19,10 @@ from sightline.data.batches import prepare
 from sightline.data.cache import open_images
 from sightline.data.correcting import correct, correct_rows, corrections_fingerprint, with_corrected_labels
 from sightline.data.corrections import CorrectionsFile, Decision
+from sightline.data.folds import deal_folds
 from sightline.data.merging import merged
 from sightline.data.sources.find_source import find_source
-from sightline.data.splits import deal_folds, split
+from sightline.data.splits import split
 from sightline.errors import ConfigError, DataError
 from sightline.inference.logistic_regression import Examples, cross_validate
 from sightline.runs.folder import read_model, read_run_recipe

@@ -12,10 +12,11 @@ from PIL import Image
 
 from sightline.checks.duplicates import exact_duplicates, near_duplicates
 from sightline.data.cache import open_images
+from sightline.data.folds import deal_folds
 from sightline.data.sources import embedded
 from sightline.data.sources.embedded import EMBEDDED, PHOTOGRAPHS, GroceriesSource
 from sightline.data.sources.find_source import always_labeled, find_source
-from sightline.data.splits import deal_folds, split
+from sightline.data.splits import split
 from sightline.errors import DataError
 
 LARGEST = 3_000_000  # bytes of the photographs in the package

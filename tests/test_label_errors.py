@@ -10,7 +10,7 @@ from sightline.checks import label_errors
 from sightline.checks.class_facts import ClassFacts
 from sightline.checks.embedding import Embedding
 from sightline.checks.label_errors import FOLDS, find_label_errors, neighbors, out_of_fold, true_class_posterior
-from sightline.data.splits import deal_folds
+from sightline.data.folds import deal_folds
 from sightline.inference import vectors
 from sightline.inference.vectors import Vectors
 from sightline.measures.metrics import label_quality, suspected_labels

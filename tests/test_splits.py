@@ -11,8 +11,9 @@ import pytest
 
 from sightline.config.settings import Recipe
 from sightline.data.cache import open_images
+from sightline.data.folds import deal_folds
 from sightline.data.sources.find_source import find_source
-from sightline.data.splits import deal_folds, split, split_as, statistics
+from sightline.data.splits import split, split_as, statistics
 from sightline.errors import DataError
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from sightline.inference.vectors import Vectors
+
 __all__ = ["spread_out", "uncertainties"]
 
 MOST = 8000  # images that are compared with each other; of more, so many are drawn
@@ -23,12 +25,12 @@ def uncertainties(probabilities_NK: Array) -> Array:
     if probabilities_NK.shape[1] < 2:
         return np.zeros(len(probabilities_NK))
     two_N2 = np.partition(probabilities_NK, -2, axis=1)[:, -2:]
-    unsure_N: Array = 1 - (two_N2[:, 1] - two_N2[:, 0])
+    unsure_N: Array = 1 - (two_N2[:, 1] - two_N2[:, 0]).astype(np.float64)
     return unsure_N
 
 
 def spread_out(
-    features_ND: Array,
+    features_ND: Array | Vectors,
     probabilities_NK: Array,
     count: int,
     labeled_MD: Array | None = None,
@@ -42,7 +44,7 @@ def spread_out(
     is typicality; when many are, the kernel has narrowed to the distance of the labeled ones, and it is uncertainty.
 
     Args:
-        features_ND: what the last layer reads.
+        features_ND: what the last layer reads; those of ``MOST`` images are read.
         probabilities_NK: of the classes, calibrated.
         count: images to choose.
         labeled_MD: features of images that have a label; None where nobody knows them.

@@ -22,7 +22,8 @@ from sightline.checks.problems import FEWEST_TO_JUDGE
 from sightline.config.networks import SpeednetConfig
 from sightline.config.resolving import read_recipe, resolve, to_yaml
 from sightline.data.cache import CachedImages
-from sightline.data.splits import Splits, deal_folds
+from sightline.data.folds import deal_folds
+from sightline.data.splits import Splits
 from sightline.errors import StorageError
 from sightline.inference.predict import load
 from sightline.machine.folders import cache_folder

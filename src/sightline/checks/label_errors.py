@@ -17,7 +17,7 @@ from sightline.checks.cross_fitting import NETWORKS, pool
 from sightline.checks.embedding import Embedding
 from sightline.checks.problems import FEWEST_TO_JUDGE, TOO_FEW_TO_JUDGE, Finding
 from sightline.data.cache import CachedImages
-from sightline.data.splits import deal_folds
+from sightline.data.folds import deal_folds
 from sightline.inference.logistic_regression import Examples, Head, solve_head
 from sightline.inference.vectors import Vectors
 from sightline.measures.metrics import confusion_matrix, cross_entropy, suspected_labels, wilson_interval

@@ -210,7 +210,7 @@ def _choose(
     labeled_MD = None
     if before.images is not None and len(before.trained):
         some = np.random.default_rng(0).permutation(before.trained)[:MOST_LABELED]
-        labeled_MD = open_store(classifier, before.images).features(np.sort(some), progress).numpy()
+        labeled_MD = np.asarray(open_store(classifier, before.images).vectors(np.sort(some), progress)[0])
     pairs = near_duplicates(images.pixels, rows, answered.features_ND, progress)
     alike = defaultdict(set)
     for first, second in zip(pairs.first_P.tolist(), pairs.second_P.tolist(), strict=True):
@@ -223,8 +223,9 @@ def _choose(
         labeled_MD,
         lambda place, chosen: not alike[int(rows[place])].isdisjoint(rows[chosen].tolist()),
     )
-    strange = float(np.mean([bool(prediction.unknown) for prediction in answered.predictions]))
-    return rows[places].tolist(), [answered.predictions[place] for place in places], copies, strange
+    strange = float(answered.unknown_N.mean())
+    chosen = np.array(places, np.int64)
+    return rows[chosen].tolist(), answered.predict(chosen) if places else [], copies, strange
 
 
 # ── the review ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ side of every split that is cut here; splits that the set brings along are kept,
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,15 @@ import numpy as np
 from sightline.config.generating import AnyRecipe
 from sightline.data.cache import CachedImages
 from sightline.data.seen import Kept, numbers_of, read_kept, read_own_kept
-from sightline.data.units import grouped, joined, unit_numbers, units_of
+from sightline.data.units import grouped, units_of
 from sightline.errors import ConfigError, DataError
 
-__all__ = ["RULE", "Splits", "brings_validation", "deal_folds", "split", "split_as", "statistics"]
+__all__ = ["RULE", "Splits", "brings_validation", "split", "split_as", "statistics"]
 
 TEST_SHARE = 1 / 5
 VALIDATION_SHARE, VALIDATION_LEAST, VALIDATION_MOST = 1 / 10, 500, 5000
 VALIDATION_LARGEST_SHARE = 1 / 5  # of train: a set of 1,000 images cannot spare 500
 FEW = 500  # images without a test split, below which a probe is cross-validated: accuracy on a fifth says little
-MOST_ALIKE = 50  # images of one picture that are dealt to one fold, of a set of up to 5,000
 RULE = 3
 """How images are dealt, as runs note it. Until 2 a group that went beyond the wanted number was cut off all the same;
 in 1, of a set with val and no test, a fifth of train was the test."""
@@ -221,55 +220,6 @@ def _absent(images: CachedImages, rows: Array) -> list[str]:
 def brings_validation(images: CachedImages) -> bool:
     """Return whether a set comes with a validation split that stays one: beside a test split."""
     return {"val", "test"} <= {images.splits[row] for row in images.readable.tolist()}
-
-
-def deal_folds(
-    images: CachedImages, rows: Array, count: int, seed: int, alike: tuple[Array, Array] | None = None
-) -> Array:
-    """Deal images into folds for cross-validation, class by class as labeled, groups and identical pixels together.
-
-    Args:
-        images: the set.
-        rows: the images to deal, (n,).
-        count: folds.
-        seed: which of the possible deals.
-        alike: pairs of rows that show one picture, the most alike first, which are dealt together as well: as many as
-            make up the share of a fold of their class, and ``MOST_ALIKE`` or a hundredth of the images at most.
-    Returns:
-        The fold of each image, (n,), from 0. Folds of a class differ by one unit at most; what is left over of a class
-        goes on where the class before it ended, so that the folds are of about the same size.
-    """
-    given, units_N = images.as_labeled, unit_numbers(images, rows)
-    labels_N, classes = given.labels[rows], len(given.classes)
-    if alike is not None and len(rows):
-        of_class_K = np.bincount(labels_N, minlength=classes)
-        most_N = np.clip(of_class_K[labels_N] // count, 2, max(MOST_ALIKE, len(rows) // 100))
-        unit_of = {images.hashes[row]: unit for row, unit in zip(rows.tolist(), units_N.tolist(), strict=True)}
-        pairs = ((unit_of.get(images.hashes[one]), unit_of.get(images.hashes[other])) for one, other in _pairs(alike))
-        units_N = joined(units_N, ((one, other) for one, other in pairs if None not in (one, other)), most_N)
-    class_U = _most_frequent(units_N, labels_N, classes)
-    order, random, start = np.argsort(class_U, kind="stable"), np.random.default_rng(seed), 0
-    for size in np.bincount(class_U).tolist():
-        if size:
-            order[start : start + size] = order[start + random.permutation(size)]
-            start += size
-    fold_U = np.empty(len(order), np.int64)
-    fold_U[order] = np.arange(len(order)) % count
-    folds_N: Array = fold_U[units_N]
-    return folds_N
-
-
-def _pairs(alike: tuple[Array, Array]) -> Iterator[tuple[int, int]]:
-    return zip(alike[0].tolist(), alike[1].tolist(), strict=True)
-
-
-def _most_frequent(units_N: Array, labels_N: Array, classes: int) -> Array:
-    """Return the label that most rows of each unit have, the least of several."""
-    pairs, counts = np.unique(units_N * classes + labels_N, return_counts=True)
-    order = np.lexsort((pairs % classes, -counts, pairs // classes))
-    _, first = np.unique((pairs // classes)[order], return_index=True)
-    labels_U: Array = (pairs % classes)[order][first]
-    return labels_U
 
 
 def statistics(images: CachedImages, rows: Array) -> tuple[list[float], list[float]]:

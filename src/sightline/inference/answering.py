@@ -1,5 +1,6 @@
 """Features and predictions of many images in one pass, the features kept on disk. N images, D features, K classes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,13 +13,16 @@ from sightline.data.sources.downloads import Progress
 from sightline.inference.classifier import Classifier, Outputs
 from sightline.inference.feature_store import FeatureStore
 from sightline.inference.ood import compared_layer
-from sightline.inference.views import VIEWS, Views
+from sightline.inference.vectors import Vectors
+from sightline.inference.views import VIEWS, Views, combine
 from sightline.measures.metrics import probabilities
 from sightline_runtime.predictions import Prediction
 
 __all__ = ["Answered", "answer_rows", "open_store"]
 
 FORMATS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+
+BLOCK = 8192  # images whose features are held at a time
 
 Array = np.ndarray[Any, Any]
 
@@ -27,11 +31,14 @@ Array = np.ndarray[Any, Any]
 class Answered:
     """Features and answers of a classifier on images."""
 
-    features_ND: Array
-    """What its head reads, in float32."""
-    predictions: list[Prediction]
+    features_ND: Vectors
+    """What its head reads; unread."""
     probabilities_NK: Array
-    """Calibrated, in the order of its classes."""
+    """Calibrated, in the order of its classes, in float32."""
+    unknown_N: Array
+    """Whether an image is called none of the classes, bool; never of a classifier that cannot tell."""
+    predict: Callable[[Array], list[Prediction]]
+    """Returns predictions of some of the images, by their places, (n,)."""
 
 
 def open_store(classifier: Classifier, images: CachedImages) -> FeatureStore:
@@ -55,17 +62,39 @@ def answer_rows(
         rows: which images, (N,).
         progress: called with (images done, images in all) of those whose features are computed.
     """
-    reference, store = classifier.reference, open_store(classifier, images)
-    features_ND = store.features(rows, progress)
+    store = open_store(classifier, images)
+    features_ND, compared_ND = store.vectors(rows, progress)
     views: Views = "one" if "one" in classifier.model["temperatures"] else classifier.views
+
+    def outputs(places_n: Array) -> Outputs:
+        return _outputs(classifier, features_ND[places_n], compared_ND.part(places_n), views)
+
+    def predict(places_n: Array) -> list[Prediction]:
+        return classifier.read(outputs(places_n), views)
+
+    probabilities_NK = np.empty((len(rows), len(classifier.classes)), np.float32)
+    unknown_N = np.zeros(len(rows), bool)
+    limit = None if classifier.trust is None else classifier.trust["unknown"]["thresholds"][views]
+    for start in range(0, len(rows), BLOCK):
+        places_n = np.arange(start, min(start + BLOCK, len(rows)))
+        found = outputs(places_n)
+        logits_nK = combine(found.logits_VNK, views)
+        probabilities_NK[places_n] = probabilities(logits_nK, classifier.model["temperatures"][views])
+        if limit is not None:
+            unknown_N[places_n] = found.unknown_scores(views) > limit
+    return Answered(features_ND, probabilities_NK, unknown_N, predict)
+
+
+def _outputs(classifier: Classifier, features_nD: Array, compared_nD: Vectors, views: Views) -> Outputs:
+    """Compute what the head of a classifier makes of features, as of one view."""
+    reference = classifier.reference
     with torch.inference_mode():
         head: Any = classifier.network.head
-        logits_NK = head(features_ND.to(classifier.device)).float().cpu().numpy() + classifier.prior_shift(views)
-    logits_NK[~np.isfinite(logits_NK).all(axis=1)] = 0.0  # as a classifier answers where its arithmetic overflows
-    outputs = Outputs(np.repeat(logits_NK[None], VIEWS[views], axis=0))
-    if reference is not None:
-        distances_N = reference.distances(store.compared(rows).numpy())
-        outputs = replace(outputs, distances_N=distances_N, energy_weight=reference.energy_weight)
-    predictions = classifier.read(outputs, views)
-    chances_NK = probabilities(logits_NK, classifier.model["temperatures"][views])
-    return Answered(features_ND.numpy(), predictions, chances_NK)
+        logits = head(torch.from_numpy(features_nD).to(classifier.device)).float().cpu().numpy()
+    logits_nK = logits + classifier.prior_shift(views)
+    logits_nK[~np.isfinite(logits_nK).all(axis=1)] = 0.0  # as a classifier answers where its arithmetic overflows
+    outputs = Outputs(np.repeat(logits_nK[None], VIEWS[views], axis=0))
+    if reference is None:
+        return outputs
+    distances_n = reference.distances(np.asarray(compared_nD))
+    return replace(outputs, distances_N=distances_n, energy_weight=reference.energy_weight)

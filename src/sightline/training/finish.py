@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from sightline.data.folds import deal_folds
 from sightline.data.sources.downloads import Progress
-from sightline.data.splits import deal_folds
 from sightline.data.units import group_numbers
 from sightline.display.events import Measured
 from sightline.display.pictures import drawing

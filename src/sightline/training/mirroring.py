@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sightline.data.cache import CachedImages
-from sightline.data.splits import deal_folds
+from sightline.data.folds import deal_folds
 from sightline.measures.alignment import LUMA, shrink
 
 __all__ = ["SWAPPED", "UNLIKE", "Mirroring", "measure_mirroring"]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sightline.data.splits import deal_folds
+from sightline.data.folds import deal_folds
 from sightline.data.units import group_numbers, unit_count
 from sightline.display.reporting import Listener, stage
 from sightline.inference.feature_store import FeatureStore
