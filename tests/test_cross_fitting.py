@@ -115,7 +115,9 @@ def test_a_class_that_is_too_small_to_be_judged_goes_into_every_training(in_memo
 def test_a_check_names_the_networks_and_finds_what_they_find(tmp_path: Path, trainings: list[dict[str, Any]]):
     data = coloured_folder(tmp_path / "set", 15)
     check(data, labels="trained", out=tmp_path / "out")
-    assert "and 3 networks trained on the others, which gave" in (tmp_path / "out" / "check.html").read_text()
+    assert (
+        "and by 3 networks, each trained on other images, which gave" in (tmp_path / "out" / "check.html").read_text()
+    )
     assert len(trainings) == NETWORKS
     assert not any(training["evaluated"] for training in trainings)  # no test image is read
 

@@ -717,6 +717,9 @@ def test_a_new_class_is_typed_and_asked_for_once(
         tab.page.keyboard.press("l")
         tab.page.keyboard.type("moss")
         assert tab.page.locator("#matches li").all_inner_texts() == ["Add the class moss …"]
+        tab.page.keyboard.press("Escape")
+        tab.page.click("#copy")
+        tab.page.wait_for_selector("#done:has-text('The command is copied.')")
         assert tab.troubles == []
 
 

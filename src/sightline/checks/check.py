@@ -153,7 +153,7 @@ def check(
         findings += copies(images, parts, near, rank)
         learned = splits.train if splits is not None else images.readable
         findings += problems.unlike_when_mirrored(images, learned)
-        facts = None
+        facts, judged = None, list[str]()
         if embedding is not None:
             from sightline.checks.label_errors import find_label_errors
 
@@ -161,8 +161,8 @@ def check(
             alike = (near.first_P, near.second_P)
             networks_NK, without = _networks(data, images, splits, alike, judge, settings, progress, on_event)
             errors = find_label_errors(images, embedding, progress, networks_NK, alike)
-            findings, notes = [*findings, *undecided(images, errors.findings)], [*notes, *errors.notes, *without]
-            facts = errors.classes
+            findings = [*findings, *undecided(images, errors.findings)]
+            facts, judged = errors.classes, [*errors.notes, *without]
         checked = Findings(
             images,
             parts,
@@ -172,6 +172,7 @@ def check(
             findings,
             problems.suggestions(images, parts, findings, rank),
             problems.staying_in_test(images, parts, findings, rank),
+            judged,
             facts,
             _taken(images),
             classes,

@@ -19,6 +19,7 @@ from sightline.display.terminal import natural_key
 
 __all__ = ["SHOWN", "Findings", "lead", "write_check"]
 
+JUDGED = "suspected label"  # whose section says who judged
 CURVE, MORE_IMAGES = "curve", "What more images bring"  # key and title of a section
 A_CLUSTER = 12  # images of a cluster that are shown
 SHOWN = 60  # findings of a kind whose pictures are shown; the table has all
@@ -43,6 +44,8 @@ class Findings:
     """Rows that are proposed to be left out, and why."""
     in_test: int = 0
     """Test images that would be proposed, if a training left out any of test."""
+    judged: Sequence[str] = ()
+    """Who judged the labels, how well, and which were not judged."""
     classes: ClassFacts | None = None
     """What answers out of fold say of the classes; None where labels were not judged."""
     corrections: Path | None = None
@@ -72,9 +75,10 @@ def write_check(path: Path, checked: Findings, steps: Sequence[Advice]) -> None:
         StorageError: it cannot be written.
     """
     images = checked.images
+    rest = () if JUDGED in checked.counts else checked.judged
     sections = [
         *(_section(checked, kind) for kind in checked.counts),
-        Section("Images of each class", "\n\n".join(checked.notes), _classes(checked)),
+        Section("Images of each class", "\n\n".join([*checked.notes, *rest]), _classes(checked)),
         *_curve(checked),
         Section("What the set is like", table=_facts(checked)),
     ]
@@ -123,7 +127,7 @@ def _section(checked: Findings, kind: str) -> Section:
     rest = sum(len(cluster) for cluster in clusters[SHOWN:])
     return Section(
         KINDS[kind].title,
-        KINDS[kind].about,
+        "\n\n".join([KINDS[kind].about, *(checked.judged if kind == JUDGED else ())]),
         items=items,
         look=look,
         note=f"{rest:,} more in findings.csv." if rest else "",

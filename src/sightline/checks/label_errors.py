@@ -30,7 +30,6 @@ PENALTIES_OF_PARTS = (0.3, 0.1, 0.03)  # the same, of heads that only a learning
 ITERATIONS = 60  # of L-BFGS for each, at most
 MOST_FITTED = 100_000  # images that a head is fitted to: a linear one learns nothing from more, and memory is finite
 CERTAIN = 3.0  # standard errors by which the heads must beat the largest class's share to be heard
-TRAINED = f"{NETWORKS} networks trained on the others"
 STEPS = 3  # of expectation maximization: chosen on the single annotator of CIFAR-10N; 1 to 12 differ by 0.0005 of AUROC
 BLOCK = 1024  # images that are asked about, or compared, at a time
 SPEAKING = 6  # nearest images of the suggested class that are named with a suspect
@@ -117,7 +116,7 @@ def find_label_errors(
             suggested=int(suggested_N[place]),
             certainty=round(float(posterior_NK[place, suggested_N[place]]), 6),
             neighbors=tuple(rows[near.get(place, [])].tolist()),
-            judge=embedding.name,
+            judge=embedding.name if networks_NK is None else f"{embedding.name} and {NETWORKS} networks",
         )
         for place in suspects
     ]
@@ -133,11 +132,10 @@ def find_label_errors(
 
 
 def _who_judged(embedding: Embedding, networks_NK: Array | None, right: float) -> str:
-    judges = f"heads on {embedding.name}{'' if networks_NK is None else f' and {TRAINED}'}"
-    return (
-        f"Labels were judged by {judges}, which gave {right:.1%} of the images that they had not seen the class that"
-        " they have."
-    )
+    judges = f"heads on {embedding.name}"
+    if networks_NK is not None:
+        judges += f" and by {NETWORKS} networks, each trained on other images"
+    return f"Labels were judged by {judges}, which gave {right:.1%} of the images, none of them seen, their own class."
 
 
 def true_class_posterior(probabilities_NK: Array, labels_N: Array) -> Array:

@@ -70,6 +70,12 @@ async function undo() {
   if (await show('/review/undo', {...one, view}) && at >= 0) remember(list.filter((_, place) => place !== at));
 }
 
+async function copy() {
+  getSelection().selectAllChildren($('#command'));
+  try { await navigator.clipboard.writeText($('#command').textContent); } catch { document.execCommand('copy'); }
+  say('The command is copied.');
+}
+
 // ── the grid ──
 const chosen = () => $('.tile[aria-current]');
 function choose(tile) {
@@ -178,6 +184,7 @@ document.addEventListener('click', (event) => {
   if (!on || event.ctrlKey || event.metaKey || event.shiftKey) return;
   if (on.id === 'do-other') openLabels();
   else if (on.id === 'do-undo') undo();
+  else if (on.id === 'copy') copy();
   else if (on.id === 'label-ok') take(picked);
   else if (on.id === 'ask-yes') add();
   else if (on.id === 'ask-no') asking('');
