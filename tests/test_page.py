@@ -511,7 +511,7 @@ def test_labels_of_the_run_that_look_wrong_are_reviewed_beside_the_page(
         page.page.wait_for_selector("#decide")
         assert page.page.inner_text("figcaption").split(" · ")[0] in {plain_text(name) for name in wrong}
         given, suggested = (page.page.inner_text(f"[data-part={part}]") for part in ("given", "suggestion"))
-        assert f"sightline evaluate {served.run} --data.corrections {file}" in page.page.inner_text("footer pre")
+        assert f"sightline evaluate {served.run} --data.corrections {file}" in page.page.inner_text("#command")
         page.page.keyboard.press("a")
         page.page.wait_for_selector("#done:has-text('Decided')")
         (decision,) = CorrectionsFile(file).read().values()
