@@ -1,7 +1,7 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test check docs box box-backbone box-groceries
+.PHONY: help install train test test-mobile check docs box box-backbone box-groceries
 
 PYTHON ?= python3
 DATA ?= groceries
@@ -15,6 +15,7 @@ help:
 	echo "make install                             only set up .venv"
 	echo "make train [DATA=groceries] [RECIPE=auto] train a classifier; the last line is its folder"
 	echo "make test                                run the tests"
+	echo "make test-mobile                         test ExecuTorch's files, in .venv-mobile with the extra mobile"
 	echo "make check                               ruff, mypy and import-linter"
 	echo "make docs                                write docs/names.md from the code; build the docs site into site/"
 	echo "make box RUN=runs/...                    pack a finished run as the classifier that comes along; what half floats cost"
@@ -71,6 +72,16 @@ train: install
 
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
+
+# ExecuTorch brings some hundred megabytes that nothing else here needs, and keeps out of .venv
+.venv-mobile/installed: pyproject.toml constraints.txt
+	echo "Setting up .venv-mobile (a few minutes) ..."
+	$(PYTHON) -m venv .venv-mobile
+	.venv-mobile/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mobile]' 'pytest>=8'
+	touch $@
+
+test-mobile: .venv-mobile/installed
+	.venv-mobile/bin/python -m pytest tests/mobile
 
 check: install
 	$(BIN)/ruff check
@@ -185,4 +196,4 @@ bench-mutations: install
 	$(BIN)/python benchmarks/mutations.py $(RUN) 10000 $(or $(SEED),42)
 
 clean:
-	rm -rf .venv build dist site .cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-mobile build dist site .cache .pytest_cache .mypy_cache .ruff_cache

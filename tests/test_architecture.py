@@ -40,6 +40,7 @@ DOORS = {
     "diffusers": (),  # the tests compare our samplers with its schedulers
     "onnx": ("evaluation/exporting/",),
     "onnxscript": (),  # torch's exporter loads it
+    "executorch": ("evaluation/exporting/program.py",),
     "openvino": (),  # the tests read an exported file with it
     "torch_fidelity": ("evaluation/inception.py",),
     "pi_heif": ("sightline_runtime/decoding/decode.py",),

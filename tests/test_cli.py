@@ -272,7 +272,9 @@ def test_export_prints_what_was_measured_of_the_file_and_where_it_is(capsys) -> 
 
 def test_export_refuses_in_one_sentence(finished: Finished, tmp_path: Path, capsys) -> None:
     assert "--out" in refusal(capsys, "export", finished.run)
-    assert "wanted the name of an .onnx file" in refusal(capsys, "export", finished.run, "--out", tmp_path / "model.pt")
+    assert "wanted the name of an .onnx or .pte file" in refusal(
+        capsys, "export", finished.run, "--out", tmp_path / "model.pt"
+    )
     assert "is no run folder" in refusal(capsys, "export", tmp_path, "--out", tmp_path / "model.onnx")
     assert "name labeled ones: --data SET" in refusal(capsys, "export", "--out", tmp_path / "model.onnx")
 

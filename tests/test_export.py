@@ -1,10 +1,10 @@
 """An exported file answers as its run does, or there is none."""
 
+import importlib.util
 import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,14 @@ from onnx import numpy_helper  # noqa: E402
 
 import sightline  # noqa: E402
 from conftest import Finished  # noqa: E402
-from sightline.config.building import build as build_settings  # noqa: E402
-from sightline.config.heads import HeadConfig  # noqa: E402
-from sightline.config.resolving import resolve  # noqa: E402
 from sightline.errors import ConfigError, DataError, RunError, StorageError  # noqa: E402
 from sightline.evaluation.exporting import export as exporting  # noqa: E402
 from sightline.evaluation.exporting import gate, graph, integers  # noqa: E402
+from sightline.evaluation.exporting.answers import Answers  # noqa: E402
 from sightline.evaluation.exporting.export import Exported, export  # noqa: E402
 from sightline.inference.classifier import Classifier  # noqa: E402
-from sightline.inference.ood import Reference, compared_layer  # noqa: E402
-from sightline.models.build import build_network  # noqa: E402
 from sightline_runtime.metadata import KEY, Metadata, parse_metadata  # noqa: E402
+from untrained import NETWORKS, SPEEDNET, untrained  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 WEIGHTS = "network.groups.1.conv2.weight"
@@ -181,46 +178,6 @@ def test_openvino_reads_the_file(exported: Exported, pixels: Array) -> None:
 
 
 # ── every network and head ───────────────────────────────────────────────────────────────────────────────────────────
-
-SPEEDNET = {"kind": "speednet", "widths": [8, 16, 16]}
-NETWORKS: dict[str, tuple[dict[str, Any], int, dict[str, Any] | None]] = {
-    "three convolutions a group, large images": (SPEEDNET | {"depth": 3}, 72, None),
-    "custom_resnet": ({"kind": "custom_resnet"}, 32, None),
-    "resnet18": ({"kind": "resnet18"}, 32, None),
-    "tokens of timm": ({"kind": "timm", "name": "vit_tiny_patch16_224"}, 32, None),
-    "graph_attention": (SPEEDNET, 32, {"kind": "graph_attention", "heads": 2, "patch": 1}),
-    "self_attention": (SPEEDNET, 32, {"kind": "self_attention", "heads": 2, "patch": 1}),
-    "attention_pool": (SPEEDNET, 32, {"kind": "attention_pool", "heads": 2}),
-}
-
-
-def untrained(network: dict[str, Any], side: int, head: dict[str, Any] | None = None) -> tuple[Classifier, Array]:
-    """A classifier of five classes with random weights, a prior and a score, whose images are cropped from larger."""
-    torch.manual_seed(0)
-    size, cached = (side, side), (side + 4, side + 6)
-    settings = None if head is None else build_settings(HeadConfig, head, "head")
-    built = build_network(resolve({"network": network}).network, 5, size, settings, size)
-    for parameter in built.head.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    limits = dict.fromkeys(("one", "flip"), 0.0)
-    model = {
-        "classes": list("abcde"),
-        "size": size,
-        "resize": cached,
-        "views": "flip",
-        "precision": "float32",
-        "network": network,
-        "normalization": {"mean": [0.4, 0.5, 0.6], "std": [0.2, 0.2, 0.3]},
-        "temperatures": {"one": 1.3, "flip": 0.7},
-        "prior_shift": [0.1, -0.2, 0.0, 0.3, 0.2],
-        "trust": {"sets": {"thresholds": {views: {} for views in limits}}, "unknown": {"thresholds": limits}},
-    }
-    classifier = Classifier(built, model, torch.device("cpu"), "float32")
-    pixels = np.random.default_rng(0).integers(0, 256, (12, *cached, 3), np.uint8)
-    layer = compared_layer(built, network["kind"] == "timm")
-    reference = Reference.fit(layer, classifier.features_at(layer, pixels, np.arange(12)))
-    classifier.reference = replace(reference, energy_weight=1.5)
-    return classifier, pixels[:5]
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -465,8 +422,28 @@ def test_where_a_file_cannot_be_written_is_said_before_the_work(finished: Finish
     assert (tmp_path / "there.onnx").read_bytes() == b"mine"
     with pytest.raises(StorageError, match="missing cannot be written"):
         export(finished.run, out=tmp_path / "missing" / "model.onnx")
-    with pytest.raises(ConfigError, match=r"wanted the name of an .onnx file"):
+    with pytest.raises(ConfigError, match=r"wanted the name of an .onnx or .pte file"):
         export(finished.run, out=tmp_path / "model.pt")
+    with pytest.raises(ConfigError, match=r"--int8 is of .onnx files; a .pte file is in float32, so leave it out"):
+        export(finished.run, out=tmp_path / "model.pte", int8=True)
+
+
+def test_a_file_for_phones_needs_the_extra_that_brings_executorch(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "executorch" else find(name))
+    with pytest.raises(ConfigError, match=r"to .pte needs executorch, which is not installed; run: pip .*\[mobile\]"):
+        export(finished.run, out=tmp_path / "model.pte")
+    assert not (tmp_path / "model.pte").exists()
+
+
+def test_a_file_that_answers_otherwise_once_it_is_described_is_refused() -> None:
+    measured = Answers(np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]), None)
+    gate.refuse_another(Answers(measured.probabilities_NK[:2] + 1e-7, None), measured)
+    for other in (measured.probabilities_NK[1:], np.full((2, 2), np.nan)):
+        with pytest.raises(RunError, match="answers otherwise than the one that was measured; no file was written"):
+            gate.refuse_another(Answers(other, None), measured)
 
 
 def test_a_run_that_is_none_not_finished_or_a_generator_is_refused(finished: Finished, tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 What differs is refused before the file gets its name. N images, K classes.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sightline.errors import RunError
+from sightline.evaluation.exporting.answers import Answers
 from sightline.evaluation.exporting.checked import Checked
-from sightline.evaluation.exporting.graph import INPUT
 from sightline.inference.classifier import Classifier
 from sightline.inference.views import combine, shown
 from sightline.measures.metrics import probabilities
@@ -19,26 +18,16 @@ from sightline_runtime.decoding.preprocessing import Preprocessing
 from sightline_runtime.inputs import try_decode
 from sightline_runtime.metadata import Measured, Metadata
 
-__all__ = ["Answers", "answers_of_classifier", "answers_of_file", "measure", "refuse_drift", "refuse_other_pixels"]
+__all__ = ["answers_of_classifier", "measure", "refuse_another", "refuse_drift", "refuse_other_pixels"]
 
 NEAR = 1e-4
 """Of probability: how far a file in float32 may lie from its network, and two classes from each other whose order does
 not count."""
 MOST_LOST = 0.005  # of accuracy, by int8
 UNSURE = 1e-3  # of a score of images of no class, or of the spread of such scores: what rounding may make of it
-BATCH = 32
 ORIGINALS = 16  # files that are read again
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Answers of a classifier, or of its file, to N images."""
-
-    probabilities_NK: Array
-    scores_N: Array | None
-    """Of images of no class; None of a classifier without a threshold for it."""
 
 
 def answers_of_classifier(classifier: Classifier, pixels_NHWC: Array, rows: Array) -> Answers:
@@ -47,29 +36,6 @@ def answers_of_classifier(classifier: Classifier, pixels_NHWC: Array, rows: Arra
     outputs = classifier.outputs(pixels_NHWC, views, rows=rows)
     chances_NK = probabilities(combine(outputs.logits_VNK, views), classifier.model["temperatures"][views])
     return Answers(chances_NK, None if classifier.trust is None else outputs.unknown_scores(views))
-
-
-def answers_of_file(content: bytes, pixels_NHWC: Array, rows: Array) -> Answers:
-    """Ask an exported file in onnxruntime, with nothing but pixels."""
-    import onnxruntime
-    import torch
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what fails is said below
-    parts: dict[str, list[Array]] = {}
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        for start in range(0, len(rows), BATCH):
-            answers = session.run(names, {INPUT: pixels_NHWC[rows[start : start + BATCH]]})
-            for name, values in zip(names, answers, strict=True):
-                parts.setdefault(name, []).append(values)
-    except Exception as error:  # onnxruntime has a class of its own for each status
-        reason = " ".join(str(error).rpartition(" : ")[2].split())[:200]
-        raise RunError(f"the exported file does not run in onnxruntime ({reason}); no file was written.") from error
-    joined = {name: np.concatenate(values) for name, values in parts.items()}
-    return Answers(joined["probabilities"].astype(np.float64), joined.get("unknown_score"))
 
 
 def measure(file: Answers, reference: Answers, checked: Checked, classifier: Classifier) -> Measured:
@@ -185,6 +151,20 @@ def _other_scores(file_N: Array | None, reference_N: Array | None) -> str:
     if not farthest <= UNSURE:
         return f"a score of images of no class differs by {farthest:.2g} of the spread, more than {UNSURE:g}"
     return ""
+
+
+def refuse_another(file: Answers, measured: Answers) -> None:
+    """Refuse a file that answers otherwise than the one that was measured before it was described.
+
+    Args:
+        file: its answers to the first images.
+        measured: the other's answers to all.
+    Raises:
+        RunError: they differ.
+    """
+    few = len(file.probabilities_NK)
+    if not np.allclose(file.probabilities_NK, measured.probabilities_NK[:few], rtol=0, atol=NEAR):
+        raise RunError("the exported file answers otherwise than the one that was measured; no file was written.")
 
 
 def refuse_other_pixels(metadata: Metadata, classifier: Classifier, checked: Checked) -> None:

@@ -22,7 +22,7 @@ from sightline.models.base import recorded
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["INPUT", "OPSET", "OUTPUTS", "VIEWS_INPUT", "ClassifierGraph", "to_onnx"]
+__all__ = ["INPUT", "OPSET", "OUTPUTS", "VIEWS_INPUT", "ClassifierGraph", "kind_of", "to_onnx", "why_not"]
 
 OPSET = 20  # the first with Gelu as one operator
 INPUT, VIEWS_INPUT = "pixels", "views"
@@ -170,15 +170,21 @@ def to_onnx(classifier: Classifier) -> "ModelProto":
                 verbose=False,
             )
     except OnnxExporterError as error:
-        raise ConfigError(_why_not(error, classifier)) from error
+        raise ConfigError(why_not(error, classifier)) from error
     assert program is not None
     model: ModelProto = _plain(program.model_proto)
     return model
 
 
-def _why_not(error: BaseException, classifier: Classifier) -> str:
+def kind_of(classifier: Classifier) -> str:
+    """Return what a sentence calls the network of a classifier."""
+    kind: str = (classifier.model.get("network") or {}).get("kind", type(classifier.network).__name__)
+    return kind
+
+
+def why_not(error: BaseException, classifier: Classifier) -> str:
     """Return the sentence on a network that is not exported: by an operator, or by what torch says."""
-    kind = (classifier.model.get("network") or {}).get("kind", type(classifier.network).__name__)
+    kind = kind_of(classifier)
     texts: list[str] = []
     cause: BaseException | None = error
     while cause is not None:

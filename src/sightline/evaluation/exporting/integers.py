@@ -21,7 +21,7 @@ from sightline.runs.writing import storage_error
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["CALIBRATION_IMAGES", "STRONGEST_WEIGHT", "structure_problems", "to_int8"]
+__all__ = ["CALIBRATION_IMAGES", "STRONGEST_WEIGHT", "quiet", "structure_problems", "to_int8"]
 
 CALIBRATION_IMAGES = 256
 STRONGEST_WEIGHT = 64  # of 7 bits: two products with a level of 255 fit into 16 bits
@@ -60,7 +60,7 @@ def to_int8(model: "ModelProto", pixels_NHWC: Array, views: int) -> "ModelProto"
             return next(self.batches, None)
 
     try:
-        with tempfile.TemporaryDirectory(prefix="sightline-") as folder, _quiet():
+        with tempfile.TemporaryDirectory(prefix="sightline-") as folder, quiet():
             plain, fused, quantized = (Path(folder) / f"{name}.onnx" for name in ("plain", "fused", "int8"))
             onnx.save(model, plain)
             quant_pre_process(plain, fused, skip_symbolic_shape=True)
@@ -151,8 +151,8 @@ def _reached(model: "ModelProto") -> list["NodeProto"]:
     return kept[::-1]
 
 
-class _quiet:  # noqa: N801 - used as a word
-    """Keeps the hints of the quantization, which are not for users, from the screen."""
+class quiet:  # noqa: N801 - used as a word
+    """Keeps the hints of a library, which are not for users, from the screen."""
 
     def __enter__(self) -> None:
         self.level = logging.root.manager.disable
