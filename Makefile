@@ -189,6 +189,9 @@ bench-runtime: install
 bench-export: install
 	$(BIN)/python benchmarks/export.py $(CIFAR) $(ARGS)
 
+bench-mobile: .venv-mobile/installed
+	.venv-mobile/bin/python benchmarks/export.py $(CIFAR) pte $(ARGS)
+
 bench-serve: install
 	$(BIN)/python benchmarks/serve.py $(RUN) $(CIFAR) $(or $(MINUTES),10)
 

@@ -5,9 +5,10 @@ every head, and a probe of the photographs that come along. Each is exported in 
 (float32), onnxruntime (float32 and int8) and OpenVINO (float32) answer the same images in turns, on one thread, in an
 order that is drawn anew for each turn: medians of images a second, and the ratio to PyTorch's with its least and
 greatest. Both files of the box (`all`), and of photographs of another set (`photos=DATA`), are then measured on all
-test images of CIFAR-10, or of that set.
+test images of CIFAR-10, or of that set. With `pte` in front the file is ExecuTorch's in place of those two, in
+`.venv-mobile`, and PyTorch and it are asked about one image at a time.
 
-    python benchmarks/export.py ../shared/data/cifar10-jpeg.tar.xz [box|all|small|resnet18|photos|photos=DATA|HEAD ...]
+    python benchmarks/export.py ../shared/data/cifar10-jpeg.tar.xz [pte] [box|all|small|resnet18|photos|photos=DATA|HEAD ...]
 """
 
 import random
@@ -16,18 +17,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import openvino
 import torch
 
 import sightline
 from sightline.data.cache import open_images
 from sightline.data.sources.find_source import find_like_run, source_of_run
 from sightline.inference.classifier import Classifier
+from sightline.inference.views import VIEWS
 from sightline.measures.significance import accuracy_interval, paired_interval
 
 TURNS = 7
@@ -55,33 +56,36 @@ Answer = Callable[[Array], Array]
 
 def main() -> None:
     archive, *names = sys.argv[1:]
+    phone = names[:1] == ["pte"]
+    names = names[phone:]
     torch.set_num_threads(1)
-    print(
-        f"{torch.__version__=}, {onnxruntime.__version__=}, {openvino.__version__=}; one thread, {TURNS} turns",
-        flush=True,
-    )
+    libraries = ("torch", "executorch") if phone else ("torch", "onnxruntime", "openvino")
+    print(", ".join(f"{one} {version(one)}" for one in libraries) + f"; one thread, {TURNS} turns", flush=True)
     for name in names or ["box", *TRAININGS]:
         with tempfile.TemporaryDirectory() as folder:
             if name in ("box", "all"):
-                compare("box", None, archive, Path(folder), whole=name == "all")
+                compare("box", None, archive, Path(folder), whole=name == "all", phone=phone)
                 continue
             name, _, other = name.partition("=")
             data, recipe, settings = TRAININGS[name]
             if other:
                 data, settings = other, {"evaluation": {"on": "none"}}
             run = sightline.train(data, recipe=recipe, settings=settings, run=Path(folder) / "run")
-            compare(name, run, None, Path(folder), whole=bool(other))
+            compare(name, run, None, Path(folder), whole=bool(other), phone=phone)
 
 
-def compare(name: str, run: Path | None, data: str | None, folder: Path, *, whole: bool = False) -> None:
-    """Export a classifier twice, and print what was measured of both files."""
+def compare(
+    name: str, run: Path | None, data: str | None, folder: Path, *, whole: bool = False, phone: bool = False
+) -> None:
+    """Export a classifier twice, or once for phones, and print what was measured of the files."""
     classifier = sightline.load(run, device="cpu", precision="float32")
     source = source_of_run(classifier.model) if data is None else find_like_run(data, classifier.model)
     exactly = (classifier.size, classifier.resize)
     images = open_images(source, None, exactly=exactly, preprocessing=classifier.preprocessing)
     files = {}
-    for int8 in (False, True):
-        out = folder / ("int8.onnx" if int8 else "float32.onnx")
+    for way in ["executorch float32"] if phone else ["onnxruntime float32", "onnxruntime int8"]:
+        int8 = way.endswith("int8")
+        out = folder / f"{way}{'.pte' if phone else '.onnx'}"
         start = time.perf_counter()
         try:
             exported = sightline.export(run, out=out, int8=int8, data=data)
@@ -89,27 +93,28 @@ def compare(name: str, run: Path | None, data: str | None, folder: Path, *, whol
             print(f"{name}: {error}", flush=True)
             continue
         seconds, measured = time.perf_counter() - start, exported.metadata.measured
-        files[exported.metadata.numbers] = out
+        files[way] = out
         print(
-            f"{name} {exported.metadata.numbers}: {exported.bytes / 1e6:.2f} MB, {seconds:.0f} s to export and check,"
+            f"{name} {way}: {exported.bytes / 1e6:.2f} MB, {seconds:.0f} s to export and check,"
             f" largest difference {measured.largest_difference:.2g}, {measured.equal_answers:,} of {measured.n:,} answers"
             f" equal, unknown equal in {measured.equal_unknown}; accuracy {measured.accuracy:.4f}"
             f" {interval(measured.interval)}, float32 {measured.reference_accuracy:.4f}, difference"
             f" {100 * measured.difference:+.2f} points {interval(measured.difference_interval, 100)} ({measured.split})",
             flush=True,
         )
-    speeds(name, classifier, files, images.pixels[images.readable[:BATCH]])
-    if whole:
+    speeds(name, classifier, files, images.pixels[images.readable[: 1 if phone else BATCH]])
+    if whole and not phone:
         accuracy_on_test(name, files, images)
 
 
 def speeds(name: str, classifier: Classifier, files: dict[str, Path], pixels: Array) -> None:
     """Let all ways answer in turns, and print their images a second."""
     ways: dict[str, Answer] = {"torch": classifier.probabilities}
-    for numbers, path in files.items():
-        ways[f"onnxruntime {numbers}"] = by_onnxruntime(path)
-    if "float32" in files:
-        ways["openvino float32"] = by_openvino(files["float32"])
+    for way, path in files.items():
+        phone = path.suffix == ".pte"
+        ways[way] = by_executorch(path, VIEWS[classifier.views]) if phone else by_onnxruntime(path)
+    if "onnxruntime float32" in files:
+        ways["openvino float32"] = by_openvino(files["onnxruntime float32"])
     repeats = {}
     for way, answer in ways.items():
         answer(pixels)
@@ -134,7 +139,18 @@ def speeds(name: str, classifier: Classifier, files: dict[str, Path], pixels: Ar
         )
 
 
+def by_executorch(path: Path, views: int) -> Answer:
+    """Answer as a phone does; the export before has set as many threads as PyTorch has."""
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(path)
+    asked, shown = program.load_method("forward"), torch.arange(views)
+    return lambda pixels: asked.execute([torch.from_numpy(pixels.copy()), shown])[0].numpy()
+
+
 def by_onnxruntime(path: Path) -> Answer:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -142,6 +158,8 @@ def by_onnxruntime(path: Path) -> Answer:
 
 
 def by_openvino(path: Path) -> Answer:
+    import openvino
+
     how = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(str(path), "CPU", how)
     return lambda pixels: compiled({"pixels": pixels})[compiled.output("probabilities")]
@@ -151,16 +169,16 @@ def accuracy_on_test(name: str, files: dict[str, Path], images: Any) -> None:
     """Print the accuracy of both files on all test images of a set, and their paired difference."""
     rows = np.array([row for row in images.readable.tolist() if images.splits[row] == "test"])
     right = {}
-    for numbers, path in files.items():
+    for way, path in files.items():
         answer = by_onnxruntime(path)
         parts = [answer(images.pixels[rows[start : start + BATCH]]) for start in range(0, len(rows), BATCH)]
-        right[numbers] = np.concatenate(parts).argmax(1) == images.labels[rows]
-        low_high = accuracy_interval(right[numbers])
+        right[way] = np.concatenate(parts).argmax(1) == images.labels[rows]
+        low_high = accuracy_interval(right[way])
         print(
-            f"{name} {numbers}: test accuracy {right[numbers].mean():.4f} {interval(low_high)}, n = {len(rows):,}",
+            f"{name} {way}: test accuracy {right[way].mean():.4f} {interval(low_high)}, n = {len(rows):,}",
             flush=True,
         )
-    difference, *ends = paired_interval(right["int8"], right["float32"])
+    difference, *ends = paired_interval(right["onnxruntime int8"], right["onnxruntime float32"])
     print(
         f"{name} int8 - float32: {100 * difference:+.2f} points {interval(ends, 100)}, paired, n = {len(rows):,}",
         flush=True,
