@@ -6,7 +6,7 @@ Copies of PLANTED images of each kind of change are laid beside the whole set, a
 one cluster with their original. The embedding is that of RUN, or of the backbone in the box where RUN is empty; VECTORS
 is a file (.npy) that keeps those of the set. With TIMES the set is repeated so many times instead, each copy changed a
 little: moved by up to 2 pixels, toned, half of them mirrored; their vectors are those of the originals with noise of a
-tenth of their length. Decoding and embedding are not in the seconds.
+tenth of their length. Pixels and vectors then lie on disk (in TMPDIR; 7 GB for ten times and 256 numbers). Decoding and embedding are not in the seconds.
 """
 
 import io
@@ -30,9 +30,11 @@ from sightline.checks.embedding import embed
 from sightline.data.batches import derived_seed
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
+from sightline.inference.vectors import Vectors
 from sightline.measures.metrics import wilson_interval
 
 PLANTED = 200  # images of each kind of change
+BLOCK = 8192  # images that are changed at a time
 
 Array = np.ndarray[Any, Any]
 
@@ -47,8 +49,8 @@ def main() -> None:
         _repeated(images, vectors_ND, int(times))
     else:
         _planted(images, run, vectors_ND)
-    versions = ", ".join(f"{name} {version(name)}" for name in ("numpy", "usearch"))
-    print(f"Python {platform.python_version()}, {versions}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    versions = f"Python {platform.python_version()}, numpy {version('numpy')}"
+    print(f"{versions}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
 
 
 def _vectors(images: CachedImages, data: str, run: str, path: Path | None) -> Array:
@@ -166,22 +168,35 @@ def _repeated(images: CachedImages, vectors_ND: Array, times: int) -> None:
         pixels = np.memmap(Path(folder) / "pixels", np.uint8, "w+", shape=(times * total, *images.pixels.shape[1:]))
         vectors = np.memmap(Path(folder) / "vectors", np.float32, "w+", shape=(times * total, vectors_ND.shape[1]))
         pixels[:total], vectors[:total] = images.pixels, vectors_ND
-        for copy in range(1, times):
-            for row in range(total):
-                changed = np.roll(images.pixels[row], tuple(random.integers(-2, 3, 2)), axis=(0, 1))
-                toned = changed * random.uniform(0.8, 1.1) + random.uniform(-15, 15)
-                changed = toned.clip(0, 255).astype(np.uint8)
-                pixels[copy * total + row] = changed[:, ::-1] if random.random() < 0.5 else changed
-            noise = random.standard_normal(vectors_ND.shape, np.float32)
-            noise *= 0.1 * np.linalg.norm(vectors_ND, axis=1, keepdims=True) / np.sqrt(vectors_ND.shape[1])
-            vectors[copy * total : (copy + 1) * total] = vectors_ND + noise
+        noise = 0.1 * np.linalg.norm(vectors_ND, axis=1, keepdims=True) / np.sqrt(vectors_ND.shape[1])
+        for start in range(total, times * total, BLOCK):
+            rows = np.arange(start, min(start + BLOCK, times * total)) % total
+            pixels[start : start + len(rows)] = _varied(images.pixels[rows], random)
+            step = noise[rows] * random.standard_normal((len(rows), vectors_ND.shape[1]), np.float32)
+            vectors[start : start + len(rows)] = vectors_ND[rows] + step
         rows = np.concatenate([images.readable + copy * total for copy in range(times)])
-        pairs = _measured(f"{times} times {total:,} images", pixels, rows, vectors)
+        pairs = _measured(f"{times} times {total:,} images", pixels, rows, Vectors([vectors], rows))
         cluster = clusters_of(pairs.first_P, pairs.second_P, times * total).reshape(times, total)[:, images.readable]
-        print(f"  in one cluster with the original: {(cluster[1:] == cluster[0]).mean():.4f} of the copies")
+    together = cluster[1:] == cluster[0]
+    whole, count = int(together.all(axis=0).sum()), together.shape[1]
+    low, high = wilson_interval(whole, count)
+    print(f"  in one cluster with the original: {together.mean():.4f} of {together.size:,} copies")
+    print(f"  all {times} in one cluster: {whole:,} of {count:,} = {whole / count:.4f} ({low:.4f} to {high:.4f})")
 
 
-def _measured(name: str, pixels: Array, rows: Array, features: Array | None) -> Pairs:
+def _varied(pixels_NHWC: Array, random: np.random.Generator) -> Array:
+    """Move images by up to 2 pixels, around the border, change brightness and contrast, and mirror half of them."""
+    count, height, width = pixels_NHWC.shape[:3]
+    down, across = random.integers(-2, 3, (2, count, 1))
+    places_NW = (np.arange(width) + across) % width
+    places_NW = np.where(random.random((count, 1)) < 0.5, places_NW[:, ::-1], places_NW)
+    places_NH = (np.arange(height) + down) % height
+    moved = pixels_NHWC[np.arange(count)[:, None, None], places_NH[:, :, None], places_NW[:, None]]
+    gain, offset = random.uniform(0.8, 1.1, (count, 1, 1, 1)), random.uniform(-15, 15, (count, 1, 1, 1))
+    return (moved * gain.astype(np.float32) + offset.astype(np.float32)).clip(0, 255).astype(np.uint8)
+
+
+def _measured(name: str, pixels: Array, rows: Array, features: Array | Vectors | None) -> Pairs:
     """Find near duplicates, and print seconds and the most memory that the process itself held meanwhile."""
     held, done = [_held()], threading.Event()
 

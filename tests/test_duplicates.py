@@ -193,5 +193,17 @@ def test_an_embedding_finds_copies_that_are_too_far_moved_for_the_cells() -> Non
     }
 
 
+def test_an_embedding_that_is_noise_rules_out_nothing_that_the_cells_find() -> None:
+    copies = [change(scene(number)) for number in range(25) for change in (moved, zoomed, toned, mirrored)]
+    images = np.stack([*(scene(number) for number in range(100)), *copies])
+    noise = np.random.default_rng(0).normal(size=(200, 30)).astype(np.float32)
+    without, with_it = (
+        clusters_of(pairs.first_P, pairs.second_P, 200)
+        for pairs in (near_duplicates(images, np.arange(200), features) for features in (None, noise))
+    )
+    assert (without[100:] == np.arange(25).repeat(4)).mean() > 0.9
+    assert (with_it[without != np.arange(200)] == without[without != np.arange(200)]).all()
+
+
 def test_exact_duplicates_are_groups_of_the_same_hash() -> None:
     assert exact_duplicates(["b", "a", "b", "", "a", "c", "b"], np.array([0, 1, 2, 4, 5])) == [[0, 2], [1, 4]]

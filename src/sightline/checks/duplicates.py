@@ -2,16 +2,14 @@
 
 N images, P pairs, K neighbors, C cells of a side, D numbers of a vector.
 
-Three steps, none of which looks at all pairs. Nearest neighbors by an approximate index (HNSW, Malkov and Yashunin,
-TPAMI 2020) are candidates, by two descriptors that miss different copies: coarse cells of the picture and of its mirror
-image, and, where there are any, the vectors of an embedding. ``align`` then judges each candidate. At last every image
-of a cluster is compared with the one of it that is best kept.
+Three steps, none of which looks at all pairs. Nearest neighbors by an inverted file are candidates, by two descriptors
+that miss different copies: coarse cells of the picture and of its mirror image, and, where there are any, the vectors
+of an embedding. ``align`` then judges each candidate. At last every image of a cluster is compared with the one of it
+that is best kept.
 """
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +17,7 @@ import numpy as np
 
 from sightline.inference.vectors import Vectors
 from sightline.measures.alignment import LUMA, align, shrink, thumbnails
+from sightline.measures.neighbors import InvertedFile, nearest_of_all
 
 __all__ = ["Pairs", "clusters_of", "exact_duplicates", "near_duplicates"]
 
@@ -29,22 +28,21 @@ DIMENSIONS = 256  # principal components of an embedding, each divided by the ro
 FITTED = 20_000  # vectors by which the components are found
 CELL_NEIGHBORS, EMBEDDING_NEIGHBORS = 4, 8  # an image, that are candidates
 CELL_COSINE, EMBEDDING_COSINE = 0.6, 0.3  # of a candidate, at least
+BOTH_COSINES = 0.6  # their sum, of a candidate that only the embedding finds
 LIKENESS = 0.70  # from which a pair is a near duplicate
 NEIGHBOR = 10  # the neighbor by which it is judged how alike the images of a set are that are not duplicates
 SAMPLED, SOUGHT = 256, 40  # images of which that neighbor is sought, and among how many that agree in their cells
 STANDS_OUT = 1 / 3  # of the distance of that neighbor: how near a duplicate must be
-BLOCK = 8192  # vectors held at a time
+BLOCK, ASKED = 8192, 32_768  # vectors that are projected at a time, and whose neighbors are sought
 PIXELS = 2**24  # values of images that are shrunk at a time
 FEW = 2000  # images that are compared with all others instead of by an index
-HELD = 2**24  # cosines held at a time
-CONNECTIVITY, EXPANSION_ADD, EXPANSION_SEARCH = 16, 64, 32  # of the index: 0.98 of nearest neighbors, 1.00 of copies
+TURNS = 3  # of comparing each image with one of its candidates
 ROUNDS = 3  # of comparing the images of a cluster with the one that is kept
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[int, int], None]
 Told = Callable[[int], None] | None
 Change = Callable[[Array], Array]
-Nearest = Callable[[Array, int], tuple[Array, Array]]
 
 
 class Pairs(NamedTuple):
@@ -98,7 +96,7 @@ def near_duplicates(
         before = len(pairs.score_P)
         first, second = _candidates(cells_ND, vectors_ND, left, asking)
         told = progress and partial(_told, progress, len(rows), len(first))
-        pairs = _completed(compare(pairs, first, second, told), preference, compare)
+        pairs = _completed(_judged(pairs, first, second, preference, compare, told), preference, compare)
         if len(pairs.score_P) == before:
             break
         left, asking = _still_asking(pairs, preference)
@@ -108,6 +106,30 @@ def near_duplicates(
 def _told(progress: Progress, images: int, pairs: int, done: int) -> None:
     """Report pairs as images: to have indexed all of them counts as half of the work."""
     progress(images // 2 + done * (images - images // 2) // max(pairs, 1), images)
+
+
+def _judged(
+    pairs: Pairs, first: Array, second: Array, preference: Array, compare: Callable[..., Pairs], told: Told
+) -> Pairs:
+    """Compare candidates: of each image first the one that is preferred among them, a few times, and then the rest.
+
+    Two images that a large cluster already has need not be compared with each other, but with the one that is kept.
+    """
+    total = len(first)
+    for turn in range(TURNS + 1):
+        swapped = preference[first] < preference[second]
+        kept, other = np.where(swapped, first, second), np.where(swapped, second, first)
+        order = np.lexsort((preference[kept], other))
+        leading = np.full(len(first), turn == TURNS)
+        leading[order[np.diff(other[order], prepend=-1) != 0]] = True
+        done = total - len(first)
+        report = told and partial(lambda before, count: told(before + count), done)
+        pairs = compare(pairs, first[leading], second[leading], report)
+        cluster = clusters_of(pairs.first_P, pairs.second_P, len(preference))
+        large = np.bincount(cluster, minlength=len(cluster))[cluster] > CELL_NEIGHBORS
+        rest = ~leading & ~(large[first] & (cluster[first] == cluster[second]))
+        first, second = first[rest], second[rest]
+    return pairs
 
 
 def clusters_of(first_P: Array, second_P: Array, count: int) -> Array:
@@ -192,20 +214,27 @@ def _whitened(features_ND: Array | Vectors, places: Array) -> Array:
 
 
 def _candidates(cells_ND: Array, vectors_ND: Array | None, left: Array, asking: Array) -> tuple[Array, Array]:
-    """Find the neighbors, among the places that are left, of those that ask, by either descriptor: pairs of places."""
+    """Find the neighbors, among the places that are left, of those that ask, by either descriptor: pairs of places.
 
-    def mirrored(cells: Array) -> Array:
-        return cells.reshape(-1, CELLS, CELLS, 3)[:, :, ::-1].reshape(cells.shape)
-
-    searches: list[tuple[Array, Sequence[Change], int, float]] = [
-        (cells_ND, (_as_it_is, mirrored), CELL_NEIGHBORS, CELL_COSINE)
-    ]
+    What only the embedding finds must agree a little in its cells, too; what the cells find needs no embedding, which
+    may be poor.
+    """
+    keys = _neighbors(cells_ND, (_as_it_is, _mirrored), CELL_NEIGHBORS, CELL_COSINE, left, asking)
     if vectors_ND is not None:
-        searches.append((vectors_ND, (_as_it_is,), EMBEDDING_NEIGHBORS, EMBEDDING_COSINE))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = [pool.submit(_neighbors, *search, left=left, asking=asking) for search in searches]
-    keys = np.unique(np.concatenate([pairs.result() for pairs in found]))
+        others = _neighbors(vectors_ND, (_as_it_is,), EMBEDDING_NEIGHBORS, EMBEDDING_COSINE, left, asking)
+        others = np.setdiff1d(others, keys, assume_unique=True)
+        sums = [_cosines(cells_ND, vectors_ND, others[at : at + BLOCK]) for at in range(0, len(others), BLOCK)]
+        keys = np.union1d(keys, others[np.concatenate([np.empty(0), *sums]) >= BOTH_COSINES])
     return keys // len(cells_ND), keys % len(cells_ND)
+
+
+def _cosines(cells_ND: Array, vectors_ND: Array, keys: Array) -> Array:
+    """Add the cosines of pairs in the embedding and in their cells, of the hand that agrees more, (P,)."""
+    first, second = keys // len(cells_ND), keys % len(cells_ND)
+    hands = (cells_ND[first], _mirrored(cells_ND[first]))
+    own, mirrored = ((hand.astype(np.float32) * cells_ND[second]).sum(axis=1) for hand in hands)
+    embedded = (vectors_ND[first].astype(np.float32) * vectors_ND[second]).sum(axis=1)
+    return np.maximum(own, mirrored) + embedded  # type: ignore[no-any-return]
 
 
 def _neighbors(
@@ -213,11 +242,12 @@ def _neighbors(
 ) -> Array:
     """Find the nearest neighbors of vectors, and of what changes make of them: as numbers, lesser × n + greater."""
     total, count = len(vectors_ND), min(count + 1, len(left))  # an image is its own nearest neighbor
-    nearest = _by_products(vectors_ND, left) if len(asking) <= FEW else _by_index(vectors_ND, left)
+    few = len(asking) <= FEW
+    nearest = partial(nearest_of_all, vectors_ND, left) if few else InvertedFile(vectors_ND, left).nearest
     pairs = [np.empty(0, np.int64)]
     for change in changes:
-        for start in range(0, len(asking), BLOCK):
-            part = asking[start : start + BLOCK]
+        for start in range(0, len(asking), ASKED):
+            part = asking[start : start + ASKED]
             others, cosines = nearest(change(vectors_ND[part]), count)
             place, column = np.nonzero(cosines >= cosine)
             one, other = part[place], others[place, column]
@@ -225,49 +255,12 @@ def _neighbors(
     return np.unique(np.concatenate(pairs))
 
 
-def _by_index(vectors_ND: Array, left: Array) -> Nearest:
-    """Build an index; one thread does, so that it is the same every time."""
-    from usearch.index import BatchMatches, Index
-
-    index = Index(
-        ndim=vectors_ND.shape[1],
-        metric="ip",
-        dtype="f16",
-        connectivity=CONNECTIVITY,
-        expansion_add=EXPANSION_ADD,
-        expansion_search=EXPANSION_SEARCH,
-    )
-    for start in range(0, len(left), BLOCK):
-        part = left[start : start + BLOCK]
-        index.add(part, vectors_ND[part], threads=1)
-
-    def nearest(asked_BD: Array, count: int) -> tuple[Array, Array]:
-        matches = index.search(asked_BD, count, threads=1)
-        assert isinstance(matches, BatchMatches)  # of a matrix; of one vector it would be Matches
-        there = np.arange(count) < matches.counts[:, None]
-        return matches.keys.astype(np.int64), np.where(there, 1 - matches.distances, -1)
-
-    return nearest
-
-
-def _by_products(vectors_ND: Array, left: Array) -> Nearest:
-    """Compare with all that are left."""
-    others_DN = vectors_ND[left].astype(np.float32).T
-
-    def nearest(asked_BD: Array, count: int) -> tuple[Array, Array]:
-        keys, cosines = [], []
-        size = max(1, HELD // len(left))
-        for start in range(0, len(asked_BD), size):
-            agreement = asked_BD[start : start + size].astype(np.float32) @ others_DN
-            keys.append(np.argpartition(-agreement, count - 1, axis=1)[:, :count])
-            cosines.append(np.take_along_axis(agreement, keys[-1], axis=1))
-        return left[np.concatenate(keys)], np.concatenate(cosines)
-
-    return nearest
-
-
 def _as_it_is(vectors: Array) -> Array:
     return vectors
+
+
+def _mirrored(cells_ND: Array) -> Array:
+    return cells_ND.reshape(-1, CELLS, CELLS, 3)[:, :, ::-1].reshape(cells_ND.shape)
 
 
 def _least_likeness(thumbs_NSS: Array, cells_ND: Array) -> float:
@@ -276,12 +269,11 @@ def _least_likeness(thumbs_NSS: Array, cells_ND: Array) -> float:
     if total <= NEIGHBOR:
         return 0.0
     sample = np.linspace(0, total - 1, min(SAMPLED, total)).astype(np.int64)
-    asked = cells_ND[sample].astype(np.float32)
-    agreement = np.concatenate([asked @ cells_ND[at : at + BLOCK].T for at in range(0, total, BLOCK)], axis=1)
-    agreement[np.arange(len(sample)), sample] = -1
-    count = min(SOUGHT, total - 1)
-    nearest = np.argpartition(-agreement, count - 1, axis=1)[:, :count]
-    scores = align(thumbs_NSS, np.repeat(sample, count), nearest.ravel()).score_P.reshape(-1, count)
+    count = min(SOUGHT + 1, total)
+    nearest, _ = nearest_of_all(cells_ND, np.arange(total), cells_ND[sample], count)
+    first, second = np.repeat(sample, count), nearest.ravel()
+    scores = align(thumbs_NSS, first, second).score_P.reshape(-1, count)
+    scores[nearest == sample[:, None]] = -1
     farthest = np.partition(scores, -NEIGHBOR, axis=1)[:, -NEIGHBOR]
     return float(1 - STANDS_OUT * (1 - np.median(farthest)))
 
@@ -289,7 +281,7 @@ def _least_likeness(thumbs_NSS: Array, cells_ND: Array) -> float:
 # ── clusters ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _completed(pairs: Pairs, preference: Array, compare: Callable[[Pairs, Array, Array], Pairs]) -> Pairs:
+def _completed(pairs: Pairs, preference: Array, compare: Callable[..., Pairs]) -> Pairs:
     """Compare the images of a cluster with the one of it that is preferred, where the candidates left that out.
 
     What is unlike the preferred image is compared with the next one that is unlike it as well, a few times.

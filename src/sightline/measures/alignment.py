@@ -9,12 +9,13 @@ compositional form). At last the fine detail of both (thumbnail minus its blur) 
 and seas are alike in all but their detail.
 """
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from sightline.measures.threads import in_threads
 
 __all__ = ["LUMA", "Aligned", "align", "shrink", "thumbnails"]
 
@@ -28,11 +29,11 @@ OVERLAP = 0.5  # of the area, at least, that two pictures must share
 SCREEN = 0.47  # correlation of contours at the best shift, below which a pair is no copy
 MIDDLE = 0.45  # correlation of the detail in the middle, at least: many pictures have the same white frame
 COARSE_SCREEN = 0.45  # correlation of their detail after the coarse fit
-STEPS, FINE_STEPS = 6, 4  # of Gauss-Newton, on the coarse and on the finer thumbnails
+STEPS, FINE_STEPS = 5, 3  # of Gauss-Newton, on the coarse and on the finer thumbnails
 DAMPING = 0.02  # of the diagonal
 BLUR = 2  # pixels on each side over which a thumbnail is averaged to be taken from itself
 NOISE = 4.0  # levels of 255 at SIDE: detail as weak as this is no evidence (a horizon, the blocks of a JPEG)
-CHUNK = 1024  # pairs of which thumbnails are held at a time
+CHUNK, FITTED = 1024, 256  # pairs that are screened at a time, and fitted: as many as a cache holds
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 Array = np.ndarray[Any, Any]
@@ -81,38 +82,44 @@ def align(thumbs_NSS: Array, first_P: Array, second_P: Array, progress: Callable
         return len(part)
 
     done = 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for count in pool.map(judge, range(0, len(first_P), CHUNK)):
-            done += count
-            if progress:
-                progress(done)
+    for count in in_threads(judge, range(0, len(first_P), CHUNK)):
+        done += count
+        if progress:
+            progress(done)
     return Aligned(score, mirrored)
 
 
 def _align_chunk(thumbs_NSS: Array, first_P: Array, second_P: Array) -> tuple[Array, Array]:
     seen, places = np.unique(np.stack([first_P, second_P]), return_inverse=True)
     one_P, other_P = places.reshape(2, -1)
-    side = thumbs_NSS.shape[1]
     finest_USS = thumbs_NSS[seen].astype(np.float32)
     score, mirrored = np.zeros(len(one_P), np.float32), np.zeros(len(one_P), bool)
-
     agreement, warps = _first_warps(finest_USS, one_P, other_P)
     left = np.flatnonzero(agreement >= SCREEN)
-    sides = [size for size in (COARSE_SIDE, SIDE, LARGE_SIDE) if size <= side]
-    for size in sides:
-        if not len(left):
-            break
-        thumbs = finest_USS if size == side else _pooled(finest_USS, size)
-        one, other = thumbs[one_P[left]], thumbs[other_P[left]]
-        warps = _Warps(*(part[left] for part in warps)) if size == COARSE_SIDE else warps
+    sides = [side for side in (COARSE_SIDE, SIDE, LARGE_SIDE) if side < finest_USS.shape[1]] if len(left) else []
+    levels = [*(_pooled(finest_USS, side) for side in sides), finest_USS]
+    for start in range(0, len(left), FITTED):
+        part = left[start : start + FITTED]
+        own = _Warps(*(values[part] for values in warps))
+        score[part], mirrored[part] = _likeness(levels, one_P[part], other_P[part], own), own.mirrored_P
+    return score, mirrored & (score > 0)
+
+
+def _likeness(levels: Sequence[Array], one_P: Array, other_P: Array, warps: _Warps) -> Array:
+    """Fit warps to pairs on thumbnails from coarse to fine: how far their detail agrees, 0 where they left early."""
+    score, left = np.zeros(len(one_P), np.float32), np.arange(len(one_P))
+    for number, thumbs_USS in enumerate(levels):
+        one, other = thumbs_USS[one_P[left]], thumbs_USS[other_P[left]]
         other = np.where(warps.mirrored_P[:, None, None], other[:, :, ::-1], other)
-        warps = _fit(one, other, warps, STEPS if size == COARSE_SIDE else FINE_STEPS)
+        warps = _fit(one, other, warps, FINE_STEPS if number else STEPS)
         agreement = _agreement(one, other, warps)
-        if size == sides[-1]:
-            score[left], mirrored[left] = agreement, warps.mirrored_P
+        if number == len(levels) - 1:
+            score[left] = agreement
         kept = agreement >= COARSE_SCREEN
         left, warps = left[kept], _Warps(*(part[kept] for part in warps))
-    return score, mirrored
+        if not len(left):
+            break
+    return score
 
 
 # ── a first shift ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -125,23 +132,15 @@ def _first_warps(thumbs_USS: Array, one_P: Array, other_P: Array) -> tuple[Array
     smooth skies correlate at every shift, contours at one. Places count from the middle, so that a mirror image has
     the conjugate spectrum.
     """
-    spectra_ZUFF = [_spectra(thumbs_USS, zoom) for zoom in (1.0, ZOOM)]
-    lags = np.arange(-LAGS, LAGS + 1) / COARSE_SIDE
-    waves = np.arange(-WAVES, WAVES + 1)
-    down = np.exp(2j * np.pi * waves[:, None] * lags).astype(np.complex64)
-    angles = 2 * np.pi * waves[WAVES:, None] * lags
-    twice = np.where(waves[WAVES:] > 0, 2, 1)[:, None]  # the negative frequencies across are the conjugate ones
-    across = np.stack([twice * np.cos(angles), -twice * np.sin(angles)], axis=1).reshape(-1, len(lags))
-    across = across.astype(np.float32)
+    spectra_ZUF = [_spectra(thumbs_USS, zoom) for zoom in (1.0, ZOOM)]
+    mirror_F, parts_FL, lags = _lags()
     best, place = np.full(len(one_P), -1, np.float32), np.zeros((len(one_P), 4), np.int64)
     for own, others in ((0, 0), (0, 1), (1, 0)):
-        first, second = np.conj(spectra_ZUFF[own][one_P]), spectra_ZUFF[others][other_P]
-        for mirrored, hand in enumerate((second, np.conj(second[:, :, ::-1]))):
-            rows_PFL = ((first * hand).reshape(-1, len(waves)) @ down).reshape(len(one_P), -1, len(lags))
-            parts = np.ascontiguousarray(rows_PFL.transpose(0, 2, 1)).view(np.float32)
-            maps = (parts.reshape(-1, len(across)) @ across).reshape(len(one_P), -1)
-            peak = maps.argmax(axis=1)
-            value = np.take_along_axis(maps, peak[:, None], axis=1)[:, 0]
+        first_PF, second_PF = np.conj(spectra_ZUF[own][one_P]), spectra_ZUF[others][other_P]
+        for mirrored, hand_PF in enumerate((second_PF, np.conj(second_PF[:, mirror_F]))):
+            maps_PL = (first_PF * hand_PF).view(np.float32) @ parts_FL
+            peak = maps_PL.argmax(axis=1)
+            value = np.take_along_axis(maps_PL, peak[:, None], axis=1)[:, 0]
             better = value > best
             best[better] = value[better]
             place[better, 0], place[better, 1:] = peak[better], (own, others, mirrored)
@@ -151,8 +150,24 @@ def _first_warps(thumbs_USS: Array, one_P: Array, other_P: Array) -> tuple[Array
     return best, _Warps(scale.astype(np.float32), (moved / others_P[:, None]).astype(np.float32), place[:, 3] == 1)
 
 
+@cache
+def _lags() -> tuple[Array, Array, Array]:
+    """Make the matrix from products of spectra, real and imaginary parts, to correlations at each lag down and across.
+
+    Returns:
+        Where each frequency of a mirror image stands; the matrix; the lags, in sides of a picture.
+    """
+    down, across = np.meshgrid(np.arange(-WAVES, WAVES + 1), np.arange(WAVES + 1))  # of the frequencies, as in spectra
+    lags = np.arange(-LAGS, LAGS + 1) / COARSE_SIDE
+    angles_FL = 2 * np.pi * (down[..., None, None] * lags[:, None] + across[..., None, None] * lags)
+    twice = np.where(across > 0, 2, 1)[..., None, None]  # the negative frequencies across are the conjugate ones
+    parts_FL = np.stack([twice * np.cos(angles_FL), -twice * np.sin(angles_FL)], axis=2)
+    mirror_F = np.arange(down.size).reshape(down.shape)[:, ::-1].ravel()
+    return mirror_F, parts_FL.reshape(-1, len(lags) ** 2).astype(np.float32), lags
+
+
 def _spectra(thumbs_USS: Array, zoom: float) -> Array:
-    """Transform the middle of thumbnails, (U, frequencies across, frequencies down), weighed, of energy 1 at most."""
+    """Transform the middle of thumbnails, (U, frequencies across × frequencies down), weighed, of energy 1 at most."""
     shares = _shares(thumbs_USS.shape[1], COARSE_SIDE, (1 - 1 / zoom) / 2)
     waves = np.arange(-WAVES, WAVES + 1)
     places = (np.arange(COARSE_SIDE) + 0.5) / COARSE_SIDE - 0.5
@@ -166,7 +181,8 @@ def _spectra(thumbs_USS: Array, zoom: float) -> Array:
     spectra *= (frequency * np.exp(-((frequency / WAVES) ** 4))).astype(np.float32)
     power = (spectra.real**2 + spectra.imag**2) * np.where(waves[WAVES:] > 0, 2, 1).astype(np.float32)[:, None]
     length = np.sqrt(power.sum(axis=(1, 2), keepdims=True))
-    return spectra / np.maximum(length, CONTOURS * COARSE_SIDE**2)  # type: ignore[no-any-return]
+    spectra /= np.maximum(length, CONTOURS * COARSE_SIDE**2)
+    return spectra.reshape(len(spectra), -1)  # type: ignore[no-any-return]
 
 
 # ── the fit ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -179,16 +195,17 @@ def _fit(one_PSS: Array, other_PSS: Array, warps: _Warps, steps: int) -> _Warps:
     down, across = np.gradient(one_PSS, axis=(1, 2))
     slopes = [down * places[:, None], down, across * places, across]
     slopes_PGS = np.stack([slope.reshape(len(one_PSS), -1) for slope in slopes], axis=1) * side
+    curvature = slopes_PGS @ slopes_PGS.transpose(0, 2, 1)
+    diagonal = np.einsum("pii->pi", curvature)
+    diagonal *= 1 + DAMPING
+    diagonal += 1e-3 * side**2
+    inverse_PGG = np.linalg.inv(curvature)
     scale, shift = warps.scale_P2.copy(), warps.shift_P2.copy()
     for _ in range(steps):
         moved, inside = _read(other_PSS, scale, shift, _triangle)
-        error, contrast = _difference(one_PSS, moved, inside)
-        masked = slopes_PGS * inside.reshape(len(inside), 1, -1)
-        curvature = masked @ slopes_PGS.transpose(0, 2, 1)
-        diagonal = np.einsum("pii->pi", curvature)
-        diagonal *= 1 + DAMPING
-        diagonal += 1e-3 * side**2
-        step = np.linalg.solve(curvature, masked @ (error * contrast).reshape(len(error), -1, 1))[:, :, 0]
+        error, contrast = _difference(one_PSS, moved, inside)  # 0 where they do not overlap
+        contrast /= inside.mean(axis=(1, 2), keepdims=True).clip(OVERLAP)  # the curvature is that of the whole picture
+        step = (inverse_PGG @ (slopes_PGS @ (error * contrast).reshape(len(error), -1, 1)))[:, :, 0]
         step = step.clip(-0.1, 0.1)
         own_scale, own_shift = step[:, 0::2], step[:, 1::2]
         shift = (shift - scale * own_shift / (1 + own_scale)).clip(-0.5, 0.5)
@@ -253,17 +270,15 @@ def _agreement(one_PSS: Array, other_PSS: Array, warps: _Warps) -> Array:
 
 
 def _detail(gray_PSS: Array) -> Array:
-    """Subtract its blur from luminance."""
-    return gray_PSS - _blurred(_blurred(gray_PSS).transpose(0, 2, 1)).transpose(0, 2, 1)
+    """Subtract its blur, the average over a window, from luminance; the border is repeated."""
+    blur_SS = _blur(gray_PSS.shape[1])
+    return gray_PSS - blur_SS @ (gray_PSS @ blur_SS.T)  # type: ignore[no-any-return]
 
 
-def _blurred(gray_PSS: Array) -> Array:
-    """Average over a window along the rows' direction, with the border repeated."""
-    padded = np.pad(gray_PSS, ((0, 0), (BLUR, BLUR), (0, 0)), mode="edge")
-    total = np.zeros_like(gray_PSS)
-    for start in range(2 * BLUR + 1):
-        total += padded[:, start : start + gray_PSS.shape[1]]
-    return total / (2 * BLUR + 1)
+@cache
+def _blur(side: int) -> Array:
+    read = (np.arange(side)[:, None] + np.arange(-BLUR, BLUR + 1)).clip(0, side - 1)
+    return (read[..., None] == np.arange(side)).mean(axis=1).astype(np.float32)  # type: ignore[no-any-return]
 
 
 def _correlation(one_PSS: Array, other_PSS: Array, inside_PSS: Array, noise: float) -> Array:
