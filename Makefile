@@ -17,7 +17,7 @@ help:
 	echo "make test                                run the tests"
 	echo "make test-mobile                         test ExecuTorch's files, in .venv-mobile with the extra mobile"
 	echo "make check                               ruff, mypy and import-linter"
-	echo "make docs                                write docs/names.md from the code; build the docs site into site/"
+	echo "make docs                                write the reference of the docs from the code; build the site into site/"
 	echo "make box RUN=runs/...                    pack a finished run as the classifier that comes along; what half floats cost"
 	echo "make box-backbone                        make the backbone that comes along; compare it with its source"
 	echo "make box-groceries [GROCERY=archive]     pack the embedded photographs anew, from the Grocery Store Dataset"

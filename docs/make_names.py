@@ -1,4 +1,6 @@
-"""Write docs/names.md: everything that has a name, from the code itself. ``make docs`` runs it; a test compares."""
+"""Write docs/reference: commands.md, settings.md and names.md, from the code itself. ``make docs`` runs it; a test
+compares.
+"""
 
 import inspect
 import re
@@ -34,6 +36,7 @@ from sightline.explanation import attribution
 from sightline.training.trackers import TRACKERS
 
 ROOT = Path(__file__).parent.parent
+WRITTEN = "Written by `make docs` from the code; do not edit."
 TITLES = {
     "data": "The image set",
     "augment": "Augmentation",
@@ -52,62 +55,79 @@ TITLES = {
 
 
 def main() -> None:
-    """Write the page."""
-    (ROOT / "docs" / "names.md").write_text(names(), "utf-8")
+    """Write the pages."""
+    for name, text in pages().items():
+        (ROOT / "docs" / "reference" / name).write_text(text, "utf-8")
 
 
-def names() -> str:
-    """Return the whole page."""
-    parts = [
-        "# Everything by its name\n\nWritten by `make docs` from the code; do not edit. A setting is a flag of"
-        " `sightline train` (`--fit.batch-size 64`) and a line of a recipe (`fit: {batch_size: 64}`).\n",
-        _section(
-            "Verbs", ("verb", "what it does"), ((f"`sightline {name}`", verb.summary) for name, verb in VERBS.items())
+def pages() -> dict[str, str]:
+    """Return the pages by their names."""
+    return {
+        "commands.md": "\n".join(_commands()),
+        "settings.md": "\n".join(_settings()),
+        "names.md": "\n".join(_names()),
+    }
+
+
+def _commands() -> Iterator[str]:
+    yield (
+        f"# Commands\n\n{WRITTEN} The parameters of a command are those of the function of the same name"
+        " [in Python](api.md). Beside them `train`, `plan`, `find rate`, `find batch` and `tune` take a flag for each"
+        " [setting](settings.md).\n"
+    )
+    yield _section(
+        "Verbs", ("verb", "what it does"), ((f"`sightline {name}`", verb.summary) for name, verb in VERBS.items())
+    )
+    for name in VERBS:
+        flags = list(_flags(name))
+        if flags:
+            yield _section(name, ("flag", "what it is"), flags)
+
+
+def _settings() -> Iterator[str]:
+    yield (
+        f"# Settings\n\n{WRITTEN} A setting is a flag of `sightline train` (`--fit.batch-size 64`) and a line of a"
+        " recipe (`fit: {batch_size: 64}`).\n"
+    )
+    yield from _blocks(Recipe)
+    yield from _blocks(GeneratorRecipe, known=Recipe)
+    yield _section(
+        "Trackers", ("`track.to`", "what it is"), ((f"`{name}`", _first(TRACKERS[name])) for name in _choices())
+    )
+    yield _section(
+        "Spaces",
+        ("in a space file", "what is drawn"),
+        ((f"`{how}`", what) for how, what in NOTATION.items()),
+        "What `sightline tune DATA --space SPACE.yaml` varies: the blocks and settings of a recipe, each with how it is drawn.",
+    )
+
+
+def _names() -> Iterator[str]:
+    yield f"# Names\n\n{WRITTEN}\n"
+    yield _section("Image sets", ("name", "what it is"), _image_sets())
+    yield _section("Recipes", ("recipe", "what it is for, and what it reached"), _recipes())
+    yield _section(
+        "Backbones",
+        ("`--backbone`", "network of timm", "weights", "px", "license of the weights", "why this one"),
+        (
+            (f"`{word}`", f"`{it.name}`", f"`{it.weights}`", str(it.side), it.license, it.reason)
+            for word, it in BACKBONES.items()
         ),
-        _section(
-            "Flags",
-            ("verb", "flag", "what it is"),
-            _flags(),
-            "The parameters of the verbs, which are those of the functions of the same name in Python, too; beside them"
-            " `train`, `plan`, `find rate`, `find batch` and `tune` take a flag for each setting below.",
-        ),
-        _section("Image sets", ("name", "what it is"), _image_sets()),
-        _section("Recipes", ("recipe", "what it is for, and what it reached"), _recipes()),
-        _section(
-            "Backbones",
-            ("`--backbone`", "network of timm", "weights", "px", "license of the weights", "why this one"),
-            (
-                (f"`{word}`", f"`{it.name}`", f"`{it.weights}`", str(it.side), it.license, it.reason)
-                for word, it in BACKBONES.items()
-            ),
-            "Short for a network of timm and its weights; any name of timm stands for that network with its published"
-            " weights. [backbones.md](backbones.md) says more.",
-        ),
-        _section("Studies", ("study", "what it asks"), _studies()),
-        *_blocks(Recipe),
-        *_blocks(GeneratorRecipe, known=Recipe),
-        _section(
-            "Trackers", ("`track.to`", "what it is"), ((f"`{name}`", _first(TRACKERS[name])) for name in _choices())
-        ),
-        _section(
-            "Spaces",
-            ("in a space file", "what is drawn"),
-            ((f"`{how}`", what) for how, what in NOTATION.items()),
-            "What `sightline tune DATA --space SPACE.yaml` varies: the blocks and settings of a recipe, each with how it is drawn.",
-        ),
-        _section(
-            "Explanations",
-            ("`explain --method`", "what its map shows"),
-            ((f"`{method}`", _first(getattr(attribution, method))) for method in METHODS),
-        ),
-        _section(
-            "Findings",
-            ("of `sightline check`", "what it is", "what it means"),
-            ((f"`{name}`", kind.title, kind.about) for name, kind in KINDS.items()),
-        ),
-        _section("Extras", ("extra", "libraries", "how"), _extras()),
-    ]
-    return "\n".join(parts)
+        "Short for a network of timm and its weights; any name of timm stands for that network with its published"
+        " weights. [Backbones](backbones.md) says more.",
+    )
+    yield _section("Studies", ("study", "what it asks"), _studies())
+    yield _section(
+        "Explanations",
+        ("`explain --method`", "what its map shows"),
+        ((f"`{method}`", _first(getattr(attribution, method))) for method in METHODS),
+    )
+    yield _section(
+        "Findings",
+        ("of `sightline check`", "what it is", "what it means"),
+        ((f"`{name}`", kind.title, kind.about) for name, kind in KINDS.items()),
+    )
+    yield _section("Extras", ("extra", "libraries", "how"), _extras())
 
 
 def _section(title: str, header: tuple[str, ...], rows: Iterable[tuple[str, ...]], about: str = "") -> str:
@@ -126,17 +146,14 @@ def _first(documented: Any) -> str:
     return (inspect.getdoc(documented) or "").split("\n\n")[0].replace("``", "`")
 
 
-def _flags() -> Iterator[tuple[str, str, str]]:
-    """Yield the flags of each verb but those of the settings of a recipe."""
-    for name in VERBS:
-        command = application(VERBS, name.split())
-        for part in name.split():
-            command = command[part]
-        shown = f"**`{name}`**"
-        for argument in command.assemble_argument_collection(parse_docstring=True):
-            if SETTINGS not in (argument.parameter.group or ()):
-                yield shown, f"`{argument.name}`", str(argument.parameter.help).replace("<", "&lt;")
-                shown = ""
+def _flags(name: str) -> Iterator[tuple[str, str]]:
+    """Yield the flags of a verb but those of the settings of a recipe."""
+    command = application(VERBS, name.split())
+    for part in name.split():
+        command = command[part]
+    for argument in command.assemble_argument_collection(parse_docstring=True):
+        if SETTINGS not in (argument.parameter.group or ()):
+            yield f"`{argument.name}`", str(argument.parameter.help).replace("<", "&lt;")
 
 
 def _image_sets() -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""docs/names.md is the code's own list of names, complete and up to date."""
+"""The pages of commands, settings and names are the code's own list of them, complete and up to date."""
 
 import importlib.util
 import typing
@@ -14,7 +14,8 @@ from sightline.config.building import Block, Kind
 from sightline.config.resolving import named_recipes
 from sightline.config.studies import named_studies
 
-PAGE = Path(__file__).parent.parent / "docs" / "names.md"
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = [DOCS / "reference" / name for name in ("commands.md", "settings.md", "names.md")]
 
 
 class Fine(Kind, frozen=True, kw_only=True, tag="fine"):
@@ -45,7 +46,7 @@ class Kitchen(Block, frozen=True, kw_only=True):
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_names", PAGE.parent / "make_names.py")
+    spec = importlib.util.spec_from_file_location("make_names", DOCS / "make_names.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -53,12 +54,14 @@ def script() -> ModuleType:
     return module
 
 
-def test_the_page_of_names_is_up_to_date(script: ModuleType) -> None:
-    assert PAGE.read_text("utf-8") == script.names(), "docs/names.md is not what the code says: run `make docs`"
+def test_the_pages_are_up_to_date(script: ModuleType) -> None:
+    for name, text in script.pages().items():
+        page = DOCS / "reference" / name
+        assert page.read_text("utf-8") == text, f"{page} is not what the code says: run `make docs`"
 
 
-def test_every_setting_verb_recipe_and_study_is_on_the_page() -> None:
-    text = PAGE.read_text("utf-8")
+def test_every_setting_verb_recipe_and_study_is_on_a_page() -> None:
+    text = "".join(page.read_text("utf-8") for page in PAGES)
     settings = {name: annotation for name, annotation, _ in every_setting()}
     for name, annotation in settings.items():
         if f"{name}.kind" in settings:  # the block in a word

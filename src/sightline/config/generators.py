@@ -33,7 +33,7 @@ NORM_GROUPS = 8  # of the U-Net's norms
 SHOWN_CLASSES = 20
 """Classes, at most, in a picture of what a generator makes while it learns."""
 GLIMPSE_GUIDANCE, GLIMPSE_STEPS = 1.8, 10  # of such a picture, which must not take long
-TELL_ABOVE = 0.3  # docs/generation.md has what was measured
+TELL_ABOVE = 0.3  # docs/results/generation.md has what was measured
 
 
 class DiffusionConfig(Kind, frozen=True, kw_only=True, tag="diffusion"):

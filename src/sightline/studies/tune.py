@@ -52,8 +52,8 @@ def tune(
         data: An image set, as train has it. No trial reads its test split.
         space: A YAML file of the settings that vary, each in its block with how it is drawn: choices, as in augment:
             {flip: [none, random]}; a range, as in optimizer: {learning_rate: {low: 0.001, high: 1, log: true}}, or with
-            step: 0.1; blocks, as in optimizer: [sgd, {kind: adamw, weight_decay: [0, 0.01]}]. docs/names.md has all of
-            it.
+            step: 0.1; blocks, as in optimizer: [sgd, {kind: adamw, weight_decay: [0, 0.01]}]. The page
+            "Settings" of the docs has all of it.
         recipe: What is tuned: a recipe's name, a YAML file of one, or auto to choose by the images.
         settings: What to set over the recipe, nested as in its YAML.
         study: Folder to make, with best.yaml, trials.csv and a run for each trial; tunings/<data>-<recipe>-<n> unless

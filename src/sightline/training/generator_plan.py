@@ -42,7 +42,7 @@ LOOKED_AT = 256  # images by which that is judged, at most
 FEW_SHOWN, MANY_SHOWN = 120_000, 270_000  # images that the training shows, over all epochs
 ACGAN_FEW_SHOWN = 600_000  # its variety grows slowly, and a step of one of its two networks is cheap
 LEAST_EPOCHS, MOST_EPOCHS, ACGAN_MOST_EPOCHS = 5, 200, 600
-BATCH = 64  # more, and the same images make fewer steps; docs/generation.md has what that costs
+BATCH = 64  # more, and the same images make fewer steps; docs/results/generation.md has what that costs
 COARSEST = 4  # positions along a side of the coarsest map of a generator of one pass
 PATCHES = (1, 2, 4)  # pixels; in larger ones there is too much to see at once
 
