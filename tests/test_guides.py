@@ -75,7 +75,8 @@ def test_every_command_of_a_page_prints_what_it_shows(
     monkeypatch.setenv("SIGHTLINE_CACHE", str(workshop.root / "cache"))
     code = "".join(block.code for block in blocks(text) if block.language in RUN)
     printed = {SHARED[run]: workshop.output(run, monkeypatch, capsys) for run in SHARED if run in code}
-    (tmp_path / "photos").symlink_to(workshop.root / "photos")
+    for folder in ("photos", "more"):
+        (tmp_path / folder).symlink_to(workshop.root / folder)
     for command in printed:
         run = shlex.split(command)[-1]
         shutil.copytree(workshop.root / run, tmp_path / run)
