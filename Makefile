@@ -1,7 +1,7 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-mobile check docs box box-backbone box-groceries
+.PHONY: help install train test test-mobile check docs dist box box-backbone box-groceries
 
 PYTHON ?= python3
 DATA ?= groceries
@@ -9,7 +9,9 @@ RECIPE ?= auto
 GROCERY ?= ../shared/data/grocery.tar
 CIFAR ?= ../shared/data/cifar10-jpeg.tar.xz
 SIGNS ?= ../shared/data/sign-digits.tar.xz
-BIN := .venv/bin
+PROGRAMS := $(if $(filter Windows_NT,$(OS)),Scripts,bin)
+BIN := .venv/$(PROGRAMS)
+RELEASE := .venv-release/$(PROGRAMS)
 
 help:
 	echo "make install                             only set up .venv"
@@ -18,6 +20,7 @@ help:
 	echo "make test-mobile                         test ExecuTorch's files, in .venv-mobile with the extra mobile"
 	echo "make check                               ruff, mypy and import-linter"
 	echo "make docs                                write the reference of the docs from the code; build the site into site/"
+	echo "make dist                                wheel and sdist of both distributions into dist/, checked"
 	echo "make box RUN=runs/...                    pack a finished run as the classifier that comes along; what half floats cost"
 	echo "make box-backbone                        make the backbone that comes along; compare it with its source"
 	echo "make box-groceries [GROCERY=archive]     pack the embedded photographs anew, from the Grocery Store Dataset"
@@ -77,11 +80,11 @@ test: install
 .venv-mobile/installed: pyproject.toml constraints.txt
 	echo "Setting up .venv-mobile (a few minutes) ..."
 	$(PYTHON) -m venv .venv-mobile
-	.venv-mobile/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mobile]' 'pytest>=8'
+	.venv-mobile/$(PROGRAMS)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mobile]' 'pytest>=8'
 	touch $@
 
 test-mobile: .venv-mobile/installed
-	.venv-mobile/bin/python -m pytest tests/mobile
+	.venv-mobile/$(PROGRAMS)/python -m pytest tests/mobile
 
 check: install
 	$(BIN)/ruff check
@@ -92,6 +95,20 @@ check: install
 docs: install
 	$(BIN)/python docs/make_names.py
 	$(BIN)/zensical build --strict --clean
+
+# Tools of a release, apart from .venv; pip before 25.1 knows no groups
+.venv-release/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-release
+	$(RELEASE)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(RELEASE)/python -m pip install --quiet --group release
+	touch $@
+
+# The license texts of the box lie beside what they are of, too (W002); sightline brings its runtime (W009)
+dist: .venv-release/installed
+	$(RELEASE)/python packaging/distributions.py
+	$(RELEASE)/twine check --strict dist/*.whl dist/*.tar.gz
+	$(RELEASE)/check-wheel-contents --src-dir src --ignore W002,W009 dist/sightline_vision-*.whl
+	$(RELEASE)/check-wheel-contents --toplevel sightline_runtime dist/sightline_vision_runtime-*.whl
 
 bench-resume: install
 	$(BIN)/python benchmarks/resume.py
@@ -190,7 +207,7 @@ bench-export: install
 	$(BIN)/python benchmarks/export.py $(CIFAR) $(ARGS)
 
 bench-mobile: .venv-mobile/installed
-	.venv-mobile/bin/python benchmarks/export.py $(CIFAR) pte $(ARGS)
+	.venv-mobile/$(PROGRAMS)/python benchmarks/export.py $(CIFAR) pte $(ARGS)
 
 bench-serve: install
 	$(BIN)/python benchmarks/serve.py $(RUN) $(CIFAR) $(or $(MINUTES),10)
@@ -199,4 +216,4 @@ bench-mutations: install
 	$(BIN)/python benchmarks/mutations.py $(RUN) 10000 $(or $(SEED),42)
 
 clean:
-	rm -rf .venv .venv-mobile build dist site .cache .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-mobile .venv-release build dist site .cache .pytest_cache .mypy_cache .ruff_cache
