@@ -1,10 +1,14 @@
-"""Our name on an index is sightline-vision: what another project is called may not be installed by anything we print."""
+"""What a release is made of. Our name on an index is sightline-vision: what another project is called may not be
+installed by anything we print."""
 
+import fnmatch
 import importlib.metadata
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,3 +85,50 @@ def test_the_version_that_an_old_run_was_trained_with_is_still_shown() -> None:
     table = cost_section({"versions": {"python": "3.11.0", "sightline": "0.0.9", "torch": "2.11"}}, None).table
     assert table is not None
     assert ("sightline", "0.0.9") in table.rows
+
+
+# ── what a release holds ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def test_every_file_of_the_packages_that_is_no_module_is_named_for_the_wheel(settings: dict[str, Any]) -> None:
+    """`make dist` compares a built wheel; this needs no build."""
+    named = settings["tool"]["setuptools"]["package-data"]
+    for package, patterns in named.items():
+        folder = ROOT / "src" / package
+        files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        files = {name for name in files if not name.endswith(".py") and "__pycache__/" not in name}
+        left_out = {name for name in files if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)}
+        assert "py.typed" in files
+        assert not left_out, package
+    assert set(named) == {path.parent.name for path in (ROOT / "src").glob("*/__init__.py")}
+
+
+def test_one_version_stands_wherever_a_release_is_named(settings: dict[str, Any]) -> None:
+    version = settings["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert re.findall(r"^## \[(.+?)\]", changes, re.MULTILINE)[0] == version
+
+
+def test_changes_have_the_form_of_keep_a_changelog() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    assert "keepachangelog.com" in changes
+    for heading in re.findall(r"^## (.*)$", changes, re.MULTILINE):
+        assert re.fullmatch(r"\[\d+\.\d+\.\d+\] - (unreleased|\d{4}-\d\d-\d\d)", heading), heading
+    kinds = re.findall(r"^### (.*)$", changes, re.MULTILINE)
+    assert kinds
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def test_each_promise_of_security_names_tests_that_are_there() -> None:
+    promises = [line for line in (ROOT / "SECURITY.md").read_text("utf-8").splitlines() if line.startswith("| ")][1:]
+    assert len(promises) > 10
+    for line in promises:
+        named = re.findall(r"(test_\w+\.py)`", line)
+        assert named, line
+        assert [name for name in named if not (ROOT / "tests" / name).is_file()] == [], line
