@@ -1,7 +1,7 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-mobile check docs dist box box-backbone box-groceries
+.PHONY: help install train test test-mobile check docs dist licenses box box-backbone box-groceries
 
 PYTHON ?= python3
 DATA ?= groceries
@@ -20,6 +20,7 @@ help:
 	echo "make test-mobile                         test ExecuTorch's files, in .venv-mobile with the extra mobile"
 	echo "make check                               ruff, mypy and import-linter"
 	echo "make docs                                write the reference of the docs from the code; build the site into site/"
+	echo "make licenses                            list the licenses of all that is installed in docs/reference/licenses.md"
 	echo "make dist                                wheel and sdist of both distributions into dist/, checked"
 	echo "make box RUN=runs/...                    pack a finished run as the classifier that comes along; what half floats cost"
 	echo "make box-backbone                        make the backbone that comes along; compare it with its source"
@@ -95,6 +96,9 @@ check: install
 docs: install
 	$(BIN)/python docs/make_names.py
 	$(BIN)/zensical build --strict --clean
+
+licenses: install
+	$(BIN)/python docs/make_licenses.py
 
 # Tools of a release, apart from .venv; pip before 25.1 knows no groups
 .venv-release/installed: pyproject.toml
