@@ -55,7 +55,7 @@ READ = {
     "nvidia-*": f"{SDK}; comes with PyTorch for CUDA on Linux",
     "pi-heif": "its wheels bundle libheif and libde265, LGPL-3.0",
 }
-"""Packages whose licenses were read, since they name none that is known or bundle others; the first that fits counts."""
+"""Packages whose licenses were read: they name none that is known, or bundle others. The first that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def page(packages: Iterable[Package]) -> str:
     lines = [
         "# Licenses",
         "",
-        "What `pip install sightline-vision` (core) and its extra `all` install, and under which licenses: nothing among",
-        "them forbids commercial use. Written by `make licenses` (`docs/make_licenses.py`) from what the packages say of",
+        "What `pip install sightline-vision` (core) and its extra `all` install, and under which licenses: none of them",
+        "forbids commercial use. Written by `make licenses` (`docs/make_licenses.py`) from what the packages say of",
         "themselves, on Linux with the versions of `constraints.txt`; `tests/test_licenses.py` asks the same of whatever is",
         "installed. That is no legal advice. The extras `mobile`, `docs` and `dev` are not in `all`, and not here.",
         "",
