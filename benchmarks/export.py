@@ -178,6 +178,8 @@ def accuracy_on_test(name: str, files: dict[str, Path], images: Any) -> None:
             f"{name} {way}: test accuracy {right[way].mean():.4f} {interval(low_high)}, n = {len(rows):,}",
             flush=True,
         )
+    if len(right) < 2:
+        return
     difference, *ends = paired_interval(right["onnxruntime int8"], right["onnxruntime float32"])
     print(
         f"{name} int8 - float32: {100 * difference:+.2f} points {interval(ends, 100)}, paired, n = {len(rows):,}",

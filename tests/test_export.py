@@ -341,9 +341,13 @@ def test_two_products_of_its_weights_fit_into_16_bits() -> None:
     assert 2 * 255 * integers.STRONGEST_WEIGHT < 2**15 <= 2 * 255 * (integers.STRONGEST_WEIGHT + 1)
 
 
-def test_convolutions_of_each_channel_by_itself_stay_in_float() -> None:
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("depthwise", {"first", "depthwise", "narrowing"}), ("dense", {"first"})]
+)
+def test_convolutions_of_each_channel_and_what_narrows_them_again_stay_in_float(kind: str, expected: set[str]) -> None:
     random = np.random.default_rng(0)
-    shapes = {"first": (8, 3, 3, 3), "depthwise": (8, 1, 3, 3), "grouped": (8, 4, 3, 3), "dense": (4, 8, 1, 1)}
+    shapes = {"first": (8, 3, 3, 3), kind: (8, 1 if kind == "depthwise" else 8, 3, 3), "grouped": (8, 4, 3, 3)}
+    shapes |= {"narrowing": (4, 8, 1, 1), "widening": (8, 4, 1, 1)}
     groups = {"depthwise": 8, "grouped": 2}
     weights = [
         onnx.numpy_helper.from_array(random.normal(size=shape).astype(np.float32), f"{name}.weight")
@@ -371,7 +375,7 @@ def test_convolutions_of_each_channel_by_itself_stay_in_float() -> None:
     makers = {name: node.op_type for node in made.graph.node for name in node.output}
     convolutions = {node.name: makers.get(node.input[1]) for node in made.graph.node if node.op_type == "Conv"}
     in_float = {name for name in shapes if convolutions[name] != "DequantizeLinear"}
-    assert in_float == {"first", "depthwise"}
+    assert in_float == expected
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_every_network_and_head_is_exported(name: str) -> None:
 
 def test_a_run_of_one_view_without_a_score_answers_too() -> None:
     classifier, pixels = untrained(SPEEDNET, 32)
-    classifier.views, classifier.reference, classifier.trust = "one", None, None
+    classifier.views, classifier.reference, classifier.model["trust"] = "one", None, None
     chances_BK, _ = ask(ProgramDraft(classifier).packed(), pixels, [0])
     assert chances_BK == pytest.approx(classifier.probabilities(pixels, "one"), abs=1e-5)
 

@@ -1,5 +1,5 @@
 """The layers of an exported model in int8: weights of 7 bits, a scale per channel; the first layer in float, and those
-that look at each channel by itself.
+that look at each channel by itself, with what narrows their channels again.
 
 Per-channel int8 as the guides have it falls from an accuracy of 0.886 to 0.485 on a processor without VNNI, whose sums
 of two products saturate at 16 bits. With weights of 7 bits they cannot: 2 · 255 · 64 is below 2¹⁵. Nor does a
@@ -33,7 +33,7 @@ Array = np.ndarray[Any, Any]
 
 
 def to_int8(model: "ModelProto", pixels_NHWC: Array, views: int) -> "ModelProto":
-    """Return a model whose layers compute in int8, but for the first and depthwise ones.
+    """Return a model whose layers compute in int8, but for the first ones and what int8 costs much accuracy.
 
     Args:
         model: of ``graph.to_onnx``, without a default for its views.
@@ -73,7 +73,7 @@ def to_int8(model: "ModelProto", pixels_NHWC: Array, views: int) -> "ModelProto"
                 Reader(),
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=[*LAYERS, *WITH_LAYERS],
-                nodes_to_exclude=[*layers[:1], *_others(onnx.load(fused), layers), *_depthwise(onnx.load(fused))],
+                nodes_to_exclude=[*layers[:1], *_others(onnx.load(fused), layers), *_sensitive(onnx.load(fused))],
                 per_channel=True,
                 reduce_range=True,
                 activation_type=QuantType.QUInt8,
@@ -126,14 +126,22 @@ def _others(model: "ModelProto", layers: list[str]) -> list[str]:
     return [node.name for node in model.graph.node if node.op_type in LAYERS and node.name not in layers]
 
 
-def _depthwise(model: "ModelProto") -> list[str]:
-    """Return the names of convolutions of each channel by itself: int8 costs them much accuracy.
+def _sensitive(model: "ModelProto") -> list[str]:
+    """Return the names of the layers that int8 costs much accuracy: convolutions of each channel by itself, and of a
+    network that has them those of one pixel that narrow, which nothing bounds (linear bottlenecks).
 
     Source:
-        Sheng et al., "A Quantization-Friendly Separable Convolution for MobileNets", EMC2 2018; docs/results/export.md.
+        Sheng et al., "A Quantization-Friendly Separable Convolution for MobileNets", EMC2 2018; Sandler et al.,
+        "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018; docs/results/export.md.
     """
-    alone = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 4 and tensor.dims[1] == 1}
-    return [node.name for node in model.graph.node if node.op_type == "Conv" and node.input[1] in alone]
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer if len(tensor.dims) == 4}
+    layers = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in shapes]
+    weights = {node.name: shapes[node.input[1]] for node in layers}
+    depthwise = [name for name, (_, inputs, *_) in weights.items() if inputs == 1]
+    narrowing = [
+        name for name, (outputs, inputs, *sides) in weights.items() if sides == [1, 1] and outputs < inputs
+    ]
+    return [*depthwise, *narrowing] if depthwise else []
 
 
 def _reached(model: "ModelProto") -> list["NodeProto"]:
