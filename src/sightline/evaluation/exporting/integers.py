@@ -138,9 +138,7 @@ def _sensitive(model: "ModelProto") -> list[str]:
     layers = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in shapes]
     weights = {node.name: shapes[node.input[1]] for node in layers}
     depthwise = [name for name, (_, inputs, *_) in weights.items() if inputs == 1]
-    narrowing = [
-        name for name, (outputs, inputs, *sides) in weights.items() if sides == [1, 1] and outputs < inputs
-    ]
+    narrowing = [name for name, (outputs, inputs, *sides) in weights.items() if sides == [1, 1] and outputs < inputs]
     return [*depthwise, *narrowing] if depthwise else []
 
 
