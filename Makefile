@@ -1,7 +1,7 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-mobile check docs dist licenses box box-backbone box-groceries
+.PHONY: help install train test test-mobile check docs dist licenses matrix box box-backbone box-groceries
 
 PYTHON ?= python3
 DATA ?= groceries
@@ -22,6 +22,7 @@ help:
 	echo "make docs                                write the reference of the docs from the code; build the site into site/"
 	echo "make licenses                            list the licenses of all that is installed in docs/reference/licenses.md"
 	echo "make dist                                wheel and sdist of both distributions into dist/, checked"
+	echo "make matrix [FULL=1] [ARGS=...]          use the wheels of dist/ in empty environments, each Python; all tests with FULL"
 	echo "make box RUN=runs/...                    pack a finished run as the classifier that comes along; what half floats cost"
 	echo "make box-backbone                        make the backbone that comes along; compare it with its source"
 	echo "make box-groceries [GROCERY=archive]     pack the embedded photographs anew, from the Grocery Store Dataset"
@@ -113,6 +114,9 @@ dist: .venv-release/installed
 	$(RELEASE)/twine check --strict dist/*.whl dist/*.tar.gz
 	$(RELEASE)/check-wheel-contents --src-dir src --ignore W002,W009 dist/sightline_vision-*.whl
 	$(RELEASE)/check-wheel-contents --toplevel sightline_runtime dist/sightline_vision_runtime-*.whl
+
+matrix: .venv-release/installed
+	$(RELEASE)/python packaging/matrix.py $(if $(FULL),--full) $(ARGS)
 
 bench-resume: install
 	$(BIN)/python benchmarks/resume.py
