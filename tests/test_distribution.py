@@ -132,3 +132,13 @@ def test_each_promise_of_security_names_tests_that_are_there() -> None:
         named = re.findall(r"(test_\w+\.py)`", line)
         assert named, line
         assert [name for name in named if not (ROOT / "tests" / name).is_file()] == [], line
+
+
+def test_workflows_and_releases_call_targets_that_the_makefile_has() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    calls = re.compile(r"(?:run: |^ *)make ((?:[a-z-]+ ?)+)", re.MULTILINE)
+    files = [*(ROOT / ".github" / "workflows").glob("*.yml"), ROOT / "RELEASING.md", ROOT / "docs" / "contributing.md"]
+    for file in files:
+        called = {word for words in calls.findall(file.read_text("utf-8")) for word in words.split()}
+        assert called, file
+        assert called <= targets, file
