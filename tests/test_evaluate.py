@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 import sightline
 from conftest import Finished, coloured_folder
@@ -44,6 +45,29 @@ def test_a_set_without_a_test_split_is_measured_whole(finished: Finished, tmp_pa
     assert found["data"]["name"] == "other"
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == found
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 16
+
+
+def test_images_that_were_trained_on_are_counted_and_the_others_measured_apart(
+    finished: Finished, tmp_path: Path, capsys
+) -> None:
+    other = coloured_folder(tmp_path / "other", images=5)
+    for file in other.rglob("*.png"):
+        with Image.open(file) as image:
+            ImageOps.mirror(image).save(file)
+    assert sightline.evaluate(finished.run, other)["data"]["remarks"] == []
+    own = sorted(finished.data.rglob("*.png"))
+    for file in own:
+        shutil.copy(file, other / file.parent.name / f"own-{file.name}")
+    assert main(["evaluate", str(finished.run), str(other)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    learned = np.load(finished.run / "seen.npz")["trained"]
+    assert (
+        f"{len(learned):,} of these {len(own) + 15:,} images are, pixel for pixel, among those that it was trained"
+        in said
+    )
+    assert f"on the other {len(own) + 15 - len(learned):,} is 1.0000" in said
+    assert main(["evaluate", str(finished.run), str(shutil.copytree(finished.data, tmp_path / "again"))]) == 0
+    assert "which flatters every figure" in capsys.readouterr().err
 
 
 def test_of_a_set_with_a_test_split_that_is_measured(finished: Finished, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "read_kept",
     "read_own_kept",
     "read_seen",
+    "trained_on",
     "trained_rows",
     "write_seen_file",
 ]
@@ -90,17 +91,23 @@ def read_seen(run: Path) -> Seen:
         ) from error
 
 
+def trained_on(run: Path, images: CachedImages, rows: Array) -> Array | None:
+    """Tell which rows a run has trained on, pixel for pixel, bool; None of a run that did not note its images."""
+    try:
+        trained = _read(run, "trained")["trained"]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    numbers = np.array([number_of(images.hashes[row]) for row in rows.tolist()], np.uint64)
+    return np.isin(numbers, trained)
+
+
 def trained_rows(run: Path, images: CachedImages, rows: Array) -> Array:
     """Return which rows of its train split a run has trained on: not those that a list excluded.
 
     Of a run that did not note its images, all rows.
     """
-    try:
-        trained = _read(run, "trained")["trained"]
-    except (FileNotFoundError, NotADirectoryError):
-        return rows
-    numbers = np.array([number_of(images.hashes[row]) for row in rows.tolist()], np.uint64)
-    return rows[np.isin(numbers, trained)]
+    learned_N = trained_on(run, images, rows)
+    return rows if learned_N is None else rows[learned_N]
 
 
 def read_kept(run: str | os.PathLike[str]) -> Kept:

@@ -18,6 +18,7 @@ from sightline.data.splits import Splits, split_as
 from sightline.data.units import group_numbers
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError
+from sightline.evaluation.already_learned import about_learned
 from sightline.evaluation.as_labeled import (
     accuracy_as_labeled,
     class_indices,
@@ -137,6 +138,8 @@ def evaluate(
             model["test_readings"] += 1  # before the reading: one that is interrupted has been read, too
             write_json(Path(run) / "model.json", model)
         measured, table = evaluate_rows(classifier, images, rows, progress)
+        if data is not None and not generated:
+            said += about_learned(Path(run), images, rows, [line[1] == line[2] for line in table[1]])
         measured["data"] = {"name": images.name, "location": images.location, "left_out": len(images.left_out)}
         measured["data"]["remarks"] = said
         if generated:
