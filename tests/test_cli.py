@@ -187,6 +187,13 @@ def test_a_dry_run_stops_before_the_first_step(colours: Path, capsys) -> None:
         (["digits", "--fit.accumulate", "0:8", "4"], "--fit.accumulate is 0:8 4; wanted a whole number, or pairs"),
         (["digits", "--fit.accumulate", "0:8", "0:4"], "--fit.accumulate is 0:8 0:4; wanted a whole number, or pairs"),
         (["digits", "--fit.accumulate", "-2"], "--fit.accumulate"),
+        (
+            ["digits", "--evaluation.robustness", "false"],
+            "--evaluation.robustness is a switch and takes no value, but 'false' follows; write"
+            " --evaluation.no-robustness.",
+        ),
+        (["digits", "--resume", "yes"], "--resume is a switch and takes no value, but 'yes' follows; leave 'yes' out."),
+        (["digits", "photos"], "'photos' is one too many for sightline train; see sightline train --help."),
         (["digits", "--finetune", "frozn"], "unknown finetune.kind 'frozn'; did you mean 'frozen'?"),
         (["digits", "--finetune", "phases"], "--finetune.kind phases needs its phases, which are written in YAML"),
         (["digits", "--finetune.layer-decay", "0.5"], "finetune names no kind; add one of: kind: frozen, upper"),

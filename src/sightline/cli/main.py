@@ -19,6 +19,7 @@ __all__ = ["main"]
 
 REFUSED = 2  # status of a refusal
 FULL = (errno.ENOSPC, errno.EDQUOT)
+NO = ("false", "no", "off", "none", "0")  # as people write that a switch is off
 STOPPED = 130  # status after Ctrl-C, as shells have it
 
 
@@ -33,6 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
             )
     except SightlineError as error:
         return _refuse(str(error))
+    except cyclopts.UnusedCliTokensError as error:
+        return _refuse(_about_unused(error, arguments))
     except cyclopts.CycloptsError as error:
         return _refuse(" ".join(str(error).split()))
     except Interrupted as stopped:
@@ -63,6 +66,19 @@ def _drop_output() -> None:
 def _refuse(sentence: str) -> int:
     show(f"sightline: {shortened(sentence, LONGEST)}", error=True)
     return REFUSED
+
+
+def _about_unused(error: cyclopts.UnusedCliTokensError, arguments: list[str]) -> str:
+    """Say what the first word is that nothing takes: the value of a switch, or a word too many."""
+    word, *_ = error.unused_tokens or [""]
+    before = arguments[arguments.index(word) - 1] if word in arguments[1:] else ""
+    verb = " ".join(["sightline", *(error.command_chain or ())])
+    if before.startswith("--"):
+        blocks, _, last = before.removeprefix("--").rpartition(".")
+        off = word.lower() in NO and not last.startswith("no-")
+        ways = f"write --{blocks + '.' if blocks else ''}no-{last}" if off else f"leave {word!r} out"
+        return f"{before} is a switch and takes no value, but {word!r} follows; {ways}."
+    return f"{word!r} is one too many for {verb}; see {verb} --help."
 
 
 def _about(error: OSError) -> str:
