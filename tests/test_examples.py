@@ -1,0 +1,75 @@
+"""The examples that people copy: they run, and answer as the classifier does."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import sightline
+from conftest import Finished
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def example(name: str) -> ModuleType:
+    """Import the file of an example."""
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), EXAMPLES / name / "app.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def photo(finished: Finished) -> Path:
+    return sorted(finished.data.rglob("*.png"))[0]
+
+
+@pytest.fixture(params=["run", "file"])
+def classifier(request: pytest.FixtureRequest, finished: Finished, tmp_path: Path, monkeypatch: Any) -> str:
+    """The folder of a run, or its exported file."""
+    if request.param == "run":
+        return str(finished.run)
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(finished.cache))
+    return str(sightline.export(finished.run, out=tmp_path / "model.onnx").path)
+
+
+def test_a_route_of_ones_own_application_answers_as_the_classifier_does(
+    classifier: str, finished: Finished, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi")
+    from fastapi.testclient import TestClient
+
+    monkeypatch.setenv("RUN", classifier)
+    module = example("fastapi")
+    wanted = sightline.load(finished.run).predict(photo, coverage=0.9)
+    with TestClient(module.application) as client:
+        answer = client.post("/what", files={"photo": photo.read_bytes()})
+        assert answer.status_code == 200
+        found = answer.json()
+        assert found["label"] == wanted.label
+        assert found["probability"] == pytest.approx(wanted.probability, abs=1e-3)
+        assert found["none of these"] == wanted.unknown
+        assert found["among these in 90 of 100 photos"] == list(wanted.within)
+        refused = client.post("/what", files={"photo": b"no image"})
+        assert refused.status_code == 422
+        assert "cannot be read" in refused.json()["detail"] or "no image" in refused.json()["detail"]
+        monkeypatch.setattr(module, "LARGEST", 10)
+        assert client.post("/what", files={"photo": photo.read_bytes()}).status_code == 413
+
+
+def test_the_page_of_a_space_shows_what_the_classifier_sees(finished: Finished, photo: Path) -> None:
+    gradio = pytest.importorskip("gradio")
+    page = example("space").page_of(str(finished.run))
+    wanted = sightline.load(finished.run).predict(photo)
+    with Image.open(photo) as image:
+        shares, note = page.fn(image)
+    assert max(shares, key=shares.get) == wanted.label
+    assert bool(note) == wanted.unknown
+    with pytest.raises(gradio.Error, match="No image was given"):
+        page.fn(None)
