@@ -204,6 +204,14 @@ def test_train_refuses_in_one_sentence(arguments: list[str], sentence: str, caps
     assert sentence in refusal(capsys, "train", *arguments)
 
 
+@pytest.mark.parametrize("name", ["net.pte", "net.PT", "net.ckpt"])
+def test_weights_that_are_not_ours_are_no_images_for_the_example_classifier(name: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / name).write_bytes(b"weights")
+    (tmp_path / "photo.png").write_bytes(b"not asked for")
+    said = refusal(capsys, "predict", str(tmp_path / name), str(tmp_path / "photo.png"))
+    assert "wanted the folder of a finished run, its model.safetensors or the model.onnx of an export" in said
+
+
 def test_a_setting_that_the_image_set_overrules_is_refused(tmp_path: Path, capsys) -> None:
     for split in ("train", "val", "test"):
         coloured_folder(tmp_path / "set" / split, images=8)

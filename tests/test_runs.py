@@ -177,10 +177,12 @@ def test_a_finished_run_knows_itself(tmp_path: Path) -> None:
 
 
 def test_what_is_no_finished_run_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
+    for name in ("file", "m.pte"):
+        (tmp_path / name).write_text("")
     for path, message in (
         (tmp_path / "nowhere", "there is no run at .*nowhere'; `sightline runs` lists"),
         (tmp_path / "file", "file' is a file; wanted the folder of a finished run"),
+        (tmp_path / "m.pte", "m.pte' is a file; wanted the folder of a finished run, its model.safetensors or the"),
         (a_run(tmp_path, "begun"), "begun' is no run folder: it has no model.json; `sightline runs` lists"),
         (a_run(tmp_path, "half", model=MODEL), "it has no DONE file. Continue it with .*--resume --run .*half"),
     ):

@@ -80,6 +80,7 @@ RUNS = Path("runs")
 PRUNED = "PRUNED"
 REPORT = "report.html"
 SAMPLES = "samples"
+FOREIGN = (".pte", ".pt", ".pt2", ".pth", ".ckpt", ".pkl", ".joblib", ".h5", ".keras", ".tflite", ".mlmodel", ".engine")
 BOX = Path(__file__).parents[1] / "resources" / "box" / "cifar10-jpeg.safetensors"
 """The example classifier (CIFAR-10), which answers where no run is named; ``benchmarks/box.py`` makes it."""
 HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
@@ -237,7 +238,8 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | Non
     if not os.path.exists(folder):  # unlike Path.exists, takes a name that is too long for no file
         raise RunError(f"there is no run at {str(run)!r}; `sightline runs` lists those in {RUNS}/.")
     if not folder.is_dir():
-        raise RunError(f"{str(run)!r} is a file; wanted the folder of a finished run.")
+        others = ", its model.safetensors or the model.onnx of an export" if str(run).lower().endswith(FOREIGN) else ""
+        raise RunError(f"{str(run)!r} is a file; wanted the folder of a finished run{others}.")
     if not (folder / "model.json").exists():
         raise RunError(
             f"{str(run)!r} is no run folder: it has no model.json; `sightline runs` lists the runs in {RUNS}/."
@@ -275,8 +277,12 @@ def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, 
 
 
 def names_a_run(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is a run, finished or not, its weights, its exported file or one of the hub, not images."""
+    """Tell whether a path is a run, finished or not, its weights, its exported file or one of the hub, not images; a
+    file of weights that sightline does not open is one, too, and refused as such.
+    """
     if on_hub(path) or os.fspath(path).endswith((".safetensors", ".onnx")):
+        return True
+    if os.fspath(path).lower().endswith(FOREIGN) and not os.path.isdir(path):
         return True
     return any(os.path.exists(os.path.join(path, name)) for name in ("model.json", "recipe.yaml", "DONE"))
 
