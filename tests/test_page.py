@@ -169,7 +169,7 @@ class Visit:
         self.asked: list[str] = []
         self.page = browser.new_page()
         self.page.set_viewport_size({"width": width, "height": 844})
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)  # a shared machine may be slow
         self.page.on("request", lambda request: self._note(address, request.url))
         self.page.on("console", lambda message: self._hear(message))
         self.page.on("response", lambda answer: answer.ok or self.troubles.append(f"{answer.status} {answer.url}"))

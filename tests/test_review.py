@@ -623,7 +623,7 @@ class Tab:
     def __init__(self, browser: Any, address: str, **how: Any) -> None:
         self.context = browser.new_context(**how)
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(60_000)  # a shared machine may be slow
         self.troubles: list[str] = []
         self.page.on("pageerror", lambda error: self.troubles.append(f"error {error}"))
         self.page.on("dialog", lambda dialog: self.troubles.append(f"dialog {dialog.message}"))

@@ -22,6 +22,7 @@ MOST = 20  # classes of an answer that are shown, at most
 PATIENCE = 1.0  # seconds from one look for the images to the next, while they are being opened
 IN_BROWSER: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 QUIET: dict[str, Any] = {**IN_BROWSER, "trigger_mode": "always_last"}
+MOUNTED: dict[str, Any] = {"render_children": True}  # else what a tab gets while its parts are being made is lost
 SET_TRANSPARENCY = "(value) => { document.documentElement.style.setProperty('--heat', 1 - value / 100); }"
 SET_SHOWN = "(value) => {{ document.documentElement.dataset.{} = value; }}"
 
@@ -42,7 +43,7 @@ def lay_out(page: Page, reviewed: bool = False) -> gr.Blocks:
             with gr.Tab("Classify", id="classify"):
                 examples = _classify(page)
             galleries = [_gallery(page, right) for right in (False, True)]
-            with gr.Tab("About", id="about") as tab:
+            with gr.Tab("About", id="about", **MOUNTED) as tab:
                 about = gr.HTML(elem_id="about")
         timer = gr.Timer(PATIENCE)
         outputs = [examples, timer, *(part for waiting, _ in galleries for part in waiting)]
@@ -136,7 +137,7 @@ def _gallery(page: Page, right: bool) -> tuple[list[gr.blocks.Block], dict[str, 
         What waits for the images: what it says, all that it shows, its two filters; and the event that shows a page.
     """
     name = "correct" if right else "mistakes"
-    with gr.Tab(name.capitalize(), id=name) as tab:
+    with gr.Tab(name.capitalize(), id=name, **MOUNTED) as tab:
         place = gr.State(0)
         says = gr.HTML(draw_sentence(page.opening.says), elem_id=f"{name}-says")
         with gr.Column(visible=False) as body:  # until there is something to show
