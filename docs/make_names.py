@@ -192,7 +192,7 @@ def _extras() -> Iterator[tuple[str, str, str]]:
             or (
                 "nothing: the name is kept for those who type it"
                 if extra in ("timm", "check")
-                else "all of these but `docs` and `dev`"
+                else "all of these but `mlflow`, `mobile`, `docs` and `dev`"
             ),
             f"`pip install '.[{extra}]'`",
         )

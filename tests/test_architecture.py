@@ -45,6 +45,7 @@ DOORS = {
     "pi_heif": ("sightline_runtime/decoding/decode.py",),
     "onnxruntime": ("sightline_runtime/exported.py", "evaluation/"),
     "wandb": ("training/trackers.py",),
+    "mlflow": ("training/trackers.py",),
     "optuna": ("studies/search.py",),
     "tensorboard": (),  # Lightning's logger loads it
     "lightning": ("training/",),

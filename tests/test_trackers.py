@@ -1,9 +1,12 @@
 """Trackers get every number, a resumed training goes on in them, and none of them can cost a training."""
 
 import csv
+import http.server
 import importlib.util
 import json
+import os
 import socket
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +55,7 @@ def whole(colours: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test finds the key of whoever runs it, so nothing is ever uploaded."""
-    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE"):
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
@@ -200,13 +203,14 @@ def test_a_tracker_that_cannot_even_begin_is_left_out(tmp_path: Path) -> None:
     assert "the tracker csv failed and is left out" in said[0]
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_a_tracker_whose_library_is_missing_is_refused_before_anything_is_read(
     colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, name: str
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(extras.importlib.util, "find_spec", lambda wanted: None if wanted == name else find(wanted))
-    sentence = f"--track.to {name} needs {name}, which is not installed; run: pip install '.[track]'"
+    extra = "mlflow" if name == "mlflow" else "track"
+    sentence = f"--track.to {name} needs {name}, which is not installed; run: pip install '.[{extra}]'"
     with pytest.raises(ConfigError) as caught:
         sightline.train(colours, settings={"track": {"to": [name]}}, run=tmp_path / "run")
     assert str(caught.value) == sentence
@@ -220,7 +224,8 @@ def test_a_tracker_whose_library_is_missing_is_refused_before_anything_is_read(
     [
         ({"every": 10}, r"--track.every has no effect without a tracker"),
         ({"to": ("csv",), "every": 0}, r"--track.every is 0; it must be at least 1"),
-        ({"to": ("csv",), "project": "flowers"}, r"--track.project has no effect without --track.to wandb"),
+        ({"to": ("csv",), "project": "flowers"}, r"--track.project has no effect without --track.to wandb or mlflow"),
+        ({"to": ("mlflow",), "offline": True}, r"--track.offline has no effect without --track.to wandb"),
         ({"to": ("tensorboard",), "offline": True}, r"--track.offline has no effect without --track.to wandb"),
         ({"to": ("csv", "csv")}, r"--track.to names csv twice; once is enough"),
         ({"to": ("wandb",), "project": "a/b"}, r"--track.project is 'a/b'; it must be a name without any of"),
@@ -233,12 +238,12 @@ def test_a_setting_of_a_tracker_that_would_have_no_effect_is_refused(settings: d
 
 
 def test_every_tracker_that_can_be_named_is_there() -> None:
-    assert set(tracking.TRACKERS) == {"tensorboard", "wandb", "csv"}
+    assert set(tracking.TRACKERS) == {"tensorboard", "wandb", "mlflow", "csv"}
     recipe = resolve(read_recipe("small"), {"track": {"to": list(tracking.TRACKERS), "project": "flowers"}})
     assert recipe.track.to == tuple(tracking.TRACKERS)
 
 
-# ── TensorBoard and Weights & Biases, where they are installed ───────────────────────────────────────────────────────
+# ── the others, where they are installed ───────────────────────────────────────────────────────
 
 
 def test_tensorboard_reads_back_every_number_of_a_training_that_was_resumed(
@@ -301,7 +306,7 @@ def test_weights_and_biases_without_a_key_keeps_the_run_in_its_folder_and_resume
     files = offline_runs(run)
     assert [file.name for file in files] == [f"run-{identity}.wandb"] * 2
     assert wandb.run is None
-    words = (b"final/accuracy", b"rate/filters", b"optimizer.kind", b"muon", b"sightline")
+    words = (b"final/accuracy", b"rate/filters", b"optimizer.kind", b"muon", b"sightline", str(run).encode())
     assert comes_to_hold(files[-1], *words)  # a log of protocol buffers; the words in it are plain
     assert same_bits(plain, run)
 
@@ -355,3 +360,122 @@ def test_a_key_without_a_network_costs_a_moment_and_keeps_the_run_in_its_folder(
     later = f"upload it with `wandb sync {tmp_path / 'run'}/logs/wandb/offline-run-*`."
     assert said == [f"wandb: 127.0.0.1 cannot be reached, so the run stays in its folder; {later}"]
     assert offline_runs(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a store of MLflow; to make one takes it some seconds."""
+    for library in ("mlflow", "sqlalchemy", "alembic"):
+        pytest.importorskip(library)
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+def mlflow_place(run: Path, warn: Any = pytest.fail, step: int = 0, project: str | None = None) -> tracking.Place:
+    return tracking.Place(run, step, TrackConfig(to=("mlflow",), project=project), ignore, warn)
+
+
+def test_mlflow_gets_every_number_and_setting_and_a_resumed_training_goes_on_in_the_same_run(
+    colours: Path, plain: Path, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(store)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        with pytest.raises(SystemError):
+            train(colours, tmp_path / "run", "mlflow")
+    identity = (tmp_path / "run" / "logs" / "mlflow" / "id").read_text()
+    assert client.get_run(identity).info.status == "FAILED"
+    run = train(colours, tmp_path / "run", "mlflow", resume=True)
+
+    experiment = client.get_experiment_by_name("sightline")
+    assert experiment is not None
+    (tracked,) = client.search_runs([experiment.experiment_id])
+    assert (tracked.info.run_id, tracked.info.run_name, tracked.info.status) == (identity, "run", "FINISHED")
+    assert tracked.data.tags["sightline.run"] == str(run)
+    assert (tracked.data.params["fit.epochs"], tracked.data.params["optimizer.kind"]) == ("2", "muon")
+    model = json.loads((run / "model.json").read_text())
+    assert tracked.data.metrics["final/accuracy"] == model["metrics"]["accuracy"]
+    rates = {metric.step: metric.value for metric in client.get_metric_history(identity, "rate/filters")}
+    assert rates == pytest.approx({step: 0.1 * (1 - step / 6) for step in range(6)})
+    assert [metric.step for metric in client.get_metric_history(identity, "val_loss")] == [2, 5]
+    assert same_bits(plain, run)
+
+
+def test_a_run_that_mlflow_no_longer_has_is_begun_again_and_said(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    tracking.Tracker("mlflow", mlflow_place(tmp_path, project="flowers")).close(0)
+    identity = (tmp_path / "logs" / "mlflow" / "id").read_text()
+    MlflowClient(store).delete_run(identity)
+    said: list[str] = []
+    tracker = tracking.Tracker("mlflow", mlflow_place(tmp_path, said.append, project="flowers"))
+    tracker.log_metrics({"rate": 0.5}, 3)
+    tracker.close(0)
+    assert said == [f"mlflow: {store} has no run {identity}, which was begun; a new one goes on."]
+    begun = (tmp_path / "logs" / "mlflow" / "id").read_text()
+    assert begun != identity
+    assert MlflowClient(store).get_run(begun).data.metrics == {"rate": 0.5}
+
+
+def test_mlflow_leaves_the_process_as_it_was_and_reports_nothing_of_it(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import mlflow
+
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: store)  # as where nothing is set: a file of this folder
+    before = {name for name in os.environ if name.startswith("MLFLOW")} | {"MLFLOW_DISABLE_TELEMETRY"}
+    tracking.Tracker("mlflow", mlflow_place(tmp_path)).close(0)
+    assert {name for name in os.environ if name.startswith("MLFLOW")} == before
+    assert not mlflow.is_tracking_uri_set()
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    assert not caplog.records
+
+
+def test_a_store_of_mlflow_that_takes_no_connection_costs_a_moment(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://eve:secret@127.0.0.1:{free.getsockname()[1]}")
+        said: list[str] = []
+        start = time.monotonic()
+        tracker = tracking.Tracker("mlflow", mlflow_place(tmp_path, said.append))
+        tracker.log_metrics({"rate": 0.5}, 0)
+        tracker.close(0)
+    assert time.monotonic() - start < 10
+    assert said == [
+        "the tracker mlflow failed and is left out from here on (ConnectionError: 127.0.0.1 cannot be reached);"
+        " the training goes on, and metrics.csv gets its numbers."
+    ]
+
+
+def test_a_store_of_mlflow_that_fails_is_given_up_within_seconds_and_no_password_is_said(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(503)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Failing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://eve:secret@127.0.0.1:{server.server_port}")
+        said: list[str] = []
+        start = time.monotonic()
+        tracking.Tracker("mlflow", mlflow_place(tmp_path, said.append)).close(0)
+        server.shutdown()
+    assert time.monotonic() - start < 20
+    (sentence,) = said
+    assert "the tracker mlflow failed and is left out from here on" in sentence
+    assert "503" in sentence
+    assert "secret" not in sentence
+    assert len(sentence) < 500

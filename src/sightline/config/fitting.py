@@ -276,13 +276,14 @@ class EvaluationConfig(Block, frozen=True, kw_only=True):
 class TrackConfig(Block, frozen=True, kw_only=True):
     """Places that the numbers of a training go to besides its run folder; ``metrics.csv`` is written always."""
 
-    to: tuple[Literal["tensorboard", "wandb", "csv"], ...] = ()
+    to: tuple[Literal["tensorboard", "wandb", "mlflow", "csv"], ...] = ()
     """Trackers, several at once: all settings, the rates step by step, the epochs and the final numbers, below logs/ in
-    the run. TensorBoard and Weights & Biases come with the extra track; empty: none."""
+    the run, of MLflow in its own store. TensorBoard and Weights & Biases come with the extra track, MLflow with the
+    extra mlflow; empty: none."""
     every: Count | None = None
     """Steps between two learning rates that are tracked; null: 50."""
     project: str | None = None
-    """Project of Weights & Biases; null: sightline."""
+    """Project of Weights & Biases, experiment of MLflow; null: sightline."""
     offline: bool = False
     """Keep the run of Weights & Biases in logs/wandb, for `wandb sync`; without a key or a network it stays there
     too."""
@@ -292,9 +293,12 @@ class TrackConfig(Block, frozen=True, kw_only=True):
             raise ConfigError(f"--track.to names {name} twice; once is enough.")
         if self.every is not None and not self.to:
             raise ConfigError("--track.every has no effect without a tracker; add --track.to csv, or leave it out.")
-        for flag, given in (("project", self.project is not None), ("offline", self.offline)):
-            if given and "wandb" not in self.to:
-                raise ConfigError(f"--track.{flag} has no effect without --track.to wandb; add it, or leave it out.")
+        if self.project is not None and not {"wandb", "mlflow"} & set(self.to):
+            raise ConfigError(
+                "--track.project has no effect without --track.to wandb or mlflow; add one, or leave it out."
+            )
+        if self.offline and "wandb" not in self.to:
+            raise ConfigError("--track.offline has no effect without --track.to wandb; add it, or leave it out.")
         if self.project is not None and (not self.project.strip() or set(self.project) & set("/\\#?%:")):
             raise ConfigError(
                 f"--track.project is {self.project!r}; it must be a name without any of / \\ # ? % :, such as flowers."

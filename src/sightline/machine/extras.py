@@ -104,7 +104,7 @@ def refuse_missing_trackers(trackers: Iterable[str]) -> None:
     """
     for name in trackers:
         if name != "csv":
-            require(name, "track", f"--track.to {name}")
+            require(name, "mlflow" if name == "mlflow" else "track", f"--track.to {name}")
 
 
 def refuse_missing_captum(methods: Iterable[Method]) -> None:

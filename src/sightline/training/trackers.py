@@ -1,40 +1,47 @@
-"""Trackers: TensorBoard, Weights & Biases and CSV, below ``logs/`` in the run. One that fails never costs a training.
+"""Trackers: TensorBoard, Weights & Biases, MLflow and CSV. One that fails never costs a training.
 
-A resumed training goes on in the same TensorBoard folder, the same CSV file and the same W&B run; what was tracked
-after the checkpoint that it continues from is tracked again, and taken out of the first two before.
+All but MLflow, which has a store of its own, write below ``logs/`` in the run. A resumed training goes on in the same
+TensorBoard folder, the same CSV file and the same run of W&B and MLflow; what was tracked after the checkpoint that it
+continues from is tracked again, and taken out of the first two before.
 """
 
 import csv
 import io
+import logging
 import netrc
 import os
+import re
 import secrets
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from sightline.config.fitting import TrackConfig
 from sightline.config.generating import AnyRecipe
 from sightline.config.resolving import flatten, to_mapping
 from sightline.data.sources.downloads import reachable
 from sightline.display.reporting import Listener
+from sightline.errors import shortened
 from sightline.runs.writing import write_atomically
 from sightline.training.resume_point import steps_done
 
 __all__ = ["TRACKERS", "Tracker", "final_numbers", "tracked"]
 
-PROJECT = "sightline"  # of Weights & Biases, where none is named
-REACH_SECONDS = 3.0  # for the host of Weights & Biases to take a connection; it would try again and again by itself
+PROJECT = "sightline"  # of Weights & Biases, and experiment of MLflow, where none is named
+REACH_SECONDS = 3.0  # for a host to take a connection; the libraries would try again and again by themselves
 INIT_SECONDS = 20.0  # for Weights & Biases to answer; then the run stays in its folder
 REASON = 200  # letters of what the library says
 FINISH_SECONDS = 60.0  # for it to upload what is left at the end; then the rest stays in the folder, too
+HURRY = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""How often MLflow tries a request again, and for how many seconds, unless its user has said so; its own defaults would
+hold a training up for minutes."""
 
 
 @dataclass(frozen=True)
@@ -151,11 +158,15 @@ class Tracker(Logger):
         if self._logger is None and work != self._open:
             return
         try:
-            work(self._logger)
+            with _as_mlflow_needs() if self._name == "mlflow" else nullcontext():
+                work(self._logger)
         except Exception as error:  # whatever a tracker raises: it must never cost a training
             self._logger = None
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
-            self._place.warn(f"the tracker {self._name} failed and is left out from here on ({reason}).")
+            reason = shortened(_without_password(" ".join(f"{type(error).__name__}: {error}".split())), REASON)
+            self._place.warn(
+                f"the tracker {self._name} failed and is left out from here on ({reason}); the training goes on, and"
+                " metrics.csv gets its numbers."
+            )
 
 
 def final_numbers(model: Mapping[str, Any]) -> dict[str, float]:
@@ -206,6 +217,7 @@ def _wandb(place: Place) -> Logger:
             mode=mode,  # Lightning's own switch would set a variable of the whole process
             reinit="create_new",  # a run that the caller has open stays as it is
             settings=settings,
+            config={"run": str(place.run)},
         )
         logger._wandb_init.pop("anonymous", None)  # wandb warns of it
         assert logger.experiment
@@ -234,6 +246,39 @@ def _wandb(place: Place) -> Logger:
     return logger
 
 
+def _mlflow(place: Place) -> Logger:
+    """Open a run of MLflow in the store that MLFLOW_TRACKING_URI names; without it in mlflow.db of the folder where you
+    are.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # is read when mlflow is loaded
+    import mlflow
+
+    store, named = mlflow.get_tracking_uri(), os.environ.get("MLFLOW_TRACKING_URI")
+    host = urlsplit(store)
+    if host.scheme in ("http", "https") and not reachable(store, REACH_SECONDS):
+        raise ConnectionError(f"{host.hostname} cannot be reached")
+    known = place.logs / "mlflow" / "id"
+    project = place.settings.project or PROJECT
+    client, shown = mlflow.MlflowClient(store), _without_password(store)
+    goes_on = known.read_text() if known.exists() else None
+    if goes_on is not None and not _is_in_store(client, goes_on):
+        place.warn(f"mlflow: {shown} has no run {goes_on}, which was begun; a new one goes on.")
+        goes_on = None
+    logger = MLFlowLogger(project, run_name=place.run.name, tracking_uri=store, run_id=goes_on)
+    try:
+        run = logger.run_id
+    finally:
+        mlflow.set_tracking_uri(None)  # Lightning sets it, and so the variable, for the whole process
+        if named is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = named
+    known.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(known, str(run).encode())
+    client.update_run(run, status="RUNNING")
+    client.set_tag(run, "sightline.run", str(place.run))
+    place.say(f"mlflow: run {place.run.name} of the experiment {project} in {shown}")
+    return logger
+
+
 def _csv(place: Place) -> Logger:
     """Open a table in logs/csv/metrics.csv: a line for each step that is tracked, each epoch, and the final numbers."""
     path = place.logs / "csv" / "metrics.csv"
@@ -254,7 +299,12 @@ def _csv(place: Place) -> Logger:
     return logger
 
 
-TRACKERS: dict[str, Callable[[Place], Logger]] = {"tensorboard": _tensorboard, "wandb": _wandb, "csv": _csv}
+TRACKERS: dict[str, Callable[[Place], Logger]] = {
+    "tensorboard": _tensorboard,
+    "wandb": _wandb,
+    "mlflow": _mlflow,
+    "csv": _csv,
+}
 
 
 def _rows_before(path: Path, step: int) -> tuple[list[str], list[list[str]]]:
@@ -277,3 +327,38 @@ def _has_wandb_key(settings: Any) -> bool:
         )
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+@contextmanager
+def _as_mlflow_needs() -> Iterator[None]:
+    """Have MLflow give up a store that does not answer within seconds, and tell nothing of a store that it makes."""
+    added = {name: value for name, value in HURRY.items() if name not in os.environ}
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic", "lightning.pytorch.loggers.mlflow")]
+    levels = [logger.level for logger in loggers]
+    os.environ.update(added)
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _is_in_store(client: Any, run: str) -> bool:
+    """Tell whether a store of MLflow holds a run that can be written to."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client.get_run(run).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+
+
+def _without_password(text: str) -> str:
+    """Return text without what stands before the host of an address."""
+    return re.sub(r"//[^/\s@]+@", "//", text)
