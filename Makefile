@@ -137,6 +137,9 @@ bench-cifar: install
 bench-onecycle: install
 	$(BIN)/python benchmarks/onecycle.py $(CIFAR)
 
+bench-leak: install
+	$(BIN)/python benchmarks/leak.py $(CIFAR) $(STUDY)
+
 bench-finders: install
 	$(BIN)/python benchmarks/finders.py $(CIFAR)
 

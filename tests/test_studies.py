@@ -13,6 +13,7 @@ from sightline.errors import ConfigError
 
 NEEDED = {  # settings that a shipped study needs besides those of a recipe so far
     "attention": {"head", "finetune"},
+    "attention-middle": {"head", "finetune"},
     "transfer": {"finetune"},
 }
 HERE = set(Recipe.__struct_fields__)
@@ -189,8 +190,16 @@ def test_a_study_that_is_not_there_is_refused_with_the_names_of_those_that_are()
 # ── those that come along ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_six_studies_come_along_and_say_what_they_ask() -> None:
-    assert set(named_studies()) == {"attention", "augmentation", "optimizers", "schedules", "transfer", "tricks"}
+def test_seven_studies_come_along_and_say_what_they_ask() -> None:
+    assert set(named_studies()) == {
+        "attention",
+        "attention-middle",
+        "augmentation",
+        "optimizers",
+        "schedules",
+        "transfer",
+        "tricks",
+    }
     for name, text in named_studies().items():
         assert yaml.safe_load(text)["name"] == name
         assert len(yaml.safe_load(text)["about"]) > 60
