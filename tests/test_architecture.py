@@ -29,6 +29,7 @@ DOORS = {
     "scipy": ("measures/significance.py", "inference/logistic_regression.py"),
     "threadpoolctl": ("inference/logistic_regression.py", "measures/threads.py"),
     "jinja2": ("display/pages.py", "serving/wall.py"),
+    "IPython": ("display/notebook.py",),
     "timm": ("models/libraries.py",),
     "captum": ("explanation/attribution.py",),
     "cleanlab": (),

@@ -67,6 +67,20 @@ def test_fiftyone_gives_back_the_class_of_every_image_and_what_is_left_out(revie
     assert answers(CorrectionsFile(tmp_path / "back.csv")) == answers(file)
 
 
+def test_decisions_may_be_given_in_python_by_the_paths_of_the_images(reviewed, tmp_path):
+    data, _ = reviewed
+    file = tmp_path / "made.csv"
+    decided = sightline.corrections(file, take={"cat/00.png": "dog", "dog/01.png": None}, data=data)
+    assert (decided.imported, decided.notes) == (2, [])
+    assert answers(CorrectionsFile(file)) == {"cat/00.png": "dog", "dog/01.png": None}
+    assert {one.why for one in decided.decisions} == {"decided in Python"}
+    anew = sightline.corrections(file, take={"cat/00.png": "cat", "no/00.png": "dog"}, data=data)
+    assert answers(CorrectionsFile(file))["cat/00.png"] == "cat"  # what is decided later holds
+    assert anew.notes == ["1 answers are on images that set does not have (the first: no/00.png)"]
+    with pytest.raises(ConfigError, match="go together"):
+        sightline.corrections(file, take={"cat/00.png": "dog"})
+
+
 # ── as the tools write it ────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -20,6 +20,10 @@ class SightlineError(Exception):
     def __init__(self, sentence: str = "", *more: object) -> None:
         super().__init__(shortened(sentence, LONGEST), *more)
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows of it: the sentence, since the mistake is not in the lines that raised it."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 def shortened(text: str, most: int) -> str:
     """A text of at most so many letters: the middle of a longer one is left out, and its length said."""

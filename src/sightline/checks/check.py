@@ -5,8 +5,9 @@ Nothing here loads torch, unless labels are judged.
 """
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +39,13 @@ from sightline.data.sources.layout import Classes
 from sightline.data.sources.listing import listed_once
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.data.splits import Splits, statistics
+from sightline.display.notebook import show_in_cell
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
+from sightline.serving.reviewing.items import Item
 
 if TYPE_CHECKING:
     from sightline.checks.embedding import Embedding
@@ -78,6 +81,25 @@ class Check:
     """Trains with all of it that is accepted."""
     notes: list[str]
     """Sentences: how files were read, and what a training does by itself."""
+    suspects: list[Item] = field(default_factory=list)
+    """Images whose labels look wrong, the most likely wrong first, and then those with two labels."""
+
+    def sentences(self) -> Iterator[str]:
+        """Yield what to do, the command that does it, and how many findings of each kind there are."""
+        yield self.lead
+        for number, step in enumerate(self.advice, 1):
+            yield f"{number}. {step.title}. {step.why}{f' {step.how}' if step.how else ''}"
+            if step.flag and not step.accepted:
+                yield f"   On request: {step.flag} {shlex.quote(step.value)}"
+        yield from self.notes
+        if self.counts:
+            titles = {kind: problems.KINDS[kind].title for kind in self.counts}
+            found = (f"{title[0].lower()}{title[1:]} {self.counts[kind]:,}" for kind, title in titles.items())
+            yield f"Found: {'; '.join(found)}"
+        yield self.command
+
+    def _ipython_display_(self) -> None:
+        show_in_cell(*self.sentences(), str(self.folder / "check.html"))
 
 
 @reporting
@@ -184,10 +206,12 @@ def check(
     if at is not None and (reviewed := serve_items(folder, images, suspects, at, on_event, classes, corrections)):
         file = folder / CORRECTIONS if corrections is None else Path(corrections).expanduser()
         checked, steps = as_reviewed(checked, folder, reviewed, file)
-    return _concluded(folder, checked, steps, reading)
+    return _concluded(folder, checked, steps, reading, suspects)
 
 
-def _concluded(folder: Path, checked: Findings, steps: list[Advice], reading: Sequence[str]) -> Check:
+def _concluded(
+    folder: Path, checked: Findings, steps: list[Advice], reading: Sequence[str], suspects: list[Item]
+) -> Check:
     """Return what a check found and advises; ``reading``: sentences on how files were read."""
     return Check(
         folder,
@@ -198,6 +222,7 @@ def _concluded(folder: Path, checked: Findings, steps: list[Advice], reading: Se
         steps,
         train_command(checked.images.location, steps, checked.layout),
         [*reading, *by_itself(checked)],
+        suspects,
     )
 
 

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -14,9 +14,12 @@ from sightline.data.corrections import CorrectionsFile, Decision
 from sightline.data.interchange import FORMATS, Answer, Format, read_answers, to_fiftyone, to_label_studio
 from sightline.data.sources.entries import composed
 from sightline.data.sources.find_source import find_source
+from sightline.display.events import Table
+from sightline.display.notebook import show_in_cell
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError
 from sightline.runs.writing import write_json
+from sightline.serving.reviewing.items import own_name
 
 __all__ = ["Decided", "corrections"]
 
@@ -40,6 +43,22 @@ class Decided:
         counts = Counter((one.before, one.after) for one in self.decisions if not one.kept)
         return dict(counts.most_common())
 
+    @property
+    def sentence(self) -> str:
+        """How many are decided, and how."""
+        kept = sum(one.kept for one in self.decisions)
+        out = sum(one.after is None for one in self.decisions)
+        count = len(self.decisions)
+        return f"{self.path}: {count:,} decided: {count - kept - out:,} corrected, {kept:,} right, {out:,} left out"
+
+    def table(self) -> Table:
+        """Return which classes become which."""
+        rows = [(before, "left out" if after is None else after, n) for (before, after), n in self.changes.items()]
+        return Table(("from", "to", "images"), rows, texts=2)
+
+    def _ipython_display_(self) -> None:
+        show_in_cell(*self.notes, self.sentence, *([self.table()] if self.changes else []))
+
 
 @reporting
 def corrections(
@@ -47,7 +66,7 @@ def corrections(
     *,
     export: str | os.PathLike[str] | None = None,
     form: Format | None = None,
-    take: str | os.PathLike[str] | None = None,
+    take: str | os.PathLike[str] | Mapping[str, str | None] | None = None,
     data: str | os.PathLike[str] | None = None,
     prefix: str = "",
     on_event: Listener = ignore,
@@ -58,7 +77,8 @@ def corrections(
         file: The corrections file; an import makes it where there is none.
         export: JSON file to write: annotated tasks of Label Studio, or the labels.json of a FiftyOne dataset.
         form: Format of the export; label-studio unless named.
-        take: JSON file of either tool, whose answers become decisions: a newer one takes the place of an earlier.
+        take: JSON file of either tool, whose answers become decisions: a newer one takes the place of an earlier. In
+            Python also a mapping from the path of an image in its set to its right class, or None to leave it out.
         data: The image set that an import is of, for sightline train.
         prefix: What Label Studio has before the path of an image in its set, such as /data/local-files/?d=photos/.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
@@ -74,11 +94,11 @@ def corrections(
     notes: list[str] = []
     imported = 0
     if take is not None and data is not None:
-        answers, tool, notes = read_answers(os.fspath(take))
+        answers, why, what, notes = _answers(take)
         target.read()  # or refuse it, before the images are read
         with stage(on_event, "Reading images", brief=True) as progress:
             images = open_images(find_source(data), None, progress)
-        decisions, more = _matched(images, answers, prefix, f"imported from {FORMATS[tool]}", f"--import {take}")
+        decisions, more = _matched(images, answers, prefix, why, what)
         imported = target.decide_newer(decisions)
         notes += more
         if imported < len(decisions):
@@ -90,6 +110,18 @@ def corrections(
         content = to_fiftyone(known) if form == "fiftyone" else to_label_studio(known, prefix)
         write_json(Path(export), content)
     return Decided(Path(file), known, imported, notes)
+
+
+def _answers(
+    take: str | os.PathLike[str] | Mapping[str, str | None],
+) -> tuple[list[Answer], str, str, list[str]]:
+    """Return what is to be decided, why, what errors call it, and sentences on what is left out of it."""
+    if isinstance(take, Mapping):
+        by = own_name()
+        answers = [Answer(image=image, after=after, decided_by=by) for image, after in take.items()]
+        return answers, "decided in Python", "take", []
+    answers, tool, notes = read_answers(os.fspath(take))
+    return answers, f"imported from {FORMATS[tool]}", f"--import {take}", notes
 
 
 def _refuse_without_effect(export: object, form: Format | None, take: object, data: object, prefix: str) -> None:

@@ -1,11 +1,10 @@
 """Print what a verb returned: the result on standard output, what one should know of it on standard error."""
 
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sightline.display.events import Measured, Table
+from sightline.display.events import Measured
 from sightline.display.lines import Lines
 from sightline.display.terminal import show, show_rows
 
@@ -135,47 +134,21 @@ def show_features(encoded: "Encoded", *, out: Path, **_: Any) -> None:
 
 def show_exported(exported: "Exported", **_: Any) -> None:
     """Print what was measured of an exported file, and where it is."""
-    metadata, measured = exported.metadata, exported.metadata.measured
-    low, high = measured.interval
-    show(
-        f"{metadata.numbers}, {exported.bytes / 1e6:.1f} MB: accuracy {measured.accuracy:.4f} ({low:.4f} to {high:.4f};"
-        f" {measured.split} of {measured.data}, n = {measured.n:,}), {measured.equal_answers:,} answers as the run"
-        f" gives them, probabilities within {measured.largest_difference:.1g}"
-    )
-    if metadata.numbers != "float32":
-        low, high = (100 * end for end in measured.difference_interval)
-        show(f"against float32: {100 * measured.difference:+.2f} points ({low:+.2f} to {high:+.2f}, paired, 95 %)")
+    for sentence in exported.sentences():
+        show(sentence)
     show(str(exported.path))
 
 
 def show_generated(generated: "Generated", *, keep: Any = None, **_: Any) -> None:
     """Print how many images were made, and why others were refused."""
-    from sightline.generation.filter import REASONS
-
-    for reason, count in generated.refused.items():
-        show(f"refused: {count:,} {REASONS[reason]}")
-    if generated.without:
-        show(f"no image was kept of: {', '.join(generated.without)}")
-    there = generated.images - generated.made
-    of = "" if keep is None else f" of {generated.looked_at:,}"
-    were_there = f" ({there:,} of them were there)" if there else ""
-    show(f"{generated.images:,}{of} images{were_there} and manifest.csv in {generated.folder}")
+    for sentence in generated.sentences(filtered=keep is not None):
+        show(sentence)
 
 
 def show_check(check: "Check", **_: Any) -> None:
     """Print what to do, the command that does it, and how many findings of each kind there are."""
-    from sightline.checks.problems import KINDS
-
-    show(check.lead)
-    for number, step in enumerate(check.advice, 1):
-        show(f"{number}. {step.title}. {step.why}{f' {step.how}' if step.how else ''}")
-        if step.flag and not step.accepted:
-            show(f"   On request: {step.flag} {shlex.quote(step.value)}")
-    for sentence in check.notes:
+    for sentence in check.sentences():
         show(sentence)
-    if check.counts:
-        show(f"Found: {'; '.join(f'{_lowered(KINDS[kind].title)} {count:,}' for kind, count in check.counts.items())}")
-    show(check.command)
     show_path(check.folder)
 
 
@@ -184,19 +157,11 @@ def show_corrections(decided: "Decided", *, export: Path | None = None, take: Pa
     _warn(decided.notes)
     if take is not None:
         show(f"{decided.imported:,} decisions imported from {take}")
-    kept = sum(decision.kept for decision in decided.decisions)
-    out = sum(decision.after is None for decision in decided.decisions)
-    count = len(decided.decisions)
-    show(f"{decided.path}: {count:,} decided: {count - kept - out:,} corrected, {kept:,} right, {out:,} left out")
-    rows = [(before, "left out" if after is None else after, n) for (before, after), n in decided.changes.items()]
-    if rows:
-        Lines()(Table(("from", "to", "images"), rows, texts=2))
+    show(decided.sentence)
+    if decided.changes:
+        Lines()(decided.table())
     if export is not None:
         show(str(export))
-
-
-def _lowered(text: str) -> str:
-    return f"{text[0].lower()}{text[1:]}"
 
 
 def _warn(lines: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from sightline.display.events import Epoch, Event, Measured, Progress, Serving, 
 from sightline.display.terminal import cell, natural_order, screen, show
 from sightline.display.waiting import Waiting, spoken_seconds
 
-__all__ = ["Lines", "epoch_numbers"]
+__all__ = ["Lines", "drawn_table", "epoch_numbers", "tables_of_measures"]
 
 PATIENCE = 10.0  # seconds before a log hears of a verb that mostly answers, or refuses, at once
 VIEWS = {"one": "one view", "flip": "with the mirror image", "six": "six views", "adaptive": "adaptive views"}
@@ -41,10 +41,10 @@ class Lines:
             case Epoch():
                 self.epoch(event)
             case Measured(measures):
-                for table in _tables_of_measures(measures):
-                    self._draw(table)
+                for table in tables_of_measures(measures):
+                    show(drawn_table(table), self.console)
             case Table():
-                self._draw(event)
+                show(drawn_table(event), self.console)
             case Trial():
                 self.trial(event)
             case Serving(address, about, service):
@@ -81,15 +81,17 @@ class Lines:
         while self._stages:
             self._stages.popitem()[1].end()
 
-    def _draw(self, table: Table) -> None:
-        apart = any("\n" in str(content) for row in table.rows for content in row)
-        title = cell(table.title) if table.title else None
-        drawn = rich.table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
-        for index, name in enumerate(table.columns):
-            drawn.add_column(cell(name), justify="left" if index < table.texts else "right", overflow="fold")
-        for row in table.rows:
-            drawn.add_row(*map(cell, row))
-        show(drawn, self.console)
+
+def drawn_table(table: Table) -> rich.table.Table:
+    """Return a table as it is printed."""
+    apart = any("\n" in str(content) for row in table.rows for content in row)
+    title = cell(table.title) if table.title else None
+    drawn = rich.table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
+    for index, name in enumerate(table.columns):
+        drawn.add_column(cell(name), justify="left" if index < table.texts else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*map(cell, row))
+    return drawn
 
 
 def epoch_numbers(metrics: Mapping[str, float], splits: Sequence[str] = ("train", "val")) -> str:
@@ -102,7 +104,7 @@ def epoch_numbers(metrics: Mapping[str, float], splits: Sequence[str] = ("train"
     )
 
 
-def _tables_of_measures(measured: Mapping[str, Any]) -> tuple[Table, Table]:
+def tables_of_measures(measured: Mapping[str, Any]) -> tuple[Table, Table]:
     """Return the measures of an evaluation as a table, and those of its classes as another."""
     low, high = measured["accuracy_interval"]
     where = f" {measured['split']}" if "split" in measured else ""

@@ -6,13 +6,12 @@ Unless one is named that is the cell of a notebook, or nobody.
 import functools
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar, cast
-
-from rich.console import Console
 
 from sightline.display.events import Event, Progress
 from sightline.display.lines import Lines
+from sightline.display.notebook import Notebook
 from sightline.display.terminal import in_notebook
 
 __all__ = ["Listener", "ignore", "reporting", "stage"]
@@ -56,9 +55,11 @@ def reporting(verb: F) -> F:
             warnings.warn(f"{old}= is deprecated; use on_event=.", DeprecationWarning, stacklevel=2)
         if on_event is None and progress is not None:
             on_event = functools.partial(_count, progress)
-        if on_event is None and (console is not None or in_notebook()):
-            # in lines, as in a log: the bars of rich need a package of their own in a notebook
-            on_event = Lines(console or Console(force_terminal=False, force_jupyter=False, width=110))
+        if on_event is None and console is not None:
+            on_event = Lines(console)
+        if on_event is None and in_notebook():
+            with closing(Notebook()) as drawn:
+                return verb(*args, on_event=drawn, **named)
         return verb(*args, on_event=on_event or ignore, **named)
 
     return cast(F, call)

@@ -26,6 +26,7 @@ from sightline.evaluation.as_labeled import (
     correct_to_measure,
 )
 from sightline.evaluation.inception import Inception, StandardFid, fetch_weights, native_size, standard_fid
+from sightline.evaluation.results import Measures
 from sightline.inference.predict import load
 from sightline.measures import metrics
 from sightline.measures.fidelity import Fidelity, fidelity_of
@@ -151,7 +152,7 @@ def evaluate(
         if out is not None:
             write_json(Path(out) / "evaluation.json", measured)
             write_csv(Path(out) / "predictions.csv", *table)
-        return measured
+        return Measures(measured)
 
 
 def _loaded(run: str | os.PathLike[str], trust_code: bool) -> "Classifier":

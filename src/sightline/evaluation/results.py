@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from sightline.display.lines import tables_of_measures
+from sightline.display.notebook import show_in_cell
 from sightline.display.pages import Section, Table
 from sightline.display.terminal import natural_key
 from sightline.evaluation.answers import Answers
@@ -14,6 +16,7 @@ from sightline.runs.outcomes import MISSING, measured_on
 __all__ = [
     "VIEWS",
     "Facts",
+    "Measures",
     "about_classes",
     "about_cost",
     "about_few_calibrated",
@@ -37,6 +40,13 @@ VIEWS = {
     "six": "six views",
     "adaptive": "six views where one leaves it unsure",
 }
+
+
+class Measures(dict[str, Any]):
+    """The measures of a classifier, as ``evaluation.json`` has them; a notebook shows them as tables."""
+
+    def _ipython_display_(self) -> None:
+        show_in_cell(*self.get("data", {}).get("remarks", ()), *tables_of_measures(self))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from sightline.config.explaining import SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
 from sightline.data.sources.unlabeled import PlainFiles
+from sightline.display.notebook import show_in_cell
 from sightline.display.pages import Table
 from sightline.display.pictures import Panel, draw_explanation
 from sightline.display.reporting import Listener, ignore, reporting, stage
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Explanations", "explain", "summarize_explanations"]
 
 AT_ONCE = 16  # images that are decoded, explained and written together
+SHOWN = 4  # sheets in the cell of a notebook
 LONGEST = 150  # bytes of a sheet's name, before what sets it apart
 
 Array = np.ndarray[Any, Any]
@@ -48,6 +50,13 @@ class Explanations:
     """Methods that the network lacks something for, where all were asked for, and what."""
     no_images: list[str] = field(default_factory=list)
     """Lines on files that were found and are no images, by reason and suffix."""
+
+    def _ipython_display_(self) -> None:
+        notes = [*self.no_images, *(f"left out {name}: {reason}" for name, reason in self.unreadable)]
+        notes += [f"left out {method}: {reason}" for method, reason in self.left_out.items()]
+        if len(self.sheets) > SHOWN:
+            notes.append(f"{len(self.sheets) - SHOWN:,} more are in {self.sheets[0].parent}")
+        show_in_cell(summarize_explanations(self.images), *self.sheets[:SHOWN], *notes)
 
 
 @reporting

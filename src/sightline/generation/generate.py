@@ -9,7 +9,7 @@ order.
 import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from sightline.config.checks import INFINITY, within
 from sightline.config.generators import KeepConfig, SamplingConfig, chosen_classes, sampling_of
 from sightline.data.sources.entries import class_folder
+from sightline.display.notebook import show_in_cell
 from sightline.display.pictures import encode_png
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, RunError
@@ -54,6 +55,26 @@ class Generated:
     """Images that were refused this time, by ``filter.REASONS``; those of an earlier time are not made again."""
     without: list[str] = field(default_factory=list)
     """Classes that were asked for and of which there is no image, since all were refused."""
+
+    def sentences(self, *, filtered: bool | None = None) -> Iterator[str]:
+        """Yield why images were refused, and how many there are.
+
+        Args:
+            filtered: whether a classifier chose; None: where it refused any.
+        """
+        from sightline.generation.filter import REASONS  # loads torch
+
+        for reason, count in self.refused.items():
+            yield f"refused: {count:,} {REASONS[reason]}"
+        if self.without:
+            yield f"no image was kept of: {', '.join(self.without)}"
+        there = self.images - self.made
+        of = f" of {self.looked_at:,}" if (bool(self.refused) if filtered is None else filtered) else ""
+        were_there = f" ({there:,} of them were there)" if there else ""
+        yield f"{self.images:,}{of} images{were_there} and manifest.csv in {self.folder}"
+
+    def _ipython_display_(self) -> None:
+        show_in_cell(*self.sentences())
 
 
 @reporting

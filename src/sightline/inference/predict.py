@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 
 from sightline.data.sources.entries import LeftOut
 from sightline.data.sources.unlabeled import PlainFiles, plain_files
+from sightline.display.events import Table
+from sightline.display.notebook import show_in_cell
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, DataError
 from sightline.runs.folder import (
@@ -42,6 +44,7 @@ __all__ = [
     "sources_of",
 ]
 
+SHOWN = 20  # predictions in the cell of a notebook
 Precision = Literal["float32", "auto", "bfloat16", "float16"]
 
 
@@ -135,6 +138,17 @@ class Predictions:
     """(file, reason) of each that could not be read."""
     left_out: list[str] = field(default_factory=list)
     """Lines on files that were found and are no images, by reason and suffix."""
+
+    def _ipython_display_(self) -> None:
+        answers = list(zip(self.files, self.predictions, strict=True))
+        rows = [
+            (file, "none of these" if answer.unknown else answer.label, f"{answer.label} {answer.probability:.1%}")
+            for file, answer in answers[:SHOWN]
+        ]
+        notes = [*self.left_out, *(f"left out {file}: {reason}" for file, reason in self.unreadable)]
+        if len(answers) > SHOWN:
+            notes.append(f"{len(answers) - SHOWN:,} more are in predictions")
+        show_in_cell(Table(("file", "answer", "most probable"), rows, texts=3), *notes)
 
 
 @reporting

@@ -1,5 +1,6 @@
 """Listen at an address and answer there until the server is ended."""
 
+import asyncio
 import errno
 import signal
 import socket
@@ -14,6 +15,7 @@ from sightline_runtime.errors import ConfigError
 from sightline_runtime.serving.settings import Address
 
 if TYPE_CHECKING:
+    import uvicorn
     from fastapi import FastAPI
 
 __all__ = ["address_of", "answer_at", "ended_by_sigterm", "listening"]
@@ -22,7 +24,10 @@ PATIENCE = 2  # seconds in which answers that were begun are finished when the s
 
 
 def answer_at(listener: socket.socket, app: "FastAPI") -> None:
-    """Let an application answer at a socket that listens, until a signal ends it."""
+    """Let an application answer at a socket that listens, until a signal ends it.
+
+    In a notebook that is the interruption of the cell, and no error.
+    """
     import uvicorn
 
     from sightline_runtime.serving.connections import BACKLOG, Connection
@@ -36,7 +41,40 @@ def answer_at(listener: socket.socket, app: "FastAPI") -> None:
         server_header=False,
         timeout_graceful_shutdown=PATIENCE,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    if _within_a_loop():
+        _answer_from_a_thread(server, listener)
+    else:
+        server.run(sockets=[listener])
+
+
+def _within_a_loop() -> bool:
+    """Tell whether this thread runs an event loop already, as the kernel of a notebook does."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _answer_from_a_thread(server: "uvicorn.Server", listener: socket.socket) -> None:
+    """Let a server answer from a thread with a loop of its own, until Ctrl-C."""
+    ended = threading.Event()  # a thread that is joined passes for ended once Ctrl-C came, before Python 3.13
+
+    def answer() -> None:
+        try:
+            server.run(sockets=[listener])
+        finally:
+            ended.set()
+
+    threading.Thread(target=answer).start()
+    try:
+        ended.wait()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        server.should_exit = True
+        ended.wait()
 
 
 @contextmanager

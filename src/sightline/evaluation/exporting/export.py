@@ -4,10 +4,12 @@ Nothing here loads torch before there is a classifier to export.
 """
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sightline.display.notebook import show_in_cell
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, RunError
 from sightline.inference.predict import load
@@ -36,6 +38,22 @@ class Exported:
     path: Path
     bytes: int
     metadata: Metadata
+
+    def sentences(self) -> Iterator[str]:
+        """Yield how accurate the file is, and how near to the classifier that it was made of."""
+        metadata, measured = self.metadata, self.metadata.measured
+        low, high = measured.interval
+        yield (
+            f"{metadata.numbers}, {self.bytes / 1e6:.1f} MB: accuracy {measured.accuracy:.4f} ({low:.4f} to {high:.4f};"
+            f" {measured.split} of {measured.data}, n = {measured.n:,}), {measured.equal_answers:,} answers as the run"
+            f" gives them, probabilities within {measured.largest_difference:.1g}"
+        )
+        if metadata.numbers != "float32":
+            low, high = (100 * end for end in measured.difference_interval)
+            yield f"against float32: {100 * measured.difference:+.2f} points ({low:+.2f} to {high:+.2f}, paired, 95 %)"
+
+    def _ipython_display_(self) -> None:
+        show_in_cell(*self.sentences(), str(self.path))
 
 
 @reporting

@@ -15,7 +15,7 @@ import numpy as np
 from sightline.data.cache import CachedImages
 from sightline.data.corrections import CorrectionsFile, Decision
 
-__all__ = ["Answer", "Corrections", "Item", "Review", "Sink"]
+__all__ = ["Answer", "Corrections", "Item", "Review", "Sink", "own_name"]
 
 Array = np.ndarray[Any, Any]
 
@@ -93,7 +93,7 @@ class Corrections:
 
     def __init__(self, path: Path) -> None:
         self._file = CorrectionsFile(path)
-        self._name = _own_name()
+        self._name = own_name()
         self._seen: tuple[object, dict[str, Decision]] | None = None
 
     @property
@@ -132,7 +132,8 @@ class Corrections:
         return self._file.undo(decision, earlier)
 
 
-def _own_name() -> str:
+def own_name() -> str:
+    """Return the name of the user who decides; empty where there is none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in a container
