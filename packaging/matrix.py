@@ -135,7 +135,7 @@ def use(row: Row, programs: Path, folder: Path, variables: dict[str, str], full:
     """Run the smoke, or all tests, and return the versions that it ran with."""
     own = variables | {"PATH": os.pathsep.join([str(programs), variables["PATH"]])}
     if full and row.distribution == "sightline-vision":
-        run([programs / "python", "-m", "pytest", "-x", "-p", "no:cacheprovider"], ROOT, own, HOURS * 3600)
+        run([programs / "python", "-m", "pytest", "--maxfail=10", "-p", "no:cacheprovider"], ROOT, own, HOURS * 3600)
     else:
         for program, *arguments in SMOKE[row.distribution]:
             run([shutil.which(program, path=str(programs)) or program, *arguments], folder, own, 900)

@@ -144,6 +144,8 @@ def test_nothing_is_unpickled_and_no_code_is_run_from_a_file() -> None:
         assert not {name.split(".")[0] for name in imports(tree)} & {"pickle", "dill", "cloudpickle"}, path
         assert not calls(tree) & {"eval", "exec", "yaml.unsafe_load", "yaml.full_load"}, path
         assert "torch.hub.load" not in calls(tree) or path == "models/libraries.py"  # where the user said trust_code
+        if path != "data/augment/own.py":  # where the user said trust_code
+            assert not {name for name in calls(tree) if name.endswith(("exec_module", "spec_from_file_location"))}, path
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 assert "weights_only=True" in ast.unparse(node), path

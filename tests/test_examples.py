@@ -14,9 +14,9 @@ from conftest import Finished
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def example(name: str) -> ModuleType:
-    """Import the file of an example."""
-    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), EXAMPLES / name / "app.py")
+def example(name: str, file: str = "app.py") -> ModuleType:
+    """Import a file of an example."""
+    spec = importlib.util.spec_from_file_location(name.replace("/", "_"), EXAMPLES / name / file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -73,3 +73,35 @@ def test_the_page_of_a_space_shows_what_the_classifier_sees(finished: Finished, 
     assert bool(note) == wanted.unknown
     with pytest.raises(gradio.Error, match="No image was given"):
         page.fn(None)
+
+
+def test_a_network_of_ones_own_is_trained_measured_explained_and_exported(
+    finished: Finished, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(finished.cache))
+    exported = example("network", "train.py").train(finished.data, tmp_path / "run", epochs=2)
+    assert len(list((tmp_path / "run" / "maps").glob("*.png"))) == 1
+    with pytest.raises(sightline.SightlineError, match="read it, then add --trust-code"):
+        sightline.load(tmp_path / "run")
+    import sightline_runtime
+
+    answers = [
+        loaded.predict(photo).label
+        for loaded in (sightline.load(tmp_path / "run", trust_code=True), sightline_runtime.load(exported))
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_an_augmentation_of_ones_own_is_trained_with_and_changes_each_image_its_own_way(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(finished.cache))
+    assert example("augmentation", "train.py").train(finished.data, tmp_path / "run", epochs=2) > 0
+    assert "light.py" in (tmp_path / "run" / "recipe.yaml").read_text("utf-8")
+    lit = example("augmentation", "light.py").light(torch.full((4, 3, 5, 6), 0.5))
+    assert lit.shape == (4, 3, 5, 6)
+    assert (lit.amax((1, 2, 3)) - lit.amin((1, 2, 3)) > 0).all()
+    assert lit.flatten(1).unique(dim=0).shape[0] == 4

@@ -14,6 +14,7 @@ __all__ = [
     "CutmixConfig",
     "CutoutConfig",
     "MixupConfig",
+    "OwnAugmentConfig",
     "PadCropConfig",
     "RandomResizedCropConfig",
     "RotationConfig",
@@ -98,6 +99,28 @@ class CutmixConfig(Kind, frozen=True, kw_only=True, tag="cutmix"):
     """The area left to an image is drawn from Beta(alpha, alpha), before the box is cut at the border."""
 
 
+class OwnAugmentConfig(Kind, frozen=True, kw_only=True, tag="file"):
+    """Change the images by a function of a Python file of yours, after crop, flip, policy and colors; it takes images
+    as floats from 0 to 1, (B, 3, H, W), and returns as many of that shape.
+    """
+
+    file: str
+    """The Python file; it can import what is installed."""
+    name: str
+    """What the function is called there; also a transform of torchvision, which has the same call."""
+    sha256: str | None = None
+    """Of the file: a run notes it, and another file is refused; null: whatever it holds."""
+    trust_code: bool = False
+    """Run the code of the file, which may do whatever you may do."""
+
+    def _check(self) -> None:
+        if not self.trust_code:
+            raise ConfigError(
+                f"--augment.own runs the code of {self.file} on this machine; read it, then add"
+                " --augment.own.trust-code."
+            )
+
+
 class AugmentConfig(Block, frozen=True, kw_only=True):
     """Variation of the training images; each image of a batch gets its own random numbers."""
 
@@ -112,6 +135,8 @@ class AugmentConfig(Block, frozen=True, kw_only=True):
     """A published mixture of operations on the cropped image; null: none."""
     color: ColorJitterConfig | None = None
     """Vary the colors of each image; null: leave them alone."""
+    own: OwnAugmentConfig | None = None
+    """A function of your own; null: none."""
     cutout: CutoutConfig | None = None
     """Cover holes of each image; null: none."""
     mix: MixupConfig | CutmixConfig | None = None

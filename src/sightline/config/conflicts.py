@@ -66,7 +66,7 @@ def refuse_conflicts(recipe: Any, *tables: tuple[Conflict, ...]) -> None:
 
 def shown_in_new_ways(augment: Any) -> str:
     """Return the setting by which an image is shown in more than two ways; empty where there is none."""
-    blocks = ("crop", "rotation", "policy", "color", "cutout", "mix", "scales")
+    blocks = ("crop", "rotation", "policy", "color", "own", "cutout", "mix", "scales")
     return next((name for name in blocks if getattr(augment, name, None)), "")
 
 

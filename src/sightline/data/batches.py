@@ -8,6 +8,7 @@ batch, of which each process takes its slice.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from sightline.config.augmentation import AugmentConfig
 from sightline.config.generating import AnyRecipe
 from sightline.data.augment import augment
 from sightline.data.augment.mixing import Mixing, draw_mixing, mix
+from sightline.data.augment.own import OwnAugmentation
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.correcting import correct, with_corrected_labels
 from sightline.data.excluding import leave_out
@@ -171,6 +173,7 @@ class TrainingBatches:
         self._pixels, self._rows = _resident(torch.from_numpy(images.pixels), torch.from_numpy(rows), device)
         self._labels = torch.from_numpy(images.labels[rows])
         self._mean, self._std = normalization.tensors(device)
+        self._own = None if config.own is None else OwnAugmentation(config.own)
         self._count = len(rows)
         self._batches = -(-self._count // batch_size)
         bits = torch.Generator().manual_seed(derived_seed(seed, "flip"))
@@ -217,7 +220,9 @@ class TrainingBatches:
         if pixels.device.type != self.device.type:  # too many to keep there
             pixels, rows = self._moved(pixels[rows]), torch.arange(len(rows))
         parameters, rows = drawn.part(needed, self.device), self._moved(rows)
-        images = augment.apply(self.config, pixels, parameters, self.size, self._mean, self._std, self.dtype, rows)
+        seed = derived_seed(self.seed, "own", epoch, index, self.rank)
+        own = None if self._own is None else partial(self._own, seed=seed)
+        images = augment.apply(self.config, pixels, parameters, self.size, self._mean, self._std, self.dtype, rows, own)
         labels = self._moved(self._labels[members[share]])
         partner_labels = shares = None
         if mixing is not None:

@@ -118,6 +118,10 @@ def with_whole_paths(recipe: AnyRecipeT) -> AnyRecipeT:
         if path is not None and not on_hub(path):
             whole = os.path.abspath(os.path.expanduser(path))
             recipe = replace(recipe, data=replace(recipe.data, **{name: whole}))
+    own = getattr(recipe.augment, "own", None)
+    if own is not None:
+        own = replace(own, file=os.path.abspath(os.path.expanduser(own.file)))
+        recipe = replace(recipe, augment=replace(recipe.augment, own=own))
     network: Any = getattr(recipe, "network", None)  # which the recipe of a generator does not have
     changed = {}
     for name in ("folder", "weights", "repo"):

@@ -16,6 +16,7 @@ from sightline.config.generating import GeneratorRecipe, indivisible
 from sightline.config.networks import NetworkConfig, RunConfig
 from sightline.config.resolving import flatten, merge, read_recipe, resolve, resolve_generator, searches
 from sightline.config.settings import Recipe
+from sightline.data.augment.own import settle_own
 from sightline.data.batches import Normalization, derived_seed, prepare
 from sightline.data.cache import CachedImages, open_images, survey
 from sightline.data.sizing import HIDDEN_MOST, hidden_share, training_size
@@ -108,6 +109,8 @@ def prepare_classifier(request: Request, on_event: Listener) -> ClassifierPlan:
             request, recipe, progress, UNMEASURED if pretrained else None
         )
     recipe = settle_scales(recipe, settings, min(images.size))
+    if recipe.augment.own is not None:
+        recipe = with_settings(recipe, "augment", own=settle_own(recipe.augment.own, images.size, choose_device()))
     recipe, splits, mirrored, rival = _settle_mirroring(recipe, request, choice, images, splits)
     searched = searches(choice.recipe, settings)
     refuse_conflicts(recipe, choice.recipe, settings, searched, images, splits)
@@ -302,7 +305,7 @@ def _settle_mirroring(
 def _names_views(named: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     """Tell whether the user named how training images are varied: over ``photos``, or in their own recipe."""
     augment = settings.get("augment") or {}
-    return named.get("name") != "photos" or "crop" in augment or "policy" in augment
+    return named.get("name") != "photos" or bool({"crop", "policy", "own"} & augment.keys())
 
 
 # ── images ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -5,6 +5,7 @@ number of processes; the pixels are moved by one gather or one resampling (``app
 is asked for, newer kinds last, so settings keep their batches when a kind is added.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,19 +130,21 @@ def apply(
     std: Tensor,
     dtype: torch.dtype,
     rows_B: Tensor | None = None,
+    own: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Make the images of a batch: crop, turn and flip, then policy, colors, normalization and holes.
+    """Make the images of a batch: crop, turn and flip, then policy, colors, the user's own, normalization and holes.
 
     Args:
         pixels_NHWC: cached images, uint8, (N, H, W, 3).
         size: (height, width) to make.
         mean, std: of each channel, from 0 to 1, (3,).
         rows_B: which of the N images to make; None for all, in order.
+        own: what the user changes levels by, (B, H, W, 3); None: nothing.
     Returns:
         Normalized images, (B, 3, height, width), channels-last in memory.
     """
     resampled = isinstance(config.crop, RandomResizedCropConfig) or config.rotation is not None
-    if config.policy is not None or config.color is not None:
+    if config.policy is not None or config.color is not None or own is not None:
         levels_BHWC = _moved_levels(config, _chosen(pixels_NHWC, rows_B), parameters, size, 255 * mean)
         if config.policy is not None:
             assert parameters.operation_B is not None
@@ -149,6 +152,8 @@ def apply(
             levels_BHWC = trivial_augment(levels_BHWC.round(), parameters.operation_B, parameters.strength_B)
         if config.color is not None:
             levels_BHWC = color_jitter(levels_BHWC, parameters, config.color)
+        if own is not None:
+            levels_BHWC = own(levels_BHWC)
         images = normalize(levels_BHWC, mean, std, dtype)
     elif resampled:
         images = resample(
