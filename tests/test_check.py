@@ -13,6 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 import sightline
+from browsing import chromium, in_browser, look_over
 from conftest import QUICK, Finished
 from sightline.checks.check import Check, check
 from sightline.checks.check_page import SHOWN
@@ -143,6 +144,12 @@ def test_the_page_says_what_is_wrong_shows_it_and_loads_nothing(ill: tuple[Path,
     assert not re.search(r"(src|href)=\"(?!data:|#)", page)
     for kind in ill[1].counts:
         assert KINDS[kind].title in page
+
+
+@in_browser
+def test_in_every_width_light_and_dark_axe_finds_nothing_against_wcag_aa(ill: tuple[Path, Check]) -> None:
+    with chromium() as browser:
+        assert look_over(browser, (ill[1].folder / "check.html").as_uri()) == []
 
 
 def test_a_training_takes_the_suggestions(ill: tuple[Path, Check], monkeypatch: pytest.MonkeyPatch) -> None:

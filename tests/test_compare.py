@@ -15,6 +15,7 @@ import torch
 import yaml
 
 import sightline
+from browsing import BROWSER, chromium, look_over
 from conftest import Finished
 from sightline.cli.main import main
 from sightline.config.resolving import read_recipe, resolve, to_yaml
@@ -214,6 +215,9 @@ def test_a_study_is_trained_ranked_and_shown(written, pretend: list[str], tmp_pa
         f" and PyTorch {torch.__version__.partition('+')[0]}.",
     ):
         assert wanted in page
+    if BROWSER:
+        with chromium() as browser:
+            assert look_over(browser, (folder / "study.html").as_uri()) == []
     words = (folder / "study.md").read_text("utf-8")
     for wanted in ("# Study: made\n", "| good | 0.90", "(−2.55 to +3.08, no difference shown)", "Dunnett"):
         assert wanted in words
@@ -311,7 +315,7 @@ def test_python_has_the_same_verb(finished: Finished, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ((), "nothing was named to compare; give two or more finished runs, or a study: attention, "),
+        ((), "nothing was named to compare; give two or more finished runs, or a study: attention"),
         (("RUN",), "is one run alone; name two or more"),
         (("RUN", "RUN"), "is named twice"),
         (("RUN", "HALF"), "is not a finished run: it has no DONE file"),

@@ -9,7 +9,6 @@ import http.client
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import pytest
 from PIL import Image
 
 import sightline
+from browsing import SCHEMES, WIDTHS, chromium, faults, focused_unseen, in_browser, look_over, stays_within
 from conftest import QUICK, coloured_folder
 from sightline.config.serving import AddressConfig
 from sightline.data.corrections import CorrectionsFile
@@ -32,11 +32,7 @@ from sightline.runs.writing import plain_text
 pytest.importorskip("gradio", reason="the page needs gradio: pip install '.[app]'")
 from sightline.serving.reviewing.server import may_be_reviewed_at
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the page is driven by Playwright: pip install playwright"
-)
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium to drive the page with: apt install chromium")
+pytestmark = in_browser
 
 EVIL = "<img src=x onerror=alert(1)>"
 SERVER = """
@@ -154,21 +150,20 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=[*flags, "--disable-component-update"])
+    flags = ["--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+    with chromium(*flags) as found:
         yield found.new_context(reduced_motion="reduce")  # whose tabs share what they have loaded, as a person's do
-        found.close()
 
 
 class Visit:
     """A tab of the browser at one of the pages."""
 
-    def __init__(self, browser: Any, address: str, width: int = 1280) -> None:
+    def __init__(self, browser: Any, address: str, width: int = 1280, scheme: str = "light") -> None:
         self.troubles: list[str] = []
         self.asked: list[str] = []
         self.page = browser.new_page()
         self.page.set_viewport_size({"width": width, "height": 844})
+        self.page.emulate_media(color_scheme=scheme)
         self.page.set_default_timeout(60_000)  # a shared machine may be slow
         self.page.on("request", lambda request: self._note(address, request.url))
         self.page.on("console", lambda message: self._hear(message))
@@ -244,8 +239,8 @@ def visit(browser: Any, served: Served) -> Iterator[Callable[..., Visit]]:
     """Open a page; what went wrong on any is told at the end."""
     visits = []
 
-    def open_page(which: int = 0, width: int = 1280) -> Visit:
-        visits.append(Visit(browser, served.addresses[which], width))
+    def open_page(which: int = 0, **how: Any) -> Visit:
+        visits.append(Visit(browser, served.addresses[which], **how))
         return visits[-1]
 
     yield open_page
@@ -623,14 +618,46 @@ def test_the_page_names_no_place_elsewhere_and_forbids_the_browser_to_go_there(s
     assert str(served.run.parent) not in text
 
 
-def test_it_fits_a_phone(visit: Callable[..., Visit]) -> None:
-    page = visit(width=390)
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_tab_fits_its_window_and_axe_finds_nothing_against_wcag_aa(
+    visit: Callable[..., Visit], width: int, scheme: str
+) -> None:
+    page = visit(width=width, scheme=scheme)
+    page.page.wait_for_selector("#examples button")
     page.drop("red.png", plain(200, 60, 60))
     page.answered("red.png")
-    for name in ("Classify", "Mistakes", "Correct", "About"):
+    for name, shown in (("Classify", "#answer"), ("Mistakes", "#mistakes .sl-card"), ("About", ".sl-about")):
         page.open_tab(name)
-        page.page.wait_for_timeout(300)
-        assert page.page.evaluate("document.documentElement.scrollWidth") <= 390, name
+        page.page.wait_for_selector(shown)
+        assert stays_within(page.page, width), name
+        assert faults(page.page) == [], name
+    back = page.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert back == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 27)"}[scheme]  # those of look.css
+
+
+def test_the_page_is_used_by_keys_and_the_focus_is_seen(visit: Callable[..., Visit]) -> None:
+    page = visit()
+    page.page.wait_for_selector("#examples button")
+    assert focused_unseen(page.page, 12) == []
+    page.page.focus("#examples button >> nth=1")
+    page.page.keyboard.press("Enter")
+    page.page.wait_for_selector("#explanation .heat")
+    page.open_tab("Mistakes")
+    page.page.wait_for_selector("#mistakes .heat")
+    card = page.page.locator("#mistakes .sl-card").nth(1)
+    card.focus()
+    page.page.keyboard.press("Enter")
+    page.page.wait_for_selector(".sl-close:focus")
+    page.page.keyboard.press("Tab")
+    assert page.page.evaluate("document.activeElement.className") == "sl-close"  # the view is all there is
+    page.page.keyboard.press("Escape")
+    page.page.wait_for_selector(".sl-viewer", state="detached")
+    assert card.evaluate("one => one === document.activeElement")
+
+
+def test_the_page_for_programs_has_the_look_of_every_page(served: Served, browser: Any) -> None:
+    assert look_over(browser, f"{served.addresses[0]}/api") == []
 
 
 def test_it_is_there_soon_after_its_imports(served: Served, browser: Any, record_property: Callable[..., None]) -> None:

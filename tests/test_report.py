@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 import sightline
+from browsing import SCHEMES, chromium, in_browser, look_over
 from conftest import QUICK, Finished
 from sightline.cli.main import main
 from sightline.data.cache import CachedImages
@@ -145,6 +146,59 @@ def pictures_of_self_contained(path: Path) -> int:
     return pictures
 
 
+# ── in a browser ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@in_browser
+def test_in_every_width_light_and_dark_axe_finds_nothing_against_wcag_aa(mistaken: Path) -> None:
+    change(mistaken / "model.json", trust=TRUST)
+    page_of(mistaken)
+    with chromium() as browser:
+        assert look_over(browser, (mistaken / "report.html").as_uri()) == []
+
+
+@in_browser
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+def test_the_first_screen_says_whether_to_use_it_for_what_and_what_it_will_get_wrong(
+    mistaken: Path, size: tuple[int, int]
+) -> None:
+    model = json.loads((mistaken / "model.json").read_text())
+    data = model["data"] | {"shared_with_test": 3, "left_out": 12, "name": "a name that is too long for any screen"}
+    change(mistaken / "model.json", trust=TRUST, data=data)  # more to say than most have
+    page_of(mistaken)
+    width, height = size
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.goto((mistaken / "report.html").as_uri())
+        assert page.locator(".verdict h2").all_inner_texts() == [
+            "May I use it?", "For what?", "What will it get wrong?", "When should I not use it?"
+        ]  # fmt: skip
+        box = page.locator(".verdict").bounding_box()
+        assert box["y"] + box["height"] <= height
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")  # the link that skips the contents
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.closest('#where-it-is-wrong') !== null")
+
+
+@in_browser
+def test_what_is_behind_a_cell_opens_and_closes_by_keys_and_charts_are_drawn_in_the_scheme(mistaken: Path) -> None:
+    page_of(mistaken)
+    inks = set()
+    with chromium() as browser:
+        for scheme in SCHEMES:
+            page = browser.new_page(color_scheme=scheme)
+            page.goto((mistaken / "report.html").as_uri())
+            inks.add(page.evaluate("getComputedStyle(document.querySelector('.charts text')).fill"))
+            page.focus("#from-cell-0-1")
+            page.keyboard.press("Enter")
+            assert page.is_visible("#cell-0-1")
+            page.keyboard.press("Tab")
+            page.keyboard.press("Enter")  # close
+            assert not page.is_visible("#cell-0-1")
+    assert len(inks) == 2
+
+
 # ── the page ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -184,7 +238,7 @@ def test_the_page_says_what_was_trained_and_how_to_repeat_it(copy: Path) -> None
 
 def test_the_mistakes_come_surest_first_with_their_file_their_classes_and_their_probabilities(mistaken: Path) -> None:
     page = page_of(mistaken)
-    gallery = page[page.index("The worst mistakes") : page.index("Suspected wrong labels")]
+    gallery = page[page.index("<h2>The worst mistakes") : page.index("<h2>Suspected wrong labels")]
     files = [row["file"] for row in csv.DictReader((mistaken / "predictions.csv").open(newline=""))]
     assert files[0].startswith("'=blood/")  # which a spreadsheet would run without the apostrophe
     places = [gallery.index(f"<br>{files[row][1:]}<") for row in (1, 0, 2)]
@@ -197,7 +251,7 @@ def test_the_mistakes_come_surest_first_with_their_file_their_classes_and_their_
 
 def test_a_label_that_another_class_claims_is_suspected(mistaken: Path) -> None:
     page = page_of(mistaken)
-    gallery = page[page.index("Suspected wrong labels") : page.index("How sure it is")]
+    gallery = page[page.index("<h2>Suspected wrong labels") : page.index("<h2>How sure it is")]
     assert (
         "1 of 18 images is suspected to bear a wrong label" in gallery
     )  # grass has 0.933 on its own: only 0.98 is as much

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 import sightline
+from browsing import SCHEMES, WIDTHS, chromium, faults, focused_unseen, in_browser, stays_within
 from sightline.checks.check import check
 from sightline.checks.opening import open_set
 from sightline.checks.problems import Finding, part_of
@@ -583,9 +584,6 @@ def test_a_check_without_suspects_says_so_and_ends(
 
 # ── in a browser ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium to drive the page with: apt install chromium")
-
 
 @contextmanager
 def serving(folder: Path, cache: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str]]:
@@ -608,13 +606,8 @@ def serving(folder: Path, cache: Path, port: int = 0) -> Iterator[tuple[subproce
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="the page is driven by Playwright: pip install playwright"
-    )
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as found:
         yield found
-        found.close()
 
 
 class Tab:
@@ -785,39 +778,29 @@ def test_two_windows_and_a_server_that_is_killed_lose_no_decision(
 
 
 @in_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
 def test_axe_finds_nothing_against_wcag_aa(
     browser: Any, planted: tuple[Path, CachedImages, Path], folder: Path, scheme: str, width: int
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
-
-    def violations() -> list[str]:
-        found = axe.run(tab.page, options={"runOnly": {"type": "tag", "values": tags}}).response["violations"]
-        return [f"{one['id']}: {node['html']}" for one in found for node in one["nodes"]]
-
     with serving(folder, planted[2]) as (_, address):
-        tab = Tab(browser, address, color_scheme=scheme, viewport={"width": width, "height": 844})
+        tab = Tab(browser, address, color_scheme=scheme, viewport={"width": width, "height": WIDTHS[width]})
         tab.press("a")
-        assert violations() == []
+        assert faults(tab.page) == []
         tab.press("x")
         tab.press("k")
         tab.press("g")
-        assert violations() == []
+        assert faults(tab.page) == []
         tab.page.keyboard.press("l")
         tab.page.wait_for_selector("#matches li")
-        assert violations() == []
+        assert faults(tab.page) == []
         tab.page.keyboard.type("moss")
-        assert violations() == []
+        assert faults(tab.page) == []
         tab.page.keyboard.press("Enter")
         tab.page.wait_for_selector("#ask-yes:focus")
-        assert violations() == []
-        assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
-        outline = "getComputedStyle(document.activeElement).outlineStyle"
+        assert faults(tab.page) == []
+        assert stays_within(tab.page, width)
         tab.page.keyboard.press("Escape")
-        for _ in range(5):
-            tab.page.keyboard.press("Tab")
-            assert tab.page.evaluate(outline) != "none"  # where one is can be seen
+        assert focused_unseen(tab.page, 5) == []
         tab.page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=\"data:,\">')")
-        assert violations() != []  # axe would have seen something
+        assert faults(tab.page) != []  # axe would have seen something

@@ -17,11 +17,11 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 import pytest
 
+from browsing import chromium, faults, in_browser, stays_within
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SETTINGS = tomllib.loads((ROOT / "zensical.toml").read_text("utf-8"))["project"]
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-AA = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
 LOADS = {"src", "srcset", "poster", "data", "action", "formaction"}
 """Attributes whose address a browser asks by itself, or sends a form to."""
 
@@ -147,27 +147,23 @@ def test_no_list_was_taken_for_the_end_of_a_paragraph(pages: dict[str, Page]) ->
         assert not [text for text in page.paragraphs if re.search(r"^(- |1\. |\|)", text, re.M)], name
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium to open the site with: apt install chromium")
+@in_browser
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light"), (1280, "dark")])
 def test_a_browser_asks_nothing_of_another_host_and_axe_nothing_of_a_page(site: Path, width: int, scheme: str) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="the site is opened by Playwright")
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     handler = functools.partial(QuietHandler, directory=str(site))
     asked: list[str] = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, playwright.sync_playwright() as started:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, chromium() as browser:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}/"
-        browser = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
         page.on("request", lambda request: asked.append(request.url))
         for path in ("", "guides/train/", "reference/api/", "techniques/"):
             page.goto(address + path, wait_until="networkidle")
-            assert page.evaluate("document.documentElement.scrollWidth") <= width  # nothing sticks out
-            assert axe.run(page, options=AA).response["violations"] == [], path
+            assert stays_within(page, width)
+            assert faults(page) == [], path
         page.keyboard.press("/")
         page.keyboard.type("calibration")
         page.wait_for_function("/results\\/calibration/.test(document.documentElement.outerHTML)")
-        browser.close()
         server.shutdown()
     assert len(asked) > 10
     assert not [url for url in asked if not url.startswith((address, "data:", "blob:"))]

@@ -30,13 +30,17 @@ DPI = 96  # CSS pixels an inch
 LETTERS = 8.5  # points
 LETTERS_A_LINE = 20  # of a name beside a chart
 MARGINS = {"left": 74, "right": 8, "bottom": 42, "top": 8}  # CSS pixels around a chart whose numbers are short
-INK, GRID = "#1a1a1a", "#d8d8d8"
+INK, GRID, BACK = "#1a1a1a", "#d8d8d8", "#ffffff"
 # Okabe and Ito's colors, which people tell apart however they see colors, but for the yellow, too pale on white
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#1a1a1a")
+# A page may draw in other colors, for the dark: of the names in look.css; where it names none, in these
+NAMED = {color: f"--chart-{place}" for place, color in enumerate(COLORS)}
+NAMED |= {INK: "--chart-ink", GRID: "--chart-grid", BACK: "--chart-back"}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES = ("-", "--", ":")
 STYLE: dict[Any, Any] = {
     "font.size": LETTERS,
+    "text.color": INK,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "xtick.color": INK,
@@ -161,7 +165,7 @@ def draw_points(title: str, x_unit: str, y_unit: str, points: Sequence[Point]) -
             if len(point.runs) > 1:
                 axes.plot(*zip(*point.runs, strict=True), **look | {"markersize": 3, "alpha": 0.4, "linestyle": ""})
         for point in points:
-            axes.plot([point.x], [point.y], **_look(point.style) | {"markersize": 8, "markeredgecolor": "white"})
+            axes.plot([point.x], [point.y], **_look(point.style) | {"markersize": 8, "markeredgecolor": BACK})
         axes.set_xlim(left=0, right=1.06 * max(max([x for x, _ in point.runs] + [point.x]) for point in points))
         axes.set_xlabel(x_unit)
         axes.set_ylabel(y_unit)
@@ -238,7 +242,7 @@ def _drawn(title: str, height: int, draw: Callable[["Axes"], None], margins: Map
 
 
 def _svg(figure: "Figure", name: str, title: str) -> str:
-    """Write a figure as an element for HTML, with names of its own and the page's letters."""
+    """Write a figure as an element for HTML, with names of its own, and the page's letters and colors."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
@@ -251,6 +255,7 @@ def _svg(figure: "Figure", name: str, title: str) -> str:
         r"<metadata>.*?</metadata>\s*|<style.*?</style>\s*|font-family: [^;\"]*;? ?", "", text, flags=re.DOTALL
     )
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{name}-", text)
+    text = re.sub(r"(?<=: )#[0-9a-f]{6}\b", lambda color: f"var({NAMED[color[0]]}, {color[0]})", text)
     width, height = figure.get_size_inches()
     role = f'role="img" aria-label="{html.escape(title)}"' if title else 'aria-hidden="true"'
     return f'<svg {role} width="{width * DPI:.0f}" viewBox="0 0 {width * 72:g} {height * 72:g}">{text}'

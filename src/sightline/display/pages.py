@@ -16,6 +16,7 @@ from sightline.display.events import Table
 from sightline.runs.writing import write_atomically
 
 __all__ = [
+    "Answer",
     "Chart",
     "Item",
     "Link",
@@ -26,7 +27,7 @@ __all__ = [
     "Table",
     "data_uri",
     "fragment",
-    "render_html",
+    "render",
     "to_markdown",
     "write_markdown",
     "write_page",
@@ -101,11 +102,26 @@ class Section:
     note: str = ""
     """A sentence below the items."""
     count: int = 0
-    """Of what the section is about; the page then begins with a list of such sections."""
+    """Of what the section is about, shown beside its title; 0: not shown."""
     key: str = ""
-    """Name by which the page refers to the section: of one with a count, or of a panel."""
+    """Name by which the page refers to the section; the title serves unless given. A panel needs one."""
     panels: Sequence["Section"] = ()
     """What opens behind the links of the table."""
+
+    @property
+    def anchor(self) -> str:
+        """Name by which links on the page reach the section: its key, or its title in small letters."""
+        return self.key or re.sub(r"\W+", "-", self.title).strip("-").lower()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question that a reader has, and its answer in plain sentences; they are the first that a page says."""
+
+    question: str
+    text: str
+    short: str = ""
+    """The answer in a word or two, before the sentences."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +148,8 @@ class Page:
     lead: Sequence[str]
     sections: Sequence[Section]
     about: str = ""
+    verdict: Sequence[Answer] = ()
+    """What a reader wants to know first, below the lead."""
     warnings: Sequence[str] = ()
     legend: Sequence[tuple[str, str]] = ()
     """(name, swatch as SVG) of all that the charts show."""
@@ -153,7 +171,7 @@ def write_page(path: Path, page: Page) -> None:
     Raises:
         StorageError: it cannot be written.
     """
-    write_atomically(path, render_html("page.html", page=page).encode("utf-8", "replace"))
+    write_atomically(path, render("page.html", page=page).encode("utf-8", "replace"))
 
 
 def write_markdown(path: Path, page: Page) -> None:
@@ -170,6 +188,8 @@ def write_markdown(path: Path, page: Page) -> None:
 def to_markdown(page: Page) -> str:
     """Return the words, tables and code of a page as Markdown; charts and what is folded are left out."""
     parts = [f"# {_plain(page.title)}", *map(_paragraph, filter(None, (page.about, *page.lead)))]
+    for answer in page.verdict:
+        parts += [f"**{_plain(answer.question)}** {_plain(f'{answer.short} {answer.text}')}"]
     parts += [f"**Warning:** {_plain(sentence)}" for sentence in page.warnings]
     for section in page.sections:
         if not section.folded:
@@ -207,11 +227,11 @@ def _plain(text: str) -> str:
     return re.sub(r"([\\`*<\[|~]|&(?=#?\w+;)|_(?![^\W_])|(?<![^\W_])_)", r"\\\1", " ".join(text.split()))
 
 
-def render_html(template: str, **content: Any) -> str:
+def render(template: str, **content: Any) -> str:
     """Render a template of ``templates/``; texts are escaped.
 
     Args:
-        template: its name; a page's extends ``base.html``, which has the look of every page.
+        template: its name; a page's extends ``base.html``, which includes ``look.css``, the look of every page.
         content: what it shows, by the names that it uses.
     """
     text: str = _templates().get_template(template).render(**content)

@@ -14,6 +14,9 @@ from sightline.evaluation.answers import Answers
 from sightline.runs.outcomes import MISSING, measured_on
 
 __all__ = [
+    "CROSSED",
+    "SURE",
+    "UNDECIDED",
     "VIEWS",
     "Facts",
     "Measures",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sightline.display.pages import Section, Table
+from sightline.display.pages import Answer, Section, Table
 from sightline.display.terminal import natural_key
 from sightline.errors import RunError
 from sightline.evaluation.answers import read_answers, read_measures
@@ -25,6 +25,7 @@ from sightline.evaluation.results import (
     warnings,
 )
 from sightline.evaluation.uncertainty import about_doubt
+from sightline.reports.verdict import verdict
 
 __all__ = ["Card", "known_of", "model_card", "summary"]
 
@@ -36,6 +37,7 @@ PAIRS = 15  # most confused pairs that are listed where it is not
 class Card:
     """A model card."""
 
+    verdict: Sequence[Answer]
     lead: Sequence[str]
     warnings: Sequence[str]
     sections: Sequence[Section]
@@ -69,7 +71,7 @@ def model_card(known: Facts, use: Sequence[Section] = ()) -> Card:
     if known.measured is not None and "confusion_matrix" in known.measured:
         sections += [about_classes(known), _about_confusion(known)]
     sections += [*about_doubt(known), *about_views(known), about_cost(known)]
-    return Card([_trained_on(known), *how_it_did(known)], warnings(known), sections)
+    return Card(verdict(known), [_trained_on(known), *how_it_did(known)], warnings(known), sections)
 
 
 def summary(model: Mapping[str, Any]) -> str:
@@ -142,7 +144,9 @@ def _about_confusion(known: Facts) -> Section:
             for index in order
         ]
         about = "Each row is a true class, each column an answer."
-        return Section("What it takes for what", about, Table(("", *(classes[index] for index in order)), rows))
+        return Section(
+            "What it takes for what", about, Table(("true class", *(classes[index] for index in order)), rows)
+        )
     pairs = most_confused(counts_KK, PAIRS)
     mistakes = int(counts_KK.sum() - np.trace(counts_KK))
     listed = [

@@ -55,8 +55,8 @@ def confusion_section(facts: RunFacts, answers: Answers, thumbnails: Thumbnails 
             look="matrix long" if max(map(len, classes)) > 3 else "matrix",
         )
         about = (
-            "Each row is a true class, each column an answer; right answers are blue, wrong ones orange, the darker the"
-            f" larger their share of the class. {opens}"
+            "Each row is a true class, each column an answer; right answers are blue, wrong ones orange, the stronger"
+            f" the color, the larger their share of the class. {opens}"
         )
     else:
         rows = [

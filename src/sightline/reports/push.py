@@ -176,7 +176,7 @@ def card_text(known: Facts, seed: int, name: str, license: str | None = None) ->
     """
     card = model_card(known, [_use(known, name), _calls(name)])
     sections = [*card.sections, _repetition(known, seed, name), _about_files(known, license)]
-    page = Page(name.partition("/")[2], card.lead, sections, warnings=card.warnings)
+    page = Page(name.partition("/")[2], card.lead, sections, verdict=card.verdict, warnings=card.warnings)
     return f"---\n{yaml_text(_front_matter(known, name, license))}---\n\n{to_markdown(page)}"
 
 

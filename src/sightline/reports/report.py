@@ -20,6 +20,7 @@ from sightline.reports import sentences
 from sightline.reports.generator_page import generator_page
 from sightline.reports.mistakes import confusion_section, mistake_sections
 from sightline.reports.probe_section import about_learning_curve, about_probe
+from sightline.reports.verdict import verdict
 from sightline.runs.folder import REPORT, is_generator, read_model_of_finished
 from sightline.runs.outcomes import read_outcome
 from sightline.runs.writing import plain_text
@@ -80,11 +81,11 @@ def _classifier_page(
     measured = read_measures(folder) if model.get("metrics") else None
     answers = None if measured is None else read_answers(folder, model["classes"], measured)
     facts = sentences.RunFacts(model, measured, answers, read_outcome(folder))
-    cautions, sections = warnings(facts), list[Section]()
+    cautions, sections = warnings(facts), [Section("In figures", "\n\n".join(sentences.in_figures(facts)))]
     if answers is not None:
         thumbnails, unopened = _images_of(folder, model, answers, progress)
         mistakes, unexplained = mistake_sections(facts, answers, thumbnails, trust_code)
-        sections = [confusion_section(facts, answers, thumbnails), about_classes(facts), *mistakes]
+        sections += [confusion_section(facts, answers, thumbnails), about_classes(facts), *mistakes]
         cautions += filter(None, (unopened, unexplained))
     sections += [
         *about_probe(model),
@@ -96,7 +97,7 @@ def _classifier_page(
         about_cost(facts, facts.outcome.backbone_flops),
         *sentences.repeat_sections(model, facts.outcome.recipe, COMMANDS),
     ]
-    return Page(f"Report: {folder.resolve().name}", sentences.lead(facts), sections, warnings=cautions)
+    return Page(f"Report: {folder.resolve().name}", (), sections, verdict=verdict(facts), warnings=cautions)
 
 
 def _images_of(

@@ -16,7 +16,7 @@ __all__ = [
     "RunFacts",
     "about_learning",
     "about_settings",
-    "lead",
+    "in_figures",
     "learning_charts",
     "learning_section",
     "repeat_sections",
@@ -38,10 +38,10 @@ class RunFacts(Facts):
     outcome: Outcome
 
 
-# ── the top of the page ──────────────────────────────────────────────────────────────────────────────────────────────
+# ── what it is ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def lead(facts: RunFacts) -> list[str]:
+def in_figures(facts: RunFacts) -> list[str]:
     """Say what was trained on what, how good it is, where it is wrong and how sure."""
     network = to_mapping(facts.outcome.recipe)["network"]
     name = ":".join(str(network[part]) for part in ("kind", "repo", "name") if network.get(part))

@@ -16,7 +16,7 @@ from PIL import Image
 
 from sightline.config.explaining import METHODS, SIGNED, AttributionConfig, refuse_unknown_class
 from sightline.config.serving import ServeConfig
-from sightline.display.pages import render_html
+from sightline.display.pages import render
 from sightline.display.pictures import overlaid
 from sightline.display.terminal import show
 from sightline.errors import ConfigError
@@ -71,7 +71,7 @@ class Predictor(base.Predictor):
             "limits": self.limits,
             "explained": EXPLAINED,
         }
-        return render_html("service.html", **content)
+        return render("service.html", **content)
 
     def narrow(self, schema: dict[str, Any]) -> None:
         super().narrow(schema)

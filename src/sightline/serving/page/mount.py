@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sightline.config.serving import ServeConfig
+from sightline.display.pages import render
 from sightline.inference.classifier import Classifier
 from sightline.serving.reviewing.of_run import ReviewOfRun
 from sightline.serving.reviewing.routes import review_routes
@@ -25,7 +26,20 @@ WAITING = 64  # events that may wait for their turn
 SESSIONS = 256  # visitors whose image is remembered
 LOOKS = 0.02  # seconds from one look for events that wait to the next
 AT_ONCE = 4  # events of a kind that are worked on together
-FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Liberation Sans", "Arial", "sans-serif"]
+COLORS = {
+    "--back": [
+        "background_fill_primary",
+        "block_background_fill",
+        "block_label_background_fill",
+        "input_background_fill",
+    ],
+    "--panel": ["background_fill_secondary", "button_secondary_background_fill", "block_label_background_fill"],
+    "--line": ["border_color_primary", "button_secondary_background_fill_hover"],
+    "--text": ["body_text_color", "button_secondary_text_color"],
+    "--quiet": ["body_text_color_subdued", "block_label_text_color", "block_title_text_color", "checkbox_border_color"],
+    "--accent": ["input_border_color_focus", "checkbox_background_color_selected", "checkbox_border_color_selected"],
+}
+"""Colors of ``look.css``, and which of gradio's are the same, light and dark."""
 ICON = (
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><circle cx='16' cy='16' r='13' fill='none'"
     " stroke='#1f6f8b' stroke-width='4'/><circle cx='16' cy='16' r='5' fill='#d55e00'/></svg>"
@@ -56,7 +70,7 @@ def mount_page(
     import gradio  # which reads the environment
 
     from sightline.serving.page.events import Page
-    from sightline.serving.page.layout import lay_out, template
+    from sightline.serving.page.layout import lay_out
 
     run = None if run is None or run.suffix == WEIGHTS else run
     page = Page(asker, run, limits)
@@ -80,10 +94,17 @@ def mount_page(
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        theme=gradio.themes.Default(primary_hue="teal", font=FONT, font_mono=["ui-monospace", "monospace"]),
-        css=template("serve.css"),
+        theme=gradio.themes.Default(font=["var(--letters)"], font_mono=["var(--code)"]).set(**_colors()),
+        css=render("serve.css"),
     )
     mounted: Any = app.routes[-1]
     events = [number for number, event in blocks.fns.items() if event.fn is not None]
     mounted.app.add_middleware(Wall, events=events, icon=ICON)
     page.opening.start()  # now that nobody waits for the page
+
+
+def _colors() -> dict[str, str]:
+    """Return gradio's colors as those of every page."""
+    names = {name: f"var({color})" for color, named in COLORS.items() for name in named}
+    both = names | {f"{name}_dark": color for name, color in names.items()}
+    return both | {"color_accent": "var(--accent)"}

@@ -9,14 +9,12 @@ Pictures are within the pages, as they were decoded: no request names a file.
 """
 
 from collections.abc import Callable
-from functools import cache
-from importlib.resources import files
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form
 from fastapi.responses import HTMLResponse, Response
 
-from sightline.display.pages import render_html
+from sightline.display.pages import render
 from sightline.errors import SightlineError, StorageError
 from sightline.serving.reviewing.drawing import draw_review
 from sightline.serving.reviewing.session import Action, Choice, ConflictError, Session, Undo
@@ -95,14 +93,9 @@ def _headed(response: Response) -> None:
     response.headers.update(HEADERS)
 
 
-@cache
-def _read(name: str) -> str:
-    return files("sightline").joinpath("resources", "templates", name).read_text("utf-8")
-
-
 def _resource(name: str, kind: str) -> Callable[[], Response]:
     def resource() -> Response:
-        return Response(_read(name), 200, HEADERS, kind)
+        return Response(render(name), 200, HEADERS, kind)
 
     return resource
 
@@ -135,5 +128,5 @@ def _page(
     except SightlineError as error:  # the file of decisions is something else by now
         content, status, session = {}, 500, str(error)
     content |= {"says": "" if isinstance(session, Session) else session, "text": text, "undo": undo}
-    page = render_html("review.html", **content, trouble="" if trouble is None else str(trouble))
+    page = render("review.html", **content, trouble="" if trouble is None else str(trouble))
     return HTMLResponse(page.encode("utf-8", "replace"), status, HEADERS)
