@@ -16,6 +16,7 @@ from msgspec.structs import FieldInfo, fields
 
 from sightline.checks.problems import KINDS
 from sightline.cli.flags import SETTINGS
+from sightline.cli.listing import AUTOMATIC
 from sightline.cli.parser import application
 from sightline.cli.verbs import VERBS
 from sightline.config.backbones import BACKBONES
@@ -172,7 +173,7 @@ def _image_sets() -> Iterator[tuple[str, str]]:
 
 
 def _recipes() -> Iterator[tuple[str, str]]:
-    yield "`auto`", "Chooses one of these by the size and number of the images, and says which."
+    yield "`auto`", AUTOMATIC
     for name, text in named_recipes().items():
         yield f"`{name}`", yaml.safe_load(text)["about"]
 

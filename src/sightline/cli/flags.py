@@ -15,7 +15,9 @@ from sightline.errors import ConfigError
 
 __all__ = ["BACKBONE", "SETTINGS", "every_setting", "nest", "setting_flag", "setting_value"]
 
-SETTINGS = Group("Settings", help="Each overrides the recipe; sightline recipes shows what a recipe sets.", sort_key=2)
+SETTINGS = Group(
+    "Settings", help="Each overrides the recipe; sightline recipes NAME shows what a recipe sets.", sort_key=2
+)
 
 BACKBONE = (
     "backbone",
@@ -25,7 +27,9 @@ BACKBONE = (
 )
 
 
-def setting_flag(parameter: str, dotted: str, kind: Any, text: str, *, short: str = "") -> inspect.Parameter:
+def setting_flag(
+    parameter: str, dotted: str, kind: Any, text: str, *, short: str = "", shown: bool = True
+) -> inspect.Parameter:
     """Return the flag of a setting.
 
     Args:
@@ -34,6 +38,7 @@ def setting_flag(parameter: str, dotted: str, kind: Any, text: str, *, short: st
         kind: its type.
         text: its help.
         short: another name of the flag, by which it stands among the flags of the verb.
+        shown: list it in the help.
     """
     hyphened = short or dotted.replace("_", "-")
     block, _, name = hyphened.rpartition(".")
@@ -46,6 +51,7 @@ def setting_flag(parameter: str, dotted: str, kind: Any, text: str, *, short: st
         name=f"--{hyphened}",
         negative=negative,
         help=text,
+        show=shown,
         show_default=False,
         consume_multiple=listed,
         **place,

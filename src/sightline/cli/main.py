@@ -5,21 +5,30 @@ A verb imports nothing slow until it has refused what it can refuse without it.
 
 import errno
 import os
+import re
 import sys
+import traceback
 
 import cyclopts
 
-from sightline.cli.parser import application
+from sightline.cli.helping import HELP
+from sightline.cli.parser import application, called
 from sightline.cli.verbs import VERBS
 from sightline.data.sources.listing import listed_once
 from sightline.display.terminal import prepare_output, show
-from sightline.errors import LONGEST, Interrupted, SightlineError, shortened
+from sightline.errors import LONGEST, ConfigError, DataError, Interrupted, RunError, SightlineError, shortened
 
 __all__ = ["main"]
 
 REFUSED = 2  # status of a refusal
+FAILED = 1  # status where an error is no refusal but a mistake, as Python has it
+COMMANDS = re.compile(rf"\bsightline ({'|'.join(VERBS)})\b|\bpip install\b|{HELP}\b")  # what a sentence may say to type
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO = ("false", "no", "off", "none", "0")  # as people write that a switch is off
+UNEXPECTED = (
+    "sightline: an error that was not expected; nothing that was written before is lost. Please report the lines above"
+    " with what `sightline environment` prints."
+)
 STOPPED = 130  # status after Ctrl-C, as shells have it
 
 
@@ -32,12 +41,14 @@ def main(arguments: list[str] | None = None) -> int:
             application(VERBS, arguments)(
                 arguments, exit_on_error=False, print_error=False, result_action="return_value"
             )
-    except SightlineError as error:
+    except (ConfigError, DataError, RunError) as error:
+        return _refuse(str(error), _help_on(arguments))
+    except SightlineError as error:  # of a disk or a training: help on the command would not help
         return _refuse(str(error))
     except cyclopts.UnusedCliTokensError as error:
-        return _refuse(_about_unused(error, arguments))
+        return _refuse(_about_unused(error, arguments), _help_on(arguments))
     except cyclopts.CycloptsError as error:
-        return _refuse(" ".join(str(error).split()))
+        return _refuse(" ".join(str(error).split()), _help_on(arguments))
     except Interrupted as stopped:
         from sightline.runs.folder import run_to_help
 
@@ -46,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         show(f"sightline: stopped; continue with: {stopped.command}", error=True)
         return STOPPED
     except KeyboardInterrupt:
-        show("sightline: stopped.", error=True)
+        show("sightline: stopped; the same command starts it again.", error=True)
         return STOPPED
     except BrokenPipeError:  # the reader of a pipe has seen enough
         _drop_output()
@@ -55,6 +66,10 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno in FULL:
             _drop_output()
         return _refuse(_about(error))
+    except Exception:
+        show(traceback.format_exc().rstrip(), error=True, lines=True)
+        show(UNEXPECTED, error=True)
+        return FAILED
     return 0
 
 
@@ -63,9 +78,18 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _refuse(sentence: str) -> int:
-    show(f"sightline: {shortened(sentence, LONGEST)}", error=True)
+def _refuse(sentence: str, step: str = "") -> int:
+    """Print why a command line is refused, and what to type next where the sentence says none."""
+    sentence = shortened(sentence, LONGEST)
+    if step and not COMMANDS.search(sentence):
+        sentence = f"{sentence.removesuffix('.')}{'' if sentence.endswith('?') else '.'} {step}"
+    show(f"sightline: {sentence}", error=True)
     return REFUSED
+
+
+def _help_on(arguments: list[str]) -> str:
+    """Return the sentence that names the help of the verb that was called."""
+    return f"See `{' '.join(filter(None, ['sightline', called(VERBS, arguments), HELP]))}`."
 
 
 def _about_unused(error: cyclopts.UnusedCliTokensError, arguments: list[str]) -> str:

@@ -18,16 +18,18 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from sightline.cli.flags import BACKBONE, every_setting, nest, setting_flag, setting_value
+from sightline.cli.helping import ALL, FIRST_STEPS, FORMATTER, HELP, OFTEN, all_settings, first_sentence
 from sightline.cli.verbs import Verb
 from sightline.config.building import members
 from sightline.config.generating import AnyRecipe
 from sightline.config.resolving import field_texts, merge, read_recipe
 from sightline.config.settings import Recipe
-from sightline.errors import ConfigError, DataError, RunError
+from sightline.errors import ConfigError, DataError
 from sightline.machine.extras import own_version
 
-__all__ = ["application"]
+__all__ = ["application", "called"]
 
+HELP_FLAGS = (HELP, "-h", ALL)
 TRAINS_ALL = "train"  # the verb that takes the settings of generators, too
 REPORTING = ("on_event", "after_epoch")  # parameters that are no flags
 CONFIG = inspect.Parameter(
@@ -44,24 +46,43 @@ Setting = tuple[str, Any, str]
 """Dotted name, type and help."""
 
 
-def application(verbs: Mapping[str, Verb], arguments: list[str]) -> App:
-    """Return the parser of the verbs, of which only the one that the arguments call is imported."""
+def application(verbs: Mapping[str, Verb], arguments: list[str], *, whole: bool = False) -> App:
+    """Return the parser of the verbs.
+
+    Args:
+        verbs: by name.
+        arguments: the words of the command line; only the verb that they call is imported.
+        whole: import every verb, with all of its flags.
+    """
     app = App(
         name="sightline",
         help="A set of images in, a classifier out: fast to train, accurate, explained and safe to hand on.",
+        help_epilogue=FIRST_STEPS,
+        help_formatter=FORMATTER,
         version=own_version,
         help_format="plaintext",
         suppress_keyboard_interrupt=False,  # it would end the process before main can say what to do
     )
-    words = [argument for argument in arguments if not argument.startswith("-")]
-    called = next((name for name in verbs if words[: name.count(" ") + 1] == name.split()), None)
+    name_called = called(verbs, arguments)
     for name, verb in verbs.items():
         group, _, last = name.rpartition(" ")
         if group and group not in app:
-            app.command(App(name=group, help=f"{group.capitalize()} what a training needs.", help_format="plaintext"))
-        command = _command(name, verb) if name == called else _named_only(verb)
-        (app[group] if group else app).command(command, name=last)
+            text = f"{group.capitalize()} what a training needs."
+            app.command(App(name=group, help=text, help_epilogue="", help_format="plaintext"))
+        within = app[group] if group else app
+        if whole or name == name_called:
+            command, settings = _command(name, verb, everything=whole or ALL in arguments)
+            more = all_settings(name, settings) if settings and ALL not in arguments else ""
+            within.command(command, name=last, help_epilogue=more, help_flags=HELP_FLAGS)
+        else:
+            within.command(_named_only(verb), name=last)
     return app
+
+
+def called(verbs: Mapping[str, Verb], arguments: list[str]) -> str | None:
+    """Return the name of the verb that the words of a command line call, if any."""
+    words = [argument for argument in arguments if not argument.startswith("-")]
+    return next((name for name in verbs if words[: name.count(" ") + 1] == name.split()), None)
 
 
 def _named_only(verb: Verb) -> Callable[[], None]:
@@ -73,11 +94,19 @@ def _named_only(verb: Verb) -> Callable[[], None]:
     return command
 
 
-def _command(name: str, verb: Verb) -> Callable[..., None]:
-    """Return a function that cyclopts makes a command of: it calls the verb, and shows what it returns."""
+def _command(name: str, verb: Verb, *, everything: bool) -> tuple[Callable[..., None], int]:
+    """Return a function that cyclopts makes a command of: it calls the verb, and shows what it returns.
+
+    Args:
+        name: of the verb.
+        verb: what it does.
+        everything: list every setting in the help, and say all of it.
+    Returns:
+        The function, and how many settings it takes.
+    """
     function = verb.function
     parameters = inspect.signature(function).parameters
-    flags = _Flags(name, verb, parameters.values())
+    flags = _Flags(name, verb, parameters.values(), everything=everything)
 
     def call(*positional: Any, **named: Any) -> None:
         arguments = flags.arguments(named)
@@ -93,7 +122,7 @@ def _command(name: str, verb: Verb) -> Callable[..., None]:
     call.__doc__ = _help(function)
     call.__name__ = function.__name__
     call.__signature__ = inspect.Signature([*flags.own, *flags.of_settings])  # type: ignore[attr-defined]
-    return call
+    return call, len(flags.of_settings)
 
 
 def _help(function: Callable[..., Any]) -> str:
@@ -109,8 +138,8 @@ def _help(function: Callable[..., Any]) -> str:
 class _Flags:
     """The flags of a verb, and what they say."""
 
-    def __init__(self, name: str, verb: Verb, parameters: Iterable[inspect.Parameter]) -> None:
-        self.verb = verb
+    def __init__(self, name: str, verb: Verb, parameters: Iterable[inspect.Parameter], *, everything: bool) -> None:
+        self.verb, self.everything = verb, everything
         self.own: list[inspect.Parameter] = []
         self.of_settings: list[inspect.Parameter] = []
         self._blocks: dict[str, type] = {}
@@ -130,7 +159,10 @@ class _Flags:
         every = {setting[0]: setting for setting in [BACKBONE, *every_setting(recipe)]}
         for index, setting in enumerate(every.values()):
             self._settings[f"setting_{index}"] = setting
-            self.of_settings.append(setting_flag(f"setting_{index}", *setting))
+            dotted, kind, text = setting
+            text = text if self.everything else first_sentence(text)
+            shown = self.everything or dotted in OFTEN
+            self.of_settings.append(setting_flag(f"setting_{index}", dotted, kind, text, shown=shown))
         self.own.append(CONFIG)
         for short, dotted in self.verb.short.items():
             self._settings[short] = every[dotted]
@@ -244,12 +276,12 @@ def _with_images(verb: str, words: tuple[str, ...]) -> tuple[str | None, list[st
     if verb != "predict":
         return run, images
     from sightline.data.sources.unlabeled import names_images
-    from sightline.runs.folder import names_a_run
+    from sightline.runs.naming import names_a_run, refuse_as_image
 
     if run is not None and names_images(run) and not names_a_run(run):
         run, images = None, list(words)  # images stand in its place
     if run is not None and not images and not os.path.exists(run):
         raise DataError(f"no run, image, folder or archive at {run!r}; check the spelling of the path.")
     if run is None and (named := next(filter(names_a_run, images), None)):
-        raise RunError(f"{named} is a run; name it first: sightline predict {named} IMAGES...")
+        refuse_as_image(named)
     return run, images

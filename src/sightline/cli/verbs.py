@@ -97,5 +97,6 @@ VERBS = {
     "recipes": Verb("sightline.cli.listing:recipes"),
     "runs": Verb("sightline.cli.listing:runs"),
     "cache": Verb("sightline.cli.listing:cache"),
+    "completion": Verb("sightline.cli.listing:completion"),
     "environment": Verb("sightline.cli.listing:environment"),
 }

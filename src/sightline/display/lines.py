@@ -8,9 +8,11 @@ from typing import Any
 import rich.table
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
 
 from sightline.display.events import Epoch, Event, Measured, Progress, Serving, Table, Trial
-from sightline.display.terminal import cell, natural_order, screen, show
+from sightline.display.terminal import NARROW, cell, natural_order, screen, show
 from sightline.display.waiting import Waiting, spoken_seconds
 
 __all__ = ["Lines", "drawn_table", "epoch_numbers", "tables_of_measures"]
@@ -18,6 +20,7 @@ __all__ = ["Lines", "drawn_table", "epoch_numbers", "tables_of_measures"]
 PATIENCE = 10.0  # seconds before a log hears of a verb that mostly answers, or refuses, at once
 VIEWS = {"one": "one view", "flip": "with the mirror image", "six": "six views", "adaptive": "adaptive views"}
 SHOWN_CLASSES = 30
+WIDEST = 10_000  # letters a line, in which every table is as wide as it likes
 
 
 class Lines:
@@ -42,9 +45,9 @@ class Lines:
                 self.epoch(event)
             case Measured(measures):
                 for table in tables_of_measures(measures):
-                    show(drawn_table(table), self.console)
+                    show(drawn_table(table, self.console), self.console)
             case Table():
-                show(drawn_table(event), self.console)
+                show(drawn_table(event, self.console), self.console)
             case Trial():
                 self.trial(event)
             case Serving(address, about, service):
@@ -82,8 +85,8 @@ class Lines:
             self._stages.popitem()[1].end()
 
 
-def drawn_table(table: Table) -> rich.table.Table:
-    """Return a table as it is printed."""
+def drawn_table(table: Table, console: Console | None = None) -> rich.table.Table:
+    """Return a table as it is printed on a console; where that is too narrow for it, with its columns one a line."""
     apart = any("\n" in str(content) for row in table.rows for content in row)
     title = cell(table.title) if table.title else None
     drawn = rich.table.Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, int(apart), 0))
@@ -91,6 +94,23 @@ def drawn_table(table: Table) -> rich.table.Table:
         drawn.add_column(cell(name), justify="left" if index < table.texts else "right", overflow="fold")
     for row in table.rows:
         drawn.add_row(*map(cell, row))
+    if console is None or console.width >= NARROW:
+        return drawn
+    whole = Measurement.get(console, console.options.update(max_width=WIDEST), drawn)
+    return drawn if whole.maximum <= console.width else _below_each_other(table)
+
+
+def _below_each_other(table: Table) -> rich.table.Table:
+    """Return a table for a narrow terminal: a row is its first cell, and below it the others with their columns."""
+    title = cell(table.title) if table.title else None
+    drawn = rich.table.Table(title=title, title_justify="left", box=None, show_header=False, padding=0)
+    drawn.add_column(overflow="fold")
+    for first, *others in table.rows:
+        drawn.add_row(cell(first))
+        for name, content in zip(table.columns[1:], others, strict=True):
+            text = content if len(others) == 1 else f"{name}: {content}"
+            if content != "":
+                drawn.add_row(Padding(cell(text), (0, 0, 0, 2)))
     return drawn
 
 

@@ -15,6 +15,7 @@ from sightline_runtime.files import natural_key
 from sightline_runtime.terminal import readable, show_rows, show_text, tolerant
 
 __all__ = [
+    "NARROW",
     "cell",
     "in_notebook",
     "natural_key",
@@ -27,8 +28,16 @@ __all__ = [
 ]
 
 
+NARROW = 60  # letters a line, below which texts beside each other are too narrow to read
+
+
 def show(
-    content: str | rich.table.Table, console: Console | None = None, *, error: bool = False, lines: bool = False
+    content: str | rich.table.Table,
+    console: Console | None = None,
+    *,
+    error: bool = False,
+    lines: bool = False,
+    wrapped: bool = False,
 ) -> None:
     """Print a line or a table.
 
@@ -37,16 +46,17 @@ def show(
         console: where to; None for this process's own output.
         error: print to standard error, where no console is named.
         lines: the text is several lines; else a line feed is part of a name, and escaped.
+        wrapped: it is prose, and broken between words at the width of the terminal.
     """
     if isinstance(content, str) and not lines:
         content = content.replace("\n", "\\n")
-    if isinstance(content, str) and console is None:
+    if isinstance(content, str) and console is None and not wrapped:
         return show_text(content, error=error)
     console = screen(error=error) if console is None else console
     tolerant(console.file)
     if isinstance(content, str):
         line = Text(readable(content, console.encoding))
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not wrapped)
     else:
         console.print(content)
 

@@ -31,6 +31,7 @@ from sightline.config.settings import Recipe
 from sightline.errors import ConfigError, RunError
 from sightline.runs.hub import on_hub
 from sightline.runs.locking import LOCK
+from sightline.runs.naming import FOREIGN
 from sightline.runs.reading import checked, parse, read_text
 from sightline.runs.schemas import Classifier, Facts, Generator, Measures
 from sightline.runs.tensors import METADATA_KEY, REFERENCE_PREFIX, pack_tensors, read_tensors
@@ -53,7 +54,6 @@ __all__ = [
     "list_runs",
     "mark_done",
     "mark_pruned",
-    "names_a_run",
     "read_any_recipe",
     "read_facts",
     "read_measures",
@@ -80,7 +80,6 @@ RUNS = Path("runs")
 PRUNED = "PRUNED"
 REPORT = "report.html"
 SAMPLES = "samples"
-FOREIGN = (".pte", ".pt", ".pt2", ".pth", ".ckpt", ".pkl", ".joblib", ".h5", ".keras", ".tflite", ".mlmodel", ".engine")
 BOX = Path(__file__).parents[1] / "resources" / "box" / "cifar10-jpeg.safetensors"
 """The example classifier (CIFAR-10), which answers where no run is named; ``benchmarks/box.py`` makes it."""
 HELPED_RUN = "SIGHTLINE_RUN"  # variable of the environment of processes that help with a run
@@ -274,17 +273,6 @@ def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, 
     if not generator and kind != "classifier":
         hint = f"; `sightline generate {run} --out FOLDER` makes images with it" if kind in GENERATORS else ""
         raise RunError(f"{str(run)!r} is a {kind}, not a classifier{hint}.")
-
-
-def names_a_run(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a path is a run, finished or not, its weights, its exported file or one of the hub, not images; a
-    file of weights that sightline does not open is one, too, and refused as such.
-    """
-    if on_hub(path) or os.fspath(path).endswith((".safetensors", ".onnx")):
-        return True
-    if os.fspath(path).lower().endswith(FOREIGN) and not os.path.isdir(path):
-        return True
-    return any(os.path.exists(os.path.join(path, name)) for name in ("model.json", "recipe.yaml", "DONE"))
 
 
 def read_model(run: Path) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def study_findings(
 
 def points(share: float, sign: str = "+") -> str:
     """Return a difference of accuracies in percentage points."""
-    return f"{100 * share:{sign}.2f}".replace("-", "−")
+    return f"{100 * share:{sign}.2f}"
 
 
 def verdict(difference: Difference | None) -> str:
