@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 REFUSED = 2  # status of a refusal
 FAILED = 1  # status where an error is no refusal but a mistake, as Python has it
-COMMANDS = re.compile(rf"\bsightline ({'|'.join(VERBS)})\b|\bpip install\b|{HELP}\b")  # what a sentence may say to type
+COMMANDS = re.compile(rf"\bsightline ({'|'.join(VERBS)})\b|\bpip install\b|{HELP}\b|`[a-z]+ [^`]+`")  # of a next step
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO = ("false", "no", "off", "none", "0")  # as people write that a switch is off
 UNEXPECTED = (
