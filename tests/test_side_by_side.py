@@ -139,7 +139,7 @@ def test_whatever_ends_two_processes_one_goes_on_to_the_same_bytes_and_no_worker
         status, errors = stopped(generator, tmp_path / name, how, group=group)
         assert status == (130 if how == signal.SIGINT else -9), errors
         if how == signal.SIGINT:
-            assert errors.strip().splitlines()[-1] == "sightline: stopped."
+            assert errors.strip().splitlines()[-1] == "sightline: stopped; the same command starts it again."
         there = lines(tmp_path / name)
         assert 0 < there < 180
         found = generate(generator, out=tmp_path / name, per_class=60, how=QUICKLY)
