@@ -4,7 +4,6 @@ import base64
 import functools
 import http.server
 import io
-import shutil
 import subprocess
 import sys
 import threading
@@ -18,15 +17,12 @@ from PIL import Image
 
 import sightline
 import sightline_runtime
+from browsing import chromium, in_browser
 from conftest import Finished
 from sightline_runtime.decoding.decode import decode
 from sightline_runtime.decoding.resizing import resize
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the page is driven by Playwright: pip install playwright"
-)
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium to drive the page with: apt install chromium")
+pytestmark = in_browser
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "browser"
 BY_DECODER = 3  # levels by which the browser's pixels of a JPEG file may differ
@@ -42,10 +38,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+    with chromium() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture
