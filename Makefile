@@ -94,6 +94,7 @@ test-mobile: .venv-mobile/installed
 
 check: install
 	$(BIN)/ruff check
+	$(BIN)/ruff check --quiet --preview --select PLW1514 src # a file without an encoding is read otherwise on Windows
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo

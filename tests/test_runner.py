@@ -22,6 +22,7 @@ from sightline.display.lines import Lines
 from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, TrainingError
 from sightline.runs.folder import read_model, read_run_recipe
+from sightline.runs.locking import LOCK
 from sightline.studies import runner
 from sightline.studies.runner import Job, jobs, open_study, train_in_child, train_study
 
@@ -265,12 +266,16 @@ def test_a_study_waits_for_a_training_that_outlived_the_one_that_was_killed(
 ) -> None:
     folder, console = tmp_path / "study", Console(file=io.StringIO(), width=200)
     study = open_study(folder, study)
-    with runner._held(folder, QUIET) as lock:
-        assert lock is not None
-        orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(1)"], pass_fds=(lock,))
+    run = jobs(study, folder)[0].run
+    run.mkdir(parents=True)
+    code = f"import time; from filelock import FileLock\nwith FileLock({str(run / LOCK)!r}): print(flush=True); time.sleep(1)"
+    orphan = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert orphan.stdout is not None
+    orphan.stdout.readline()  # it holds the run
 
     def train(job: Job) -> None:
-        assert orphan.poll() is not None  # it has ended
+        assert orphan.wait(1) == 0  # it has ended
+        shutil.rmtree(job.run, ignore_errors=True)
         pretend(job)
 
     assert train_study(study, folder, Lines(console), train) == {}

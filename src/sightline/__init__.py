@@ -17,6 +17,9 @@ from sightline.errors import SightlineError
 if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "0"
 
+# What Apple's GPUs have no operator for is computed on the processor. torch reads this when it is loaded, too.
+os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
+
 if TYPE_CHECKING:
     from sightline.checks.check import check
     from sightline.checks.corrections import corrections

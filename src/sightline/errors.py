@@ -16,7 +16,6 @@ Every message says what was found, what was wanted and what to do now, in one se
 Libraries raise; only ``cli/`` prints.
 """
 
-import shlex
 from pathlib import Path
 
 from sightline_runtime.errors import (
@@ -28,6 +27,7 @@ from sightline_runtime.errors import (
     StorageError,
     shortened,
 )
+from sightline_runtime.sentences import quoted
 
 __all__ = [
     "LONGEST",
@@ -57,4 +57,4 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, run: Path, command: str | None = None) -> None:
         super().__init__(str(run))
         self.run = run
-        self.command = command or f"sightline train --resume --run {shlex.quote(str(run))}"
+        self.command = command or f"sightline train --resume --run {quoted(str(run))}"

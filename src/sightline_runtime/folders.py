@@ -16,6 +16,7 @@ CIRCLES = "links back to a folder above"
 TWICE = "links to a folder that is read already"
 HIDDEN_LINKS = "hidden links to folders"
 SPECIAL = "devices, pipes and sockets"
+JUNCTION = 0xA0000003  # tag of the links to folders that Windows makes without a privilege
 
 
 class FolderTree:
@@ -71,10 +72,11 @@ class FolderTree:
                 with os.scandir(self.root / prefix) as items:
                     for item in items:
                         name = f"{prefix}/{item.name}" if prefix else item.name
-                        if not item.is_dir(follow_symlinks=False):
+                        status = _status_of_folder(item)
+                        if status is None:
                             self._add(item, name, links)
                             continue
-                        identity = _identity(item.stat(follow_symlinks=False))
+                        identity = _identity(status)
                         if linked and identity in self._read:
                             self.left[TWICE] += 1
                             continue
@@ -98,6 +100,19 @@ class FolderTree:
                 links.append(name)
         except OSError as error:
             self.left[CIRCLES if error.errno == errno.ELOOP else DANGLING] += 1
+
+
+def _status_of_folder(item: "os.DirEntry[str]") -> os.stat_result | None:
+    """Return the status of a folder with its device and number; None where the item is another one, or a link.
+
+    Windows lists neither the device nor the number, and takes a junction, which may lead up, for a folder.
+    """
+    if not item.is_dir(follow_symlinks=False):
+        return None
+    status = item.stat(follow_symlinks=False)
+    if getattr(status, "st_reparse_tag", 0) == JUNCTION:
+        return None
+    return status if status.st_ino else os.lstat(item.path)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

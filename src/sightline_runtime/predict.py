@@ -20,7 +20,7 @@ from sightline_runtime.predictions import Prediction, csv_header, csv_rows, line
 from sightline_runtime.sentences import shown
 from sightline_runtime.terminal import show_rows, show_text
 from sightline_runtime.views import VIEWS
-from sightline_runtime.writing import is_stream, to_bytes, write_rows, write_whole
+from sightline_runtime.writing import is_broken_pipe, is_stream, to_bytes, write_rows, write_whole
 
 __all__ = ["FileImages", "images_below", "main"]
 
@@ -90,7 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         show_text("sightline-predict: stopped.", error=True)
         return STOPPED
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except OSError as error:
+        if not is_broken_pipe(error):
+            raise
+        # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

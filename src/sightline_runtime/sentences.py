@@ -2,12 +2,15 @@
 
 import difflib
 import reprlib
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterable
 from typing import Any
 
 from sightline_runtime.errors import shortened
 
-__all__ = ["nearest", "shown"]
+__all__ = ["nearest", "quoted", "shown"]
 
 LONGEST_WORD = 200  # letters of a word that is compared with known ones; the time grows with their product
 _DIGITS = 40  # of a whole number in a sentence
@@ -23,6 +26,11 @@ def nearest(word: str, known: Iterable[str], listed: Iterable[str] | None = None
 def shown(value: Any) -> str:
     """Write a value in a sentence, as Python does; the middle of a long one is left out."""
     return _SHORT.repr(value)
+
+
+def quoted(*words: str) -> str:
+    """Write words of a command so that they can be pasted into this system's shell: Windows knows no single quotes."""
+    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 class _Shortened(reprlib.Repr):

@@ -1,18 +1,31 @@
 """Files that a kill never leaves half written, and tables in which no spreadsheet finds a formula."""
 
 import csv
+import errno
 import math
 import os
 import re
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-__all__ = ["finite", "is_stream", "plain_text", "safe_cell", "to_bytes", "write_rows", "write_whole"]
+__all__ = [
+    "finite",
+    "is_broken_pipe",
+    "is_stream",
+    "plain_text",
+    "rename",
+    "safe_cell",
+    "to_bytes",
+    "write_rows",
+    "write_whole",
+]
 
+BUSY = 5.0  # seconds to wait on Windows for a program that has a file open, such as a virus scanner
 LINKS = 40  # links that point to one another, before they count as a cycle
 _DESCRIPTOR = re.compile(r"/(?:proc/(\d+)|dev)/fd/(\d+)")
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would run
@@ -37,6 +50,13 @@ def write_whole(path: Path, content: bytes, *, sync: bool = True) -> None:
     else:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
+
+
+def is_broken_pipe(error: OSError) -> bool:
+    """Tell whether the reader of a pipe is gone, which Windows calls an invalid argument of no file."""
+    if isinstance(error, BrokenPipeError):
+        return True
+    return sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
 
 
 def is_stream(path: Path) -> bool:
@@ -89,10 +109,28 @@ def _replace(path: Path, content: bytes, sync: bool) -> None:
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        rename(temporary, path)
     except BaseException:  # after Ctrl-C, too
         temporary.unlink(missing_ok=True)
         raise
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file, over another one where there is one, or a folder to a name that is free.
+
+    Windows refuses while any program has one of them open: it is asked again for some seconds.
+
+    Raises:
+        OSError: as ``os.replace`` raises it.
+    """
+    until = time.monotonic() + BUSY
+    while True:
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if sys.platform != "win32" or time.monotonic() >= until:
+                raise
+            time.sleep(BUSY / 100)
 
 
 def finite(value: Any) -> Any:

@@ -3,7 +3,6 @@
 Plain decisions over what was measured: nothing here reads a file or an image.
 """
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from sightline.checks.problems import FEW, KINDS, too_many_near, too_many_suspects
 from sightline.data.sizing import HIDDEN_MOST, HIDDEN_MUCH, hidden_share
 from sightline.display.terminal import natural_key
+from sightline_runtime.sentences import quoted
 
 if TYPE_CHECKING:
     from sightline.checks.check_page import Findings
@@ -81,8 +81,8 @@ def train_command(location: str, steps: Sequence[Advice], layout: str | None = N
     for step in steps:
         if step.flag and step.accepted and step.value not in flags.setdefault(step.flag, []):
             flags[step.flag].append(step.value)
-    words = [word for flag, values in flags.items() for word in (flag, *map(shlex.quote, values))]
-    return " ".join(["sightline train", shlex.quote(location), *words])
+    words = [word for flag, values in flags.items() for word in (flag, *map(quoted, values))]
+    return " ".join(["sightline train", quoted(location), *words])
 
 
 def by_itself(checked: "Findings") -> list[str]:
@@ -134,7 +134,7 @@ def _labels(checked: "Findings", folder: Path) -> list[Advice]:
                 "Name a run that knows such images",
                 f"{_times(count, 'label')} would be suspected, which is so many that the features seem to know too"
                 " little of such images: none is proposed for it.",
-                f"Train once, then: sightline check {shlex.quote(checked.images.location)} --labels RUN",
+                f"Train once, then: sightline check {quoted(checked.images.location)} --labels RUN",
                 sections=("suspected label",),
             )
         )
@@ -144,7 +144,7 @@ def _labels(checked: "Findings", folder: Path) -> list[Advice]:
                 f"Review {_times(count, 'label')}",
                 f"A classifier that did not see {'the image' if count == 1 else 'these images'} answers another class;"
                 " a wrong label teaches the wrong thing, and unusual images look wrong, too.",
-                f"sightline review {shlex.quote(str(folder))}",
+                f"sightline review {quoted(str(folder))}",
                 sections=("suspected label",),
             )
         )

@@ -1,6 +1,5 @@
 """The page of a check: sentences first, then the findings with their pictures, all in one file."""
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sightline.checks.problems import KINDS, Finding
 from sightline.data.cache import CachedImages
 from sightline.display.pages import Item, Page, Picture, Section, Step, Table, data_uri, write_page
 from sightline.display.terminal import natural_key
+from sightline_runtime.sentences import quoted
 
 __all__ = ["SHOWN", "Findings", "lead", "write_check"]
 
@@ -104,7 +104,7 @@ def lead(checked: Findings, steps: Sequence[Advice]) -> list[str]:
 
 
 def _step(step: Advice, counts: Mapping[str, int]) -> Step:
-    words = (step.flag, shlex.quote(step.value)) if step.flag else None
+    words = (step.flag, quoted(step.value)) if step.flag else None
     links = [(_key(kind), KINDS[kind].title) for kind in step.sections if kind in counts]
     links += [(CURVE, MORE_IMAGES)] if CURVE in step.sections else []
     return Step(step.title, step.why, step.how, words, step.accepted, links)

@@ -1,7 +1,6 @@
 """Review the suspects of a check: look at each image, and decide which label it should have."""
 
 import os
-import shlex
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -19,6 +18,7 @@ from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError
 from sightline.machine.extras import require
 from sightline.serving.reviewing.items import Answer, Corrections, Item, Review
+from sightline_runtime.sentences import quoted
 
 __all__ = ["address_of_review", "open_review", "review", "serve_items"]
 
@@ -100,7 +100,7 @@ def open_review(
         words = ["sightline", "train", images.location, *(("--data.classes", layout) if layout else ())]
         if _lists_images(folder / EXCLUDED):
             words += ["--data.exclude", str((folder / EXCLUDED).absolute())]
-        return shlex.join([*words, *(("--data.corrections", str(path)) if decided else ())])
+        return quoted(*words, *(("--data.corrections", str(path)) if decided else ()))
 
     return Review(f"Review of {images.name}", images, items, Corrections(path), command, notes)
 
@@ -142,7 +142,7 @@ def serve_items(
         on_event("No label is suspected, so there is nothing to review.")
         return set()
     shown = open_review(folder, images.as_labeled, items, corrections, layout)
-    on_event(f"It can be ended by Ctrl-C at any time; go on later with: sightline review {shlex.quote(str(folder))}")
+    on_event(f"It can be ended by Ctrl-C at any time; go on later with: sightline review {quoted(str(folder))}")
     serve_review(shown, address, on_event)
     answers = shown.sink.read()
     decided = answers.keys() & {item.digest for item in items}

@@ -4,7 +4,6 @@ Nothing here loads torch before there is an image to choose.
 """
 
 import os
-import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from sightline.runs.naming import names_a_run
 from sightline.runs.writing import create_folder, write_csv
 from sightline.serving.reviewing.items import Corrections, Review
 from sightline.serving.reviewing.items import Item as ReviewItem
+from sightline_runtime.sentences import quoted
 
 if TYPE_CHECKING:
     from sightline.inference.classifier import Classifier
@@ -154,7 +154,7 @@ def choose_unlabeled(config: UnlabeledConfig, folder: Path, trust_code: bool, pr
     command = ["sightline", "train", str(folder.absolute() / MANIFEST)]
     if not before.rows and not here:
         command = ["sightline", "check", "--unlabeled", config.unlabeled, "--run", config.run, "--review"]
-    done = Chosen(folder, images, chosen, predictions, answers, lead, [*said, *notes], shlex.join(command))
+    done = Chosen(folder, images, chosen, predictions, answers, lead, [*said, *notes], quoted(*command))
     _write(done)
     return done
 

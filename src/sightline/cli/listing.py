@@ -1,7 +1,6 @@
 """The verbs that list what there is."""
 
 import re
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +13,7 @@ from sightline.config.yaml_texts import parse_yaml, read_text
 from sightline.display.events import Table
 from sightline.display.lines import Lines
 from sightline.display.terminal import show
+from sightline_runtime.sentences import quoted
 
 __all__ = ["AUTOMATIC", "cache", "completion", "environment", "recipes", "runs", "studies"]
 
@@ -30,7 +30,7 @@ def studies(name: str | None = None, /) -> None:
     if name is None:
         return _list("study", "what it asks", named_studies())
     read_study(name)
-    _show_whole(name, named_studies(), f"Train and compare: `sightline compare {shlex.quote(name)}`.")
+    _show_whole(name, named_studies(), f"Train and compare: `sightline compare {quoted(name)}`.")
 
 
 def recipes(name: str | None = None, /) -> None:
@@ -42,7 +42,7 @@ def recipes(name: str | None = None, /) -> None:
     automatic = {"auto": f"about: {AUTOMATIC}"}
     if name is None:
         return _list("recipe", "what it is for", automatic | named_recipes())
-    step = f"Train with it: `sightline train DATA --recipe {shlex.quote(name)}`."
+    step = f"Train with it: `sightline train DATA --recipe {quoted(name)}`."
     if name in automatic:
         show(AUTOMATIC, wrapped=True)
         return show(step)

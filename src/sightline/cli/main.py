@@ -17,6 +17,7 @@ from sightline.cli.verbs import VERBS
 from sightline.data.sources.listing import listed_once
 from sightline.display.terminal import prepare_output, show
 from sightline.errors import LONGEST, ConfigError, DataError, Interrupted, RunError, SightlineError, shortened
+from sightline_runtime.writing import is_broken_pipe
 
 __all__ = ["main"]
 
@@ -59,10 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         show("sightline: stopped; the same command starts it again.", error=True)
         return STOPPED
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        _drop_output()
-        return 0
     except OSError as error:  # where a verb has no sentence of its own, such as for a disk that stdout is on
+        if is_broken_pipe(error):  # the reader has seen enough
+            _drop_output()
+            return 0
         if error.errno in FULL:
             _drop_output()
         return _refuse(_about(error))

@@ -17,6 +17,7 @@ from sightline.errors import ConfigError
 __all__ = ["Study", "Variant", "differences", "named_studies", "read_study", "study_to_yaml"]
 
 RUN = "run"  # the kind of network that an earlier run is
+UNSAFE = frozenset('/\\\0:*?"<>|')  # in names of folders, on some system
 STUDY_OWN = ("name", "about", "image_set", "fit.seed")  # of a recipe; a study sets these itself
 # would cut other test or validation images, label them otherwise, or tell other classes apart
 ONE_SPLIT = (
@@ -127,11 +128,18 @@ class Study(Block, frozen=True, kw_only=True, dict=True):
     def _check_names(self) -> None:
         names = [variant.name for variant in (*self.backbones, *self.variants)]
         for name in (self.name, *names):
-            if not name.strip() or set(name) & set("/\\\0") or name.startswith("."):
-                raise ConfigError(f"{shown(name)} is no name for a folder; use a word, without slashes.")
-        twice = next((name for name in names if names.count(name) > 1), None)
+            if not name.strip(". ") or set(name) & UNSAFE or name.startswith(".") or name.endswith((".", " ")):
+                letters = "".join(sorted(UNSAFE - {"\0"}))
+                raise ConfigError(
+                    f"{shown(name)} is no name for a folder on every system; use a word without {letters}, and no"
+                    " dot at its ends."
+                )
+        folded = [name.casefold() for name in names]  # some systems take A and a for the same folder
+        twice = next((name for name in names if folded.count(name.casefold()) > 1), None)
         if twice is not None:
-            raise ConfigError(f"two recipes are called {shown(twice)}; give each a name of its own.")
+            raise ConfigError(
+                f"two recipes are called {shown(twice)}; give each a name of its own, also in lower case."
+            )
         if len(self.variants) < 2:
             raise ConfigError(f"there are {len(self.variants)} variants; wanted two or more to compare.")
         compared = [variant.name for variant in self.variants]

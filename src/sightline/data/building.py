@@ -5,8 +5,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sightline.data.sources.downloads import Progress
 from sightline.data.sources.entries import Entry
 from sightline.data.sources.source import DownloadedSource, ImageSource
 from sightline.errors import DataError, StorageError
+from sightline.runs.writing import rename
 from sightline_runtime.decoding.decode import (
     WANTED,
     Decoded,
@@ -73,7 +73,8 @@ def build(
     entries = [listing.entries[index] for index in order]  # in the order of the rows
     native = sample_sizes(source, entries)  # by path: the same sample however the set is packed
     trained, (height, width) = exactly or training_size(native, size, at_most, preprocessing.fit)
-    with new_cache(folder, source.name, (len(entries), height, width, 3)) as (partial, pixels):
+
+    def fill(partial: Path, pixels: Array) -> None:
         hashes, tiny, reasons = [""] * len(entries), [], {}
         extremes = np.full((len(entries), 2), np.nan)
         small = max(max(sides) for sides in native) <= SMALL_SIDE
@@ -100,17 +101,18 @@ def build(
         columns = ([getattr(entry, name) for entry in entries] for name in ("name", "split", "group"))
         write_columns(partial, labels, (*columns, hashes), index, extremes)
 
+    new_cache(folder, source.name, (len(entries), height, width, 3), fill)
 
-@contextmanager
-def new_cache(folder: Path, name: str, shape: tuple[int, ...]) -> Iterator[tuple[Path, Array]]:
+
+def new_cache(folder: Path, name: str, shape: tuple[int, ...], fill: Callable[[Path, Array], None]) -> None:
     """Make a cache folder that appears under its name only when whole.
 
     Args:
         folder: to make.
         name: of the set, for the sentence where there is no room.
         shape: of its pixels, (N, H, W, 3).
-    Yields:
-        The folder under another name, to write the columns to, and the pixels to fill.
+        fill: writes the columns to the folder, under another name, and fills the pixels. It keeps none of them:
+            Windows renames no folder that has a file in it mapped into memory.
     Raises:
         StorageError: the disk has no room for the pixels.
     """
@@ -126,10 +128,10 @@ def new_cache(folder: Path, name: str, shape: tuple[int, ...]) -> Iterator[tuple
     try:
         _reserve(partial / PIXELS, needed)
         pixels = np.memmap(partial / PIXELS, np.uint8, "r+", shape=shape)
-        yield partial, pixels
+        fill(partial, pixels)
         pixels.flush()
         del pixels
-        os.rename(partial, folder)
+        rename(partial, folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -288,17 +288,30 @@ def cached() -> list[dict[str, Any]]:
 
 
 def clear() -> int:
-    """Delete every cache; returns the bytes freed. Image sets and the files of others are never touched."""
-    freed = 0
+    """Delete every cache; returns the bytes freed. Image sets and the files of others are never touched.
+
+    Raises:
+        StorageError: some could not be deleted, as Windows deletes none that a program has open; the others are.
+    """
+    freed, kept = 0, []
     root = cache_folder()
     for path in root.glob("*"):
         if not _OURS.fullmatch(path.name):
             continue
-        if path.is_dir():
-            freed += sum(file.stat().st_size for file in path.iterdir())
-            _remove(path)
-        elif path.suffix == ".lock":
-            path.unlink(missing_ok=True)
+        try:
+            if path.is_dir():
+                size = sum(file.stat().st_size for file in path.iterdir())
+                _remove(path)
+                freed += size
+            elif path.suffix == ".lock":
+                path.unlink(missing_ok=True)
+        except PermissionError:
+            kept.append(path.name)
+    if kept:
+        raise StorageError(
+            f"{len(kept)} of what is in {root} cannot be deleted, {kept[0]} for one: another program has it open, or"
+            f" its permissions forbid it. {freed / 1e6:,.0f} MB were freed; end the other program and try again."
+        )
     return freed
 
 

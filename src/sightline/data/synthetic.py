@@ -144,28 +144,28 @@ def _joined(images: CachedImages, generated: CachedImages) -> CachedImages:
     """Both sets in one cache, the real one first."""
     count = len(images.labels) + len(generated.labels)
 
+    def fill(partial: Path, pixels: Array) -> None:
+        start = 0
+        for part in (images, generated):
+            for first in range(0, len(part.pixels), AT_ONCE):
+                some = part.pixels[first : first + AT_ONCE]
+                pixels[start : start + len(some)] = some
+                start += len(some)
+        classes = np.array([images.classes.index(label) for label in generated.classes], np.int64)
+        labels = np.where(generated.labels < 0, -1, classes[generated.labels])
+        columns = {name: [*getattr(images, name), *getattr(generated, name)] for name in ("splits", "groups", "hashes")}
+        paths = [*images.paths, *(f"{PLACE}/{path}" for path in generated.paths)]
+        index = {name: getattr(images, name) for name in KEPT_FACTS} | {
+            "images": count,
+            "left_out": [*images.left_out, *generated.left_out],
+            "cached": images.pixels.shape[1:3],
+            "generated": len(generated.labels),
+            **images.preprocessing.kept(),
+        }
+        write_columns(partial, np.concatenate([images.labels, labels]), (paths, *columns.values()), index)
+
     def build(folder: Path) -> None:
-        with new_cache(folder, name, (count, *images.pixels.shape[1:])) as (partial, pixels):
-            start = 0
-            for part in (images, generated):
-                for first in range(0, len(part.pixels), AT_ONCE):
-                    some = part.pixels[first : first + AT_ONCE]
-                    pixels[start : start + len(some)] = some
-                    start += len(some)
-            classes = np.array([images.classes.index(label) for label in generated.classes], np.int64)
-            labels = np.where(generated.labels < 0, -1, classes[generated.labels])
-            columns = {
-                name: [*getattr(images, name), *getattr(generated, name)] for name in ("splits", "groups", "hashes")
-            }
-            paths = [*images.paths, *(f"{PLACE}/{path}" for path in generated.paths)]
-            index = {name: getattr(images, name) for name in KEPT_FACTS} | {
-                "images": count,
-                "left_out": [*images.left_out, *generated.left_out],
-                "cached": images.pixels.shape[1:3],
-                "generated": len(generated.labels),
-                **images.preprocessing.kept(),
-            }
-            write_columns(partial, np.concatenate([images.labels, labels]), (paths, *columns.values()), index)
+        new_cache(folder, name, (count, *images.pixels.shape[1:]), fill)
 
     name = f"{images.name} and {generated.name}"
     key = f"{images.folder.name}\0{generated.folder.name}"

@@ -4,9 +4,11 @@ Unless one is named that is the cell of a notebook, or nobody.
 """
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from types import FrameType
 from typing import Any, TypeVar, cast
 
 from sightline.display.events import Event, Progress
@@ -16,14 +18,26 @@ from sightline.display.terminal import in_notebook
 
 __all__ = ["Listener", "ignore", "reporting", "stage"]
 
+PACKAGE = __name__.partition(".")[0]
 F = TypeVar("F", bound=Callable[..., Any])
 Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """Take an event that nobody waits for; a warning becomes one of Python's."""
+    """Take an event that nobody waits for; a warning becomes one of Python's, of the line that called sightline."""
     if isinstance(event, str) and event.startswith("warning: "):
-        warnings.warn(event.removeprefix("warning: "), stacklevel=3)
+        warnings.warn(event.removeprefix("warning: "), stacklevel=_level_of_caller())
+
+
+def _level_of_caller() -> int:
+    """Return how many frames above the caller of this function the code lies that called sightline first."""
+    frame: FrameType | None = sys._getframe(1)
+    level = outermost = 1
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == PACKAGE:
+            outermost = level
+        frame, level = frame.f_back, level + 1
+    return outermost + 1
 
 
 @contextmanager

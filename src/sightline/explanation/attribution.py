@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from sightline.config.explaining import COMPLETE, OWN_ARITHMETIC, AttributionConfig, Method
 from sightline.explanation.requirements import layer_named, refuse_unfit, window_of
-from sightline.machine.devices import generators_kept, seed_generators
+from sightline.machine.devices import exact_dtype, generators_kept, seed_generators
 from sightline.models.base import Network
 from sightline.models.deeplift import refuse_without_rules, rules
 from sightline.models.gradcam import grad_cam
@@ -126,13 +126,13 @@ def completeness_gaps(network: Network, images_BCHW: Tensor, classes_B: Tensor, 
     """Measure how far maps are from adding up to what each image does to the logit of its class.
 
     Returns:
-        (B,), float64: |sum of the map - (logit of the image - logit of the mean image)|, as a share of that difference.
+        (B,), exact: |sum of the map - (logit of the image - logit of the mean image)|, as a share of that difference.
     """
     with torch.no_grad():
         logits_B = _logits(network, images_BCHW, classes_B)
-        baseline_1K: Tensor = network(torch.zeros_like(images_BCHW[:1])).double()
+        baseline_1K: Tensor = network(torch.zeros_like(images_BCHW[:1])).to(exact_dtype(images_BCHW.device))
     differences_B: Tensor = logits_B - baseline_1K[0, classes_B]
-    gaps_B: Tensor = (maps_BHW.double().sum(dim=(1, 2)) - differences_B).abs()
+    gaps_B: Tensor = (maps_BHW.to(differences_B.dtype).sum(dim=(1, 2)) - differences_B).abs()
     return gaps_B / differences_B.abs().clamp(min=torch.finfo(torch.float32).tiny)
 
 
@@ -326,7 +326,7 @@ def _parts(images_BCHW: Tensor, classes_B: Tensor, count: int) -> Iterator[tuple
 
 def _logits(network: Network, images_BCHW: Tensor, classes_B: Tensor) -> Tensor:
     logits_BK: Tensor = network(images_BCHW)
-    return logits_BK.double().gather(1, classes_B.unsqueeze(1)).squeeze(1)
+    return logits_BK.to(exact_dtype(logits_BK.device)).gather(1, classes_B.unsqueeze(1)).squeeze(1)
 
 
 def _leaf(images_BCHW: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline.config.explaining import SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
+from sightline.data.sources.entries import file_name
 from sightline.data.sources.unlabeled import PlainFiles
 from sightline.display.notebook import show_in_cell
 from sightline.display.pages import Table
@@ -199,7 +200,9 @@ class _Writer:
 
     def _free_name(self, file: str) -> str:
         """Choose a name for the sheet of a file that no other has, also where upper and lower case are one."""
-        stem = os.fsdecode(os.fsencode(PurePath(file).stem)[:LONGEST])
+        stem = file_name(PurePath(file).stem)
+        if len(whole := os.fsencode(stem)) > LONGEST:
+            stem = whole[:LONGEST].decode("utf-8", "ignore")  # half a letter is a name that macOS refuses
         name, number = stem, 1
         while name.casefold() in self.taken:
             number += 1

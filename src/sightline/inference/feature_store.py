@@ -34,6 +34,7 @@ from sightline.machine.cores import adjust_threads, sharing_cores
 from sightline.machine.devices import arithmetic, choose_device
 from sightline.machine.folders import cache_folder
 from sightline.models.base import Network, recorded
+from sightline.runs.writing import rename
 
 __all__ = ["FeatureStore", "weights_digest"]
 
@@ -203,15 +204,26 @@ class FeatureStore:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             self._write(partial, kept_ND, computed_ND, order)
+        except OSError as error:
+            self._both_ND = np.concatenate([kept_ND, computed_ND])[order]
+            self._not_kept(partial, error)
+            return
+        del kept_ND
+        self._both_ND = None  # Windows deletes no file that is mapped into memory
+        try:
             shutil.rmtree(self.folder, ignore_errors=True)
-            os.rename(partial, self.folder)
+            rename(partial, self.folder)
             self._both_ND = self._mapped()
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            why = "the disk is full" if full else error.strerror or str(error)
-            self.note = f"the features are not kept for the next training: {why}"
-            shutil.rmtree(partial, ignore_errors=True)
-            self._both_ND = np.concatenate([kept_ND, computed_ND])[order]
+            self._both_ND = np.load(partial / "features.npy", allow_pickle=False)
+            self._not_kept(partial, error)
+
+    def _not_kept(self, partial: Path, error: OSError) -> None:
+        """Say why features are in memory alone, and delete what was written of them."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else error.strerror or str(error)
+        self.note = f"the features are not kept for the next training: {why}"
+        shutil.rmtree(partial, ignore_errors=True)
 
     def _write(self, folder: Path, kept_ND: Array, computed_ND: Array, order: Array) -> None:
         """Write the rows, the features and their index into a folder.

@@ -17,6 +17,7 @@ __all__ = [
     "choose_device",
     "convolution_flops",
     "describe",
+    "exact_dtype",
     "generators_kept",
     "has_fast_bfloat16",
     "keep_freed_memory",
@@ -68,6 +69,11 @@ def arithmetic(precision: str, device: torch.device, setting: str = "--fit.preci
     if precision not in formats:
         raise ConfigError(f"{setting} {precision}: wanted auto, float32, bfloat16 or float16.")
     return formats[precision]
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """Return the format for sums and differences on a device: float64, which Apple's GPUs do not have."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def set_determinism(enabled: bool) -> None:
@@ -185,7 +191,7 @@ def _processor_name() -> str:
     from pathlib import Path
 
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

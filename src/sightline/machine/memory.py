@@ -11,7 +11,7 @@ from sightline.errors import ConfigError
 
 __all__ = ["Peak", "free_memory", "held_memory", "measured_peak", "ran_out", "refuse_without_measure"]
 
-PROCESS, CONTAINER = Path("/proc/self"), Path("/sys/fs/cgroup")
+PROCESS, MEMORY, CONTAINER = Path("/proc/self"), Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # what PyTorch's allocators say
 
 
@@ -40,17 +40,26 @@ def free_memory(device: torch.device) -> int:
     """Return the bytes that the process may still take; within a container's limit where there is one."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = _kilobytes(Path("/proc/meminfo"), "MemAvailable")
+    free = _available()
     for most, held in (
         ("memory.max", "memory.current"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
     ):
         try:
-            limit, usage = ((CONTAINER / name).read_text().strip() for name in (most, held))
+            limit, usage = ((CONTAINER / name).read_text("utf-8").strip() for name in (most, held))
             free = free if limit == "max" else min(free, int(limit) - int(usage))
         except (OSError, ValueError):  # no such group
             continue
     return max(free, 0)
+
+
+def _available() -> int:
+    """Return the bytes of the system's memory that are free, or can be freed at once."""
+    if MEMORY.exists():
+        return _kilobytes(MEMORY, "MemAvailable")
+    import psutil  # installed where there is no such file: on macOS and Windows
+
+    return int(psutil.virtual_memory().available)
 
 
 def held_memory(device: torch.device) -> int:
@@ -91,5 +100,5 @@ def ran_out(error: RuntimeError) -> bool:
 
 def _kilobytes(path: Path, name: str) -> int:
     """Read a number of a file of the system such as ``VmHWM:  13596 kB``, in bytes."""
-    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
+    line = next(line for line in path.read_text("utf-8").splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024

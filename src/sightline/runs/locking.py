@@ -1,6 +1,6 @@
 """Locks: one process at a time writes to a run, to a study, or to a table of decisions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -9,9 +9,10 @@ from filelock import FileLock, Timeout
 from sightline.errors import RunError, SightlineError
 from sightline.runs.writing import storage_error
 
-__all__ = ["LOCK", "alone", "locked"]
+__all__ = ["LOCK", "alone", "locked", "waited_for"]
 
 LOCK = ".lock"  # in the folder that is held; the system lets it go when the process ends, however it ends
+FOREVER = -1.0  # to filelock
 ENDING = 5.0  # seconds that a killed process may take to end: it gives its memory back first, and its locks after that
 
 
@@ -37,7 +38,7 @@ def locked(path: Path, patience: float, held: SightlineError) -> Iterator[None]:
 
     Args:
         path: of the lock file, in a folder that exists.
-        patience: seconds to wait for another process.
+        patience: seconds to wait for another process; ``FOREVER``: until it ends.
         held: what is raised where another process has held it for so long.
     Raises:
         StorageError: the lock cannot be written.
@@ -57,3 +58,25 @@ def locked(path: Path, patience: float, held: SightlineError) -> Iterator[None]:
     finally:
         with suppress(OSError):
             lock.release()
+
+
+@contextmanager
+def waited_for(path: Path, say: Callable[[], None]) -> Iterator[None]:
+    """Hold a lock file as ``locked`` does, however long another process holds it.
+
+    Args:
+        path: of the lock file, in a folder that exists.
+        say: called once, where it has to be waited for.
+    Raises:
+        StorageError: the lock cannot be written.
+    """
+    try:
+        with locked(path, 0.0, held := RunError(f"{path} is held")):
+            yield
+            return
+    except RunError as error:
+        if error is not held:
+            raise
+    say()
+    with locked(path, FOREVER, held):
+        yield

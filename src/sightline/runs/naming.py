@@ -1,11 +1,11 @@
 """What a path names by how it is spelled and what lies there: a run, its weights, or images."""
 
 import os
-import shlex
 from typing import NoReturn
 
 from sightline.errors import RunError
 from sightline.runs.hub import on_hub
+from sightline_runtime.sentences import quoted
 
 __all__ = ["FOREIGN", "names_a_run", "refuse_as_image"]
 
@@ -41,4 +41,4 @@ def refuse_as_image(path: str | os.PathLike[str]) -> NoReturn:
         kind = "a classifier of the hub"
     elif not os.path.isdir(path):
         kind = "the weights of a run" if text.endswith(".safetensors") else "an exported classifier"
-    raise RunError(f"{text} is {kind} and no image; name it first: `sightline predict {shlex.quote(text)} IMAGES...`.")
+    raise RunError(f"{text} is {kind} and no image; name it first: `sightline predict {quoted(text)} IMAGES...`.")

@@ -3,18 +3,30 @@
 import errno
 import io
 import json
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sightline.errors import StorageError
-from sightline_runtime.writing import finite, is_stream, plain_text, safe_cell, to_bytes, write_rows, write_whole
+from sightline_runtime.writing import (
+    finite,
+    is_broken_pipe,
+    is_stream,
+    plain_text,
+    rename,
+    safe_cell,
+    to_bytes,
+    write_rows,
+    write_whole,
+)
 
 __all__ = [
     "create_folder",
     "finite",
     "is_stream",
     "plain_text",
+    "rename",
     "safe_cell",
     "storage_error",
     "to_bytes",
@@ -52,9 +64,9 @@ def write_atomically(path: Path, content: bytes, *, sync: bool = True) -> None:
     """
     try:
         write_whole(path, content, sync=sync)
-    except BrokenPipeError:
-        raise  # the reader has seen enough
     except (OSError, RuntimeError) as error:  # RuntimeError: links in a cycle, before Python 3.13
+        if isinstance(error, OSError) and is_broken_pipe(error):
+            raise  # the reader has seen enough
         raise storage_error(path.parent, error) from error
 
 
@@ -83,4 +95,6 @@ def storage_error(folder: Path, error: OSError | RuntimeError) -> StorageError:
             f"the disk of {folder} is full; free space, then run it again (a training goes on with --resume)."
         )
     reason = (isinstance(error, OSError) and error.strerror) or error
+    if sys.platform == "win32" and isinstance(error, PermissionError):
+        reason = f"{reason}, as where another program has a file in it open"
     return StorageError(f"{folder} cannot be written ({reason}); choose another folder or mend its permissions.")

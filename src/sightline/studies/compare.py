@@ -1,7 +1,6 @@
 """Compare finished runs side by side, or the recipes of a study over its seeds: a page, Markdown and CSV."""
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from sightline.runs.writing import create_folder, write_csv
 from sightline.studies.compare_page import OF_SEEDS, ranking_table, runs_page, runs_table, study_page
 from sightline.studies.findings import STUDY_COLUMNS, study_findings, study_rows
 from sightline.studies.pairs import pair_section, pair_table, paired_runs
+from sightline_runtime.sentences import quoted
 
 if TYPE_CHECKING:
     from sightline.studies.runner import Job
@@ -179,7 +179,7 @@ def _compare_study(study: Study, folder: Path, workers: int, on_event: Listener)
         raise RunError(
             f"{len(failures)} of {len(jobs(study, folder))} runs are not finished (the first:"
             f" {next(iter(failures.values()))}); {page} tells what the others say. Try them again: sightline compare"
-            f" {shlex.quote(str(folder))}"
+            f" {quoted(str(folder))}"
         )
     return page
 

@@ -7,7 +7,6 @@ work/NAME-SEED.*    what its training was told (.recipe.yaml, .settings.yaml), a
 """
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -31,9 +30,11 @@ from sightline.display.waiting import spoken_seconds
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, SightlineError
 from sightline.machine.devices import share_of_machine
 from sightline.runs.folder import read_model
+from sightline.runs.locking import LOCK, waited_for
 from sightline.runs.outcomes import read_outcome
 from sightline.runs.writing import storage_error, write_atomically
 from sightline.training.preparation import prepare_training
+from sightline_runtime.sentences import quoted
 
 __all__ = ["STUDY", "Job", "jobs", "open_study", "train_in_child", "train_study"]
 
@@ -151,16 +152,15 @@ def train_study(
     """
     everything = jobs(study, folder)
     try:
-        with _held(folder, on_event) as lock:
+        with _held(folder, everything, on_event):
             _refuse_early(everything, on_event)
-            return _train_side_by_side(everything, lock, on_event, train, workers)
+            return _train_side_by_side(everything, on_event, train, workers)
     except KeyboardInterrupt as stopped:
-        raise Interrupted(folder, f"sightline compare {shlex.quote(str(folder))}") from stopped
+        raise Interrupted(folder, f"sightline compare {quoted(str(folder))}") from stopped
 
 
 def _train_side_by_side(
     everything: Sequence[Job],
-    lock: int | None,
     on_event: Listener,
     train: Callable[[Job], None] | None,
     workers: int,
@@ -173,7 +173,7 @@ def _train_side_by_side(
         if job.backbone is not None and not (job.backbone / "DONE").exists():
             raise RunError(f"the run {job.backbone.name} that it starts from is not finished.")
         if train is None:
-            train_in_child(job, lock, share_of_machine(worker, workers), stopping)
+            train_in_child(job, share_of_machine(worker, workers), stopping)
         else:
             train(job)
         return f"{_reached(job)}, {spoken_seconds(time.monotonic() - start)}"
@@ -212,14 +212,12 @@ def _next(waiting: Sequence[Job], busy: Sequence[Job]) -> Job | None:
 
 def train_in_child(
     job: Job,
-    lock: int | None = None,
     share: Mapping[str, str] | None = None,
     stopping: threading.Event | None = None,
 ) -> None:
     """Train one run in a process of its own, from where an earlier one stopped; what it prints goes to its log.
 
     Args:
-        lock: descriptor of the held lock, which the process holds as well: it may outlive this one.
         share: of the machine, as variables of the process's environment.
         stopping: set where the process is to be ended.
     Raises:
@@ -240,8 +238,7 @@ def train_in_child(
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            pass_fds=() if lock is None else (lock,),
-            env=os.environ | dict(share or {}),
+            env=os.environ | {"PYTHONIOENCODING": "utf-8"} | dict(share or {}),  # of its log
         )
         try:
             while (status := child.poll()) is None:
@@ -261,6 +258,8 @@ def _stop(child: subprocess.Popen[bytes]) -> None:
     try:
         with suppress(subprocess.TimeoutExpired):
             child.wait(GRACE)
+            return
+        if sys.platform == "win32":  # which has no such signal for one process; a run may be killed at any moment
             return
         child.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -309,23 +308,15 @@ def _refuse_early(everything: list[Job], on_event: Listener) -> None:
 
 
 @contextmanager
-def _held(folder: Path, on_event: Listener) -> Iterator[int | None]:
-    """Hold the lock of a study's folder, of which this process and those that it passes it to let go when they end.
+def _held(folder: Path, everything: Sequence[Job], on_event: Listener) -> Iterator[None]:
+    """Hold the lock of a study's folder, and wait until nobody trains a run of it.
 
     A training whose study was killed goes on to its end; the study waits for it.
     """
-    try:
-        import fcntl
-    except ImportError:  # where there is no such lock
-        yield None
-        return
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_event(f"Waiting for a training of {folder} that still runs.")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    busy = f"Waiting for a training of {folder} that still runs."
+    with waited_for(folder / LOCK, lambda: on_event(busy)):
+        for job in everything:
+            if job.run.is_dir() and not job.finished:
+                with waited_for(job.run / LOCK, lambda: on_event(busy)):
+                    pass
+        yield

@@ -102,7 +102,7 @@ def train_trial(job: Job, go_on: Callable[[int, float], bool]) -> Outcome:
 def _judged(run: Path, judge: str) -> tuple[float | None, int, float]:
     """Return the measure that a run is judged by, its epochs, and their seconds."""
     try:
-        with (run / "metrics.csv").open(newline="") as file:
+        with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except OSError:
         return None, 0, 0.0
@@ -172,7 +172,9 @@ class Workers(AbstractContextManager["Workers"]):
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | share_of_machine(worker, self.count),
-            start_new_session=True,  # Ctrl-C is for whoever started it to see
+            # Ctrl-C is for whoever started it to see
+            start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
         )
         threading.Thread(target=self._listen, args=(worker, process), daemon=True).start()
         return process

@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from sightline.training.preparation import prepare_classifier
 from sightline.training.request import Request
 from sightline.training.resume import changes
 from sightline.training.summary import odd_images
+from sightline_runtime.sentences import quoted
 
 __all__ = ["search_space"]
 
@@ -105,7 +105,7 @@ def search_space(
         try:
             tuning.train(workers)
         except KeyboardInterrupt as error:
-            raise Interrupted(folder, f"sightline tune --resume --study {shlex.quote(str(folder))}") from error
+            raise Interrupted(folder, f"sightline tune --resume --study {quoted(str(folder))}") from error
         tuning.report()
     return folder
 

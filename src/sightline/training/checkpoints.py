@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from sightline.runs.writing import storage_error
+from sightline.runs.writing import rename, storage_error
 from sightline.training.module import Learner, agreed
 from sightline.training.resume_point import LAST, PREVIOUS
 
@@ -64,8 +64,8 @@ class AtomicCheckpointIO(CheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             if path.exists():
-                os.replace(path, path.with_name(PREVIOUS))
-            os.replace(temporary, path)
+                rename(path, path.with_name(PREVIOUS))
+            rename(temporary, path)
         except OSError as error:
             raise storage_error(path.parent, error) from error
         except RuntimeError as error:  # how torch reports whatever ended a write

@@ -15,7 +15,7 @@ from sightline.config.schedules import PlateauConfig
 from sightline.config.settings import Recipe
 from sightline.data.batches import Batch, derived_seed
 from sightline.errors import TrainingError
-from sightline.machine.devices import seed_generators
+from sightline.machine.devices import exact_dtype, seed_generators
 from sightline.models import acgan, diffusion
 from sightline.models.acgan import ACGAN
 from sightline.models.base import Network
@@ -188,7 +188,7 @@ class Learner(L.LightningModule):
 
     @property
     def _exact(self) -> torch.dtype:
-        return torch.float32 if self.device.type == "mps" else torch.float64  # which MPS does not have
+        return exact_dtype(self.device)
 
     def _measured(self, monitor: str) -> bool:
         """Tell whether a measure is new at the end of this epoch."""

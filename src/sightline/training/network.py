@@ -6,7 +6,6 @@ the hashes of its images (``seen.npz``), and those of the runs that it started f
 
 import dataclasses
 import os
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +34,7 @@ from sightline.models.pretrained import load_weights
 from sightline.models.transfer import LoadedWeights, put_in
 from sightline.runs.folder import read_model_of_finished, read_weights
 from sightline.runs.hub import fetched, on_hub
+from sightline_runtime.sentences import quoted
 
 __all__ = [
     "Built",
@@ -221,7 +221,7 @@ def _refuse_seen(images: CachedImages, splits: Splits, seen: Seen, folder: Path)
             raise DataError(
                 f"{len(met)} of the {len(rows)} {kind} images of {images.name} were trained or selected on by the"
                 f" backbone {folder} (the first: {images.paths[met[0]]}), so {kind} would flatter the new classifier;"
-                f" keep its splits (--data.keep-split {shlex.quote(str(folder))}), split as that run did"
+                f" keep its splits (--data.keep-split {quoted(str(folder))}), split as that run did"
                 " (--data.split-seed, --data.validation, --data.fraction), or take another image set."
             )
 

@@ -1,7 +1,6 @@
 """Plan a fine-tuning: an image set and a network in, an editable schedule of phases out."""
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from sightline.display.reporting import Listener, ignore, reporting
 from sightline.runs.folder import refuse_to_overwrite
 from sightline.runs.writing import write_atomically
 from sightline.training.request import read_request
+from sightline_runtime.sentences import quoted
 
 if TYPE_CHECKING:
     from sightline.training.classifier_plan import ClassifierPlan
@@ -82,7 +82,7 @@ def _written(
     return "\n".join(
         [
             f"# A schedule of fine-tuning for {settled.images.name}, made for the recipe {chosen.name}. Edit it, then:",
-            f"#   {shlex.join([*command, '--config', os.fspath(out) if out else 'plan.yaml'])}",
+            f"#   {quoted(*command, '--config', os.fspath(out) if out else 'plan.yaml')}",
             "# A layer that a phase does not name is frozen in it. Each phase goes through the learning-rate schedule"
             " anew, up to",
             "# rate times its peak. A name stands for all that lies below it: layer4 for layer4.0 and layer4.1.",

@@ -29,7 +29,7 @@ from sightline.config.resolving import flatten, to_mapping
 from sightline.data.sources.downloads import reachable
 from sightline.display.reporting import Listener
 from sightline.errors import shortened
-from sightline.runs.writing import write_atomically
+from sightline.runs.writing import rename, write_atomically
 from sightline.training.resume_point import steps_done
 
 __all__ = ["TRACKERS", "Tracker", "final_numbers", "tracked"]
@@ -284,7 +284,7 @@ def _csv(place: Place) -> Logger:
     path = place.logs / "csv" / "metrics.csv"
     before = path.with_name("before.csv")  # Lightning's logger deletes the rows of an earlier start
     if path.exists():
-        os.replace(path, before)
+        rename(path, before)
     header, rows = _rows_before(before, place.step)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
@@ -311,7 +311,7 @@ def _rows_before(path: Path, step: int) -> tuple[list[str], list[list[str]]]:
     """Return the header and the rows of a tracked table, as far as they were tracked before a step."""
     if not path.exists():
         return [], []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         header, *rows = list(csv.reader(file)) or [[]]
     column = header.index("step") if "step" in header else -1
     return header, [row for row in rows if len(row) == len(header) and column >= 0 and int(row[column]) < step]

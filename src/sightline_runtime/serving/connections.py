@@ -1,16 +1,29 @@
 """Connections of a server, which uvicorn would accept without end and wait for without end."""
 
 import asyncio
-import resource
+import importlib.util
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-__all__ = ["BACKLOG", "MOST_CONNECTIONS", "Connection"]
+__all__ = ["BACKLOG", "MOST_CONNECTIONS", "Connection", "most_connections"]
 
 BACKLOG = 128  # callers that wait to be let in, and are let in at a time
-MOST_CONNECTIONS = min(640, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)  # each is an open file
+MOST = 640  # connections, where no limit on open files says fewer
 HEAD_SECONDS = 10.0  # for the head of a request
+
+
+def most_connections() -> int:
+    """Return how many connections there may be: each is an open file, of which a process may have so many."""
+    if importlib.util.find_spec("resource") is None:  # on Windows, where no such limit is
+        return MOST
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST if limit == resource.RLIM_INFINITY else min(MOST, limit // 2)
+
+
+MOST_CONNECTIONS = most_connections()
 
 
 class Connection(H11Protocol):

@@ -94,9 +94,9 @@ def listening(settings: Address) -> Iterator[socket.socket]:
         raise ConfigError(f"{where}: {hint}") from error
     with listener:
         try:
-            listener.setsockopt(
-                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
-            )  # a server that ended just now does not count
+            # a server that ended just now does not count; on Windows one that is running would not, either
+            sole = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+            listener.setsockopt(socket.SOL_SOCKET, sole, 1)
             listener.bind(address)
         except OSError as error:
             hint = f"cannot be listened at ({error.strerror})"

@@ -6,6 +6,8 @@ Levels are pixels in float32 from 0 to 255, (B, H, W, 3). A factor of 1 changes 
 import torch
 from torch import Tensor
 
+from sightline.machine.devices import exact_dtype
+
 __all__ = ["brightness", "contrast", "saturation"]
 
 GRAY = (0.2989, 0.587, 0.114)  # of red, green and blue: luma of ITU-R BT.601, as torchvision rounds it
@@ -18,9 +20,8 @@ def brightness(levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
 
 def contrast(levels_BHWC: Tensor, factor_B: Tensor) -> Tensor:
     """Multiply the distance of every level from the image's mean gray."""
-    # in float64, so that the mean does not depend on how many images are made together; Apple's GPUs have none
-    exact = torch.float32 if levels_BHWC.device.type == "mps" else torch.float64
-    gray_B = _gray(levels_BHWC.mean(dim=(1, 2), dtype=exact)).float()
+    # exact, so that the mean does not depend on how many images are made together
+    gray_B = _gray(levels_BHWC.mean(dim=(1, 2), dtype=exact_dtype(levels_BHWC.device))).float()
     return _away_from(gray_B[:, None, None, None], levels_BHWC, factor_B)
 
 

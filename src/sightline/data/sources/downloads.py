@@ -22,6 +22,7 @@ from filelock import FileLock
 
 from sightline.errors import DataError, StorageError
 from sightline.machine.patience import within
+from sightline.runs.writing import rename
 
 __all__ = ["PATIENCE", "PublishedFile", "ask_for", "check_space", "fetch", "reachable"]
 
@@ -132,7 +133,7 @@ def _fetch(file: PublishedFile, folder: Path, report: Callable[[int], None]) -> 
         except _FetchError as error:
             reasons.append(f"{urlsplit(url).netloc}: {error}")
         else:
-            os.replace(partial, whole)
+            rename(partial, whole)
             return
     raise DataError(
         f"{folder.name} needs {file.name} ({file.size / 1e6:.1f} MB), which could not be downloaded"

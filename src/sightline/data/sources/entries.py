@@ -24,6 +24,7 @@ __all__ = [
     "check_labels",
     "class_folder",
     "composed",
+    "file_name",
     "image_names",
     "is_hidden",
     "is_image_name",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 HIDDEN, OTHER, OWN = "hidden files", "other files", "files that sightline wrote"
+DEVICE = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9\u00b9\u00b2\u00b3])(\.|$)", re.IGNORECASE)  # Windows' own
 UNSAFE = frozenset('/\\:*?"<>|%')  # in names of folders, on some system
 _PLURAL = re.compile(r"^((?:other |hidden |unreadable |test )?)(file|link|image|row)s")
 NAMED = 4  # suffixes, or folders of our own, that a sentence names; the rest are counted
@@ -240,15 +242,26 @@ def say_left_out(counts: Mapping[str, int], suffixes: Mapping[str, Mapping[str, 
 
 
 def class_folder(name: str) -> str:
-    """Return the name of a folder for a class, which is read back as that class: its own where file systems take it.
+    """Return the name of a folder for a class: its own, unless it would be taken for hidden or for a split.
 
-    Letters that some file system refuses, and what would be taken for hidden or for a split, are written as in an
-    address: ``a/b`` is ``a%2Fb``, and ``train`` is ``%74rain``.
+    Then, and where ``file_name`` says so, it is written as in an address: ``train`` is ``%74rain``.
+    """
+    return file_name(name, odd=name.startswith(".") or name == "__MACOSX" or is_split_name(name))
+
+
+def file_name(name: str, *, odd: bool = False) -> str:
+    """Return a name that every file system takes: letters that some refuse are written as in an address.
+
+    ``a/b`` is ``a%2Fb``, and ``con``, which Windows keeps for itself, ``%63on``.
+
+    Args:
+        name: any text.
+        odd: write its first letter so, too.
     """
     last = len(name) - 1
-    odd = name.startswith(".") or name == "__MACOSX" or is_split_name(name)
+    odd = odd or DEVICE.match(name) is not None
     return "".join(
-        quote(letter, safe="")
+        quote(letter, safe="", errors="surrogatepass")
         if letter in UNSAFE or not letter.isprintable()
         else f"%{ord(letter):02X}"
         if (odd and place == 0) or (place == last and letter in ". ")

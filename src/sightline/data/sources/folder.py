@@ -1,6 +1,5 @@
 """A folder of class folders, read in place. Nothing here loads torch."""
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from sightline.data.sources.listing import LISTED
 from sightline.data.sources.source import FileTree, digest, read_files, size_and_time
 from sightline.errors import DataError
 from sightline_runtime.folders import CIRCLES, DANGLING, HIDDEN_LINKS, SPECIAL, TWICE, FolderTree
+from sightline_runtime.sentences import quoted
 
 __all__ = ["BESIDE", "CIRCLES", "DANGLING", "FolderSource"]
 
@@ -48,7 +48,7 @@ class FolderSource(FileTree):
         if {"recipe.yaml", "model.json"} <= set(self._tree().files):
             raise DataError(
                 f"{self.location} is a run of sightline, and no image set; name the folder of the images (a run's own:"
-                f" sightline evaluate {shlex.quote(str(self.path))})."
+                f" sightline evaluate {quoted(str(self.path))})."
             )
         return super().scan()
 

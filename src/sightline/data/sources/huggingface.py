@@ -23,6 +23,7 @@ from sightline.machine.extras import require
 from sightline.machine.folders import cache_folder
 from sightline.machine.patience import reason_of, within
 from sightline.runs.hub import without_bars
+from sightline.runs.writing import rename
 
 __all__ = ["PREFIX", "HubSource", "split_of"]
 
@@ -98,7 +99,7 @@ class HubSource(ImageSource):
             self._record.parent.mkdir(parents=True, exist_ok=True)
             beside = self._record.with_suffix(f".{os.getpid()}")
             beside.write_text(json.dumps({"commit": commit, "files": files}), "utf-8")
-            os.replace(beside, self._record)
+            rename(beside, self._record)
 
     def scan(self) -> Listing:
         self.download()

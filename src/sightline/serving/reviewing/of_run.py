@@ -1,6 +1,5 @@
 """The review of a run that is served: the images that it was measured on whose labels look wrong by its own answers."""
 
-import shlex
 import threading
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from sightline.measures.metrics import label_quality, suspected_labels
 from sightline.serving.exhibits import Exhibits, Opening
 from sightline.serving.reviewing.items import Corrections, Item, Review
 from sightline.serving.reviewing.session import Session
+from sightline_runtime.sentences import quoted
 
 __all__ = ["ReviewOfRun", "review_of_run"]
 
@@ -60,13 +60,13 @@ def review_of_run(run: Path, exhibits: Exhibits) -> Review:
         )
         items.setdefault(item.digest, item)
     path = (run / CORRECTIONS).absolute()
-    verb = f"evaluate {shlex.quote(str(run))}" if exhibits.split == "test" else f"train {shlex.quote(images.location)}"
+    verb = f"evaluate {quoted(str(run))}" if exhibits.split == "test" else f"train {quoted(images.location)}"
     notes = [
         f"These are {exhibits.split} images that this classifier gives another class, the most likely wrong first; look"
         " before you believe it. sightline check DATA --review judges the labels of all images.",
     ]
     if exhibits.split == "test":
         notes.append("What is decided on test images changes no training unless --data.correct-test asks for it.")
-    command = f"sightline {verb} --data.corrections {shlex.quote(str(path))}"
+    command = f"sightline {verb} --data.corrections {quoted(str(path))}"
     title = f"Review of {images.name}, by {run.resolve().name}"
     return Review(title, images, list(items.values()), Corrections(path), lambda _: command, notes, home="/")
