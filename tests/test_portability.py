@@ -7,6 +7,7 @@ float64.
 
 import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -38,10 +39,15 @@ from sightline_runtime import folders, sentences
 from sightline_runtime import writing as runtime_writing
 from sightline_runtime.folders import CIRCLES, FolderTree
 from sightline_runtime.serving import connections, listening
-from sightline_runtime.serving.settings import Address
+from sightline_runtime.serving.settings import ServeSettings
 
 LINUX = pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="what is mapped is read from /proc")
-REPLACE, RMTREE_UNLINK = os.replace, os.unlink
+REPLACE = os.replace
+SMALL = {
+    "network": {"widths": [8, 16, 16]},
+    "fit": {"epochs": 1, "batch_size": 16},
+    "evaluation": {"robustness": False},
+}
 
 
 def mapped_or_open(path: str | os.PathLike[str]) -> bool:
@@ -60,19 +66,34 @@ def mapped_or_open(path: str | os.PathLike[str]) -> bool:
 
 @pytest.fixture
 def like_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse to rename and to delete what this process has open, as Windows does."""
+    """Refuse to rename, to replace and to delete what this process has open, as Windows does."""
+
+    def refuse(path: Any) -> None:
+        if mapped_or_open(path):
+            raise PermissionError(errno.EACCES, "Access is denied", str(path))
 
     def refusing(work: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any, **more: Any) -> Any:
-            for path in arguments[: 1 if work is os.unlink else 2]:
-                if "dir_fd" not in more and more.get("dir_fd") is None and mapped_or_open(path):
-                    raise PermissionError(errno.EACCES, "Access is denied", str(path))
-            return work(*arguments, **more)
+        def call(source: Any, target: Any) -> Any:
+            refuse(source)
+            refuse(target)
+            return work(source, target)
 
         return call
 
-    for name in ("replace", "rename"):
-        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    delete = shutil.rmtree
+
+    def rmtree(path: Any, ignore_errors: bool = False) -> None:
+        try:
+            refuse(path)
+        except PermissionError:
+            if not ignore_errors:
+                raise
+        else:
+            delete(path, ignore_errors)
+
+    monkeypatch.setattr(os, "replace", refusing(os.replace))
+    monkeypatch.setattr(os, "rename", refusing(os.rename))
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
 
 
 # ── files that are open ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -98,20 +119,20 @@ def test_the_stand_in_refuses_a_cache_whose_pixels_someone_keeps(tmp_path: Path,
 def test_features_are_kept_and_added_to_where_no_mapped_file_can_be_deleted(
     tmp_path: Path, like_windows: None, monkeypatch
 ) -> None:
-    from sightline.config.networks import SpeedNetConfig
+    from sightline.config.networks import SpeednetConfig
     from sightline.data.batches import Normalization
     from sightline.models.build import build_network
 
     monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path / "cache"))
     images = open_images(find_source(coloured_folder(tmp_path / "set", images=3)), 16)
-    network = build_network(SpeedNetConfig(widths=(4, 8, 8)), None, 3, (16, 16))
-    store = FeatureStore(network, images, Normalization((0.0,) * 3, (1.0,) * 3), "float32")
+    network = build_network(SpeednetConfig(widths=(8, 8, 8)), 3, (16, 16))
+    store = FeatureStore(network, images, Normalization([0.5] * 3, [0.5] * 3), "float32")
     first = store.features(np.arange(4)).clone()
     assert store.note == ""
     every = store.features(np.arange(9))
     assert store.note == ""
     assert torch.equal(every[:4], first)
-    again = FeatureStore(network, images, Normalization((0.0,) * 3, (1.0,) * 3), "float32")
+    again = FeatureStore(network, images, Normalization([0.5] * 3, [0.5] * 3), "float32")
     assert len(again.missing(np.arange(9))) == 0
 
 
@@ -341,7 +362,7 @@ def test_a_second_server_is_refused_the_port_where_windows_would_share_it(monkey
 
     monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", -5, raising=False)
     monkeypatch.setattr(socket, "socket", Socket)
-    with listening.listening(Address(port=0)):
+    with listening.listening(ServeSettings(port=0)):
         assert asked == [-5]
 
 
@@ -414,6 +435,30 @@ def test_apples_gpus_are_asked_for_no_float64_by_augmentation(like_mps: None) ->
             assert change(levels, torch.tensor([0.5, 1.5])).dtype == torch.float32
 
 
+def test_apples_gpus_are_asked_for_no_float64_by_the_steps_of_a_training(
+    like_mps: None, tmp_path: Path, monkeypatch
+) -> None:
+    from sightline.training.module import ClassifierLearner
+
+    guarded = []
+
+    def guard(name: str) -> None:
+        step = getattr(ClassifierLearner, name)
+
+        def call(self: Any, *arguments: Any) -> Any:
+            guarded.append(name)
+            with NoFloat64():
+                return step(self, *arguments)
+
+        monkeypatch.setattr(ClassifierLearner, name, call)
+
+    for name in ("training_step", "validation_step"):
+        guard(name)
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path / "cache"))
+    sightline.train(coloured_folder(tmp_path / "set", images=10), recipe="small", settings=SMALL, run=tmp_path / "run")
+    assert set(guarded) == {"training_step", "validation_step"}
+
+
 def test_operators_that_apples_gpus_lack_are_computed_on_the_processor() -> None:
     code = "import os, sightline; print(os.environ['PYTORCH_ENABLE_MPS_FALLBACK'])"
     environment = {key: value for key, value in os.environ.items() if key != "PYTORCH_ENABLE_MPS_FALLBACK"}
@@ -431,13 +476,8 @@ def test_operators_that_apples_gpus_lack_are_computed_on_the_processor() -> None
 def test_a_warning_points_at_the_line_that_called_sightline(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("SIGHTLINE_CACHE", str(tmp_path / "cache"))
     data = coloured_folder(tmp_path / "set", images=10)
-    settings = {
-        "network": {"widths": [8, 16, 16]},
-        "fit": {"epochs": 1, "batch_size": 16},
-        "evaluation": {"robustness": False},
-    }
     with pytest.warns(UserWarning, match="say too little to calibrate") as caught:
-        sightline.train(data, recipe="small", settings=settings, run=tmp_path / "run")
+        sightline.train(data, recipe="small", settings=SMALL, run=tmp_path / "run")
     (one,) = (warning for warning in caught if "say too little" in str(warning.message))
     assert one.filename == __file__
     assert "sightline.train(" in Path(__file__).read_text("utf-8").splitlines()[one.lineno - 1]

@@ -5,7 +5,6 @@ Nothing here loads torch, unless labels are judged.
 """
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +45,7 @@ from sightline.errors import ConfigError
 from sightline.runs.folder import create_run, read_model_of_finished, refuse_filled
 from sightline.runs.writing import write_csv
 from sightline.serving.reviewing.items import Item
+from sightline_runtime.sentences import quoted
 
 if TYPE_CHECKING:
     from sightline.checks.embedding import Embedding
@@ -90,7 +90,7 @@ class Check:
         for number, step in enumerate(self.advice, 1):
             yield f"{number}. {step.title}. {step.why}{f' {step.how}' if step.how else ''}"
             if step.flag and not step.accepted:
-                yield f"   On request: {step.flag} {shlex.quote(step.value)}"
+                yield f"   On request: {step.flag} {quoted(step.value)}"
         yield from self.notes
         if self.counts:
             titles = {kind: problems.KINDS[kind].title for kind in self.counts}

@@ -3,6 +3,7 @@
 Unless one is named that is the cell of a notebook, or nobody.
 """
 
+import contextlib
 import functools
 import sys
 import warnings
@@ -34,8 +35,9 @@ def _level_of_caller() -> int:
     frame: FrameType | None = sys._getframe(1)
     level = outermost = 1
     while frame is not None:
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == PACKAGE:
-            outermost = level
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] == PACKAGE or (module == contextlib.__name__ and outermost == level - 1):
+            outermost = level  # a verb, or the decorator around it
         frame, level = frame.f_back, level + 1
     return outermost + 1
 
