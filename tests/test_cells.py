@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import sightline
 from conftest import Finished
@@ -200,12 +201,13 @@ def test_results_show_themselves(finished: Finished, tmp_path: Path, outputs, ca
     assert check.suspects == []
 
 
-def test_a_picture_is_shown_as_one(tmp_path: Path, outputs) -> None:
-    from PIL import Image
-
-    Image.fromarray(np.zeros((2, 2, 3), np.uint8)).save(tmp_path / "a.gif")
-    show_in_cell(tmp_path / "a.gif")
-    assert list(outputs[0].drawn[0]) == ["image/gif", "text/plain"]
+def test_a_picture_is_shown_as_one_and_a_large_one_by_fewer_bytes(tmp_path: Path, outputs) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (250, 250, 3), np.uint8)
+    Image.fromarray(noise[:2, :2]).save(tmp_path / "a.gif")
+    Image.fromarray(noise).save(tmp_path / "b.png")
+    show_in_cell(tmp_path / "a.gif", tmp_path / "b.png")
+    assert [next(iter(output.drawn[0])) for output in outputs] == ["image/gif", "image/jpeg"]
+    assert len(outputs[1].drawn[0]["image/jpeg"]) < (tmp_path / "b.png").stat().st_size / 2
 
 
 def test_a_mistake_is_one_sentence_in_a_notebook() -> None:

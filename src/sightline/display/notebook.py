@@ -7,10 +7,12 @@ notebook is how each ended.
 import html
 import io
 import time
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from rich.console import Console
 
 from sightline.display.events import Epoch, Event, Measured, Progress, Serving, Table
@@ -23,6 +25,7 @@ __all__ = ["Notebook", "show_in_cell"]
 WIDTH = 110  # letters of a line
 LETS_PASS = 0.5  # seconds that a stage which mostly ends at once goes undrawn
 REDRAW = 0.2  # seconds between two states of a bar
+LARGE = 100_000  # bytes of a picture
 MOST_ROWS = 20  # of the table of epochs; with more of them it shows every n-th
 NUMBERS = (("train_loss", ".3f"), ("train_acc", ".3f"), ("val_loss", ".3f"), ("val_acc", ".3f"))
 PICTURES = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg"}
@@ -36,8 +39,19 @@ def show_in_cell(*parts: str | Table | Path) -> None:
         elif isinstance(part, Table):
             _Place().draw(_html_of(part), _text_of(part))
         else:
-            kind = PICTURES[part.suffix.lower()]
-            _display({kind: part.read_bytes(), "text/plain": f"<{part}>"})
+            kind, content = _picture(part)
+            _display({kind: content, "text/plain": f"<{part}>"})
+
+
+def _picture(path: Path) -> tuple[str, bytes]:
+    """Return the kind and the bytes of a picture; of a large one a JPEG, since all that is shown is in the notebook."""
+    content = path.read_bytes()
+    if path.suffix.lower() == ".png" and len(content) > LARGE:
+        file = io.BytesIO()
+        with Image.open(path) as image:
+            image.convert("RGB").save(file, "JPEG", quality=85)
+        return "image/jpeg", file.getvalue()
+    return PICTURES[path.suffix.lower()], content
 
 
 class Notebook(Lines):
@@ -45,6 +59,8 @@ class Notebook(Lines):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(_console(), clock)
+        # tqdm, which other libraries load, misses widgets for bars that are never drawn here
+        warnings.filterwarnings("ignore", "IProgress not found")
         self._bars: dict[str, _Bar] = {}
         self._epochs: _Epochs | None = None
 

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sightline.config.explaining import COMPLETE, OWN_ARITHMETIC, AttributionConfig, Method
+from sightline.config.explaining import COMPLETE, AttributionConfig, Method
 from sightline.explanation.requirements import layer_named, refuse_unfit, window_of
 from sightline.machine.devices import exact_dtype, generators_kept, seed_generators
 from sightline.models.base import Network
@@ -87,8 +87,6 @@ def attribute(
     """
     rows = max(1, PIXELS // (images_BCHW.shape[2] * images_BCHW.shape[3])) * (8 if images_BCHW.is_cuda else 1)
     refuse_unfit(method, network, images_BCHW, settings)
-    if method not in OWN_ARITHMETIC:
-        _load_captum()
     layer = layer_named(network, settings.layer, images_BCHW) if method == "grad_cam" else nn.Identity()
     steps, samples, noise = settings.steps, settings.samples, settings.noise
 
@@ -340,12 +338,6 @@ def _one_by_one(attribute_one: Callable[[Tensor, Tensor], Tensor], images_BCHW: 
         with _quiet(), _seeded(image_1CHW.device):
             maps.append(attribute_one(image_1CHW, class_1))
     return torch.cat(maps).float().sum(dim=1)
-
-
-def _load_captum() -> None:
-    """Load captum without its warning, in a notebook, that the widgets for a bar are missing which is never drawn."""
-    with warnings.catch_warnings(action="ignore"):
-        import captum.attr  # noqa: F401
 
 
 def _quiet() -> AbstractContextManager[object]:

@@ -67,8 +67,8 @@ def _answer_from_a_thread(server: "uvicorn.Server", listener: socket.socket) -> 
         finally:
             ended.set()
 
-    threading.Thread(target=answer).start()
     try:
+        threading.Thread(target=answer).start()  # within, since it waits for the thread, which may answer before
         ended.wait()
     except KeyboardInterrupt:
         pass
