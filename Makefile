@@ -1,7 +1,7 @@
 # What one types here; `make help` lists it. Everything that is needed is installed into .venv first.
 .SILENT:
 .DEFAULT_GOAL := help
-.PHONY: help install train test test-mobile check docs screenshots dist licenses matrix box box-backbone box-groceries
+.PHONY: help install train test test-mobile check docs notebooks screenshots dist licenses matrix box box-backbone box-groceries
 
 PYTHON ?= python3
 DATA ?= groceries
@@ -20,6 +20,7 @@ help:
 	echo "make test-mobile                         test ExecuTorch's files, in .venv-mobile with the extra mobile"
 	echo "make check                               ruff, mypy and import-linter"
 	echo "make docs                                write the reference of the docs from the code; build the site into site/"
+	echo "make notebooks [ARGS=photos]              run the notebooks of the docs, and keep what their cells show"
 	echo "make screenshots                         draw the pictures of the README from a run on the embedded photographs"
 	echo "make licenses                            list the licenses of all that is installed in docs/reference/licenses.md"
 	echo "make dist                                wheel and sdist of both distributions into dist/, checked"
@@ -66,6 +67,9 @@ box-groceries: install
 
 screenshots: install
 	$(BIN)/python docs/make_screenshots.py
+
+notebooks: install
+	$(BIN)/python docs/make_notebooks.py $(ARGS)
 
 install: .venv/installed
 
