@@ -105,3 +105,14 @@ def test_an_augmentation_of_ones_own_is_trained_with_and_changes_each_image_its_
     assert lit.shape == (4, 3, 5, 6)
     assert (lit.amax((1, 2, 3)) - lit.amin((1, 2, 3)) > 0).all()
     assert lit.flatten(1).unique(dim=0).shape[0] == 4
+
+
+def test_a_trainer_of_ones_own_calls_ones_callback_and_leaves_a_run(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIGHTLINE_CACHE", str(finished.cache))
+    norms = example("trainer", "train.py").train(finished.data, tmp_path / "run", tmp_path / "work", epochs=2)
+    assert len(norms) > 0
+    assert all(norm > 0 for norm in norms)
+    assert (tmp_path / "run" / "report.html").exists()
+    assert list((tmp_path / "work").glob("*.ckpt"))

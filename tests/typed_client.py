@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, assert_type
 
+import lightning
+
 import sightline
 import sightline_runtime
 
@@ -16,6 +18,16 @@ def trained(photos: Path) -> Path:
     assert_type(sightline.check(photos, out=run / "check").excluded, list[str])
     assert_type(sightline.explain(run, [photos / "a.jpg"], out=run / "maps").sheets, list[Path])
     return sightline.export(run, out=run / "model.onnx").path
+
+
+def fitted(photos: Path) -> Path:
+    """Train by a Trainer of one's own."""
+    prepared = sightline.prepare(photos, recipe="small")
+    assert_type(prepared.classes, list[str])
+    assert_type(prepared.trainer, dict[str, Any])
+    trainer = lightning.Trainer(**prepared.trainer, callbacks=prepared.callbacks)
+    trainer.fit(prepared.module, prepared.datamodule)
+    return prepared.finish(trainer)
 
 
 def answered(run: Path, image: bytes) -> float:

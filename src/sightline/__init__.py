@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from sightline.studies.tune import tune
     from sightline.training.find import find_batch, find_rate
     from sightline.training.plan import plan
+    from sightline.training.prepare import prepare
     from sightline.training.train import train
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "prepare",
     "push",
     "report",
     "review",
@@ -82,6 +84,7 @@ _HOMES = {
     "load": "sightline.inference.predict",
     "plan": "sightline.training.plan",
     "predict": "sightline.inference.predict",
+    "prepare": "sightline.training.prepare",
     "push": "sightline.reports.push",
     "report": "sightline.reports.report",
     "review": "sightline.checks.review",

@@ -26,7 +26,7 @@ from sightline.training.callbacks.progress import EpochProgress
 from sightline.training.callbacks.steps import Accumulation, CompiledSteps
 from sightline.training.checkpoints import AtomicCheckpointIO, AtomicCheckpoints
 
-__all__ = ["build_trainer", "callback_of"]
+__all__ = ["build_trainer", "callback_of", "recipe_callbacks", "trainer_settings"]
 
 C = TypeVar("C", bound=Callback)
 
@@ -59,54 +59,65 @@ def build_trainer(
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    fit, device = recipe.fit, choose_device()
-    dtype = arithmetic(fit.precision, device)
-    scheduled = isinstance(fit.accumulate, dict)
-    averaging = None if recipe.averaging is None else Averaging(recipe.averaging, fit.epochs)
-    classifier = recipe if isinstance(recipe, Recipe) else None
-    chooses = classifier is not None and (classifier.early_stopping is not None or fit.keep != "last")
     log = EpochLog(run)
     return L.Trainer(
-        max_epochs=fit.epochs,
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=fit.processes,
-        strategy=_strategy(recipe),
-        precision={  # type: ignore[arg-type]
-            torch.bfloat16: "bf16-mixed",
-            torch.float16: "16-mixed",
-            torch.float32: "32-true",
-        }[dtype],
-        deterministic=fit.deterministic,
-        benchmark=not fit.deterministic,
-        accumulate_grad_batches=1 if scheduled else fit.accumulate,  # type: ignore[arg-type]
-        gradient_clip_val=recipe.clip.limit if recipe.clip else None,
-        gradient_clip_algorithm=recipe.clip.kind if recipe.clip else None,
+        **trainer_settings(recipe),
         callbacks=[
-            CostMeter(dtype),
+            CostMeter(arithmetic(recipe.fit.precision, choose_device())),
             SharedCores(on_event),
             log,
             EpochProgress(log, on_event),  # in every process, as all take part in what it asks at the end of an epoch
-            *([Accumulation(fit.accumulate)] if scheduled else []),  # type: ignore[arg-type]
-            *([averaging] if averaging else []),
-            *([Chosen(classifier, averaging)] if classifier and chooses else []),
-            *([Finetuning(classifier, averaging, on_event)] if classifier and classifier.finetune else []),
-            *([SteadyNorms()] if classifier and classifier.probe else []),
+            *recipe_callbacks(recipe, on_event),
             *([LearningRateMonitor("step")] if trackers else []),
-            *([CompiledSteps()] if fit.compile else []),
             *more,
-            AtomicCheckpoints(run, fit.checkpoint_seconds),
+            AtomicCheckpoints(run, recipe.fit.checkpoint_seconds),
         ],
         plugins=[AtomicCheckpointIO()],
         profiler=NoProfiler(),
         logger=trackers or False,
         log_every_n_steps=recipe.track.every or TRACK_EVERY,
         default_root_dir=run,
-        check_val_every_n_epoch=fit.validate_every or fit.epochs,
-        num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        use_distributed_sampler=False,
     )
+
+
+def trainer_settings(recipe: AnyRecipe) -> dict[str, Any]:
+    """Return the arguments of a Lightning Trainer that a recipe decides: device, precision, epochs, steps."""
+    fit, device = recipe.fit, choose_device()
+    return {
+        "max_epochs": fit.epochs,
+        "accelerator": "gpu" if device.type == "cuda" else device.type,
+        "devices": fit.processes,
+        "strategy": _strategy(recipe),
+        "precision": {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}[
+            arithmetic(fit.precision, device)
+        ],
+        "deterministic": fit.deterministic,
+        "benchmark": not fit.deterministic,
+        "accumulate_grad_batches": 1 if isinstance(fit.accumulate, dict) else fit.accumulate,
+        "gradient_clip_val": recipe.clip.limit if recipe.clip else None,
+        "gradient_clip_algorithm": recipe.clip.kind if recipe.clip else None,
+        "check_val_every_n_epoch": fit.validate_every or fit.epochs,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+    }
+
+
+def recipe_callbacks(recipe: AnyRecipe, on_event: Listener) -> list[Callback]:
+    """Return the callbacks that a recipe needs besides those of every run, in the order in which they are called."""
+    fit = recipe.fit
+    averaging = None if recipe.averaging is None else Averaging(recipe.averaging, fit.epochs)
+    classifier = recipe if isinstance(recipe, Recipe) else None
+    chooses = classifier is not None and (classifier.early_stopping is not None or fit.keep != "last")
+    return [
+        *([Accumulation(fit.accumulate)] if isinstance(fit.accumulate, dict) else []),
+        *([averaging] if averaging else []),
+        *([Chosen(classifier, averaging)] if classifier and chooses else []),
+        *([Finetuning(classifier, averaging, on_event)] if classifier and classifier.finetune else []),
+        *([SteadyNorms()] if classifier and classifier.probe else []),
+        *([CompiledSteps()] if fit.compile else []),
+    ]
 
 
 def callback_of(trainer: L.Trainer, kind: type[C]) -> C:

@@ -17,9 +17,14 @@ __all__ = ["EpochLog"]
 class EpochLog(Callback):
     """Writes ``metrics.csv``, a line an epoch. The lines travel in the checkpoint, so resuming repeats none."""
 
-    def __init__(self, run: Path) -> None:
-        self.path = run / "metrics.csv"
+    def __init__(self, run: Path | None) -> None:
+        """
+        Args:
+            run: folder of the run; None where it is made behind the fit, by ``write``.
+        """
+        self.path = None if run is None else run / "metrics.csv"
         self.rows: list[dict[str, float]] = []
+        self._columns: list[str] = []  # none before the first epoch of this process
         self._start = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -44,12 +49,16 @@ class EpochLog(Callback):
         phase = {"phase": pl_module.phase_at(epoch) + 1} if len(pl_module.phases) > 1 else {}
         speed = {"seconds": round(seconds, 3), "images_per_second": round(images / spent, 1)}
         self.rows.append({"epoch": epoch + 1} | phase | known | {"learning_rate": self._rate} | speed)
-        if trainer.is_global_zero:
-            columns = ["epoch", *phase, *losses, "learning_rate", *speed]
-            lines = [[row.get(name, "") for name in columns] for row in self.rows]
-            write_csv(self.path, columns, lines)
+        self._columns = ["epoch", *phase, *losses, "learning_rate", *speed]
+        if trainer.is_global_zero and self.path is not None:
+            self.write(self.path)
         for tracker in trainer.loggers:
             tracker.log_metrics(self.rows[-1], step=trainer.global_step - 1)  # the epoch's last step
+
+    def write(self, path: Path) -> None:
+        """Write a line for each epoch that has ended; there is at least one."""
+        columns = self._columns or list(self.rows[-1])
+        write_csv(path, columns, [[row.get(name, "") for name in columns] for row in self.rows])
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
