@@ -120,7 +120,7 @@ def run(command: list[str | Path], cwd: Path, variables: dict[str, str], limit: 
 def install(row: Row, folder: Path, variables: dict[str, str], full: bool) -> Path:
     """Make the row's environment below a folder, and return the folder of its programs."""
     place = folder / "venv"
-    run([UV, "venv", "--no-config", "--quiet", "--python", row.python, place], folder, variables, 600)
+    run([UV, "venv", "--no-config", "--quiet", "--seed", "--python", row.python, place], folder, variables, 600)
     programs = place / ("Scripts" if os.name == "nt" else "bin")
     pip, python = [UV, "pip", "--no-config", "--quiet"], programs / "python"
     # From the list of the project, since of a wheel only the wheel itself is named directly

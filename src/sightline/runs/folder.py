@@ -187,6 +187,8 @@ def run_to_help() -> Path | None:
 def list_runs(root: str | os.PathLike[str] = RUNS) -> list[RunSummary]:
     """List the runs below a folder, newest last."""
     runs = []
+    with suppress(FileNotFoundError):
+        os.stat(root)  # from Python 3.13 on glob passes over a name that no file system takes
     for recipe in sorted(Path(root).glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime):
         folder, facts, name = recipe.parent, Facts(), "?"
         with suppress(RunError):
