@@ -36,6 +36,7 @@ from sightline.runs.reading import checked, parse, read_text
 from sightline.runs.schemas import Classifier, Facts, Generator, Measures
 from sightline.runs.tensors import METADATA_KEY, REFERENCE_PREFIX, pack_tensors, read_tensors
 from sightline.runs.writing import storage_error, to_json, write_atomically
+from sightline_runtime.sentences import quoted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,7 +136,8 @@ def refuse_existing(wanted: str | os.PathLike[str]) -> None:
         RunError: it is.
     """
     if os.path.exists(wanted) and run_to_help() is None:
-        raise RunError(f"{wanted} exists; choose another --run, or continue that run with --resume --run {wanted}.")
+        again = quoted(os.fspath(wanted))
+        raise RunError(f"{wanted} exists; choose another --run, or continue that run with --resume --run {again}.")
 
 
 def refuse_to_overwrite(file: str | os.PathLike[str], *, flag: str = "--out") -> None:
@@ -248,7 +250,7 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | Non
     if not (folder / "DONE").exists():
         raise RunError(
             f"{str(run)!r} is not a finished run: it has no DONE file. Continue it with"
-            f" `sightline train --resume --run {run}`."
+            f" `sightline train --resume --run {quoted(str(run))}`."
         )
     model = read_model(folder)
     if generator is not None or not is_generator(model):
