@@ -49,7 +49,7 @@ bench-generated: install
 	$(BIN)/python benchmarks/generated.py $(DATA) $(or $(OUT),studies/generated) $(ARGS)
 
 bench-ddpm: install
-	$(BIN)/python benchmarks/ddpm.py $(CIFAR) $(RUN) $(or $(OUT),studies/ddpm)
+	$(BIN)/python benchmarks/ddpm.py $(CIFAR) $(RUN) $(or $(OUT),studies/ddpm) $(ARGS)
 
 bench-samplers: install
 	$(BIN)/python benchmarks/samplers.py $(DATA) $(or $(OUT),studies/samplers) $(ARGS)

@@ -1,10 +1,12 @@
-"""The recipe ddpm on many images: images/s and cost, the distance to real images after each epoch, and what a classifier learns of its images alone.
+"""The recipe ddpm, or edm, on many images: images/s and cost, the distance to real images after each epoch, and what a classifier learns of
+its images alone.
 
-    python benchmarks/ddpm.py ARCHIVE CLASSIFIER FOLDER
+    python benchmarks/ddpm.py ARCHIVE CLASSIFIER FOLDER [RECIPE]
 
 CLASSIFIER is a finished run on ARCHIVE, in whose features distances are measured; FOLDER is gone on with where it was stopped.
-Guidance is chosen by the distance to training images; the test images are read once, by a classifier of made images alone. Another
-one, measured on validation, learns from the same images as JPEG: whether the former fell for traces that no photograph has.
+Guidance, and the interval that it is in, are chosen by the distance to training images; the test images are read once, by a
+classifier of made images alone. Another one, measured on validation,
+learns from the same images as JPEG: whether the former fell for traces that no photograph has.
 """
 
 import json
@@ -24,6 +26,8 @@ from sightline.runs.folder import mark_done, read_any_recipe, read_model, write_
 from sightline.runs.writing import write_json
 
 GUIDANCE = (0.0, 0.5, 1.0, 1.8)
+INTERVALS = ((1.8, 1.0), (1.8, 3.0), (3.0, 1.0), (3.0, 3.0))
+"""Guidance, and the strength of noise below which it is given; Kynkäänniemi et al., 2024, guide from 0.28 to 2.9 on photographs."""
 STEPS = 20
 FEW, MANY = 50, 500  # images of a class: to measure a distance, and to train on
 QUALITY = 90  # of JPEG
@@ -40,12 +44,12 @@ def sightline(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "sightline", *map(str, arguments)]
 
 
-def train(archive: str, run: Path, states: Path) -> None:
+def train(archive: str, recipe: str, run: Path, states: Path) -> None:
     """Train the generator, or go on with it, and keep the checkpoint of every epoch."""
     states.mkdir(parents=True, exist_ok=True)
     # only at the ends of epochs is there a checkpoint
     flags = ("--augment.flip", "random", "--fit.checkpoint-seconds", 1_000_000, "--run", run, "--resume")
-    training = subprocess.Popen(sightline("train", archive, "--recipe", "ddpm", *flags))
+    training = subprocess.Popen(sightline("train", archive, "--recipe", recipe, *flags))
     while training.poll() is None:
         time.sleep(2)
         checkpoint = run / "last.ckpt"
@@ -80,9 +84,10 @@ def generators(run: Path, states: Path, folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def make(generator: Path, out: Path, each: int, guidance: float) -> Path:
+def make(generator: Path, out: Path, each: int, guidance: float, below: float | None = None) -> Path:
     """Images of every class; those that are there already are not made again."""
     how = ("--guidance", guidance, "--steps", STEPS, "--per-class", each)
+    how += () if below is None else ("--guide-below", below)
     subprocess.run(sightline("generate", generator, *how, "--out", out), check=True, stdout=subprocess.DEVNULL)
     return out
 
@@ -98,9 +103,10 @@ def as_jpeg(made: Path, out: Path) -> Path:
 
 def main() -> None:
     archive, classifier, root = sys.argv[1], Path(sys.argv[2]).absolute(), Path(sys.argv[3]).absolute()
+    recipe = sys.argv[4] if len(sys.argv) > 4 else "ddpm"
     run = root / "run"
     if not (run / "DONE").exists():
-        train(archive, run, root / "states")
+        train(archive, recipe, run, root / "states")
     model = read_model(run)
     cost, count = model["cost"], model["data"]["counts"]["train"]
     shown = count * read_any_recipe(run).fit.epochs
@@ -116,16 +122,17 @@ def main() -> None:
         made = make(generator, root / "made" / f"epoch-{epoch:02d}", FEW, 0.5)
         print(f"epoch {epoch}, guidance 0.5: {told(*reference.measure(made))}", flush=True)
     distances = {}
-    for guidance in GUIDANCE:
-        made = make(run, root / "made" / f"guidance-{guidance:g}", FEW, guidance)
+    for guidance, below in (*((guidance, None) for guidance in GUIDANCE), *INTERVALS):
+        interval = "" if below is None else f"-below-{below:g}"
+        made = make(run, root / "made" / f"guidance-{guidance:g}{interval}", FEW, guidance, below)
         found, agreed = reference.measure(made)
-        distances[guidance] = found.frechet
-        print(f"guidance {guidance:g}: {told(found, agreed)}", flush=True)
-    best = min(distances, key=lambda guidance: distances[guidance])
+        distances[guidance, below] = found.frechet
+        print(f"guidance {guidance:g}{interval}: {told(found, agreed)}", flush=True)
+    best = min(distances, key=lambda how: distances[how])
     started = time.perf_counter()
-    made = make(run, root / "made" / "all", MANY, best)
+    made = make(run, root / "made" / "all", MANY, *best)
     took = time.perf_counter() - started
-    print(f"guidance {best:g}: {told(*reference.measure(made))}; made in {took:.0f} s")
+    print(f"guidance {best[0]:g} below {best[1]}: {told(*reference.measure(made))}; made in {took:.0f} s")
     alone = root / "alone"
     if not (alone / "DONE").exists():
         flags = ("--data.synthetic", made, "--data.synthetic-share", 1, "--run", alone, "--resume")
@@ -143,6 +150,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
     main()

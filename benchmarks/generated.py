@@ -87,7 +87,7 @@ def main() -> None:
     needed = model["data"]["counts"]["train"] * SHARE / (1 - SHARE)
     hard = hardest(judge)
     each = int(CANDIDATES * needed / len(model["classes"])) + 1
-    how = ["--guidance", GUIDANCE] if model["kind"] == "diffusion" else []
+    how = ["--guidance", GUIDANCE] if model["kind"] != "acgan" else []
     sightline("generate", generator, "--per-class", each, "--out", root / "made", *how)
     sightline("generate", generator, "--per-class", each, "--out", root / "kept", "--keep-if", judge, *how)
     for_hard = int(1.1 * needed / len(hard)) + 1

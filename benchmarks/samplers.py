@@ -1,9 +1,9 @@
 """Samplers of a diffusion generator: how far its images lie from real ones, by how often the network is asked for each.
 
     python benchmarks/samplers.py DATA FOLDER [--guidance 1.8] [--images 2000] [--seeds 3] [--evaluations 10 20 50 500]
-        [--sampler dpm++ ...]
+        [--sampler dpm++ ...] [--recipe ddpm]
 
-A generator (ddpm) for each seed and one classifier (small), in whose features distances are measured, are trained on
+A generator (ddpm, or edm) for each seed and one classifier (small), in whose features distances are measured, are trained on
 DATA; every row makes so many images, those of a generator from the same seeds in every row. FOLDER is gone on with where
 it was stopped. The ratios to the most evaluations are paired by generator; their interval of 95 % is Student's over the
 seeds. No test image is looked at.
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from against_real import Reference, told
-from sightline.config.generators import SAMPLERS
+from sightline.config.resolving import read_recipe, resolve_generator
 from sightline.machine.environment import environment
 from sightline.measures.significance import mean_interval
 from sightline.runs.folder import read_any_recipe, read_model
@@ -44,14 +44,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--evaluations", type=int, nargs="+", default=[10, 20, 50, 500], help="of each guided half")
-    parser.add_argument("--sampler", nargs="+", default=list(SAMPLERS))
+    parser.add_argument("--sampler", nargs="+", help="unless named all of the generator")
+    parser.add_argument("--recipe", default="ddpm")
     options = parser.parse_args()
     root = options.folder.absolute()
     judge = train(options.data, root / "judge", "--recipe", "small", "--evaluate", "none")
     reference = Reference(judge, options.images)
     print(f"torch {environment()['torch']}; guidance {options.guidance}, n = {options.images:,} images a row")
     print(f"real images of validation: {told(reference.floor(options.images))}", flush=True)
-    for sampler in options.sampler:
+    for sampler in options.sampler or resolve_generator(read_recipe(options.recipe)).generator.samplers:
         found = [measure(options, root, reference, sampler, seed) for seed in range(options.seeds)]
         most = max(found[0])
         for steps in found[0]:
@@ -67,9 +68,9 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, root: Path, reference: Reference, sampler: str, seed: int) -> dict[int, float]:
     """Fréchet distances of one generator's images by evaluations an image."""
-    generator = train(options.data, root / f"generator-{seed}", "--recipe", "ddpm", "--seed", seed)
+    generator = train(options.data, root / f"generator-{seed}", "--recipe", options.recipe, "--seed", seed)
     each = options.images // len(read_model(generator)["classes"])
-    most = read_any_recipe(generator).generator.noise_steps
+    most = read_any_recipe(generator).generator.most_steps
     found = {}
     for steps in sorted({min(steps, most) for steps in options.evaluations}):
         out = root / f"{sampler}-{seed}-{options.guidance}-{steps}-{options.images}"

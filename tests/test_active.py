@@ -378,7 +378,7 @@ def test_a_generator_is_no_run_to_choose_by(pool: Path, known: Finished, tmp_pat
     run.mkdir()
     (run / "model.json").write_text('{"format": 1, "kind": "diffusion"}')
     (run / "DONE").touch()
-    with pytest.raises(RunError, match="is a diffusion, not a classifier"):
+    with pytest.raises(RunError, match=r"is a generator \(diffusion\), not a classifier"):
         chosen(pool, run, tmp_path / "out")
 
 

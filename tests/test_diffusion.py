@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sightline.config.generators import SAMPLERS, DiffusionConfig, Sampler
+from sightline.config.generators import DiffusionConfig, Sampler
 from sightline.errors import ConfigError
 from sightline.models.diffusion import FAINTEST, add_noise, guided, linear_noise, loss, sample, strength_of, times_of
 from sightline.models.flops import training_flops
@@ -157,7 +157,7 @@ def test_without_guidance_only_the_class_is_asked() -> None:
 # ── samplers ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", DiffusionConfig.samplers)
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 def test_every_sampler_finds_the_image_that_the_network_knows(sampler: Sampler, steps: int) -> None:
     images = picture(1, 3)
@@ -165,7 +165,7 @@ def test_every_sampler_finds_the_image_that_the_network_knows(sampler: Sampler, 
     torch.testing.assert_close(made, images[[1, 0]], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", DiffusionConfig.samplers)
 def test_every_sampler_decides_for_one_of_two_images_half_of_the_time(sampler: Sampler) -> None:
     net, count = Doubting(picture(1, 2)), 200
     made = sample(net, torch.zeros(count, dtype=torch.long), 60, KEPT, seeds=range(count), size=SIZE, sampler=sampler)
@@ -187,7 +187,7 @@ def test_on_normal_images_the_way_is_known_and_the_higher_order_keeps_closer_to_
     assert error(20, "dpm++") < 0.5 * error(20, "ddim")
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", DiffusionConfig.samplers)
 def test_an_image_does_not_depend_on_those_that_are_made_beside_it(net: UNet, sampler: Sampler) -> None:
     labels = torch.tensor([0, 1, 2, 1, 0])
 
@@ -236,6 +236,16 @@ def test_in_faint_noise_the_class_is_not_told_and_nothing_is_guided() -> None:
     net = Listening()
     sample(net, torch.tensor([1, 0]), 20, KEPT, seeds=[5, 6], size=SIZE, guidance=1.0)
     assert [told for _, told in net.heard] == [[1, 0, 2, 2]] * 20
+
+
+def test_guidance_in_an_interval_leaves_the_strongest_noise_to_the_class_alone() -> None:
+    net = Listening()
+    how = {"guidance": 1.0, "tell_above": 0.3, "guide_below": 5.0}
+    sample(net, torch.tensor([1, 0]), 20, KEPT, seeds=[5, 6], size=SIZE, **how)
+    assert len(net.heard) == 20
+    for strength, told in net.heard:
+        assert told == ([2, 2] if strength <= 0.3 else [1, 0, 2, 2] if strength < 5 else [1, 0]), strength
+    assert {len(told) for _, told in net.heard} == {2, 4}
 
 
 def test_the_network_is_asked_from_pure_noise_to_the_faintest_that_it_knows() -> None:

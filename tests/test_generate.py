@@ -350,6 +350,7 @@ def test_the_animation_has_a_picture_for_the_noise_and_for_each_step(generator: 
         ({"how": SamplingConfig(steps=3, guidance=2.0)}, "the guidance of =blood/0000.png was 1 and is 2"),
         ({"how": SamplingConfig(steps=3, guidance=1.0, sampler="ddim")}, "the sampler of .* was dpm.. and is ddim"),
         ({"how": SamplingConfig(steps=3, guidance=1.0, tell_above=0)}, "the tell_above of .* was 0.3 and is 0"),
+        ({"how": SamplingConfig(steps=3, guidance=1.0, guide_below=5)}, "the guide_below of .* was none and is 5"),
         ({"seed": 1}, "the seed of =blood/0000.png was"),
         ({"per_class": 1}, "holds =blood/0001.png already, more than --per-class 1; ask for 2 or more"),
         ({"classes": ["grass"]}, "also holds =blood/0000.png, which is not asked for"),
@@ -366,6 +367,23 @@ def test_other_settings_over_the_same_folder_are_refused_and_change_nothing(
     assert content(tmp_path / "made") == before
 
 
+def test_an_interval_of_guidance_is_in_the_manifest_where_there_is_one_and_is_kept(
+    generator: Path, tmp_path: Path
+) -> None:
+    within = SamplingConfig(steps=3, guidance=1.0, guide_below=5.0)
+    generate(generator, out=tmp_path / "made", per_class=1, how=within)
+    assert generate(generator, out=tmp_path / "made", per_class=2, how=within).made == 3
+    rows = manifest(tmp_path / "made")
+    assert tuple(rows[0]) == (*COLUMNS, *SCORES, "guide_below")
+    assert {row["guide_below"] for row in rows} == {"5"}
+    assert len(find_source(tmp_path / "made/manifest.csv").scan().entries) == 6
+    with pytest.raises(RunError, match=r"the guide_below of .* was 5 and is none"):
+        generate(generator, out=tmp_path / "made", per_class=2, how=QUICKLY)
+    generate(generator, out=tmp_path / "throughout", per_class=2, how=QUICKLY)
+    images = [content(tmp_path / name)["grass/0000.png"] for name in ("made", "throughout")]
+    assert images[0] != images[1]
+
+
 def test_a_folder_of_something_else_is_refused(generator: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
@@ -380,7 +398,9 @@ def test_a_folder_of_something_else_is_refused(generator: Path, tmp_path: Path) 
     ("arguments", "sentence"),
     [
         (["--classes", "gras"], "--classes gras: the generator knows no such class; did you mean 'grass'?"),
-        (["--steps", "51"], "--steps is 51, and the noise of this generator has 50 steps"),
+        (["--steps", "51"], "--steps is 51, and the network of this generator can be asked at most 50"),
+        (["--sampler", "heun"], "--sampler heun cannot be used with this generator, which is of the kind diffusion"),
+        (["--guide-below", "0.1"], "--guide-below 0.1 is not above --tell-above 0.3"),
         (["--steps", "0"], "--steps is 0; it must be at least 1"),
         (["--guidance", "-1"], "--guidance is -1; it must be at least 0"),
         (["--tell-above", "-1"], "--tell-above is -1; it must be at least 0"),
@@ -412,6 +432,42 @@ def test_guidance_of_a_generator_that_was_always_told_the_class_is_refused(gener
     assert {row["tell_above"] for row in manifest(tmp_path / "made")} == {"0"}  # it is told to the end
 
 
+# ── EDM ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_killed_training_by_edm_ends_in_the_same_bits_and_makes_images(
+    finished_generator: Finished, generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"data": {"size": 16}, "generator": {"widths": [16], "patch": 2, "dropout": 0.2}}
+    settings |= {"fit": {"epochs": 2, "batch_size": 16, "checkpoint_seconds": 0}}
+    how: dict[str, Any] = {"recipe": "edm", "settings": settings}
+    whole = sightline.train(finished_generator.data, run=tmp_path / "whole", **how)
+    with monkeypatch.context() as patch:
+        dying(patch, module.EDMLearner, "training_step", 5)
+        with pytest.raises(Killed):
+            sightline.train(finished_generator.data, run=tmp_path / "run", **how)
+    run = sightline.train(finished_generator.data, run=tmp_path / "run", resume=True, **how)
+    assert whole is not None
+    assert run is not None
+    assert same_bits(whole, run)
+    assert epochs_of(whole) == epochs_of(run)
+    model = runs.read_model(run)
+    assert (model["kind"], model["generator"]["image_deviation"]) == ("edm", 0.37)  # of the images
+    assert 0.5 < model["losses"]["val_loss"] < 1.1
+    for sampler in ("heun", "dpm++"):
+        out, file = tmp_path / sampler, tmp_path / f"{sampler}.gif"
+        assert (
+            generate(run, out=out, per_class=1, how=SamplingConfig(steps=4, sampler=sampler), animation=file).made == 3
+        )
+        assert {(row["sampler"], row["tell_above"]) for row in manifest(out)} == {(sampler, "0.3")}
+        with Image.open(file) as animation:
+            assert animation.n_frames == {"heun": 4, "dpm++": 5}[sampler]  # noise, and a picture a step
+    with pytest.raises(
+        ConfigError, match="--sampler ddpm cannot be used with this generator, which is of the kind edm"
+    ):
+        generate(run, out=tmp_path / "made", how=SamplingConfig(sampler="ddpm"))
+
+
 # ── a generator is no classifier ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -430,7 +486,7 @@ def test_whoever_asks_a_generator_for_classes_is_told_what_it_is_good_for(
     ):
         assert main(line) == 2, line
         error = capsys.readouterr().err
-        assert "is a diffusion, not a classifier; `sightline generate" in error, line
+        assert "is a generator (diffusion), not a classifier; `sightline generate" in error, line
 
 
 def test_a_classifier_generates_nothing(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -581,7 +637,7 @@ def test_a_filter_that_lacks_its_classifier_or_its_sense_is_refused(painting: Pa
     for more, sentence in (
         (["--keep-least", "0.9"], "--keep-least has no effect without --keep-if RUN"),
         (["--keep-if", "nowhere"], "there is no run at 'nowhere'"),
-        (["--keep-if", str(painting)], "is a diffusion, not a classifier"),
+        (["--keep-if", str(painting)], "is a generator (diffusion), not a classifier"),
         (["--keep-if", "x", "--keep-least", "0.9", "--keep-most", "0.8"], "so no image would pass; exchange them"),
     ):
         assert main([*command, *more]) == 2

@@ -29,12 +29,13 @@ from test_acgan import TINY as TINY_ACGAN
 from test_generate import TINY as TINY_DDPM
 from test_report import change, pictures_of_self_contained
 
-SETTINGS: dict[str, Mapping[str, Any]] = {"ddpm": TINY_DDPM, "acgan": TINY_ACGAN}
+TINY_EDM = TINY_DDPM | {"generator": {"widths": [16, 16], "patch": 2}}
+SETTINGS: dict[str, Mapping[str, Any]] = {"ddpm": TINY_DDPM, "edm": TINY_EDM, "acgan": TINY_ACGAN}
 
 
 @pytest.fixture(scope="module", params=list(SETTINGS))
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, str]:
-    """A training of either kind, and what it printed."""
+    """A training of each kind, and what it printed."""
     root = tmp_path_factory.mktemp(request.param)
     images = coloured_folder(root / "colours", images=20)
     console = Console(file=io.StringIO(), width=300)
@@ -71,7 +72,9 @@ def test_training_writes_the_page_names_it_and_the_command_writes_the_same(
     finished, printed = made
     written = (finished.run / "report.html").read_bytes()
     assert f"{finished.run}/report.html   what it was trained on, how it learned, what it makes" in printed
-    assert ("mean squared error of the noise" in printed) != is_acgan(run)
+    kind = read_model(run)["kind"]
+    assert ("mean squared error of the noise" in printed) == (kind == "diffusion")
+    assert ("weighted squared error of the image" in printed) == (kind == "edm")
     assert ("neither says how good the images are" in printed) == is_acgan(run)
     assert main(["report", str(run), "--out", str(tmp_path / "page.html")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "page.html")
@@ -98,7 +101,10 @@ def test_the_page_says_what_was_trained_on_what_and_what_its_losses_are(run: Pat
         assert "(this part is 1.39 and 0.69 where the discriminator cannot do it at all)" in page  # 2 ln 2 and ln 2
         assert "mean squared error" not in page
     else:
-        assert "It is the mean squared error with which it guesses the noise" in page
+        edm = model["kind"] == "edm"
+        assert ("It is the mean squared error with which it guesses the noise" in page) != edm
+        assert ("only scales the noisy one down" in page) == edm
+        assert ("(DDPM)" in page, "(EDM)" in page) == (not edm, edm)
         assert "discriminator" not in page
 
 

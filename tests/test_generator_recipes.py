@@ -13,13 +13,13 @@ from sightline.cli.flags import every_setting
 from sightline.cli.main import main
 from sightline.config.acgan import ACGANConfig
 from sightline.config.generating import GeneratorRecipe
-from sightline.config.generators import DiffusionConfig, SamplingConfig
+from sightline.config.generators import DiffusionConfig, EDMConfig, SamplingConfig, glimpse_of, usual_of
 from sightline.config.resolving import read_recipe, resolve, resolve_any, resolve_generator, trains_generator
 from sightline.config.settings import Recipe
 from sightline.data.cache import CachedImages, open_images
 from sightline.data.sources.find_source import find_source
 from sightline.errors import ConfigError
-from sightline.training.generator_plan import lost_detail, scaled_to
+from sightline.training.generator_plan import lost_detail, root_mean_square, scaled_to
 
 
 def noise(side: int) -> np.ndarray:
@@ -71,6 +71,11 @@ def test_the_survey_recipe_is_that_of_the_documents() -> None:
         ({"generator": {"kind": "diffusion", "attention": [1, 1]}}, "level 1 twice"),
         ({"generator": {"kind": "diffusion", "first_noise": 0.1}}, "--generator.last-noise is 0.028; .* at least 0.1"),
         ({"generator": {"kind": "diffusion", "drop_labels": 1}}, "--generator.drop-labels is 1"),
+        ({"generator": {"kind": "edm", "widths": [30]}}, "30 is no multiple of 8.*; choose 24 or 32"),
+        ({"generator": {"kind": "edm", "noise_steps": 5}}, "unknown setting 'generator.noise_steps' of kind 'edm'"),
+        ({"generator": {"kind": "edm", "image_deviation": 2}}, "--generator.image-deviation is 2; .* at most 1"),
+        ({"generator": {"kind": "edm", "least_noise": 0}}, "--generator.least-noise is 0; it must be at least 0.0001"),
+        ({"generator": {"kind": "edm", "most_noise": 1}}, "--generator.most-noise is 1; it must be at least 2"),
     ],
 )
 def test_what_has_no_effect_on_a_generator_or_cannot_be_is_refused(settings: dict[str, Any], sentence: str) -> None:
@@ -137,6 +142,29 @@ def test_few_images_get_a_small_network_and_many_epochs(
     assert side % made.side_multiple == 0
 
 
+def test_edm_has_the_network_and_the_training_of_ddpm_and_is_scaled_by_the_images(
+    in_memory: Callable[..., CachedImages],
+) -> None:
+    gray = np.full((2, 32, 32, 3), 192, np.uint8)
+    gray[..., ::2, :] = 64  # half of the columns
+    for pixels in (gray, noise(32)):
+        images = in_memory([0, 1], pixels=pixels)
+        ours, theirs = (scaled_to(images, 2_000, config) for config in (EDMConfig(), DiffusionConfig()))
+        deviation = ours["generator"].pop("image_deviation")
+        assert deviation == root_mean_square(images)
+        assert ours == theirs | {"generator": theirs["generator"] | {"kind": "edm"}}
+        made, of_ddpm = (resolve_generator(ours, read_recipe(name)) for name in ("edm", "ddpm"))
+        assert (made.optimizer, made.schedule, made.clip, made.averaging) == (
+            *(of_ddpm.optimizer, of_ddpm.schedule, of_ddpm.clip, of_ddpm.averaging),
+        )
+    assert root_mean_square(in_memory([0, 1], pixels=gray)) == 0.5  # 64.5 of 127.5 from the middle
+    assert root_mean_square(in_memory([0, 1], pixels=noise(32))) == pytest.approx(3**-0.5, abs=0.01)
+    assert root_mean_square(in_memory([0, 1], pixels=np.full((2, 8, 8, 3), 128, np.uint8))) == 0.1  # never nothing
+    layer = scaled_to(in_memory([0, 1], pixels=noise(32)), 2_000, EDMConfig())
+    asked = {"generator": {"image_deviation": 0.4}}
+    assert resolve_generator(layer, read_recipe("edm"), asked).generator.image_deviation == 0.4
+
+
 def test_images_without_detail_are_taken_in_larger_patches(in_memory: Callable[..., CachedImages]) -> None:
     coarse = np.kron(noise(8), np.ones((1, 4, 4, 1), np.uint8))  # each pixel sixteen times
     smooth = np.stack(
@@ -197,7 +225,8 @@ def test_what_is_asked_for_goes_before_what_the_images_say(in_memory: Callable[.
         ({"guidance": -0.5}, "--guidance is -0.5; it must be at least 0"),
         ({"guidance": float("nan")}, "--guidance is nan"),
         ({"steps": 0}, "--steps is 0; it must be at least 1"),
-        ({"sampler": "dmp++"}, r"sampler is 'dmp\+\+'; wanted one of ddpm, ddim, dpm\+\+"),
+        ({"sampler": "dmp++"}, r"sampler is 'dmp\+\+'; wanted one of ddpm, ddim, dpm\+\+, heun"),
+        ({"guide_below": 0}, "--guide-below is 0; it must be above 0"),
     ],
 )
 def test_what_no_generator_can_do_is_refused_at_once(settings: dict[str, Any], sentence: str) -> None:
@@ -206,7 +235,7 @@ def test_what_no_generator_can_do_is_refused_at_once(settings: dict[str, Any], s
 
 
 def test_what_a_generator_has_not_learnt_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--steps is 51, and the noise of this generator has 50 steps"):
+    with pytest.raises(ConfigError, match="--steps is 51, and the network of this generator can be asked at most 50"):
         SamplingConfig(steps=51).refuse_conflicts(DiffusionConfig(noise_steps=50))
     told = DiffusionConfig(drop_labels=0)
     SamplingConfig(guidance=0).refuse_conflicts(told)
@@ -219,3 +248,29 @@ def test_what_a_generator_has_not_learnt_is_refused() -> None:
         ConfigError, match=r"--tell-above 0.3 needs a generator that also knows images without their class"
     ):
         SamplingConfig(guidance=0, tell_above=0.3).refuse_conflicts(told)
+    for kind, sampler, choice in (
+        (DiffusionConfig(), "heun", r"ddpm, ddim, dpm\+\+"),
+        (EDMConfig(), "ddpm", r".*heun"),
+    ):
+        with pytest.raises(ConfigError, match=f"--sampler {sampler} cannot be used with .*; choose one of {choice}"):
+            SamplingConfig(sampler=sampler).refuse_conflicts(kind)
+        for known in kind.samplers:
+            SamplingConfig(sampler=known).refuse_conflicts(kind)
+
+
+def test_an_interval_of_guidance_that_is_empty_or_has_no_guidance_is_refused() -> None:
+    for generator in (DiffusionConfig(), EDMConfig()):
+        SamplingConfig(guide_below=0.4).refuse_conflicts(generator)
+        SamplingConfig(guide_below=0.2, tell_above=0).refuse_conflicts(generator)
+        with pytest.raises(ConfigError, match="--guide-below 5 has no effect with --guidance 0; leave it out"):
+            SamplingConfig(guidance=0, guide_below=5).refuse_conflicts(generator)
+        with pytest.raises(ConfigError, match=r"--guide-below 0.2 is not above --tell-above 0.3, so nothing would be"):
+            SamplingConfig(guide_below=0.2).refuse_conflicts(generator)
+
+
+def test_images_are_made_as_usual_as_far_as_a_generator_can() -> None:
+    for kind in (DiffusionConfig, EDMConfig):
+        assert usual_of(kind()) == SamplingConfig(tell_above=0.3)
+        assert glimpse_of(kind()) == SamplingConfig(tell_above=0.3, steps=10)
+        assert usual_of(kind(drop_labels=0)) == SamplingConfig(guidance=0, tell_above=0)
+    assert usual_of(DiffusionConfig(noise_steps=5)).steps == 5

@@ -38,7 +38,7 @@ def animate(path: Path, generator: Generator, images: ImageSequence, labels: lis
     frames: list[np.ndarray[Any, Any]] = []
 
     def watch(step: int, pixels: np.ndarray[Any, Any]) -> None:
-        if step % every == 0 or step == how.steps:
+        if step >= every * len(frames) or step == how.steps:  # heun goes two at a time
             frames.append(pixels.reshape(len(labels), COLUMNS, *pixels.shape[1:]))
 
     seeds = [

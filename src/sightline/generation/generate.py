@@ -24,7 +24,7 @@ from sightline.display.notebook import show_in_cell
 from sightline.display.pictures import encode_png
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, RunError
-from sightline.generation.sequence import COLUMNS, ImageSequence, fingerprint, name_of, weights_of
+from sightline.generation.sequence import COLUMNS, WHERE_SET, ImageSequence, fingerprint, name_of, weights_of
 from sightline.runs.folder import generator_settings, read_model_of_finished, refuse_filled
 from sightline.runs.writing import create_folder, plain_text, write_atomically, write_csv
 
@@ -107,7 +107,7 @@ def generate(
             stopped, and with more images per class adds to one that is finished.
         per_class: Images of each class; so many are made, and fewer kept where a classifier chooses.
         classes: Names of the classes to make; all unless named.
-        how: Guidance, steps and sampler of a generator by diffusion; the usual unless named.
+        how: Guidance, steps and sampler of a generator by ddpm or edm; the usual unless named.
         seed: Seed of all images; each has one of its own, by its class and number, which manifest.csv names.
         keep: Which images are kept; all unless named.
         processes: Processes that make images side by side on a processor, each with its share of the threads; no more
@@ -238,8 +238,9 @@ class _Folder:
                 scores = (f"{verdict.probability:.6f}", f"{verdict.distance:.6g}", verdict.nearest)
                 self.rows[path] |= dict(zip(SCORES, scores, strict=True))
         there = (self.images.path(number) for number in range(self.total))
-        lines = ([self.rows[path].get(name, "") for name in (*COLUMNS, *SCORES)] for path in there if path in self.rows)
-        write_csv(self.folder / MANIFEST, [*COLUMNS, *SCORES], lines)
+        lines = [self.rows[path] for path in there if path in self.rows]
+        columns = [*COLUMNS, *SCORES, *(name for name in WHERE_SET if any(line.get(name) for line in lines))]
+        write_csv(self.folder / MANIFEST, columns, ([line.get(name, "") for name in columns] for line in lines))
 
     def _remove_halves(self) -> None:
         """Remove what a kill has left of files that were being written."""

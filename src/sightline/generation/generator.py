@@ -3,6 +3,7 @@
 Nothing here loads Lightning.
 """
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -14,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from sightline.config.acgan import ACGANConfig
-from sightline.config.generators import DiffusionConfig, GeneratorConfig, SamplingConfig
+from sightline.config.generators import DiffusionConfig, EDMConfig, GeneratorConfig, SamplingConfig
 from sightline.data.batches import Normalization
 from sightline.inference.architecture import fill
 from sightline.machine.devices import arithmetic, choose_device
-from sightline.models import diffusion
+from sightline.models import diffusion, edm
 from sightline.models.acgan import ACGAN
 from sightline.models.build import build_generator
-from sightline.models.unet import UNet
+from sightline.models.unet import EDMUNet, UNet
 from sightline.runs.folder import generator_settings, read_model_of_finished, read_weights
 
 __all__ = ["FULL_RANGE", "Generator", "load_generator"]
@@ -84,26 +85,31 @@ class Generator:
 
     def _in_steps(
         self,
-        config: DiffusionConfig,
+        config: DiffusionConfig | EDMConfig,
         labels: Sequence[int],
         seeds: Sequence[int],
         how: SamplingConfig | None,
         watch: Callable[[int, Array], None] | None,
     ) -> Tensor:
         assert how is not None
+        how = how.settled(config)
+        place = torch.tensor(labels, device=self.device), how.steps
+        knobs: dict[str, Any] = {
+            "seeds": seeds,
+            "size": self.size,
+            "guidance": how.guidance,
+            "sampler": how.sampler,
+            "tell_above": how.tell_above,
+            "guide_below": math.inf if how.guide_below is None else how.guide_below,
+            "watch": None if watch is None else lambda step, images: watch(step, _to_pixels(images)),
+        }
+        if isinstance(config, EDMConfig):
+            assert isinstance(self.network, EDMUNet)
+            return edm.sample(self.network, *place, config, **knobs)
+        assert isinstance(config, DiffusionConfig)
         assert isinstance(self.network, UNet)
-        return diffusion.sample(
-            self.network,
-            torch.tensor(labels, device=self.device),
-            how.steps,
-            diffusion.linear_noise(config.noise_steps, config.first_noise, config.last_noise),
-            seeds=seeds,
-            size=self.size,
-            guidance=how.guidance,
-            sampler=how.sampler,
-            tell_above=how.settled(config).tell_above or 0.0,
-            watch=None if watch is None else lambda step, images: watch(step, _to_pixels(images)),
-        )
+        kept_T = diffusion.linear_noise(config.noise_steps, config.first_noise, config.last_noise)
+        return diffusion.sample(self.network, *place, kept_T, **knobs)
 
 
 def _to_pixels(images_BCHW: Tensor) -> Array:

@@ -9,11 +9,13 @@ from sightline.config.generators import SamplingConfig
 from sightline.data.sources.entries import class_folder
 from sightline.errors import RunError
 
-__all__ = ["COLUMNS", "ImageSequence", "fingerprint", "name_of", "weights_of"]
+__all__ = ["COLUMNS", "WHERE_SET", "ImageSequence", "fingerprint", "name_of", "weights_of"]
 
 COLUMNS = ("path", "label", "generator", "weights", "seed", "guidance", "steps", "sampler", "tell_above", "kept_if")
 """Of the manifest, which is an image set by itself: ``path`` and ``label`` are those of any manifest. ``kept_if``: the
 weights of the classifier that looked at the image, and what had to hold of it."""
+WHERE_SET = ("guide_below",)
+"""Columns behind all others, which are there where the setting is."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,12 @@ class ImageSequence:
     def row(self, number: int) -> dict[str, str]:
         """Return the line of an image, as text."""
         label = self.classes[number % len(self.classes)]
-        how = ("", "", "", "")
+        how, guide_below = ("", "", "", ""), ""
         if self.how is not None:
             how = (f"{self.how.guidance:g}", str(self.how.steps), self.how.sampler, f"{self.how.tell_above:g}")
+            guide_below = "" if self.how.guide_below is None else f"{self.how.guide_below:g}"
         cells = (self.path(number), label, self.generator, self.weights, str(self.seed_of(number)), *how, self.kept_if)
-        return dict(zip(COLUMNS, cells, strict=True))
+        return dict(zip((*COLUMNS, *WHERE_SET), (*cells, guide_below), strict=True))
 
     def refuse_others(self, begun: list[dict[str, str]] | None, folder: Path, per_class: int) -> None:
         """Refuse to go on with images that were made in another way, or of which there are more already.
@@ -72,10 +75,11 @@ class ImageSequence:
                     " more, or choose another --out."
                 )
             for column, value in self.row(number).items():
-                if line.get(column) != value:
+                before = line.get(column, "")
+                if before != value:
                     raise RunError(
-                        f"{folder} holds images that were made otherwise: the {column} of {path} was {line.get(column)}"
-                        f" and is {value}; choose another --out, or ask for the same again."
+                        f"{folder} holds images that were made otherwise: the {column} of {path} was {before or 'none'}"
+                        f" and is {value or 'none'}; choose another --out, or ask for the same again."
                     )
 
 

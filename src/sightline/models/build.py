@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from sightline.config.generators import DiffusionConfig, GeneratorConfig
+from sightline.config.generators import DiffusionConfig, EDMConfig, GeneratorConfig
 from sightline.config.heads import HeadConfig
 from sightline.config.networks import (
     ArchitectureConfig,
@@ -24,7 +24,7 @@ from sightline.models.heads import HeadedNetwork
 from sightline.models.libraries import build_foreign
 from sightline.models.resnet import CustomResNet, ResNet18, ResNet34
 from sightline.models.speednet import Speednet
-from sightline.models.unet import UNet
+from sightline.models.unet import EDMUNet, UNet
 
 __all__ = ["build_generator", "build_network", "summarize"]
 
@@ -67,7 +67,7 @@ def _plain_network(config: ArchitectureConfig, classes: int, size: tuple[int, in
             return build_foreign(config, classes, size)
 
 
-def build_generator(config: GeneratorConfig, classes: int, size: tuple[int, int]) -> UNet | ACGAN:
+def build_generator(config: GeneratorConfig, classes: int, size: tuple[int, int]) -> UNet | EDMUNet | ACGAN:
     """Build what learns to make images of classes from its settings.
 
     Args:
@@ -75,7 +75,13 @@ def build_generator(config: GeneratorConfig, classes: int, size: tuple[int, int]
         classes: how many there are.
         size: (height, width) of the images in pixels.
     """
-    return UNet(config, classes) if isinstance(config, DiffusionConfig) else ACGAN(config, classes, size)
+    match config:
+        case DiffusionConfig():
+            return UNet(config, classes)
+        case EDMConfig():
+            return EDMUNet(config, classes)
+        case _:
+            return ACGAN(config, classes, size)
 
 
 OPENED = ("backbone", "body", "neck", "down", "middle", "up")  # parts of which a summary lists the children

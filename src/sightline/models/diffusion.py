@@ -9,6 +9,7 @@ A network takes noisy images, (B, 3, H, W), times, (B,), and labels, (B,), and g
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -20,11 +21,14 @@ from sightline.errors import ConfigError
 
 __all__ = [
     "FAINTEST",
-    "NoisePredictor",
+    "Conditional",
     "add_noise",
+    "conditioned",
+    "extrapolated",
     "guided",
     "linear_noise",
     "loss",
+    "noise_of",
     "sample",
     "strength_of",
     "times_of",
@@ -35,8 +39,8 @@ FAINTEST = 0.04
 fainter noise, which is at few of the times; asked about it, it leaves as much in the image as it should take out."""
 
 
-class NoisePredictor(Protocol):
-    """A network that predicts noise."""
+class Conditional(Protocol):
+    """A network that takes noisy images, how far their noise has come, and their classes."""
 
     @property
     def no_class(self) -> int: ...
@@ -68,7 +72,7 @@ def add_noise(images_BCHW: Tensor, noise_BCHW: Tensor, kept_B: Tensor) -> Tensor
 
 
 def loss(
-    net: NoisePredictor,
+    net: Conditional,
     images_BCHW: Tensor,
     labels_B: Tensor,
     kept_T: Tensor,
@@ -109,8 +113,8 @@ def loss(
 # ── taking noise away ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def guided(net: NoisePredictor, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor, guidance: float) -> Tensor:
-    """Predict the noise of images of a class, led away from that of any: (1 + w) conditional - w unconditional.
+def guided(net: Conditional, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor, guidance: float) -> Tensor:
+    """Predict the noise, or the images, of a class, led away from those of any: (1 + w) conditional - w unconditional.
 
     Both halves are computed as one batch; without guidance there is no second half.
 
@@ -126,6 +130,40 @@ def guided(net: NoisePredictor, images_BCHW: Tensor, times_B: Tensor, labels_B: 
     labels = torch.cat([labels_B, torch.full_like(labels_B, net.no_class)])
     conditional, unconditional = net(*twice, labels).float().chunk(2)
     return (1 + guidance) * conditional - guidance * unconditional
+
+
+def conditioned(
+    net: Conditional,
+    images_BCHW: Tensor,
+    times_B: Tensor,
+    labels_B: Tensor,
+    strength: float,
+    *,
+    guidance: float,
+    tell_above: float,
+    guide_below: float,
+) -> Tensor:
+    """Predict with as much of class and guidance as a strength of noise allows.
+
+    Args:
+        net, images_BCHW, times_B, labels_B, guidance: see ``guided``.
+        strength: of the noise of all images, as ``strength_of`` has it.
+        tell_above: strength of noise below which the class is told no more, and nothing is guided: what is left there
+            are traces too fine to be seen, and with a class in them a classifier would fall for them. 0: to the end.
+        guide_below: strength of noise above which nothing is guided, since guidance there takes variety away.
+    Source:
+        Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in
+        Diffusion Models", NeurIPS 2024; not telling the class in faint noise either is ours.
+    """
+    if strength <= tell_above:
+        return guided(net, images_BCHW, times_B, torch.full_like(labels_B, net.no_class), 0)
+    return guided(net, images_BCHW, times_B, labels_B, guidance if strength < guide_below else 0)
+
+
+def noise_of(generators: Sequence[torch.Generator], size: tuple[int, int], device: torch.device) -> Tensor:
+    """Draw noise for images of a (height, width) in pixels, for each by its own generator; (B, 3, H, W)."""
+    noise = torch.stack([torch.randn(3, *size, generator=generator) for generator in generators])
+    return noise.to(device).contiguous(memory_format=torch.channels_last)
 
 
 def strength_of(kept: float) -> float:
@@ -165,7 +203,7 @@ def times_of(kept_T: Tensor, steps: int) -> list[int]:
 
 @torch.no_grad()
 def sample(
-    net: NoisePredictor,
+    net: Conditional,
     labels_B: Tensor,
     steps: int,
     kept_T: Tensor,
@@ -175,11 +213,12 @@ def sample(
     guidance: float = 0.0,
     sampler: Sampler = "dpm++",
     tell_above: float = 0.0,
+    guide_below: float = math.inf,
     watch: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Make images of classes out of noise.
 
-    Every image has a generator of its own, so it does not depend on those that are made beside it. Ten parameters
+    Every image has a generator of its own, so it does not depend on those that are made beside it. Eleven parameters
     because they are the knobs that papers on samplers compare.
 
     Args:
@@ -189,26 +228,17 @@ def sample(
         kept_T: the noise that the network has learned, of ``linear_noise``.
         seeds: of the images.
         size: (height, width) in pixels.
-        guidance: see ``guided``.
-        tell_above: strength of noise (``strength_of``) below which the class is told no more, and nothing is guided:
-            what is left there are traces too fine to be seen, and with a class in them a classifier would fall for
-            them. 0: to the end.
+        guidance, tell_above, guide_below: see ``conditioned``.
         sampler: ``ddpm`` (ancestral: some noise is put back at every step), ``ddim`` or ``dpm++`` (2M), which draw
             none.
         watch: is told, before the first step and after each, how many are over, and the images as they are then.
     Returns:
         Images from -1 to 1, (B, 3, H, W), in float32.
-    Source:
-        Guidance in a part of the way alone: Kynkäänniemi et al., "Applying Guidance in a Limited Interval Improves
-        Sample and Distribution Quality in Diffusion Models", NeurIPS 2024; not telling the class there either is ours.
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     assert len(generators) == len(labels_B)
-
-    def drawn() -> Tensor:
-        noise = torch.stack([torch.randn(3, *size, generator=generator) for generator in generators])
-        return noise.to(labels_B.device).contiguous(memory_format=torch.channels_last)
-
+    how = {"guidance": guidance, "tell_above": tell_above, "guide_below": guide_below}
+    drawn = partial(noise_of, generators, size, labels_B.device)
     images, before = drawn(), None
     if watch:
         watch(0, images)
@@ -216,10 +246,7 @@ def sample(
     for index, (time, following) in enumerate(_pairs(times_of(kept_T, steps))):
         times_B = torch.full_like(labels_B, time)
         now, then = kept[time], 1.0 if following is None else kept[following]
-        if strength_of(now) > tell_above:
-            noise = guided(net, images, times_B, labels_B, guidance)
-        else:
-            noise = guided(net, images, times_B, torch.full_like(labels_B, net.no_class), 0)
+        noise = conditioned(net, images, times_B, labels_B, strength_of(now), **how)
         clean = ((images - math.sqrt(1 - now) * noise) / math.sqrt(now)).clamp(-1, 1)
         if following is None:
             images = clean
@@ -229,7 +256,7 @@ def sample(
             images = _ddim(images, clean, now, then)
         else:
             images = _dpm_solver(images, clean, now, then, before)
-        before = clean, now
+        before = clean, strength_of(now)
         if watch:
             watch(index + 1, images)
     return images
@@ -257,14 +284,25 @@ def _ddim(noisy: Tensor, clean: Tensor, now: float, then: float) -> Tensor:
 
 
 def _dpm_solver(noisy: Tensor, clean: Tensor, now: float, then: float, before: tuple[Tensor, float] | None) -> Tensor:
-    """Take a step of second order, by the clean image of the step before; Lu et al., "DPM-Solver++", 2022, algorithm 2.
+    """Take a step of second order; ``before`` as ``extrapolated`` has it. Source: see there."""
+    weak, strong = strength_of(then), strength_of(now)
+    clean = extrapolated(clean, strong, weak, before)
+    reach = math.log(strong / weak)
+    return math.sqrt((1 - then) / (1 - now)) * noisy - math.sqrt(then) * math.expm1(-reach) * clean
+
+
+def extrapolated(clean: Tensor, now: float, then: float, before: tuple[Tensor, float] | None) -> Tensor:
+    """Return the clean image as it will be thought to be in the middle of a step, by how it has changed so far.
 
     Args:
-        before: the clean image as it was thought to be a step before, and what was kept then; None: of first order.
+        clean: the image as it is thought to be now.
+        now, then: strengths of noise before and after the step.
+        before: the clean image as it was thought to be a step before, and the strength then; None: it is left as it is.
+    Source:
+        Lu et al., "DPM-Solver++", 2022, algorithm 2.
     """
-    reach = math.log(strength_of(now) / strength_of(then))
-    if before is not None:
-        earlier, long_ago = before
-        share = reach / (2 * math.log(strength_of(long_ago) / strength_of(now)))
-        clean = (1 + share) * clean - share * earlier
-    return math.sqrt((1 - then) / (1 - now)) * noisy - math.sqrt(then) * math.expm1(-reach) * clean
+    if before is None:
+        return clean
+    earlier, long_ago = before
+    share = math.log(now / then) / (2 * math.log(long_ago / now))
+    return (1 + share) * clean - share * earlier

@@ -7,12 +7,12 @@ import torch
 
 from sightline.models.acgan import ACGAN
 from sightline.models.base import Network
-from sightline.models.unet import UNet
+from sightline.models.unet import ConditionalUNet
 
 __all__ = ["Countable", "flops_per_image", "forward_once", "training_flops"]
 
 Size = tuple[int, int]
-Countable = Network | UNet | ACGAN
+Countable = Network | ConditionalUNet | ACGAN
 
 
 def flops_per_image(network: Countable, size: Size) -> int:

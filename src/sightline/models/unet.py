@@ -1,4 +1,4 @@
-"""A class-conditional U-Net that predicts noise. B images, channels D, height H, width W, embedding E, K classes.
+"""Class-conditional U-Nets that tell noise from image. B images, channels D, height H, width W, embedding E, K classes.
 
 Ours rather than diffusers' ``UNet2DModel``: it can work on patches of pixels, and its layers can be counted and
 compiled like those of every other network here.
@@ -10,36 +10,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sightline.config.generators import DiffusionConfig
+from sightline.config.generators import DiffusionConfig, EDMConfig, UNetConfig
 from sightline.models.diffusion import linear_noise
 
-__all__ = ["UNet", "time_features"]
+__all__ = ["ConditionalUNet", "EDMUNet", "UNet", "time_features"]
 
 GROUPS = 8  # of each norm; widths are multiples of it
 HEAD_WIDTH = 64  # channels of a head of self-attention
 LEAST_NOISE = 0.05**2  # variance that patches of little noise are scaled by at most, on the straight way
 LONGEST = 10_000  # steps: the longest wave of an embedded time
+STRENGTHS = 1000  # steps that an embedded strength of noise goes through from the least to the most
 
 
-class UNet(nn.Module):
-    """Predicts the noise in an image from the image, the time, and the class.
+class ConditionalUNet(nn.Module):
+    """The layers of every U-Net here: from a noisy image, the time and the class to a correction.
 
-    What the layers give is a correction: without one, of all that there is in an image its share of noise is taken for
-    noise. Noise has more numbers than an image has features, and it passes norms badly; so there is also a straight way
-    past the layers (``Straight``).
+    Noise has more numbers than an image has features, and it passes norms badly; so there is also a straight way past
+    the layers (``Straight``). Without training the correction is zero.
 
     Levels halve the side from one to the next. What a level makes on the way down is joined to what comes back up.
     Every residual block is told time and class, by a scale and a shift of its second norm.
 
     Source:
         Ho, Jain and Abbeel, "Denoising Diffusion Probabilistic Models", NeurIPS 2020, appendix B; the scale and shift,
-        and the last filters that start at zero, from Dhariwal and Nichol, "Diffusion Models Beat GANs", NeurIPS 2021;
-        the correction is the velocity of Salimans and Ho, "Progressive Distillation", ICLR 2022, appendix D.
+        and the last filters that start at zero, from Dhariwal and Nichol, "Diffusion Models Beat GANs", NeurIPS 2021.
     """
 
-    kept_T: Tensor
-
-    def __init__(self, config: DiffusionConfig, classes: int) -> None:
+    def __init__(self, config: UNetConfig, classes: int) -> None:
         """
         Args:
             config: widths, blocks, attention, patch and dropout.
@@ -48,8 +45,6 @@ class UNet(nn.Module):
         super().__init__()
         self.no_class = classes
         self.patch = config.patch
-        kept_T = linear_noise(config.noise_steps, config.first_noise, config.last_noise)
-        self.register_buffer("kept_T", kept_T.float(), persistent=False)
         widths, pixels = config.widths, 3 * config.patch**2
         embedding = 4 * widths[0]
         self.stem = nn.Conv2d(pixels, widths[0], 3, padding=1)
@@ -80,19 +75,25 @@ class UNet(nn.Module):
         self.out = zeroed(nn.Conv2d(width, pixels, 3, padding=1))
         self.straight = Straight(pixels, embedding)
 
-    def forward(self, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor) -> Tensor:
-        """Predict the noise in images, in float32.
+    def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
+        """Return what the network takes: images of nothing but zeros, of a (height, width) in pixels; how far their
+        noise has come; labels.
+        """
+        return torch.zeros(count, 3, *size), torch.ones(count, dtype=torch.long), torch.zeros(count, dtype=torch.long)
+
+    def correction(self, images_BCHW: Tensor, times_B: Tensor, noise_B: Tensor, labels_B: Tensor) -> Tensor:
+        """Compute the correction.
 
         Args:
             images_BCHW: noisy images, (B, 3, H, W).
-            times_B: steps of noise they have had, less one.
+            times_B: how far the noise has come, in steps.
+            noise_B: share of the noise in the variance of each image.
             labels_B: their classes; ``no_class`` where none is told.
         Returns:
             (B, 3, H, W).
         """
         waves_BD = time_features(times_B, self.time[0].in_features)  # type: ignore[arg-type]
         condition_BE = functional.silu(self.time(waves_BD.to(images_BCHW.dtype)) + self.label(labels_B))
-        kept = self.kept_T[times_B][:, None, None, None]
         patches = functional.pixel_unshuffle(images_BCHW, self.patch)
         maps = self.stem(patches)
         skips = [maps]
@@ -104,14 +105,79 @@ class UNet(nn.Module):
         for layer in self.up:
             maps = layer(torch.cat([maps, skips.pop()], 1), condition_BE) if isinstance(layer, Block) else layer(maps)
         correction = self.out(functional.silu(self.norm(maps)))
-        correction = correction + self.straight(patches * (1 - kept + LEAST_NOISE).rsqrt(), condition_BE)
-        correction_BCHW = functional.pixel_shuffle(correction, self.patch)
+        scale = (noise_B + LEAST_NOISE).rsqrt()[:, None, None, None]
+        correction = correction + self.straight(patches * scale, condition_BE)
+        return functional.pixel_shuffle(correction, self.patch)
+
+
+class UNet(ConditionalUNet):
+    """Predicts the noise in an image from the image, the time, and the class.
+
+    What the layers give is a correction: without one, of all that there is in an image its share of noise is taken for
+    noise.
+
+    Source:
+        The correction is the velocity of Salimans and Ho, "Progressive Distillation", ICLR 2022, appendix D.
+    """
+
+    kept_T: Tensor
+
+    def __init__(self, config: DiffusionConfig, classes: int) -> None:
+        """See ``ConditionalUNet``; the noise is also told by the settings."""
+        super().__init__(config, classes)
+        kept_T = linear_noise(config.noise_steps, config.first_noise, config.last_noise)
+        self.register_buffer("kept_T", kept_T.float(), persistent=False)
+
+    def forward(self, images_BCHW: Tensor, times_B: Tensor, labels_B: Tensor) -> Tensor:
+        """Predict the noise in images, in float32.
+
+        Args:
+            images_BCHW: noisy images, (B, 3, H, W).
+            times_B: steps of noise they have had, less one.
+            labels_B: their classes; ``no_class`` where none is told.
+        Returns:
+            (B, 3, H, W).
+        """
+        kept_B = self.kept_T[times_B]
+        correction_BCHW = self.correction(images_BCHW, times_B, 1 - kept_B, labels_B)
+        kept = kept_B[:, None, None, None]
         return (1 - kept).sqrt() * images_BCHW + kept.sqrt() * correction_BCHW
 
-    def example(self, size: tuple[int, int], count: int = 1) -> tuple[Tensor, ...]:
-        """Return what the network takes: images of nothing but zeros, of a (height, width) in pixels; times, labels."""
-        nothing = torch.zeros(count, dtype=torch.long)
-        return torch.zeros(count, 3, *size), nothing, nothing
+
+class EDMUNet(ConditionalUNet):
+    """Predicts the image in a noisy one from the noisy one, the strength of its noise, and the class.
+
+    Without a correction it is the noisy image scaled down, by as much as its strength alone says. What the layers take
+    has a variance of 1 at every strength, and so has the correction that is wanted of them.
+
+    Source:
+        Karras, Aittala, Aila and Laine, "Elucidating the Design Space of Diffusion-Based Generative Models", NeurIPS
+        2022, eq. 7 and table 1. Other than theirs the strength is told as a step between the least and the most.
+    """
+
+    def __init__(self, config: EDMConfig, classes: int) -> None:
+        """See ``ConditionalUNet``; the deviation of images, least and most noise are also told by the settings."""
+        super().__init__(config, classes)
+        self.image_deviation = config.image_deviation
+        self._least, self._most = math.log(config.least_noise), math.log(config.most_noise)
+
+    def forward(self, images_BCHW: Tensor, strengths_B: Tensor, labels_B: Tensor) -> Tensor:
+        """Predict images, in float32.
+
+        Args:
+            images_BCHW: noisy images, (B, 3, H, W).
+            strengths_B: deviations of their noise.
+            labels_B: their classes; ``no_class`` where none is told.
+        Returns:
+            (B, 3, H, W).
+        """
+        steps_B = STRENGTHS * (strengths_B.log() - self._least) / (self._most - self._least)
+        variance_B = strengths_B.square() + self.image_deviation**2
+        noise_B = strengths_B.square() / variance_B
+        scale = variance_B.rsqrt()[:, None, None, None]
+        correction_BCHW = self.correction(scale * images_BCHW, steps_B, noise_B, labels_B)
+        own = (1 - noise_B)[:, None, None, None]  # the image's share of the variance
+        return own * images_BCHW + self.image_deviation * noise_B.sqrt()[:, None, None, None] * correction_BCHW
 
 
 class Straight(nn.Module):

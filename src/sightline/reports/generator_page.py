@@ -13,7 +13,7 @@ import numpy as np
 
 from sightline.config.acgan import ACGANConfig
 from sightline.config.generating import GeneratorRecipe
-from sightline.config.generators import SHOWN_CLASSES, GeneratorConfig, SamplingConfig, glimpse_of
+from sightline.config.generators import SHOWN_CLASSES, EDMConfig, GeneratorConfig, glimpse_of, usual_of
 from sightline.display.pages import Item, Page, Picture, Section, data_uri
 from sightline.errors import RunError
 from sightline.evaluation.results import about_left_out, cost_section, number
@@ -26,6 +26,7 @@ __all__ = ["generator_page"]
 BLOCKS = ("generator", "optimizer", "schedule", "clip", "averaging", "augment")
 CURVES = {
     "diffusion": [("Loss", "loss", ("train_loss", "val_loss"))],
+    "edm": [("Loss", "loss", ("train_loss", "val_loss"))],
     "acgan": [
         ("Loss of the discriminator", "loss", ("train_loss", "val_loss")),
         ("Loss of the generator", "loss", ("train_generator_loss", "val_generator_loss")),
@@ -82,10 +83,11 @@ def _lead(model: Mapping[str, Any], recipe: GeneratorRecipe, *, shown: bool) -> 
             f" are those of both, and the generator alone is saved. {unseen}"
         )
     else:
-        name, losses = "A generator by diffusion", _loss_of_noise(model["losses"])
+        edm = isinstance(recipe.generator, EDMConfig)
+        name, losses = "A generator by diffusion", _loss_of_noise(model["losses"], edm)
         way = (
             "It makes an image of a class that is asked for out of noise, by taking a little of the noise away again"
-            f" and again (DDPM). {unseen}"
+            f" and again ({'EDM' if edm else 'DDPM'}). {unseen}"
         )
     where = "the samples below are there to be looked at" if shown else "look at images that it makes"
     return [
@@ -97,14 +99,20 @@ def _lead(model: Mapping[str, Any], recipe: GeneratorRecipe, *, shown: bool) -> 
     ]
 
 
-def _loss_of_noise(losses: Mapping[str, Any]) -> str:
+def _loss_of_noise(losses: Mapping[str, Any], edm: bool) -> str:
     text = f"on the training images {number(losses['train_loss'], '.4f')}"
     if "val_loss" in losses:
         text = f"on the {losses['n']:,} validation images {number(losses['val_loss'], '.4f')}, {text}"
-    return (
-        f"Its loss in the last epoch: {text}. It is the mean squared error with which it guesses the noise that was"
-        " added to an image; a guess of no noise at all would have 1."
+    meaning = (
+        "It is the mean squared error with which it guesses the noise that was added to an image; a guess of no noise"
+        " at all would have 1."
     )
+    if edm:
+        meaning = (
+            "It is the squared error with which it guesses an image out of a noisy one, in units of that of a guess"
+            " that only scales the noisy one down, as far as the strength of its noise says; that guess has about 1."
+        )
+    return f"Its loss in the last epoch: {text}. {meaning}"
 
 
 def _losses_of_contest(losses: Mapping[str, Any]) -> str:
@@ -180,7 +188,8 @@ def _about_samples(recipe: GeneratorRecipe, classes: int) -> str:
         way = (
             f"in {sampling.steps} steps of {sampling.sampler} with a guidance of {sampling.guidance:g}, which is quick"
         )
-        usual = _usual(recipe.generator).steps
+        assert not isinstance(recipe.generator, ACGANConfig)
+        usual = usual_of(recipe.generator).steps
         way += f" (sightline generate takes {usual} steps)" if usual > sampling.steps else ""
     averaged = ", by the averaged weights" if recipe.averaging is not None else ""
     return (
@@ -216,8 +225,10 @@ NEXT = (
 
 def _next_commands(generator: GeneratorConfig) -> str:
     """List commands that make images, measure them and use them, from within the folder of the run."""
-    usual = _usual(generator)
-    how = "" if isinstance(generator, ACGANConfig) else f"--guidance {usual.guidance:g} --steps {usual.steps} "
+    how = ""
+    if not isinstance(generator, ACGANConfig):
+        usual = usual_of(generator)
+        how = f"--guidance {usual.guidance:g} --steps {usual.steps} "
     lines = (
         (f"sightline generate . --per-class 500 {how}--out FOLDER", "images of each class, and manifest.csv"),
         ("sightline evaluate CLASSIFIER FOLDER --generated", "how near they are to real ones, in its features"),
@@ -225,12 +236,3 @@ def _next_commands(generator: GeneratorConfig) -> str:
     )
     width = max(len(command) for command, _ in lines)
     return "\n".join(f"{command:{width}}    # {comment}" for command, comment in lines)
-
-
-def _usual(generator: GeneratorConfig) -> SamplingConfig:
-    """Choose how ``sightline generate`` makes images unless told otherwise, as far as this generator can."""
-    usual = SamplingConfig()
-    if isinstance(generator, ACGANConfig):
-        return usual
-    guidance = usual.guidance if generator.drop_labels else 0
-    return SamplingConfig(guidance=guidance, steps=min(usual.steps, generator.noise_steps))

@@ -74,7 +74,7 @@ __all__ = [
 
 F = TypeVar("F", bound=Facts)
 
-GENERATORS = ("diffusion", "acgan")
+GENERATORS = ("diffusion", "edm", "acgan")
 NUMBERS = ("float16", "bfloat16", "float32", "float64", "int64", "bool")  # of weights
 MODEL_FORMAT = 1  # rises when an older sightline could misread model.json
 RUNS = Path("runs")
@@ -274,9 +274,13 @@ def refuse_other_kind(model: Mapping[str, Any], run: str | os.PathLike[str], *, 
         raise RunError(
             f"{str(run)!r} is a {kind}, and no generator; train one with `sightline train DATA --recipe ddpm`."
         )
+    if not generator and kind in GENERATORS:
+        raise RunError(
+            f"{str(run)!r} is a generator ({kind}), not a classifier; `sightline generate {run} --out FOLDER` makes"
+            " images with it."
+        )
     if not generator and kind != "classifier":
-        hint = f"; `sightline generate {run} --out FOLDER` makes images with it" if kind in GENERATORS else ""
-        raise RunError(f"{str(run)!r} is a {kind}, not a classifier{hint}.")
+        raise RunError(f"{str(run)!r} is a {kind}, not a classifier.")
 
 
 def read_model(run: Path) -> dict[str, Any]:

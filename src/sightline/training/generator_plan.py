@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sightline.config.acgan import ACGANConfig
 from sightline.config.generating import GeneratorRecipe
-from sightline.config.generators import DiffusionConfig, GeneratorConfig
+from sightline.config.generators import EDMConfig, GeneratorConfig
 from sightline.config.resolving import to_mapping
 from sightline.data.augment.augment import center
 from sightline.data.cache import CachedImages
@@ -20,7 +20,7 @@ from sightline.display.reporting import Listener, ignore
 from sightline.machine.devices import choose_device, describe
 from sightline.models.acgan import ACGAN
 from sightline.models.flops import training_flops
-from sightline.models.unet import UNet
+from sightline.models.unet import EDMUNet, UNet
 from sightline.reports.report import report
 from sightline.runs.folder import REPORT, SAMPLES, mark_done, read_model, write_weights
 from sightline.runs.writing import write_json
@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 
     from sightline.training.module import Learner
 
-__all__ = ["FEW_WIDTHS", "MANY_WIDTHS", "GeneratorPlan", "lost_detail", "scaled_to", "without_color"]
+__all__ = [
+    "FEW_WIDTHS",
+    "MANY_WIDTHS",
+    "GeneratorPlan",
+    "lost_detail",
+    "root_mean_square",
+    "scaled_to",
+    "without_color",
+]
 
 MANY = 10_000  # training images
 FEW_WIDTHS: tuple[int, ...] = (32, 64)  # channels of the levels
@@ -52,16 +60,16 @@ class GeneratorPlan(Plan):
     """Everything that is settled before the first step of a generator's training."""
 
     recipe: GeneratorRecipe
-    built: UNet | ACGAN
+    built: UNet | EDMUNet | ACGAN
 
     @property
-    def network(self) -> UNet | ACGAN:
+    def network(self) -> UNet | EDMUNet | ACGAN:
         return self.built
 
     def notes(self) -> list[str]:
         """Return the operations of a training image, and the size of the finest level."""
         line = f"{self._operations(1) / len(self.splits.train) / 1e9:.3g} GFLOP a training image"
-        if isinstance(self.recipe.generator, DiffusionConfig):
+        if not isinstance(self.recipe.generator, ACGANConfig):
             line += f"; positions of the finest level: {max(self.images.size) // self.recipe.generator.patch} a side"
         return [line]
 
@@ -70,11 +78,13 @@ class GeneratorPlan(Plan):
         return super().describe() | {"kind": generator.kind, "generator": to_mapping(generator)}
 
     def learner(self, fresh: bool) -> "Learner":
-        from sightline.training.module import ACGANLearner, DiffusionLearner
+        from sightline.training.module import ACGANLearner, DiffusionLearner, EDMLearner
 
         batches = -(-len(self.splits.train) // self.recipe.fit.batch_size)
         if isinstance(self.built, ACGAN):
             return ACGANLearner(self.built, self.recipe, batches)
+        if isinstance(self.built, EDMUNet):
+            return EDMLearner(self.built, self.recipe, batches)
         return DiffusionLearner(self.built, self.recipe, batches)
 
     def callbacks(self, run: Path, on_event: Listener) -> "list[Callback]":
@@ -99,7 +109,7 @@ class GeneratorPlan(Plan):
         mark_done(run)
         with drawing(REPORT, on_event):
             report(run, on_event=ignore)
-        _report_reached(on_event, run, trained.losses, len(self.splits.validation))
+        _report_reached(on_event, run, self.recipe.generator.kind, trained.losses, len(self.splits.validation))
 
     def _operations(self, epochs: int) -> int:
         """Return the floating-point operations of so many epochs."""
@@ -107,7 +117,7 @@ class GeneratorPlan(Plan):
         return training_flops(self.network, [(self.images.size, learning)] * epochs, len(self.splits.train))
 
 
-def _report_reached(on_event: Listener, run: Path, losses: Mapping[str, float], n: int) -> None:
+def _report_reached(on_event: Listener, run: Path, kind: str, losses: Mapping[str, float], n: int) -> None:
     """Report what a finished generator reached, and on what one may do with it."""
     if "val_generator_loss" in losses:
         on_event(
@@ -115,7 +125,8 @@ def _report_reached(on_event: Listener, run: Path, losses: Mapping[str, float], 
             f" {losses['val_generator_loss']:.4f} (of a contest: neither says how good the images are)"
         )
     elif "val_loss" in losses:
-        on_event(f"loss on {n:,} validation images: {losses['val_loss']:.4f} (mean squared error of the noise)")
+        meaning = "weighted squared error of the image" if kind == "edm" else "mean squared error of the noise"
+        on_event(f"loss on {n:,} validation images: {losses['val_loss']:.4f} ({meaning})")
     on_event("Next:")
     if (run / REPORT).exists():
         on_event(f"  {run / REPORT}   what it was trained on, how it learned, what it makes")
@@ -149,8 +160,9 @@ def scaled_to(images: CachedImages, count: int, generator: GeneratorConfig) -> d
     patches = _patches(images.size, len(widths))
     patch = next((patch for patch in patches if max(images.size) / patch <= FINEST_SIDE), max(patches, default=1))
     patch = max([patch, *(larger for larger in patches if larger > patch and lost_detail(images, larger) <= LOST)])
+    own = {"image_deviation": root_mean_square(images)} if isinstance(generator, EDMConfig) else {}
     return {
-        "generator": {"kind": "diffusion", "widths": list(widths), "patch": patch},
+        "generator": {"kind": generator.kind, "widths": list(widths), "patch": patch, **own},
         "fit": {"epochs": epochs, "batch_size": BATCH},
     }
 
@@ -202,6 +214,14 @@ def lost_detail(images: CachedImages, patch: int) -> float:
     again = functional.interpolate(shrunk, size=images.size, mode="bicubic")
     varies = (levels - levels.mean((2, 3), keepdim=True)).square().sum()
     return float((levels - again).square().sum() / varies.clamp_min(1e-9))
+
+
+def root_mean_square(images: CachedImages) -> float:
+    """Return the root mean square of images of a set, of those that are looked at, as numbers from -1 to 1; to two
+    digits, and 0.1 at least.
+    """
+    levels = center(torch.from_numpy(images.pixels[_looked_at(images)]), images.size).float()
+    return max(round(float((levels / 127.5 - 1).square().mean().sqrt()), 2), 0.1)
 
 
 def without_color(images: CachedImages) -> bool:

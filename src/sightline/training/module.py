@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 from sightline.config.acgan import ACGANConfig
 from sightline.config.generating import AnyRecipe, GeneratorRecipe
-from sightline.config.generators import DiffusionConfig
+from sightline.config.generators import DiffusionConfig, EDMConfig
 from sightline.config.schedules import PlateauConfig
 from sightline.config.settings import Recipe
 from sightline.data.batches import Batch, derived_seed
 from sightline.errors import TrainingError
 from sightline.machine.devices import exact_dtype, seed_generators
-from sightline.models import acgan, diffusion
+from sightline.models import acgan, diffusion, edm
 from sightline.models.acgan import ACGAN
 from sightline.models.base import Network
-from sightline.models.unet import UNet
+from sightline.models.unet import EDMUNet, UNet
 from sightline.training.losses import classification_loss
 from sightline.training.optimizers import build_optimizer
 from sightline.training.phases import phases_of, shares_of, whitening_epochs
@@ -30,6 +30,7 @@ __all__ = [
     "ACGANLearner",
     "ClassifierLearner",
     "DiffusionLearner",
+    "EDMLearner",
     "Learner",
     "agreed",
     "validated",
@@ -245,27 +246,18 @@ class ClassifierLearner(Learner):
         return epoch < whitening_epochs(self.recipe) or self.trainer.world_size > 1
 
 
-class DiffusionLearner(Learner):
-    """Trains a U-Net to predict the noise in images from -1 to 1."""
+class _NoiseLearner(Learner):
+    """Trains a U-Net to tell noise and image apart, in images from -1 to 1."""
 
-    network: UNet
     recipe: GeneratorRecipe
-
-    def __init__(self, network: UNet, recipe: GeneratorRecipe, batches_per_epoch: int) -> None:
-        super().__init__(network, recipe, batches_per_epoch)
-        assert isinstance(recipe.generator, DiffusionConfig)
-        self.config = config = recipe.generator
-        self.kept_T = diffusion.linear_noise(config.noise_steps, config.first_noise, config.last_noise)
+    config: DiffusionConfig | EDMConfig
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         position = self.begin_step(batch)
         processes = self.trainer.world_size
         of = round(len(batch.labels) * processes / batch.weight)  # images of the batch, over all processes
-        loss = diffusion.loss(
-            self.network,
-            batch.images,
-            batch.labels,
-            self.kept_T,
+        loss = self.loss(
+            batch,
             self.draws("noise", batch.epoch, batch.position),
             drop_labels=self.config.drop_labels,
             first=of * self.global_rank // processes,
@@ -276,8 +268,40 @@ class DiffusionLearner(Learner):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         drawn = self.draws("noise on validation", batch.position, self.global_rank)  # the same in every epoch
-        loss = diffusion.loss(self.network, batch.images, batch.labels, self.kept_T, drawn)
-        self.validation_totals.add(loss, None, batch.labels, -1)
+        self.validation_totals.add(self.loss(batch, drawn), None, batch.labels, -1)
+
+    def loss(self, batch: Batch, drawn: torch.Generator, **how: Any) -> Tensor:
+        """Compute the loss of a batch; ``how`` is what the method's ``loss`` takes by name."""
+        raise NotImplementedError
+
+
+class DiffusionLearner(_NoiseLearner):
+    """Trains a U-Net to predict the noise."""
+
+    network: UNet
+
+    def __init__(self, network: UNet, recipe: GeneratorRecipe, batches_per_epoch: int) -> None:
+        super().__init__(network, recipe, batches_per_epoch)
+        assert isinstance(recipe.generator, DiffusionConfig)
+        self.config = config = recipe.generator
+        self.kept_T = diffusion.linear_noise(config.noise_steps, config.first_noise, config.last_noise)
+
+    def loss(self, batch: Batch, drawn: torch.Generator, **how: Any) -> Tensor:
+        return diffusion.loss(self.network, batch.images, batch.labels, self.kept_T, drawn, **how)
+
+
+class EDMLearner(_NoiseLearner):
+    """Trains a U-Net to predict the image in noise of any strength."""
+
+    network: EDMUNet
+
+    def __init__(self, network: EDMUNet, recipe: GeneratorRecipe, batches_per_epoch: int) -> None:
+        super().__init__(network, recipe, batches_per_epoch)
+        assert isinstance(recipe.generator, EDMConfig)
+        self.config: EDMConfig = recipe.generator
+
+    def loss(self, batch: Batch, drawn: torch.Generator, **how: Any) -> Tensor:
+        return edm.loss(self.network, batch.images, batch.labels, self.config, drawn, **how)
 
 
 class ACGANLearner(Learner):
