@@ -1,7 +1,7 @@
 """Samplers of a diffusion generator: how far its images lie from real ones, by how often the network is asked for each.
 
     python benchmarks/samplers.py DATA FOLDER [--guidance 1.8] [--images 2000] [--seeds 3] [--evaluations 10 20 50 500]
-        [--sampler dpm++ ...] [--recipe ddpm]
+        [--sampler dpm++ ...] [--recipe ddpm] [--guide-below 2]
 
 A generator (ddpm, or edm) for each seed and one classifier (small), in whose features distances are measured, are trained on
 DATA; every row makes so many images, those of a generator from the same seeds in every row. FOLDER is gone on with where
@@ -46,11 +46,14 @@ def main() -> None:
     parser.add_argument("--evaluations", type=int, nargs="+", default=[10, 20, 50, 500], help="of each guided half")
     parser.add_argument("--sampler", nargs="+", help="unless named all of the generator")
     parser.add_argument("--recipe", default="ddpm")
+    parser.add_argument("--guide-below", type=float, help="strength of noise below which there is guidance")
     options = parser.parse_args()
     root = options.folder.absolute()
     judge = train(options.data, root / "judge", "--recipe", "small", "--evaluate", "none")
     reference = Reference(judge, options.images)
-    print(f"torch {environment()['torch']}; guidance {options.guidance}, n = {options.images:,} images a row")
+    print(
+        f"torch {environment()['torch']}; {options.recipe}, guidance {options.guidance}{interval_of(options)}, n = {options.images:,} images a row"
+    )
     print(f"real images of validation: {told(reference.floor(options.images))}", flush=True)
     for sampler in options.sampler or resolve_generator(read_recipe(options.recipe)).generator.samplers:
         found = [measure(options, root, reference, sampler, seed) for seed in range(options.seeds)]
@@ -66,6 +69,11 @@ def main() -> None:
             )
 
 
+def interval_of(options: argparse.Namespace) -> str:
+    """The interval of guidance, where there is one."""
+    return "" if options.guide_below is None else f" below {options.guide_below:g}"
+
+
 def measure(options: argparse.Namespace, root: Path, reference: Reference, sampler: str, seed: int) -> dict[int, float]:
     """Fréchet distances of one generator's images by evaluations an image."""
     generator = train(options.data, root / f"generator-{seed}", "--recipe", options.recipe, "--seed", seed)
@@ -73,9 +81,10 @@ def measure(options: argparse.Namespace, root: Path, reference: Reference, sampl
     most = read_any_recipe(generator).generator.most_steps
     found = {}
     for steps in sorted({min(steps, most) for steps in options.evaluations}):
-        out = root / f"{sampler}-{seed}-{options.guidance}-{steps}-{options.images}"
+        out = root / f"{sampler}-{seed}-{options.guidance}-{steps}-{options.images}{interval_of(options)}"
         started = time.perf_counter()
         how = ("--sampler", sampler, "--steps", steps, "--guidance", options.guidance)
+        how += () if options.guide_below is None else ("--guide-below", options.guide_below)
         sightline("generate", generator, *how, "--per-class", each, "--out", out)
         took = time.perf_counter() - started
         measured, agreed = reference.measure(out)
