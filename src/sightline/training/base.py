@@ -69,10 +69,8 @@ class Trained:
     """For ``model.json``."""
     ask: Callable[[Array, Callable[[int, int], None]], Array] | None = None
     """Logits of rows of the set, (1, n, K), by kept features; None asks the network."""
-    reference_features: Callable[[Array, Callable[[int, int], None]], torch.Tensor] | None = None
-    """What ``inference.ood`` compares of training rows, (n, C), kept of a frozen network; None asks the network."""
-    answer_features: Callable[[Array, Callable[[int, int], None]], torch.Tensor] | None = None
-    """The same of any rows, in the number format of the answers."""
+    features: Callable[[Array, Callable[[int, int], None]], torch.Tensor] | None = None
+    """What ``inference.ood`` compares of rows, (n, C), kept of a frozen network; None asks the network."""
     crossed: CrossValidation | None = None
     """Where cross-validation measures, in place of a test split."""
 

@@ -144,8 +144,7 @@ def _speed(probed: Probed) -> float:
 def _kept(plan: ClassifierPlan, probed: Probed) -> dict[str, Any]:
     """Return what answers from kept features, for ``Trained``: logits only where one view is used."""
     ask = probed.ask if plan.recipe.evaluation.views == "one" else None
-    stores = {"reference_features": probed.store.compared, "answer_features": probed.answer_store.compared}
-    return {"ask": ask, **stores}
+    return {"ask": ask, "features": probed.store.compared}
 
 
 def plan_finetuning(

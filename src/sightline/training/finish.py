@@ -119,7 +119,7 @@ def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained
     layer = compared_layer(plan.network, plan.pretrained)
     train = splits.train
     some = train[np.linspace(0, len(train) - 1, min(len(train), REFERENCE_IMAGES)).astype(np.int64)]
-    features_ND = _features(classifier, plan, trained.reference_features, layer, some, progress)
+    features_ND = _features(classifier, plan, trained.features, layer, some, progress)
     classifier.reference = Reference.fit(layer, features_ND)
     if trained.crossed is not None:  # of fewer images than a reference takes
         folds_N = deal_folds(images, some, FOLDS, recipe.data.split_seed)
@@ -185,7 +185,7 @@ def _outputs(
         report = lambda done: progress(done, len(rows))  # noqa: E731
         return classifier.outputs(plan.images.pixels, views, rows=rows, progress=report)
     logits_VNK = trained.ask(rows, progress) + classifier.prior_shift(views)
-    features_ND = _features(classifier, plan, trained.answer_features, reference.layer, rows, progress)
+    features_ND = _features(classifier, plan, trained.features, reference.layer, rows, progress)
     return Outputs(logits_VNK, reference.distances(features_ND), reference.energy_weight)
 
 

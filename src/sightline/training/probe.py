@@ -24,7 +24,6 @@ from sightline.inference.logistic_regression import (
     cross_validate,
     solve_head,
 )
-from sightline.machine.devices import arithmetic
 from sightline.measures.metrics import cross_entropy
 from sightline.measures.significance import measure_accuracy
 from sightline.training.classifier_plan import ClassifierPlan
@@ -46,8 +45,7 @@ class Probed:
     """A solved probe, and what it says of validation."""
 
     store: FeatureStore
-    answer_store: FeatureStore
-    """Features in the number format of the answers; the other where it is the same."""
+    """Features in the number format of the answers, so that the head has learned from what it will be given."""
     head: Head
     crossed: CrossValidation | None
     logits_NK: Array
@@ -60,7 +58,7 @@ class Probed:
 
     def ask(self, rows: Array, progress: Any = None) -> Array:
         """Return logits of rows of the set by the probe, (1, n, K)."""
-        return self.head.logits(self.answer_store.features(rows, progress))[None]
+        return self.head.logits(self.store.features(rows, progress))[None]
 
 
 def run_probe(plan: ClassifierPlan, on_event: Listener) -> Probed:
@@ -73,13 +71,8 @@ def run_probe(plan: ClassifierPlan, on_event: Listener) -> Probed:
     start = time.perf_counter()
     images, splits, classes = plan.images, plan.splits, len(plan.images.classes)
     rows = np.union1d(splits.train, splits.validation)
-    precision, of_answers = plan.recipe.fit.precision, plan.recipe.evaluation.precision
-    if splits.cross_validated:  # answers to the images that it learns from calibrate it
-        precision = of_answers
-    open_store = partial(FeatureStore, plan.network, images, plan.normalization, pretrained=plan.pretrained)
-    store = answer_store = open_store(precision)
-    if arithmetic(of_answers, store.device) != store.dtype:
-        answer_store = open_store(of_answers)
+    of_answers = plan.recipe.evaluation.precision
+    store = FeatureStore(plan.network, images, plan.normalization, of_answers, pretrained=plan.pretrained)
     with stage(on_event, "Computing features") as progress:
         store.features(rows, progress)
     seconds = time.perf_counter() - start
@@ -115,13 +108,13 @@ def run_probe(plan: ClassifierPlan, on_event: Listener) -> Probed:
         )
     facts["solve_seconds"] = time.perf_counter() - start - seconds
     facts["learning_curve"] = _learning_curve(plan, replace(train, weights_N=None), held_out, head)
-    if store.computed >= FEW_VALIDATION and answer_store is store:
+    if store.computed >= FEW_VALIDATION:
         speed = store.computed / seconds
     elif plan.recipe.probe is None or plan.recipe.probe.then == "nothing":
         speed = float("inf")
-    else:  # kept, or in another format: what follows is timed by itself
+    else:  # kept: what follows is timed by itself
         speed = features_per_second(plan.network, images.size, of_answers)
-    probed = Probed(store, answer_store, head, crossed, logits_NK, facts, time.perf_counter() - start, speed)
+    probed = Probed(store, head, crossed, logits_NK, facts, time.perf_counter() - start, speed)
     _say(on_event, plan, probed)
     return probed
 

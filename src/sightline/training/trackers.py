@@ -266,13 +266,13 @@ def _mlflow(place: Place) -> Logger:
         goes_on = None
     logger = MLFlowLogger(project, run_name=place.run.name, tracking_uri=store, run_id=goes_on)
     try:
-        run = logger.run_id
+        run = str(logger.run_id)
     finally:
-        mlflow.set_tracking_uri(None)  # Lightning sets it, and so the variable, for the whole process
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # Lightning sets it for the whole process
         if named is not None:
             os.environ["MLFLOW_TRACKING_URI"] = named
     known.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(known, str(run).encode())
+    write_atomically(known, run.encode())
     client.update_run(run, status="RUNNING")
     client.set_tag(run, "sightline.run", str(place.run))
     place.say(f"mlflow: run {place.run.name} of the experiment {project} in {shown}")
