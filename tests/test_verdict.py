@@ -61,6 +61,18 @@ def test_the_four_questions_are_answered_by_the_figures_of_the_run() -> None:
     }
 
 
+def test_a_mistake_that_was_made_once_is_not_called_frequent() -> None:
+    told = answers_of(facts(right=99, wrong=1))["What will it get wrong?"]
+    assert told.startswith("It made one mistake when it was measured. Of answers")
+    known = facts(right=100, wrong=0)
+    assert known.measured is not None
+    known.measured["confusion_matrix"] = [[99, 1, 0], [0, 99, 1], [0, 0, 100]]
+    assert (
+        "Its 2 mistakes are each of other classes, no pair twice: none can be called"
+        in answers_of(known)["What will it get wrong?"]
+    )
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [

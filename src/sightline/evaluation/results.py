@@ -29,6 +29,7 @@ __all__ = [
     "cost_section",
     "how_it_did",
     "most_confused",
+    "no_pair_twice",
     "number",
     "warnings",
 ]
@@ -136,18 +137,25 @@ def _most_confused(facts: Facts) -> str:
     pairs = [
         f"{facts.classes[true]} for {facts.classes[answer]} ({confusion_KK[true, answer]:,} of"
         f" {confusion_KK[true].sum():,})"
-        for true, answer in most_confused(confusion_KK, CONFUSED)
+        for true, answer in most_confused(confusion_KK, CONFUSED, least=2)
     ]
     mistakes = int(confusion_KK.sum() - np.trace(confusion_KK))
-    if mistakes > 1:
+    if pairs:
         return f"Of its {mistakes:,} mistakes, it most often took {', '.join(pairs)}."
-    return f"Its one mistake: it took {pairs[0]}." if pairs else "It made no mistake."
+    return no_pair_twice(mistakes)
 
 
-def most_confused(confusion_KK: np.ndarray[Any, Any], most: int) -> list[tuple[int, int]]:
-    """List the pairs of (true class, answer) with the most mistakes, most first."""
+def no_pair_twice(mistakes: int) -> str:
+    """Say that no two classes were confused more than once, of so many mistakes."""
+    if mistakes < 2:
+        return f"It made {'one' if mistakes else 'no'} mistake when it was measured."
+    return f"Its {mistakes:,} mistakes are each of other classes, no pair twice: none can be called frequent."
+
+
+def most_confused(confusion_KK: np.ndarray[Any, Any], most: int, least: int = 1) -> list[tuple[int, int]]:
+    """List the pairs of (true class, answer) with the most mistakes, ``least`` at least, most first."""
     mistakes_KK = confusion_KK - np.diag(np.diag(confusion_KK))
-    order = np.argsort(-mistakes_KK, axis=None, kind="stable")[: min(most, np.count_nonzero(mistakes_KK))]
+    order = np.argsort(-mistakes_KK, axis=None, kind="stable")[: min(most, np.count_nonzero(mistakes_KK >= least))]
     return [divmod(int(place), len(confusion_KK)) for place in order]
 
 

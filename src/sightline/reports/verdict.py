@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sightline.display.pages import Answer
-from sightline.evaluation.results import CROSSED, SURE, UNDECIDED, Facts, most_confused
+from sightline.evaluation.results import CROSSED, SURE, UNDECIDED, Facts, most_confused, no_pair_twice
 
 __all__ = ["verdict"]
 
@@ -90,7 +90,7 @@ def _cautions(facts: Facts, measured: Mapping[str, Any]) -> list[str]:
         (facts.split not in ("test", CROSSED), "The same images set its probabilities, which flatters."),
         (readings > 1, f"The test images were read {readings} times; choosing by them flatters."),
         (hottest > UNDECIDED * coldest, "Too few images set its probabilities: take them for an order."),
-        (unread, f"{unread:,} images of the set could not be read."),
+        (unread, f"{unread:,} image{'' if unread == 1 else 's'} of the set could not be read."),
     ]
     return [text for applies, text in reasons if applies]
 
@@ -130,11 +130,10 @@ def _mistakes(facts: Facts) -> str:
     counts_KK, classes = np.array(facts.measured["confusion_matrix"]), [short(name) for name in facts.classes]
     pairs = [
         f"{classes[true]} for {classes[answer]} ({counts_KK[true, answer]:,} of {counts_KK[true].sum():,})"
-        for true, answer in most_confused(counts_KK, PAIRS)
+        for true, answer in most_confused(counts_KK, PAIRS, least=2)
     ]
-    sentences = [
-        f"It most often takes {', and '.join(pairs)}." if pairs else "It made no mistake when it was measured."
-    ]
+    mistakes = int(counts_KK.sum() - np.trace(counts_KK))
+    sentences = [f"It most often takes {', and '.join(pairs)}." if pairs else no_pair_twice(mistakes)]
     weakest = min((row["recall"], name) for name, row in facts.measured["classes"].items() if row["n"])
     if weakest[0] < WEAK:
         sentences.append(f"Of {short(weakest[1])} it finds only {percent(weakest[0], 0)}.")

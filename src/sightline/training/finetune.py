@@ -198,7 +198,10 @@ def _options(plan: ClassifierPlan) -> tuple[list[Candidate], str]:
     """Return the ways to fine-tune, the most layers first; or none, and why."""
     n = len(plan.splits.validation)
     if plan.splits.cross_validated:
-        return [], "no fine-tuning: of so few images none could be set aside to tell whether it helps"
+        return [], (
+            "no fine-tuning, whatever the minutes: of so few images none could be set aside to tell whether it helps"
+            " (--data.validation 60 sets some aside, and a fifth to test on)"
+        )
     if n < TELLING:
         return [], f"no fine-tuning: {n} validation images could not tell whether it helps"
     return candidates(plan), ""

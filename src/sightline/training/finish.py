@@ -106,6 +106,8 @@ def _report_next_steps(on_event: Listener, run: Path, model: dict[str, Any]) -> 
     on_event("Next:")
     if (run / REPORT).exists():
         on_event(f"  {run / REPORT}   what it was trained on, how good, where wrong, how sure")
+    if (run / "predictions.csv").exists():
+        on_event(f"  {run / 'predictions.csv'}   its answer to each image that it was measured on")
     on_event(f"  sightline predict {run} IMAGES...      what it sees in other images")
     on_event(f"  sightline evaluate {run} DATA          how good it is on another image set")
     on_event(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
