@@ -48,6 +48,9 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return coloured_folder(tmp_path_factory.mktemp("images") / "colours", images=20)
 
 
+TRUSTED = {"augment": {"own": {"trust_code": True}}}
+
+
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
     file = tmp_path / "warp.py"
@@ -106,7 +109,7 @@ def test_a_run_is_repeated_to_the_bit_notes_the_file_and_answers_without_it(
         stop_at(patch, 4)
         with pytest.raises(SystemError):
             sightline.train(colours, recipe="small", settings=settings(code), run=tmp_path / "resumed")
-    resumed = sightline.train(resume=True, run=tmp_path / "resumed")
+    resumed = sightline.train(resume=True, run=tmp_path / "resumed", settings=TRUSTED)
     assert whole and plain and resumed  # noqa: PT018
     weights = [read_weights(run / "model.safetensors")[0] for run in (whole, resumed, plain)]
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
@@ -118,7 +121,7 @@ def test_a_run_is_repeated_to_the_bit_notes_the_file_and_answers_without_it(
     image = next(colours.rglob("*.png"))
     assert sightline.load(whole).predict(image).label in [folder.name for folder in colours.iterdir()]
     with pytest.raises(ConfigError, match=r"--augment.own needs .*warp.py, which cannot be read \(No such file"):
-        sightline.train(recipe=whole / "recipe.yaml", run=tmp_path / "again")
+        sightline.train(recipe=whole / "recipe.yaml", settings=TRUSTED, run=tmp_path / "again")
 
 
 def test_a_run_does_not_go_on_with_other_code(
@@ -130,11 +133,13 @@ def test_a_run_does_not_go_on_with_other_code(
             sightline.train(colours, recipe="small", settings=settings(code), run=tmp_path / "run")
     code.write_text(CODE.replace("0.5 +", "0.6 +"))
     with pytest.raises(ConfigError, match=r"warp.py is not the file that the settings note \(its SHA-256 begins with"):
-        sightline.train(resume=True, run=tmp_path / "run")
+        sightline.train(resume=True, run=tmp_path / "run", settings=TRUSTED)
     with pytest.raises(ConfigError, match=r"cannot be continued with other settings: augment.own.sha256 was"):
         sightline.train(colours, recipe="small", settings=settings(code), resume=True, run=tmp_path / "run")
     code.write_text(CODE)
-    assert sightline.train(resume=True, run=tmp_path / "run") == tmp_path / "run"
+    with pytest.raises(ConfigError, match=r"then add --augment.own.trust-code"):
+        sightline.train(resume=True, run=tmp_path / "run")
+    assert sightline.train(resume=True, run=tmp_path / "run", settings=TRUSTED) == tmp_path / "run"
 
 
 def test_code_that_is_not_trusted_is_not_run(colours: Path, tmp_path: Path, capsys: Any) -> None:
@@ -142,7 +147,7 @@ def test_code_that_is_not_trusted_is_not_run(colours: Path, tmp_path: Path, caps
     file.write_text(f"open({str(trace)!r}, 'w')\n" + CODE)
     command = ["train", str(colours), "--recipe", "small", "--augment.own", f"file:{file}:dim", "--dry-run"]
     assert main(command) == 2
-    assert f"--augment.own runs the code of {file} on this machine; read it, then add --augment.own.trust-code." in (
+    assert f"--augment.own runs the code of {file} on this machine; read it, then add --augment.own.trust-code" in (
         capsys.readouterr().err
     )
     assert not trace.exists()

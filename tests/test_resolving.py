@@ -347,7 +347,7 @@ def test_every_recipe_that_comes_along_resolves_and_survives_being_written_and_r
     [
         *({"network": {"kind": block.kind}} for block in members(NetworkConfig) if not required(block)),
         {"network": {"kind": "timm", "name": "x:y", "weights": "a.pth"}},
-        {"network": {"kind": "hub", "repo": "a/b", "name": "c", "trust_code": True}},
+        {"network": {"kind": "hub", "repo": "a/b", "name": "c"}},
         {"network": {"kind": "run", "folder": "runs/a"}},
         *({"head": block().kind} for block in members(HeadConfig)),
         *({"optimizer": {"kind": block().kind}} for block in members(OptimizerConfig)),

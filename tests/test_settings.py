@@ -40,7 +40,7 @@ from sightline.config.heads import (
     HeadConfig,
     SelfAttentionHeadConfig,
 )
-from sightline.config.networks import CustomResNetConfig, HubConfig, NetworkConfig, SpeednetConfig
+from sightline.config.networks import CustomResNetConfig, NetworkConfig, SpeednetConfig
 from sightline.config.optimizers import (
     AdagradConfig,
     AdamConfig,
@@ -303,14 +303,6 @@ def test_the_networks_of_others_are_named_by_what_has_no_default() -> None:
         "hub": ["repo", "name"],
         "run": ["folder"],
     }
-
-
-def test_code_of_a_repository_is_not_run_unless_it_is_trusted() -> None:
-    with pytest.raises(
-        ConfigError, match=r"runs the code of a/b on this machine .*; read it, then add --network.trust"
-    ):
-        HubConfig(repo="a/b", name="net")
-    assert HubConfig(repo="a/b", name="net", trust_code=True).repo == "a/b"
 
 
 @pytest.mark.parametrize(

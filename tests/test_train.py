@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 import sightline
 from conftest import QUICK, Finished, coloured_folder
 from sightline.config.resolving import merge, read_recipe, resolve
 from sightline.display.lines import Lines
+from sightline.display.reporting import ignore
 from sightline.errors import ConfigError, DataError, Interrupted, RunError, StorageError, TrainingError
 from sightline.inference.predict import load
 from sightline.models.flops import flops_per_image
@@ -267,6 +269,20 @@ def test_a_dry_run_describes_and_makes_nothing(colours: Path, tmp_path: Path, mo
     ):
         assert wanted in text
     assert not (tmp_path / "runs").exists()
+
+
+def test_auto_takes_no_probe_for_a_network_that_starts_from_nothing(tmp_path: Path) -> None:
+    for index in range(8):
+        path = tmp_path / "photos" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (90, 90, 3), np.uint8)).save(path)
+    plan = preparation.prepare_training(tmp_path / "photos", "auto", {"network": "speednet"}, ignore)
+    assert plan.recipe.name == "small"
+    assert "photographs" in plan.why
+    assert plan.why.endswith("but speednet starts from nothing")
+    settings = {"network": "speednet", "probe": {"minutes": 1}}
+    with pytest.raises(ConfigError, match="train it by --recipe small or --probe none"):
+        preparation.prepare_training(tmp_path / "photos", "auto", settings, ignore)
 
 
 @pytest.mark.parametrize(

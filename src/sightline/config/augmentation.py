@@ -111,14 +111,7 @@ class OwnAugmentConfig(Kind, frozen=True, kw_only=True, tag="file"):
     sha256: str | None = None
     """Of the file: a run notes it, and another file is refused; null: whatever it holds."""
     trust_code: bool = False
-    """Run the code of the file, which may do whatever you may do."""
-
-    def _check(self) -> None:
-        if not self.trust_code:
-            raise ConfigError(
-                f"--augment.own runs the code of {self.file} on this machine; read it, then add"
-                " --augment.own.trust-code."
-            )
+    """Run the code of the file, which may do whatever you may do; a flag or Python says so, never a file."""
 
 
 class AugmentConfig(Block, frozen=True, kw_only=True):

@@ -225,8 +225,8 @@ CLASSIFIER: tuple[Conflict, ...] = (
     ),
     (
         lambda r, f: r.probe and r.network.kind != "run" and not getattr(r.network, "weights", None),
-        "{r.probe.flag} needs a network that has learned already, and {r.network.kind} starts from nothing; add"
-        " --backbone box, or take --recipe photos.",
+        "{r.probe.flag} needs a network that has learned already, and {r.network.kind} starts from nothing; train it by"
+        " --recipe small or --probe none, or probe another network: --backbone box.",
     ),
     (
         lambda r, f: r.probe and r.head,

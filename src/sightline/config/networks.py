@@ -96,14 +96,7 @@ class HubConfig(Kind, frozen=True, kw_only=True, tag="hub"):
     name: str
     """What the library or repository calls the network."""
     trust_code: bool = False
-    """Run the code of the repository, which may do whatever you may do."""
-
-    def _check(self) -> None:
-        if not self.trust_code:
-            raise ConfigError(
-                f"network hub runs the code of {self.repo} on this machine (torch.hub downloads and executes it); read"
-                " it, then add --network.trust-code."
-            )
+    """Run the code of the repository, which may do whatever you may do; a flag or Python says so, never a file."""
 
 
 class RunConfig(Kind, frozen=True, kw_only=True, tag="run"):
@@ -112,7 +105,7 @@ class RunConfig(Kind, frozen=True, kw_only=True, tag="run"):
     folder: str
     """Folder of the finished run, or hf:OWNER/NAME[@REVISION] of the hub."""
     trust_code: bool = False
-    """Run the code of the repository, which may do whatever you may do."""
+    """Run the code of the repository, which may do whatever you may do; a flag or Python says so, never a file."""
 
 
 ArchitectureConfig = (

@@ -11,6 +11,7 @@ from sightline.config.building import Block, build
 from sightline.config.checks import Count, ShareAboveZero, ZeroOrMore, nearest, shown
 from sightline.config.resolving import flatten, merge, read_recipe, resolve, spell_out, to_mapping
 from sightline.config.settings import Recipe
+from sightline.config.trust import without_trust
 from sightline.config.yaml_texts import named_texts, read_named, yaml_text
 from sightline.errors import ConfigError
 
@@ -244,7 +245,7 @@ def differences(before: Study, now: Study) -> list[str]:
     """Say what a study has otherwise than before, as ``seeds was [0, 1] and is [0, 1, 2]``, but for its
     descriptions.
     """
-    old, new = (dict(_flat(_mapping(study))) for study in (before, now))
+    old, new = (dict(_flat(without_trust(_mapping(study)))) for study in (before, now))
     names = [name for name in {**old, **new} if not name.endswith("about")]
     return [f"{name} was {old.get(name)} and is {new.get(name)}" for name in names if old.get(name) != new.get(name)]
 

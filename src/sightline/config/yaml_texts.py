@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from sightline.config.checks import shown
+from sightline.config.trust import without_trust
 from sightline.errors import ConfigError
 
 __all__ = ["named_texts", "parse_yaml", "read_named", "read_text", "yaml_text"]
@@ -79,8 +80,8 @@ def read_named(kind: str, known: dict[str, str], name_or_path: str | os.PathLike
 
 
 def yaml_text(content: Any) -> str:
-    """Write settings as YAML."""
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
+    """Write settings as YAML, without what they say of trust."""
+    return str(yaml.safe_dump(without_trust(content), sort_keys=False, allow_unicode=True, width=110))
 
 
 def read_text(path: str | os.PathLike[str], where: str = "") -> str:
@@ -104,7 +105,7 @@ def read_text(path: str | os.PathLike[str], where: str = "") -> str:
 
 
 def parse_yaml(text: str, where: str) -> dict[str, Any]:
-    """Return the mapping that a YAML text holds.
+    """Return the mapping that a YAML text holds, without what it says of trust.
 
     Raises:
         ConfigError: it is not YAML, no mapping, or its aliases repeat more than any settings hold.
@@ -128,7 +129,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(mapping, dict):
         raise ConfigError(f"{where} holds a {type(mapping).__name__}; wanted settings as 'block: {{name: value}}'.")
-    return mapping
+    return dict(without_trust(mapping))
 
 
 def _refuse_large(root: yaml.Node, where: str) -> None:

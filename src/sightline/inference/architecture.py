@@ -96,7 +96,8 @@ def architecture_of(model: Mapping[str, Any], where: str, *, trust_code: bool) -
         if not trust_code:
             raise ConfigError(
                 f"the network of {where} is built by the code of {settings.get('repo')}, which torch.hub would run on"
-                " this machine; read it, then add --trust-code (for a training: --network.trust-code)."
+                " this machine; read it, then add --trust-code, in Python trust_code=True (for a training:"
+                " --network.trust-code)."
             )
         settings["trust_code"] = True
     try:

@@ -14,6 +14,7 @@ from torch import nn
 from sightline.config.backbones import BACKBONES
 from sightline.config.checks import nearest
 from sightline.config.networks import HubConfig, TimmConfig, TorchvisionConfig
+from sightline.config.trust import untrusted
 from sightline.data.sources.downloads import PATIENCE, reachable
 from sightline.errors import ConfigError
 from sightline.models.adapters import ForeignNetwork, TimmNetwork, start_small
@@ -40,6 +41,8 @@ def build_foreign(config: TimmConfig | TorchvisionConfig | HubConfig, classes: i
         case TorchvisionConfig():
             network = _torchvision(config.name, classes, size)
         case HubConfig():
+            if not config.trust_code:
+                raise untrusted("network", config.repo)
             name = f"{config.name} of {config.repo}"
             return ForeignNetwork(_hub(config.repo, config.name), classes, size, name)  # whose head may have learned
     assert isinstance(network.head, nn.Linear)

@@ -49,6 +49,7 @@ def compare(
     out: str | os.PathLike[str] | None = None,
     workers: int | None = None,
     without: str | None = None,
+    trust_code: bool = False,
     on_event: Listener = ignore,
 ) -> Path:
     """Compare finished runs, or the recipes of a study, with each other: tables, curves and a page.
@@ -64,6 +65,7 @@ def compare(
             unless named. Its seconds are then those of a busy machine.
         without: Show a study that has begun once more without this recipe, as study-without-<recipe>.html beside its
             page, marked as a second look; nothing is trained.
+        trust_code: Run the code of the repositories and files that the recipes of a study name.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
     Returns:
         The page, ``study.html`` or ``runs.html``, among its words in Markdown and tables in CSV.
@@ -79,9 +81,9 @@ def compare(
         study, folder = _find_study(names, {"data": data, "seeds": seeds, "fraction": fraction}, out)
         if without is not None:
             return _look_again(study, folder, without, workers, on_event)
-        return _compare_study(study, folder, side_by_side, on_event)
+        return _compare_study(study, folder, side_by_side, trust_code, on_event)
     options = {"data": data, "seeds": seeds, "fraction": fraction, "workers": workers, "without": without}
-    for flag, value in options.items():
+    for flag, value in (options | {"trust-code": trust_code or None}).items():
         if value is not None and names:
             raise ConfigError(f"--{flag} has no effect on runs that are finished; leave it out, or name a study.")
     return _compare_runs(_read_runs(names), out, on_event)
@@ -159,11 +161,13 @@ def _find_study(
     return study, STUDIES / "-".join(parts) if out is None else Path(out)
 
 
-def _compare_study(study: Study, folder: Path, workers: int, on_event: Listener) -> Path:
-    from sightline.studies.runner import jobs, open_study, train_study  # loads torch
+def _compare_study(study: Study, folder: Path, workers: int, trust_code: bool, on_event: Listener) -> Path:
+    from sightline.studies.runner import jobs, open_study, refuse_code_of, train_study  # loads torch
 
+    if not trust_code:
+        refuse_code_of(study)
     study = open_study(folder, study)
-    failures = train_study(study, folder, on_event, workers=workers)
+    failures = train_study(study, folder, on_event, workers=workers, trust_code=trust_code)
     runs = _finished(study, jobs(study, folder))
     if not runs:
         raise RunError(f"no run of {folder} was finished: {next(iter(failures.values()))}")

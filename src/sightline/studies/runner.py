@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from msgspec.structs import replace
 
-from sightline.config.resolving import to_mapping, to_yaml
+from sightline.config.resolving import flatten, merge, to_mapping, to_yaml
 from sightline.config.studies import Study, Variant, differences, read_study, study_to_yaml
+from sightline.config.trust import foreign_code, trusting
+from sightline.config.yaml_texts import yaml_text
 from sightline.data.sources.find_source import find_source
 from sightline.display.reporting import Listener
 from sightline.display.waiting import spoken_seconds
@@ -36,7 +37,7 @@ from sightline.runs.writing import storage_error, write_atomically
 from sightline.training.preparation import prepare_training
 from sightline_runtime.sentences import quoted
 
-__all__ = ["STUDY", "Job", "jobs", "open_study", "train_in_child", "train_study"]
+__all__ = ["STUDY", "Job", "jobs", "open_study", "refuse_code_of", "train_in_child", "train_study"]
 
 STUDY = "study.yaml"  # in a study's folder
 GRACE = 5.0  # seconds in which a training that got Ctrl-C from the terminal, as we did, ends by itself
@@ -53,6 +54,8 @@ class Job:
     seed: int
     folder: Path
     """Of the study."""
+    trust_code: bool = False
+    """Run the code that its recipe names: the caller's word, which no file of the study holds."""
 
     @property
     def name(self) -> str:
@@ -90,12 +93,37 @@ class Job:
     def settings(self) -> dict[str, Any]:
         """Settings over the recipe."""
         backbone = None if self.backbone is None else str(self.backbone.absolute())
-        return self.study.overrides(self.variant, self.seed, backbone)
+        settings = self.study.overrides(self.variant, self.seed, backbone)
+        return merge(settings, self.trust) if self.trust_code else settings
+
+    @property
+    def trust(self) -> dict[str, Any]:
+        """Settings that trust the code which the run needs; a network of a repository comes from a backbone, too."""
+        trusted = trusting(to_mapping(self.study.recipe_of(self.variant)))
+        if self.variant.backbone is not None:
+            known = {variant.name: variant for variant in self.study.trained}
+            below = Job(self.study, known[self.variant.backbone], self.seed, self.folder).trust
+            trusted |= {name: block for name, block in below.items() if name == "network"}
+        return trusted
 
 
-def jobs(study: Study, folder: Path) -> list[Job]:
+def jobs(study: Study, folder: Path, trust_code: bool = False) -> list[Job]:
     """Return the runs of a study in their order: seed after seed, each run after the one it starts from."""
-    return [Job(study, variant, seed, folder) for seed in study.seeds for variant in study.trained]
+    return [Job(study, variant, seed, folder, trust_code) for seed in study.seeds for variant in study.trained]
+
+
+def refuse_code_of(study: Study) -> None:
+    """Refuse a study whose recipes run code of others, where the caller did not say that it is trusted.
+
+    Raises:
+        ConfigError: with whose code it is, and the flag.
+    """
+    for variant in study.trained:
+        for whose, _ in foreign_code(to_mapping(study.recipe_of(variant))).values():
+            raise ConfigError(
+                f"study {study.name!r}, {variant.name!r}, runs the code of {whose} on this machine; read it, then add"
+                " --trust-code. What a file says of trust is not taken."
+            )
 
 
 def open_study(folder: Path, study: Study) -> Study:
@@ -134,7 +162,12 @@ def open_study(folder: Path, study: Study) -> Study:
 
 
 def train_study(
-    study: Study, folder: Path, on_event: Listener, train: Callable[[Job], None] | None = None, workers: int = 1
+    study: Study,
+    folder: Path,
+    on_event: Listener,
+    train: Callable[[Job], None] | None = None,
+    workers: int = 1,
+    trust_code: bool = False,
 ) -> dict[tuple[str, int], str]:
     """Train every run of a study that is not finished.
 
@@ -144,13 +177,14 @@ def train_study(
         on_event: where a line a run is printed.
         train: what trains one run; None: a process of its own.
         workers: runs that are trained side by side, each with its share of the threads and of the GPUs.
+        trust_code: run the code that the study's recipes name.
     Returns:
         Why runs are not finished, in a sentence, by variant and seed; empty where all are.
     Raises:
         SightlineError: a run would be refused, before any is trained.
         Interrupted: Ctrl-C; the study can be continued.
     """
-    everything = jobs(study, folder)
+    everything = jobs(study, folder, trust_code)
     try:
         with _held(folder, everything, on_event):
             _refuse_early(everything, on_event)
@@ -229,12 +263,12 @@ def train_in_child(
         job.folder / "work" / f"{job.name}.{end}" for end in ("recipe.yaml", "settings.yaml", "log")
     )
     write_atomically(recipe, to_yaml(job.study.base(job.variant)).encode())
-    write_atomically(settings, yaml.safe_dump(job.settings, sort_keys=False, allow_unicode=True).encode())
+    write_atomically(settings, yaml_text(job.settings).encode())
     command = [sys.executable, "-m", "sightline", "train", job.data, "--recipe", recipe, "--config", settings]
     with log.open("ab") as file:
         begin = file.tell()
         child = subprocess.Popen(
-            [*map(str, command), "--run", str(job.run), "--resume"],
+            [*map(str, command), *_trust_flags(job), "--run", str(job.run), "--resume"],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -251,6 +285,11 @@ def train_in_child(
         raise KeyboardInterrupt
     if status or not job.finished:
         raise RunError(f"{_reason(log, begin, status)} ({log})")
+
+
+def _trust_flags(job: Job) -> list[str]:
+    """Return the flags by which the caller's trust reaches a training; in its files it would not be taken."""
+    return [f"--{name.replace('_', '-')}" for name in flatten(job.trust)] if job.trust_code else []
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sightline.config.checks import within
-from sightline.config.resolving import to_mapping
+from sightline.config.resolving import flatten, to_mapping
 from sightline.config.space_files import read_space
+from sightline.config.trust import without_trust
 from sightline.config.tuning import TuneConfig, begun_study, refuse_hopeless_space
 from sightline.display.reporting import Listener, ignore, reporting
 from sightline.errors import ConfigError
@@ -82,7 +83,7 @@ def tune(
     written = read_space(space) if isinstance(space, str | os.PathLike) else space
     if begun is not None:
         written = begun.space if written is None else written
-        recipe = to_mapping(begun.recipe) if data is None and recipe == "auto" and not settings else recipe
+        recipe = to_mapping(begun.recipe) if data is None and recipe == "auto" and _trusts_only(settings) else recipe
     request = read_request(data, recipe, settings, say=on_event)
     if written is None:
         raise ConfigError("no space was named; give a YAML file of the settings that vary with --space.")
@@ -98,3 +99,8 @@ def tune(
         workers=workers,
         on_event=on_event,
     )
+
+
+def _trusts_only(settings: Mapping[str, Any] | None) -> bool:
+    """Return whether settings say no more than that code is trusted, as they must of a study that is continued."""
+    return not flatten(without_trust(settings or {}))

@@ -177,6 +177,9 @@ def _choose(source: ImageSource, settings: Mapping[str, Any], progress: Progress
     data = settings.get("data") or {}
     count, median = survey(source, progress)
     name, why = choose_recipe(count, median, data.get("fraction") or 1.0)
+    network = settings.get("network") or {}
+    if name == "photos" and "probe" not in settings and "kind" in network and not has_learned(network):
+        name, why = "small", f"{why}, but {network['kind']} starts from nothing"
     recipe = read_recipe(name)
     share = hidden_share(median, training_size([median], data.get("size"))[0])
     if share > HIDDEN_MOST and data.get("fit") is None:
@@ -186,6 +189,11 @@ def _choose(source: ImageSource, settings: Mapping[str, Any], progress: Progress
             f" ({median[1]} × {median[0]} px)"
         )
     return Choice(recipe, why, RIVAL if name == "photos" and max(median) <= RIVAL_SIDE else "")
+
+
+def has_learned(network: Mapping[str, Any]) -> bool:
+    """Tell whether a network, as a recipe's YAML has it, comes with weights that a probe can read."""
+    return network["kind"] == RunConfig.kind or bool(network.get("weights"))
 
 
 def choose_recipe(images: int, size: tuple[int, int], fraction: float = 1.0) -> tuple[str, str]:

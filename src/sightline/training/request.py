@@ -10,6 +10,7 @@ from sightline.config.backbones import PACKAGE
 from sightline.config.generating import AnyRecipe
 from sightline.config.networks import RunConfig
 from sightline.config.resolving import merge, read_recipe, refuse_hopeless, resolve, resolve_any, spell_out
+from sightline.config.trust import refuse_untrusted
 from sightline.data.corrections import read_corrections
 from sightline.data.excluding import read_excluded
 from sightline.data.seen import read_kept
@@ -79,13 +80,14 @@ def read_request(
         raise DataError("no image set was named; give a folder, an archive, a manifest, or a name such as groceries.")
     flags = _with_commit(named, flags, say)
     classes = (merge(named or {}, flags).get("data") or {}).get("classes")
+    layers = merge(spell_out(named or {}), flags)
+    refuse_untrusted(layers)
     source = find_source(location, classes)
     settled = None
     if named is None:
         refuse_hopeless(flags)
     else:
         settled = (resolve_any if generators else resolve)(named, flags)
-    layers = merge(spell_out(named or {}), flags)
     network, images = layers.get("network") or {}, layers.get("data") or {}
     if network.get("kind") == "timm" and network.get("weights") == PACKAGE:
         packaged_weights(network["name"])

@@ -9,6 +9,7 @@ from sightline.config.augmentation import RandomResizedCropConfig
 from sightline.config.building import AUTO
 from sightline.config.generating import AnyRecipe
 from sightline.config.resolving import flatten, merge, read_recipe, resolve, to_mapping
+from sightline.config.trust import TRUST
 from sightline.data.batches import BATCH_RULE
 from sightline.data.correcting import corrections_fingerprint
 from sightline.data.excluding import excluded_fingerprint
@@ -167,5 +168,9 @@ def _model_of(run: Path) -> dict[str, Any]:
 def changes(before: AnyRecipe, now: AnyRecipe) -> list[str]:
     """List the settings that differ, as ``fit.epochs was 8 and is 10``."""
     old, new = flatten(to_mapping(before)), flatten(to_mapping(now))
-    names = [name for name in {**old, **new} if name != "about" and old.get(name) != new.get(name)]
+    names = [
+        name
+        for name in {**old, **new}
+        if name != "about" and not name.endswith(TRUST) and old.get(name) != new.get(name)
+    ]
     return [f"{name} was {old.get(name)} and is {new.get(name)}" for name in names]

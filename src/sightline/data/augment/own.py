@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from torch import Tensor
 
 from sightline.config.augmentation import OwnAugmentConfig
+from sightline.config.trust import untrusted
 from sightline.errors import ConfigError, TrainingError
 from sightline.machine.devices import generators_kept, seed_generators
 
@@ -31,8 +32,11 @@ class OwnAugmentation:
         Args:
             config: names the file, which is run, and the function.
         Raises:
-            ConfigError: there is no such file or function, the file fails, or it is another one than the settings note.
+            ConfigError: its code is not trusted, there is no such file or function, the file fails, or it is another
+                one than the settings note.
         """
+        if not config.trust_code:
+            raise untrusted("augment.own", config.file)
         self.config = config
         digest = _digest(config)
         if config.sha256 is not None and config.sha256 != digest:
