@@ -98,6 +98,10 @@ def test_a_wanted_folder_is_made_with_its_parents_and_refused_where_it_exists(tm
     assert wanted.is_dir()
     with pytest.raises(RunError, match=f"{wanted} exists; choose another --run"):
         create_run("x", wanted)
+    (wanted / ".lock").touch()  # all that a training leaves that was killed before its first file
+    with pytest.raises(RunError, match=f"{wanted} exists, and .* name the image set, and add --resume --run {wanted}"):
+        refuse_existing(wanted)
+    (wanted / "recipe.yaml").touch()
     with pytest.raises(RunError, match=f"{wanted} exists; .* continue that run with --resume --run {wanted}"):
         refuse_existing(wanted)
 

@@ -136,8 +136,13 @@ def refuse_existing(wanted: str | os.PathLike[str]) -> None:
         RunError: it is.
     """
     if os.path.exists(wanted) and run_to_help() is None:
-        again = quoted(os.fspath(wanted))
-        raise RunError(f"{wanted} exists; choose another --run, or continue that run with --resume --run {again}.")
+        again = f"--resume --run {quoted(os.fspath(wanted))}"
+        if os.path.isdir(wanted) and not set(os.listdir(wanted)) - {LOCK}:  # killed before its first file
+            raise RunError(
+                f"{wanted} exists, and nothing is in it yet; choose another --run, or begin there: name the image set,"
+                f" and add {again}."
+            )
+        raise RunError(f"{wanted} exists; choose another --run, or continue that run with {again}.")
 
 
 def refuse_to_overwrite(file: str | os.PathLike[str], *, flag: str = "--out") -> None:

@@ -150,8 +150,8 @@ def _find_study(
         for flag, value in (*changed.items(), ("out", out)):
             if value is not None:
                 raise ConfigError(
-                    f"--{flag} cannot be changed: {name} has begun with its own; leave it out, or name the study's"
-                    " file."
+                    f"--{flag} cannot be changed: {name} has begun with its own, and its runs are compared as they were"
+                    " planned; leave it out, or name the study's file and another --out."
                 )
         return read_study(Path(name) / STUDY), Path(name)
     study = read_study(name, **changed)
