@@ -20,7 +20,7 @@ from sightline.cli.verbs import VERBS
 from sightline.config.resolving import read_recipe, resolve
 from sightline.errors import ConfigError, DataError
 from sightline.evaluation.exporting.export import Exported
-from sightline_runtime.metadata import Measured, Metadata
+from sightline_runtime.metadata import HeldOut, Measured, Metadata
 
 QUICK = ["--recipe", "small", "--fit.epochs", "1", "--fit.batch-size", "16", "--network.widths", "8", "16", "16"]
 
@@ -275,11 +275,14 @@ def test_export_prints_what_was_measured_of_the_file_and_where_it_is(capsys) -> 
         numbers="int8",
         fingerprint="f",
         measured=measured,
+        learned=0,
+        run=HeldOut(data="colours", split="test", n=100, accuracy=0.94, interval=(0.875, 0.972)),
     )
     show_exported(Exported(Path("small.onnx"), 2_040_067, metadata), run="runs/a")
     assert capsys.readouterr().out.splitlines() == [
-        "int8, 2.0 MB: accuracy 0.9550 (0.9170 to 0.9760; validation of colours, n = 200), 199 answers as the run gives"
-        " them, probabilities within 0.03",
+        "int8, 2.0 MB: accuracy of the run 0.9400 (0.8750 to 0.9720; test of colours, n = 100)",
+        "checked on 200 images (validation of colours): 199 answers as the run gives them, probabilities within 0.03,"
+        " accuracy 0.9550 (0.9170 to 0.9760)",
         "against float32: +0.50 points (-1.00 to +2.00, paired, 95 %)",
         "small.onnx",
     ]

@@ -154,6 +154,19 @@ def test_the_metadata_says_all_that_the_answers_need(exported: Exported, finishe
     assert 0 <= measured.largest_difference < 1e-4
 
 
+def test_the_file_carries_what_the_run_measured_of_itself(exported: Exported, finished: Finished) -> None:
+    metrics = json.loads((finished.run / "model.json").read_text("utf-8"))["metrics"]
+    own = exported.metadata.run
+    assert own is not None
+    assert (own.split, own.n, own.accuracy) == (metrics["split"], metrics["n"], metrics["accuracy"])
+    assert list(own.interval) == metrics["accuracy_interval"]
+    assert exported.metadata.held_out == own
+    assert exported.metadata.learned == 0  # of its validation images
+    first, second = exported.sentences()
+    assert f"accuracy of the run {own.accuracy:.4f} (" in first
+    assert f"(validation of {finished.data.name})" in second
+
+
 def test_the_file_knows_no_folder_of_this_machine(exported: Exported, finished: Finished) -> None:
     content = exported.path.read_bytes()
     for folder in (str(Path(sightline.__file__).parent), str(finished.run.parent), "site-packages", ".py"):
@@ -499,8 +512,10 @@ def test_weights_alone_are_checked_with_a_set_that_is_named(
     weights = finished.run / "model.safetensors"
     with pytest.raises(ConfigError, match=r"weights alone do not say which; name labeled ones: --data SET"):
         export(weights, out=tmp_path / "a.onnx")
-    measured = export(weights, out=tmp_path / "a.onnx", data=finished.data).metadata.measured
-    assert (measured.split, measured.n) == ("all", 90)
+    metadata = export(weights, out=tmp_path / "a.onnx", data=finished.data).metadata
+    assert (metadata.measured.split, metadata.measured.n) == ("all", 90)
+    counts = json.loads((finished.run / "model.json").read_text("utf-8"))["data"]["counts"]
+    assert metadata.learned == counts["train"]  # it is the run's own set, and nothing is held out of it
 
 
 # ── metadata ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -82,6 +82,24 @@ def test_a_few_photographs_are_cross_validated_and_all_of_them_train(tmp_path: P
     assert len(lines) == 22
 
 
+def test_a_file_of_few_photographs_tells_how_good_the_run_is_on_images_it_did_not_learn_from(tmp_path: Path) -> None:
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(library)
+    model, _ = train(photographs(tmp_path / "pets", 7), tmp_path / "run")
+    exported = sightline.export(tmp_path / "run", out=tmp_path / "pets.onnx", int8=True)
+    metadata, metrics = exported.metadata, model["metrics"]
+    assert (metadata.measured.split, metadata.learned) == ("train", 21)
+    assert metadata.held_out == metadata.run
+    assert metadata.run is not None
+    assert (metadata.run.split, metadata.run.accuracy) == ("cross-validation", metrics["accuracy"])
+    first, second, _, last = exported.sentences()
+    assert f"accuracy of the run {metrics['accuracy']:.4f} (" in first
+    assert "cross-validation of pets, n = 21)" in first
+    assert "accuracy" not in second  # on images that it learned from it would be taken for more than it is
+    assert "learned from these images: they show that the file answers as the run does, not how good it is" in last
+    assert "nor what int8 costs" in last
+
+
 def test_an_image_is_answered_the_same_by_the_run_and_by_predict(tmp_path: Path) -> None:
     data = photographs(tmp_path / "pets", 20, ("train", "val", "test"))
     train(data, tmp_path / "run", {"probe": {"then": "nothing"}})

@@ -500,6 +500,25 @@ def test_the_service_tells_what_the_file_says_of_itself_and_has_no_explanations(
     assert fields["images"]["maxItems"] == 3
 
 
+def test_the_accuracy_that_is_told_is_of_images_that_the_classifier_did_not_learn_from(tmp_path: Path) -> None:
+    from sightline_runtime.serving.serve import _about
+
+    own = {"data": "made", "split": "cross-validation", "n": 21, "accuracy": 0.8, "interval": [0.6, 0.9]}
+    learned = about()["measured"] | {"split": "train", "accuracy": 1.0}
+    file = exported(tmp_path / "new.onnx", about(measured=learned, learned=10, run=own))
+    client = service_of(file)
+    told = client.get("/api/model").json()["accuracy"]
+    assert told == {"value": 0.8, "interval": [0.6, 0.9], "n": 21, "split": "cross-validation"}
+    page = client.get("/api").text
+    assert "Of 21 images that it had not learned from (cross-validation) 80.0% were named right" in page
+    assert _about(load(file)) == "3 classes, accuracy 0.8000 (0.6000 to 0.9000; cross-validation of made, n = 21)"
+    file = exported(tmp_path / "old.onnx", about(measured=learned))  # of a version that carried nothing else
+    client = service_of(file)
+    assert client.get("/api/model").json()["accuracy"] is None
+    assert "does not tell how good it is" in client.get("/api").text
+    assert "accuracy unknown" in _about(load(file))
+
+
 @pytest.mark.parametrize(
     ("data", "status", "said"),
     [

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from sightline_runtime.errors import RunError
 
-__all__ = ["FORMAT", "KEY", "Measured", "Metadata", "parse_metadata", "to_text"]
+__all__ = ["FORMAT", "KEY", "HeldOut", "Measured", "Metadata", "parse_metadata", "to_text"]
 
 KEY = "sightline"
 FORMAT = 1  # rises when an older reader could misread a file
@@ -46,6 +46,23 @@ class Measured(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Images that both call none of the classes, or neither does; None of a classifier without a threshold."""
 
 
+class HeldOut(Struct, kw_only=True, frozen=True):
+    """Accuracy on images that the classifier did not learn from."""
+
+    data: str
+    """Name of the image set."""
+    split: str
+    """How its images were held out, such as test, validation or cross-validation."""
+    n: Some
+    accuracy: Share
+    interval: tuple[Share, Share]
+    """Of the accuracy, 95 %."""
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.accuracy:.4f} ({low:.4f} to {high:.4f}; {self.split} of {self.data}, n = {self.n:,})"
+
+
 class Metadata(Struct, kw_only=True, frozen=True):
     """All that a file says of itself."""
 
@@ -76,6 +93,23 @@ class Metadata(Struct, kw_only=True, frozen=True):
     fingerprint: str
     """Of the images that the classifier was trained on."""
     measured: Measured
+    learned: Annotated[int, Meta(ge=0)] | None = None
+    """Images of ``measured`` that the classifier learned from; None where that is not known."""
+    run: HeldOut | None = None
+    """What the run itself measured, in the number format that it answers in; None where it measured nothing, and in
+    files of earlier versions."""
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """Accuracy on images that the classifier did not learn from: the run's, or else the file's; None where the file
+        was measured on images that it learned from.
+        """
+        if self.run is not None:
+            return self.run
+        one = self.measured
+        if self.learned or one.split == "train":  # which files of earlier versions have of cross-validated runs
+            return None
+        return HeldOut(data=one.data, split=one.split, n=one.n, accuracy=one.accuracy, interval=one.interval)
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes):

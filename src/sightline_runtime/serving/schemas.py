@@ -147,13 +147,14 @@ class Health(Identified):
 
 
 class Accuracy(Described):
-    """Accuracy on images that the classifier did not learn from."""
+    """Accuracy on images that the classifier did not learn from, as its run measured it."""
 
     value: Probability
     interval: tuple[Probability, Probability] | None
     """95 %."""
     n: Count
     split: str | None
+    """How the images were held out, such as test or cross-validation."""
 
 
 class Calibration(Described):
@@ -187,7 +188,7 @@ class Model(Identified):
     views: str
     """Views of an image that are averaged unless others are asked for."""
     accuracy: Accuracy | None
-    """Null if it was not measured."""
+    """Null if it was not measured on such images."""
     calibration: Calibration
     coverages: list[Probability]
     """Of prediction sets that can be asked for."""
@@ -199,16 +200,17 @@ class Model(Identified):
 def describe_exported(classifier: ExportedClassifier, limits: ServiceLimits) -> dict[str, Any]:
     """Return what is known of an exported classifier, as ``Model`` has it."""
     metadata = classifier.metadata
-    measured = metadata.measured
+    held_out = metadata.held_out
     return {
         "classes": metadata.classes,
         "size": classifier.resize,
         "views": metadata.views,
-        "accuracy": {
-            "value": measured.accuracy,
-            "interval": measured.interval,
-            "n": measured.n,
-            "split": measured.split,
+        "accuracy": held_out
+        and {
+            "value": held_out.accuracy,
+            "interval": held_out.interval,
+            "n": held_out.n,
+            "split": held_out.split,
         },
         "calibration": {"temperatures": classifier.temperatures, "n": None, "error": None},
         "coverages": list(COVERAGES) if classifier.set_limits else [],

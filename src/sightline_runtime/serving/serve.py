@@ -48,13 +48,22 @@ def answer_exported(
         try:
             app = build_service(ExportedPredictor(asker, settings), _version())
             listener.listen(BACKLOG)
-            measured = classifier.metadata.measured
-            about = f"{len(classifier.classes)} classes, accuracy {measured.accuracy:.4f}, n = {measured.n:,}"
-            say(address_of(listener, settings), about)
+            say(address_of(listener, settings), _about(classifier))
             answer_at(listener, app)
         finally:
             if not asker.close(LAST_PATIENCE) and signals:
                 os._exit(128 + signals[0])  # Python itself would wait for what the graph is doing
+
+
+def _about(classifier: ExportedClassifier) -> str:
+    """Return in a line what answers, and how good it is on images that it did not learn from."""
+    held_out = classifier.metadata.held_out
+    accuracy = (
+        "accuracy unknown (its file has none of images that were held out)"
+        if held_out is None
+        else f"accuracy {held_out}"
+    )
+    return f"{len(classifier.classes)} classes, {accuracy}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -305,7 +305,7 @@ class ExportedPredictor(Predictor):
 
     def page(self, base: str, described: Mapping[str, Any]) -> str:
         token = '-H "Authorization: Bearer $TOKEN" ' if self.limits.token else ""
-        accuracy, names = described["accuracy"], ", ".join(described["classes"])
+        names = ", ".join(described["classes"])
         fields = "".join(
             f"<dt><code>{name}</code></dt><dd>{html.escape(field.description or '')}</dd>"
             for name, field in self.question.model_fields.items()
@@ -313,11 +313,21 @@ class ExportedPredictor(Predictor):
         return (
             '<!doctype html><html lang="en"><meta charset="utf-8"><title>sightline: how to ask</title>'
             "<h1>How to ask this classifier</h1>"
-            f"<p>It tells {len(described['classes'])} classes apart: {html.escape(names)}. Of {accuracy['n']:,} images"
-            f" of {html.escape(accuracy['split'])} it named {accuracy['value']:.1%} rightly.</p>"
+            f"<p>It tells {len(described['classes'])} classes apart: {html.escape(names)}."
+            f" {html.escape(_how_good(described['accuracy']))}</p>"
             f"<pre>curl -F images=@cat.jpg -F top=3 {token}{html.escape(base)}/api/predict</pre>"
             f'<dl>{fields}</dl><p><a href="/openapi.json">The same for programs</a></p>'
         )
+
+
+def _how_good(accuracy: Mapping[str, Any] | None) -> str:
+    if accuracy is None:
+        return "Its file does not tell how good it is on images that it did not learn from."
+    low, high = accuracy["interval"]
+    return (
+        f"Of {accuracy['n']:,} images that it had not learned from ({accuracy['split']}) {accuracy['value']:.1%} were"
+        f" named right (95 % interval {low:.1%} to {high:.1%})."
+    )
 
 
 async def _unless_gone(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

@@ -11,6 +11,7 @@ import numpy as np
 from sightline.data.cache import CachedImages, open_as_trained, open_images
 from sightline.data.correcting import correct
 from sightline.data.excluding import leave_out
+from sightline.data.seen import trained_on
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.find_source import find_like_run, source_of_run
 from sightline.data.sources.source import ImageSource
@@ -42,6 +43,8 @@ class Checked:
     """Rows of further images, which int8 is calibrated with; the same where there are none."""
     split: str
     """What ``rows`` are, such as validation."""
+    learned: int | None
+    """How many of them the classifier learned from; None where that is not known."""
 
     @property
     def groups(self) -> Array | None:
@@ -102,7 +105,19 @@ def images_to_check(
     else:
         rows, others, split = _foreign(images)
     rows = spread(rows if len(rows) else others, MOST)
-    return Checked(images, source, rows, _labels(classifier, images, rows), others if len(others) else rows, split)
+    labels_N, others = _labels(classifier, images, rows), others if len(others) else rows
+    return Checked(images, source, rows, labels_N, others, split, _learned(folder, model, images, rows, split))
+
+
+def _learned(run: Path | None, model: dict[str, Any], images: CachedImages, rows: Array, split: str) -> int | None:
+    """Count the rows that a classifier learned from; None where that is not known."""
+    learned_N = None if run is None else trained_on(run, images, rows)
+    if learned_N is not None:
+        return int(learned_N.sum())
+    if images.fingerprint != model["data"]["fingerprint"]:
+        return None
+    counts = model["data"]["counts"]  # of weights alone, and of runs that did not note their images
+    return {"train": len(rows), "all": round(len(rows) * counts["train"] / sum(counts.values()))}.get(split, 0)
 
 
 def spread(rows: Array, most: int) -> Array:

@@ -4,18 +4,19 @@ Nothing here loads torch before there is a classifier to export.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from sightline.display.notebook import show_in_cell
 from sightline.display.reporting import Listener, ignore, reporting, stage
 from sightline.errors import ConfigError, RunError
 from sightline.inference.predict import load
 from sightline.machine.extras import own_version, require
+from sightline.measures.metrics import wilson_interval
 from sightline.runs.writing import storage_error, write_atomically
-from sightline_runtime.metadata import FORMAT, Measured, Metadata
+from sightline_runtime.metadata import FORMAT, HeldOut, Measured, Metadata
 
 if TYPE_CHECKING:
     from sightline.evaluation.exporting.answers import Draft
@@ -40,17 +41,26 @@ class Exported:
     metadata: Metadata
 
     def sentences(self) -> Iterator[str]:
-        """Yield how accurate the file is, and how near to the classifier that it was made of."""
-        metadata, measured = self.metadata, self.metadata.measured
+        """Yield how accurate the run is, how near the file is to it, and on which images that was seen."""
+        metadata, measured, learned = self.metadata, self.metadata.measured, self.metadata.learned
+        accuracy = "not measured by the run" if metadata.run is None else f"of the run {metadata.run}"
+        yield f"{metadata.numbers}, {self.bytes / 1e6:.1f} MB: accuracy {accuracy}"
         low, high = measured.interval
+        right = "" if learned else f", accuracy {measured.accuracy:.4f} ({low:.4f} to {high:.4f})"
         yield (
-            f"{metadata.numbers}, {self.bytes / 1e6:.1f} MB: accuracy {measured.accuracy:.4f} ({low:.4f} to {high:.4f};"
-            f" {measured.split} of {measured.data}, n = {measured.n:,}), {measured.equal_answers:,} answers as the run"
-            f" gives them, probabilities within {measured.largest_difference:.1g}"
+            f"checked on {measured.n:,} images ({measured.split} of {measured.data}): {measured.equal_answers:,}"
+            f" answers as the run gives them, probabilities within {measured.largest_difference:.1g}{right}"
         )
         if metadata.numbers != "float32":
             low, high = (100 * end for end in measured.difference_interval)
             yield f"against float32: {100 * measured.difference:+.2f} points ({low:+.2f} to {high:+.2f}, paired, 95 %)"
+        if learned:
+            which = "these" if learned == measured.n else f"{learned:,} of these"
+            cost = "" if metadata.numbers == "float32" else ", nor what int8 costs"
+            yield (
+                f"the run learned from {which} images: they show that the file answers as the run does, not how good it"
+                f" is{cost}; for that name other labeled images (--data SET), or train with --data.validation N"
+            )
 
     def _ipython_display_(self) -> None:
         show_in_cell(*self.sentences(), str(self.path))
@@ -105,7 +115,7 @@ def export(
         reference = gate.answers_of_classifier(classifier, pixels, rows)
         answers = draft.answers(draft.packed(), pixels, rows)
         measured = gate.measure(answers, reference, checked, classifier)
-        content = draft.packed(describe(classifier, "int8" if int8 else "float32", measured))
+        content = draft.packed(describe(classifier, "int8" if int8 else "float32", measured, checked.learned))
         metadata = draft.read_back(content, str(path))
         gate.refuse_drift(metadata, answers, reference, classifier, checked)
         gate.refuse_another(draft.answers(content, pixels, rows[:AGAIN]), answers)
@@ -147,13 +157,16 @@ def _refuse_path(path: Path) -> None:
         raise storage_error(path.parent, error) from error
 
 
-def describe(classifier: "Classifier", numbers: Literal["float32", "int8"], measured: Measured) -> Metadata:
+def describe(
+    classifier: "Classifier", numbers: Literal["float32", "int8"], measured: Measured, learned: int | None
+) -> Metadata:
     """Return what the file of a classifier says of itself.
 
     Args:
         classifier: that is exported.
         numbers: number format of the layers.
         measured: of the file.
+        learned: images of these that the classifier learned from; None where that is not known.
     """
     model, trust = classifier.model, classifier.trust
     return Metadata(
@@ -173,4 +186,17 @@ def describe(classifier: "Classifier", numbers: Literal["float32", "int8"], meas
         numbers=numbers,
         fingerprint=model["data"]["fingerprint"],
         measured=measured,
+        learned=learned,
+        run=_held_out(model),
     )
+
+
+def _held_out(model: Mapping[str, Any]) -> HeldOut | None:
+    """Return what a run measured of itself; None where nothing."""
+    metrics = model.get("metrics")
+    if not metrics:
+        return None
+    accuracy, n = metrics["accuracy"], metrics["n"]
+    low, high = metrics.get("accuracy_interval") or wilson_interval(round(accuracy * n), n)
+    split = metrics.get("split") or "test"
+    return HeldOut(data=model["data"]["name"], split=split, n=n, accuracy=accuracy, interval=(low, high))
