@@ -116,8 +116,9 @@ def _learned(run: Path | None, model: dict[str, Any], images: CachedImages, rows
         return int(learned_N.sum())
     if images.fingerprint != model["data"]["fingerprint"]:
         return None
-    counts = model["data"]["counts"]  # of weights alone, and of runs that did not note their images
-    return {"train": len(rows), "all": round(len(rows) * counts["train"] / sum(counts.values()))}.get(split, 0)
+    counts: dict[str, int] = model["data"]["counts"]  # of weights alone, and of runs that did not note their images
+    shares = {"train": 1.0, "all": counts["train"] / sum(counts.values())}
+    return round(len(rows) * shares.get(split, 0.0))
 
 
 def spread(rows: Array, most: int) -> Array:
