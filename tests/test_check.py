@@ -217,6 +217,34 @@ def test_a_set_too_small_to_be_split_is_checked_all_the_same(folder: Callable[..
     assert "A training could not split the set" in (tmp_path / "out" / "check.html").read_text()
 
 
+def test_few_photos_are_dealt_as_a_training_deals_them_and_their_copies_are_no_leak(
+    folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    photos = {
+        f"{label}/{index:03d}.png": png(Image.fromarray(scene(100 * label + index)).resize((96, 96)))
+        for label in (0, 1)
+        for index in range(60)
+    }
+    for index in range(6):
+        photos[f"0/{index:03d}-again.jpg"] = png(Image.fromarray(scene(index)).resize((96, 96)), "JPEG", quality=60)
+    data = folder(photos)
+    found = check(data, out=tmp_path / "out", labels="none")
+    printed = io.StringIO()
+    sightline.train(data, dry_run=True, on_event=Lines(Console(file=printed, width=1000)))
+    assert "cross-validation measures, all 126 train" in printed.getvalue()
+    assert {row["split"] for row in table(tmp_path / "out" / "findings.csv")} == {"train"}
+    assert found.counts == {"near duplicate": 6}
+    assert [step.title for step in found.advice] == ["Leave out 6 near copies"]
+    assert (
+        "Cross-validation measures so few images. 6 (4.8%) of them are nearly the same as an image that stays"
+        in found.advice[0].why
+    )
+    page = (tmp_path / "out" / "check.html").read_text()
+    assert "a training learns from all 126, and cross-validation measures" in page
+    assert "leak" not in page
+    assert "<th>test" not in page
+
+
 def test_the_embedded_digits_are_checked(tmp_path: Path) -> None:
     found = check("digits", out=tmp_path / "out")
     assert "tiny" not in found.counts  # all of them are

@@ -333,7 +333,7 @@ def test_predict_prints_csv_for_many_and_names_what_it_could_not_read(
     assert len(lines) == 3
     assert lines[1].startswith(f"{good},grass,")
     assert f"left out {bad}: the file is empty (0 bytes)" in printed.err
-    assert "1 unreadable files were left out" in printed.err
+    assert "1 unreadable file was left out" in printed.err
 
 
 @pytest.mark.parametrize(

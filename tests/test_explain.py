@@ -76,6 +76,15 @@ def test_the_class_and_its_probability_are_those_of_predict(finished: Finished, 
         assert abs(image.probability - answer.probability) < 1e-6
 
 
+def test_a_learned_image_is_said_to_be_no_evidence(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learned = sightline.predict(finished.run, finished.data).learned[0]
+    command = ["explain", str(finished.run), learned, "--out", str(tmp_path / "out"), "--method", "grad_cam"]
+    assert main([*command, "--no-faithfulness"]) == 0
+    assert capsys.readouterr().err.count("the run has learned from this very image") == 1
+
+
 def test_another_class_is_asked_about_by_its_name(finished: Finished, photos: Path, tmp_path: Path) -> None:
     found = sightline.explain(finished.run, [photos], out=tmp_path / "out", target=WATER, faithfulness=False)
     own = sightline.explain(finished.run, [photos], out=tmp_path / "own", faithfulness=False)

@@ -14,10 +14,13 @@ from PIL import Image
 import sightline
 import sightline_runtime.predictions
 from conftest import Finished
+from sightline.cli.main import main
+from sightline.data.seen import read_seen
 from sightline.errors import ConfigError, DataError, RunError
 from sightline.inference.views import combine, logits_of_views
 from sightline.models.speednet import Speednet
 from sightline.runs.folder import BOX, read_weights, write_weights
+from sightline.runs.writing import plain_text
 
 
 @pytest.fixture
@@ -287,6 +290,26 @@ def test_a_folder_is_predicted_to_the_bottom_and_unreadable_files_are_named(fini
     rows = list(csv.DictReader((tmp_path / "answers.csv").open(encoding="utf-8")))
     assert [row["class"] for row in rows] == ["'=blood", "grass"]  # no spreadsheet runs it as a formula
     assert rows[0]["class_4"] == rows[0]["probability_5"] == ""  # of three classes
+
+
+def test_images_that_the_run_has_learned_from_are_named_and_one_line_says_so(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answered = sightline.predict(finished.run, finished.data)
+    with (finished.run / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        tested = {plain_text(row["file"]) for row in csv.DictReader(file)}
+    learned = {Path(name).relative_to(finished.data).as_posix() for name in answered.learned}
+    assert len(learned) == len(read_seen(finished.run).trained) > 0
+    assert learned.isdisjoint(tested)
+    capsys.readouterr()
+    assert main(["predict", str(finished.run), answered.learned[0]]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("the run has learned from this very image") == 1
+    assert "learned" not in printed.out
+    assert main(["predict", str(finished.run), str(finished.data / min(tested))]) == 0
+    assert "learned" not in capsys.readouterr().err
+    shutil.copy(finished.run / "model.safetensors", tmp_path)  # handed on, it tells of no images
+    assert sightline.predict(tmp_path / "model.safetensors", finished.data).learned == []
 
 
 def test_an_archive_and_its_folder_get_the_same_answers(finished: Finished, tmp_path: Path) -> None:

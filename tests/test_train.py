@@ -26,7 +26,7 @@ from sightline.errors import ConfigError, DataError, Interrupted, RunError, Stor
 from sightline.inference.predict import load
 from sightline.models.flops import flops_per_image
 from sightline.runs import folder as runs
-from sightline.training import checkpoints, finish, image_conflicts, module, preparation, resume_point
+from sightline.training import checkpoints, choosing, finish, image_conflicts, module, preparation, resume_point
 from sightline.training import fit as fitting
 from sightline.training import network as architecture
 
@@ -290,8 +290,8 @@ def test_auto_takes_no_probe_for_a_network_that_starts_from_nothing(tmp_path: Pa
     [(60_000, 32, "fast"), (2_000, 32, "small"), (2_000, 65, "photos"), (50_000, 128, "photos")],
 )
 def test_auto_chooses_by_number_and_size(images: int, side: int, name: str) -> None:
-    assert preparation.choose_recipe(images, (side, side))[0] == name
-    assert preparation.choose_recipe(images, (side, side), 0.1)[0] == ("small" if side <= 64 else "photos")
+    assert choosing.choose_recipe(images, (side, side))[0] == name
+    assert choosing.choose_recipe(images, (side, side), 0.1)[0] == ("small" if side <= 64 else "photos")
 
 
 MIXED = {

@@ -5,10 +5,10 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from sightline_runtime.decoding.decode import in_parallel
+from sightline_runtime.decoding.decode import Decoded, in_parallel
 from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
 from sightline_runtime.errors import DataError
-from sightline_runtime.inputs import try_decode
+from sightline_runtime.inputs import try_read
 
 __all__ = ["HELD", "Readable", "decoded_batches"]
 
@@ -31,6 +31,7 @@ def decoded_batches(
     count: int,
     unreadable: list[tuple[K, str]],
     preprocessing: Preprocessing = DEFAULT,
+    hashes: list[str] | None = None,
 ) -> Iterator[tuple[list[K], Array]]:
     """Decode the images of sources, so many at a time.
 
@@ -40,14 +41,15 @@ def decoded_batches(
         count: images a batch; the last has fewer.
         unreadable: is added (file, reason) of each that cannot be read.
         preprocessing: of the classifier.
+        hashes: is added the hash of the pixels of each that is read, in hexadecimal; None: they are not computed.
     Yields:
         The files, and their pixels, (B, H, W, 3).
     Raises:
         DataError: after the last, where none could be read.
     """
 
-    def work(file: tuple[K, bytes | Array | OSError]) -> tuple[K, Array | str]:
-        return file[0], try_decode(file[1], size, preprocessing)
+    def work(file: tuple[K, bytes | Array | OSError]) -> tuple[K, Decoded | str]:
+        return file[0], try_read(file[1], size, preprocessing, hashed=hashes is not None)
 
     files: list[K] = []
     pixels: list[Array] = []
@@ -58,7 +60,9 @@ def decoded_batches(
                 unreadable.append((file, decoded))
                 continue
             files.append(file)
-            pixels.append(decoded)
+            pixels.append(decoded.pixels)
+            if hashes is not None:
+                hashes.append(decoded.hash.hex())
             if len(pixels) == count:
                 yield files, np.stack(pixels)
                 files, pixels, nothing = [], [], False

@@ -13,14 +13,21 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 from PIL import Image
 
-from sightline_runtime.decoding.decode import UnreadableImageError, decode_image, read_image, resize
+from sightline_runtime.decoding.decode import (
+    Decoded,
+    UnreadableImageError,
+    decode_image,
+    pixel_hash,
+    read_image,
+    resize,
+)
 from sightline_runtime.decoding.formats import READ
 from sightline_runtime.decoding.intensity import has_wide_colors
 from sightline_runtime.decoding.preprocessing import DEFAULT, Preprocessing
 from sightline_runtime.errors import DataError
 from sightline_runtime.files import read_regular
 
-__all__ = ["ImageLike", "as_list", "paths_of", "read_input", "try_decode"]
+__all__ = ["ImageLike", "as_list", "paths_of", "read_input", "try_decode", "try_read"]
 
 Array = np.ndarray[Any, Any]
 P = TypeVar("P")
@@ -84,12 +91,28 @@ def try_decode(
     data: bytes | Array | OSError, size: tuple[int, int], preprocessing: Preprocessing = DEFAULT
 ) -> Array | str:
     """Return the pixels of an image file at a size, (H, W, 3), or why it cannot be read; pixels are only resized."""
+    read = try_read(data, size, preprocessing)
+    return read if isinstance(read, str) else read.pixels
+
+
+def try_read(
+    data: bytes | Array | OSError,
+    size: tuple[int, int],
+    preprocessing: Preprocessing = DEFAULT,
+    *,
+    hashed: bool = False,
+) -> Decoded | str:
+    """Return an image file at a size, with the hash of all its pixels where that is wanted, or why it cannot be read.
+
+    Pixels are only resized.
+    """
     if isinstance(data, OSError):
         return data.strerror or str(data)
     try:
         if isinstance(data, bytes):
-            return read_image(data, size, preprocessing).pixels
-        return resize(data, *size, preprocessing.fit)
+            return read_image(data, size, preprocessing, hashed=hashed)
+        pixels = resize(data, *size, preprocessing.fit)
+        return Decoded(pixels, pixel_hash(data) if hashed else b"", (data.shape[0], data.shape[1]))
     except UnreadableImageError as error:
         return str(error)
 

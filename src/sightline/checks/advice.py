@@ -24,6 +24,7 @@ __all__ = ["EXCLUDED", "Advice", "advise", "by_itself", "train_command"]
 EXCLUDED = "exclude.csv"  # in the folder of a check
 MANY_CUT = 1 / 5  # of the images, of which the crop hides much, from which on it is what the set is like
 LOOKED_AT = ("dark", "bright", "mode", "size", "shape", "tiny")  # kinds of which nothing is proposed but a look
+NEAR = ("near duplicate",)  # kinds of copies that cross-validation may deal to two folds
 NAMED = 5  # classes that a sentence names; the rest are counted
 
 
@@ -57,7 +58,8 @@ def advise(checked: "Findings", folder: Path) -> list[Advice]:
     steps = [
         *(leak := _leak(checked, folder)),
         *_labels(checked, folder),
-        *_left_out(checked, folder, bool(leak)),
+        *(flattering := _flattering(checked, folder)),
+        *_left_out(checked, folder, named=bool(leak or flattering), without=NEAR if flattering else ()),
         *_mended_in_test(checked),
         *_merged(checked),
         *_parted(checked),
@@ -187,9 +189,28 @@ def _leak(checked: "Findings", folder: Path) -> list[Advice]:
     ]
 
 
-def _left_out(checked: "Findings", folder: Path, named: bool) -> list[Advice]:
-    """Leave out all else that is proposed; ``named``: a step before has the flag, and one file has one tick."""
-    counts = Counter(item.kind for item in checked.excluded.values() if item.kind != "shared")
+def _flattering(checked: "Findings", folder: Path) -> list[Advice]:
+    """Leave out near copies where cross-validation measures: it deals only identical images together."""
+    count = sum(item.kind in NEAR for item in checked.excluded.values())
+    if not checked.cross_validated or not count:
+        return []
+    return [
+        Advice(
+            f"Leave out {_times(count, 'near copy', 'near copies')}",
+            f"Cross-validation measures so few images. {count:,} ({count / len(checked.images.readable):.1%}) of them"
+            f" {'is' if count == 1 else 'are'} nearly the same as an image that stays: where two such lie in two folds,"
+            " the accuracy comes out somewhat too high.",
+            f"Listed in {EXCLUDED}: delete the lines that you disagree with.",
+            flag="--data.exclude",
+            value=_excluded(folder),
+            sections=NEAR,
+        )
+    ]
+
+
+def _left_out(checked: "Findings", folder: Path, *, named: bool, without: Sequence[str] = ()) -> list[Advice]:
+    """Leave out the rest; ``named``: a step has the flag, and one file one tick; ``without``: kinds told before."""
+    counts = Counter(item.kind for item in checked.excluded.values() if item.kind not in ("shared", *without))
     if not counts:
         return []
     kinds = [kind for kind in KINDS if counts[kind]]

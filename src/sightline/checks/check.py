@@ -172,9 +172,8 @@ def check(
         rank = keeping_rank(images, parts, headers)
         embedding, unjudged = _embedding(source, images, judge, trust_code, progress, on_event)
         near = _near(images, rank, embedding, progress)
-        findings += copies(images, parts, near, rank)
         learned = splits.train if splits is not None else images.readable
-        findings += problems.unlike_when_mirrored(images, learned)
+        findings += [*copies(images, parts, near, rank), *problems.unlike_when_mirrored(images, learned)]
         facts, judged = None, list[str]()
         if embedding is not None:
             from sightline.checks.label_errors import find_label_errors
@@ -197,6 +196,7 @@ def check(
             judged,
             facts,
             _taken(images),
+            splits is not None and splits.cross_validated,
             classes,
         )
         folder = _folder(images.name, out)

@@ -50,6 +50,8 @@ class Findings:
     """What answers out of fold say of the classes; None where labels were not judged."""
     corrections: Path | None = None
     """File of what was decided on labels, where a training would change by it; None where there is none."""
+    cross_validated: bool = False
+    """Whether a training sets no image aside, and cross-validation measures."""
     layout: str | None = None
     """Which folders are the classes, as the check was told (``--data.classes``)."""
 

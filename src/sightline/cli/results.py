@@ -88,6 +88,7 @@ def show_predictions(
     predictions: "Predictions", *, run: str | None, out: Path | None = None, sets: float | None = None, **_: Any
 ) -> None:
     """Print a readable line for one image, CSV for several."""
+    from sightline.data.seen import about_learned
     from sightline.inference.predict import about_box
     from sightline.runs.writing import is_stream
     from sightline_runtime.predictions import csv_header, csv_rows, lines_of
@@ -95,6 +96,7 @@ def show_predictions(
     files, answers = predictions.files, predictions.predictions
     _warn(predictions.left_out)
     _warn_of_unreadable(predictions.unreadable)
+    _warn(about_learned(predictions.learned, len(files)))
     if run is None:
         _warn([about_box()])
     if out is not None:
@@ -114,6 +116,7 @@ def show_pushed(published: "Published", **_: Any) -> None:
 
 def show_explanations(explanations: "Explanations", *, out: Path, **_: Any) -> None:
     """Print how good the maps of each method are."""
+    from sightline.data.seen import about_learned
     from sightline.explanation.explain import summarize_explanations
 
     _warn(explanations.no_images)
@@ -121,6 +124,7 @@ def show_explanations(explanations: "Explanations", *, out: Path, **_: Any) -> N
     _warn(f"left out {name}: {reason}" for name, reason in explanations.left_out.items())
     Lines()(summarize_explanations(explanations.images))
     count = len(explanations.files)
+    _warn(about_learned(explanations.learned, count))
     show(f"{count:,} sheet{'s' if count > 1 else ''} and explanations.csv in {out}")
 
 
@@ -172,4 +176,5 @@ def _warn(lines: Iterable[str]) -> None:
 def _warn_of_unreadable(unreadable: list[tuple[str, str]]) -> None:
     _warn(f"left out {file}: {reason}" for file, reason in unreadable)
     if unreadable:
-        _warn([f"{len(unreadable)} unreadable files were left out."])
+        count = len(unreadable)
+        _warn([f"{count:,} unreadable file{' was' if count == 1 else 's were'} left out."])

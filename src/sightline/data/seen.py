@@ -10,7 +10,7 @@ import io
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ __all__ = [
     "SEEN",
     "Kept",
     "Seen",
+    "about_learned",
+    "learned_files",
     "number_of",
     "numbers_of",
     "read_kept",
@@ -99,6 +101,38 @@ def trained_on(run: Path, images: CachedImages, rows: Array) -> Array | None:
         return None
     numbers = np.array([number_of(images.hashes[row]) for row in rows.tolist()], np.uint64)
     return np.isin(numbers, trained)
+
+
+def learned_files(run: str | os.PathLike[str] | None, files: Sequence[str], hashes: Sequence[str]) -> list[str]:
+    """Return which files a run has trained on, pixel for pixel; none of a run or a file that tells of no images.
+
+    Args:
+        run: its folder, or what else a classifier is loaded from.
+        files: that it was asked about.
+        hashes: of their pixels, in hexadecimal.
+    """
+    try:
+        trained = _read(Path(run), "trained")["trained"] if run is not None else _NOTHING
+    except (OSError, RunError):
+        return []
+    learned = np.isin(np.array([number_of(digest) for digest in hashes], np.uint64), trained)
+    return [file for file, is_learned in zip(files, learned.tolist(), strict=True) if is_learned]
+
+
+def about_learned(learned: Sequence[str], total: int) -> list[str]:
+    """Return the sentence on images that a run was asked about and has learned from; none where there are none.
+
+    Args:
+        learned: their files.
+        total: images that were asked about.
+    """
+    if not learned:
+        return []
+    which = "this very image" if total == 1 else f"{len(learned):,} of these {total:,} images, such as {learned[0]}"
+    return [
+        f"the run has learned from {which}: its answers to what it learned by heart are no evidence; to see what it"
+        " would answer otherwise, train without (--data.exclude)."
+    ]
 
 
 def trained_rows(run: Path, images: CachedImages, rows: Array) -> Array:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sightline.config.explaining import SIGNED, AttributionConfig, Method, methods_of, refuse_unknown_class
+from sightline.data.seen import about_learned, learned_files
 from sightline.data.sources.entries import file_name
 from sightline.data.sources.unlabeled import PlainFiles
 from sightline.display.notebook import show_in_cell
@@ -51,10 +52,13 @@ class Explanations:
     """Methods that the network lacks something for, where all were asked for, and what."""
     no_images: list[str] = field(default_factory=list)
     """Lines on files that were found and are no images, by reason and suffix."""
+    learned: list[str] = field(default_factory=list)
+    """Files that the run has learned from, pixel for pixel: its answers to them are no evidence."""
 
     def _ipython_display_(self) -> None:
         notes = [*self.no_images, *(f"left out {name}: {reason}" for name, reason in self.unreadable)]
         notes += [f"left out {method}: {reason}" for method, reason in self.left_out.items()]
+        notes += about_learned(self.learned, len(self.files))
         if len(self.sheets) > SHOWN:
             notes.append(f"{len(self.sheets) - SHOWN:,} more are in {self.sheets[0].parent}")
         show_in_cell(summarize_explanations(self.images), *self.sheets[:SHOWN], *notes)
@@ -123,15 +127,18 @@ def explain(
         explainer = Explainer(classifier, methods or (quick_method(classifier),), chosen)
         writer = _Writer(Path(out), arrays)
         total = sum(len(source.names) for source in sources)
-        unreadable: list[tuple[str, str]] = []
-        for files, pixels in decoded_batches(sources, classifier.resize, AT_ONCE, unreadable, classifier.preprocessing):
+        unreadable, hashes = list[tuple[str, str]](), list[str]()
+        reading = (classifier.resize, AT_ONCE, unreadable, classifier.preprocessing, hashes)
+        for files, pixels in decoded_batches(sources, *reading):
             explained = explainer.explain(pixels, target, faithfulness=faithfulness)
             shown = center(torch.from_numpy(pixels), classifier.size).numpy()
             for name, image, result in zip(files, shown, explained, strict=True):
                 writer.write(name, image, result)
             writer.write_table()  # each time, so that one who stops it early has what there is
             progress(len(writer.files) + len(unreadable), total)
-        return Explanations(writer.files, writer.sheets, writer.images, unreadable, explainer.left_out, no_images)
+        learned = learned_files(run, writer.files, hashes)
+        written = (writer.files, writer.sheets, writer.images, unreadable, explainer.left_out, no_images)
+        return Explanations(*written, learned)
 
 
 def summarize_explanations(images: "Sequence[ExplainedImage]") -> Table:

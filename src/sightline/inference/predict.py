@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from sightline.data.seen import about_learned, learned_files
 from sightline.data.sources.entries import LeftOut
 from sightline.data.sources.unlabeled import PlainFiles, plain_files
 from sightline.display.events import Table
@@ -138,6 +139,8 @@ class Predictions:
     """(file, reason) of each that could not be read."""
     left_out: list[str] = field(default_factory=list)
     """Lines on files that were found and are no images, by reason and suffix."""
+    learned: list[str] = field(default_factory=list)
+    """Files that the run has learned from, pixel for pixel: its answers to them are no evidence."""
 
     def _ipython_display_(self) -> None:
         answers = list(zip(self.files, self.predictions, strict=True))
@@ -146,6 +149,7 @@ class Predictions:
             for file, answer in answers[:SHOWN]
         ]
         notes = [*self.left_out, *(f"left out {file}: {reason}" for file, reason in self.unreadable)]
+        notes += about_learned(self.learned, len(self.files))
         if len(answers) > SHOWN:
             notes.append(f"{len(answers) - SHOWN:,} more are in predictions")
         show_in_cell(Table(("file", "answer", "most probable"), rows, texts=3), *notes)
@@ -196,13 +200,15 @@ def predict(
         files: list[str] = []
         predictions: list[Prediction] = []
         unreadable: list[tuple[str, str]] = []
-        for names, pixels in decoded_batches(sources, classifier.resize, HELD, unreadable, classifier.preprocessing):
+        hashes: list[str] = []
+        reading = (classifier.resize, HELD, unreadable, classifier.preprocessing, hashes)
+        for names, pixels in decoded_batches(sources, *reading):
             predictions.extend(classifier.answers(pixels, views, coverage=sets))
             files.extend(names)
             progress(len(files) + len(unreadable), total)
         if out is not None:
             write_csv(Path(out), csv_header(sets), csv_rows(files, predictions))
-        return Predictions(files, predictions, unreadable, left_out)
+        return Predictions(files, predictions, unreadable, left_out, learned_files(fetched, files, hashes))
 
 
 def _load_any(

@@ -19,7 +19,7 @@ from sightline.config.settings import Recipe
 from sightline.data.augment.own import settle_own
 from sightline.data.batches import Normalization, derived_seed, prepare
 from sightline.data.cache import CachedImages, open_images, survey
-from sightline.data.sizing import HIDDEN_MOST, hidden_share, training_size
+from sightline.data.sizing import HIDDEN_MOST, SMALL_SIDE, hidden_share, training_size
 from sightline.data.sources.downloads import Progress
 from sightline.data.sources.embedded import GROCERIES
 from sightline.data.sources.source import ImageSource
@@ -31,6 +31,7 @@ from sightline.machine.devices import arithmetic, choose_device, refuse_without_
 from sightline.models.build import build_generator
 from sightline.models.pretrained import native_size, refuse_missing_weights
 from sightline.training.base import Plan, R, with_settings
+from sightline.training.choosing import choose_recipe
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.generator_plan import GeneratorPlan, scaled_to
 from sightline.training.image_conflicts import (
@@ -49,11 +50,9 @@ from sightline.training.phases import phases_of
 from sightline.training.request import Request, read_request
 from sightline_runtime.decoding.preprocessing import Preprocessing
 
-__all__ = ["choose_recipe", "prepare_any", "prepare_classifier", "prepare_training", "settle_scales"]
+__all__ = ["prepare_any", "prepare_classifier", "prepare_training", "settle_scales"]
 
 UNNAMED = f"No image set was named: this trains on {GROCERIES}, the embedded photographs."
-MANY_SMALL = 10_000  # images up to 64 px; from here on the few large batches of ``fast`` are enough steps
-SMALL_SIDE = 64  # pixels
 UNMEASURED = Normalization([0.0] * 3, [1.0] * 3)  # until the weights tell theirs
 RIVAL = "small"  # what auto tries besides on photographs of at most so many pixels, which it reads as they are
 RIVAL_SIDE = 128
@@ -194,23 +193,6 @@ def _choose(source: ImageSource, settings: Mapping[str, Any], progress: Progress
 def has_learned(network: Mapping[str, Any]) -> bool:
     """Tell whether a network, as a recipe's YAML has it, comes with weights that a probe can read."""
     return network["kind"] == RunConfig.kind or bool(network.get("weights"))
-
-
-def choose_recipe(images: int, size: tuple[int, int], fraction: float = 1.0) -> tuple[str, str]:
-    """Choose a recipe by the number and the size of the images, of which a fraction will be trained on.
-
-    Args:
-        images: how many.
-        size: (height, width) of the median image, in pixels.
-        fraction: that is trained on.
-    Returns:
-        Its name, and why in words.
-    """
-    count, side = round(images * fraction), max(size)
-    if side > SMALL_SIDE:
-        return "photos", f"{count:,} images of {side} px: photographs, for which a pretrained network is tried first"
-    many = count >= MANY_SMALL
-    return "fast" if many else "small", f"{count:,} images of {side} px: {'many' if many else 'few'}, small"
 
 
 def _settle_recipe(
