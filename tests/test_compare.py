@@ -21,6 +21,7 @@ from sightline.cli.main import main
 from sightline.config.resolving import read_recipe, resolve, to_yaml
 from sightline.errors import TrainingError
 from sightline.measures.significance import paired_interval
+from sightline.runs.tensors import digest_of_weights, pack_tensors, read_tensors
 from sightline.studies import runner
 from sightline.studies.findings import points
 from sightline.studies.runner import Job
@@ -140,6 +141,23 @@ def test_runs_on_other_images_are_compared_all_the_same_and_it_is_said(
     assert main(["compare", str(one), str(other), "--out", "o"]) == 0
     assert "warning: These runs were not trained on the same images" in capsys.readouterr().out
     assert "were not trained on the same images" in (tmp_path / "o" / "runs.html").read_text("utf-8")
+
+
+def test_runs_whose_weights_are_equal_are_said_to_be_identical_whatever_else_they_note(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    same, other = copy(finished, tmp_path / "same", 0.9), copy(finished, tmp_path / "other", 0.9)
+    tensors, metadata = read_tensors(same / "model.safetensors")
+    noted = json.loads((finished.run / "model.json").read_text())["weights_sha256"]
+    (same / "model.safetensors").write_bytes(pack_tensors(tensors, {**metadata, "more": "words"}))
+    assert digest_of_weights((same / "model.safetensors").read_bytes()) == noted
+    name = next(name for name in tensors if not name.startswith("sightline."))
+    tensors[name] = tensors[name] + 1
+    (other / "model.safetensors").write_bytes(pack_tensors(tensors, metadata))
+    assert main(["compare", str(finished.run), str(same), str(other)]) == 0
+    assert f"weights: identical in {finished.run.name}, same\n" in "".join(capsys.readouterr())
+    assert main(["compare", str(same), str(other)]) == 0
+    assert "identical" not in "".join(capsys.readouterr())
 
 
 def test_two_runs_of_one_name_are_called_by_their_paths(finished: Finished, tmp_path: Path, capsys) -> None:

@@ -119,7 +119,7 @@ def test_the_page_shows_both_losses_the_settings_the_cost_and_how_to_repeat_it(r
     assert f"{model['kind']}: " in page
     assert "ema: start 0, decay" in page
     assert model["data"]["fingerprint"] in page
-    assert "sightline train --config recipe.yaml --run ANOTHER" in page
+    assert "sightline train DATA --config recipe.yaml --run ANOTHER" in page
     assert "batch_size: 16" in page
 
 

@@ -228,7 +228,7 @@ def test_the_page_says_what_was_trained_and_how_to_repeat_it(copy: Path) -> None
     assert "trained on colours: 57 images to learn from, 15 for validation, 18 for the test; 3 classes" in page
     assert "10,888 parameters" in page
     assert model["data"]["fingerprint"] in page
-    assert "sightline train --config recipe.yaml --run ANOTHER" in page
+    assert "sightline train DATA --config recipe.yaml --run ANOTHER" in page
     assert "batch_size: 16" in page
     for version in model["versions"].values():
         assert version in page

@@ -1,5 +1,6 @@
 """Code of others is run where the caller says that it is trusted; what a file says of trust is never taken."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,12 @@ import pytest
 import yaml
 
 import sightline
-from conftest import coloured_folder
+from conftest import Finished, coloured_folder
 from sightline.cli.main import main
 from sightline.config.resolving import merge, read_recipe, resolve, to_yaml
 from sightline.config.studies import read_study, study_to_yaml
 from sightline.config.trust import foreign_code, trusting, without_trust
-from sightline.errors import ConfigError
+from sightline.errors import ConfigError, RunError
 from sightline.runs.folder import read_run_recipe
 from sightline.studies.runner import jobs
 
@@ -189,3 +190,33 @@ def test_a_recipe_is_read_as_data_and_written_without_trust(tmp_path: Path) -> N
     assert trusting(whole) == TRUSTED
     assert "trust_code" not in to_yaml(resolve(whole))
     assert without_trust({"data": {"merge": {"trust_code": "a"}}}) == {"data": {"merge": {"trust_code": "a"}}}
+
+
+def test_a_run_that_has_moved_looks_for_its_code_in_its_own_folder(tmp_path: Path, images: Path, trace: Path) -> None:
+    own = settings(tmp_path) | {"augment": {}}
+    run = sightline.train(images, recipe="small", settings=own, run=tmp_path / "run")
+    assert run is not None
+    code = (tmp_path / "code").rename(tmp_path / "elsewhere") / "hubconf.py"
+    with pytest.raises(RunError, match=r"built by hubconf.py of .*code, which is not on this machine; copy that file"):
+        sightline.load(run, trust_code=True)
+    (run / "hubconf.py").write_bytes(code.read_bytes())
+    with pytest.raises(ConfigError, match="add --trust-code"):
+        sightline.load(run)
+    assert sightline.load(run, trust_code=True).predict(next(images.glob("*/*.png"))).label
+
+
+def test_a_recipe_whose_images_lie_elsewhere_says_how_to_name_them_and_whether_they_are_the_same(
+    tmp_path: Path, finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, images = tmp_path / "run", tmp_path / "copy"
+    shutil.copytree(finished.run, run)
+    shutil.copytree(finished.data, images)
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(finished.data), "/nobody/has/this"))
+    assert main(["train", "--config", str(recipe), "--dry-run"]) == 2
+    assert "'/nobody/has/this', which the recipe names, on this machine; name your copy" in capsys.readouterr().err
+    assert main(["train", str(images), "--config", str(recipe), "--dry-run"]) == 0
+    assert f"The images are those of {run}" in "".join(capsys.readouterr()).replace("\n", " ")
+    next(images.glob("*/*.png")).unlink()
+    assert main(["train", str(images), "--config", str(recipe), "--dry-run"]) == 0
+    assert f"the images are not those of {run}" in "".join(capsys.readouterr()).replace("\n", " ")

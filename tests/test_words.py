@@ -42,7 +42,9 @@ def test_the_names_that_stood_there_would_be_noticed(line: str) -> None:
 
 def test_no_name_of_ours_is_in_a_report_with_all_its_sections(finished: Finished) -> None:
     page = (finished.run / "report.html").read_text("utf-8")
-    shown = page[: page.index("sightline train --config")]  # below it stands the recipe, in the words of its settings
+    shown = page[
+        : page.index("sightline train DATA --config")
+    ]  # below it stands the recipe, in the words of its settings
     for title in ("Prediction sets", "Images of no class", "What it took"):
         assert title in shown
     assert internal(re.sub(r"<style.*?</style>|data:image\S*", "", shown, flags=re.DOTALL)) == []

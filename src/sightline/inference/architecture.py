@@ -1,7 +1,9 @@
 """The network of a finished run, built again from what its ``model.json`` says."""
 
+import os
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -99,7 +101,7 @@ def architecture_of(model: Mapping[str, Any], where: str, *, trust_code: bool) -
                 " this machine; read it, then add --trust-code, in Python trust_code=True (for a training:"
                 " --network.trust-code)."
             )
-        settings["trust_code"] = True
+        settings = {**settings, "repo": _place_of_code(str(settings.get("repo")), Path(where)), "trust_code": True}
     try:
         config = resolve({"network": settings}).network
     except SightlineError as error:
@@ -107,6 +109,23 @@ def architecture_of(model: Mapping[str, Any], where: str, *, trust_code: bool) -
     if isinstance(config, RunConfig):
         raise RunError(f"{where}: its network is that of another run, so it cannot be built again; copy the run again.")
     return config
+
+
+def _place_of_code(repo: str, where: Path) -> str:
+    """Return the repository that builds a network; where its folder is gone, the run's own, if it has a hubconf.py.
+
+    Raises:
+        RunError: the folder is gone, and nobody has copied the file.
+    """
+    if not os.path.isabs(repo) or os.path.isdir(repo):
+        return repo
+    folder = where if where.is_dir() else where.parent
+    if not (folder / "hubconf.py").is_file():
+        raise RunError(
+            f"{where}: its network is built by hubconf.py of {repo}, which is not on this machine; copy that file, and"
+            f" what it imports, into {folder}."
+        )
+    return str(folder)
 
 
 def head_of(model: Mapping[str, Any], where: str) -> HeadConfig | None:

@@ -62,8 +62,9 @@ def encode(
     Args:
         run: Folder of a finished run, its model.safetensors alone, or hf:OWNER/NAME[@REVISION] of the hub.
         images: Files, folders and archives; labels are kept of those that are image sets with classes.
-        out: File to write (.npz), for ``numpy.load``: features, files, layer, fingerprint (of the weights), and labels
-            and classes where all images have them.
+        out: File to write (.npz), for ``numpy.load``: features, files, layer, fingerprint (of the weights file with
+            what it says of the run, so that of another training is another), and labels and classes where all images
+            have them.
         layer: Whose output to take: features, which the last layer reads, or a layer by its name; maps are averaged.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.

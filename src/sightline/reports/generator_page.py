@@ -63,7 +63,7 @@ def generator_page(run: Path, model: Mapping[str, Any]) -> Page:
         Section("What comes next", NEXT, code=_next_commands(recipe.generator)),
         sentences.settings_section(recipe, BLOCKS),
         cost_section(model, weights.stat().st_size / 1e6 if weights.exists() else None),
-        *sentences.repeat_sections(model, recipe, "sightline train --config recipe.yaml --run ANOTHER"),
+        *sentences.repeat_sections(model, recipe, "sightline train DATA --config recipe.yaml --run ANOTHER"),
     ]
     lead = _lead(model, recipe, shown=bool(samples))
     return Page(f"Report: {run.resolve().name}", lead, sections, warnings=about_left_out(model) + unshown)

@@ -258,8 +258,9 @@ def _repetition(known: Facts, seed: int, name: str) -> Section:
     place = "" if data.get("location") else " DATA"
     about = (
         f"The seed is {seed}. The image set{' DATA' if place else ''} must have the fingerprint"
-        f" {data['fingerprint']}, which changes with its pixels and labels, not with its place or name. With the same"
-        " versions on the same machine the weights come out the same, elsewhere close to these. Every setting is in"
+        f" {data['fingerprint']}, which changes with its pixels and labels, not with its place or name; its files must"
+        " have the same names, too, which settle the order of the images. With the same versions on the same machine,"
+        " and the same number of threads, the weights come out the same, elsewhere close to these. Every setting is in"
         " recipe.yaml."
     )
     code = f"hf download {name} recipe.yaml --local-dir .\nsightline train{place} --config recipe.yaml"

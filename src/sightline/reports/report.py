@@ -28,9 +28,9 @@ from sightline.runs.writing import plain_text
 __all__ = ["report"]
 
 COMMANDS = """\
-sightline train --config recipe.yaml --run ANOTHER    # train the same again
-sightline evaluate . DATA                             # how good it is on another image set
-sightline predict . IMAGES...                         # what it sees in other images"""
+sightline train DATA --config recipe.yaml --run ANOTHER    # train the same again, on your copy of the images
+sightline evaluate . DATA                                  # how good it is on another image set
+sightline predict . IMAGES...                              # what it sees in other images"""
 """Commands that repeat and use a run, from within its folder."""
 
 

@@ -161,11 +161,34 @@ def repeat_sections(model: Mapping[str, Any], recipe: AnyRecipe, commands: str) 
     """
     about = (
         f"The seed is {recipe.fit.seed}. The image set must have the fingerprint {model['data']['fingerprint']}, which"
-        " changes with its pixels and labels, not with its place or name. With the same versions on the same machine"
-        " the weights come out the same (on a GPU: with --deterministic), elsewhere close to these. In the folder of"
-        " the run:"
+        " changes with its pixels and labels, not with its place or name; its files must have the same names, too,"
+        f" since they settle the order of the images. {_about_machine(model)} the weights come out the same (on a GPU:"
+        f" with --deterministic), elsewhere close to these. {_about_weights(model)}"
+        "DATA is where the images lie on your machine; in the folder of the run:"
     )
     return [
         Section("Every setting", code=to_yaml(recipe), folded=True),
         Section("How to repeat it", about, code=commands),
     ]
+
+
+def _about_weights(model: Mapping[str, Any]) -> str:
+    """Say how to tell whether the weights came out the same; nothing of a run from before they were digested."""
+    digest = model.get("weights_sha256")
+    if digest is None:
+        return ""
+    return (
+        f"The SHA-256 of the weights begins with {digest[:16]} (weights_sha256 in model.json): it is the same where"
+        " they are, and sightline compare says so. "
+    )
+
+
+def _about_machine(model: Mapping[str, Any]) -> str:
+    """Say what must be the same for the same weights, as far as the run has noted it."""
+    device = (model.get("cost") or {}).get("device")
+    here = ", ".join(f"{name} {number}" for name, number in (model.get("versions") or {}).items())
+    return (
+        f"It was trained{f' on {device}' if device else ''} in {model.get('precision', 'float32')}"
+        f"{f' by {here}' if here else ''}. With the same versions, on the same machine and with the same number of"
+        " threads,"
+    )

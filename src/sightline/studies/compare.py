@@ -28,7 +28,7 @@ from sightline.runs.outcomes import (
 from sightline.runs.writing import create_folder, write_csv
 from sightline.studies.compare_page import OF_SEEDS, ranking_table, runs_page, runs_table, study_page
 from sightline.studies.findings import STUDY_COLUMNS, study_findings, study_rows
-from sightline.studies.pairs import pair_section, pair_table, paired_runs
+from sightline.studies.pairs import pair_section, pair_table, paired_runs, same_weights
 from sightline_runtime.sentences import quoted
 
 if TYPE_CHECKING:
@@ -122,10 +122,15 @@ def _compare_runs(outcomes: list[Outcome], out: str | os.PathLike[str] | None, o
         " another seed. The intervals are those of the images (95 %, Wilson's, or over groups). A study, which trains"
         " every recipe with several seeds, tells recipes apart."
     ]
+    identical = same_weights(outcomes)
+    if identical:
+        lead.append(f"{identical}.")
     pairs = paired_runs(outcomes)
     page = runs_page(outcomes, lead, unlike_images(outcomes), [pair_section(pairs)] if pairs else [])
     on_event("")
     on_event(replace(runs_table(outcomes, brief=True), title="results"))
+    if identical:
+        on_event(identical)
     if pairs:
         on_event(replace(pair_table(pairs), title="paired, image by image"))
     return _write(folder / "runs.html", page, outcomes, outcomes, on_event)

@@ -9,9 +9,10 @@ from sightline.evaluation.answers import Answers, read_answers, read_measures
 from sightline.measures.significance import mcnemar, paired_interval
 from sightline.runs.folder import read_model_of_finished
 from sightline.runs.outcomes import Outcome
+from sightline.runs.tensors import digest_of_weights
 from sightline.studies.findings import points
 
-__all__ = ["Pair", "pair_section", "pair_table", "paired_runs"]
+__all__ = ["Pair", "pair_section", "pair_table", "paired_runs", "same_weights"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,21 @@ class Pair:
     """Of the accuracies, with its interval: (difference, low, high)."""
     chance: float
     """McNemar's exact probability, times the number of comparisons (Bonferroni)."""
+
+
+def same_weights(outcomes: Sequence[Outcome]) -> str:
+    """Say which runs have the same weights as the first one, number for number; empty where none has."""
+    first, *others = map(_weights_of, outcomes)
+    same = [one.name for one, digest in zip(outcomes[1:], others, strict=True) if first is not None and digest == first]
+    return f"weights: identical in {', '.join([outcomes[0].name, *same])}" if same else ""
+
+
+def _weights_of(outcome: Outcome) -> str | None:
+    """Return the digest of a run's weights, also of one that did not note it; None where its file is not readable."""
+    try:
+        return digest_of_weights((outcome.run / "model.safetensors").read_bytes())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def paired_runs(outcomes: Sequence[Outcome]) -> list[Pair]:

@@ -166,7 +166,7 @@ class Plan(ABC):
             "recipe": recipe.name,
             "seed": recipe.fit.seed,
             "versions": {"python": platform.python_version(), "sightline": own_version()}
-            | {name: version(name) for name in ("torch", "lightning")},
+            | {name: version(name) for name in ("torch", "torchvision", "lightning", "numpy", "pillow")},
         }
 
     def begin(self, run: Path, more: dict[str, Any] | None = None) -> None:

@@ -26,7 +26,7 @@ from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.finetune import train_from_probe
 from sightline.training.preparation import prepare_any
 from sightline.training.request import Request
-from sightline.training.resume import note_on_batches, run_to_resume, split_rule_of
+from sightline.training.resume import note_on_batches, note_on_images, run_to_resume, split_rule_of
 from sightline.training.resume_point import settle_checkpoints
 from sightline.training.summary import describe_training
 
@@ -85,6 +85,8 @@ def execute(
         if folder is not None and (folder / "DONE").exists():
             on_event(f"{folder} is finished already; nothing was done.")
             return folder
+        if request.repeats is not None:
+            on_event(note_on_images(request.repeats, plan))
         describe_training(on_event, plan)
         if dry_run:
             return None

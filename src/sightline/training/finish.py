@@ -33,6 +33,7 @@ from sightline.machine.devices import choose_device, describe
 from sightline.measures.significance import measure_accuracy
 from sightline.reports.report import report
 from sightline.runs.folder import REPORT, mark_done, read_model, write_weights
+from sightline.runs.tensors import digest_of_weights, pack_tensors
 from sightline.runs.writing import write_csv, write_json
 from sightline.training.estimates import training_operations
 from sightline_runtime.conformal import image_uniforms
@@ -78,6 +79,7 @@ def finish(plan: "ClassifierPlan", run: Path, trained: "Trained", on_event: List
         model["metrics"] = {name: value for name, value in measured.items() if name not in left_to_table}
         write_json(run / "evaluation.json", measured)
     assert classifier.reference is not None
+    model["weights_sha256"] = digest_of_weights(pack_tensors(network.state_dict(), {}))
     write_weights(run / "model.safetensors", network.state_dict() | classifier.reference.tensors(), model)
     write_json(run / "model.json", model)
     mark_done(run)
@@ -110,7 +112,7 @@ def _report_next_steps(on_event: Listener, run: Path, model: dict[str, Any]) -> 
         on_event(f"  {run / 'predictions.csv'}   its answer to each image that it was measured on")
     on_event(f"  sightline predict {run} IMAGES...      what it sees in other images")
     on_event(f"  sightline evaluate {run} DATA          how good it is on another image set")
-    on_event(f"  sightline train --config {run}/recipe.yaml --run ANOTHER   the same again")
+    on_event(f"  sightline train DATA --config {run}/recipe.yaml --run ANOTHER   the same again")
 
 
 def _calibrate(classifier: Classifier, plan: "ClassifierPlan", trained: "Trained", progress: Progress) -> Outputs:

@@ -41,6 +41,8 @@ class Request:
     """Every setting; None where the recipe is chosen by the images."""
     split_rule: int = RULE
     """By which the images are dealt; that of a run that is continued."""
+    repeats: Path | None = None
+    """The run whose recipe is trained again; None: it is that of no run, or of the run that is continued."""
 
 
 def read_request(
@@ -82,7 +84,15 @@ def read_request(
     classes = (merge(named or {}, flags).get("data") or {}).get("classes")
     layers = merge(spell_out(named or {}), flags)
     refuse_untrusted(layers)
-    source = find_source(location, classes)
+    try:
+        source = find_source(location, classes)
+    except DataError as error:
+        if data is not None or named_set is None or os.path.exists(os.path.expanduser(str(location))):
+            raise
+        raise DataError(
+            f"there is no image set at {str(location)!r}, which the recipe names, on this machine; name your copy of it"
+            " before the options: sightline train DATA --config ..., in Python train(DATA, recipe=...)."
+        ) from error
     settled = None
     if named is None:
         refuse_hopeless(flags)
@@ -103,7 +113,10 @@ def read_request(
             read(images[name])
     source.merge = settled.data.merge if settled else tuple(images.get("merge") or ())
     refuse_missing_trackers(settled.track.to if settled else (flags.get("track") or {}).get("to") or ())
-    return Request(named, flags, source, named_set is None, settled)
+    repeats = None if isinstance(recipe, Mapping) or begun is not None else Path(recipe)
+    if repeats is not None:
+        repeats = repeats.parent if repeats.is_file() and (repeats.parent / "model.json").is_file() else None
+    return Request(named, flags, source, named_set is None, settled, repeats=repeats)
 
 
 def _with_commit(

@@ -23,7 +23,15 @@ from sightline.training.base import Plan, with_settings
 from sightline.training.classifier_plan import ClassifierPlan
 from sightline.training.resume_point import steps_done
 
-__all__ = ["as_found", "changes", "changes_since", "note_on_batches", "run_to_resume", "split_rule_of"]
+__all__ = [
+    "as_found",
+    "changes",
+    "changes_since",
+    "note_on_batches",
+    "note_on_images",
+    "run_to_resume",
+    "split_rule_of",
+]
 
 P = TypeVar("P", bound=Plan)
 
@@ -109,6 +117,18 @@ def note_on_batches(run: Path, plan: Plan) -> str:
     return (
         f"It was begun by an earlier sightline: from here on {' and '.join(changed)} in another way, so it ends"
         " otherwise than it would have; --restart begins at the first epoch."
+    )
+
+
+def note_on_images(run: Path, plan: Plan) -> str:
+    """Say whether a training by the recipe of a run sees the images that the run saw."""
+    data, now = _model_of(run).get("data") or {}, plan.images.fingerprint
+    if data.get("fingerprint") == now:
+        return f"The images are those of {run}: both have the fingerprint {now}."
+    return (
+        f"warning: the images are not those of {run}, whose fingerprint is {data.get('fingerprint')} (here {now}, of"
+        f" {len(plan.images.labels):,} images; there {sum((data.get('counts') or {}).values()):,} were used): the"
+        " result will be another."
     )
 
 
