@@ -547,7 +547,7 @@ def answering(command: list[str], environment: dict[str, str] | None = None) -> 
         assert process.stdout is not None
         lines = iter(process.stdout.readline, "")
         address = next(word for line in lines for word in line.split() if word.startswith("http://"))
-        with urllib.request.urlopen(f"{address}api/model", timeout=30) as answer:
+        with urllib.request.urlopen(f"{address}/model", timeout=30) as answer:
             return json.load(answer)
     finally:
         process.terminate()

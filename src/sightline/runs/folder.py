@@ -247,7 +247,8 @@ def read_model_of_finished(run: str | os.PathLike[str], *, generator: bool | Non
         raise RunError(f"there is no run at {str(run)!r}; `sightline runs` lists those in {RUNS}/.")
     if not folder.is_dir():
         others = ", its model.safetensors or the model.onnx of an export" if str(run).lower().endswith(FOREIGN) else ""
-        raise RunError(f"{str(run)!r} is a file; wanted the folder of a finished run{others}.")
+        measured = "; `sightline export` measures what it writes (--data SET)" if others else ""
+        raise RunError(f"{str(run)!r} is a file; wanted the folder of a finished run{others}{measured}.")
     if not (folder / "model.json").exists():
         raise RunError(
             f"{str(run)!r} is no run folder: it has no model.json; `sightline runs` lists the runs in {RUNS}/."

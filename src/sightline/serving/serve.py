@@ -87,7 +87,7 @@ def serve(
 
 
 def _say(on_event: Listener, file: str, address: str, about: str) -> None:
-    on_event(Serving(address, f"{file}: {about}"))
+    on_event(Serving(address, f"{file}: {about}", service=False))  # the address is the service's
 
 
 def _about(run: str | os.PathLike[str] | None, model: Mapping[str, Any]) -> str:

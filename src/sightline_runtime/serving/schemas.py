@@ -125,7 +125,8 @@ class Answer(Described):
     none_of_these: bool | None
     """Whether the image looks like none of the classes; null of a classifier that cannot say."""
     set: list[str] | SkipJsonSchema[None] = ABSENT
-    """Classes that hold the true one as often as `coverage` asks for; may be empty."""
+    """Classes that hold the true one as often as `coverage` asks for; empty where no class is likely enough: the
+    image needs a look."""
 
 
 class Answers(Identified):

@@ -30,7 +30,7 @@ def answer_exported(
     Args:
         load_classifier: loads it, once the address is known to be free.
         settings: where to listen, whom to answer, and how much to take at once.
-        say: is told the address, as soon as callers are let in, and what answers there.
+        say: is told the address of the service, as soon as callers are let in, and what answers there.
     Raises:
         ConfigError: FastAPI is missing, or the address cannot be listened at.
     """
@@ -48,7 +48,8 @@ def answer_exported(
         try:
             app = build_service(ExportedPredictor(asker, settings), _version())
             listener.listen(BACKLOG)
-            say(address_of(listener, settings), _about(classifier))
+            root = address_of(listener, settings).partition("?")[0]  # programs send the token in a header
+            say(f"{root}api", _about(classifier))
             answer_at(listener, app)
         finally:
             if not asker.close(LAST_PATIENCE) and signals:
