@@ -60,7 +60,7 @@ def compare(
         data: The image set of a study, in place of its own.
         seeds: Number of seeds of a study, counted from 0, in place of its own.
         fraction: Share of the training images that a study uses, in place of its own.
-        out: Folder to write to; studies/<study>-<data>[-<fraction>] unless named, or studies/runs-<n>.
+        out: Folder to write to; studies/STUDY-DATA[-FRACTION] unless named, or studies/runs-N.
         workers: Runs of a study that are trained side by side, each with its share of the threads and of the GPUs; 1
             unless named. Its seconds are then those of a busy machine.
         without: Show a study that has begun once more without this recipe, as study-without-<recipe>.html beside its

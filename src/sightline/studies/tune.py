@@ -57,7 +57,7 @@ def tune(
             "Settings" of the docs has all of it.
         recipe: What is tuned: a recipe's name, a YAML file of one, or auto to choose by the images.
         settings: What to set over the recipe, nested as in its YAML.
-        study: Folder to make, with best.yaml, trials.csv and a run for each trial; tunings/<data>-<recipe>-<n> unless
+        study: Folder to make, with best.yaml, trials.csv and a run for each trial; tunings/DATA-RECIPE-N unless
             named.
         trials: Trials in all, those included that end early or fail; 20, or as many as the space has.
         judge: What is best: the highest val_acc, or the lowest val_loss. The best of many is so by luck, too: expect

@@ -65,7 +65,7 @@ class Prepared:
 
         Args:
             trainer: that has fitted ``module``, with ``callbacks`` among its own.
-            run: Folder to make; runs/<data>-<recipe>-<n> unless named.
+            run: Folder to make; runs/DATA-RECIPE-N unless named.
             on_event: Called with each event (``display/events.py``).
         Returns:
             The folder, which every verb takes as it takes one of ``sightline.train``.

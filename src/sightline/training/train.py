@@ -38,7 +38,7 @@ def train(
             or of the run to resume, or else groceries, the embedded photographs.
         recipe: A recipe's name (see sightline recipes), a YAML file of one, or auto to choose by the images.
         settings: What to set over the recipe, nested as in its YAML.
-        run: Folder to make; runs/<data>-<recipe>-<n> unless named.
+        run: Folder to make; runs/DATA-RECIPE-N unless named.
         resume: Continue the run that is named, or the newest unfinished one of the same data and settings.
         restart: With --resume: begin the run again at its first epoch, and delete its checkpoints, such as those of
             which none can be read.

@@ -84,8 +84,8 @@ def export(
     Args:
         run: Folder of a finished run, or its model.safetensors alone; unless named the example classifier.
         out: File to write: .onnx, or .pte for ExecuTorch on phones; it must not exist.
-        int8: Compute the layers in int8: a smaller file, faster of most networks but not of the photos recipe's; refused
-            where it costs more than 0.5 points of accuracy; of .onnx files.
+        int8: Compute the layers in int8: a smaller file, faster of most networks but not of the photos recipe's;
+            refused where it costs more than 0.5 points of accuracy; of .onnx files.
         data: Labeled images to check the file with; the run's own validation images unless named.
         trust_code: Run the code of the repository that a network of torch.hub is built by.
         on_event: Called with each event (``display/events.py``); unless named, only a notebook shows them.
