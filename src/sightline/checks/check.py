@@ -131,7 +131,7 @@ def check(
             its folder (its whole path, if it has one of these names), which may know other classes; one that was
             trained on these very images has learned their wrong labels, and hides some.
         out: Folder to write to: check.html, findings.csv, and exclude.csv for sightline train --data.exclude;
-            checks/<data>-<n> unless named; with --unlabeled chosen.csv and manifest.csv, in checks/<folder>-to-label,
+            checks/DATA-N unless named; with --unlabeled chosen.csv and manifest.csv, in checks/FOLDER-to-label,
             where the next round goes on.
         classes: Which folders are the classes, as for sightline train.
         corrections: A corrections file: labels are checked as it decides them, and what it decides on is no suspect.
