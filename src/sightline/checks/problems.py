@@ -92,7 +92,7 @@ KINDS = {
         "Labels that look wrong",
         "A classifier that did not see the image gives it another class. The first are the most likely to be wrong;"
         " look at each: unusual images look wrong, too, and most do where the run knows little of such images.",
-        "with a label that looks wrong",
+        "with a label that looks wrong (a decision in corrections.csv goes before this list)",
     ),
     "duplicate": Kind(
         "Images that are there twice, pixel for pixel",
