@@ -469,3 +469,31 @@ def test_upper_layers_that_the_time_chose_go_on_to_the_same_bits_after_a_kill(
     monkeypatch.setattr(finetune, "candidates", lambda _: pytest.fail("layers were chosen again"))
     train(easy, tmp_path / "run", settings, recipe="photos", resume=True)
     assert same_bits(tmp_path / "whole", tmp_path / "run")
+
+
+# ── two of them ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_cross_validated_runs_are_paired_and_labels_that_differ_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = photographs(tmp_path / "pets", 12)
+    decided = tmp_path / "corrections.csv"
+    sightline.corrections(decided, take={"red/0.png": "blue"}, data=data)
+    settings = {
+        "first": {},
+        "weak": {"probe": {"penalty": 0.1}},
+        "corrected": {"data": {"corrections": str(decided)}},
+    }
+    for name, changed in settings.items():
+        sightline.train(data, settings=resolve_layers(SIZE, changed), run=tmp_path / name)
+    first = read_model(tmp_path / "first")["metrics"]
+    page = sightline.compare(tmp_path / "first", tmp_path / "weak", out=tmp_path / "two", on_event=ignore)
+    text = page.with_suffix(".md").read_text("utf-8")
+    assert f"{first['accuracy']:.4f}" in text, "the accuracy that training told"
+    assert "Each answer is of a head that had not seen the image" in text
+    assert "McNemar" in text
+    page = sightline.compare(tmp_path / "first", tmp_path / "corrected", out=tmp_path / "three", on_event=ignore)
+    text = page.with_suffix(".md").read_text("utf-8")
+    assert "were not measured by the same" in text
+    assert "McNemar" not in text

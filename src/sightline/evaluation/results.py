@@ -12,9 +12,9 @@ from sightline.display.pages import Section, Table
 from sightline.display.terminal import natural_key
 from sightline.evaluation.answers import Answers
 from sightline.runs.outcomes import MISSING, measured_on
+from sightline.runs.schemas import CROSSED
 
 __all__ = [
-    "CROSSED",
     "SURE",
     "UNDECIDED",
     "VIEWS",
@@ -34,7 +34,6 @@ __all__ = [
     "warnings",
 ]
 
-CROSSED = "cross-validation"  # split of a run that was measured without a test split
 SURE = 0.9  # probability of an answer from which on the lead calls it sure
 UNDECIDED = 2  # factor between the ends of the temperature's interval from which on too few images fitted it
 CONFUSED = 3  # pairs of classes that are named in a sentence

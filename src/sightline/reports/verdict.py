@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from sightline.display.pages import Answer
-from sightline.evaluation.results import CROSSED, SURE, UNDECIDED, Facts, most_confused, no_pair_twice
+from sightline.evaluation.results import SURE, UNDECIDED, Facts, most_confused, no_pair_twice
+from sightline.runs.schemas import CROSSED
 
 __all__ = ["verdict"]
 

@@ -18,7 +18,7 @@ from sightline.config.settings import Recipe
 from sightline.errors import ConfigError, RunError
 from sightline.runs.folder import read_facts, read_model_of_finished, read_run_recipe
 from sightline.runs.hub import kept, on_hub
-from sightline.runs.schemas import Classifier, Corrections, Cost, Facts, Measured
+from sightline.runs.schemas import CROSSED, Classifier, Corrections, Cost, Facts, Measured
 
 __all__ = [
     "CURVE_COLUMNS",
@@ -99,6 +99,12 @@ class Outcome:
     """(epoch, value) of the columns of ``metrics.csv`` that are measured."""
     corrections: Corrections | None = None
     """How its labels were corrected."""
+    crossed: bool = False
+    """True where cross-validation measured: what stands for validation is of all its images."""
+
+    def labels_of(self, split: str) -> str | None:
+        """Return the digest of the corrected labels that measured a split; None where they are those of the set."""
+        return getattr(self.corrections, "digest" if self.crossed else split, None)
 
     @property
     def all_flops(self) -> float | None:
@@ -133,7 +139,7 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
         fingerprint=facts.data.fingerprint,
         corrections=facts.data.corrections,
         counts=asdict(facts.data.counts),
-        validation=facts.validation or measured.get("validation"),
+        validation=measured.get(CROSSED) or facts.validation or measured.get("validation"),
         test=measured.get("test"),
         seconds=cost.seconds,
         cost=cost.cost,
@@ -144,6 +150,7 @@ def read_outcome(run: str | os.PathLike[str], name: str | None = None) -> Outcom
         device=cost.device,
         versions=facts.versions,
         curves=read_curves(folder),
+        crossed=CROSSED in measured,
     )
 
 
@@ -234,7 +241,7 @@ def unlike_images(outcomes: Sequence[Outcome]) -> list[str]:
             measured,
             lambda one: (one.recipe.data.split_seed, one.counts[split], getattr(one, split).n),  # noqa: B023
         )
-        labels = _grouped(measured, lambda one: getattr(one.corrections, split, None))  # noqa: B023
+        labels = _grouped(measured, lambda one: one.labels_of(split))  # noqa: B023
         if len(labels) > 1:
             spoken = "; ".join(f"{_names(group)} by {digest or 'those of the set'}" for digest, group in labels.items())
             sentences.append(f"These runs were not measured by the same {split} labels: {spoken}.")

@@ -9,8 +9,10 @@ from msgspec import Meta, Struct
 
 from sightline.measures.metrics import wilson_interval
 
-__all__ = ["Begun", "Classifier", "Corrections", "Facts", "Generator", "Measured", "Measures"]
+__all__ = ["CROSSED", "Begun", "Classifier", "Corrections", "Facts", "Generator", "Measured", "Measures"]
 
+CROSSED = "cross-validation"
+"""Split of a run that was measured without a test split."""
 Views = Literal["one", "flip", "six", "adaptive"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
@@ -384,5 +386,5 @@ class Measures(Metrics, kw_only=True):
             raise ValueError("confusion_matrix: it has not one row and one column for each of the classes")
         if sum(map(sum, self.confusion_matrix)) != self.n:
             raise ValueError(f"confusion_matrix: its images are not the {self.n} that were measured")
-        if self.split == "cross-validation" and None in (self.folds, self.repeats):
+        if self.split == CROSSED and None in (self.folds, self.repeats):
             raise ValueError("the folds and repeats of the cross-validation are missing")

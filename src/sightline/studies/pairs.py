@@ -1,4 +1,4 @@
-"""Runs that were tested on the same images, compared image by image."""
+"""Runs that were tested, or cross-validated, on the same images, compared image by image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +32,8 @@ class Pair:
     """Of the accuracies, with its interval: (difference, low, high)."""
     chance: float
     """McNemar's exact probability, times the number of comparisons (Bonferroni)."""
+    crossed: bool
+    """True where the answers are those of cross-validation."""
 
 
 def same_weights(outcomes: Sequence[Outcome]) -> str:
@@ -72,6 +74,7 @@ def paired_runs(outcomes: Sequence[Outcome]) -> list[Pair]:
                 lost=int((baseline_N & ~right_N).sum()),
                 difference=paired_interval(right_N, baseline_N, groups_N),
                 chance=min(1.0, len(others) * mcnemar(right_N, baseline_N, groups_N)),
+                crossed=first.crossed,
             )
         )
     return pairs
@@ -79,12 +82,14 @@ def paired_runs(outcomes: Sequence[Outcome]) -> list[Pair]:
 
 def _labeled(outcome: Outcome) -> tuple[str, str | None]:
     """Return what is the same where two runs have the same images and test labels."""
-    return outcome.fingerprint, getattr(outcome.corrections, "test", None)
+    return outcome.fingerprint, outcome.labels_of("test")
 
 
 def _tested(outcome: Outcome) -> Answers | None:
-    """Read the answers of a run to its test images; None where it has none, or they are damaged."""
-    if outcome.test is None:
+    """Read the answers of a run to its test images, or those of cross-validation; None where it has none, or they are
+    damaged.
+    """
+    if outcome.test is None and not outcome.crossed:
         return None
     try:
         measured = read_measures(outcome.run)
@@ -112,12 +117,16 @@ def pair_table(pairs: Sequence[Pair]) -> Table:
 def pair_section(pairs: Sequence[Pair]) -> Section:
     """Show pairs of runs, and say how they are compared."""
     first = pairs[0]
-    of = f"{first.n:,} test images" if first.groups is None else f"{first.n:,} test images of {first.groups:,} groups"
+    of = f"{first.n:,} {'images' if first.crossed else 'test images'}"
+    of += "" if first.groups is None else f" of {first.groups:,} groups"
+    crossed = (
+        " Each answer is of a head that had not seen the image, in the first of the deals." if first.crossed else ""
+    )
     about = (
         f"The same {of}, image by image, against {first.baseline}. The intervals (95 %) are paired"
         f" ({'Agresti and Min' if first.groups is None else 'cluster bootstrap'}); p is that of McNemar's exact test"
         f"{'' if first.groups is None else ', whole groups exchanged'}"
         f"{'' if len(pairs) == 1 else ', times the number of comparisons'}. They say what other images would bring to"
-        " these trainings, not what another seed would."
+        f" these trainings, not what another seed would.{crossed}"
     )
     return Section("Paired, image by image", about, pair_table(pairs))
