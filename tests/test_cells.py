@@ -184,12 +184,14 @@ def test_results_show_themselves(finished: Finished, tmp_path: Path, outputs, ca
     images = sorted(finished.data.rglob("*.png"))[:22]
     sightline.predict(finished.run, images)._ipython_display_()
     assert str(images[0]) in outputs[-1].text
-    assert capsys.readouterr().out == "2 more are in predictions\n"
+    said = capsys.readouterr().out
+    assert said.startswith("the run has learned from 13 of these 22 images"), said
+    assert said.endswith("\n2 more are in predictions\n")
     sightline.explain(finished.run, images[:6], out=tmp_path / "maps", methods=["grad_cam"])._ipython_display_()
     table, *sheets = outputs[1:]
     assert "deletion (low is good)" in table.html
     assert [sheet.drawn[0]["image/png"][:4] for sheet in sheets] == [b"\x89PNG"] * 4
-    assert capsys.readouterr().out == f"2 more are in {tmp_path / 'maps'}\n"
+    assert capsys.readouterr().out.endswith(f"\n2 more are in {tmp_path / 'maps'}\n")
     measured = sightline.evaluate(finished.run, finished.data)
     assert measured["n"] == 90
     measured._ipython_display_()  # type: ignore[attr-defined]
