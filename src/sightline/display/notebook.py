@@ -102,7 +102,7 @@ class Notebook(Lines):
 
 
 class _Bar:
-    """How far a stage of work is."""
+    """Shows how far a stage of work is."""
 
     def __init__(self, stage: str, brief: bool, clock: Callable[[], float]) -> None:
         self._stage, self._clock, self._started = stage, clock, clock()
